@@ -1,1 +1,1 @@
-"""Records Interactive Brokers market depth (Level 2) into Redis: one stream, last-value hash and heartbeat per symbol."""
+"""Records Interactive Brokers market depth (Level 2) into Redis: a stream, a last-value hash, a heartbeat per symbol."""

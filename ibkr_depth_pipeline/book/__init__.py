@@ -1,0 +1,1 @@
+"""Exact books, built row by row. Pure."""

@@ -1,0 +1,72 @@
+"""The exceptions of the project. Blame is in the type.
+
+DepthPipelineError
+├── ConfigurationError        the operator's: settings or universe; every fault is listed at once
+├── GatewayError              theirs or the network's
+│   ├── GatewayUnavailable      nothing answers at host and port, or it answers too late
+│   ├── ClientIdsExhausted      every client id that may be tried is taken (326)
+│   └── GatewayProtocolError    an answer that the protocol does not allow
+├── NothingToRecord           no symbol of the universe resolves to a venue with depth
+├── SinkError                 the environment's: Redis
+│   ├── SinkUnavailable         it can't be reached or refuses to serve
+│   └── SinkConflict            somebody else writes our keys
+└── InvalidTransition         ours: a state was asked for something its table does not hold
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class DepthPipelineError(Exception):
+    """Base of every error that the project raises on purpose."""
+
+
+class ConfigurationError(DepthPipelineError):
+    """Settings or universe are wrong. `problems` holds one line each: what, where, and what is allowed."""
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.where = where
+        self.problems = tuple(problems)
+        super().__init__(f"{where}: " + "; ".join(self.problems))
+
+
+class GatewayError(DepthPipelineError):
+    """The gateway, or the way to it."""
+
+
+class GatewayUnavailable(GatewayError):
+    """Nothing at host and port speaks the TWS protocol in time."""
+
+
+class ClientIdsExhausted(GatewayError):
+    """Every client id from the preferred one to the last allowed one is in use."""
+
+
+class GatewayProtocolError(GatewayError):
+    """The gateway sent what its protocol does not allow."""
+
+
+class NothingToRecord(DepthPipelineError):
+    """No symbol resolves. `reasons` maps each symbol to the reason."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self.reasons = dict(reasons)
+        listed = "; ".join(f"{symbol}: {reason}" for symbol, reason in self.reasons.items())
+        super().__init__(f"no symbol of the universe can be recorded: {listed}")
+
+
+class SinkError(DepthPipelineError):
+    """Redis, or the way to it."""
+
+
+class SinkUnavailable(SinkError):
+    """Redis can't be reached, or refuses to serve. The message holds the underlying error, never a password."""
+
+
+class SinkConflict(SinkError):
+    """A stream grew by somebody else's hand: two recorders write the same keys."""
+
+
+class InvalidTransition(DepthPipelineError):
+    """A state was asked for a transition that its table does not hold: a fault of this program."""

@@ -1,0 +1,151 @@
+"""Contract details -> one concrete venue with market depth, never SMART. The choice is pure.
+
+IBKR knows one venue under two names, ISLAND and NASDAQ; which of the two it lists depends on a checkbox of TWS, so the
+configured name is taken where it is listed and its twin where only that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+from ibkr_depth_pipeline.model import Instrument, Unresolved
+
+NOT_A_VENUE = frozenset({"SMART", ""})
+_TWINS = {"ISLAND": "NASDAQ", "NASDAQ": "ISLAND"}
+
+_WELL_KNOWN = {"SPY": ("ARCA", "ARCA"), "IWM": ("ARCA", "ARCA"), "QQQ": ("ISLAND", "NASDAQ")}
+"""symbol -> (exchange, primary exchange) of the ETFs whose most liquid book is known beforehand."""
+
+_LISTING_VENUE = {"NASDAQ": "ISLAND", "ISLAND": "ISLAND"}
+"""listing exchange -> the name its book is requested under, where the two differ."""
+
+_BEST_FIRST = ("ISLAND", "ARCA", "NYSE", "BATS", "EDGX", "IEX", "BYX", "BEX", "DRCTEDGE", "CBOE")
+"""Real venues in the order they are tried in where the listing's own venue has no depth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the operator asks for; None means: choose."""
+
+    symbol: str
+    sec_type: str = "STK"
+    currency: str = "USD"
+    exchange: str | None = None
+    primary_exchange: str | None = None
+    con_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContractAnswer:
+    """What the gateway said of one contract."""
+
+    con_id: int
+    symbol: str
+    sec_type: str
+    currency: str
+    exchange: str
+    primary_exchange: str
+    valid_exchanges: tuple[str, ...]
+    local_symbol: str = ""
+    trading_class: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DepthExchange:
+    """A venue that the gateway has market depth for, by security type."""
+
+    exchange: str
+    sec_type: str
+
+
+Resolution = Union[Instrument, Unresolved]
+
+
+def resolve(wanted: Wanted, answers: Sequence[ContractAnswer], depth_exchanges: Iterable[DepthExchange]) -> Resolution:
+    """Choose the contract among `answers` and its venue, or say why there is none."""
+    matching = _matching(wanted, answers)
+    distinct = {answer.con_id for answer in matching}
+    if not distinct:
+        return Unresolved(wanted.symbol, "the gateway knows no such contract (200)")
+    if len(distinct) > 1:
+        listed = ", ".join(f"{a.con_id} {a.primary_exchange or a.exchange} {a.currency}" for a in matching)
+        return Unresolved(wanted.symbol, f"several contracts match ({listed}); set con_id or primary_exchange")
+    answer = matching[0]
+    deep = {venue.exchange for venue in depth_exchanges if venue.sec_type == answer.sec_type}
+    exchange = choose_venue(wanted, answer, deep)
+    if exchange is None:
+        return _without_venue(wanted, answer)
+    primary = wanted.primary_exchange or _primary_of(wanted.symbol, answer)
+    return Instrument(
+        symbol=wanted.symbol,
+        con_id=answer.con_id,
+        sec_type=answer.sec_type,
+        currency=answer.currency,
+        exchange=exchange,
+        primary_exchange=primary,
+        valid_exchanges=answer.valid_exchanges,
+        local_symbol=answer.local_symbol,
+        trading_class=answer.trading_class,
+    )
+
+
+def choose_venue(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> str | None:
+    """The venue to request, under the name that the gateway lists, or None.
+
+    `deep` are the venues that the gateway's depth exchanges name for this security type. The operator's own choice is
+    taken even where the gateway does not list it as deep, as long as the contract is valid there: the refusal, if one
+    comes, then says more than a guess here.
+    """
+    valid = [name for name in answer.valid_exchanges if name not in NOT_A_VENUE]
+    if wanted.exchange is not None:
+        return _listed(wanted.exchange, valid)
+    for candidate in _candidates(wanted, answer, valid):
+        listed = _listed(candidate, valid)
+        if listed is not None and _listed(listed, deep) is not None:
+            return listed
+    return None
+
+
+def _candidates(wanted: Wanted, answer: ContractAnswer, valid: Sequence[str]) -> list[str]:
+    first = [_WELL_KNOWN[wanted.symbol][0]] if wanted.symbol in _WELL_KNOWN else []
+    if answer.sec_type == "IND":
+        first.append("CBOE")
+    listing = wanted.primary_exchange or answer.primary_exchange
+    own = [_LISTING_VENUE.get(listing, listing)] if listing else []
+    return [*first, *own, *_BEST_FIRST, *valid]
+
+
+def _listed(name: str, names: Iterable[str]) -> str | None:
+    known = set(names)
+    for candidate in (name, _TWINS.get(name, name)):
+        if candidate in known:
+            return candidate
+    return None
+
+
+def _primary_of(symbol: str, answer: ContractAnswer) -> str:
+    if symbol in _WELL_KNOWN:
+        return _WELL_KNOWN[symbol][1]
+    # ISLAND is a venue; the listing exchange is NASDAQ whatever the gateway's compatibility setting calls it.
+    return "NASDAQ" if answer.primary_exchange == "ISLAND" else answer.primary_exchange
+
+
+def _matching(wanted: Wanted, answers: Sequence[ContractAnswer]) -> list[ContractAnswer]:
+    found = [answer for answer in answers if wanted.con_id in (None, answer.con_id)]
+    if wanted.primary_exchange is not None:
+        listed = [a for a in found if _listed(wanted.primary_exchange, [a.primary_exchange]) is not None]
+        found = listed or found
+    return found
+
+
+def _without_venue(wanted: Wanted, answer: ContractAnswer) -> Unresolved:
+    listed = ", ".join(answer.valid_exchanges) or "none"
+    if wanted.exchange is not None:
+        reason = f"{wanted.exchange} is not among the contract's exchanges ({listed})"
+    else:
+        reason = f"none of the contract's exchanges has market depth ({listed})"
+    return Unresolved(
+        wanted.symbol, reason, answer.con_id, "", _primary_of(wanted.symbol, answer), answer.valid_exchanges
+    )

@@ -1,0 +1,114 @@
+"""The vocabulary that every part of the pipeline shares. Frozen, and free of I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+SNAPSHOT_LEVELS = 10
+"""Rows a side in every stored snapshot, whatever number the gateway was asked for."""
+
+
+class Side(Enum):
+    """Side of the book a row belongs to."""
+
+    ASK = "ask"
+    BID = "bid"
+
+
+class DepthOperation(Enum):
+    """What a row does to its side: shift down, replace, shift up."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+class RowFault(Enum):
+    """Why a row of market depth was dropped instead of applied."""
+
+    UNREADABLE = "unreadable"
+    UNKNOWN_OPERATION = "unknown_operation"
+    UNKNOWN_SIDE = "unknown_side"
+    NEGATIVE_POSITION = "negative_position"
+    NOT_FINITE = "not_finite"
+    NEGATIVE_SIZE = "negative_size"
+    PAST_REQUESTED = "past_requested"
+    PAST_END = "past_end"
+    RETIRED_REQUEST = "retired_request"
+
+
+class DepthRow(NamedTuple):
+    """One row of market depth as the gateway sent it; a tuple, since one is made for every row received.
+
+    position counts from 0 (best). price is in the instrument's currency, size in the unit the gateway is set to
+    (lots or shares). venue is the market maker or venue of the row, "" where the gateway names none.
+    """
+
+    operation: DepthOperation
+    side: Side
+    position: int
+    price: float
+    size: float
+    venue: str
+
+
+class Level(NamedTuple):
+    """One row of a book: price, size, and the market maker or venue that shows it."""
+
+    price: float
+    size: float
+    venue: str
+
+
+EMPTY_LEVEL = Level(0.0, 0.0, "")
+"""What stands in a stored snapshot where the book has no row."""
+
+Levels = tuple[Level, ...]
+"""One side of a book, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """A symbol resolved to one concrete venue that the gateway sends market depth for (never SMART).
+
+    valid_exchanges are the gateway's names in its own order; `exchange` is the one to request.
+    """
+
+    symbol: str
+    con_id: int
+    sec_type: str
+    currency: str
+    exchange: str
+    primary_exchange: str
+    valid_exchanges: tuple[str, ...] = ()
+    local_symbol: str = ""
+    trading_class: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """A symbol that can't be recorded now, and why, in words for an operator."""
+
+    symbol: str
+    reason: str
+    con_id: int = 0
+    exchange: str = ""
+    primary_exchange: str = ""
+    valid_exchanges: tuple[str, ...] = ()
+
+
+class BookSnapshot(NamedTuple):
+    """The state of one symbol's book after one row.
+
+    ts is unix milliseconds and never falls within a symbol; seq grows by exactly 1 per snapshot of a symbol.
+    venue is the subscription's. bids and asks are best first, with at most SNAPSHOT_LEVELS rows that count.
+    """
+
+    symbol: str
+    seq: int
+    ts: int
+    venue: str
+    bids: Levels
+    asks: Levels
