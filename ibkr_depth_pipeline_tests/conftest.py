@@ -1,0 +1,97 @@
+"""What every test may ask for: a real Redis of its own or a shared one, the real data, and no process left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.box.processes import wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_LEFTOVER_GRACE_SECS = 5.0
+
+
+@pytest.fixture
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """A fresh, empty server for one test, which may kill, pause and restart it."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """The URL of this test's `redis_server`."""
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def _shared_redis() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def shared_redis_url(_shared_redis: EmbeddedRedis) -> str:
+    """The URL of a server that the whole run shares; it is empty when the test begins. Don't stop or pause it."""
+    _shared_redis.flush()
+    return _shared_redis.url
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the real recordings; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real recordings are not here: expected in ../shared/data beside the repository")
+    return SHARED_DATA
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--live", action="store_true", help="also run the tests that need the gateway and Redis of the settings"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--live"):
+        return
+    skip = pytest.mark.skip(reason="needs a real gateway and Redis: ask for it with --live")
+    for item in items:
+        if item.get_closest_marker("live") is not None:
+            item.add_marker(skip)
+
+
+def pytest_sessionstart() -> None:
+    """Orphans of the run become our children, so that the check at its end finds them, too (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that the run started and left behind fails the run; it is ended here all the same."""
+    wait_until(lambda: not _leftover(), _LEFTOVER_GRACE_SECS)
+    for process in _leftover():
+        print(f"\nleft behind by the tests: {process}", file=sys.stderr)
+        process.kill()
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _leftover() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if _counts(child)]
+
+
+def _counts(process: psutil.Process) -> bool:
+    try:
+        # multiprocessing keeps one of these until the interpreter ends
+        helper = any("resource_tracker" in argument for argument in process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and not helper
+    except psutil.NoSuchProcess:
+        return False
