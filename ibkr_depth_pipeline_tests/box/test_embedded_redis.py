@@ -177,5 +177,4 @@ def test_server_dies_with_an_owner_that_is_killed(tmp_path: Path) -> None:
         pid, port = map(int, owner.stdout.readline().split())
         assert is_alive(pid)
         os.kill(owner.pid, signal.SIGKILL)
-    assert wait_until(lambda: not is_alive(pid), timeout_secs=10)
-    assert port_is_free(port)
+    assert wait_until(lambda: not is_alive(pid) and port_is_free(port), timeout_secs=10)

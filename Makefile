@@ -1,0 +1,77 @@
+# `make help` lists what there is. Everything is installed into .venv and .venv-peers, nothing outside this folder.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+PEERS := .venv-peers
+BIN := $(VENV)/bin
+DAGSTER_HOME_DIR := $(CURDIR)/.dagster_home
+
+.DEFAULT_GOAL := help
+.PHONY: help run dev test test-live coverage lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." reaches the command (make run ARGS=--help).'
+
+run: $(VENV)/.installed ## a whole market in a box: Redis, simulated gateway, Dagster and a running ingest; Ctrl-C ends it
+	@$(BIN)/ibkr_market_box $(ARGS)
+
+dev: $(VENV)/.installed ## Dagster alone, on your own gateway and Redis (.env): launch the ingest in its UI
+	@mkdir -p $(DAGSTER_HOME_DIR) && cp config/dagster.yaml $(DAGSTER_HOME_DIR)/
+	DAGSTER_HOME=$(DAGSTER_HOME_DIR) $(BIN)/dagster dev --host 127.0.0.1 $(ARGS)
+
+test: $(VENV)/.installed-test $(PEERS)/.installed ## the whole suite; it starts the Redis servers and gateways it needs
+	$(BIN)/pytest $(ARGS)
+
+test-live: $(VENV)/.installed-test ## only the tests against the real gateway and Redis that the settings name
+	$(BIN)/pytest --live -m live $(ARGS)
+
+coverage: $(VENV)/.installed-test $(PEERS)/.installed ## the suite with a report of the lines it did not reach
+	$(BIN)/pytest --cov=ibkr_depth_pipeline --cov-report=term-missing:skip-covered $(ARGS)
+
+lint: $(VENV)/.installed-lint ## ruff, mypy --strict and the rules for imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-lint ## let ruff put imports and layout right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environments, Dagster's home, run folders and caches
+	rm -rf $(VENV) $(PEERS) $(DAGSTER_HOME_DIR) .run .pytest_cache .hypothesis .mypy_cache .ruff_cache \
+	    .import_linter_cache .coverage build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: what is installed is installed again only after pyproject.toml has changed.
+$(VENV)/bin/python:
+	$(call make-venv,$(VENV))
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-lint: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+# Two clients that the simulated gateway was not written for. They can't share .venv: ib_async's aeventkit installs
+# over the eventkit that ib_insync needs.
+$(PEERS)/.installed: Makefile
+	@test -x $(PEERS)/bin/python || { $(call make-venv,$(PEERS)); }
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check 'ib_async>=2,<3' 'ibapi>=9.81'
+	@touch $@
+
+define make-venv
+$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+    || { echo "$(PYTHON) is missing or not Python 3.10 to 3.13: make PYTHON=python3.11 ..." >&2; exit 1; }; \
+$(PYTHON) -c 'import ensurepip' \
+    || { echo "$(PYTHON) can't make virtual environments: apt-get install python3-venv" >&2; exit 1; }; \
+$(PYTHON) -m venv $(1)
+endef
