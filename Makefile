@@ -47,7 +47,7 @@ clean: ## remove the virtual environments, Dagster's home, run folders and cache
 
 # The stamps: what is installed is installed again only after pyproject.toml has changed.
 $(VENV)/bin/python:
-	$(call make-venv,$(VENV))
+	@$(call make-venv,$(VENV))
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .

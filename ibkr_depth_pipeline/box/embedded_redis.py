@@ -114,8 +114,7 @@ class EmbeddedRedis:
         """Whether the server process exists; a paused one does."""
         return self._process is not None and self._process.running
 
-    @property
-    def log(self) -> str:
+    def log_tail(self) -> str:
         """The last lines of the server's own log."""
         return self._started().log_tail()
 
@@ -132,9 +131,9 @@ class EmbeddedRedis:
             if self._comes_up(binary, self._directory, port):
                 self.port = port
                 return
-            if fixed or attempt == PORT_ATTEMPTS or "in use" not in self.log:
+            if fixed or attempt == PORT_ATTEMPTS or "in use" not in self.log_tail():
                 break
-        reason = f"{binary} does not come up on {HOST}:{port}:\n{self.log}"
+        reason = f"{binary} does not come up on {HOST}:{port}:\n{self.log_tail()}"
         self.stop()
         raise BoxError(reason)
 

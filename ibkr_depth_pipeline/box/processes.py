@@ -102,40 +102,49 @@ class GuardedProcess:
         """Signal the command itself, not its group. Nothing happens where it has ended."""
         self._child.send_signal(signum)
 
-    def wait(self, timeout_secs: float) -> bool:
-        """Whether it has ended within that time."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(timeout_secs)
-        return not self.running
-
     def members(self) -> list[psutil.Process]:
-        """The live processes of its group, the guard among them."""
-        return [process for process in psutil.process_iter() if _lives_in(process, self.pid)]
+        """The live processes of its group: the command and what it started, without the guard."""
+        return [process for process in self._group() if not _is_guard(process, self.pid)]
 
     def end(self, *, grace_secs: float = 0.0) -> None:
-        """SIGTERM, at most `grace_secs` to act on it, then SIGKILL for whatever the group still holds. Repeatable."""
+        """SIGTERM to its group, at most `grace_secs` to act on it, then SIGKILL for what is left. Repeatable.
+
+        The group is empty afterwards, and the ports of its processes are free.
+        """
         if self._ended:
             return
         if grace_secs > 0:
-            self.send(signal.SIGTERM)
-            self.wait(grace_secs)
-        self._kill_group()
+            self._signal_group(signal.SIGTERM)
+            wait_until(lambda: not self.members(), grace_secs)
+        self._signal_group(signal.SIGKILL)
+        self._child.wait()
+        wait_until(lambda: not self._group(), timeout_secs=5.0)
+        os.close(self._lifeline)
         self._ended = True
 
     def log_tail(self, lines: int = 12) -> str:
         """The last lines of its log, as text."""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
-    def _kill_group(self) -> None:
+    def _signal_group(self, signum: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        os.close(self._lifeline)
-        self._child.wait()
-        wait_until(lambda: not self.members(), timeout_secs=5.0)
+            os.killpg(self.pid, signum)
+
+    def _group(self) -> list[psutil.Process]:
+        found = (_in_group(pid, self.pid) for pid in psutil.pids())
+        return [process for process in found if process is not None]
 
 
-def _lives_in(process: psutil.Process, group: int) -> bool:
+def _in_group(pid: int, group: int) -> psutil.Process | None:
+    with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+        if os.getpgid(pid) == group and (process := psutil.Process(pid)).status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
+def _is_guard(process: psutil.Process, leader: int) -> bool:
+    # Forked from the shell that the leader was before exec, so it still has that shell's command line.
     try:
-        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
-    except (ProcessLookupError, psutil.NoSuchProcess):
+        return process.pid != leader and process.cmdline()[2:3] == [_GUARDED]
+    except psutil.NoSuchProcess:
         return False
