@@ -1,0 +1,173 @@
+"""What the rotation is told, and what it answers. A request is the id of one depth subscription, never used twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# ---- told
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The gateway answers and knows no subscription of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone, and every subscription with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The first row or reset of a request, or the first after the rotation asked to hear of it again."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """The request was refused for want of a slot (309)."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """There is no depth for this request's contract."""
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """The subscription is dead and is to be asked for again (316)."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdRejected:
+    """The gateway holds the request id for used (322): the subscription never was."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The gateway lost its servers: nothing is to be had by asking (1100)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The servers are back; data_lost says that the subscriptions are gone (1101, else 1102)."""
+
+    data_lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rechecked:
+    """The answer to Recheck: whether the symbol can be subscribed to now, and if not, why."""
+
+    symbol: str
+    supported: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The time that next_deadline() named has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Give everything back."""
+
+
+RotationEvent = (
+    Connected
+    | Disconnected
+    | Answered
+    | Full
+    | Refused
+    | Halted
+    | IdRejected
+    | Suspended
+    | Resumed
+    | Rechecked
+    | Deadline
+    | Stop
+)
+
+# ---- answered: commands to carry out, in order
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Ask for depth of `symbol` under the new id `request`."""
+
+    request: int
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel `request`."""
+
+    request: int
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """Resolve `symbol` anew and say Rechecked."""
+
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """For the log: a turn begins with these symbols, at most batch_size of them."""
+
+    turn: int
+    symbols: tuple[str, ...]
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """For the log: the turn is over, secs after it began; refused says whether a 309 fell into it."""
+
+    turn: int
+    symbols: tuple[str, ...]
+    secs: float
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResized:
+    """For the log, and for heartbeats: from now on at most `size` subscriptions at once."""
+
+    size: int
+    previous: int
+    symbol: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRaced:
+    """For the log: a 309 right after our own cancel; we now leave pause_secs between cancel and request."""
+
+    symbol: str
+    pause_secs: float
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedUnsupported:
+    """For the log: the symbol leaves the rotation and is looked at again after retry_secs."""
+
+    symbol: str
+    reason: str
+    retry_secs: float
+
+
+Command = Subscribe | Cancel | Recheck | TurnStarted | TurnEnded | BatchResized | ReleaseRaced | MarkedUnsupported

@@ -1,0 +1,78 @@
+"""What adapts: how many subscriptions at once, and how long a cancelled slot takes to be free again. Pure."""
+
+from __future__ import annotations
+
+_MOST_PATIENCE = 16  # a failed trial doubles the wait for the next one, up to this many times the operator's number
+
+RELEASE_LESSONS = (0.5, 2.0)
+"""Seconds to leave between a cancel and the next request, tried in turn after a 309 right after our own cancel."""
+
+
+class BatchSize:
+    """The size of a batch: one less at each 309, one more after enough turns without one.
+
+    maximum is the operator's; recovery_turns the number of turns without a 309 before the batch grows. A trial that
+    meets a 309 doubles that number for the next trial, so that a limit which stays costs ever fewer refusals.
+    """
+
+    def __init__(self, maximum: int, recovery_turns: int) -> None:
+        self._maximum = maximum
+        self._recovery_turns = recovery_turns
+        self._patience = 1
+        self._stable_turns = 0
+        self._on_trial = False
+        self.value = maximum
+
+    def shrink(self) -> None:
+        """A 309: one less at once, never below 1."""
+        self.value = max(1, self.value - 1)
+        self._stable_turns = 0
+        if self._on_trial:
+            self._patience = min(self._patience * 2, _MOST_PATIENCE)
+        self._on_trial = False
+
+    def turn_without_refusal(self) -> None:
+        """A turn went by without a 309. The batch may grow by one."""
+        self._stable_turns += 1
+        if self._on_trial:
+            self._on_trial = False
+            self._patience = 1
+        if self.value < self._maximum and self._stable_turns >= self._recovery_turns * self._patience:
+            self.value += 1
+            self._stable_turns = 0
+            self._on_trial = True
+
+
+class ReleasePause:
+    """How long the gateway takes to free a cancelled slot, learnt from refusals. `secs` is what to leave now."""
+
+    def __init__(self) -> None:
+        self.secs = 0.0
+        self._proven = 0.0
+        self._released_at: float | None = None
+
+    def released(self, now: float) -> None:
+        """A slot was given back, by a cancel or with the connection."""
+        self._released_at = now
+
+    @property
+    def free_at(self) -> float:
+        """When what was released last may be asked for."""
+        return float("-inf") if self._released_at is None else self._released_at + self.secs
+
+    def learn(self, now: float) -> bool:
+        """A 309 came at `now`. True if it may be our own cancel's lateness, and then `secs` is longer than before.
+
+        False means that the slot is not late but taken; what was learnt on the way is then forgotten.
+        """
+        elapsed = float("inf") if self._released_at is None else now - self._released_at
+        longer = [lesson for lesson in RELEASE_LESSONS if lesson > max(elapsed, self.secs)]
+        if not longer:
+            self.secs = self._proven
+            return False
+        self.secs = longer[0]
+        return True
+
+    def proven(self) -> None:
+        """A subscription asked for after the pause was granted."""
+        self._proven = self.secs

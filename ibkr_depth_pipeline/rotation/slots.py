@@ -1,0 +1,59 @@
+"""The life of one depth subscription, as a table. A missing transition is a fault of this program and raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ibkr_depth_pipeline.errors import InvalidTransition
+
+
+class SlotState(Enum):
+    """What we know of a subscription's hold on a slot of the account."""
+
+    REQUESTED = "requested"  # asked for; nothing heard yet, and nothing will acknowledge it but a row or an error
+    LIVE = "live"  # the gateway has answered with a row or a reset
+    ABANDONED = "abandoned"  # cancelled before any answer: gateways may ignore such a cancel, so it may hold a slot
+    RELEASED = "released"  # holds no slot any more; its request id is retired
+
+
+class SlotEvent(Enum):
+    """What can happen to a subscription."""
+
+    ANSWERED = "answered"  # a row, or a reset
+    REFUSED = "refused"  # an error says that it holds no slot
+    CANCELLED = "cancelled"  # we have sent the cancel
+    LOST = "lost"  # the connection is gone, and every subscription with it
+
+
+_TRANSITIONS: dict[tuple[SlotState, SlotEvent], SlotState] = {
+    (SlotState.REQUESTED, SlotEvent.ANSWERED): SlotState.LIVE,
+    (SlotState.REQUESTED, SlotEvent.REFUSED): SlotState.RELEASED,
+    (SlotState.REQUESTED, SlotEvent.CANCELLED): SlotState.ABANDONED,
+    (SlotState.REQUESTED, SlotEvent.LOST): SlotState.RELEASED,
+    (SlotState.LIVE, SlotEvent.ANSWERED): SlotState.LIVE,
+    (SlotState.LIVE, SlotEvent.REFUSED): SlotState.RELEASED,
+    (SlotState.LIVE, SlotEvent.CANCELLED): SlotState.RELEASED,
+    (SlotState.LIVE, SlotEvent.LOST): SlotState.RELEASED,
+    (SlotState.ABANDONED, SlotEvent.ANSWERED): SlotState.LIVE,
+    (SlotState.ABANDONED, SlotEvent.REFUSED): SlotState.RELEASED,
+    (SlotState.ABANDONED, SlotEvent.LOST): SlotState.RELEASED,
+}
+
+
+@dataclass(slots=True)
+class Slot:
+    """One depth subscription. requested_at and answered_at are in the controller's seconds."""
+
+    request: int
+    symbol: str
+    requested_at: float
+    answered_at: float | None = None
+    state: SlotState = SlotState.REQUESTED
+
+    def on(self, event: SlotEvent) -> None:
+        """Go where the table says. Raises InvalidTransition where it says nothing."""
+        try:
+            self.state = _TRANSITIONS[self.state, event]
+        except KeyError:
+            raise InvalidTransition(f"request {self.request}: {event.value} while {self.state.value}") from None
