@@ -1,0 +1,85 @@
+"""What the box asks of the Dagster webserver: its GraphQL, over plain HTTP on loopback, never through a proxy."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ibkr_depth_pipeline.box.processes import BoxError
+
+TIMEOUT_SECS = 20.0
+ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+
+_LOADED = "query($name: String!) { instance { info } workspaceLocationEntryOrError(name: $name) { __typename } }"
+_LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on Error { message }
+  ... on RunConfigValidationInvalid { errors { message } } } }"""
+_RUNS = """query($job: String!) { runsOrError(filter: {pipelineName: $job}) {
+  ... on Runs { results { runId status } } ... on Error { message } } }"""
+_TERMINATE = """mutation($run: String!) { terminateRun(runId: $run, terminatePolicy: SAFE_TERMINATE) {
+  __typename ... on Error { message } } }"""
+
+
+class DagsterUnavailable(BoxError):
+    """The webserver does not answer, or not as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    id: str
+    status: str
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class DagsterApi:
+    """One webserver at `host` and `port`. Every method raises DagsterUnavailable where it gets no answer."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+
+    def serves(self, home: Path, location: str) -> bool:
+        """Whether it answers, keeps its instance in `home` (so it is ours), and knows the code location."""
+        try:
+            data = self._ask(_LOADED, name=location)
+        except DagsterUnavailable:
+            return False
+        known = data["workspaceLocationEntryOrError"]["__typename"] == "WorkspaceLocationEntry"
+        return known and str(home) in (data["instance"]["info"] or "")
+
+    def launch(self, location: str, job: str) -> str:
+        """Launch `job` with no config; its run id. DagsterUnavailable where the job is unknown or refuses."""
+        selector = {"repositoryLocationName": location, "repositoryName": "__repository__", "jobName": job}
+        answer = self._ask(_LAUNCH, params={"selector": selector, "runConfigData": {}})["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            raise DagsterUnavailable(f"Dagster does not launch {job}: {json.dumps(answer)}")
+        return str(answer["run"]["runId"])
+
+    def runs(self, job: str) -> list[Run]:
+        """The runs of `job`, newest first."""
+        answer = self._ask(_RUNS, job=job)["runsOrError"]
+        return [Run(found["runId"], found["status"]) for found in answer.get("results", ())]
+
+    def terminate(self, run_id: str) -> None:
+        """As Terminate in the UI does: the run is asked to stop, and takes its time. A refusal is no error."""
+        self._ask(_TERMINATE, run=run_id)
+
+    def _ask(self, query: str, **variables: object) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECS)
+        try:
+            body = json.dumps({"query": query, "variables": variables})
+            connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
+            answer = json.load(connection.getresponse())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise DagsterUnavailable(f"the Dagster webserver does not answer: {error!r}") from error
+        finally:
+            connection.close()
+        if answer.get("errors"):
+            raise DagsterUnavailable(f"Dagster refuses a query: {json.dumps(answer['errors'])}")
+        data: dict[str, Any] = answer["data"]
+        return data
