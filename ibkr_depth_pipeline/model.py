@@ -54,15 +54,10 @@ class DepthRow(NamedTuple):
     venue: str
 
 
-class Level(NamedTuple):
-    """One row of a book: price, size, and the market maker or venue that shows it."""
+Level = tuple[float, float, str]
+"""One row of a book: price, size, and the market maker or venue that shows it. A plain tuple: it is JSON as it is."""
 
-    price: float
-    size: float
-    venue: str
-
-
-EMPTY_LEVEL = Level(0.0, 0.0, "")
+EMPTY_LEVEL: Level = (0.0, 0.0, "")
 """What stands in a stored snapshot where the book has no row."""
 
 Levels = tuple[Level, ...]
@@ -103,7 +98,8 @@ class BookSnapshot(NamedTuple):
     """The state of one symbol's book after one row.
 
     ts is unix milliseconds and never falls within a symbol; seq grows by exactly 1 per snapshot of a symbol.
-    venue is the subscription's. bids and asks are best first, with at most SNAPSHOT_LEVELS rows that count.
+    venue is the subscription's. bids and asks are the book's sides as they are, best first; a side that is the same
+    object as in the snapshot before has not changed.
     """
 
     symbol: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Level, Levels, RowFault, Side
+from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
 
 
 class OrderBook:
@@ -38,7 +38,7 @@ class OrderBook:
             changed = levels[:position] + levels[position + 1 :]
         else:
             below = levels[position:] if operation is DepthOperation.INSERT else levels[position + 1 :]
-            changed = (*levels[:position], Level(price, size, venue or self._venue), *below)[: self._rows]
+            changed = (*levels[:position], (price, size, venue or self._venue), *below)[: self._rows]
         if side is Side.BID:
             self.bids = changed
         else:

@@ -6,7 +6,6 @@ A `request` is the id of one of our own depth requests; ids are never used twice
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 from ibkr_depth_pipeline.model import DepthRow, RowFault
 
@@ -127,20 +126,20 @@ class ConnectionLost:
     text: str
 
 
-GatewayEvent = Union[
-    RowReceived,
-    RowUnreadable,
-    BookReset,
-    DepthHalted,
-    SlotRefused,
-    DepthRefused,
-    RequestIdRejected,
-    CancelRejected,
-    ConnectivityLost,
-    ConnectivityRestored,
-    SocketPortReset,
-    FeedHealth,
-    PacingViolation,
-    Notice,
-    ConnectionLost,
-]
+GatewayEvent = (
+    RowReceived
+    | RowUnreadable
+    | BookReset
+    | DepthHalted
+    | SlotRefused
+    | DepthRefused
+    | RequestIdRejected
+    | CancelRejected
+    | ConnectivityLost
+    | ConnectivityRestored
+    | SocketPortReset
+    | FeedHealth
+    | PacingViolation
+    | Notice
+    | ConnectionLost
+)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Union
 
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 
@@ -60,7 +59,7 @@ class DepthExchange:
     sec_type: str
 
 
-Resolution = Union[Instrument, Unresolved]
+Resolution = Instrument | Unresolved
 
 
 def resolve(wanted: Wanted, answers: Sequence[ContractAnswer], depth_exchanges: Iterable[DepthExchange]) -> Resolution:

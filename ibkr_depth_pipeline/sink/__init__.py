@@ -1,0 +1,1 @@
+"""Redis: every snapshot, once, in order. redis-py is at home in this package alone."""

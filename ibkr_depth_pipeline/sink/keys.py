@@ -1,0 +1,25 @@
+"""The keys that other programs read. docs/redis-schema.md is their contract. Pure."""
+
+from __future__ import annotations
+
+PREFIX = "raw:ibkr:depth"
+
+
+def stream_key(symbol: str) -> str:
+    """Stream of every snapshot."""
+    return f"{PREFIX}:stream:{symbol}"
+
+
+def last_key(symbol: str) -> str:
+    """Hash of the newest snapshot."""
+    return f"{PREFIX}:last:{symbol}"
+
+
+def heartbeat_key(symbol: str) -> str:
+    """Unix ms of the last live row; expires."""
+    return f"{PREFIX}:hb:{symbol}"
+
+
+def venue_key(symbol: str) -> str:
+    """Hash of what the gateway said of the symbol's venue."""
+    return f"{PREFIX}:venue:{symbol}"
