@@ -1,0 +1,81 @@
+"""What all connections of one gateway share: depth slots, client ids, refusals, the contract catalogue. Pure.
+
+Depth slots belong to the account, not to a connection, and are counted in distinct contracts (reference/ibkr-depth.md,
+"Slots").
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from ibkr_depth_pipeline.simulation.catalogue import Catalogue
+
+
+class SlotTable:
+    """Who holds which depth slot. A holder is any key that the caller makes up; `now` is in seconds.
+
+    Invariant: `take` never lets `in_use` grow past the limit. A limit lowered below what is in use takes nothing
+    away from anyone; it only stops new subscriptions.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken_by_others = 0
+        self._contracts: dict[Hashable, int] = {}
+        self._lingering: list[tuple[float, int]] = []
+
+    def take(self, holder: Hashable, contract: int, now: float) -> bool:
+        """Gives the holder a slot for the contract; False where none is free. A contract in use costs nothing more."""
+        in_use = self._contracts_in_use(now)
+        if contract not in in_use and len(in_use) + self.taken_by_others >= self.limit:
+            return False
+        self._contracts[holder] = contract
+        return True
+
+    def release(self, holder: Hashable, free_at: float) -> None:
+        """Ends the holder's claim; the slot itself stays in use until `free_at`. Unknown holders are ignored."""
+        contract = self._contracts.pop(holder, None)
+        if contract is not None:
+            self._lingering.append((free_at, contract))
+
+    def in_use(self, now: float) -> int:
+        return len(self._contracts_in_use(now)) + self.taken_by_others
+
+    def _contracts_in_use(self, now: float) -> set[int]:
+        self._lingering = [(free_at, contract) for free_at, contract in self._lingering if free_at > now]
+        return {*self._contracts.values(), *(contract for _, contract in self._lingering)}
+
+
+class ClientIds:
+    """Which client ids are connected. An id may stay taken for a while after its connection is gone."""
+
+    def __init__(self) -> None:
+        self._connected: dict[int, int] = {}
+        self._held_until: dict[int, float] = {}
+
+    def take(self, client_id: int, connection: int, now: float) -> bool:
+        """Whether the connection may have the id."""
+        if client_id in self._connected or self._held_until.get(client_id, 0.0) > now:
+            return False
+        self._connected[client_id] = connection
+        return True
+
+    def release(self, client_id: int, connection: int, held_until: float) -> None:
+        if self._connected.get(client_id) == connection:
+            del self._connected[client_id]
+            self._held_until[client_id] = held_until
+
+    def hold(self, client_id: int, until: float) -> None:
+        """Keeps an id taken until then, as if another program had it."""
+        self._held_until[client_id] = until
+
+
+@dataclass(slots=True)
+class Account:
+    """The shared state behind every session of one simulated gateway."""
+
+    catalogue: Catalogue
+    slots: SlotTable
+    client_ids: ClientIds = field(default_factory=ClientIds)
+    numbers: tuple[str, ...] = ("DU1234567",)
+    refusals: dict[str, int] = field(default_factory=dict)
+    """Depth requests that are refused: listing name -> error code (200, 354, 10089, 10090, 10092)."""

@@ -1,0 +1,131 @@
+"""The TWS text protocol, both directions: frames, fields, and how a number is written. Pure.
+
+A frame is a 4-byte big-endian length and that many bytes; the bytes are fields, each ended by NUL. A client opens
+with the four bytes `API\\0`, then one frame `vMIN..MAX[ options]`; everything after is frames of fields
+(reference/ibkr-depth.md, "The wire"; layouts per version as the official `ibapi` and `ib_insync` decode them).
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+
+PREAMBLE = b"API\0"
+LOWEST_VERSION = 100
+"""The first server version of the length-prefixed protocol; older clients are not spoken to."""
+HIGHEST_VERSION = 178
+"""The last server version whose layouts were checked against a client's decoder (ib_async 2.1.0)."""
+LONGEST_FRAME = 0xFFFFFF
+"""Bytes. IBKR's own clients treat anything longer as a broken stream."""
+
+_LENGTH = struct.Struct(">I")
+_VERSIONS = re.compile(rb"v(\d{1,6})(?:\.\.(\d{1,6}))?(?: (.*))?", re.DOTALL)
+
+FieldValue = str | int | float | bool | None
+
+
+class ProtocolViolation(Exception):
+    """The peer does not speak this protocol: the connection cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a client offers in its first frame: the protocol versions it can speak, and its connect options."""
+
+    lowest: int
+    highest: int
+    options: str = ""
+
+    def version_agreed_with(self, server_version: int) -> int | None:
+        """The highest version both sides speak, or None where there is none."""
+        agreed = min(self.highest, server_version)
+        return agreed if agreed >= max(self.lowest, LOWEST_VERSION) else None
+
+
+class InboundStream:
+    """Cuts what a client sends into frames, however the network cut it. The preamble is checked and taken off."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._greeted = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Every frame now complete, oldest first, without its length.
+
+        Raises ProtocolViolation where the stream does not open with the preamble or announces an absurd frame.
+        """
+        self._data += data
+        if not self._greeted and not self._take_preamble():
+            return []
+        frames = []
+        while (frame := self._take_frame()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _take_preamble(self) -> bool:
+        if not PREAMBLE.startswith(bytes(self._data[:4])):
+            raise ProtocolViolation(f"not an API client: it opened with {bytes(self._data[:16])!r}")
+        if len(self._data) < len(PREAMBLE):
+            return False
+        del self._data[: len(PREAMBLE)]
+        self._greeted = True
+        return True
+
+    def _take_frame(self) -> bytes | None:
+        if len(self._data) < 4:
+            return None
+        (length,) = _LENGTH.unpack_from(self._data)
+        if length > LONGEST_FRAME:
+            raise ProtocolViolation(f"a frame of {length} bytes was announced")
+        if len(self._data) < 4 + length:
+            return None
+        frame = bytes(self._data[4 : 4 + length])
+        del self._data[: 4 + length]
+        return frame
+
+
+def parse_offer(frame: bytes) -> Offer:
+    """The client's version range. Raises ProtocolViolation for anything that is not `vMIN..MAX` or `vN`."""
+    match = _VERSIONS.fullmatch(frame.rstrip(b"\0"))
+    if match is None:
+        raise ProtocolViolation(f"not a version offer: {frame[:40]!r}")
+    lowest, highest, options = match.groups()
+    return Offer(int(lowest), int(highest or lowest), (options or b"").decode(errors="replace"))
+
+
+def frame(payload: bytes) -> bytes:
+    return _LENGTH.pack(len(payload)) + payload
+
+
+def message(*fields: FieldValue) -> bytes:
+    """One frame of NUL-ended fields. None is an empty field, a bool is 1 or 0, a whole float loses its `.0`."""
+    return frame("".join([f"{field_text(field)}\0" for field in fields]).encode())
+
+
+def fields_of(payload: bytes) -> list[str]:
+    """The fields of a frame's payload; bytes that are no UTF-8 come out backslash-escaped."""
+    fields = payload.decode(errors="backslashreplace").split("\0")
+    if fields and fields[-1] == "":
+        fields.pop()
+    return fields
+
+
+def field_text(value: FieldValue) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, float):
+        return size_text(value)
+    return str(value)
+
+
+def size_text(size: float) -> str:
+    """A size as a gateway writes it: whole sizes without a decimal point (ibapi before version 163 wants an int)."""
+    return str(int(size)) if size.is_integer() and abs(size) < 1e15 else repr(size)
+
+
+def ascii_text(text: str) -> str:
+    """Text as servers from version 153 on send names: ASCII, everything else as a backslash escape."""
+    return text.encode("ascii", "backslashreplace").decode("ascii")

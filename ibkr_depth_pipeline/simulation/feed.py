@@ -1,0 +1,153 @@
+"""One contract on one venue while it is followed: its book, its followers, and the task that moves it on."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ibkr_depth_pipeline.simulation.commands import Subscription
+from ibkr_depth_pipeline.simulation.rows import Book, Change, DepthRow, rows_of_change, snapshot_rows
+from ibkr_depth_pipeline.simulation.sources import REFERENCE_DEPTH, BookSource, Step
+
+
+class Outlet(Protocol):
+    """The connection behind a follower, as a feed needs it."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much is unsent that rows should be conflated, or that the connection is stalled."""
+
+    async def drained(self) -> None:
+        """Returns when the connection is no longer congested, or gone."""
+
+    def send_rows(self, subscription: Subscription, rows: list[DepthRow]) -> None: ...
+
+
+class Follower:
+    """One subscription on a feed, and what its client has been told."""
+
+    def __init__(self, subscription: Subscription, outlet: Outlet) -> None:
+        self.subscription = subscription
+        self.outlet = outlet
+        self.told: Book | None = None
+        """The whole book that the client's rows add up to; None before the first row."""
+
+    def open(self, book: Book) -> None:
+        """Sends the opening inserts of the book."""
+        self.told = book
+        self.subscription.first_row_sent = True
+        self.outlet.send_rows(self.subscription, snapshot_rows(book.clipped(self.subscription.depth)))
+
+    def tell(self, changes: Sequence[Change], *, lossless: bool) -> None:
+        """Sends the rows of the changes; a congested client is told the sum of them later."""
+        if self.told is None or not changes or (self.outlet.congested and not lossless):
+            return
+        depth = self.subscription.depth
+        rows: list[DepthRow] = []
+        if self.told is not changes[0].previous:
+            rows += rows_of_change(self.told.clipped(depth), changes[0].previous.clipped(depth), changes[0].style)
+        for change in changes:
+            rows += change.rows(depth)
+        self.told = changes[-1].book
+        if rows:
+            self.outlet.send_rows(self.subscription, rows)
+
+
+class Feed:
+    """Moves one book along its source while somebody follows it; stands still while nobody does."""
+
+    def __init__(self, source: BookSource, on_end: Callable[[], None]) -> None:
+        self.book = source.book
+        self.followers: list[Follower] = []
+        self._source = source
+        self._on_end = on_end
+        self._pending: Step | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._running = asyncio.Event()
+        self._running.set()
+
+    def follow(self, follower: Follower) -> None:
+        """Opens the follower's book and moves the feed on from there."""
+        self.followers.append(follower)
+        follower.open(self.book)
+        self._ensure_running()
+
+    def unfollow(self, subscription: Subscription) -> None:
+        """The subscription gets nothing more. Unknown ones are ignored."""
+        self.followers = [follower for follower in self.followers if follower.subscription is not subscription]
+
+    def pause(self) -> None:
+        """No change leaves this feed until `resume`."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        self._running.set()
+
+    def reopen(self) -> None:
+        """Every follower gets the present book as inserts again, as after a reset."""
+        for follower in self.followers:
+            follower.open(self.book)
+
+    def wake(self) -> None:
+        """To be called when the source, so far without a step, may have one."""
+        self._ensure_running()
+
+    async def burst(self, rows: int, chunk: int = 500) -> None:
+        """At least so many rows (of a ten-row subscription) as fast as they can be made, about `chunk` in a write."""
+        made = 0
+        while made < rows and (changes := self._worth(min(chunk, rows - made))):
+            made += _size(changes)
+            self._publish(changes)
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        self.followers = []
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _ensure_running(self) -> None:
+        if not self._source.over and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while self.followers:
+            self._pending = self._pending or self._next()
+            if self._pending is None:
+                return
+            # A feed that fell behind (a busy machine, a pause) does not chase the time it lost.
+            due = max(due + self._pending.wait, loop.time() - 0.5)
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            await self._running.wait()
+            if not self.followers or self._pending is None:
+                return
+            step, self._pending = self._pending, None
+            self._publish(step.changes)
+            if self._source.lossless:
+                await asyncio.gather(*(follower.outlet.drained() for follower in self.followers))
+
+    def _next(self) -> Step | None:
+        following = self._source.next_step()
+        if following is None and self._source.over:
+            self._on_end()
+        return following
+
+    def _worth(self, rows: int) -> list[Change]:
+        """The next changes, at least so many rows; fewer only where the source is over."""
+        changes = list(self._pending.changes) if self._pending else []
+        self._pending = None
+        while _size(changes) < rows and (more := self._source.next_changes()):
+            changes += more
+        return changes
+
+    def _publish(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        self.book = changes[-1].book
+        for follower in self.followers:
+            follower.tell(changes, lossless=self._source.lossless)
+
+
+def _size(changes: Sequence[Change]) -> int:
+    return sum(len(change.rows(REFERENCE_DEPTH)) for change in changes)

@@ -1,0 +1,182 @@
+"""What the simulated gateway sends, message by message, laid out for the version a client agreed on. Pure.
+
+Field orders are those that the decoders of ib_insync 0.9.86, ib_async 2.1.0 and ibapi 9.81.1 read; each function
+returns one whole frame. Times are unix seconds.
+"""
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta, timezone
+
+from ibkr_depth_pipeline.simulation.catalogue import Listing
+from ibkr_depth_pipeline.simulation.codec import FieldValue, ascii_text, frame, message, size_text
+from ibkr_depth_pipeline.simulation.rows import DepthRow
+from ibkr_depth_pipeline.simulation.venues import DEPTH_VENUES, DepthVenue
+
+NO_REQUEST = -1
+"""The request id of messages that answer no request: farm notices, refusals of a whole connection."""
+
+_ORDER_TYPES = "ACTIVETIM,AD,ADJUST,ALERT,ALGO,ALLOC,AON,AVGCOST,BASKET,COND,DAY,GTC,GTD,IOC,LMT,MKT,STP,TRAIL"
+_EASTERN = timezone(timedelta(hours=-5), "EST")
+
+
+def handshake(version: int, now: float) -> bytes:
+    """The agreed version and the gateway's clock; the only message of exactly two fields."""
+    return message(version, datetime.fromtimestamp(now, _EASTERN).strftime("%Y%m%d %H:%M:%S EST"))
+
+
+def next_valid_id(order_id: int) -> bytes:
+    return message(9, 1, order_id)
+
+
+def managed_accounts(accounts: Iterable[str]) -> bytes:
+    return message(15, 1, ",".join(accounts))
+
+
+def error(request_id: int, code: int, text: str, version: int) -> bytes:
+    fields: list[FieldValue] = [4, 2, request_id, code, ascii_text(text) if version >= 153 else text]
+    if version >= 166:
+        fields.append("")  # advancedOrderRejectJson
+    return message(*fields)
+
+
+def current_time(now: float) -> bytes:
+    return message(49, 1, int(now))
+
+
+def contract_details(request_id: int, listing: Listing, exchange: str, version: int, now: float) -> bytes:
+    """One row of contract details: the listing as it is routed to `exchange`."""
+    hours, liquid_hours = _hours(listing, now)
+    fields: list[FieldValue] = [10]
+    if version < 164:
+        fields.append(8)
+    fields += [request_id, listing.symbol, listing.sec_type, "", 0, "", exchange, listing.currency]
+    market_name = _market_name(listing)
+    fields += [listing.local_symbol or listing.symbol, market_name, listing.trading_class or market_name]
+    fields += [listing.con_id, repr(listing.min_tick)]
+    if 110 <= version < 164:
+        fields.append(1)  # mdSizeMultiplier
+    name = ascii_text(listing.long_name) if version >= 153 else listing.long_name
+    fields += ["", _ORDER_TYPES, listing.valid_exchanges, 1, 0, name, listing.primary_exchange, ""]
+    fields += [listing.industry, listing.category, listing.subcategory, listing.time_zone, hours, liquid_hours]
+    fields += ["", 0, 0]  # evRule, evMultiplier, number of security ids
+    return message(*fields, *_later_details(listing, version))
+
+
+def _later_details(listing: Listing, version: int) -> list[FieldValue]:
+    """The fields that later versions appended to contract details."""
+    fields: list[FieldValue] = []
+    if version >= 121:
+        fields.append(4 if listing.sec_type == "CASH" else 1)  # aggGroup
+    if version >= 122:
+        fields += ["", ""]  # underSymbol, underSecType
+    if version >= 126:
+        fields.append(",".join([listing.market_rules] * len(listing.exchanges)))
+    if version >= 134:
+        fields.append("")  # realExpirationDate
+    if version >= 152:
+        fields.append(listing.stock_type)
+    if version == 163:
+        fields.append(100)  # suggestedSizeIncrement
+    if version >= 164:
+        fields += [1, 1, 100]  # minSize, sizeIncrement, suggestedSizeIncrement
+    return fields
+
+
+def depth_exchanges(version: int, nasdaq_name: str) -> bytes:
+    """The venues that depth can be had from, NASDAQ under the name that the gateway is set to list."""
+    fields: list[FieldValue] = [80, len(DEPTH_VENUES)]
+    for venue in DEPTH_VENUES.values():
+        name = nasdaq_name if venue.name == "ISLAND" else venue.name
+        fields += [name, venue.sec_type]
+        if version >= 120:
+            fields += ["", venue.service, venue.aggregate_group]
+        else:
+            fields.append(venue.names_market_makers)
+    return message(*fields)
+
+
+def depth_row(request_id: int, row: DepthRow, venue: DepthVenue, version: int) -> bytes:
+    """One depth row: mktDepthL2 (13) where the venue names market makers, else mktDepth (12)."""
+    position, operation, side, price, size, market_maker = row
+    tail = f"{operation}\0{side}\0{price!r}\0{size_text(size)}\0"
+    if not venue.market_makers:
+        return frame(f"12\x001\0{request_id}\0{position}\0{tail}".encode())
+    smart = f"{int(venue.name == 'SMART')}\0" if version >= 146 else ""
+    return frame(f"13\x001\0{request_id}\0{position}\0{market_maker}\0{tail}{smart}".encode())
+
+
+def raw_depth_row(request_id: int, fields: dict[str, str], market_maker: bool, smart: bool, version: int) -> bytes:
+    """A depth row of any texts at all: `fields` has position, operation, side, price, size and market_maker."""
+    tail = (fields["operation"], fields["side"], fields["price"], fields["size"])
+    if not market_maker:
+        return message(12, 1, request_id, fields["position"], *tail)
+    flag = (smart,) if version >= 146 else ()
+    return message(13, 1, request_id, fields["position"], fields["market_maker"], *tail, *flag)
+
+
+def account_value(key: str, value: str, currency: str, account: str) -> bytes:
+    return message(6, 2, key, value, currency, account)
+
+
+def account_time(now: float) -> bytes:
+    return message(8, 1, datetime.fromtimestamp(now, _EASTERN).strftime("%H:%M"))
+
+
+def account_download_end(account: str) -> bytes:
+    return message(54, 1, account)
+
+
+def account_update_multi(request_id: int, account: str, model: str, key: str, value: str, currency: str) -> bytes:
+    return message(73, 1, request_id, account, model, key, value, currency)
+
+
+def account_summary(request_id: int, account: str, key: str, value: str, currency: str) -> bytes:
+    return message(63, 1, request_id, account, key, value, currency)
+
+
+def end_of(message_id: int, request_id: int | None = None) -> bytes:
+    """The closing message of a list, with a version field and the request id where the list has one."""
+    return message(message_id, 1) if request_id is None else message(message_id, 1, request_id)
+
+
+def completed_orders_end() -> bytes:
+    return message(102)
+
+
+def family_codes(accounts: tuple[str, ...]) -> bytes:
+    return message(78, len(accounts), *(field for account in accounts for field in (account, "")))
+
+
+def no_matching_symbols(request_id: int) -> bytes:
+    return message(79, request_id, 0)
+
+
+def market_rule(rule_id: int) -> bytes:
+    increment = "0.00005" if rule_id == 239 else "0.01"
+    return message(93, rule_id, 1, 0, increment)
+
+
+def user_info(request_id: int) -> bytes:
+    return message(107, request_id, "")
+
+
+def _market_name(listing: Listing) -> str:
+    if listing.sec_type == "CASH":
+        return "EUR.USD"
+    return {"NASDAQ": "NMS"}.get(listing.primary_exchange, listing.trading_class or listing.symbol)
+
+
+def _hours(listing: Listing, now: float) -> tuple[str, str]:
+    """Trading and liquid hours of six days from today on: `20240603:0930-20240603:1600;20240608:CLOSED;...`."""
+    today = datetime.fromtimestamp(now, _EASTERN).date()
+    days = [today + timedelta(days=offset) for offset in range(6)]
+    if listing.sec_type == "CASH":
+        return _schedule(days, "0000", "1700"), _schedule(days, "0000", "1700")
+    return _schedule(days, "0400", "2000"), _schedule(days, "0930", "1600")
+
+
+def _schedule(days: Iterable[date], opening: str, closing: str) -> str:
+    return ";".join(
+        f"{day:%Y%m%d}:CLOSED" if day.weekday() >= 5 else f"{day:%Y%m%d}:{opening}-{day:%Y%m%d}:{closing}"
+        for day in days
+    )

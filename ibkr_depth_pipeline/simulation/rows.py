@@ -1,0 +1,154 @@
+"""Books as a gateway sees them, and the depth rows that lead from one to the next. Pure.
+
+`rows_of_change(previous, following)` is exact: a client that applies the rows in order to `previous` holds
+`following`. It is what the synthetic flow, a replay and a test all use.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+ASK, BID = 0, 1
+INSERT, UPDATE, DELETE = 0, 1, 2
+
+
+class Level(NamedTuple):
+    """One row of one side: price in the contract's currency, size in shares (or units of base currency)."""
+
+    price: float
+    size: float
+    market_maker: str = ""
+
+
+class Book(NamedTuple):
+    """Both sides, best first."""
+
+    bids: tuple[Level, ...] = ()
+    asks: tuple[Level, ...] = ()
+
+    def clipped(self, depth: int) -> "Book":
+        """The best `depth` levels of each side: what a subscription of that many rows may show."""
+        return Book(self.bids[:depth], self.asks[:depth])
+
+
+class DepthRow(NamedTuple):
+    """One row message, in the wire's own vocabulary: operation 0 insert, 1 update, 2 delete; side 0 ask, 1 bid."""
+
+    position: int
+    operation: int
+    side: int
+    price: float
+    size: float
+    market_maker: str = ""
+
+
+class RowStyle(Enum):
+    """How a venue words a change of its book (reference/ibkr-depth.md, "Traps", last point)."""
+
+    SHIFT = "shift"
+    """Inserts and deletes that shift the rows below; a full side deletes its last row before it inserts."""
+    CASCADE = "cascade"
+    """Updates in place from the top down: a new best price is row 0 := new, 1 := old 0, 2 := old 1, ..."""
+
+
+def snapshot_rows(book: Book) -> list[DepthRow]:
+    """The appending inserts that open a subscription: positions ascending, sides interleaved."""
+    rows = []
+    for position in range(max(len(book.bids), len(book.asks))):
+        for side, levels in ((BID, book.bids), (ASK, book.asks)):
+            if position < len(levels):
+                rows.append(DepthRow(position, INSERT, side, *levels[position]))
+    return rows
+
+
+def rows_of_change(previous: Book, following: Book, style: RowStyle = RowStyle.SHIFT) -> list[DepthRow]:
+    """The rows that turn `previous` into `following`, bids before asks; no rows where nothing changed.
+
+    Both books must already be clipped to what the subscription shows. No side ever holds more rows on the way
+    than the longer of its two ends.
+    """
+    word = _shifts if style is RowStyle.SHIFT else _cascades
+    rows: list[DepthRow] = []
+    if previous.bids != following.bids:
+        rows += word(BID, previous.bids, following.bids)
+    if previous.asks != following.asks:
+        rows += word(ASK, previous.asks, following.asks)
+    return rows
+
+
+def _shifts(side: int, old: Sequence[Level], new: Sequence[Level]) -> list[DepthRow]:
+    rows: list[DepthRow] = []
+    levels = list(old)
+    wanted = {level.price for level in new}
+    for position in range(len(old) - 1, -1, -1):
+        if old[position].price not in wanted:
+            rows.append(DepthRow(position, DELETE, side, 0.0, 0.0, old[position].market_maker))
+            del levels[position]
+    for position, level in enumerate(new):
+        if position >= len(levels) or levels[position].price != level.price:
+            rows.append(DepthRow(position, INSERT, side, *level))
+            levels.insert(position, level)
+        elif levels[position] != level:
+            rows.append(DepthRow(position, UPDATE, side, *level))
+            levels[position] = level
+    # Only a side whose prices repeat or are out of order ends elsewhere; updates in place are exact for any.
+    return rows if levels == list(new) else _cascades(side, old, new)
+
+
+def _cascades(side: int, old: Sequence[Level], new: Sequence[Level]) -> list[DepthRow]:
+    rows = [
+        DepthRow(position, UPDATE, side, *level)
+        for position, (before, level) in enumerate(zip(old, new, strict=False))
+        if before != level
+    ]
+    rows += [DepthRow(position, INSERT, side, *new[position]) for position in range(len(old), len(new))]
+    rows += [
+        DepthRow(position, DELETE, side, 0.0, 0.0, old[position].market_maker)
+        for position in range(len(old) - 1, len(new) - 1, -1)
+    ]
+    return rows
+
+
+def apply_rows(book: Book, rows: Iterable[DepthRow]) -> Book:
+    """The book after the rows, by the plain list model. Raises IndexError for a row that does not fit the book."""
+    sides = {BID: list(book.bids), ASK: list(book.asks)}
+    for row in rows:
+        levels = sides[row.side]
+        level = Level(row.price, row.size, row.market_maker)
+        if not 0 <= row.position <= len(levels) - (row.operation != INSERT):
+            raise IndexError(f"{row} does not fit a side of {len(levels)} rows")
+        if row.operation == INSERT:
+            levels.insert(row.position, level)
+        elif row.operation == UPDATE:
+            levels[row.position] = level
+        else:
+            del levels[row.position]
+    return Book(tuple(sides[BID]), tuple(sides[ASK]))
+
+
+class Change:
+    """One step of a book: where it was, where it is, and the rows between, worded once per requested depth."""
+
+    __slots__ = ("_recorded", "_worded", "book", "previous", "style")
+
+    def __init__(
+        self, previous: Book, book: Book, style: RowStyle, recorded: tuple[DepthRow, ...] | None = None
+    ) -> None:
+        """`recorded` rows, where given, are sent as they are instead of being worked out from the two books."""
+        self.previous = previous
+        self.book = book
+        self.style = style
+        self._recorded = recorded
+        self._worded: dict[int, list[DepthRow]] = {}
+
+    def rows(self, depth: int) -> list[DepthRow]:
+        """The rows for a subscription of `depth` rows a side that shows `previous` now."""
+        rows = self._worded.get(depth)
+        if rows is None:
+            rows = self._worded[depth] = self._word(depth)
+        return rows
+
+    def _word(self, depth: int) -> list[DepthRow]:
+        if self._recorded is not None:
+            return [row for row in self._recorded if row.position < depth]
+        return rows_of_change(self.previous.clipped(depth), self.book.clipped(depth), self.style)

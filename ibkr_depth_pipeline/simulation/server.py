@@ -1,0 +1,227 @@
+"""The simulated gateway on the network: listens, feeds bytes to sessions, carries out what they decide, moves feeds."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+
+from ibkr_depth_pipeline.simulation.account import Account, SlotTable
+from ibkr_depth_pipeline.simulation.catalogue import Catalogue, Listing
+from ibkr_depth_pipeline.simulation.commands import Close, Command, Received, Send, StartDepth, StopDepth, Subscription
+from ibkr_depth_pipeline.simulation.connection import Connection
+from ibkr_depth_pipeline.simulation.feed import Feed, Follower
+from ibkr_depth_pipeline.simulation.journal import Entry, Journal
+from ibkr_depth_pipeline.simulation.market import SyntheticMarket
+from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline.simulation.rows import DepthRow
+from ibkr_depth_pipeline.simulation.session import Session
+from ibkr_depth_pipeline.simulation.sources import BookSource, SyntheticFlow
+from ibkr_depth_pipeline.simulation.venues import DepthVenue
+
+
+class Client:
+    """One connection with its session: a feed's outlet."""
+
+    def __init__(self, connection: Connection, session: Session, journal: Journal) -> None:
+        self.connection = connection
+        self.session = session
+        self.number = connection.number
+        self._journal = journal
+
+    @property
+    def congested(self) -> bool:
+        return self.connection.congested
+
+    async def drained(self) -> None:
+        await self.connection.drained()
+
+    def send_rows(self, subscription: Subscription, rows: list[DepthRow]) -> None:
+        self.connection.send(self.session.rows(subscription, rows))
+        self._journal.add_rows(time.time(), self.number, subscription.listing.name, subscription.request_id, rows)
+
+    def send(self, command: Send) -> None:
+        """Sends a message and says so in the journal: errors as `error`, everything else as `reply`."""
+        self.connection.send(command.data)
+        kind = "error" if command.name == "error" else "reply"
+        name = str(command.detail["code"]) if kind == "error" else command.name
+        self._journal.add(Entry(time.time(), self.number, kind, name, command.detail))
+
+
+class GatewayServer:
+    """A listening gateway. `async with GatewayServer(options) as gateway:` listens inside the block.
+
+    Raises OSError on entry where the address cannot be had, ValueError for an unreadable replay file.
+    """
+
+    def __init__(self, options: GatewayOptions | None = None) -> None:
+        self.options = options or GatewayOptions()
+        self.port = self.options.port
+        """The port listened on; while the option says 0 and nothing listens yet, 0."""
+        catalogue = Catalogue(
+            self.options.seed, strict=self.options.strict_catalogue, nasdaq_name=self.options.nasdaq_name
+        )
+        self.account = Account(catalogue, SlotTable(self.options.slots), numbers=self.options.accounts)
+        self.account.refusals.update(self.options.refusals)
+        self.journal = Journal(keep_rows=self.options.keep_rows, limit=self.options.journal_entries)
+        self.clients: dict[int, Client] = {}
+        """Open connections by number, the first being 1."""
+        self.feeds: dict[tuple[str, str], Feed] = {}
+        """By listing and venue name."""
+        self._flows: dict[tuple[str, str], SyntheticFlow] = {}
+        self._rates = dict(self.options.symbol_rates)
+        self._opened = 0
+        self._server: asyncio.Server | None = None
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+        self._resources = ExitStack()
+
+    @property
+    def host(self) -> str:
+        return self.options.host
+
+    async def __aenter__(self) -> "GatewayServer":
+        if self.options.journal_file is not None:
+            self._write_journal_to(self.options.journal_file)
+        await self.listen()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def listen(self) -> None:
+        """Starts listening, on the same port as before where it listened before."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, self.options.host, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._note("listening", detail={"host": self.host, "port": self.port})
+
+    def stop_listening(self) -> None:
+        """Closes the listening socket; open connections go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._note("stopped_listening")
+
+    async def close(self) -> None:
+        """Ends everything: no socket, task or file is left."""
+        self.stop_listening()
+        for timer in self._timers:
+            timer.cancel()
+        for feed in self.feeds.values():
+            await feed.close()
+        await self._close_connections()
+        self._resources.close()
+
+    async def _close_connections(self) -> None:
+        """Closes cleanly; a client that does not read what was sent is cut off."""
+        for end in (Connection.close_now, Connection.reset):
+            for client in tuple(self.clients.values()):
+                end(client.connection)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), 0.5)
+
+    # --- what connections report ---------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection) -> None:
+        session = Session(self.account, self.options, connection.number)
+        self.clients[connection.number] = Client(connection, session, self.journal)
+        self._all_gone.clear()
+        self._note("opened", connection.number)
+
+    def received(self, connection: Connection, data: bytes) -> None:
+        client = self.clients[connection.number]
+        self._carry_out(client, client.session.receive(data, time.time()))
+
+    def lost(self, connection: Connection) -> None:
+        client = self.clients.pop(connection.number)
+        if not self.clients:
+            self._all_gone.set()
+        self._carry_out(client, client.session.connection_lost(time.time()))
+        self._note("closed", connection.number, detail={"client_id": client.session.client_id})
+
+    def _accept(self) -> Connection:
+        self._opened += 1
+        return Connection(self, self._opened, self.options.latency, self.options.largest_backlog)
+
+    def _carry_out(self, client: Client, commands: Iterable[Command]) -> None:
+        for command in commands:
+            match command:
+                case Received(request):
+                    self._note("request", client.number, request.name, {**request.values, "rest": list(request.rest)})
+                case Send():
+                    client.send(command)
+                case Close(reason):
+                    self._note("closing", client.number, detail={"reason": reason})
+                    client.connection.close()
+                case StartDepth(subscription):
+                    self._start_depth(client, subscription)
+                case StopDepth(subscription):
+                    self._stop_depth(client, subscription)
+
+    # --- depth ---------------------------------------------------------------------------------------------------
+
+    def _start_depth(self, client: Client, subscription: Subscription) -> None:
+        self._note("subscribed", client.number, subscription.listing.name, _described(subscription))
+        if subscription.listing.name in self.options.silent_symbols:
+            return
+        self._later(self.options.first_row_delay, lambda: self._open_book(client, subscription))
+
+    def _open_book(self, client: Client, subscription: Subscription) -> None:
+        if subscription in client.session.subscriptions:
+            self.feed(subscription.listing, subscription.venue).follow(Follower(subscription, client))
+
+    def _stop_depth(self, client: Client, subscription: Subscription) -> None:
+        self._note("unsubscribed", client.number, subscription.listing.name, _described(subscription))
+        feed = self.feed(subscription.listing, subscription.venue)
+        linger = self.options.rows_after_cancel if client.number in self.clients else 0.0
+        self._later(linger, lambda: feed.unfollow(subscription))
+
+    def feed(self, listing: Listing, venue: DepthVenue) -> Feed:
+        """The one feed of that contract on that venue, made when it is first asked for."""
+        key = (listing.name, venue.name)
+        if key not in self.feeds:
+            self.feeds[key] = Feed(self._source(listing, venue), lambda: self._note("replay_ended", name=listing.name))
+        return self.feeds[key]
+
+    def _source(self, listing: Listing, venue: DepthVenue) -> BookSource:
+        market = SyntheticMarket(self.options.seed, listing, venue)
+        rate = self._rates.get(listing.name, self.options.rows_per_second)
+        flow = SyntheticFlow(market, venue.style, rate, self.options.seed)
+        self._flows[listing.name, venue.name] = flow
+        return flow
+
+    def _write_journal_to(self, path: Path) -> None:
+        file = self._resources.enter_context(path.open("w", encoding="utf-8"))
+        self.journal.write_to(file)
+
+    # --- small things --------------------------------------------------------------------------------------------
+
+    def _later(self, delay: float, action: Callable[[], None]) -> None:
+        """Runs the action after the delay, at once for none, never after the gateway has closed."""
+        if delay <= 0:
+            action()
+            return
+
+        def run() -> None:
+            self._timers.discard(timer)
+            action()
+
+        timer = asyncio.get_running_loop().call_later(delay, run)
+        self._timers.add(timer)
+
+    def _note(self, kind: str, connection: int = 0, name: str = "", detail: dict[str, object] | None = None) -> None:
+        self.journal.add(Entry(time.time(), connection, kind, name, detail or {}))
+
+
+def _described(subscription: Subscription) -> dict[str, object]:
+    return {
+        "request_id": subscription.request_id,
+        "smart": subscription.smart,
+        "venue": subscription.venue.name,
+        "depth": subscription.depth,
+    }

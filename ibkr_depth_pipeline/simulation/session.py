@@ -1,0 +1,147 @@
+"""One client's conversation with the gateway, from the first byte to the last. Pure: bytes and times go in, commands
+come out, and the server carries them out in order.
+
+    commands = session.receive(data, now)
+
+`now` is in unix seconds throughout. What all clients share (slots, client ids) lives in the Account.
+"""
+
+from collections.abc import Iterable, Iterator
+from enum import Enum, auto
+
+from ibkr_depth_pipeline.simulation import commands, replies, texts
+from ibkr_depth_pipeline.simulation.account import Account
+from ibkr_depth_pipeline.simulation.answers import Context, answer
+from ibkr_depth_pipeline.simulation.codec import InboundStream, ProtocolViolation, fields_of, parse_offer
+from ibkr_depth_pipeline.simulation.commands import Close, Command, Received, Send, Subscription
+from ibkr_depth_pipeline.simulation.depth_desk import DepthDesk
+from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline.simulation.requests import MalformedRequest, Request, decode_request
+from ibkr_depth_pipeline.simulation.rows import DepthRow
+
+
+class SessionState(Enum):
+    GREETING = auto()
+    """Waiting for the version offer."""
+    STARTING = auto()
+    """Version agreed; waiting for startApi."""
+    READY = auto()
+    CLOSED = auto()
+
+
+TRANSITIONS = {
+    SessionState.GREETING: {SessionState.STARTING, SessionState.CLOSED},
+    SessionState.STARTING: {SessionState.READY, SessionState.CLOSED},
+    SessionState.READY: {SessionState.CLOSED},
+    SessionState.CLOSED: {SessionState.CLOSED},
+}
+
+
+class Session:
+    """The protocol state of one connection.
+
+    Gives commands in the order in which they must be carried out. Is owed `connection_lost` exactly once, when the
+    connection is gone.
+    """
+
+    def __init__(self, account: Account, options: GatewayOptions, connection: int) -> None:
+        self.state = SessionState.GREETING
+        self.version = 0
+        self.client_id: int | None = None
+        self._connection = connection
+        self._account = account
+        self._options = options
+        self._inbound = InboundStream()
+        self._desk = DepthDesk(account, options, connection)
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """What is subscribed now, oldest first."""
+        return self._desk.subscriptions
+
+    def receive(self, data: bytes, now: float) -> list[Command]:
+        """What the bytes lead to. After a Close command further bytes lead to nothing."""
+        if self.state is SessionState.CLOSED:
+            return []
+        answers: list[Command] = []
+        try:
+            for payload in self._inbound.feed(data):
+                answers += self._on_frame(payload, now)
+        except ProtocolViolation as violation:
+            answers += self._close(str(violation))
+        return answers
+
+    def connection_lost(self, now: float) -> list[Command]:
+        """Gives back what the connection held, at once or after the time that the options say."""
+        self._move_to(SessionState.CLOSED)
+        free_at = now + self._options.slots_held_after_drop
+        if self.client_id is not None:
+            held_until = now + self._options.client_id_held_after_drop
+            self._account.client_ids.release(self.client_id, self._connection, held_until)
+        return [command for subscription in self.subscriptions for command in self._desk.drop(subscription, free_at)]
+
+    def drop(self, subscription: Subscription, now: float) -> list[Command]:
+        """Ends a subscription from the gateway's side, as after a halt or lost data; its slot is free at once."""
+        return self._desk.drop(subscription, now)
+
+    def rows(self, subscription: Subscription, rows: Iterable[DepthRow]) -> bytes:
+        """The rows as this client's version reads them."""
+        request_id, venue, version = subscription.request_id, subscription.venue, self.version
+        return b"".join([replies.depth_row(request_id, row, venue, version) for row in rows])
+
+    def error(self, request_id: int, code: int, **names: object) -> Send:
+        """An error message of the gateway's own accord; request id -1 where it is about no request."""
+        return commands.error(self.version, request_id, code, **names)
+
+    def _on_frame(self, payload: bytes, now: float) -> Iterable[Command]:
+        if self.state is SessionState.GREETING:
+            return self._greet(payload, now)
+        if self.state is SessionState.CLOSED:
+            return []
+        try:
+            request = decode_request(fields_of(payload), self.version)
+            return [Received(request), *self._answer(request, now)]
+        except MalformedRequest as problem:
+            return [self.error(replies.NO_REQUEST, 320, cause=texts.UNREADABLE.format(reason=problem))]
+
+    def _greet(self, payload: bytes, now: float) -> list[Command]:
+        offer = parse_offer(payload)
+        version = offer.version_agreed_with(self._options.server_version)
+        if version is None:
+            return self._close(f"no common version with {offer.lowest}..{offer.highest}")
+        self.version = self._desk.version = version
+        self._move_to(SessionState.STARTING)
+        return [Send(replies.handshake(version, now), "handshake", {"version": version})]
+
+    def _answer(self, request: Request, now: float) -> Iterable[Command]:
+        if request.name == "startApi":
+            return self._start(request, now) if self.state is SessionState.STARTING else []
+        if self.state is SessionState.STARTING:
+            return self._close(f"{request.name} came before startApi")
+        if request.name == "reqMktDepth":
+            return self._desk.subscribe(request, now)
+        if request.name == "cancelMktDepth":
+            return self._desk.cancel(request, now)
+        return answer(request, Context(self._account, self._options, self.version, now))
+
+    def _start(self, request: Request, now: float) -> Iterator[Command]:
+        client_id = request.integer("clientId")
+        if not self._account.client_ids.take(client_id, self._connection, now):
+            yield self.error(replies.NO_REQUEST, 326)
+            yield from self._close(f"client id {client_id} is in use")
+            return
+        self.client_id = client_id
+        self._move_to(SessionState.READY)
+        yield Send(replies.next_valid_id(1), "nextValidId")
+        yield Send(replies.managed_accounts(self._account.numbers), "managedAccounts")
+        for code in (2104, 2106, 2158):
+            yield self.error(replies.NO_REQUEST, code)
+
+    def _close(self, reason: str) -> list[Command]:
+        self._move_to(SessionState.CLOSED)
+        return [Close(reason)]
+
+    def _move_to(self, state: SessionState) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"a session cannot go from {self.state.name} to {state.name}")
+        self.state = state
