@@ -189,12 +189,13 @@ class MarketBox:
                 self._say(line)
 
     def _show_runs(self) -> None:
-        """Say which runs of the ingest have changed their status; a busy webserver is asked again later."""
+        """Say which runs of the ingest have ended; a busy webserver is asked again later."""
         known, self._runs = self._runs, self._current_runs(otherwise=self._runs)
         for run in self._runs.values():
             if run.ended and run != known.get(run.id):
-                log = f"{self._folder.home}/storage/{run.id}/compute_logs" if run.status == "FAILURE" else ""
-                self._say(f"Ingest run {run.id[:8]} has ended: {run.status} {log}".rstrip())
+                self._say(f"Ingest run {run.id[:8]} has ended: {run.status}")
+                if run.status == "FAILURE":
+                    self._say(f"Why: in the UI, or {self._folder.home}/storage/{run.id}/compute_logs")
 
     def _current_runs(self, otherwise: dict[str, Run]) -> dict[str, Run]:
         if self._dagster is None:
@@ -214,14 +215,15 @@ class MarketBox:
             self._drain()
             for name in reversed(self._children):
                 self._end(name)
+            self._show_rotations()
         finally:
             for child in self._children.values():
                 child.stop() if isinstance(child, EmbeddedRedis) else child.end()
         self._say(f"Stopped. {self._lines.snapshots:,} snapshots in {self._lines.rotations} rotations.")
 
     def _drain(self) -> None:
-        """Terminate the active runs and wait for their end. Where Dagster is gone, `_end` does it by SIGTERM."""
-        if self._dagster is None:
+        """Terminate the active runs and wait for their end. Where Dagster can't, `_end` does it by SIGTERM."""
+        if self._dagster is None or not self._children["code-server"].running:
             return
         with contextlib.suppress(DagsterUnavailable):
             for run in self._active_runs():

@@ -1,0 +1,176 @@
+"""The market in a box, from the command line: it fills Redis, touches nothing of others, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from ibkr_depth_pipeline.box.embedded_redis import port_is_free
+from ibkr_depth_pipeline.box.processes import wait_until
+
+COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_market_box"
+START_SECS = 90.0
+USUAL_PORTS = (3000, 6379, 7497)
+_LISTEN = psutil.CONN_LISTEN
+_MAPPED = "::ffff:"  # gRPC listens on IPv4 through IPv6
+
+
+class Box:
+    """A running `ibkr_market_box`, read through what it prints."""
+
+    def __init__(self, folder: Path, *options: str, **env: str) -> None:
+        self._output = folder / "output.txt"
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [COMMAND, *options], stdout=output, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, **env}
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def wait_for(self, pattern: str) -> str:
+        """The first group of `pattern` in the output, once it is there."""
+        wait_until(lambda: bool(re.search(pattern, self.output)) or not self.running, START_SECS)
+        match = re.search(pattern, self.output)
+        assert match, f"no {pattern} in:\n{self.output}"
+        return match.group(1)
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.wait_for(r"Logs +(.+)/logs\n"))
+
+    def members(self) -> list[psutil.Process]:
+        """Every live process that works in the box's folder, wherever it hangs in the process tree."""
+        return [process for process in psutil.process_iter() if works_in(process, self.folder)]
+
+    def listener(self, port: str) -> psutil.Process:
+        """The process that listens on that port."""
+        return next(process for process in self.members() if int(port) in {port for _, port in listening([process])})
+
+    def clear_away(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if "Logs" in self.output:
+            wait_until(lambda: not self.members(), 15)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def exit_code(self) -> int:
+        return self.process.wait(60)
+
+
+def works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
+    found: set[tuple[str, int]] = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("inet")
+            found |= {(c.laddr.ip.removeprefix(_MAPPED), c.laddr.port) for c in connections if c.status == _LISTEN}
+    return found
+
+
+@pytest.fixture
+def strangers() -> Iterator[list[socket.socket]]:
+    """Servers of somebody else on the usual ports, as far as those are free. They accept, and we see who came."""
+    with ExitStack() as stack:
+        servers = []
+        for port in filter(port_is_free, USUAL_PORTS):
+            server = stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            server.setblocking(False)
+            servers.append(server)
+        yield servers
+
+
+def start(stack: ExitStack, folder: Path, *options: str, **env: str) -> Box:
+    """A box that is gone at the end of `stack`, with its run folder, however the test went."""
+    box = Box(folder, *options, **env)
+    stack.callback(box.clear_away)
+    return box
+
+
+def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, strangers: list[socket.socket]) -> None:
+    hostile = {"REDIS_URL": "redis://127.0.0.1:6379/0", "IBKR_HOST": "127.0.0.1", "IBKR_PORT": "7497"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in hostile.items()))
+    with ExitStack() as stack:
+        box = start(stack, tmp_path, **hostile, IBKR_ROTATION_SECS="1", IBKR_LOG_LEVEL="ERROR")
+        url = box.wait_for(r"Redis +(redis://\S+)")
+        with urllib.request.urlopen(box.wait_for(r"Dagster UI +(\S+)"), timeout=30) as page:
+            assert page.status == 200
+        with redis.Redis.from_url(url) as client:
+            assert wait_until(lambda: client.xlen("raw:ibkr:depth:stream:SPY") > 0, START_SECS)
+            box.wait_for(r"rotation \d+: (.+)")
+            rows = client.xlen("raw:ibkr:depth:stream:SPY")
+            assert wait_until(lambda: client.xlen("raw:ibkr:depth:stream:SPY") > rows, START_SECS)
+        addresses = listening(box.members())
+        assert {host for host, _ in addresses} == {"127.0.0.1"}
+        assert not {port for _, port in addresses} & {server.getsockname()[1] for server in strangers}
+
+        box.process.send_signal(signal.SIGINT)
+        assert box.exit_code() == 0, box.output
+        assert "CANCELED" in box.output
+        assert box.members() == []
+        assert all(port_is_free(port) for _, port in addresses)
+        assert not box.folder.exists()
+    for server in strangers:
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_nothing_survives_a_box_that_is_killed(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        box = start(stack, tmp_path, "--symbol", "SPY", "--symbol", "AAPL")
+        box.wait_for(r"rotation \d+: (.+)")
+        assert len(box.members()) > 5
+        box.process.kill()
+        assert wait_until(lambda: not box.members(), 15)
+
+
+def test_child_that_dies_is_named_and_ends_the_box(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        box = start(stack, tmp_path)
+        port = box.wait_for(r"Redis +redis://127.0.0.1:(\d+)")
+        box.wait_for(r"Gateway +(\S+)")
+        box.listener(port).kill()
+        assert box.exit_code() == 1
+        assert "redis has ended by itself" in box.output
+        assert "Ready to accept connections" in box.output
+        assert box.members() == []
+
+
+def test_box_stops_by_itself_after_its_duration(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        box = start(stack, tmp_path, "--duration", "0", "--keep")
+        assert box.exit_code() == 0, box.output
+        assert "Stopped." in box.output
+        assert box.folder.is_dir()
+
+
+def test_taken_port_is_one_clear_line(tmp_path: Path) -> None:
+    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        box = start(stack, tmp_path, "--port", str(port))
+        assert box.exit_code() == 1
+        assert box.output == f"ibkr_market_box: port {port} is taken: choose another with --port\n"
