@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ib_insync.client import Client
 from ib_insync.contract import Contract
@@ -183,8 +183,8 @@ class _Session:
         self._id_taken = self._loop.create_future()
         self._socket_closed = self._loop.create_future()
         self._silent = True  # until the connection stands, and after we closed it
-        self.client = _ReadOnlyClient(self)
-        self.client.decoder = _CountingDecoder(self, 0)
+        self.client: Any = _ReadOnlyClient(self)
+        self.client.decoder = _CountingDecoder(self)
         self.client.decoder.handlers.update({12: self._row, 13: self._row_of_market_maker})
 
     async def open(self, host: str, port: int, client_id: int, timeout: float) -> bool:
@@ -196,7 +196,7 @@ class _Session:
             return True
         if self._id_taken.done() or self._socket_closed.done():
             opening.cancel()
-        (error,) = await asyncio.gather(opening, return_exceptions=True)
+        error = (await asyncio.gather(opening, return_exceptions=True))[0]
         self.close()
         if self._id_taken.done():
             return False
@@ -270,7 +270,7 @@ class _Session:
 
     # ---- what ib_insync's client and decoder call
 
-    def error(self, reqId: int, errorCode: int, errorString: str, advancedOrderRejectJson: str = "") -> None:
+    def error(self, reqId: int, errorCode: int, errorString: str, advancedOrderRejectJson: str) -> None:
         if errorCode == CLIENT_ID_IN_USE:
             if not self._id_taken.done():
                 self._id_taken.set_result(None)
@@ -322,28 +322,35 @@ class _Session:
             self._on_event(ConnectionLost("the connection was closed or broke"))
 
 
-class _ReadOnlyClient(Client):  # type: ignore[misc]
+class _ReadOnlyClient(Client):
     """ib_insync's client, which can't send what ALLOWED_MESSAGES does not name."""
+
+    def __init__(self, session: _Session) -> None:
+        Client.__init__(self, session)
 
     def send(self, *fields: Any, makeEmpty: bool = True) -> None:
         if fields[0] not in ALLOWED_MESSAGES:
             raise GatewayError(f"message type {fields[0]} is not one that this program may send")
-        super().send(*fields, makeEmpty=makeEmpty)
+        Client.send(self, *fields, makeEmpty=makeEmpty)
 
 
-class _CountingDecoder(Decoder):  # type: ignore[misc]
+class _CountingDecoder(Decoder):
     """ib_insync's decoder, which hands on what it can't read instead of logging it."""
+
+    def __init__(self, session: _Session) -> None:
+        super().__init__(cast(Any, session), 0)
+        self._session = session
 
     def interpret(self, fields: list[str]) -> None:
         try:
             handler = self.handlers[int(fields[0])]
         except (KeyError, ValueError, IndexError):
-            self.wrapper.unreadable(fields)
+            self._session.unreadable(fields)
             return
         try:
             handler(fields)
         except (ValueError, IndexError, KeyError, TypeError, AttributeError):
-            self.wrapper.unreadable(fields)
+            self._session.unreadable(fields)
 
 
 def _contract_answer(details: Any) -> ContractAnswer:

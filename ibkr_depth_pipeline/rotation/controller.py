@@ -100,7 +100,7 @@ class RotationController:
     def window_secs(self) -> float:
         """How long it takes until each symbol has had its turn, for the batch size in force."""
         turns = math.ceil(max(1, len(self._ring)) / self._size.value)
-        return turns * max(self._plan.dwell, self._last_turn_secs)
+        return turns * (max(self._plan.dwell, self._last_turn_secs) + self._pause.secs)
 
     def next_deadline(self) -> float | None:
         """When to call handle(Deadline(), ...) if nothing else happens before; None: never."""

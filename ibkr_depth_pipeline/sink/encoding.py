@@ -50,7 +50,7 @@ class Entry(NamedTuple):
         """Bytes that this entry may take in memory."""
         return _ENTRY_OVERHEAD + len(self.bids) + len(self.asks)
 
-    def last_fields(self) -> dict[str, Any]:
+    def last_fields(self) -> dict[Any, Any]:
         """The fields of the last-value hash."""
         return {
             "ts": self.ts,
@@ -111,7 +111,7 @@ class SnapshotEncoder:
         return Entry(seq, ts, venue, self._bids_json, self._asks_json, bid0, ask0)
 
 
-def venue_fields(resolution: Instrument | Unresolved, checked_ts: int, reason: str = "") -> dict[str, Any]:
+def venue_fields(resolution: Instrument | Unresolved, checked_ts: int, reason: str = "") -> dict[Any, Any]:
     """The fields of the venue hash. An Instrument with a `reason` is one that the gateway refused depth for."""
     if isinstance(resolution, Unresolved):
         reason = resolution.reason

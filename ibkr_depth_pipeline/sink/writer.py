@@ -41,6 +41,7 @@ class WriterFigures:
     """What the writer has done, since it was made. Sizes are bytes."""
 
     stored: dict[str, int] = field(default_factory=dict)
+    newest_seq: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     write_failures: int = 0
     buffered_entries: int = 0
@@ -244,6 +245,7 @@ class RedisWriter:
             self._forget(entry)
             queue.stored = entry
             self.figures.stored[symbol] = self.figures.stored.get(symbol, 0) + 1
+            self.figures.newest_seq[symbol] = entry.seq
         queue.pause = 0.0
 
     def _held_already(self, reply: Exception, entry: Entry, queue: _SymbolQueue, symbol: str) -> bool:

@@ -1,0 +1,28 @@
+"""How the console scripts end: 0 well, 1 something failed, 2 the operator's input is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
+
+FAILED = 1
+BAD_INPUT = 2
+
+
+@contextmanager
+def errors_as_exit_codes() -> Iterator[None]:
+    """Turn the project's own errors into a line each on stderr and an exit code. Other errors are faults: they show."""
+    try:
+        yield
+    except ConfigurationError as error:
+        typer.echo(f"{error.where}:", err=True)
+        for problem in error.problems:
+            typer.echo(f"  {problem}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+    except DepthPipelineError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None

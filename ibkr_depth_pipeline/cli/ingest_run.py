@@ -1,0 +1,75 @@
+"""`ibkr_ingest_run`: record market depth without Dagster, and check beforehand that it will work."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ibkr_depth_pipeline.cli.errors import FAILED, errors_as_exit_codes
+from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
+from ibkr_depth_pipeline.ingest.run import run_ingest
+from ibkr_depth_pipeline.logs import configure_logging
+from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.universe import Universe, load_universe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Records IBKR market depth of a universe of symbols into Redis.\n\n"
+    "Settings come from the environment or from .env (see .env.example): IBKR_HOST, IBKR_PORT, REDIS_URL and more. "
+    "The symbols come from the file that SYMBOL_CONFIG_PATH names (config/ibkr_symbols.yaml).",
+)
+
+Symbols = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads this form under Python 3.10
+    typer.Option("--symbol", help="Record only this symbol; may be given more than once. Default: the whole universe."),
+]
+
+
+def _universe(path: Path, symbols: list[str] | None) -> Universe:
+    universe = load_universe(path)
+    return universe.subset(symbols) if symbols else universe
+
+
+@app.command()
+def run(
+    symbol: Symbols = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, help="Stop by itself after so many seconds. Default: run until Ctrl-C.")
+    ] = None,
+) -> None:
+    """Record until Ctrl-C or SIGTERM; then cancel every subscription, flush and disconnect, and exit with 0.
+
+    The log goes to stderr, one JSON object a line.
+    """
+    with errors_as_exit_codes():
+        settings = load_settings()
+        universe = _universe(settings.symbol_config_path, symbol)
+        configure_logging(settings.ibkr_log_level)
+        outcome = run_ingest(settings, universe, duration)
+    summary = outcome.summary
+    typer.echo(f"{sum(summary.snapshots.values())} snapshots of {len(summary.snapshots)} symbols stored")
+    if not summary.drained:
+        typer.echo("error: Redis did not take everything in time; the last snapshots are lost", err=True)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def check(symbol: Symbols = None) -> None:
+    """Go through what must be right before a run: one line each. Exit code 1 if one fails."""
+    with errors_as_exit_codes():
+        settings = load_settings()
+        universe = _universe(settings.symbol_config_path, symbol)
+        configure_logging("CRITICAL")
+        findings = asyncio.run(run_checklist(settings, universe))
+    for finding in findings:
+        typer.echo(f"{finding.verdict.value:<4} {finding.subject}: {finding.text}")
+    if any(finding.verdict is Verdict.FAIL for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+if __name__ == "__main__":
+    app()

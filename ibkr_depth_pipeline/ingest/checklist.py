@@ -1,0 +1,122 @@
+"""The operator's checklist: what must be right before a run. Nothing is subscribed to, nothing is left behind."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError, SinkUnavailable
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
+from ibkr_depth_pipeline.model import Unresolved
+from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.connection import check_writable
+from ibkr_depth_pipeline.universe import Universe
+
+USUAL_SLOTS = 3
+_SLOW_FIRST_ROW_SECS = 1.0
+
+
+class Verdict(Enum):
+    """What a check found."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the checklist."""
+
+    verdict: Verdict
+    subject: str
+    text: str
+
+
+async def run_checklist(settings: Settings, universe: Universe) -> list[Finding]:
+    """Every finding, in the order an operator would look. Never raises for what it checks."""
+    return [
+        Finding(Verdict.OK, "universe", f"{len(universe.specs)} symbols in {settings.symbol_config_path}"),
+        *check_rotation(settings, len(universe.specs)),
+        await _redis(settings),
+        *await _gateway(settings, universe),
+    ]
+
+
+def check_rotation(settings: Settings, symbols: int) -> Iterable[Finding]:
+    """Whether dwell and slots are sensible for so many symbols. Pure."""
+    slots, dwell = settings.ibkr_max_concurrent_depth, settings.ibkr_rotation_secs
+    cycle = math.ceil(symbols / slots) * dwell
+    text = f"{slots} slots, {dwell:g} s dwell: each of {symbols} symbols is on for {dwell:g} s every {cycle:g} s"
+    if symbols > slots and dwell < _SLOW_FIRST_ROW_SECS:
+        yield Finding(Verdict.WARN, "rotation", f"{text}; first rows take about as long as the dwell")
+    else:
+        yield Finding(Verdict.OK, "rotation", text)
+    if slots > USUAL_SLOTS:
+        yield Finding(
+            Verdict.WARN, "slots", f"{slots} asked for; an account has {USUAL_SLOTS} unless quote boosters add more"
+        )
+
+
+async def _redis(settings: Settings) -> Finding:
+    try:
+        version = await check_writable(settings.redis_url)
+    except SinkUnavailable as error:
+        return Finding(Verdict.FAIL, "redis", str(error))
+    return Finding(Verdict.OK, "redis", f"{settings.redis_url_masked} is reachable and writable (version {version})")
+
+
+async def _gateway(settings: Settings, universe: Universe) -> list[Finding]:
+    taken: list[int] = []
+    gateway = TwsGateway(
+        settings.ibkr_host,
+        settings.ibkr_port,
+        request_ids=itertools.count(1),
+        on_event=lambda event: None,
+        on_row=lambda request, row: None,
+        connect_timeout=settings.ibkr_connect_timeout_secs,
+    )
+    ids = range(settings.ibkr_client_id, settings.ibkr_client_id + settings.ibkr_client_id_max_offset + 1)
+    try:
+        client_id = await gateway.connect(ids, taken.append)
+        return [
+            Finding(Verdict.OK, "gateway", f"{settings.ibkr_host}:{settings.ibkr_port} answers"),
+            _client_id(client_id, taken),
+            await _read_only(gateway),
+            *await _venues(gateway, universe),
+        ]
+    except ClientIdsExhausted as error:
+        return [Finding(Verdict.FAIL, "client id", str(error))]
+    except GatewayError as error:
+        return [Finding(Verdict.FAIL, "gateway", str(error))]
+    finally:
+        gateway.disconnect()
+
+
+def _client_id(client_id: int, taken: list[int]) -> Finding:
+    if taken:
+        return Finding(Verdict.WARN, "client id", f"{', '.join(map(str, taken))} in use; {client_id} is free")
+    return Finding(Verdict.OK, "client id", f"{client_id} is free")
+
+
+async def _read_only(gateway: TwsGateway) -> Finding:
+    if await gateway.is_read_only():
+        return Finding(Verdict.OK, "read-only", "the gateway refuses orders, and this program can't send any")
+    text = "this program can't send orders, but the gateway would take them from others: tick Read-Only API there"
+    return Finding(Verdict.WARN, "read-only", text)
+
+
+async def _venues(gateway: TwsGateway, universe: Universe) -> list[Finding]:
+    resolutions = await resolve_symbols(gateway, universe.specs)
+    findings = []
+    for symbol, found in resolutions.items():
+        if isinstance(found, Unresolved):
+            findings.append(Finding(Verdict.FAIL, f"venue of {symbol}", found.reason))
+        else:
+            text = f"{found.exchange} (listed on {found.primary_exchange or 'no exchange'}, contract {found.con_id})"
+            findings.append(Finding(Verdict.OK, f"venue of {symbol}", text))
+    return findings

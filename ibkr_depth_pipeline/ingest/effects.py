@@ -1,0 +1,78 @@
+"""What the pipeline wants done, one type per deed; the session carries them out in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ibkr_depth_pipeline.model import BookSnapshot, Instrument
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Ask the gateway for depth of `instrument` under id `request`."""
+
+    request: int
+    instrument: Instrument
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel `request` at the gateway."""
+
+    request: int
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Store a snapshot that no row brought: a book that was emptied."""
+
+    snapshot: BookSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """Resolve `symbol` anew."""
+
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRefusal:
+    """Note in the venue hash that the gateway refuses depth of `instrument`."""
+
+    instrument: Instrument
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPersisted:
+    """Log what was stored of `symbols` since this was last asked."""
+
+    symbols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetHeartbeatTtl:
+    """From now on heartbeats live `secs`; last_rows (unix ms by symbol) are those whose heartbeats stand."""
+
+    secs: int
+    last_rows: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Close the connection and connect again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """One log line."""
+
+    level: str
+    event: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+Effect = Subscribe | Cancel | Publish | Recheck | RecordRefusal | ReportPersisted | SetHeartbeatTtl | Reconnect | Say

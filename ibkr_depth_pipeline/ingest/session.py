@@ -1,0 +1,420 @@
+"""Runs the pipeline: the event loop, the clock, the connection, the timers, the signals.
+
+Rows and events come from the gateway as plain calls and are dealt with at once, in order; nothing between the socket
+and the writer's buffer waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
+from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.ingest import effects as do
+from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.ingest.resolver import resolve_symbol, resolve_symbols
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.model import DepthRow, Instrument, Unresolved
+from ibkr_depth_pipeline.rotation.controller import RotationPlan
+from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Rechecked, Stop
+from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.writer import RedisWriter
+from ibkr_depth_pipeline.universe import Universe
+
+HEARTBEAT_CYCLE_SECS = 5.0
+"""How often quiet but live books get their heartbeat, and how often drops are logged."""
+
+FIRST_BACKOFF_SECS = 0.1
+DRAIN_SECS = 3.0
+"""For what is buffered when the end comes; all of it together stays below 5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSummary:
+    """What a run did. Times are unix ms; the counts are of this run."""
+
+    started_ts: int
+    ended_ts: int
+    rows: dict[str, int]
+    snapshots: dict[str, int]
+    dropped: dict[str, int] = field(default_factory=dict)
+    unresolved: dict[str, str] = field(default_factory=dict)
+    refused_309: int = 0
+    connections: int = 0
+    turns: int = 0
+    drained: bool = True
+
+
+class IngestSession:
+    """One run of the recorder. `run` returns when `stop` was called or `duration` seconds are over.
+
+    It raises GatewayError where the gateway can't be reached at the start, SinkUnavailable where Redis can't,
+    NothingToRecord where no symbol resolves, and SinkConflict when somebody else writes the same streams.
+    """
+
+    def __init__(self, settings: Settings, universe: Universe) -> None:
+        self._settings = settings
+        self._universe = universe
+        self._specs = {spec.symbol: spec for spec in universe.specs}
+        self._request_ids = itertools.count(1)
+        self._gateway = TwsGateway(
+            settings.ibkr_host,
+            settings.ibkr_port,
+            request_ids=self._request_ids,
+            on_event=self._on_event,
+            on_row=self._on_row,
+            connect_timeout=settings.ibkr_connect_timeout_secs,
+        )
+        self._log = get_log()
+        self._stop = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failure: BaseException | None = None
+        self._reported_stored: dict[str, int] = {}
+        self._reported_drops: dict[tuple[str, str], int] = {}
+        self._unresolved: dict[str, str] = {}
+        self._writer: RedisWriter
+        self._pipeline: DepthPipeline
+
+    def stop(self) -> None:
+        """End the run: cancel every subscription, flush, disconnect. May be called more than once."""
+        self._stop.set()
+
+    async def run(self, duration: float | None = None) -> IngestSummary:
+        """See the class."""
+        started = _now_ms()
+        client = open_redis(self._settings.redis_url)
+        levels_shown = self._settings.ibkr_depth_rows
+        self._writer = RedisWriter(
+            client,
+            maxlen=self._settings.ibkr_stream_maxlen,
+            buffer_bytes=self._settings.ibkr_buffer_bytes,
+            levels_shown=levels_shown,
+        )
+        try:
+            positions = await self._writer.positions(self._universe.symbols)
+            await self._connect()
+            instruments = await self._resolve_all()
+            self._pipeline = DepthPipeline(
+                instruments,
+                _plan(self._settings),
+                self._request_ids,
+                rows=self._settings.ibkr_depth_rows + self._settings.ibkr_depth_extra_rows,
+                heartbeat_ttl=self._settings.ibkr_heartbeat_ttl,
+                positions=positions,
+            )
+            self._start(self._writer.run())
+            self._start(self._beat_for_ever())
+            drained = await self._record(duration)
+            return self._summary(started, drained)
+        finally:
+            self._gateway.disconnect()
+            await self._end_tasks()
+            await client.aclose()
+
+    # ---- the course of a run
+
+    async def _record(self, duration: float | None) -> bool:
+        """From the first subscription to the last flush. Returns whether everything was flushed."""
+        if duration is not None:
+            asyncio.get_running_loop().call_later(duration, self._stop.set)
+        self._begin_rotation()
+        try:
+            while not self._stop.is_set():
+                await _first_of(self._stop.wait(), self._lost.wait())
+                if self._lost.is_set() and not self._stop.is_set():
+                    await self._reconnect()
+        finally:
+            drained = await self._drain()
+        if self._failure is not None:
+            raise self._failure
+        return drained
+
+    async def _drain(self) -> bool:
+        self._log.info("draining", subscriptions=len(self._pipeline.subscribed))
+        self._carry_out(self._pipeline.tell_rotation(Stop(), self._now()))
+        drained = await self._writer.drain(DRAIN_SECS)
+        self._report_persisted(self._universe.symbols)
+        self._log.info("stopped", drained=drained, lost=self._writer.figures.buffered_entries)
+        return drained
+
+    def _begin_rotation(self) -> None:
+        self._connected.set()
+        self._carry_out(self._pipeline.tell_rotation(Connected(), self._now()))
+
+    async def _connect(self) -> None:
+        settings = self._settings
+        ids = range(settings.ibkr_client_id, settings.ibkr_client_id + settings.ibkr_client_id_max_offset + 1)
+        client_id = await self._gateway.connect(
+            ids, lambda taken: self._log.warning("client_id_in_use", client_id=taken, code=326)
+        )
+        self._lost.clear()
+        self._log.info(
+            "connected",
+            host=settings.ibkr_host,
+            port=settings.ibkr_port,
+            client_id=client_id,
+            server_version=self._gateway.server_version,
+        )
+
+    async def _reconnect(self) -> None:
+        """Try again until the gateway answers or the run is to end. The pauses grow up to the setting, with jitter."""
+        self._gateway.disconnect()
+        began = self._now()
+        for attempt in itertools.count(1):
+            try:
+                await self._connect()
+            except GatewayError as error:
+                longest = min(self._settings.ibkr_reconnect_max_secs, FIRST_BACKOFF_SECS * 2 ** min(attempt, 20))
+                pause = longest * random.uniform(0.5, 1.0)
+                self._log.warning("connect_failed", error=str(error), attempt=attempt, pause_secs=round(pause, 3))
+                with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), pause)
+                if self._stop.is_set():
+                    return
+            else:
+                self._log.info("reconnected", attempts=attempt, away_secs=round(self._now() - began, 3))
+                self._begin_rotation()
+                return
+
+    # ---- symbols
+
+    async def _resolve_all(self) -> dict[str, Instrument]:
+        resolutions = await resolve_symbols(self._gateway, self._universe.specs)
+        for resolution in resolutions.values():
+            await self._note(resolution)
+        instruments = {name: found for name, found in resolutions.items() if isinstance(found, Instrument)}
+        if not instruments:
+            raise NothingToRecord(self._unresolved)
+        return instruments
+
+    async def _note(self, resolution: Resolution) -> None:
+        if isinstance(resolution, Unresolved):
+            self._unresolved[resolution.symbol] = resolution.reason
+            self._log.warning("symbol_skipped", symbol=resolution.symbol, reason=resolution.reason)
+        else:
+            self._unresolved.pop(resolution.symbol, None)
+            self._log.info(
+                "symbol_resolved",
+                symbol=resolution.symbol,
+                con_id=resolution.con_id,
+                exchange=resolution.exchange,
+                primary_exchange=resolution.primary_exchange,
+            )
+        await self._writer.record_venue(resolution, _now_ms())
+
+    async def _recheck(self, symbol: str) -> None:
+        await self._connected.wait()
+        try:
+            resolution = await resolve_symbol(self._gateway, self._specs[symbol])
+        except GatewayError as error:
+            resolution = Unresolved(symbol, str(error))
+        await self._note(resolution)
+        if isinstance(resolution, Instrument):
+            self._pipeline.add_instrument(resolution)
+            outcome = Rechecked(symbol, True)
+        else:
+            outcome = Rechecked(symbol, False, resolution.reason)
+        self._carry_out(self._pipeline.tell_rotation(outcome, self._now()))
+
+    # ---- called by the gateway
+
+    def _on_row(self, request: int, row: DepthRow) -> None:
+        pipeline = self._pipeline
+        snapshot = pipeline.row(request, row, time.time_ns() // 1_000_000)
+        if snapshot is not None:
+            self._writer.append(snapshot)
+        if request in pipeline.awaited:
+            self._carry_out(pipeline.first_row(request, self._now()))
+
+    def _on_event(self, event: GatewayEvent) -> None:
+        if isinstance(event, ConnectionLost):
+            self._connected.clear()
+            self._lost.set()
+        if hasattr(self, "_pipeline"):
+            self._carry_out(self._pipeline.handle(event, self._now(), _now_ms()))
+
+    # ---- what the pipeline wants done
+
+    def _carry_out(self, effects: Iterable[do.Effect]) -> None:
+        for effect in effects:
+            _DEEDS[type(effect)](self, effect)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = self._pipeline.next_deadline()
+        loop = asyncio.get_running_loop()
+        self._timer = None if deadline is None else loop.call_at(deadline, self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        self._carry_out(self._pipeline.tell_rotation(Deadline(), self._now()))
+
+    def _subscribe(self, effect: do.Subscribe) -> None:
+        rows = self._settings.ibkr_depth_rows + self._settings.ibkr_depth_extra_rows
+        self._log.info(
+            "subscribed",
+            symbol=effect.instrument.symbol,
+            request_id=effect.request,
+            exchange=effect.instrument.exchange,
+            rows=rows,
+        )
+        self._try_sending(lambda: self._gateway.subscribe(effect.request, effect.instrument, rows))
+
+    def _cancel(self, effect: do.Cancel) -> None:
+        self._log.info("unsubscribed", symbol=effect.symbol, request_id=effect.request)
+        self._try_sending(lambda: self._gateway.cancel(effect.request))
+
+    def _try_sending(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
+            self._log.warning("send_failed", error=str(error))
+
+    def _publish(self, effect: do.Publish) -> None:
+        self._writer.append(effect.snapshot)
+
+    def _start_recheck(self, effect: do.Recheck) -> None:
+        self._start(self._recheck(effect.symbol))
+
+    def _record_refusal(self, effect: do.RecordRefusal) -> None:
+        self._start(self._writer.record_venue(effect.instrument, _now_ms(), effect.reason))
+
+    def _report(self, effect: do.ReportPersisted) -> None:
+        self._report_persisted(effect.symbols)
+
+    def _report_persisted(self, symbols: Iterable[str]) -> None:
+        for symbol in symbols:
+            stored = self._writer.figures.stored.get(symbol, 0)
+            since = stored - self._reported_stored.get(symbol, 0)
+            if since:
+                self._reported_stored[symbol] = stored
+                seq = self._writer.figures.newest_seq.get(symbol, 0)
+                self._log.info("snapshots_persisted", symbol=symbol, snapshots=since, seq=seq)
+
+    def _set_heartbeat_ttl(self, effect: do.SetHeartbeatTtl) -> None:
+        self._writer.heartbeat_ttl = effect.secs
+        if effect.last_rows:
+            self._start(self._writer.extend_heartbeats(dict(effect.last_rows), _now_ms()))
+
+    def _drop_connection(self, effect: do.Reconnect) -> None:
+        self._gateway.disconnect()
+        self._on_event(ConnectionLost("the gateway asked for a new connection"))
+
+    def _say(self, effect: do.Say) -> None:
+        getattr(self._log, effect.level)(effect.event, **effect.fields)
+
+    # ---- heartbeats
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_CYCLE_SECS)
+            self._report_drops()
+            await self._connected.wait()
+            try:
+                await self._gateway.server_time(HEARTBEAT_CYCLE_SECS)
+            except (GatewayError, ConnectionError) as error:
+                self._log.warning("gateway_silent", error=str(error))
+                continue
+            books = self._pipeline.live_books()
+            for symbol, ts in books.items():
+                self._writer.beat(symbol, ts)
+            self._log.info("heartbeats", symbols=sorted(books), ttl_secs=self._writer.heartbeat_ttl)
+
+    def _report_drops(self) -> None:
+        """One line per symbol and reason, however many rows: the rate limit on what a broken feed can log."""
+        for (symbol, reason), count in self._pipeline.figures.dropped.items():
+            since = count - self._reported_drops.get((symbol, reason), 0)
+            if since:
+                self._reported_drops[symbol, reason] = count
+                self._log.warning("rows_dropped", symbol=symbol, reason=reason, rows=since, total=count)
+
+    # ---- tasks and time
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+            self._stop.set()
+
+    async def _end_tasks(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _summary(self, started: int, drained: bool) -> IngestSummary:
+        figures = self._pipeline.figures
+        return IngestSummary(
+            started_ts=started,
+            ended_ts=_now_ms(),
+            rows=dict(figures.rows),
+            snapshots=dict(self._writer.figures.stored),
+            dropped={f"{symbol} {reason}": count for (symbol, reason), count in figures.dropped.items()},
+            unresolved=dict(self._unresolved),
+            refused_309=figures.refused_309,
+            connections=figures.connections,
+            turns=figures.turns,
+            drained=drained,
+        )
+
+
+def _plan(settings: Settings) -> RotationPlan:
+    return RotationPlan(
+        max_batch=settings.ibkr_max_concurrent_depth,
+        dwell=settings.ibkr_rotation_secs,
+        first_row_cap=settings.ibkr_first_row_secs,
+        cooldown=settings.ibkr_error309_cooldown_secs,
+        recovery_turns=settings.ibkr_error309_recovery_cycles,
+        unsupported_retry=settings.ibkr_unsupported_retry_secs,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def _first_of(*awaitables: Any) -> None:
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_DEEDS: dict[type, Callable[[IngestSession, Any], None]] = {
+    do.Subscribe: IngestSession._subscribe,
+    do.Cancel: IngestSession._cancel,
+    do.Publish: IngestSession._publish,
+    do.Recheck: IngestSession._start_recheck,
+    do.RecordRefusal: IngestSession._record_refusal,
+    do.ReportPersisted: IngestSession._report,
+    do.SetHeartbeatTtl: IngestSession._set_heartbeat_ttl,
+    do.Reconnect: IngestSession._drop_connection,
+    do.Say: IngestSession._say,
+}
