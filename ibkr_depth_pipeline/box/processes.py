@@ -122,7 +122,7 @@ class GuardedProcess:
         os.close(self._lifeline)
         self._ended = True
 
-    def log_tail(self, lines: int = 12) -> str:
+    def log_tail(self, lines: int = 30) -> str:
         """The last lines of its log, as text."""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
