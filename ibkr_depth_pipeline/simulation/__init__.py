@@ -1,10 +1,29 @@
 """A stand-in for the IBKR gateway: the TWS socket protocol, its slots and its faults, over synthetic or replayed books.
 
-It imports nothing of the ingesting side, so that one mistake cannot hide in both.
+It imports nothing of the ingesting side, so that one mistake cannot hide in both. Read from the outside in: gateway.py
+(what can be done to it), server.py and feed.py (asyncio), session.py, depth_desk.py and answers.py (what a client is
+answered), codec.py, requests.py and replies.py (the wire), market.py and replay.py (where rows come from).
 """
 
-from ibkr_depth_pipeline.simulation.options import GatewayOptions
-from ibkr_depth_pipeline.simulation.server import GatewayServer
+from ibkr_depth_pipeline.simulation.background import GatewayThread, gateway_process
+from ibkr_depth_pipeline.simulation.gateway import SimulatedGateway
+from ibkr_depth_pipeline.simulation.options import AtEnd, EarlyCancel, GatewayOptions, Pace, ReplayOptions
+from ibkr_depth_pipeline.simulation.scenario import ScenarioError, parse_scenario, read_scenario
+from ibkr_depth_pipeline.simulation.tape import Tape, TapeError, read_tape
 
-SimulatedGateway = GatewayServer
-__all__ = ["GatewayOptions", "SimulatedGateway"]
+__all__ = [
+    "AtEnd",
+    "EarlyCancel",
+    "GatewayOptions",
+    "GatewayThread",
+    "Pace",
+    "ReplayOptions",
+    "ScenarioError",
+    "SimulatedGateway",
+    "Tape",
+    "TapeError",
+    "gateway_process",
+    "parse_scenario",
+    "read_scenario",
+    "read_tape",
+]

@@ -100,6 +100,12 @@ class Connection(asyncio.Protocol):
         if not self._outbox and self._transport is not None:
             self._transport.close()
 
+    def reset_after_sending(self) -> None:
+        """Cuts the connection with a TCP reset once everything queued has left."""
+        if self._transport is not None:
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.close()
+
     def close_now(self) -> None:
         """Closes cleanly (a FIN); what is queued behind a latency or a stall is lost."""
         self._drop_outbox()

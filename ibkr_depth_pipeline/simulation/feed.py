@@ -66,9 +66,10 @@ class Feed:
         self._running.set()
 
     def follow(self, follower: Follower) -> None:
-        """Opens the follower's book and moves the feed on from there."""
+        """Opens the follower's book, now or when the feed is resumed, and moves the feed on from there."""
         self.followers.append(follower)
-        follower.open(self.book)
+        if self._running.is_set():
+            follower.open(self.book)
         self._ensure_running()
 
     def unfollow(self, subscription: Subscription) -> None:
@@ -81,6 +82,9 @@ class Feed:
 
     def resume(self) -> None:
         self._running.set()
+        for follower in self.followers:
+            if follower.told is None:
+                follower.open(self.book)
 
     def reopen(self) -> None:
         """Every follower gets the present book as inserts again, as after a reset."""

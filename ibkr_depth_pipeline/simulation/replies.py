@@ -4,7 +4,7 @@ Field orders are those that the decoders of ib_insync 0.9.86, ib_async 2.1.0 and
 returns one whole frame. Times are unix seconds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta, timezone
 
 from ibkr_depth_pipeline.simulation.catalogue import Listing
@@ -105,7 +105,7 @@ def depth_row(request_id: int, row: DepthRow, venue: DepthVenue, version: int) -
     return frame(f"13\x001\0{request_id}\0{position}\0{market_maker}\0{tail}{smart}".encode())
 
 
-def raw_depth_row(request_id: int, fields: dict[str, str], market_maker: bool, smart: bool, version: int) -> bytes:
+def raw_depth_row(request_id: int, fields: Mapping[str, str], market_maker: bool, smart: bool, version: int) -> bytes:
     """A depth row of any texts at all: `fields` has position, operation, side, price, size and market_maker."""
     tail = (fields["operation"], fields["side"], fields["price"], fields["size"])
     if not market_maker:

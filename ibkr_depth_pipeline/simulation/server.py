@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 from ibkr_depth_pipeline.simulation.account import Account, SlotTable
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue, Listing
@@ -14,11 +15,15 @@ from ibkr_depth_pipeline.simulation.connection import Connection
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower
 from ibkr_depth_pipeline.simulation.journal import Entry, Journal
 from ibkr_depth_pipeline.simulation.market import SyntheticMarket
-from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline.simulation.options import GatewayOptions, ReplayOptions
+from ibkr_depth_pipeline.simulation.replay import Replay
 from ibkr_depth_pipeline.simulation.rows import DepthRow
 from ibkr_depth_pipeline.simulation.session import Session
 from ibkr_depth_pipeline.simulation.sources import BookSource, SyntheticFlow
-from ibkr_depth_pipeline.simulation.venues import DepthVenue
+from ibkr_depth_pipeline.simulation.tape import Tape, TapeError, read_tape, symbol_of
+from ibkr_depth_pipeline.simulation.venues import DepthVenue, depth_venue
+
+AnyGateway = TypeVar("AnyGateway", bound="GatewayServer")
 
 
 class Client:
@@ -69,8 +74,18 @@ class GatewayServer:
         """Open connections by number, the first being 1."""
         self.feeds: dict[tuple[str, str], Feed] = {}
         """By listing and venue name."""
-        self._flows: dict[tuple[str, str], SyntheticFlow] = {}
-        self._rates = dict(self.options.symbol_rates)
+        self.flows: dict[tuple[str, str], SyntheticFlow] = {}
+        """The synthetic sources among the feeds' sources."""
+        self.rates: dict[str | None, float] = {None: self.options.rows_per_second}
+        """Rows a second by listing name; None is for all others."""
+        self.rates.update(self.options.symbol_rates)
+        self.muting = False
+        """While set, new connections are never answered."""
+        self.pausing: set[str | None] = set()
+        """Listing names whose rows are held back; None is for all."""
+        self._tapes: dict[str, tuple[Tape, ReplayOptions]] = {}
+        self._muted: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._opened = 0
         self._server: asyncio.Server | None = None
         self._timers: set[asyncio.TimerHandle] = set()
@@ -82,16 +97,20 @@ class GatewayServer:
     def host(self) -> str:
         return self.options.host
 
-    async def __aenter__(self) -> "GatewayServer":
-        if self.options.journal_file is not None:
-            self._write_journal_to(self.options.journal_file)
-        await self.listen()
+    async def __aenter__(self: "AnyGateway") -> "AnyGateway":
+        await self._begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _begin(self) -> None:
+        self._tapes = {name: (tape, options) for name, tape, options in self._read_tapes()}
+        if self.options.journal_file is not None:
+            self._write_journal_to(self.options.journal_file)
+        await self.listen()
 
     async def listen(self) -> None:
         """Starts listening, on the same port as before where it listened before."""
@@ -112,6 +131,9 @@ class GatewayServer:
         self.stop_listening()
         for timer in self._timers:
             timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for feed in self.feeds.values():
             await feed.close()
         await self._close_connections()
@@ -131,14 +153,19 @@ class GatewayServer:
         session = Session(self.account, self.options, connection.number)
         self.clients[connection.number] = Client(connection, session, self.journal)
         self._all_gone.clear()
+        if self.muting:
+            self._muted.add(connection.number)
         self._note("opened", connection.number)
 
     def received(self, connection: Connection, data: bytes) -> None:
         client = self.clients[connection.number]
+        if connection.number in self._muted:
+            return
         self._carry_out(client, client.session.receive(data, time.time()))
 
     def lost(self, connection: Connection) -> None:
         client = self.clients.pop(connection.number)
+        self._muted.discard(connection.number)
         if not self.clients:
             self._all_gone.set()
         self._carry_out(client, client.session.connection_lost(time.time()))
@@ -185,15 +212,33 @@ class GatewayServer:
         """The one feed of that contract on that venue, made when it is first asked for."""
         key = (listing.name, venue.name)
         if key not in self.feeds:
-            self.feeds[key] = Feed(self._source(listing, venue), lambda: self._note("replay_ended", name=listing.name))
+            feed = Feed(self._source(listing, venue), lambda: self._note("replay_ended", name=listing.name))
+            if self.pausing & {None, listing.name}:
+                feed.pause()
+            self.feeds[key] = feed
         return self.feeds[key]
 
     def _source(self, listing: Listing, venue: DepthVenue) -> BookSource:
-        market = SyntheticMarket(self.options.seed, listing, venue)
-        rate = self._rates.get(listing.name, self.options.rows_per_second)
-        flow = SyntheticFlow(market, venue.style, rate, self.options.seed)
-        self._flows[listing.name, venue.name] = flow
+        if listing.name in self._tapes:
+            tape, replay = self._tapes[listing.name]
+            return Replay(tape, replay)
+        rate = self.rates.get(listing.name, self.rates[None])
+        flow = SyntheticFlow(SyntheticMarket(self.options.seed, listing, venue), venue.style, rate, self.options.seed)
+        self.flows[listing.name, venue.name] = flow
         return flow
+
+    def _read_tapes(self) -> Iterator[tuple[str, Tape, ReplayOptions]]:
+        for replay in self.options.replays:
+            symbol = replay.symbol or symbol_of(replay.path)
+            listing = self.account.catalogue.named(symbol)
+            if listing is None:
+                raise TapeError(f"{replay.path}: no contract is called {symbol}")
+            yield listing.name, read_tape(replay.path, self._market_maker(listing), replay.limit), replay
+
+    def _market_maker(self, listing: Listing) -> str:
+        """The name that a replay invents for the levels of its books: that of the contract's own venue."""
+        venue = depth_venue(listing.primary_exchange or listing.exchanges[0], listing.sec_type)
+        return venue.market_makers[0] if venue is not None and venue.market_makers else ""
 
     def _write_journal_to(self, path: Path) -> None:
         file = self._resources.enter_context(path.open("w", encoding="utf-8"))
@@ -201,7 +246,13 @@ class GatewayServer:
 
     # --- small things --------------------------------------------------------------------------------------------
 
-    def _later(self, delay: float, action: Callable[[], None]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs the coroutine beside everything else; it is cancelled when the gateway closes."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _later(self, delay: float, action: Callable[[], object]) -> None:
         """Runs the action after the delay, at once for none, never after the gateway has closed."""
         if delay <= 0:
             action()
