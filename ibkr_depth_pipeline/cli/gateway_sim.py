@@ -1,49 +1,232 @@
 """`ibkr_gateway_sim`: the simulated gateway as a program of its own."""
 
 import asyncio
+import ipaddress
 import json
 import os
 import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
-from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.simulation import (
+    AtEnd,
+    EarlyCancel,
+    GatewayOptions,
+    Pace,
+    ReplayOptions,
+    SimulatedGateway,
+    read_scenario,
+)
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_JOURNAL_ENTRIES_IN_MEMORY = 1000
+_Value = TypeVar("_Value")
+
+_BOOKS, _WHERE, _GATEWAY, _FAULTS = "Books", "Where it listens", "How the gateway behaves", "Faults and records"
 
 
 @app.command()
 def main(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 7497,
-    ready_file: Annotated[Path | None, typer.Option(help="Written once listening: host and port as JSON.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same books and made-up contracts.")] = 0,
-    slots: Annotated[int, typer.Option(help="Simultaneous depth subscriptions of the account.")] = 3,
-    rows_per_second: Annotated[float, typer.Option(help="Depth rows a second and symbol.")] = 200.0,
+    host: Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_WHERE)] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", rich_help_panel=_WHERE)] = 7497,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Written once it listens: host and port as JSON.", rich_help_panel=_WHERE)
+    ] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Allow a host other than loopback.", rich_help_panel=_WHERE)
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same books and contracts.", rich_help_panel=_BOOKS)] = 0,
+    rows_per_second: Annotated[
+        float, typer.Option(min=0, help="Depth rows a second and symbol; 0 is a still market.", rich_help_panel=_BOOKS)
+    ] = 200.0,
+    rate: Annotated[
+        list[str] | None, typer.Option(metavar="SYMBOL=ROWS", help="Rate of one symbol.", rich_help_panel=_BOOKS)
+    ] = None,
+    replay: Annotated[
+        list[Path] | None, typer.Option(help="Recorded depth to play; may be repeated.", rich_help_panel=_BOOKS)
+    ] = None,
+    replay_symbol: Annotated[
+        list[str] | None,
+        typer.Option(help="Symbol of each --replay, in order; else the file name says.", rich_help_panel=_BOOKS),
+    ] = None,
+    replay_pace: Annotated[
+        Pace, typer.Option(help="The file's own time, a fixed rate, or as it is read.", rich_help_panel=_BOOKS)
+    ] = Pace.REAL,
+    replay_speed: Annotated[
+        float, typer.Option(min=0.001, help="Factor on the file's own time.", rich_help_panel=_BOOKS)
+    ] = 1.0,
+    replay_rate: Annotated[
+        float, typer.Option(min=0.001, help="Changes a second, for --replay-pace rate.", rich_help_panel=_BOOKS)
+    ] = 200.0,
+    replay_limit: Annotated[
+        int | None, typer.Option(min=1, help="Play only that many changes.", rich_help_panel=_BOOKS)
+    ] = None,
+    replay_end: Annotated[
+        AtEnd, typer.Option(help="Fall silent at the end, or start over.", rich_help_panel=_BOOKS)
+    ] = AtEnd.STOP,
+    slots: Annotated[
+        int, typer.Option(min=0, help="Simultaneous depth subscriptions of the account.", rich_help_panel=_GATEWAY)
+    ] = 3,
+    slot_free_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds until a cancelled slot is free.", rich_help_panel=_GATEWAY)
+    ] = 0.0,
+    slots_held_after_drop: Annotated[
+        float, typer.Option(min=0, help="Seconds until a lost client's slots are free.", rich_help_panel=_GATEWAY)
+    ] = 0.0,
+    client_id_held_after_drop: Annotated[
+        float, typer.Option(min=0, help="Seconds until a lost client's id is free.", rich_help_panel=_GATEWAY)
+    ] = 0.0,
+    first_row_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds from a depth request to its first row.", rich_help_panel=_GATEWAY)
+    ] = 0.05,
+    latency: Annotated[
+        float, typer.Option(min=0, help="Seconds that everything sent takes.", rich_help_panel=_GATEWAY)
+    ] = 0.0,
+    rows_after_cancel: Annotated[
+        float, typer.Option(min=0, help="Seconds that rows go on after a cancel.", rich_help_panel=_GATEWAY)
+    ] = 0.0,
+    early_cancel: Annotated[
+        EarlyCancel, typer.Option(help="What a cancel before the first row does.", rich_help_panel=_GATEWAY)
+    ] = EarlyCancel.HONOURED,
+    nasdaq_name: Annotated[
+        str, typer.Option(help="The name listed for that venue: ISLAND or NASDAQ.", rich_help_panel=_GATEWAY)
+    ] = "ISLAND",
+    strict_catalogue: Annotated[
+        bool, typer.Option("--strict-catalogue", help="Make up no contracts.", rich_help_panel=_GATEWAY)
+    ] = False,
+    read_only_api: Annotated[
+        bool, typer.Option(help="Answer requests about orders with 321.", rich_help_panel=_GATEWAY)
+    ] = True,
+    refuse: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SYMBOL=CODE", help="Refuse a symbol: 200, 354, 10089, 10090, 10092.", rich_help_panel=_GATEWAY
+        ),
+    ] = None,
+    server_version: Annotated[
+        int, typer.Option(help="Newest protocol version it speaks, 100 to 178.", rich_help_panel=_GATEWAY)
+    ] = 176,
+    scenario: Annotated[
+        Path | None, typer.Option(help="YAML or JSON list of faults and when they happen.", rich_help_panel=_FAULTS)
+    ] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Everything received and sent, as JSON lines.", rich_help_panel=_FAULTS)
+    ] = None,
+    journal_rows: Annotated[
+        bool, typer.Option(help="Put every row into the journal, not only counts.", rich_help_panel=_FAULTS)
+    ] = True,
 ) -> None:
-    """A stand-in for TWS or IB Gateway: market depth on the real socket protocol, without an account."""
-    options = GatewayOptions(host=host, port=port, seed=seed, slots=slots, rows_per_second=rows_per_second)
-    asyncio.run(_serve(options, ready_file))
+    """A stand-in for TWS or IB Gateway: market depth on the real socket protocol, without an account.
+
+    Any API client can connect as to TWS; books are synthetic unless a recording is played. Ctrl-C stops it.
+
+    Examples:
+
+      ibkr_gateway_sim
+
+      ibkr_gateway_sim --port 4002 --slots 1 --rows-per-second 1000
+
+      ibkr_gateway_sim --replay aapl_2012-06-21_l10.csv.gz --replay-pace fast --journal sent.jsonl
+    """
+    if not allow_remote and not _is_loopback(host):
+        _fail(f"--host {host}: not a loopback address; say --allow-remote to serve others")
+    try:
+        options = GatewayOptions(
+            host=host,
+            port=port,
+            seed=seed,
+            server_version=server_version,
+            slots=slots,
+            read_only_api=read_only_api,
+            strict_catalogue=strict_catalogue,
+            nasdaq_name=nasdaq_name.upper(),
+            refusals=_pairs("--refuse", refuse, int),
+            rows_per_second=rows_per_second,
+            symbol_rates=_pairs("--rate", rate, float),
+            replays=_replays(
+                replay or [],
+                replay_symbol or [],
+                ReplayOptions(
+                    path=Path(),
+                    pace=replay_pace,
+                    speed=replay_speed,
+                    rate=replay_rate,
+                    at_end=replay_end,
+                    limit=replay_limit,
+                ),
+            ),
+            latency=latency,
+            first_row_delay=first_row_delay,
+            slot_free_delay=slot_free_delay,
+            rows_after_cancel=rows_after_cancel,
+            early_cancel=early_cancel,
+            slots_held_after_drop=slots_held_after_drop,
+            client_id_held_after_drop=client_id_held_after_drop,
+            keep_rows=journal_rows and journal is not None,
+            journal_file=journal,
+            journal_entries=_JOURNAL_ENTRIES_IN_MEMORY,
+        )
+        asyncio.run(_serve(SimulatedGateway(options, read_scenario(scenario) if scenario else ()), ready_file))
+    except (OSError, ValueError) as problem:
+        _fail(str(problem))
 
 
-async def _serve(options: GatewayOptions, ready_file: Path | None) -> None:
+async def _serve(gateway: SimulatedGateway, ready_file: Path | None) -> None:
+    """Serves until SIGINT or SIGTERM."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with SimulatedGateway(options) as gateway:
-        typer.echo(f"listening on {gateway.host}:{gateway.port}")
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with gateway:
+        typer.echo(f"Simulated gateway listening on {gateway.host}:{gateway.port}")
         if ready_file is not None:
             _write_atomically(ready_file, json.dumps({"host": gateway.host, "port": gateway.port}))
         await stop.wait()
+
+
+def _replays(paths: Sequence[Path], symbols: Sequence[str], how: ReplayOptions) -> tuple[ReplayOptions, ...]:
+    if len(symbols) > len(paths):
+        raise ValueError(f"--replay-symbol is given {len(symbols)} times for {len(paths)} of --replay")
+    named = [*symbols, *[None] * (len(paths) - len(symbols))]
+    return tuple(replace(how, path=path, symbol=symbol) for path, symbol in zip(paths, named, strict=True))
+
+
+def _pairs(option: str, texts: Sequence[str] | None, convert: Callable[[str], _Value]) -> dict[str, _Value]:
+    """`SYMBOL=VALUE` texts as a mapping. Raises ValueError naming the option and the text that is none."""
+    pairs = {}
+    for text in texts or ():
+        symbol, equals, value = text.partition("=")
+        try:
+            pairs[symbol] = convert(value)
+        except ValueError:
+            equals = ""
+        if not equals or not symbol:
+            raise ValueError(f"{option} {text}: not SYMBOL=NUMBER")
+    return pairs
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"ibkr_gateway_sim: {message}", err=True)
+    raise typer.Exit(2)
 
 
 if __name__ == "__main__":
