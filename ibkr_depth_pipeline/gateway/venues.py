@@ -17,6 +17,11 @@ _TWINS = {"ISLAND": "NASDAQ", "NASDAQ": "ISLAND"}
 _WELL_KNOWN = {"SPY": ("ARCA", "ARCA"), "IWM": ("ARCA", "ARCA"), "QQQ": ("ISLAND", "NASDAQ")}
 """symbol -> (exchange, primary exchange) of the ETFs whose most liquid book is known beforehand."""
 
+INDEX_SYMBOLS = frozenset({"SPX", "XSP", "NDX", "RUT", "VIX", "DJX"})
+"""Names that mean an index unless the operator says otherwise. Cboe is where depth of one may be had, if anywhere."""
+
+INDEX_VENUE = "CBOE"
+
 _LISTING_VENUE = {"NASDAQ": "ISLAND", "ISLAND": "ISLAND"}
 """listing exchange -> the name its book is requested under, where the two differ."""
 
@@ -100,6 +105,8 @@ def choose_venue(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> str 
     valid = [name for name in answer.valid_exchanges if name not in NOT_A_VENUE]
     if wanted.exchange is not None:
         return _listed(wanted.exchange, valid)
+    if answer.sec_type == "IND":  # not listed as deep even where an account may have it: the gateway's answer decides
+        return _listed(INDEX_VENUE, valid)
     for candidate in _candidates(wanted, answer, valid):
         listed = _listed(candidate, valid)
         if listed is not None and _listed(listed, deep) is not None:
@@ -109,8 +116,6 @@ def choose_venue(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> str 
 
 def _candidates(wanted: Wanted, answer: ContractAnswer, valid: Sequence[str]) -> list[str]:
     first = [_WELL_KNOWN[wanted.symbol][0]] if wanted.symbol in _WELL_KNOWN else []
-    if answer.sec_type == "IND":
-        first.append("CBOE")
     listing = wanted.primary_exchange or answer.primary_exchange
     own = [_LISTING_VENUE.get(listing, listing)] if listing else []
     return [*first, *own, *_BEST_FIRST, *valid]

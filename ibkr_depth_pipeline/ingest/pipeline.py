@@ -26,7 +26,7 @@ from ibkr_depth_pipeline.ingest.effects import (
     SetHeartbeatTtl,
     Subscribe,
 )
-from ibkr_depth_pipeline.model import BookSnapshot, DepthRow, Instrument, RowFault
+from ibkr_depth_pipeline.model import BookSnapshot, DepthRow, Instrument, RowFault, Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
 from ibkr_depth_pipeline.sink.encoding import StreamPosition
@@ -69,25 +69,16 @@ class PipelineFigures:
 class DepthPipeline:
     """Books and rotation of one gateway.
 
-    rows is how many rows a side are requested; heartbeat_ttl the operator's, in seconds; positions say where the
-    numbering of each symbol goes on. Only symbols with an instrument are rotated.
+    rows is how many rows a side are requested; heartbeat_ttl the operator's, in seconds. It begins without symbols:
+    `number_from` says where their numbering goes on, and `resolved` brings each into the rotation.
     """
 
-    def __init__(
-        self,
-        instruments: Mapping[str, Instrument],
-        plan: RotationPlan,
-        request_ids: Iterator[int],
-        *,
-        rows: int,
-        heartbeat_ttl: int,
-        positions: Mapping[str, StreamPosition],
-    ) -> None:
-        self._instruments = dict(instruments)
+    def __init__(self, plan: RotationPlan, request_ids: Iterator[int], *, rows: int, heartbeat_ttl: int) -> None:
         self._rows = rows
         self._configured_ttl = heartbeat_ttl
-        self._numbering = {symbol: _Numbering(position.ts, position.seq) for symbol, position in positions.items()}
-        self._rotation = RotationController(self._instruments, plan, request_ids)
+        self._rotation = RotationController((), plan, request_ids)
+        self._instruments: dict[str, Instrument] = {}
+        self._numbering: dict[str, _Numbering] = {}
         self._subscriptions: dict[int, _Subscription] = {}
         self._symbol_of: dict[int, str] = {}  # the newest requests of this connection, retired ones as well
         self._last_rows: dict[str, int] = {}
@@ -161,12 +152,21 @@ class DepthPipeline:
         self._ailments.discard(10197)
         return self._rotate(rotation.Answered(request), now)
 
-    def add_instrument(self, instrument: Instrument) -> None:
-        """The venue to use for its symbol from the next subscription on."""
-        self._instruments[instrument.symbol] = instrument
+    def number_from(self, positions: Mapping[str, StreamPosition]) -> None:
+        """The newest snapshot that is stored of each symbol there may be. Call it once, before the first row."""
+        self._numbering = {symbol: _Numbering(position.ts, position.seq) for symbol, position in positions.items()}
+
+    def resolved(self, resolution: Instrument | Unresolved, now: float) -> list[Effect]:
+        """A symbol's venue was found, for the first time or anew; or it has none, and is looked at again later."""
+        symbol = resolution.symbol
+        if isinstance(resolution, Instrument):
+            self._instruments[symbol] = resolution
+            return self._rotate(rotation.Rechecked(symbol, True), now)
+        self._instruments.pop(symbol, None)
+        return self._rotate(rotation.Rechecked(symbol, False, resolution.reason), now)
 
     def tell_rotation(self, event: rotation.RotationEvent, now: float) -> list[Effect]:
-        """Connected, Rechecked, Deadline, Stop: what does not come from the gateway."""
+        """Connected, Deadline, Stop: what does not come from the gateway."""
         if isinstance(event, rotation.Connected):
             self.figures.connections += 1
             self._suspended = False
@@ -307,7 +307,7 @@ class DepthPipeline:
 
     def _unsupported(self, command: rotation.MarkedUnsupported) -> list[Effect]:
         fields = {"symbol": command.symbol, "reason": command.reason, "retry_secs": command.retry_secs}
-        effects: list[Effect] = [Say("warning", "symbol_unsupported", fields)]
+        effects: list[Effect] = [Say("warning", "symbol_skipped", fields)]
         if command.symbol in self._instruments:
             effects.append(RecordRefusal(self._instruments[command.symbol], command.reason))
         return effects

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.venues import DepthExchange, Resolution, Wanted, resolve
+from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, DepthExchange, Resolution, Wanted, resolve
 from ibkr_depth_pipeline.universe import SymbolSpec
 
 _QUESTIONS_AT_ONCE = 20
@@ -14,10 +14,10 @@ _QUESTIONS_AT_ONCE = 20
 
 
 def wanted_of(spec: SymbolSpec) -> Wanted:
-    """What the universe asks for, with the defaults of a US stock."""
+    """What the universe asks for, with the defaults of a US stock, or of an index where the name is one's."""
     return Wanted(
         symbol=spec.symbol,
-        sec_type=spec.sec_type or "STK",
+        sec_type=spec.sec_type or ("IND" if spec.symbol in INDEX_SYMBOLS else "STK"),
         currency=spec.currency or "USD",
         exchange=spec.exchange,
         primary_exchange=spec.primary_exchange,

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +23,9 @@ from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbol, resolve_symbols
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.model import DepthRow, Instrument, Unresolved
+from ibkr_depth_pipeline.model import DepthRow, Unresolved
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
-from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Rechecked, Stop
+from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.writer import RedisWriter
@@ -85,8 +85,17 @@ class IngestSession:
         self._reported_stored: dict[str, int] = {}
         self._reported_drops: dict[tuple[str, str], int] = {}
         self._unresolved: dict[str, str] = {}
-        self._writer: RedisWriter
-        self._pipeline: DepthPipeline
+        self._redis = open_redis(settings.redis_url)
+        self._writer = RedisWriter(
+            self._redis,
+            maxlen=settings.ibkr_stream_maxlen,
+            buffer_bytes=settings.ibkr_buffer_bytes,
+            levels_shown=settings.ibkr_depth_rows,
+        )
+        self._rows = settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows
+        self._pipeline = DepthPipeline(
+            _plan(settings), self._request_ids, rows=self._rows, heartbeat_ttl=settings.ibkr_heartbeat_ttl
+        )
 
     def stop(self) -> None:
         """End the run: cancel every subscription, flush, disconnect. May be called more than once."""
@@ -95,41 +104,34 @@ class IngestSession:
     async def run(self, duration: float | None = None) -> IngestSummary:
         """See the class."""
         started = _now_ms()
-        client = open_redis(self._settings.redis_url)
-        levels_shown = self._settings.ibkr_depth_rows
-        self._writer = RedisWriter(
-            client,
-            maxlen=self._settings.ibkr_stream_maxlen,
-            buffer_bytes=self._settings.ibkr_buffer_bytes,
-            levels_shown=levels_shown,
-        )
         try:
-            positions = await self._writer.positions(self._universe.symbols)
-            await self._connect()
-            instruments = await self._resolve_all()
-            self._pipeline = DepthPipeline(
-                instruments,
-                _plan(self._settings),
-                self._request_ids,
-                rows=self._settings.ibkr_depth_rows + self._settings.ibkr_depth_extra_rows,
-                heartbeat_ttl=self._settings.ibkr_heartbeat_ttl,
-                positions=positions,
-            )
-            self._start(self._writer.run())
-            self._start(self._beat_for_ever())
-            drained = await self._record(duration)
+            drained = True
+            if await self._unless_stopped(self._set_up()):
+                drained = await self._record(duration)
             return self._summary(started, drained)
         finally:
             self._gateway.disconnect()
             await self._end_tasks()
-            await client.aclose()
+            await self._redis.aclose()
 
     # ---- the course of a run
+
+    async def _set_up(self) -> None:
+        """Find out where the numbering stands, connect, find the venues."""
+        self._pipeline.number_from(await self._writer.positions(self._universe.symbols))
+        await self._connect()
+        resolutions = await resolve_symbols(self._gateway, self._universe.specs)
+        for resolution in resolutions.values():
+            await self._take(resolution)
+        if len(self._unresolved) == len(resolutions):
+            raise NothingToRecord(self._unresolved)
 
     async def _record(self, duration: float | None) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
         if duration is not None:
             asyncio.get_running_loop().call_later(duration, self._stop.set)
+        self._start(self._writer.run())
+        self._start(self._beat_for_ever())
         self._begin_rotation()
         try:
             while not self._stop.is_set():
@@ -191,19 +193,10 @@ class IngestSession:
 
     # ---- symbols
 
-    async def _resolve_all(self) -> dict[str, Instrument]:
-        resolutions = await resolve_symbols(self._gateway, self._universe.specs)
-        for resolution in resolutions.values():
-            await self._note(resolution)
-        instruments = {name: found for name, found in resolutions.items() if isinstance(found, Instrument)}
-        if not instruments:
-            raise NothingToRecord(self._unresolved)
-        return instruments
-
-    async def _note(self, resolution: Resolution) -> None:
+    async def _take(self, resolution: Resolution) -> None:
+        """Record and log a symbol's venue, or that it has none, and tell the rotation."""
         if isinstance(resolution, Unresolved):
             self._unresolved[resolution.symbol] = resolution.reason
-            self._log.warning("symbol_skipped", symbol=resolution.symbol, reason=resolution.reason)
         else:
             self._unresolved.pop(resolution.symbol, None)
             self._log.info(
@@ -214,6 +207,7 @@ class IngestSession:
                 primary_exchange=resolution.primary_exchange,
             )
         await self._writer.record_venue(resolution, _now_ms())
+        self._carry_out(self._pipeline.resolved(resolution, self._now()))
 
     async def _recheck(self, symbol: str) -> None:
         await self._connected.wait()
@@ -221,13 +215,7 @@ class IngestSession:
             resolution = await resolve_symbol(self._gateway, self._specs[symbol])
         except GatewayError as error:
             resolution = Unresolved(symbol, str(error))
-        await self._note(resolution)
-        if isinstance(resolution, Instrument):
-            self._pipeline.add_instrument(resolution)
-            outcome = Rechecked(symbol, True)
-        else:
-            outcome = Rechecked(symbol, False, resolution.reason)
-        self._carry_out(self._pipeline.tell_rotation(outcome, self._now()))
+        await self._take(resolution)
 
     # ---- called by the gateway
 
@@ -243,8 +231,7 @@ class IngestSession:
         if isinstance(event, ConnectionLost):
             self._connected.clear()
             self._lost.set()
-        if hasattr(self, "_pipeline"):
-            self._carry_out(self._pipeline.handle(event, self._now(), _now_ms()))
+        self._carry_out(self._pipeline.handle(event, self._now(), _now_ms()))
 
     # ---- what the pipeline wants done
 
@@ -264,15 +251,14 @@ class IngestSession:
         self._carry_out(self._pipeline.tell_rotation(Deadline(), self._now()))
 
     def _subscribe(self, effect: do.Subscribe) -> None:
-        rows = self._settings.ibkr_depth_rows + self._settings.ibkr_depth_extra_rows
         self._log.info(
             "subscribed",
             symbol=effect.instrument.symbol,
             request_id=effect.request,
             exchange=effect.instrument.exchange,
-            rows=rows,
+            rows=self._rows,
         )
-        self._try_sending(lambda: self._gateway.subscribe(effect.request, effect.instrument, rows))
+        self._try_sending(lambda: self._gateway.subscribe(effect.request, effect.instrument, self._rows))
 
     def _cancel(self, effect: do.Cancel) -> None:
         self._log.info("unsubscribed", symbol=effect.symbol, request_id=effect.request)
@@ -354,6 +340,17 @@ class IngestSession:
         if not task.cancelled() and task.exception() is not None:
             self._failure = self._failure or task.exception()
             self._stop.set()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether `work` was done before the end was asked for; otherwise it is cancelled."""
+        task = asyncio.ensure_future(work)
+        await _first_of(asyncio.shield(task), self._stop.wait())
+        if task.done():
+            await task
+            return True
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return False
 
     async def _end_tasks(self) -> None:
         if self._timer is not None:
