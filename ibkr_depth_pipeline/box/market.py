@@ -73,7 +73,7 @@ class MarketBox:
     def __init__(self, options: BoxOptions, folder: RunFolder, say: Callable[[str], None]) -> None:
         self._options = options
         self._folder = folder
-        self._say = say
+        self._terminal = say
         self._stop_asked = False
         self._children: dict[str, GuardedProcess | EmbeddedRedis] = {}  # in the order of their start
         self._dagster: DagsterApi | None = None
@@ -91,6 +91,13 @@ class MarketBox:
         finally:
             self._take_down()
         return not any(run.status == "FAILURE" for run in list(self._runs.values())[:1])
+
+    def _say(self, line: str) -> None:
+        """A terminal or pipe that has gone is nobody who could stop us later, so it counts as asking us to stop."""
+        try:
+            self._terminal(line)
+        except OSError:
+            self._stop_asked = True
 
     def _take_signals(self) -> None:
         def take(signum: int, frame: FrameType | None) -> None:

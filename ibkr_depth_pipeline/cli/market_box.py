@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -44,15 +43,10 @@ def market_box(
     """
     options = BoxOptions(port=port, symbols=tuple(symbol or ()), duration_secs=duration, keep=keep, config=config)
     try:
-        held = open_market(options, say=_say)
+        held = open_market(options, say=typer.echo)
     except BoxError as error:
         typer.echo(f"ibkr_market_box: {error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(0 if held else 1)
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # a terminal that has gone must not keep the box from stopping in order
-        typer.echo(line)

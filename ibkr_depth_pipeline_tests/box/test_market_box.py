@@ -174,3 +174,14 @@ def test_taken_port_is_one_clear_line(tmp_path: Path) -> None:
         box = start(stack, tmp_path, "--port", str(port))
         assert box.exit_code() == 1
         assert box.output == f"ibkr_market_box: port {port} is taken: choose another with --port\n"
+
+
+def test_box_whose_output_nobody_reads_any_more_stops(tmp_path: Path) -> None:
+    with subprocess.Popen([COMMAND], stdout=subprocess.PIPE, cwd=tmp_path, text=True) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.stdout.close()
+        process.wait(60)
+    folder = Path(first.split(maxsplit=1)[1].strip()).parent
+    assert not [process for process in psutil.process_iter() if works_in(process, folder)]
+    shutil.rmtree(folder, ignore_errors=True)
