@@ -1,6 +1,6 @@
 """Mirrors snapshots into Redis: each one, exactly once, in order, without ever holding up whoever brings them.
 
-A snapshot's commands are XADD, HSET, SETEX, in that order, each only after the one before was acknowledged; for the
+A snapshot's commands are XADD, HSET, SET EX, in that order, each only after the one before was acknowledged; for the
 hash and the heartbeat only a symbol's newest snapshot of a flush counts. They go out in three pipelines a flush, all
 symbols together, so that one symbol's failing key holds up no other.
 
@@ -56,7 +56,7 @@ class _SymbolQueue:
         self.stream_key = stream_key(symbol)
         self.waiting: deque[Entry] = deque()  # for XADD
         self.stored: Entry | None = None  # newest in the stream, for HSET
-        self.beat: int | None = None  # unix ms, for SETEX
+        self.beat: int | None = None  # unix ms, for SET EX
         self.uncertain_seq = 0  # snapshots up to this one may be stored already
         self.pause = 0.0  # seconds until its next try, after its key failed
         self.not_before = 0.0  # loop time of that try
@@ -272,10 +272,10 @@ class RedisWriter:
         beats = {symbol: queue.beat for symbol, queue in queues.items() if queue.beat is not None}
         pipe = self._client.pipeline(transaction=False)
         for symbol, ts in beats.items():
-            pipe.setex(heartbeat_key(symbol), self.heartbeat_ttl, ts)
+            pipe.set(heartbeat_key(symbol), ts, ex=self.heartbeat_ttl)
         for symbol, reply in zip(beats, await _replies(pipe), strict=True):
             if isinstance(reply, Exception):
-                self._failed(symbol, "SETEX", reply, queues[symbol])
+                self._failed(symbol, "SET", reply, queues[symbol])
             elif queues[symbol].beat == beats[symbol]:
                 queues[symbol].beat = None
 

@@ -1,0 +1,284 @@
+"""The writer against real Redis servers that are cut off, killed, full, and written to by others."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+import redis.asyncio as redis
+from structlog.testing import capture_logs
+
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.errors import SinkConflict
+from ibkr_depth_pipeline.model import BookSnapshot, Instrument
+from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.encoding import StreamPosition
+from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
+from ibkr_depth_pipeline.sink.writer import RedisWriter
+
+DRAIN = 20.0
+
+
+def snapshots(
+    symbol: str = "SPY", count: int = 10, first: int = 1, ts: int = 1_700_000_000_000
+) -> Iterator[BookSnapshot]:
+    """Books whose best bid carries the number, so that a reader can tell them apart."""
+    for seq in range(first, first + count):
+        bids = ((float(seq), 100.0, "ARCA"),)
+        yield BookSnapshot(symbol, seq, ts + seq // 3, "ARCA", bids, ((2.5, 300.0, "NSDQ"),))
+
+
+@asynccontextmanager
+async def writing(url: str, *, maxlen: int = 1_000_000, buffer_bytes: int = 1 << 26) -> AsyncIterator[RedisWriter]:
+    """A writer at work on the Redis at `url`."""
+    client = open_redis(url)
+    writer = RedisWriter(client, maxlen=maxlen, buffer_bytes=buffer_bytes, levels_shown=10)
+    task = asyncio.ensure_future(writer.run())
+    try:
+        yield writer
+    finally:
+        task.cancel()
+        (ended,) = await asyncio.gather(task, return_exceptions=True)
+        await client.aclose()
+        assert isinstance(ended, asyncio.CancelledError), ended
+
+
+@asynccontextmanager
+async def reading(url: str) -> AsyncIterator[redis.Redis]:
+    """A plain client to look with."""
+    client = redis.Redis.from_url(url)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def numbers(client: redis.Redis, symbol: str = "SPY") -> list[int]:
+    """The seq of every entry in the stream."""
+    return [int(fields[b"seq"]) for _, fields in await client.xrange(stream_key(symbol))]
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until `condition` holds; the test's own timeout bounds it."""
+    while not await condition():  # noqa: ASYNC110 - the condition is in Redis
+        await asyncio.sleep(0.01)
+
+
+async def test_every_snapshot_is_in_the_stream_once_and_in_order(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        for snapshot in snapshots(count=3000):
+            writer.append(snapshot)
+        assert await writer.drain(DRAIN)
+        assert await numbers(client) == list(range(1, 3001))
+
+
+async def test_a_stream_entry_holds_ts_bids_asks_seq_and_venue(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        writer.append(next(snapshots()))
+        assert await writer.drain(DRAIN)
+        ((stream_id, fields),) = await client.xrange(stream_key("SPY"))
+    assert stream_id == b"1700000000000-1"
+    assert sorted(fields) == [b"asks", b"bids", b"seq", b"ts", b"venue"]
+    assert (fields[b"ts"], fields[b"seq"], fields[b"venue"]) == (b"1700000000000", b"1", b"ARCA")
+    assert orjson.loads(fields[b"bids"]) == [[1.0, 100.0, "ARCA"]] + [[0.0, 0.0, ""]] * 9
+    assert orjson.loads(fields[b"asks"]) == [[2.5, 300.0, "NSDQ"]] + [[0.0, 0.0, ""]] * 9
+
+
+async def test_the_hash_holds_the_newest_snapshot_and_the_heartbeat_its_time(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        writer.heartbeat_ttl = 77
+        for snapshot in snapshots(count=50):
+            writer.append(snapshot)
+        assert await writer.drain(DRAIN)
+        last = await client.hgetall(last_key("SPY"))
+        ttl = await client.ttl(heartbeat_key("SPY"))
+        beat = await client.get(heartbeat_key("SPY"))
+    assert sorted(last) == [b"ask0", b"asks_json", b"bid0", b"bids_json", b"seq", b"ts", b"venue"]
+    assert (last[b"seq"], float(last[b"bid0"]), float(last[b"ask0"])) == (b"50", 50.0, 2.5)
+    assert orjson.loads(last[b"bids_json"])[0] == [50.0, 100.0, "ARCA"]
+    assert last[b"ts"] == beat == b"1700000000016"
+    assert 0 < ttl <= 77
+
+
+async def test_an_empty_book_is_stored_with_zero_prices_and_is_no_sign_of_life(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        writer.append(BookSnapshot("SPY", 1, 1_700_000_000_000, "ARCA", (), ()))
+        assert await writer.drain(DRAIN)
+        last = await client.hgetall(last_key("SPY"))
+        assert (float(last[b"bid0"]), float(last[b"ask0"])) == (0.0, 0.0)
+        assert await client.exists(heartbeat_key("SPY")) == 0
+
+
+async def test_the_stream_is_trimmed_to_about_maxlen(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url, maxlen=500) as writer, reading(shared_redis_url) as client:
+        for snapshot in snapshots(count=3000):
+            writer.append(snapshot)
+        assert await writer.drain(DRAIN)
+        assert 500 <= await client.xlen(stream_key("SPY")) < 700  # whole nodes of 100 entries go
+        assert (await numbers(client))[-1] == 3000
+
+
+async def test_numbering_goes_on_where_redis_stands(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        for snapshot in snapshots(count=20):
+            writer.append(snapshot)
+        assert await writer.drain(DRAIN)
+        assert await writer.positions(["SPY", "QQQ"]) == {
+            "SPY": StreamPosition(1_700_000_000_006, 20),
+            "QQQ": StreamPosition(0, 0),
+        }
+        await client.delete(last_key("SPY"))
+        await client.xtrim(stream_key("SPY"), maxlen=0, approximate=False)
+        assert (await writer.positions(["SPY"]))["SPY"].seq == 20, "an emptied stream still knows its last id"
+
+
+async def test_connections_cut_in_the_middle_of_pipelines_lose_and_double_nothing(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        upcoming = snapshots(count=30_000)
+        while batch := list(itertools.islice(upcoming, 1500)):
+            stored = writer.figures.stored.get("SPY", 0)
+            for snapshot in batch:
+                writer.append(snapshot)
+
+            async def some_more_are_out(before: int = stored) -> bool:
+                return writer.figures.stored.get("SPY", 0) > before
+
+            await eventually(some_more_are_out)
+            await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert await writer.drain(DRAIN)
+        assert await numbers(client) == list(range(1, 30_001))
+    assert writer.figures.write_failures > 3, "cut in the midst of it"
+
+
+async def test_a_killed_server_that_comes_back_with_its_data_gets_each_snapshot_once(
+    tmp_path: Path,
+) -> None:
+    with EmbeddedRedis(persist=True, directory=tmp_path) as server:
+        async with writing(server.url) as writer:
+            stream = snapshots(count=20_000)
+            for snapshot in itertools.islice(stream, 19_000):
+                writer.append(snapshot)
+
+            async def some_are_out() -> bool:
+                return writer.figures.stored.get("SPY", 0) > 500
+
+            await eventually(some_are_out)
+            server.kill()
+            assert writer.figures.stored["SPY"] < 19_000, "killed in the midst of it"
+            for snapshot in stream:
+                writer.append(snapshot)
+            await asyncio.to_thread(server.start)
+            assert await writer.drain(DRAIN)
+            async with reading(server.url) as client:
+                assert await numbers(client) == list(range(1, 20_001))
+
+
+async def test_a_server_that_comes_back_empty_gets_what_waited_and_numbering_goes_on(
+    redis_server: EmbeddedRedis,
+) -> None:
+    async with writing(redis_server.url) as writer:
+        for snapshot in snapshots(count=100):
+            writer.append(snapshot)
+        assert await writer.drain(DRAIN)
+        redis_server.kill()
+        for snapshot in snapshots(count=100, first=101):
+            writer.append(snapshot)
+        await asyncio.to_thread(redis_server.start)
+        assert await writer.drain(DRAIN)
+        async with reading(redis_server.url) as client:
+            assert await numbers(client) == list(range(101, 201))
+
+
+async def test_a_server_out_of_memory_costs_nothing_once_it_has_some_again(redis_server: EmbeddedRedis) -> None:
+    async with writing(redis_server.url) as writer, reading(redis_server.url) as client:
+        await client.config_set("maxmemory", "1")
+        for snapshot in snapshots(count=500):
+            writer.append(snapshot)
+
+        async def refused() -> bool:
+            return writer.figures.write_failures > 2
+
+        await eventually(refused)
+        assert await client.exists(last_key("SPY"), heartbeat_key("SPY")) == 0, "no later command after a failed one"
+        await client.config_set("maxmemory", "0")
+        assert await writer.drain(DRAIN)
+        assert await numbers(client) == list(range(1, 501))
+
+
+async def test_one_symbols_failing_key_holds_up_no_other(
+    shared_redis_url: str,
+) -> None:
+    with capture_logs() as lines:
+        await _write_beside_a_failing_key(shared_redis_url)
+    failures = [line for line in lines if line["event"] == "redis_write_failed"]
+    assert {line["symbol"] for line in failures} == {"BAD"}
+    assert all("WRONGTYPE" in line["error"] for line in failures)
+
+
+async def _write_beside_a_failing_key(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        await client.set(stream_key("BAD"), "not a stream")
+        for bad, good in zip(snapshots("BAD", 50), snapshots("GOOD", 50), strict=True):
+            writer.append(bad)
+            writer.append(good)
+
+        async def good_is_out() -> bool:
+            return await numbers(client, "GOOD") == list(range(1, 51))
+
+        await eventually(good_is_out)
+        assert await client.exists(last_key("BAD"), heartbeat_key("BAD")) == 0
+        await client.delete(stream_key("BAD"))
+        assert await writer.drain(DRAIN)
+        assert await numbers(client, "BAD") == list(range(1, 51))
+
+
+async def test_past_the_bound_the_oldest_go_and_the_hole_shows(redis_server: EmbeddedRedis) -> None:
+    async with writing(redis_server.url, buffer_bytes=100_000) as writer:
+        redis_server.kill()
+        for snapshot in snapshots(count=1000):
+            writer.append(snapshot)
+        assert writer.figures.buffered_bytes <= 100_000
+        dropped = writer.figures.dropped["SPY"]
+        await asyncio.to_thread(redis_server.start)
+        assert await writer.drain(DRAIN)
+        async with reading(redis_server.url) as client:
+            assert await numbers(client) == list(range(dropped + 1, 1001))
+    assert writer.figures.buffered_bytes == writer.figures.buffered_entries == 0
+
+
+async def test_a_stream_that_grows_by_another_hand_stops_the_writer(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        await client.xadd(stream_key("SPY"), {"seq": 9}, id="1800000000000-9")
+        writer_client = open_redis(shared_redis_url)
+        writer = RedisWriter(writer_client, maxlen=100, buffer_bytes=1 << 20, levels_shown=10)
+        writer.append(next(snapshots()))
+        with pytest.raises(SinkConflict, match="SPY"):
+            await writer.run()
+        await writer_client.aclose()
+
+
+async def test_a_shrunk_batch_lengthens_the_heartbeats_that_stand_and_revives_none(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        await client.set(heartbeat_key("SPY"), 1_700_000_000_000, ex=30)
+        writer.heartbeat_ttl = 150
+        await writer.extend_heartbeats({"SPY": 1_700_000_000_000, "QQQ": 1_700_000_000_000}, 1_700_000_010_000)
+        assert 130 < await client.ttl(heartbeat_key("SPY")) <= 140
+        assert await client.exists(heartbeat_key("QQQ")) == 0
+
+
+async def test_the_venue_hash_says_what_was_found_and_why_not(shared_redis_url: str) -> None:
+    instrument = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("SMART", "ARCA"))
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        await writer.record_venue(instrument, 1_700_000_000_000)
+        good = await client.hgetall(venue_key("SPY"))
+        await writer.record_venue(instrument, 1_700_000_000_001, "354: not subscribed")
+        bad = await client.hgetall(venue_key("SPY"))
+    fields = ["checked_ts", "con_id", "depth_supported", "exchange", "primary_exchange", "reason", "valid_exchanges"]
+    assert sorted(key.decode() for key in good) == fields
+    assert (good[b"depth_supported"], good[b"valid_exchanges"]) == (b"1", b"SMART,ARCA")
+    assert (bad[b"depth_supported"], bad[b"reason"]) == (b"0", b"354: not subscribed")
