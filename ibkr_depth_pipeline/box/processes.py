@@ -127,7 +127,7 @@ class GuardedProcess:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
     def _signal_group(self, signum: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: macOS, all of it zombies
             os.killpg(self.pid, signum)
 
     def _group(self) -> list[psutil.Process]:
