@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     ibkr_client_id_max_offset: Whole = Field(
         5, ge=0, le=1000, description="how many further client ids to try: a whole number from 0 to 1000"
     )
+    ibkr_probe_client_id: Whole = Field(
+        787, ge=1, le=2_000_000_000, description="the probe's preferred client id: a whole number from 1 to 2000000000"
+    )
     ibkr_depth_rows: Whole = Field(
         10, ge=1, le=50, description="depth levels per side to request: a whole number from 1 to 50"
     )
