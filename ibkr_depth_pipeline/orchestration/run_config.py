@@ -1,0 +1,51 @@
+"""What can be said about one run of the ingest, and the settings and the universe that come of it."""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.orchestration.launch_checks import check_overrides, refuse
+from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore, about
+from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.universe import Universe, load_universe
+
+LEAST_DURATION_SECS = 0.1
+
+
+class IngestConfig(dg.Config):
+    """Record the whole universe until Terminate; everything here is optional."""
+
+    symbols: list[str] = Field(
+        default=[], description="Record only these symbols, such as [AAPL, SPY]. Empty: the universe."
+    )
+    duration: float | None = Field(
+        default=None, description="Stop by itself after so many seconds. Left out: on Terminate."
+    )
+    rotation_secs: float | None = Field(default=None, description=about("ibkr_rotation_secs"))
+    max_concurrent_depth: int | None = Field(
+        default=None, description=f"{about('ibkr_max_concurrent_depth')} Wins over the resource's."
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """Setting -> value, of the fields that are given."""
+        fields = {"ibkr_rotation_secs": self.rotation_secs, "ibkr_max_concurrent_depth": self.max_concurrent_depth}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def check(self) -> None:
+        """Raise DagsterInvalidConfigError for what needs no look at the environment to be wrong."""
+        if self.duration is not None and not self.duration >= LEAST_DURATION_SECS:
+            wrong = f"{self.duration!r} is not allowed; seconds, {LEAST_DURATION_SECS} or more, or left out"
+            raise refuse(ConfigurationError("run config", [f"duration={wrong}"]))
+        try:
+            Universe(()).subset(self.symbols)
+        except ConfigurationError as error:
+            raise refuse(error) from None
+        check_overrides(self.overrides())
+
+    def resolve(self, ibkr: IbkrGateway, redis: RedisStore) -> tuple[Settings, Universe]:
+        """What is in force for this run. Raises ConfigurationError."""
+        settings = load_settings(**{**ibkr.overrides(), **redis.overrides(), **self.overrides()})
+        universe = load_universe(settings.symbol_config_path)
+        return settings, universe.subset(self.symbols) if self.symbols else universe
