@@ -1,0 +1,112 @@
+"""What the end-to-end tests share: a run of the recorder beside a simulated gateway, and a look into Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import redis.asyncio as redis
+
+from ibkr_depth_pipeline.ingest.session import IngestSession, IngestSummary
+from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.simulation import SimulatedGateway
+from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.universe import SymbolSpec, Universe
+
+Rows = list[list[Any]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An entry of a stream, as a reader sees it."""
+
+    ts: int
+    seq: int
+    venue: str
+    bids: Rows
+    asks: Rows
+
+
+class Recording:
+    """A run of the recorder under way."""
+
+    def __init__(self, session: IngestSession, task: asyncio.Task[IngestSummary], redis_url: str) -> None:
+        self._session = session
+        self.task = task
+        self.redis = redis.Redis.from_url(redis_url)
+
+    async def stream(self, symbol: str) -> list[Snapshot]:
+        """Every snapshot stored of `symbol`, oldest first."""
+        return [_snapshot(fields) for _, fields in await self.redis.xrange(stream_key(symbol))]
+
+    async def length(self, symbol: str) -> int:
+        return int(await self.redis.xlen(stream_key(symbol)))
+
+    async def until(self, condition: Callable[[], Awaitable[object]]) -> None:
+        """Wait for `condition`; fails as the run does, if it ends before. The test's timeout bounds it."""
+        while not await condition():
+            if self.task.done():
+                raise AssertionError(f"the run ended: {self.task.exception() or self.task.result()}")
+            await asyncio.sleep(0.01)
+
+    async def grows(self, symbol: str, by: int = 1) -> None:
+        """Wait until `symbol` has `by` more snapshots than now."""
+        before = await self.length(symbol)
+
+        async def longer() -> bool:
+            return await self.length(symbol) >= before + by
+
+        await self.until(longer)
+
+    async def stop(self) -> IngestSummary:
+        self._session.stop()
+        return await self.task
+
+
+def _snapshot(fields: dict[bytes, bytes]) -> Snapshot:
+    return Snapshot(
+        int(fields[b"ts"]),
+        int(fields[b"seq"]),
+        fields[b"venue"].decode(),
+        orjson.loads(fields[b"bids"]),
+        orjson.loads(fields[b"asks"]),
+    )
+
+
+def settings_for(gateway: SimulatedGateway, redis_url: str, **overrides: Any) -> Settings:
+    """Settings that reach the two servers; streams are kept whole."""
+    defaults: dict[str, Any] = {
+        "ibkr_host": gateway.host,
+        "ibkr_port": gateway.port,
+        "redis_url": redis_url,
+        "ibkr_stream_maxlen": 10_000_000,
+        "symbol_config_path": Path("unused.yaml"),
+    }
+    return load_settings(**{**defaults, **overrides})
+
+
+def universe_of(*symbols: str | SymbolSpec) -> Universe:
+    """A universe of plain names or whole entries."""
+    return Universe(tuple(SymbolSpec(each) if isinstance(each, str) else each for each in symbols))
+
+
+@asynccontextmanager
+async def recording(
+    gateway: SimulatedGateway, redis_url: str, universe: Universe, **overrides: Any
+) -> AsyncIterator[Recording]:
+    """The recorder at work; stopped at the end, and a failure of it fails the test."""
+    session = IngestSession(settings_for(gateway, redis_url, **overrides), universe)
+    task = asyncio.ensure_future(session.run())
+    run = Recording(session, task, redis_url)
+    try:
+        yield run
+        await run.stop()
+    finally:
+        session.stop()
+        await asyncio.gather(task, return_exceptions=True)
+        await run.redis.aclose()
