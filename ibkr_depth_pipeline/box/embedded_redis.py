@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import random
 import shutil
@@ -71,7 +72,7 @@ class EmbeddedRedis:
     `port` 0 takes a free one at the first start and keeps it from then on, so that clients find the server again
     after `restart()`. Data survives a restart only with `persist` (an append-only file, written before each reply,
     so a SIGKILL loses nothing that was acknowledged). A `directory` that is given is used as it is and never
-    removed. `extra_args` go to the server's command line as they are.
+    removed. `extra_args` go to the server's command line as they are; the password of a `--requirepass` is in `url`.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class EmbeddedRedis:
         self._directory = directory
         self._owns_directory = directory is None
         self._args = [*(("--maxmemory", maxmemory) if maxmemory else ()), *extra_args]
+        self._password = dict(itertools.pairwise(extra_args)).get("--requirepass")
         self._process: GuardedProcess | None = None
 
     def __enter__(self) -> EmbeddedRedis:
@@ -103,7 +105,8 @@ class EmbeddedRedis:
 
     def url_of(self, db: int) -> str:
         """The URL of database number `db`."""
-        return f"redis://{HOST}:{self.port}/{db}"
+        secret = f":{self._password}@" if self._password else ""
+        return f"redis://{secret}{HOST}:{self.port}/{db}"
 
     @property
     def pid(self) -> int:
@@ -171,7 +174,7 @@ class EmbeddedRedis:
     def flush(self) -> None:
         """Empties every database of the running server."""
         if not self._ask("FLUSHALL").startswith("+OK"):
-            raise BoxError(f"the Redis at {self.url} refuses FLUSHALL")
+            raise BoxError(f"the Redis at {HOST}:{self.port} refuses FLUSHALL")
 
     def _started(self) -> GuardedProcess:
         if self._process is None:
@@ -203,10 +206,12 @@ class EmbeddedRedis:
 
     def _ask(self, *commands: str, port: int | None = None) -> str:
         """The raw replies to inline commands; empty where nothing listens or answers."""
-        request = "".join(f"{command}\r\n" for command in (*commands, "QUIT"))
+        auth = [f"AUTH {self._password}"] if self._password else []
+        request = "".join(f"{command}\r\n" for command in (*auth, *commands, "QUIT"))
         try:
             with socket.create_connection((HOST, port or self.port), timeout=2.0) as connection:
                 connection.sendall(request.encode())
-                return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
+                replies = b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
         except OSError:
             return ""
+        return replies.removeprefix("+OK\r\n" * len(auth))

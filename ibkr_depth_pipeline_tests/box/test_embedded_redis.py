@@ -115,6 +115,17 @@ def test_memory_limit_and_extra_arguments_reach_the_server() -> None:
         assert client.config_get("maxmemory")["maxmemory"] == str(8 * 1024 * 1024)
 
 
+def test_password_protects_the_server_and_is_in_its_url() -> None:
+    with EmbeddedRedis(extra_args=["--requirepass", "secret"]) as server:
+        with client_of(server) as client:
+            assert client.ping()
+            client.set("key", "value")
+            server.flush()
+            assert client.dbsize() == 0
+        with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+
+
 def test_server_outlives_the_thread_that_started_it() -> None:
     server = EmbeddedRedis()
     starter = threading.Thread(target=server.start)
