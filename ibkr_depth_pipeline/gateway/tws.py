@@ -194,16 +194,15 @@ class _Session:
         if opening.done() and opening.exception() is None and not self._socket_closed.done():
             self._silent = False
             return True
-        if self._id_taken.done() or self._socket_closed.done():
-            opening.cancel()
+        why = None if opening.done() else "the gateway closed the connection before it was ready"
+        opening.cancel()
         error = (await asyncio.gather(opening, return_exceptions=True))[0]
         self.close()
         if self._id_taken.done():
             return False
-        why = f"no answer within {timeout:g} s" if isinstance(error, asyncio.TimeoutError) else str(error)
-        if self._socket_closed.done():
-            why = "the gateway closed the connection before it was ready"
-        raise GatewayUnavailable(f"{host}:{port}: {why}")
+        if isinstance(error, asyncio.TimeoutError):
+            why = f"no answer within {timeout:g} s"
+        raise GatewayUnavailable(f"{host}:{port}: {why or error}")
 
     def close(self) -> None:
         self._silent = True
