@@ -76,10 +76,14 @@ def main(
         float, typer.Option(min=0, help="Seconds until a cancelled slot is free.", rich_help_panel=_GATEWAY)
     ] = 0.0,
     slots_held_after_drop: Annotated[
-        float, typer.Option(min=0, help="Seconds until a lost client's slots are free.", rich_help_panel=_GATEWAY)
+        float,
+        typer.Option("--slots-held", min=0, help="Seconds a lost client's slots stay taken.", rich_help_panel=_GATEWAY),
     ] = 0.0,
     client_id_held_after_drop: Annotated[
-        float, typer.Option(min=0, help="Seconds until a lost client's id is free.", rich_help_panel=_GATEWAY)
+        float,
+        typer.Option(
+            "--client-id-held", min=0, help="Seconds a lost client's id stays taken.", rich_help_panel=_GATEWAY
+        ),
     ] = 0.0,
     first_row_delay: Annotated[
         float, typer.Option(min=0, help="Seconds from a depth request to its first row.", rich_help_panel=_GATEWAY)
@@ -88,7 +92,8 @@ def main(
         float, typer.Option(min=0, help="Seconds that everything sent takes.", rich_help_panel=_GATEWAY)
     ] = 0.0,
     rows_after_cancel: Annotated[
-        float, typer.Option(min=0, help="Seconds that rows go on after a cancel.", rich_help_panel=_GATEWAY)
+        float,
+        typer.Option("--late-rows", min=0, help="Seconds rows go on after a cancel.", rich_help_panel=_GATEWAY),
     ] = 0.0,
     early_cancel: Annotated[
         EarlyCancel, typer.Option(help="What a cancel before the first row does.", rich_help_panel=_GATEWAY)
@@ -97,7 +102,7 @@ def main(
         str, typer.Option(help="The name listed for that venue: ISLAND or NASDAQ.", rich_help_panel=_GATEWAY)
     ] = "ISLAND",
     strict_catalogue: Annotated[
-        bool, typer.Option("--strict-catalogue", help="Make up no contracts.", rich_help_panel=_GATEWAY)
+        bool, typer.Option("--strict", help="Make up no contracts.", rich_help_panel=_GATEWAY)
     ] = False,
     read_only_api: Annotated[
         bool, typer.Option(help="Answer requests about orders with 321.", rich_help_panel=_GATEWAY)

@@ -229,6 +229,8 @@ class GatewayServer:
 
     def _read_tapes(self) -> Iterator[tuple[str, Tape, ReplayOptions]]:
         for replay in self.options.replays:
+            if not replay.path.is_file():
+                raise TapeError(f"{replay.path}: no such file")
             symbol = replay.symbol or symbol_of(replay.path)
             listing = self.account.catalogue.named(symbol)
             if listing is None:

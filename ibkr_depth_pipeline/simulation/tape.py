@@ -13,7 +13,7 @@ import csv
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -133,7 +133,7 @@ def _read_rows(path: Path, records: Iterable[Record], market_maker: str, limit: 
 def _parsed_rows(path: Path, records: Iterable[Record]) -> Iterator[tuple[str, float, DepthRow]]:
     for line, record in enumerate(records, start=2):
         try:
-            at = datetime.fromisoformat(record["time_utc"]).replace(tzinfo=timezone.utc).timestamp()
+            at = datetime.fromisoformat(record["time_utc"]).timestamp()
             position, operation, side = (int(record[name]) for name in ("position", "operation", "side"))
             price, size = float(record["price"]), float(record["size"])
             yield record["batch"], at, DepthRow(position, operation, side, price, size, record["market_maker"])

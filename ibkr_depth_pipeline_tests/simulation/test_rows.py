@@ -1,0 +1,100 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.simulation.rows import (
+    ASK,
+    BID,
+    DELETE,
+    INSERT,
+    UPDATE,
+    Book,
+    Change,
+    DepthRow,
+    Level,
+    RowStyle,
+    apply_rows,
+    rows_of_change,
+    snapshot_rows,
+)
+
+levels = st.builds(Level, st.integers(1, 12).map(float), st.integers(1, 4).map(float), st.sampled_from(["", "NSDQ"]))
+any_side = st.lists(levels, max_size=8).map(tuple)
+bids = st.lists(levels, max_size=8, unique_by=lambda level: level.price).map(
+    lambda side: tuple(sorted(side, reverse=True))
+)
+asks = st.lists(levels, max_size=8, unique_by=lambda level: level.price).map(lambda side: tuple(sorted(side)))
+any_books = st.builds(Book, any_side, any_side)
+ordered_books = st.builds(Book, bids, asks)
+styles = st.sampled_from(RowStyle)
+
+
+def book(*prices: float) -> Book:
+    return Book(tuple(Level(price, 1.0) for price in prices))
+
+
+@given(any_books, any_books, styles)
+def test_the_rows_of_a_change_lead_exactly_to_the_next_book(before: Book, after: Book, style: RowStyle) -> None:
+    assert apply_rows(before, rows_of_change(before, after, style)) == after
+
+
+@given(ordered_books, ordered_books, styles)
+def test_no_side_grows_past_the_longer_of_its_two_ends(before: Book, after: Book, style: RowStyle) -> None:
+    longest = [max(len(old), len(new)) for old, new in zip(before, after, strict=True)]
+    state = before
+    for row in rows_of_change(before, after, style):
+        state = apply_rows(state, [row])
+        assert [len(side) <= limit for side, limit in zip(state, longest, strict=True)] == [True, True]
+
+
+@given(any_books)
+def test_a_snapshot_builds_the_book_from_nothing(whole: Book) -> None:
+    assert apply_rows(Book(), snapshot_rows(whole)) == whole
+
+
+def test_a_snapshot_appends_with_its_sides_interleaved() -> None:
+    whole = Book((Level(9.0, 1.0), Level(8.0, 1.0)), (Level(10.0, 1.0),))
+    assert [row[:3] for row in snapshot_rows(whole)] == [(0, INSERT, BID), (0, INSERT, ASK), (1, INSERT, BID)]
+
+
+def test_a_new_level_in_a_full_side_deletes_the_last_row_first() -> None:
+    rows = rows_of_change(book(9, 8, 7), book(9, 8.5, 8))
+    assert [row[:4] for row in rows] == [(2, DELETE, BID, 0.0), (1, INSERT, BID, 8.5)]
+
+
+def test_a_level_that_goes_lets_one_move_up_from_below() -> None:
+    rows = rows_of_change(book(9, 8, 7), book(8, 7, 6))
+    assert [row[:4] for row in rows] == [(0, DELETE, BID, 0.0), (2, INSERT, BID, 6)]
+
+
+def test_a_changed_size_is_one_update() -> None:
+    after = Book((Level(9, 1.0), Level(8, 5.0), Level(7, 1.0)))
+    assert rows_of_change(book(9, 8, 7), after) == [DepthRow(1, UPDATE, BID, 8, 5.0)]
+
+
+def test_a_cascade_moves_the_price_from_the_top_down() -> None:
+    rows = rows_of_change(book(9, 8, 7), book(10, 9, 8), RowStyle.CASCADE)
+    assert [row[:4] for row in rows] == [(0, UPDATE, BID, 10), (1, UPDATE, BID, 9), (2, UPDATE, BID, 8)]
+
+
+@given(ordered_books, ordered_books, styles, st.integers(1, 8))
+def test_a_change_is_worded_for_the_depth_that_was_asked_for(
+    before: Book, after: Book, style: RowStyle, depth: int
+) -> None:
+    change = Change(before, after, style)
+    assert apply_rows(before.clipped(depth), change.rows(depth)) == after.clipped(depth)
+
+
+def test_recorded_rows_are_sent_as_they_are() -> None:
+    recorded = (DepthRow(0, UPDATE, BID, 9, 1.0), DepthRow(4, UPDATE, BID, 5, 1.0))
+    change = Change(book(9), book(9), RowStyle.SHIFT, recorded)
+    assert change.rows(10) == list(recorded)
+    assert change.rows(3) == [recorded[0]]
+
+
+@pytest.mark.parametrize(
+    "row", [DepthRow(2, INSERT, BID, 1, 1), DepthRow(1, UPDATE, BID, 1, 1), DepthRow(-1, DELETE, BID, 0, 0)]
+)
+def test_a_row_that_does_not_fit_the_book_is_an_error(row: DepthRow) -> None:
+    with pytest.raises(IndexError):
+        apply_rows(book(9), [row])
