@@ -1,0 +1,345 @@
+"""Decides what the probe asks the gateway for, and when a symbol's case is closed. Pure; time is given, in seconds.
+
+Every method returns the commands to carry out, in order. The rules about slots are those of reference/ibkr-depth.md:
+a request that got a 309 holds none and is never cancelled; a cancel goes out after the first row, or when the wait is
+over; a cancel before the first row may be ignored, and then the slot is held until the session ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ibkr_depth_pipeline.gateway import events as says
+from ibkr_depth_pipeline.model import DepthRow, Instrument
+from ibkr_depth_pipeline.probe.commands import Cancel, Commands, LookForIngest, Reconnect, Subscribe
+from ibkr_depth_pipeline.probe.limits import ProbeLimits
+from ibkr_depth_pipeline.probe.observation import Observation
+from ibkr_depth_pipeline.probe.report import GatewayNotice, Outcome, SymbolReport
+from ibkr_depth_pipeline.probe.trial import QUEUED, Trial
+from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent, SlotState
+
+MAX_RESTARTS = 3
+RACE_SECS = 2.0
+"""A 309 so soon after a cancel of our own is a slot that is freed a moment late, not somebody else's."""
+RACE_PAUSE_SECS = 0.5
+
+
+_CODES: dict[type, int] = {
+    says.SlotRefused: 309,
+    says.CancelRejected: 310,
+    says.DepthHalted: 316,
+    says.BookReset: 317,
+    says.RequestIdRejected: 322,
+}
+
+
+class ProbePlan:
+    """The probe of some resolved instruments. request_ids yields ids never used before."""
+
+    def __init__(self, limits: ProbeLimits, request_ids: Iterator[int]) -> None:
+        self._limits = limits
+        self._request_ids = request_ids
+        self._begun = False
+        self._lost = ""
+        self._trials: dict[str, Trial] = {}
+        self._queue: deque[Trial] = deque()
+        self._slots: dict[int, Slot] = {}
+        self._room = limits.slots
+        self._not_before = 0.0
+        self._waits_for_shell = False
+        self._last_cancel = float("-inf")
+        self._starving_since: float | None = None
+        self._trouble = ""
+        self._notices: dict[tuple[int, str], None] = {}
+
+    # ---- what there is to know
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has begun and every symbol has its outcome."""
+        return self._begun and all(trial.is_over for trial in self._trials.values())
+
+    @property
+    def notices(self) -> tuple[GatewayNotice, ...]:
+        """What the gateway said that concerns no symbol, each once, good news left out."""
+        return tuple(GatewayNotice(code, text) for code, text in self._notices)
+
+    def report(self, symbol: str) -> SymbolReport | None:
+        """The symbol as it stands now; None for one that is not probed."""
+        trial = self._trials.get(symbol)
+        return trial.report(self._limits.full_rows) if trial else None
+
+    def next_deadline(self) -> float | None:
+        """When `deadline` is to be called, unless something happens before; None while only events count."""
+        times = [self._due(trial) for trial in self._active()]
+        if self._queue and not self._waits_for_shell and len(times) < self._room:
+            times.append(self._not_before)
+        return min(times, default=None)
+
+    # ---- what happens
+
+    def begin(self, instruments: Iterable[Instrument], now: float) -> Commands:
+        """These are to be probed, each symbol once. Events may have come before."""
+        self._begun = True
+        self._trials = {instrument.symbol: Trial(instrument) for instrument in instruments}
+        self._queue.extend(self._trials.values())
+        return self._end_all(Outcome.NO_ANSWER, self._lost, now) if self._lost else self._fill(now)
+
+    def deadline(self, now: float) -> Commands:
+        """`next_deadline` has come."""
+        return self._judge(self._active(), now) + self._fill(now)
+
+    def row(self, request: int, row: DepthRow, now: float) -> Commands:
+        """A row of any request, retired ones included."""
+        slot = self._slots.get(request)
+        if slot is None or slot.state is SlotState.RELEASED:
+            return []
+        was = slot.state
+        slot.on(SlotEvent.ANSWERED)
+        if was is SlotState.ABANDONED:  # the early cancel was ignored; this one counts
+            return [self._cancel(slot, now)]
+        trial = self._trials[slot.symbol]
+        if was is SlotState.REQUESTED:
+            slot.answered_at = now
+            self._starving_since = None
+            trial.answered()
+        if trial.observation is not None:
+            trial.observation.apply(row, now)
+        commands = self._judge([trial], now)
+        return commands + self._fill(now) if commands else []
+
+    def handle(self, event: says.GatewayEvent, now: float) -> Commands:
+        """Anything else the gateway says."""
+        slot = self._slots.get(getattr(event, "request", None) or 0)
+        code = _CODES.get(type(event), getattr(event, "code", 0))
+        if slot is not None and code:
+            self._trials[slot.symbol].saw(code)
+        answer = _ANSWERS.get(type(event))
+        # The rest, a rejected cancel above all, is noted and no more: an ignored early cancel goes on holding its slot.
+        return [] if answer is None else answer(self, event, slot, now)
+
+    def ingest_looked_for(self, running: bool | None, now: float) -> Commands:
+        """The answer to LookForIngest; None: it can't be known. Then nothing more is asked for: it may be an ingest."""
+        self._waits_for_shell = False
+        if running:
+            return self._end_all(Outcome.VENUE_ONLY, "resolved; not subscribed, an ingest holds the slots", now)
+        if running is None:
+            reason = "every slot is taken (309), perhaps by an ingest: without Redis that is unknown, so no second try"
+            return self._end_all(Outcome.NO_SLOT, reason, now)
+        self._not_before = now + self._limits.retry_pause
+        return self._fill(now)
+
+    def reconnected(self, now: float) -> Commands:
+        """The answer to Reconnect."""
+        self._waits_for_shell = False
+        return self._fill(now)
+
+    def give_up(self, reason: str, now: float) -> None:
+        """The gateway is gone for good: no symbol still under way gets an answer."""
+        self._lost = reason
+        self._lose_slots()
+        self._end_all(Outcome.NO_ANSWER, reason, now)
+
+    def stop(self, now: float) -> Commands:
+        """The operator ends the probe: cancel what is subscribed, close every case."""
+        return self._end_all(Outcome.INTERRUPTED, "interrupted", now)
+
+    # ---- the gateway's answers, by type of event
+
+    def _slot_refused(self, event: says.SlotRefused, slot: Slot | None, now: float) -> Commands:
+        if slot is None or slot.state is SlotState.RELEASED:
+            return []
+        was = slot.state
+        slot.on(SlotEvent.REFUSED)
+        if was is not SlotState.REQUESTED:
+            return []
+        self._trials[slot.symbol].back_in_line(f"{QUEUED} (309)")
+        self._queue.appendleft(self._trials[slot.symbol])
+        if now - self._last_cancel < RACE_SECS:
+            self._not_before = now + RACE_PAUSE_SECS
+            return []
+        held = len(self._active())
+        self._room = max(1, held)
+        return [] if held else self._starve(now)
+
+    def _starve(self, now: float) -> Commands:
+        """Refused with nothing of our own in the way, as far as we know."""
+        abandoned = [slot for slot in self._slots.values() if slot.state is SlotState.ABANDONED]
+        if abandoned:
+            self._lose_slots()
+            self._waits_for_shell = True
+            return [Reconnect()]
+        if self._starving_since is None:
+            self._starving_since = now
+        waited = now - self._starving_since
+        if waited >= self._limits.patience:
+            reason = f"no slot in {waited:.0f} s: other clients of the account hold every one (309)"
+            return self._end_all(Outcome.NO_SLOT, reason, now)
+        self._waits_for_shell = True
+        return [LookForIngest()]
+
+    def _depth_refused(self, event: says.DepthRefused, slot: Slot | None, now: float) -> Commands:
+        if slot is None or slot.state is SlotState.RELEASED:
+            return []
+        trial = self._trials[slot.symbol]
+        slot.on(SlotEvent.REFUSED)
+        self._starving_since = None
+        if not trial.is_over:
+            trial.end(Outcome.REFUSED, f"the gateway refuses depth ({event.code}): {_one_line(event.text)}", now)
+        return self._fill(now)
+
+    def _subscription_died(
+        self, event: says.DepthHalted | says.RequestIdRejected, slot: Slot | None, now: float
+    ) -> Commands:
+        if slot is not None and slot.state is not SlotState.RELEASED:
+            slot.on(SlotEvent.REFUSED)
+            self._restart(self._trials[slot.symbol], _CODES[type(event)], now)
+        return self._fill(now)
+
+    def _reset(self, event: says.BookReset, slot: Slot | None, now: float) -> Commands:
+        trial = self._trials[slot.symbol] if slot is not None and slot.state is not SlotState.RELEASED else None
+        if trial is not None and trial.observation is not None:
+            trial.observation.reset(now)
+        return []
+
+    def _restored(self, event: says.ConnectivityRestored, slot: Slot | None, now: float) -> Commands:
+        self._note(1101 if event.data_lost else 1102, event.text)
+        self._trouble = ""
+        if not event.data_lost:
+            return []
+        lost = self._active()
+        self._lose_slots()
+        for trial in lost:
+            self._restart(trial, 1101, now)
+        return self._fill(now)
+
+    def _connectivity_lost(self, event: says.ConnectivityLost, slot: Slot | None, now: float) -> Commands:
+        self._trouble = f"1100: {_one_line(event.text)}"
+        self._note(1100, event.text)
+        return []
+
+    def _farm(self, event: says.FeedHealth, slot: Slot | None, now: float) -> Commands:
+        self._trouble = "" if event.healthy else f"{event.code}: {_one_line(event.text)}"
+        if not event.healthy:
+            self._note(event.code, event.text)
+        return []
+
+    def _unreadable(self, event: says.RowUnreadable, slot: Slot | None, now: float) -> Commands:
+        self._trouble = f"rows that can't be read ({event.fault.value})"
+        return []
+
+    def _pacing(self, event: says.PacingViolation, slot: Slot | None, now: float) -> Commands:
+        self._note(100, event.text)
+        return []
+
+    def _notice(self, event: says.Notice, slot: Slot | None, now: float) -> Commands:
+        if slot is None:
+            self._note(event.code, event.text)
+        return []
+
+    def _gone(self, event: says.ConnectionLost | says.SocketPortReset, slot: Slot | None, now: float) -> Commands:
+        self.give_up(f"the connection to the gateway was lost: {_one_line(event.text)}", now)
+        return []
+
+    # ---- steps
+
+    def _fill(self, now: float) -> Commands:
+        commands: Commands = []
+        while self._queue and self._may_ask(now):
+            trial = self._queue.popleft()
+            slot = Slot(next(self._request_ids), trial.symbol, now)
+            self._slots[slot.request] = slot
+            limits = self._limits
+            trial.requested(slot, Observation(trial.instrument.exchange, limits.rows, limits.full_rows, now))
+            commands.append(Subscribe(slot.request, trial.instrument))
+        return commands
+
+    def _may_ask(self, now: float) -> bool:
+        return not self._waits_for_shell and now >= self._not_before and len(self._active()) < self._room
+
+    def _active(self) -> list[Trial]:
+        return [trial for trial in self._trials.values() if trial.slot is not None and not trial.is_over]
+
+    def _due(self, trial: Trial) -> float:
+        assert trial.observation is not None
+        settled = trial.observation.settles_at(self._limits.quiet)
+        cap = trial.observation.requested_at + self._limits.book_cap
+        return cap if settled is None else min(settled, cap)
+
+    def _judge(self, trials: Iterable[Trial], now: float) -> Commands:
+        return [command for trial in trials if now >= self._due(trial) for command in self._conclude(trial, now)]
+
+    def _conclude(self, trial: Trial, now: float) -> Commands:
+        """Its book is there, or the wait is over."""
+        seen = trial.observation
+        assert seen is not None
+        bids, asks = len(seen.book.bids), len(seen.book.asks)
+        if seen.has_both_sides:
+            shown = f"{min(bids, self._limits.full_rows)} bids, {min(asks, self._limits.full_rows)} asks"
+            trial.end(Outcome.DEPTH, f"{shown} on {trial.instrument.exchange}", now)
+        elif seen.first_row_at is not None:
+            trial.end(Outcome.ONE_SIDED, f"{bids} bids, {asks} asks and no more in {self._limits.book_cap:g} s", now)
+        else:
+            because = f"; the gateway sends {self._trouble}" if self._trouble else ""
+            trial.end(Outcome.SILENT, f"no row in {self._limits.book_cap:g} s{because}", now)
+        return self._end_subscription(trial, now)
+
+    def _end_subscription(self, trial: Trial, now: float) -> Commands:
+        held = trial.slot is not None and trial.slot.state in (SlotState.REQUESTED, SlotState.LIVE)
+        return [self._cancel(trial.slot, now)] if held and trial.slot is not None else []
+
+    def _cancel(self, slot: Slot, now: float) -> Cancel:
+        slot.on(SlotEvent.CANCELLED)
+        self._last_cancel = now
+        return Cancel(slot.request, slot.symbol)
+
+    def _restart(self, trial: Trial, code: int, now: float) -> None:
+        if trial.is_over:
+            return
+        trial.saw(code)
+        trial.restarts += 1
+        if trial.restarts > MAX_RESTARTS:
+            trial.end(Outcome.HALTED, f"the gateway ended the subscription {trial.restarts} times ({code})", now)
+        else:
+            trial.back_in_line(f"subscribes again ({code})")
+            self._queue.appendleft(trial)
+
+    def _lose_slots(self) -> None:
+        for slot in self._slots.values():
+            if slot.state is not SlotState.RELEASED:
+                slot.on(SlotEvent.LOST)
+
+    def _end_all(self, outcome: Outcome, reason: str, now: float) -> Commands:
+        commands: Commands = []
+        for trial in self._trials.values():
+            if not trial.is_over:
+                trial.end(outcome, reason, now)
+                commands += self._end_subscription(trial, now)
+        self._queue.clear()
+        return commands
+
+    def _note(self, code: int, text: str) -> None:
+        self._notices[code, _one_line(text)] = None
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+_ANSWERS: dict[type, Callable[[ProbePlan, Any, Slot | None, float], Commands]] = {
+    says.SlotRefused: ProbePlan._slot_refused,
+    says.DepthRefused: ProbePlan._depth_refused,
+    says.DepthHalted: ProbePlan._subscription_died,
+    says.RequestIdRejected: ProbePlan._subscription_died,
+    says.BookReset: ProbePlan._reset,
+    says.ConnectivityLost: ProbePlan._connectivity_lost,
+    says.ConnectivityRestored: ProbePlan._restored,
+    says.FeedHealth: ProbePlan._farm,
+    says.PacingViolation: ProbePlan._pacing,
+    says.RowUnreadable: ProbePlan._unreadable,
+    says.Notice: ProbePlan._notice,
+    says.SocketPortReset: ProbePlan._gone,
+    says.ConnectionLost: ProbePlan._gone,
+}

@@ -1,0 +1,202 @@
+"""What a probe found, symbol by symbol. Frozen, free of I/O; `as_dict` is what `--json` prints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from typing import Any
+
+from ibkr_depth_pipeline.model import Levels
+
+
+class Outcome(Enum):
+    """How far a symbol got."""
+
+    PENDING = "pending"  # under way; never in a finished report
+    DEPTH = "depth"  # a book with both sides
+    VENUE_ONLY = "venue_only"  # not subscribed, since an ingest holds the slots; contract and venue are right
+    UNRESOLVED = "unresolved"  # no contract, or no venue with depth
+    REFUSED = "refused"  # the gateway won't send depth: no permission, none on this venue
+    NO_SLOT = "no_slot"  # other clients hold every slot (309)
+    SILENT = "silent"  # subscribed, and not one row in time
+    ONE_SIDED = "one_sided"  # rows of one side only
+    HALTED = "halted"  # the gateway ended the subscription again and again
+    NO_ANSWER = "no_answer"  # the gateway or the way to it failed
+    INTERRUPTED = "interrupted"  # the operator ended the probe first
+
+
+PASSED = frozenset({Outcome.DEPTH, Outcome.VENUE_ONLY})
+DECIDED = frozenset({Outcome.DEPTH, Outcome.UNRESOLVED, Outcome.REFUSED})
+"""Outcomes that say whether a symbol has depth. The others leave what was known of it as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeHints:
+    """What the sizes of the rows look like, over `rows` rows: lots or shares is a setting of the gateway."""
+
+    rows: int
+    fractional: bool
+    multiples_of_100: bool
+    smallest: float
+    largest: float
+
+    @property
+    def text(self) -> str:
+        """The hint in a word or two."""
+        if self.fractional:
+            return "fractional"
+        return "all x100" if self.multiples_of_100 else "whole"
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolReport:
+    """One symbol. Seconds count from its subscription; rows and levels are best first, as many as the settings ask for.
+
+    venues_granted are the market makers or venues that the rows name, the most frequent first; the venue requested
+    where they name none. l2 is None where it is not known. codes are TWS's, in the order they were first seen.
+    """
+
+    symbol: str
+    outcome: Outcome
+    reason: str
+    con_id: int = 0
+    venue_requested: str = ""
+    primary_exchange: str = ""
+    valid_exchanges: tuple[str, ...] = ()
+    venues_granted: tuple[str, ...] = ()
+    l2: bool | None = None
+    bids: Levels = ()
+    asks: Levels = ()
+    first_row_secs: float | None = None
+    book_secs: float | None = None
+    sizes: SizeHints | None = None
+    codes: tuple[int, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the symbol has depth, as far as it could be checked."""
+        return self.outcome in PASSED
+
+    @property
+    def verdict(self) -> str:
+        """One line: the outcome in a word, and the reason."""
+        if self.outcome is Outcome.PENDING:
+            return self.reason
+        return f"{_WORDS.get(self.outcome, 'FAIL')}: {self.reason}"
+
+    def closed(self) -> SymbolReport:
+        """The same, where it is still pending as one that was interrupted."""
+        if self.outcome is not Outcome.PENDING:
+            return self
+        return replace(self, outcome=Outcome.INTERRUPTED, reason="interrupted")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        counted = {"passed": self.passed, "bid_rows": len(self.bids), "ask_rows": len(self.asks)}
+        return asdict(self) | {"outcome": self.outcome.value} | counted
+
+
+_WORDS = {Outcome.DEPTH: "ok", Outcome.VENUE_ONLY: "venue ok"}
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSign:
+    """The heartbeats that speak of a running ingest: symbol -> unix ms of its last live row."""
+
+    heartbeats: dict[str, int]
+    seen_ts: int
+
+    @property
+    def text(self) -> str:
+        """What an operator reads."""
+        age = max(0, self.seen_ts - max(self.heartbeats.values())) / 1000
+        names = sorted(self.heartbeats)
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return f"an ingest is running (heartbeats of {shown}; the last row {age:.0f} s ago)"
+
+
+class RedisUse(Enum):
+    """What became of Redis in this probe."""
+
+    OFF = "off"
+    RECORDED = "recorded"
+    READ_ONLY = "read_only"  # an ingest runs: the venue hashes are its own
+    UNAVAILABLE = "unavailable"
+    NOT_REACHED = "not_reached"  # the probe ended before there was anything to record
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayNotice:
+    """Something the gateway said that concerns no single symbol; code is TWS's."""
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """A finished probe. Times are unix ms. interrupted_by names the signal that ended it early."""
+
+    started_ts: int
+    ended_ts: int
+    host: str
+    port: int
+    client_id: int | None
+    symbols: tuple[SymbolReport, ...]
+    ingest: IngestSign | None = None
+    redis: RedisUse = RedisUse.OFF
+    redis_error: str = ""
+    notices: tuple[GatewayNotice, ...] = ()
+    interrupted_by: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every symbol has depth; beside a running ingest, as far as that could be checked."""
+        return self.interrupted_by is None and all(report.passed for report in self.symbols)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "passed": self.passed,
+            "started_ts": self.started_ts,
+            "ended_ts": self.ended_ts,
+            "host": self.host,
+            "port": self.port,
+            "client_id": self.client_id,
+            "ingest_running": self.ingest is not None,
+            "ingest": self.ingest.text if self.ingest else None,
+            "redis": self.redis.value,
+            "redis_error": self.redis_error or None,
+            "notices": [asdict(notice) for notice in self.notices],
+            "interrupted_by": self.interrupted_by,
+            "symbols": [report.as_dict() for report in self.symbols],
+        }
+
+    def as_markdown(self) -> str:
+        """A table, one line a symbol."""
+        lines = ["| symbol | venue | L2 | bids / asks | first row | sizes | codes | verdict |", "|" + " --- |" * 8]
+        return "\n".join([*lines, *map(_markdown_line, self.symbols)])
+
+
+def l2_word(l2: bool | None) -> str:
+    """`yes`, `no`, or `?` where it is not known."""
+    return "?" if l2 is None else "yes" if l2 else "no"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds for a table; `-` for none."""
+    return "-" if value is None else f"{value:.2f} s"
+
+
+def _markdown_line(report: SymbolReport) -> str:
+    cells = (
+        report.symbol,
+        report.venue_requested or "-",
+        l2_word(report.l2),
+        f"{len(report.bids)} / {len(report.asks)}",
+        seconds(report.first_row_secs),
+        report.sizes.text if report.sizes else "-",
+        ", ".join(map(str, report.codes)) or "-",
+        report.verdict,
+    )
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,282 @@
+"""Carries a probe out: the event loop, the clock, the connection. What to do is decided in plan.py."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError
+from ibkr_depth_pipeline.gateway.events import GatewayEvent
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.model import DepthRow, Instrument
+from ibkr_depth_pipeline.probe.commands import Cancel, Commands, LookForIngest, Reconnect, Subscribe
+from ibkr_depth_pipeline.probe.ledger import Ledger
+from ibkr_depth_pipeline.probe.limits import probe_limits
+from ibkr_depth_pipeline.probe.plan import ProbePlan
+from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, SymbolReport
+from ibkr_depth_pipeline.probe.resolving import resolve_each, venue_only
+from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.universe import Universe
+
+WATCH_SECS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a probe is: which gateway it asks, for how many seconds it runs, and every symbol as it stands."""
+
+    where: str
+    elapsed: float
+    symbols: tuple[SymbolReport, ...]
+
+
+Watch = Callable[[Progress], None]
+
+
+class ProbeSession:
+    """One probe of the symbols of `universe`; to be made and run in one event loop, once.
+
+    record: use Redis, to learn of a running ingest and to store venue hashes. first_book_secs: longest wait for a
+    symbol's book, IBKR_FIRST_ROW_SECS where None. watch is called a few times a second and once at the end.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        universe: Universe,
+        *,
+        record: bool = True,
+        first_book_secs: float | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self._settings = settings
+        self._universe = universe
+        self._limits = probe_limits(settings, first_book_secs)
+        self._watch = watch
+        self._request_ids = itertools.count(1)
+        self._gateway = TwsGateway(
+            settings.ibkr_host,
+            settings.ibkr_port,
+            request_ids=self._request_ids,
+            on_event=self._on_event,
+            on_row=self._on_row,
+            connect_timeout=settings.ibkr_connect_timeout_secs,
+        )
+        self._ledger = Ledger(settings.redis_url if record else None)
+        self._plan = ProbePlan(self._limits, self._request_ids)
+        self._resolutions: dict[str, Resolution] = {}
+        self._unprobed: dict[str, SymbolReport] = {}
+        self._client_id: int | None = None
+        self._log = get_log()
+        self._stop = asyncio.Event()
+        self._stopped_by: str | None = None
+        self._over = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._began = 0.0
+
+    def stop(self, by: str = "stop") -> None:
+        """End the probe early: cancel what is subscribed, disconnect, report what is known. May be called again."""
+        self._stopped_by = self._stopped_by or by
+        self._stop.set()
+
+    async def run(self) -> ProbeReport:
+        """Returns the report, also after `stop`. Raises GatewayError where nothing could be asked at all."""
+        started, self._began = _now_ms(), self._now()
+        if self._watch is not None:
+            self._start(self._keep_watch(self._watch))
+        try:
+            finished = await self._until_stopped(self._work())
+            self._carry_out(self._plan.stop(self._now()))
+            if self._watch is not None:
+                self._watch(self._progress())
+            return self._report(started, None if finished else self._stopped_by)
+        finally:
+            await self._clean_up()
+
+    # ---- the course of a probe
+
+    async def _work(self) -> None:
+        ingest_runs = await self._ledger.look_for_ingest(self._universe.symbols)
+        await self._connect()
+        await self._resolve_all()
+        instruments = [found for found in self._resolutions.values() if isinstance(found, Instrument)]
+        if ingest_runs:
+            self._unprobed.update({each.symbol: venue_only(each) for each in instruments})
+        elif instruments:
+            self._carry_out(self._plan.begin(instruments, self._now()))
+            await self._over.wait()
+        if self._failure is not None:
+            raise self._failure
+        known = [each for each in self._reports() if each.symbol in self._resolutions]
+        await self._ledger.record([(self._resolutions[each.symbol], each) for each in known])
+
+    async def _connect(self) -> None:
+        settings, where = self._settings, f"{self._settings.ibkr_host}:{self._settings.ibkr_port}"
+        first = settings.ibkr_probe_client_id
+        ids = range(first, first + settings.ibkr_client_id_max_offset + 1)
+        try:
+            self._client_id = await self._gateway.connect(
+                ids, lambda taken: self._log.warning("client_id_in_use", client_id=taken, code=326)
+            )
+        except ClientIdsExhausted:
+            raise ClientIdsExhausted(
+                f"{where}: every client id from {ids[0]} to {ids[-1]} is in use (326); "
+                "end the other client, or set IBKR_PROBE_CLIENT_ID or IBKR_CLIENT_ID_MAX_OFFSET"
+            ) from None
+        self._log.info("connected", host=settings.ibkr_host, port=settings.ibkr_port, client_id=self._client_id)
+
+    async def _reconnect(self) -> None:
+        self._gateway.disconnect()
+        try:
+            await self._connect()
+        except GatewayError as error:
+            self._plan.give_up(str(error), self._now())
+            self._carry_out([])
+        else:
+            self._carry_out(self._plan.reconnected(self._now()))
+
+    async def _resolve_all(self) -> None:
+        async for found, report in resolve_each(self._gateway, self._universe.specs):
+            if found is not None:
+                self._resolutions[found.symbol] = found
+            if report is not None:
+                self._unprobed[report.symbol] = report
+
+    async def _look_for_ingest(self) -> None:
+        running = await self._ledger.look_for_ingest(self._universe.symbols)
+        self._carry_out(self._plan.ingest_looked_for(running, self._now()))
+
+    # ---- what the plan hears, and what it wants done
+
+    def _on_row(self, request: int, row: DepthRow) -> None:
+        self._carry_out(self._plan.row(request, row, self._now()))
+
+    def _on_event(self, event: GatewayEvent) -> None:
+        self._carry_out(self._plan.handle(event, self._now()))
+
+    def _on_deadline(self) -> None:
+        self._carry_out(self._plan.deadline(self._now()))
+
+    def _carry_out(self, commands: Commands) -> None:
+        for command in commands:
+            match command:
+                case Subscribe():
+                    self._subscribe(command)
+                case Cancel():
+                    self._cancel(command)
+                case LookForIngest():
+                    self._start(self._look_for_ingest())
+                case Reconnect():
+                    self._start(self._reconnect())
+        self._set_timer()
+        if self._plan.is_over:
+            self._over.set()
+
+    def _subscribe(self, command: Subscribe) -> None:
+        symbol, venue = command.instrument.symbol, command.instrument.exchange
+        self._log.info("subscribed", symbol=symbol, request_id=command.request, exchange=venue)
+        self._send(lambda: self._gateway.subscribe(command.request, command.instrument, self._limits.rows))
+
+    def _cancel(self, command: Cancel) -> None:
+        self._log.info("unsubscribed", symbol=command.symbol, request_id=command.request)
+        self._send(lambda: self._gateway.cancel(command.request))
+
+    def _send(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
+            self._log.warning("send_failed", error=str(error))
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = self._plan.next_deadline()
+        loop = asyncio.get_running_loop()
+        self._timer = None if deadline is None else loop.call_at(deadline, self._on_deadline)
+
+    # ---- what is known
+
+    def _reports(self) -> tuple[SymbolReport, ...]:
+        return tuple(self._ledger.beside_ingest(self._symbol(symbol)) for symbol in self._universe.symbols)
+
+    def _symbol(self, symbol: str) -> SymbolReport:
+        reason = "resolved" if symbol in self._resolutions else "asks for its contract"
+        unheard = SymbolReport(symbol, Outcome.PENDING, reason)
+        return self._plan.report(symbol) or self._unprobed.get(symbol, unheard)
+
+    def _progress(self) -> Progress:
+        where = f"{self._settings.ibkr_host}:{self._settings.ibkr_port}"
+        return Progress(where, self._now() - self._began, self._reports())
+
+    def _report(self, started: int, interrupted_by: str | None) -> ProbeReport:
+        return ProbeReport(
+            started_ts=started,
+            ended_ts=_now_ms(),
+            host=self._settings.ibkr_host,
+            port=self._settings.ibkr_port,
+            client_id=self._client_id,
+            symbols=tuple(each.closed() for each in self._reports()),
+            ingest=self._ledger.ingest,
+            redis=self._ledger.use,
+            redis_error=self._ledger.error,
+            notices=self._plan.notices,
+            interrupted_by=interrupted_by,
+        )
+
+    async def _keep_watch(self, watch: Watch) -> None:
+        while True:
+            watch(self._progress())
+            await asyncio.sleep(WATCH_SECS)
+
+    # ---- tasks and time
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether the work ran to its end before `stop`. Raises what it raises."""
+        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            return working.done()
+        finally:
+            await _end(working, stopping)
+
+    async def _clean_up(self) -> None:
+        self._carry_out(self._plan.stop(self._now()))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._gateway.disconnect()
+        await _end(*self._tasks)
+        await self._ledger.close()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+            self._over.set()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def _end(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
