@@ -93,15 +93,22 @@ def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
 
 
 @pytest.fixture
-def strangers() -> Iterator[list[socket.socket]]:
-    """Servers of somebody else on the usual ports, as far as those are free. They accept, and we see who came."""
+def usual_ports_taken() -> Iterator[None]:
+    """Servers of somebody else on the usual ports, as far as those are free."""
     with ExitStack() as stack:
-        servers = []
         for port in filter(port_is_free, USUAL_PORTS):
-            server = stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            server.setblocking(False)
-            servers.append(server)
-        yield servers
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        yield
+
+
+@pytest.fixture
+def stranger() -> Iterator[socket.socket]:
+    """A server of somebody else, on a port that only this test knows. Nobody may call."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def start(stack: ExitStack, folder: Path, *options: str, **env: str) -> Box:
@@ -111,8 +118,10 @@ def start(stack: ExitStack, folder: Path, *options: str, **env: str) -> Box:
     return box
 
 
-def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, strangers: list[socket.socket]) -> None:
-    hostile = {"REDIS_URL": "redis://127.0.0.1:6379/0", "IBKR_HOST": "127.0.0.1", "IBKR_PORT": "7497"}
+@pytest.mark.usefixtures("usual_ports_taken")
+def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, stranger: socket.socket) -> None:
+    elsewhere = str(stranger.getsockname()[1])
+    hostile = {"REDIS_URL": f"redis://127.0.0.1:{elsewhere}/0", "IBKR_HOST": "127.0.0.1", "IBKR_PORT": elsewhere}
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in hostile.items()))
     with ExitStack() as stack:
         box = start(stack, tmp_path, **hostile, IBKR_ROTATION_SECS="1", IBKR_LOG_LEVEL="ERROR")
@@ -126,7 +135,7 @@ def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, strangers: li
             assert wait_until(lambda: client.xlen("raw:ibkr:depth:stream:SPY") > rows, START_SECS)
         addresses = listening(box.members())
         assert {host for host, _ in addresses} == {"127.0.0.1"}
-        assert not {port for _, port in addresses} & {server.getsockname()[1] for server in strangers}
+        assert not {port for _, port in addresses} & set(USUAL_PORTS)
 
         box.process.send_signal(signal.SIGINT)
         assert box.exit_code() == 0, box.output
@@ -134,9 +143,6 @@ def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, strangers: li
         assert box.members() == []
         assert all(port_is_free(port) for _, port in addresses)
         assert not box.folder.exists()
-    for server in strangers:
-        with pytest.raises(BlockingIOError):
-            server.accept()
 
 
 def test_nothing_survives_a_box_that_is_killed(tmp_path: Path) -> None:
