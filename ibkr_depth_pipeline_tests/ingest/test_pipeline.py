@@ -1,0 +1,211 @@
+"""The wiring of events, books and rotation, without any I/O: time is an argument."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TypeVar
+
+import pytest
+
+from ibkr_depth_pipeline.gateway import events as gateway
+from ibkr_depth_pipeline.ingest import effects as do
+from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, RowFault, Side, Unresolved
+from ibkr_depth_pipeline.rotation import events as rotation
+from ibkr_depth_pipeline.rotation.controller import RotationPlan
+from ibkr_depth_pipeline.sink.encoding import StreamPosition
+
+T = TypeVar("T")
+PLAN = RotationPlan(max_batch=3, dwell=15, first_row_cap=15, cooldown=8, recovery_turns=4, unsupported_retry=3600)
+
+
+def instrument(symbol: str) -> Instrument:
+    return Instrument(symbol, 1, "STK", "USD", "ARCA", "ARCA", ("ARCA",))
+
+
+def insert(price: float = 10.0, side: Side = Side.BID, position: int = 0) -> DepthRow:
+    return DepthRow(DepthOperation.INSERT, side, position, price, 100.0, "")
+
+
+def of_kind(effects: list[do.Effect], kind: type[T]) -> list[T]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def said(effects: list[do.Effect]) -> list[str]:
+    return [effect.event for effect in of_kind(effects, do.Say)]
+
+
+class Desk:
+    """A connected pipeline, its clock, and the requests it has made, by symbol."""
+
+    def __init__(self, symbols: list[str], positions: dict[str, StreamPosition] | None = None) -> None:
+        self.pipeline = DepthPipeline(PLAN, itertools.count(1), rows=10, heartbeat_ttl=30)
+        self.pipeline.number_from({symbol: StreamPosition() for symbol in symbols} | (positions or {}))
+        for symbol in symbols:
+            self.pipeline.resolved(instrument(symbol), 0.0)
+        self.now = 0.0
+        self.requests: dict[str, int] = {}
+        self.began = self.note(self.pipeline.tell_rotation(rotation.Connected(), 0.0))
+
+    def note(self, effects: list[do.Effect]) -> list[do.Effect]:
+        for effect in of_kind(effects, do.Subscribe):
+            self.requests[effect.instrument.symbol] = effect.request
+        return effects
+
+    def hear(self, event: gateway.GatewayEvent, now_ms: int = 1000) -> list[do.Effect]:
+        return self.note(self.pipeline.handle(event, self.now, now_ms))
+
+    def first_rows(self) -> None:
+        for request in list(self.pipeline.subscribed):
+            self.pipeline.row(request, insert(), 1000)
+            self.note(self.pipeline.first_row(request, self.now))
+
+    def until(self, end: float) -> list[do.Effect]:
+        effects: list[do.Effect] = []
+        while (deadline := self.pipeline.next_deadline()) is not None and deadline <= end:
+            self.now = deadline
+            effects += self.note(self.pipeline.tell_rotation(rotation.Deadline(), self.now))
+            self.first_rows()
+        self.now = end
+        return effects
+
+
+def test_a_row_becomes_one_snapshot_with_the_next_number_and_the_venue_of_the_subscription() -> None:
+    desk = Desk(["SPY"], {"SPY": StreamPosition(ts=500, seq=41)})
+    snapshot = desk.pipeline.row(desk.requests["SPY"], insert(), 1000)
+    assert snapshot is not None
+    assert (snapshot.seq, snapshot.ts, snapshot.venue) == (42, 1000, "ARCA")
+    assert snapshot.bids == ((10.0, 100.0, "ARCA"),)
+
+
+def test_time_never_falls_within_a_symbol_even_if_the_clock_is_set_back() -> None:
+    desk = Desk(["SPY"], {"SPY": StreamPosition(ts=5000, seq=1)})
+    times = [desk.pipeline.row(desk.requests["SPY"], insert(), now_ms) for now_ms in (4000, 6000, 5500)]
+    assert [snapshot.ts for snapshot in times if snapshot] == [5000, 6000, 6000]
+
+
+def test_a_late_row_of_a_cancelled_request_is_dropped_and_counted() -> None:
+    desk = Desk(["A", "B", "C", "D"])
+    desk.first_rows()
+    request = desk.requests["C"]
+    desk.until(16)
+    assert request not in desk.pipeline.subscribed
+    assert desk.pipeline.row(request, insert(), 2000) is None
+    assert desk.pipeline.figures.dropped["C", "retired_request"] == 1
+
+
+def test_an_unreadable_row_is_counted_by_its_symbol_and_reason() -> None:
+    desk = Desk(["SPY"])
+    desk.hear(gateway.RowUnreadable(desk.requests["SPY"], RowFault.UNKNOWN_SIDE, ("12",)))
+    assert desk.pipeline.figures.dropped["SPY", "unknown_side"] == 1
+
+
+def test_317_publishes_an_empty_book_and_answers_a_waiting_request() -> None:
+    desk = Desk(["SPY"])
+    request = desk.requests["SPY"]
+    effects = desk.hear(gateway.BookReset(request))
+    (published,) = of_kind(effects, do.Publish)
+    assert (published.snapshot.bids, published.snapshot.asks, published.snapshot.seq) == ((), (), 1)
+    assert request not in desk.pipeline.awaited
+
+
+def test_heartbeats_outlive_the_time_in_which_every_symbol_gets_its_turn() -> None:
+    ten = Desk([f"S{number}" for number in range(10)])
+    (ttl,) = of_kind(ten.began, do.SetHeartbeatTtl)
+    assert ttl.secs == 4 * 15
+    few = Desk(["SPY"])
+    (ttl,) = of_kind(few.began, do.SetHeartbeatTtl)
+    assert ttl.secs == 30
+
+
+def test_a_shrunk_batch_lengthens_the_heartbeats_of_those_that_wait() -> None:
+    desk = Desk([f"S{number}" for number in range(10)])
+    desk.first_rows()
+    desk.until(16)
+    refused = desk.requests["S5"]
+    effects = desk.hear(gateway.SlotRefused(refused, "309"))
+    assert "batch_shrunk" in said(effects)
+    (ttl,) = of_kind(effects, do.SetHeartbeatTtl)
+    assert ttl.secs >= 5 * 15
+    assert set(ttl.last_rows) >= {"S0", "S1", "S2"}
+
+
+def test_a_refused_symbol_is_recorded_as_refused_and_the_next_one_takes_its_slot() -> None:
+    desk = Desk(["A", "B", "C", "D"])
+    effects = desk.hear(gateway.DepthRefused(desk.requests["B"], 354, "not subscribed"))
+    assert [effect.instrument.symbol for effect in of_kind(effects, do.Subscribe)] == ["D"]
+    (refusal,) = of_kind(effects, do.RecordRefusal)
+    assert (refusal.instrument.symbol, refusal.reason) == ("B", "354: not subscribed")
+
+
+def test_a_refused_symbol_is_looked_at_again_and_comes_back_with_its_new_venue() -> None:
+    desk = Desk(["A", "B"])
+    desk.hear(gateway.DepthRefused(desk.requests["B"], 354, "not subscribed"))
+    desk.first_rows()
+    effects = desk.until(3601)
+    assert [effect.symbol for effect in of_kind(effects, do.Recheck)] == ["B"]
+    effects = desk.note(desk.pipeline.resolved(instrument("B"), desk.now))
+    assert [effect.instrument.symbol for effect in of_kind(effects, do.Subscribe)] == ["B"]
+
+
+def test_an_unresolved_symbol_is_said_once_and_looked_at_again_later() -> None:
+    desk = Desk(["A"])
+    effects = desk.pipeline.resolved(Unresolved("B", "no such contract"), desk.now)
+    assert said(effects) == ["symbol_skipped"]
+    desk.first_rows()
+    assert [effect.symbol for effect in of_kind(desk.until(3601), do.Recheck)] == ["B"]
+
+
+def test_322_asks_again_under_another_id() -> None:
+    desk = Desk(["SPY"])
+    before = desk.requests["SPY"]
+    desk.hear(gateway.RequestIdRejected(before))
+    assert desk.requests["SPY"] != before
+    assert list(desk.pipeline.subscribed.values()) == ["SPY"]
+
+
+def test_310_and_notices_change_nothing() -> None:
+    desk = Desk(["SPY"])
+    desk.first_rows()
+    for event in (gateway.CancelRejected(desk.requests["SPY"]), gateway.Notice(None, 2152, "Exchanges - Depth: IEX;")):
+        assert [type(effect) for effect in desk.hear(event)] == [do.Say]
+    assert list(desk.pipeline.subscribed.values()) == ["SPY"]
+
+
+@pytest.mark.parametrize("code", [2103, 2108, 2110, 10197])
+def test_a_broken_farm_or_a_competing_session_stops_the_heartbeats_of_quiet_books(code: int) -> None:
+    desk = Desk(["SPY"])
+    desk.first_rows()
+    assert desk.pipeline.live_books() == {"SPY": 1000}
+    desk.hear(gateway.FeedHealth(False, code, "broken"))
+    assert desk.pipeline.live_books() == {}
+
+
+def test_a_broken_historical_farm_is_no_concern_of_depth() -> None:
+    desk = Desk(["SPY"])
+    desk.first_rows()
+    desk.hear(gateway.FeedHealth(False, 2105, "HMDS data farm connection is broken"))
+    assert desk.pipeline.live_books() == {"SPY": 1000}
+
+
+def test_there_is_no_heartbeat_without_connectivity_nor_before_the_first_row_after_it() -> None:
+    desk = Desk(["SPY"])
+    desk.first_rows()
+    desk.hear(gateway.ConnectivityLost("1100"))
+    assert desk.pipeline.live_books() == {}
+    desk.hear(gateway.ConnectivityRestored(False, "1102"))
+    assert desk.pipeline.live_books() == {}
+    desk.first_rows()
+    assert desk.pipeline.live_books() == {"SPY": 1000}
+
+
+def test_a_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -> None:
+    desk = Desk(["SPY"])
+    desk.first_rows()
+    assert do.Reconnect() in desk.hear(gateway.SocketPortReset("1300"))
+    request = desk.requests["SPY"]
+    desk.hear(gateway.ConnectionLost("closed"))
+    assert desk.pipeline.subscribed == {}
+    assert desk.pipeline.row(request, insert(), 2000) is None
+    desk.note(desk.pipeline.tell_rotation(rotation.Connected(), desk.now))
+    assert desk.requests["SPY"] != request
