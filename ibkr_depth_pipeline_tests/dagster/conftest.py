@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 
 SYMBOLS = ("AAPL", "MSFT", "SPY", "QQQ")
+FEED = dg.AssetKey(["raw", "ibkr", "depth", "feed"])
 
 
 @pytest.fixture
@@ -46,3 +49,9 @@ def environment(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     return settings
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A loopback port that nobody listens on."""
+    return free_port()

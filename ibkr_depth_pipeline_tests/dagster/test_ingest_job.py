@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 import redis
 
 from ibkr_depth_pipeline.definitions import defs
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline_tests.dagster.conftest import SYMBOLS
-
-FEED = dg.AssetKey(["raw", "ibkr", "depth", "feed"])
+from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS
 
 
 def execute(instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
@@ -28,10 +29,72 @@ def test_a_duration_records_the_universe_and_sums_it_up(
         event = instance.get_latest_materialization_event(FEED)
         stored = {symbol: store.xlen(f"raw:ibkr:depth:stream:{symbol}") for symbol in SYMBOLS}
     assert result.success
-    assert event is not None and event.asset_materialization is not None
+    assert event is not None
+    assert event.asset_materialization is not None
     metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
     assert all(stored.values())
     assert metadata["snapshots"] == sum(stored.values())
     assert metadata["ended_by"] == "itself"
     assert metadata["refused_309"] == 0
     assert not gateway.journal.errors(309)
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """The text of the one step that failed."""
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    error = failed.step_failure_data.error
+    assert error is not None
+    return error.message
+
+
+def test_a_gateway_that_is_not_there_fails_the_run_in_plain_words(
+    environment: dict[str, str], unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IBKR_PORT", str(unused_port))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = execute(instance, duration=1.0)
+    assert not result.success
+    assert f"127.0.0.1:{unused_port}" in failure_of(result)
+
+
+def test_settings_that_are_wrong_fail_the_run_before_anything_connects_and_are_all_named(
+    environment: dict[str, str], gateway: GatewayThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IBKR_DEPTH_ROWS", "none")
+    monkeypatch.setenv("IBKR_LOG_LEVEL", "CHATTY")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = execute(instance)
+    text = failure_of(result)
+    assert "IBKR_DEPTH_ROWS='none' is not allowed" in text
+    assert "IBKR_LOG_LEVEL='CHATTY' is not allowed" in text
+    assert not gateway.journal.entries("opened")
+
+
+def test_a_universe_that_is_wrong_fails_the_run_and_names_the_entry(
+    environment: dict[str, str], universe_file: Path, gateway: GatewayThread
+) -> None:
+    universe_file.write_text("symbols: [SPY, spx]")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = execute(instance)
+    assert "'spx' is not a symbol" in failure_of(result)
+    assert not gateway.journal.entries("opened")
+
+
+def test_run_config_wins_over_the_resource_and_the_resource_over_the_environment(
+    environment: dict[str, str], gateway: GatewayThread
+) -> None:
+    resources = {"ibkr": {"config": {"max_concurrent_depth": 1, "client_id": 4242}}}
+    job = defs.resolve_job_def("ibkr_depth_ingest_job")
+    ops = {"ibkr_depth_feed": {"config": {"duration": 1.0, "max_concurrent_depth": 2}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert job.execute_in_process(instance=instance, run_config={"ops": ops, "resources": resources}).success
+    (started,) = gateway.journal.requests("startApi")
+    assert int(started.detail["clientId"]) == 4242
+    assert most_at_once(gateway) == 2
+
+
+def most_at_once(gateway: GatewayThread) -> int:
+    """Subscriptions that were open together, at most."""
+    steps = {"subscribed": 1, "unsubscribed": -1}
+    changes = [steps.get(entry.kind, 0) for entry in gateway.journal.entries()]
+    return max(accumulate(changes))
