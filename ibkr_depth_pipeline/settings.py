@@ -6,47 +6,124 @@ an operator reads when a value is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 MASK = "***"
 
 
+_REDIS_URL = re.compile(
+    r"""(?P<scheme>redis|rediss|unix)://
+        (?:(?P<user>[^/?#\[\]\s]*)@)?
+        (?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)
+        (?::(?P<port>[0-9]+))?
+        (?P<path>/[^?#@\s]*)?
+        (?:\?(?P<query>[^#@\s]*))?""",
+    re.VERBOSE,
+)
+_HARMLESS_TEXT = re.compile(r"(?:[a-z]+://)?[A-Za-z0-9._-]*(?::[0-9]{1,5})?(?:/[A-Za-z0-9_]*)*")
+_SCHEME = re.compile(r"[a-z]+://")
+
+_SHOWN_OPTIONS = frozenset({"db", "client_name"})
+_TLS_OPTIONS = frozenset(
+    {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
+)
+_SECRET_OPTIONS = frozenset({"username", "password"})
+_TLS_SECRETS = frozenset({"ssl_password"})
+_CERT_REQS = ("none", "optional", "required")
+
+
 def mask_url(url: str) -> str:
-    """`url` without its password, fit for a log. A text that is no URL is masked whole where it may hold a secret."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return MASK
-    user = (parts.username or "") if parts.scheme else ""
-    secret = "@" in parts.netloc
-    query = MASK if "password" in parts.query else parts.query
-    if not parts.scheme and "@" in url:
-        return MASK
-    return urlunsplit((parts.scheme, f"{user}:{MASK}@{host}" if secret else host, parts.path, query, ""))
+    """`url` without its password, fit for a log; the same text where it can't hold one.
+
+    A well-formed Redis URL keeps all but its secrets. Of anything else that might hold a secret only the scheme is
+    left: where a URL is malformed, nobody can tell which part of it is the password.
+    """
+    text = url.strip()
+    match = _REDIS_URL.fullmatch(text)
+    if match is None or (match["scheme"] != "unix" and not match["host"]):
+        if _HARMLESS_TEXT.fullmatch(text):
+            return text
+        scheme = _SCHEME.match(text)
+        return f"{scheme[0]}{MASK}" if scheme else MASK
+    user, query = match["user"], match["query"]
+    masked = text if user is None else text.replace(f"{user}@", f"{_masked_user(user)}@", 1)
+    return masked if query is None else masked.replace(f"?{query}", f"?{_masked_query(query)}", 1)
+
+
+def _masked_user(user: str) -> str:
+    name, colon, _ = user.partition(":")
+    return f"{name}:{MASK}" if colon else MASK
+
+
+def _masked_query(query: str) -> str:
+    shown = _SHOWN_OPTIONS | _TLS_OPTIONS
+    return "&".join(option if option.partition("=")[0] in shown else MASK for option in query.split("&"))
 
 
 def _check_redis_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in REDIS_SCHEMES:
-        raise ValueError("unknown scheme")
-    if parts.scheme != "unix":
-        if not parts.hostname:
-            raise ValueError("no host")
-        _ = parts.port  # raises on a port that is no number
-        database = parts.path.strip("/")
-        if database and not database.isdigit():
-            raise ValueError("the database is a number")
+    """Refuse what redis-py would refuse, misread or take for granted later. No reason given holds a part of the URL."""
+    match = _REDIS_URL.fullmatch(url)
+    if match is None or not _splits(url):
+        raise ValueError("it is no such URL")
+    if match["scheme"] == "unix":
+        _check_socket(match)
+    else:
+        _check_server(match)
+    _check_options(match)
     return url
+
+
+def _splits(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # its text may hold the password
+        return False
+
+
+def _check_socket(match: re.Match[str]) -> None:
+    if match["host"] or match["port"] or len(match["path"] or "") < 2:
+        raise ValueError("the path of the socket begins with a third slash")
+
+
+def _check_server(match: re.Match[str]) -> None:
+    if not match["host"]:
+        raise ValueError("it names no host")
+    if not re.fullmatch(r"/?|/[0-9]{1,9}", match["path"] or ""):
+        raise ValueError("the database is no number")
+
+
+def _check_options(match: re.Match[str]) -> None:
+    # Anything else would reach redis-py's constructors, and change how the writer's connections behave.
+    allowed = _SHOWN_OPTIONS | _SECRET_OPTIONS
+    if match["scheme"] == "rediss":
+        allowed |= _TLS_OPTIONS | _TLS_SECRETS
+    options = parse_qsl(match["query"] or "", keep_blank_values=True)
+    if not {name for name, _ in options} <= allowed:
+        raise ValueError(f"options after the ? may be {', '.join(sorted(allowed))}")
+    for name, value in options:
+        if name == "db" and not re.fullmatch("[0-9]{1,9}", value):
+            raise ValueError("the database is no number")
+        if name == "ssl_cert_reqs" and value not in _CERT_REQS:
+            raise ValueError(f"ssl_cert_reqs is one of {', '.join(_CERT_REQS)}")
+
+
+def _check_host(host: str) -> str:
+    # A colon is an IPv6 address, or a port that belongs into IBKR_PORT.
+    if ":" in host:
+        ip_address(host)
+    elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+        raise ValueError("no host name")
+    return host
 
 
 def _upper(value: object) -> object:
@@ -55,6 +132,7 @@ def _upper(value: object) -> object:
 
 Whole = Annotated[int, Field(strict=False)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
+Host = Annotated[str, AfterValidator(_check_host)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
@@ -63,10 +141,16 @@ class Settings(BaseSettings):
     """Everything an operator can set. Build it with `load_settings`, which turns a bad value into one clear error."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,  # so that not even pydantic's own text can show a password
     )
 
-    ibkr_host: str = Field("127.0.0.1", min_length=1, description="gateway host: a name or an address")
+    ibkr_host: Host = Field("127.0.0.1", description="gateway host: a name or an address, without the port")
     ibkr_port: Whole = Field(7497, ge=1, le=65535, description="gateway port: a whole number from 1 to 65535")
     ibkr_client_id: Whole = Field(
         777, ge=1, le=2_000_000_000, description="preferred client id: a whole number from 1 to 2000000000"
@@ -123,7 +207,8 @@ class Settings(BaseSettings):
     redis_url: RedisUrl = Field(
         "redis://localhost:6379/0",
         repr=False,
-        description="Redis target: a URL redis://[user:password@]host[:port][/db], rediss://... or unix://...",
+        description="Redis target: a URL redis://[user:password@]host[:port][/db], rediss://... (TLS) or "
+        "unix://[user:password@]/path/of/socket[?db=n]; / ? # [ ] in a password are written %2F %3F %23 %5B %5D",
     )
     symbol_config_path: Path = Field(
         Path("config/ibkr_symbols.yaml"), description="universe and venue overrides: the path of a YAML file"
@@ -148,11 +233,14 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**given)
     except ValidationError as refused:
         raise ConfigurationError("settings", [_problem(error) for error in refused.errors()]) from None
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise ConfigurationError(".env", [f"can't be read: {unreadable}"]) from None
 
 
 def _problem(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0]).lower()
     field = Settings.model_fields[name]
     value = error["input"]
-    shown = mask_url(str(value)) if name == "redis_url" else value
-    return f"{name.upper()}={shown!r} is not allowed; {field.description} (default {field.default})"
+    shown = mask_url(str(value)) if name == "redis_url" or "://" in str(value) else value
+    reason = f" ({error['ctx']['error']})" if name == "redis_url" and "error" in error.get("ctx", {}) else ""
+    return f"{name.upper()}={shown!r} is not allowed{reason}; {field.description} (default {field.default})"
