@@ -30,7 +30,7 @@ class GatewayThread:
             client.connect(gateway.host, gateway.port)
             gateway.do(lambda simulated: simulated.set_slots(1))
 
-    Entering raises what the gateway raised while it started.
+    Entering raises what the gateway raised while it started, leaving what it raised later.
     """
 
     def __init__(self, options: GatewayOptions | None = None, scenario: Sequence[Step] = ()) -> None:
@@ -68,6 +68,8 @@ class GatewayThread:
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_PATIENCE)
+        if self._failure is not None and error is None:
+            raise self._failure
 
     def do(self, action: Callable[[SimulatedGateway], Any]) -> Any:
         """Runs the action on the gateway in its own loop, awaits what it returns, and returns or raises the outcome."""
