@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,14 @@ _NAME_RULE = (
     "a symbol is upper-case letters, digits and . - / & +, with at most one blank inside (as in 'BRK B'), "
     "at most 32 characters"
 )
-_TEXT_KEYS = ("exchange", "primary_exchange", "sec_type", "currency")
 _CODE = re.compile(r"[A-Z0-9.]{1,20}")
-OPTIONAL_KEYS = (*_TEXT_KEYS, "con_id")
+_CODE_RULE = "use up to 20 upper-case letters and digits"
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_CURRENCY_RULE = "use a code of three letters, such as USD"
+_SEC_TYPES = ("STK", "IND", "FUT", "CONTFUT", "CASH", "CRYPTO", "CFD", "CMDTY", "BOND", "OPT", "FOP", "WAR", "FUND")
+_LARGEST_CON_ID = 2**31 - 1
+_QUOTE_IT = " (quote it: YAML reads it as something else)"
+OPTIONAL_KEYS = ("exchange", "primary_exchange", "sec_type", "currency", "con_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +66,18 @@ class Universe:
 
 def load_universe(path: Path) -> Universe:
     """Read and check the file. Raises ConfigurationError, which names the file and every bad entry."""
+    where = str(path.absolute())
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(str(path.absolute()), [f"can't be read: {error}"]) from None
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(where, [f"can't be read: {error}"]) from None
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
-    return parse_universe(document, str(path))
+        document = yaml.load(text, _StrictLoader)
+    except RecursionError:
+        raise ConfigurationError(where, ["is not YAML that can be read: nested too deeply"]) from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # PyYAML's own for odd tags and dates
+        raise ConfigurationError(where, [f"is not YAML that can be read: {' '.join(str(error).split())}"]) from None
+    return parse_universe(document, where)
 
 
 def parse_universe(document: object, where: str) -> Universe:
@@ -77,6 +86,22 @@ def parse_universe(document: object, where: str) -> Universe:
     universe = reader.read(document)
     reader.raise_problems()
     return universe
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Plain data only, and no key twice: YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of `node`. Raises ConstructorError, with the place, where a key stands twice."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = (key_node.tag, key_node.value) if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key[1]!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 class _Reader:
@@ -115,7 +140,7 @@ class _Reader:
     def entry(self, name: object, place: str, options: Mapping[str, Any] | None = None) -> SymbolSpec | None:
         """The entry of `name`, or None with the problem noted."""
         if not isinstance(name, str):
-            hint = " (quote it: YAML reads it as something else)" if name is not None else ""
+            hint = _QUOTE_IT if isinstance(name, bool | int | float | date) else ""
             self._problems.append(f"{place}: a symbol must be a text{hint}")
             return None
         if len(name) > 32 or not _NAME.fullmatch(name):
@@ -139,7 +164,8 @@ class _Reader:
     def _override(self, name: object, keys: object, symbols: set[str]) -> dict[str, Any]:
         place = f"overrides[{name!r}]"
         if name not in symbols:
-            self._problems.append(f"{place}: no such symbol in `symbols:`")
+            hint = "" if isinstance(name, str) else _QUOTE_IT
+            self._problems.append(f"{place}: no such symbol in `symbols:`{hint}")
         if not isinstance(keys, Mapping):
             self._problems.append(f"{place}: must be a mapping with any of {', '.join(OPTIONAL_KEYS)}")
             return {}
@@ -148,26 +174,34 @@ class _Reader:
 
     def _options(self, place: str, mapping: Mapping[Any, object]) -> dict[str, Any]:
         options: dict[str, Any] = {}
-        for key in _TEXT_KEYS:
+        for key in OPTIONAL_KEYS:
             value = mapping.get(key)
-            if value is not None and self._is_code(f"{place} {key}", value):
+            if value is None:
+                continue
+            wrong = _wrong_with(key, value)
+            if wrong is None:
                 options[key] = value
-        con_id = mapping.get("con_id")
-        if con_id is not None and (isinstance(con_id, bool) or not isinstance(con_id, int) or con_id <= 0):
-            self._problems.append(f"{place} con_id: {con_id!r} is not a contract id; allowed is a whole number above 0")
-        elif con_id is not None:
-            options["con_id"] = con_id
-        if options.get("exchange") == "SMART":
-            self._problems.append(f"{place} exchange: SMART is no venue; name a concrete one, such as ISLAND or ARCA")
+            else:
+                self._problems.append(f"{place} {key}: {value!r} is not allowed; {wrong}")
         return options
-
-    def _is_code(self, place: str, value: object) -> bool:
-        good = isinstance(value, str) and _CODE.fullmatch(value) is not None
-        if not good:
-            self._problems.append(f"{place}: {value!r} is not allowed; use up to 20 upper-case letters and digits")
-        return good
 
     def _refuse_unknown(self, place: str, mapping: Mapping[Any, object], allowed: Sequence[str]) -> None:
         for key in mapping:
             if key not in allowed:
                 self._problems.append(f"{place}: unknown key {key!r}; allowed are {', '.join(allowed)}")
+
+
+def _wrong_with(key: str, value: object) -> str | None:
+    """What is allowed for that key, where `value` is not."""
+    if key == "con_id":
+        good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_CON_ID
+        return None if good else f"use a whole number from 1 to {_LARGEST_CON_ID}"
+    hint = "" if isinstance(value, str) else _QUOTE_IT
+    text = value if isinstance(value, str) else ""
+    if key == "sec_type":
+        return None if text in _SEC_TYPES else f"use one of {', '.join(_SEC_TYPES)}{hint}"
+    if key == "currency":
+        return None if _CURRENCY.fullmatch(text) else f"{_CURRENCY_RULE}{hint}"
+    if text == "SMART":
+        return "SMART is no venue; name a concrete one, such as ISLAND or ARCA"
+    return None if _CODE.fullmatch(text) else f"{_CODE_RULE}{hint}"
