@@ -65,6 +65,7 @@ _OF_THE_SESSION: dict[int, _Maker] = {
     2106: _healthy,
     2108: _degraded,
     2110: _degraded,
+    2157: _degraded,
     2158: _healthy,
     10197: _degraded,
 }

@@ -15,7 +15,7 @@ NOT_A_VENUE = frozenset({"SMART", ""})
 _TWINS = {"ISLAND": "NASDAQ", "NASDAQ": "ISLAND"}
 
 _WELL_KNOWN = {"SPY": ("ARCA", "ARCA"), "IWM": ("ARCA", "ARCA"), "QQQ": ("ISLAND", "NASDAQ")}
-"""symbol -> (exchange, primary exchange) of the ETFs whose most liquid book is known beforehand."""
+"""symbol -> (exchange, primary exchange) of the US ETFs whose most liquid book is known beforehand."""
 
 INDEX_SYMBOLS = frozenset({"SPX", "XSP", "NDX", "RUT", "VIX", "DJX"})
 """Names that mean an index unless the operator says otherwise. Cboe is where depth of one may be had, if anywhere."""
@@ -27,6 +27,8 @@ _LISTING_VENUE = {"NASDAQ": "ISLAND", "ISLAND": "ISLAND"}
 
 _BEST_FIRST = ("ISLAND", "ARCA", "NYSE", "BATS", "EDGX", "IEX", "BYX", "BEX", "DRCTEDGE", "CBOE")
 """Real venues in the order they are tried in where the listing's own venue has no depth."""
+
+_CONTRACTS_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,15 @@ def resolve(wanted: Wanted, answers: Sequence[ContractAnswer], depth_exchanges: 
     if not distinct:
         return Unresolved(wanted.symbol, "the gateway knows no such contract (200)")
     if len(distinct) > 1:
-        listed = ", ".join(f"{a.con_id} {a.primary_exchange or a.exchange} {a.currency}" for a in matching)
-        return Unresolved(wanted.symbol, f"several contracts match ({listed}); set con_id or primary_exchange")
+        return Unresolved(wanted.symbol, f"several contracts match ({_listing(matching)}); set con_id")
     answer = matching[0]
+    if not _is_named(wanted.symbol, answer):
+        return Unresolved(wanted.symbol, f"contract {answer.con_id} is {answer.symbol}", answer.con_id)
     deep = {venue.exchange for venue in depth_exchanges if venue.sec_type == answer.sec_type}
     exchange = choose_venue(wanted, answer, deep)
     if exchange is None:
         return _without_venue(wanted, answer)
-    primary = wanted.primary_exchange or _primary_of(wanted.symbol, answer)
+    primary = wanted.primary_exchange or _primary_of(answer)
     return Instrument(
         symbol=wanted.symbol,
         con_id=answer.con_id,
@@ -105,8 +108,8 @@ def choose_venue(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> str 
     valid = [name for name in answer.valid_exchanges if name not in NOT_A_VENUE]
     if wanted.exchange is not None:
         return _listed(wanted.exchange, valid)
-    if answer.sec_type == "IND":  # not listed as deep even where an account may have it: the gateway's answer decides
-        return _listed(INDEX_VENUE, valid)
+    if answer.sec_type == "IND" and _listed(INDEX_VENUE, valid) is not None:
+        return INDEX_VENUE  # not listed as deep even where an account may have it: the gateway's answer decides
     for candidate in _candidates(wanted, answer, valid):
         listed = _listed(candidate, valid)
         if listed is not None and _listed(listed, deep) is not None:
@@ -115,7 +118,8 @@ def choose_venue(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> str 
 
 
 def _candidates(wanted: Wanted, answer: ContractAnswer, valid: Sequence[str]) -> list[str]:
-    first = [_WELL_KNOWN[wanted.symbol][0]] if wanted.symbol in _WELL_KNOWN else []
+    known = _well_known(answer)
+    first = [known[0]] if known else []
     listing = wanted.primary_exchange or answer.primary_exchange
     own = [_LISTING_VENUE.get(listing, listing)] if listing else []
     return [*first, *own, *_BEST_FIRST, *valid]
@@ -129,11 +133,30 @@ def _listed(name: str, names: Iterable[str]) -> str | None:
     return None
 
 
-def _primary_of(symbol: str, answer: ContractAnswer) -> str:
-    if symbol in _WELL_KNOWN:
-        return _WELL_KNOWN[symbol][1]
+def _well_known(answer: ContractAnswer) -> tuple[str, str] | None:
+    """(exchange, primary exchange), where the contract is one of the well-known ETFs and not a namesake elsewhere."""
+    return _WELL_KNOWN.get(answer.symbol) if (answer.sec_type, answer.currency) == ("STK", "USD") else None
+
+
+def _primary_of(answer: ContractAnswer) -> str:
+    known = _well_known(answer)
+    if known is not None:
+        return known[1]
     # ISLAND is a venue; the listing exchange is NASDAQ whatever the gateway's compatibility setting calls it.
     return "NASDAQ" if answer.primary_exchange == "ISLAND" else answer.primary_exchange
+
+
+def _is_named(symbol: str, answer: ContractAnswer) -> bool:
+    """Whether the contract goes by that symbol. A con_id of another one must not fill this symbol's stream."""
+    names = {name.replace(".", " ") for name in (answer.symbol, answer.local_symbol, answer.trading_class)}
+    return symbol.replace(".", " ") in names
+
+
+def _listing(answers: Sequence[ContractAnswer]) -> str:
+    """The first few distinct contracts, for an operator who has to choose."""
+    lines = {a.con_id: f"{a.con_id} {a.local_symbol} {a.primary_exchange or a.exchange} {a.currency}" for a in answers}
+    more = f" and {len(lines) - _CONTRACTS_LISTED} more" if len(lines) > _CONTRACTS_LISTED else ""
+    return ", ".join(list(lines.values())[:_CONTRACTS_LISTED]) + more
 
 
 def _matching(wanted: Wanted, answers: Sequence[ContractAnswer]) -> list[ContractAnswer]:
@@ -150,6 +173,4 @@ def _without_venue(wanted: Wanted, answer: ContractAnswer) -> Unresolved:
         reason = f"{wanted.exchange} is not among the contract's exchanges ({listed})"
     else:
         reason = f"none of the contract's exchanges has market depth ({listed})"
-    return Unresolved(
-        wanted.symbol, reason, answer.con_id, "", _primary_of(wanted.symbol, answer), answer.valid_exchanges
-    )
+    return Unresolved(wanted.symbol, reason, answer.con_id, "", _primary_of(answer), answer.valid_exchanges)

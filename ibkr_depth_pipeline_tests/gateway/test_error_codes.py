@@ -1,0 +1,97 @@
+"""Every code of the reference's table is the event that its meaning says, whatever its text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.gateway.error_codes import CLIENT_ID_IN_USE, NO_REQUEST, event_of
+from ibkr_depth_pipeline.gateway.events import (
+    BookReset,
+    CancelRejected,
+    ConnectivityLost,
+    ConnectivityRestored,
+    DepthHalted,
+    DepthRefused,
+    FeedHealth,
+    GatewayEvent,
+    Notice,
+    PacingViolation,
+    RequestIdRejected,
+    SlotRefused,
+    SocketPortReset,
+)
+
+REFUSALS = (200, 321, 354, 10089, 10090, 10092)
+OF_A_REQUEST = (*REFUSALS, 309, 310, 316, 317, 322)
+texts = st.text(max_size=20)
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_a_refused_request_is_named_with_its_code(code: int) -> None:
+    assert event_of(7, code, "why") == DepthRefused(7, code, "why")
+
+
+@pytest.mark.parametrize(
+    ("code", "event"),
+    [
+        (309, SlotRefused(7, "text")),
+        (310, CancelRejected(7)),
+        (316, DepthHalted(7)),
+        (317, BookReset(7)),
+        (322, RequestIdRejected(7)),
+    ],
+)
+def test_what_becomes_of_a_request_has_its_own_event(code: int, event: GatewayEvent) -> None:
+    assert event_of(7, code, "text") == event
+
+
+@pytest.mark.parametrize(
+    ("code", "event"),
+    [
+        (100, PacingViolation("text")),
+        (1100, ConnectivityLost("text")),
+        (1101, ConnectivityRestored(data_lost=True, text="text")),
+        (1102, ConnectivityRestored(data_lost=False, text="text")),
+        (1300, SocketPortReset("text")),
+        (2103, FeedHealth(False, 2103, "text")),
+        (2105, FeedHealth(False, 2105, "text")),
+        (2108, FeedHealth(False, 2108, "text")),
+        (2157, FeedHealth(False, 2157, "text")),
+        (2104, FeedHealth(True, 2104, "text")),
+        (2106, FeedHealth(True, 2106, "text")),
+        (2158, FeedHealth(True, 2158, "text")),
+        (10197, FeedHealth(False, 10197, "text")),
+    ],
+)
+def test_what_concerns_the_session_is_the_same_event_with_and_without_a_request(code: int, event: GatewayEvent) -> None:
+    assert event_of(NO_REQUEST, code, "text") == event
+    assert event_of(7, code, "text") == event
+
+
+@pytest.mark.parametrize("request_id", [NO_REQUEST, 7])
+def test_2152_is_a_notice_and_neither_an_error_nor_a_farm_loss(request_id: int) -> None:
+    named = None if request_id == NO_REQUEST else request_id
+    assert event_of(request_id, 2152, "Exchanges - Depth: IEX") == Notice(named, 2152, "Exchanges - Depth: IEX")
+
+
+@pytest.mark.parametrize("code", OF_A_REQUEST)
+def test_a_code_of_a_request_that_names_none_blames_nobody(code: int) -> None:
+    assert event_of(NO_REQUEST, code, "text") == Notice(None, code, "text")
+
+
+def test_a_client_id_in_use_is_326() -> None:
+    assert CLIENT_ID_IN_USE == 326
+
+
+@given(st.sampled_from(OF_A_REQUEST), texts, texts)
+def test_the_text_never_decides(code: int, one: str, other: str) -> None:
+    assert type(event_of(7, code, one)) is type(event_of(7, code, other))
+
+
+@given(st.integers(), st.integers(), texts)
+def test_any_code_is_an_event(request_id: int, code: int, text: str) -> None:
+    event = event_of(request_id, code, text)
+    if isinstance(event, Notice):
+        assert (event.code, event.text) == (code, text)
