@@ -33,7 +33,6 @@ class RowFault(Enum):
     UNKNOWN_SIDE = "unknown_side"
     NEGATIVE_POSITION = "negative_position"
     NOT_FINITE = "not_finite"
-    NEGATIVE_SIZE = "negative_size"
     PAST_REQUESTED = "past_requested"
     PAST_END = "past_end"
     RETIRED_REQUEST = "retired_request"

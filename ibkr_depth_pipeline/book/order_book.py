@@ -61,8 +61,6 @@ class OrderBook:
             return RowFault.NEGATIVE_POSITION
         if not (isfinite(price) and isfinite(size)):
             return RowFault.NOT_FINITE
-        if size < 0:
-            return RowFault.NEGATIVE_SIZE
         if position >= self._rows:
             return RowFault.PAST_REQUESTED
         # An insert or update at the first empty row appends; a delete needs a row to take.
