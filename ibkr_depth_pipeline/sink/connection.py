@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.settings import mask_url
-from ibkr_depth_pipeline.sink.keys import PREFIX
+from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 
 CONNECT_TIMEOUT_SECS = 2.0
 ANSWER_TIMEOUT_SECS = 5.0
+_CHECK_SECS = 10
 
 UNREACHABLE = (RedisError, OSError, TimeoutError)
 """What redis-py raises when a command could not be carried out or its answer is unknown."""
@@ -35,15 +37,39 @@ def open_redis(url: str) -> redis.Redis:
 
 
 async def check_writable(url: str) -> str:
-    """Write, read and delete a key of ours. Returns the server's version; raises SinkUnavailable with the reason."""
+    """Carry out each kind of write that a run needs, on keys of our own that are gone afterwards.
+
+    Returns the server's version, "unknown" where the user may not ask. Raises SinkUnavailable with the reason.
+    """
     client = open_redis(url)
-    key = f"{PREFIX}:check:{os.getpid()}"
     try:
-        await client.set(key, "1", ex=10)
-        await client.delete(key)
-        info = await client.info("server")
-        return str(info.get("redis_version", "unknown"))
+        await _write_and_delete(client)
+        return await _version(client)
     except UNREACHABLE as error:
-        raise SinkUnavailable(f"Redis at {mask_url(url)}: {error}") from None
+        raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
     finally:
         await client.aclose()
+
+
+async def _write_and_delete(client: redis.Redis) -> None:
+    name = f"check-{os.getpid()}"  # lower case: no symbol has this name
+    stream, last, beat, venue = keys = stream_key(name), last_key(name), heartbeat_key(name), venue_key(name)
+    pipe = client.pipeline(transaction=True)
+    pipe.xadd(stream, {"ts": 0}, maxlen=1, approximate=True)
+    pipe.expire(stream, _CHECK_SECS)  # each goes by itself where this check can't finish
+    await pipe.execute()
+    await client.xinfo_stream(stream)
+    for key in (last, venue):
+        await client.hset(key, "ts", "0")
+        await client.expire(key, _CHECK_SECS)
+    await client.hmget(last, ["ts", "seq"])
+    await client.execute_command("SETEX", beat, _CHECK_SECS, 0)
+    with contextlib.suppress(ResponseError):  # a run deletes nothing: a user that may not is good enough
+        await client.delete(*keys)
+
+
+async def _version(client: redis.Redis) -> str:
+    try:
+        return str((await client.info("server")).get("redis_version", "unknown"))
+    except ResponseError:
+        return "unknown"

@@ -114,7 +114,7 @@ class SnapshotEncoder:
 def venue_fields(resolution: Instrument | Unresolved, checked_ts: int, reason: str = "") -> dict[Any, Any]:
     """The fields of the venue hash. An Instrument with a `reason` is one that the gateway refused depth for."""
     if isinstance(resolution, Unresolved):
-        reason = resolution.reason
+        reason = resolution.reason or "unknown"
     return {
         "con_id": resolution.con_id,
         "exchange": resolution.exchange,
