@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any, cast
@@ -14,13 +15,31 @@ Log = structlog.typing.FilteringBoundLogger
 
 
 class _CurrentStderr:
-    """Writes to whatever sys.stderr is at that moment, so that a runner which swaps it still gets the lines."""
+    """Writes to whatever sys.stderr is at that moment, so that a runner which swaps it still gets the lines.
+
+    Where nobody reads it any more the line is lost: a log must not end a recording.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with contextlib.suppress(OSError, ValueError):
+            return sys.stderr.write(text)
+        return 0
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
+class _AsOurEvents(logging.Handler):
+    """Turns what a library logs as text into one line of our log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(library=record.name)
+        exc_info = record.exc_info if record.exc_info and record.exc_info[0] else None
+        log.log(record.levelno, "library_log", text=record.getMessage(), **({"exc_info": exc_info} if exc_info else {}))
+
+
+_LIBRARIES = _AsOurEvents()
 
 
 def configure_logging(level: str = "INFO") -> None:
@@ -37,6 +56,8 @@ def configure_logging(level: str = "INFO") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=cast(Any, _CurrentStderr())),
         cache_logger_on_first_use=False,
     )
+    for library in ("asyncio", "redis"):
+        logging.getLogger(library).addHandler(_LIBRARIES)  # adding the same one again changes nothing
     # ib_insync logs every gateway error and notice as text; each of them reaches our own log as an event.
     logging.getLogger("ib_insync").setLevel(logging.CRITICAL)
 

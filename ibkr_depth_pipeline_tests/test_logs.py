@@ -1,0 +1,123 @@
+"""The log: one JSON object a line on stderr, whatever is put in."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.logs import LEVELS, configure_logging, get_log
+
+HOSTILE = '"}\n{"event": "forged", "level": "error"}\r\x1b[2J\u2028\x00'
+
+
+@pytest.fixture(autouse=True)
+def _structlog_as_before() -> Iterator[None]:
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """What was logged since the last look; asserts that it went to stderr alone, one object a line."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "" or err.endswith("\n")
+    return [json.loads(line) for line in err.splitlines()]
+
+
+def test_a_line_holds_the_event_its_level_a_utc_time_and_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    get_log(run=1).info("subscribed", symbol="SPY", request_id=7)
+    (line,) = lines(capsys)
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"event": "subscribed", "level": "info", "symbol": "SPY", "request_id": 7, "run": 1}
+
+
+def test_a_hostile_text_can_not_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    get_log().info(HOSTILE, symbol=HOSTILE, text=[HOSTILE], bound={"a": HOSTILE})
+    (line,) = lines(capsys)
+    assert (line["event"], line["symbol"], line["text"], line["bound"]) == (HOSTILE, HOSTILE, [HOSTILE], {"a": HOSTILE})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(), st.one_of(st.text(), st.binary(), st.floats(), st.none(), st.lists(st.text())))
+def test_anything_is_one_line(capsys: pytest.CaptureFixture[str], text: str, value: object) -> None:
+    configure_logging()
+    capsys.readouterr()
+    get_log().warning(text, value=value)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.isascii()
+    assert json.loads(err)["event"] == text
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_nothing_below_the_level_is_logged(capsys: pytest.CaptureFixture[str], level: str) -> None:
+    configure_logging(level)
+    for name in LEVELS:
+        getattr(get_log(), name.lower())(name)
+    assert [line["event"] for line in lines(capsys)] == list(LEVELS[LEVELS.index(level) :])
+
+
+def test_an_exception_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        get_log().exception("failed")
+    (line,) = lines(capsys)
+    assert "Traceback" in line["exception"]
+
+
+def test_what_a_library_logs_is_a_line_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    configure_logging()  # twice must not log twice
+    loop = asyncio.new_event_loop()
+    try:
+        loop.call_exception_handler({"message": "lost\nhere", "exception": ValueError("why")})
+    finally:
+        loop.close()
+    (line,) = lines(capsys)
+    assert (line["event"], line["library"], line["level"]) == ("library_log", "asyncio", "error")
+    assert line["text"].startswith("lost\nhere")
+    assert "ValueError: why" in line["exception"]
+
+
+def test_ib_insync_does_not_say_again_as_text_what_we_log_as_events(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    logging.getLogger("ib_insync.wrapper").error("Error 309, reqId 7: Max number (3) of market depth requests")
+    assert lines(capsys) == []
+
+
+def test_the_log_follows_stderr_when_it_is_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_logging()
+    log = get_log()
+    swapped = io.StringIO()
+    monkeypatch.setattr("sys.stderr", swapped)
+    log.info("here")
+    assert json.loads(swapped.getvalue())["event"] == "here"
+
+
+def test_a_stderr_that_nobody_reads_any_more_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    configure_logging()
+    for stderr in (Broken(), closed := io.StringIO()):
+        closed.close()
+        monkeypatch.setattr("sys.stderr", stderr)
+        get_log().info("lost")
