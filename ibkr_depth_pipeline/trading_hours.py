@@ -1,0 +1,142 @@
+"""When an exchange is open: sessions, early closes, the reason for a closed day. Pure: the moment is an argument.
+
+Moments are aware datetimes; those handed out are in UTC. The dates come from exchange_calendars, which knows about a
+year ahead from the day it is asked: make a TradingHours when it is needed, don't keep one for days.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from typing import Any
+
+import exchange_calendars  # type: ignore[import-untyped]
+
+from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
+
+_BEFORE, _AFTER = timedelta(days=10), timedelta(days=30)
+"""What is looked at: longer than any stretch of closed days."""
+
+
+class OutsideSession(DepthPipelineError):
+    """The exchange is closed, and stays so for longer than one may come early. The message holds the next open."""
+
+
+@dataclass(frozen=True, slots=True)
+class TradingSession:
+    """One session. `day` is its date by the exchange's calendar; `open` and `close` are in UTC."""
+
+    day: date
+    open: datetime
+    close: datetime
+    closes_early: bool
+
+
+class TradingHours:
+    """The sessions of `calendar` (a name of exchange_calendars, such as XNYS) in the weeks around a moment.
+
+    Raises ConfigurationError for an unknown calendar. Methods take moments up to a week from `around`.
+    """
+
+    def __init__(self, calendar: str, around: datetime) -> None:
+        self.calendar = calendar
+        days = around.astimezone(timezone.utc).date()
+        try:
+            self._found: Any = exchange_calendars.get_calendar(calendar, start=days - _BEFORE, end=days + _AFTER)
+        except exchange_calendars.errors.InvalidCalendarName:
+            allowed = "a calendar of exchange_calendars, such as XNYS, XNAS or 24/7"
+            raise ConfigurationError("trading hours", [f"{calendar!r} is not allowed; {allowed}"]) from None
+        early = set(self._found.early_closes)
+        self._sessions = [
+            TradingSession(label.date(), _utc(row.open), _utc(row.close), label in early)
+            for label, row in zip(self._found.schedule.index, self._found.schedule.itertuples(), strict=True)
+        ]
+
+    @property
+    def zone(self) -> tzinfo:
+        """The exchange's own time zone."""
+        found: tzinfo = self._found.tz
+        return found
+
+    @property
+    def usual_open(self) -> time:
+        """The wall-clock time, in `zone`, at which a session opens on a day like any other."""
+        found: time = self._found.open_times[-1][1]
+        return found
+
+    def session_at(self, now: datetime) -> TradingSession | None:
+        """The session that is open at `now`: from its open on, until just before its close."""
+        return next((session for session in self._sessions if session.open <= now < session.close), None)
+
+    def next_session(self, now: datetime) -> TradingSession:
+        """The first session that opens after `now`."""
+        return next(session for session in self._sessions if session.open > now)
+
+    def session_opening_on(self, day: date) -> TradingSession | None:
+        """The session that opens on that day of the exchange's own wall calendar."""
+        return next((each for each in self._sessions if each.open.astimezone(self.zone).date() == day), None)
+
+    def why_closed(self, day: date) -> str:
+        """Why no session opens on `day`: the holiday's name where it has one."""
+        if (named := self._holidays().get(day)) is not None:
+            return named
+        return "not a weekday of trading" if self._found.weekmask[day.weekday()] == "0" else "closed by the exchange"
+
+    def _holidays(self) -> dict[date, str]:
+        rules = self._found.regular_holidays
+        if rules is None:
+            return {}
+        named = rules.holidays(self._found.first_session, self._found.last_session, return_name=True)
+        return {label.date(): str(name) for label, name in named.items()}
+
+    def session_to_record(self, now: datetime, early: timedelta) -> TradingSession:
+        """The open session, or the next one if it opens within `early`. Raises OutsideSession for all other times."""
+        session = self.session_at(now) or self.next_session(now)
+        if session.open - now <= early:
+            return session
+        raise OutsideSession(f"{self.calendar} is closed; it opens next on {self.wall_clock(session.open)}")
+
+    def wall_clock(self, moment: datetime) -> str:
+        """For people: `Fri 2026-11-27 09:30 EST`."""
+        return moment.astimezone(self.zone).strftime("%a %Y-%m-%d %H:%M %Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The tick is for this session."""
+
+    session: TradingSession
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Nothing is to be started; the reason is for the operator."""
+
+    reason: str
+
+
+def judge_tick(
+    hours: TradingHours, scheduled: datetime, now: datetime, lead: timedelta, *, after_open: bool
+) -> Start | Skip:
+    """What a daily tick that is due `lead` before the usual open should do when it fires at `now`.
+
+    A tick can fire late, after a stop of the scheduler: it still counts until the close, or until the open only
+    where `after_open` is false.
+    """
+    day = (scheduled + lead).astimezone(hours.zone).date()
+    session = hours.session_opening_on(day)
+    if session is None:
+        opens = hours.wall_clock(hours.next_session(scheduled).open)
+        return Skip(
+            f"{hours.calendar} is closed on {day:%a %Y-%m-%d}: {hours.why_closed(day)}. It opens next on {opens}."
+        )
+    last_call = session.close if after_open else session.open
+    if now >= last_call:
+        event = "closed" if after_open else "opened"
+        return Skip(f"This tick comes too late: the session {event} at {hours.wall_clock(last_call)}.")
+    return Start(session)
+
+
+def _utc(stamp: Any) -> datetime:
+    moment: datetime = stamp.to_pydatetime().astimezone(timezone.utc)
+    return moment
