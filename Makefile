@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DAGSTER_HOME_DIR := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-live coverage lint format clean
+.PHONY: help venv run dev test test-live coverage lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -16,6 +16,8 @@ help: ## list the targets
 
 run: $(VENV)/.installed ## a whole market in a box: Redis, simulated gateway, Dagster and a running ingest; Ctrl-C ends it
 	@$(BIN)/ibkr_market_box $(ARGS)
+
+venv: $(VENV)/.installed ## install the package and its console scripts into .venv
 
 dev: $(VENV)/.installed ## Dagster alone, on your own gateway and Redis (.env): launch the ingest in its UI
 	@mkdir -p $(DAGSTER_HOME_DIR) && cp config/dagster.yaml $(DAGSTER_HOME_DIR)/

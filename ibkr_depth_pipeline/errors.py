@@ -10,6 +10,7 @@ DepthPipelineError
 ├── SinkError                 the environment's: Redis
 │   ├── SinkUnavailable         it can't be reached or refuses to serve
 │   └── SinkConflict            somebody else writes our keys
+├── BoxError                  the machine's: a part of `make run` can't start or has died (box/processes.py)
 └── InvalidTransition         ours: a state was asked for something its table does not hold
 """
 
