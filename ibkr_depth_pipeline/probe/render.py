@@ -17,9 +17,12 @@ from ibkr_depth_pipeline.probe.session import Progress
 WIDE_COLUMNS = 110
 """From this width on the table also names who stands in the rows, and the codes."""
 
+NARROW_COLUMNS = 72
+"""Below this width the table has room for little more than the verdict."""
+
 _LADDER_COLUMNS = 40
-_FRAME_LINES = 6  # of the live screen: its head, the table's head and rules, a blank
-_LADDER_HEAD_LINES = 3
+_FRAME_LINES = 4  # of the live screen: its head, the table's head and rule, one to spare
+_LADDER_HEAD_LINES = 2
 _STYLES = {Outcome.DEPTH: "green", Outcome.VENUE_ONLY: "yellow", Outcome.PENDING: "cyan"}
 
 
@@ -55,7 +58,7 @@ def summary(report: ProbeReport) -> Iterator[Text]:
         yield Text(f"note: {report.ingest.text}; contracts and venues were checked, books were not", style="yellow")
     if report.redis is RedisUse.UNAVAILABLE:
         lost = "venues were not recorded, and whether an ingest runs is unknown"
-        yield Text(f"warning: {report.redis_error}; {lost}", style="yellow")
+        yield Text(f"warning: {report.redis_error.rstrip('.')}; {lost}", style="yellow")
     for notice in report.notices:
         yield Text(f"note: the gateway says {notice.code}: {notice.text}", style="dim")
     if report.interrupted_by is not None:
@@ -86,29 +89,35 @@ def _table(symbols: Sequence[SymbolReport], width: int, *, one_line: bool) -> Ta
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("Symbol", "Venue", "L2"):
         table.add_column(name, no_wrap=True)
-    table.add_column("Bid/Ask", justify="right", no_wrap=True)
-    table.add_column("First row", justify="right", no_wrap=True)
-    table.add_column("Sizes", no_wrap=True)
+    if width >= NARROW_COLUMNS:
+        table.add_column("Bid/Ask", justify="right", no_wrap=True)
+        table.add_column("First row", justify="right", no_wrap=True)
+        table.add_column("Sizes", no_wrap=True)
     if width >= WIDE_COLUMNS:
-        table.add_column("Rows name", max_width=24, no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
+        table.add_column("Rows name", max_width=24)
         table.add_column("Codes", no_wrap=True)
-    table.add_column("Verdict", ratio=1, no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
+    table.add_column("Verdict", ratio=1)  # the one that gives way where it is narrow
     for each in symbols:
-        table.add_row(*_cells(each, width))
+        table.add_row(*_cells(each, width, one_line))
     return table
 
 
-def _cells(report: SymbolReport, width: int) -> Iterator[Text]:
+def _cells(report: SymbolReport, width: int, one_line: bool) -> Iterator[Text]:
     yield Text(report.symbol, style="bold")
     yield Text(report.venue_requested or "-")
     yield Text(l2_word(report.l2))
-    yield Text(f"{len(report.bids)}/{len(report.asks)}")
-    yield Text(seconds(report.first_row_secs))
-    yield Text(report.sizes.text if report.sizes else "-")
+    if width >= NARROW_COLUMNS:
+        yield Text(f"{len(report.bids)}/{len(report.asks)}")
+        yield Text(seconds(report.first_row_secs))
+        yield Text(report.sizes.text if report.sizes else "-")
     if width >= WIDE_COLUMNS:
-        yield Text(_plain(", ".join(report.venues_granted)) or "-")
+        yield _cut(_plain(", ".join(report.venues_granted)) or "-", "", one_line)
         yield Text(", ".join(map(str, report.codes)) or "-")
-    yield Text(_plain(report.verdict), style=_STYLES.get(report.outcome, "red"))
+    yield _cut(_plain(report.verdict), _STYLES.get(report.outcome, "red"), one_line)
+
+
+def _cut(text: str, style: str, one_line: bool) -> Text:
+    return Text(text, style=style, no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
 
 
 def _ladder(report: SymbolReport, levels: int) -> Table:
@@ -124,7 +133,9 @@ def _ladder(report: SymbolReport, levels: int) -> Table:
 
 
 def _in_columns(ladders: Sequence[Table], width: int) -> RenderableType:
-    return Columns(ladders, padding=(1, 3), width=min(_LADDER_COLUMNS - 3, width))
+    if width < _LADDER_COLUMNS:
+        return Group(*ladders)
+    return Columns(ladders, padding=(1, 3), width=_LADDER_COLUMNS - 3)
 
 
 def _at(side: Sequence[Level], row: int) -> Level | None:
