@@ -1,0 +1,312 @@
+"""The probe's plan by itself: seconds are arguments, the gateway's answers are events, commands are what comes out."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from ibkr_depth_pipeline.gateway import events as says
+from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, Side
+from ibkr_depth_pipeline.probe.commands import Cancel, Command, LookForIngest, Reconnect, Subscribe
+from ibkr_depth_pipeline.probe.limits import ProbeLimits
+from ibkr_depth_pipeline.probe.plan import MAX_RESTARTS, ProbePlan
+from ibkr_depth_pipeline.probe.report import Outcome
+
+CAP, QUIET, PAUSE, PATIENCE = 15.0, 0.5, 8.0, 24.0
+FULL = 2
+
+
+class Case:
+    """A plan that has begun at second 0 with the symbols named, and the clock that the test moves."""
+
+    def __init__(self, *symbols: str, slots: int = 3) -> None:
+        limits = ProbeLimits(slots, FULL + 1, FULL, CAP, QUIET, PAUSE, PATIENCE)
+        self.plan = ProbePlan(limits, itertools.count(1))
+        self.now = 0.0
+        instruments = [Instrument(each, 1, "STK", "USD", "ARCA", "ARCA") for each in symbols]
+        self.first = self.plan.begin(instruments, self.now)
+
+    def row(self, request: int, side: Side, position: int = 0, size: float = 100.0, venue: str = "") -> list[Command]:
+        row = DepthRow(DepthOperation.INSERT, side, position, 10.0 + position, size, venue)
+        return self.plan.row(request, row, self.now)
+
+    def book(self, request: int) -> list[Command]:
+        """Full, on both sides."""
+        answers = [self.row(request, side, at) for side in Side for at in range(FULL)]
+        return list(itertools.chain(*answers))
+
+    def hear(self, event: says.GatewayEvent) -> list[Command]:
+        return self.plan.handle(event, self.now)
+
+    def run_to_deadline(self) -> list[Command]:
+        deadline = self.plan.next_deadline()
+        assert deadline is not None
+        self.now = max(self.now, deadline)
+        return self.plan.deadline(self.now)
+
+    def outcome(self, symbol: str) -> Outcome:
+        report = self.plan.report(symbol)
+        assert report is not None
+        return report.outcome
+
+    def reason(self, symbol: str) -> str:
+        report = self.plan.report(symbol)
+        assert report is not None
+        return report.reason
+
+
+def subscribed(commands: list[Command]) -> list[tuple[int, str]]:
+    return [(each.request, each.instrument.symbol) for each in commands if isinstance(each, Subscribe)]
+
+
+def cancelled(commands: list[Command]) -> list[int]:
+    return [each.request for each in commands if isinstance(each, Cancel)]
+
+
+def test_no_more_symbols_are_subscribed_to_than_there_are_slots() -> None:
+    case = Case("A", "B", "C", "D", slots=3)
+    assert subscribed(case.first) == [(1, "A"), (2, "B"), (3, "C")]
+
+
+def test_a_full_book_ends_the_subscription_and_hands_its_slot_on_in_that_order() -> None:
+    case = Case("A", "B", slots=1)
+    assert case.book(1) == [Cancel(1, "A"), Subscribe(2, Instrument("B", 1, "STK", "USD", "ARCA", "ARCA"))]
+    assert case.outcome("A") is Outcome.DEPTH
+
+
+def test_a_thin_book_is_there_once_it_has_not_grown_for_a_while_however_busy_it_is() -> None:
+    case = Case("A")
+    case.row(1, Side.BID)
+    case.row(1, Side.ASK)
+    case.now = 0.4
+    update = DepthRow(DepthOperation.UPDATE, Side.BID, 0, 10.0, 300.0, "")
+    assert case.plan.row(1, update, case.now) == []
+    assert case.plan.next_deadline() == QUIET
+    assert cancelled(case.run_to_deadline()) == [1]
+    assert case.outcome("A") is Outcome.DEPTH
+    assert case.plan.is_over
+
+
+def test_a_silent_symbol_is_left_when_the_wait_is_over_and_not_before() -> None:
+    case = Case("A")
+    assert case.plan.next_deadline() == CAP
+    assert cancelled(case.run_to_deadline()) == [1]
+    assert case.outcome("A") is Outcome.SILENT
+
+
+def test_the_reason_of_a_silence_names_what_the_gateway_had_said() -> None:
+    case = Case("A")
+    case.hear(says.FeedHealth(False, 10197, "No market data during competing live session"))
+    case.run_to_deadline()
+    assert "10197: No market data during competing live session" in case.reason("A")
+
+
+def test_a_trouble_that_is_over_is_not_named() -> None:
+    case = Case("A")
+    case.hear(says.ConnectivityLost("lost"))
+    case.hear(says.ConnectivityRestored(False, "restored"))
+    case.run_to_deadline()
+    assert case.reason("A") == "no row in 15 s"
+
+
+def test_rows_of_one_side_only_are_no_book() -> None:
+    case = Case("A")
+    case.row(1, Side.BID)
+    case.run_to_deadline()
+    assert case.outcome("A") is Outcome.ONE_SIDED
+
+
+def test_a_refused_request_is_not_cancelled_and_its_slot_goes_to_the_next() -> None:
+    case = Case("A", "B", slots=1)
+    answer = case.hear(says.DepthRefused(1, 354, "not subscribed"))
+    assert cancelled(answer) == []
+    assert subscribed(answer) == [(2, "B")]
+    report = case.plan.report("A")
+    assert report is not None
+    assert (report.outcome, report.codes, report.l2) == (Outcome.REFUSED, (354,), False)
+
+
+def test_a_309_is_never_cancelled_and_waits_for_a_slot_of_our_own() -> None:
+    case = Case("A", "B", slots=2)
+    assert case.hear(says.SlotRefused(2, "Max number (1)")) == []
+    assert subscribed(case.book(1)) == [(3, "B")]
+    report = case.plan.report("B")
+    assert report is not None
+    assert report.codes == (309,)
+
+
+def test_after_a_309_no_more_are_asked_for_at_once_than_were_granted() -> None:
+    case = Case("A", "B", "C", "D", slots=3)
+    case.hear(says.SlotRefused(2, ""))
+    case.hear(says.SlotRefused(3, ""))
+    assert len(subscribed(case.book(1))) == 1
+
+
+def test_a_309_right_after_our_own_cancel_is_a_race_and_is_tried_again_soon() -> None:
+    case = Case("A", "B", slots=1)
+    case.book(1)
+    assert case.hear(says.SlotRefused(2, "")) == []
+    assert subscribed(case.run_to_deadline()) == [(3, "B")]
+
+
+def test_a_309_with_nothing_of_our_own_asks_whether_an_ingest_runs_and_then_tries_again() -> None:
+    case = Case("A", slots=1)
+    assert case.hear(says.SlotRefused(1, "")) == [LookForIngest()]
+    assert case.plan.next_deadline() is None
+    assert case.plan.ingest_looked_for(False, case.now) == []
+    assert case.plan.next_deadline() == PAUSE
+    assert subscribed(case.run_to_deadline()) == [(2, "A")]
+
+
+def test_where_an_ingest_turns_out_to_hold_the_slots_nothing_more_is_asked_for() -> None:
+    case = Case("A", "B", slots=1)
+    case.hear(says.SlotRefused(1, ""))
+    assert case.plan.ingest_looked_for(True, case.now) == []
+    assert case.plan.is_over
+    assert {case.outcome("A"), case.outcome("B")} == {Outcome.VENUE_ONLY}
+
+
+def test_where_it_can_not_be_known_who_holds_the_slots_they_are_left_alone() -> None:
+    case = Case("A", "B", slots=1)
+    case.hear(says.SlotRefused(1, ""))
+    assert case.plan.ingest_looked_for(None, case.now) == []
+    assert {case.outcome("A"), case.outcome("B")} == {Outcome.NO_SLOT}
+
+
+def test_patience_with_others_ends_for_all_symbols_together() -> None:
+    case = Case("A", "B", "C", slots=1)
+    commands = case.first
+    while not case.plan.is_over:
+        (request, _) = subscribed(commands)[0]
+        if LookForIngest() in case.hear(says.SlotRefused(request, "")):
+            case.plan.ingest_looked_for(False, case.now)
+            commands = case.run_to_deadline()
+    assert case.now == PATIENCE
+    assert {case.outcome(each) for each in "ABC"} == {Outcome.NO_SLOT}
+
+
+def test_a_slot_that_was_granted_makes_patience_start_anew() -> None:
+    case = Case("A", "B", slots=1)
+    case.hear(says.SlotRefused(1, ""))
+    case.plan.ingest_looked_for(False, case.now)
+    case.run_to_deadline()
+    case.book(2)
+    case.now += PATIENCE
+    assert case.hear(says.SlotRefused(3, "")) == [LookForIngest()]
+
+
+def test_an_early_cancel_that_the_gateway_ignored_is_said_again_at_the_first_row() -> None:
+    case = Case("A", "B", slots=1)
+    case.run_to_deadline()
+    assert cancelled(case.row(1, Side.BID)) == [1]
+    assert case.row(1, Side.BID) == []
+
+
+def test_slots_that_hang_on_ignored_cancels_are_freed_by_a_new_session() -> None:
+    case = Case("A", "B", slots=1)
+    case.run_to_deadline()
+    case.now += 10
+    assert case.hear(says.SlotRefused(2, "")) == [Reconnect()]
+    assert case.plan.next_deadline() is None
+    assert subscribed(case.plan.reconnected(case.now)) == [(3, "B")]
+
+
+def test_317_empties_the_book_and_what_follows_is_the_book() -> None:
+    case = Case("A")
+    case.row(1, Side.BID)
+    case.row(1, Side.ASK)
+    case.hear(says.BookReset(1))
+    assert case.plan.next_deadline() == CAP
+    case.book(1)
+    report = case.plan.report("A")
+    assert report is not None
+    assert (len(report.bids), len(report.asks), report.codes) == (FULL, FULL, (317,))
+
+
+@pytest.mark.parametrize("event", [says.DepthHalted(1), says.RequestIdRejected(1)])
+def test_a_subscription_that_died_is_made_anew_under_a_new_id(event: says.GatewayEvent) -> None:
+    case = Case("A")
+    assert case.hear(event) == [Subscribe(2, Instrument("A", 1, "STK", "USD", "ARCA", "ARCA"))]
+
+
+def test_a_subscription_that_dies_again_and_again_is_given_up() -> None:
+    case = Case("A")
+    for request in range(1, MAX_RESTARTS + 2):
+        case.hear(says.DepthHalted(request))
+    assert case.outcome("A") is Outcome.HALTED
+    assert case.plan.is_over
+
+
+def test_1101_makes_every_subscription_anew() -> None:
+    case = Case("A", "B", slots=2)
+    assert len(subscribed(case.hear(says.ConnectivityRestored(True, "data lost")))) == 2
+
+
+def test_rows_of_a_retired_request_change_nothing() -> None:
+    case = Case("A")
+    case.book(1)
+    before = case.plan.report("A")
+    case.row(1, Side.BID, 0, 999.0)
+    case.row(77, Side.BID)
+    assert case.plan.report("A") == before
+
+
+def test_a_lost_connection_ends_every_case_that_is_open() -> None:
+    case = Case("A", "B", slots=1)
+    assert case.hear(says.ConnectionLost("broke")) == []
+    assert {case.outcome("A"), case.outcome("B")} == {Outcome.NO_ANSWER}
+
+
+def test_a_connection_lost_before_the_first_subscription_is_not_forgotten() -> None:
+    plan = ProbePlan(ProbeLimits(1, 3, 2, CAP, QUIET, PAUSE, PATIENCE), itertools.count(1))
+    plan.handle(says.ConnectionLost("broke"), 0.0)
+    assert plan.begin([Instrument("A", 1, "STK", "USD", "ARCA", "ARCA")], 0.0) == []
+    assert plan.is_over
+
+
+def test_stop_cancels_what_is_subscribed_and_nothing_else() -> None:
+    case = Case("A", "B", "C", slots=2)
+    case.book(1)
+    case.row(2, Side.BID)
+    assert cancelled(case.plan.stop(case.now)) == [2, 3]
+    assert case.plan.stop(case.now) == []
+    assert (case.outcome("A"), case.outcome("B")) == (Outcome.DEPTH, Outcome.INTERRUPTED)
+
+
+def test_a_text_of_the_gateway_is_one_line_without_control_characters() -> None:
+    case = Case("A")
+    case.hear(says.DepthRefused(1, 354, "not\nsubscribed\x1b[31m\ttoday"))
+    assert case.reason("A") == "the gateway refuses depth (354): not subscribed [31m today"
+
+
+def test_what_concerns_no_symbol_is_a_notice_once_and_good_news_is_none() -> None:
+    case = Case("A")
+    for _ in range(2):
+        case.hear(says.Notice(None, 2152, "Exchanges - Depth: IEX"))
+    case.hear(says.FeedHealth(True, 2104, "OK"))
+    assert [notice.code for notice in case.plan.notices] == [2152]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [((100.0, 200.0), "all x100"), ((100.0, 250.0), "whole"), ((1.5, 100.0), "fractional")],
+)
+def test_sizes_hint_at_their_unit(sizes: tuple[float, float], text: str) -> None:
+    case = Case("A")
+    case.row(1, Side.BID, 0, sizes[0])
+    case.row(1, Side.ASK, 0, sizes[1])
+    report = case.plan.report("A")
+    assert report is not None
+    assert report.sizes is not None
+    assert report.sizes.text == text
+
+
+def test_the_venue_granted_is_the_one_of_the_rows_and_else_the_one_requested() -> None:
+    case = Case("A", "B")
+    case.row(1, Side.BID, 0, venue="NSDQ")
+    case.row(1, Side.ASK, 0, venue="GSCO")
+    case.row(1, Side.ASK, 1, venue="GSCO")
+    case.row(2, Side.BID)
+    granted = [report.venues_granted for each in "AB" if (report := case.plan.report(each))]
+    assert granted == [("GSCO", "NSDQ"), ("ARCA",)]

@@ -1,0 +1,337 @@
+"""The probe against a simulated gateway, over a real socket, with a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayUnavailable
+from ibkr_depth_pipeline.ingest.session import IngestSession
+from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, RedisUse, SymbolReport
+from ibkr_depth_pipeline.probe.run import run_probe
+from ibkr_depth_pipeline.probe.session import ProbeSession, Progress
+from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline.universe import SymbolSpec, Universe
+
+AWAY = "redis://:sesame@127.0.0.1:1/0"
+SPX = SymbolSpec("SPX", sec_type="IND", exchange="CBOE")
+
+
+@pytest.fixture
+def store(shared_redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(shared_redis_url, decode_responses=True) as client:
+        yield client
+
+
+def settings_for(gateway: SimulatedGateway | GatewayThread, redis_url: str, **given: object) -> Settings:
+    quick = {"ibkr_error309_cooldown_secs": 0.1, "ibkr_first_row_secs": 10.0}
+    return load_settings(ibkr_host=gateway.host, ibkr_port=gateway.port, redis_url=redis_url, **{**quick, **given})
+
+
+def universe_of(*symbols: str | SymbolSpec) -> Universe:
+    return Universe(tuple(each if isinstance(each, SymbolSpec) else SymbolSpec(each) for each in symbols))
+
+
+async def probe(
+    gateway: SimulatedGateway, redis_url: str | None, *symbols: str | SymbolSpec, **given: object
+) -> ProbeReport:
+    settings = settings_for(gateway, redis_url or AWAY, **given)
+    return await ProbeSession(settings, universe_of(*symbols), record=redis_url is not None).run()
+
+
+def of(report: ProbeReport, symbol: str) -> SymbolReport:
+    return next(each for each in report.symbols if each.symbol == symbol)
+
+
+def live_subscriptions(gateway: SimulatedGateway) -> int:
+    return len(gateway.journal.entries("subscribed")) - len(gateway.journal.entries("unsubscribed"))
+
+
+def cancels(gateway: SimulatedGateway) -> list[int]:
+    return [int(entry.detail["reqId"]) for entry in gateway.journal.requests("cancelMktDepth")]
+
+
+async def test_every_symbol_with_depth_passes_with_its_book_and_its_venue_is_recorded(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    async with SimulatedGateway() as gateway:
+        report = await probe(gateway, shared_redis_url, "SPY", "AAPL", "MSFT", "IBM", "QQQ")
+    assert report.passed
+    assert [each.symbol for each in report.symbols] == ["SPY", "AAPL", "MSFT", "IBM", "QQQ"]
+    spy = of(report, "SPY")
+    assert (spy.venue_requested, spy.venues_granted, spy.l2) == ("ARCA", ("ARCA",), True)
+    assert (len(spy.bids), len(spy.asks)) == (10, 10)
+    assert spy.bids[0][0] < spy.asks[0][0]
+    assert report.redis is RedisUse.RECORDED
+    venue = store.hgetall("raw:ibkr:depth:venue:SPY")
+    assert (venue["exchange"], venue["depth_supported"], venue["reason"]) == ("ARCA", "1", "")
+
+
+async def test_rows_beyond_the_depth_are_asked_for_on_the_venue_itself_and_every_id_is_used_once(
+    shared_redis_url: str,
+) -> None:
+    async with SimulatedGateway() as gateway:
+        await probe(gateway, shared_redis_url, "SPY", "AAPL")
+        requests = [entry.detail for entry in gateway.journal.requests("reqMktDepth")]
+    assert {(int(each["numRows"]), int(each["isSmartDepth"])) for each in requests} == {(15, 0)}
+    ids = [each["reqId"] for each in requests]
+    assert len(set(ids)) == len(ids) == 2
+
+
+async def test_the_account_s_slots_suffice_however_many_symbols_there_are(shared_redis_url: str) -> None:
+    async with SimulatedGateway(GatewayOptions(slots=3)) as gateway:
+        report = await probe(gateway, shared_redis_url, "SPY", "QQQ", "IWM", "AAPL", "MSFT", "IBM", "JPM")
+        assert gateway.journal.errors(309) == []
+        assert sorted(cancels(gateway)) == sorted(
+            int(e.detail["reqId"]) for e in gateway.journal.requests("reqMktDepth")
+        )
+    assert report.passed
+
+
+async def test_fewer_slots_than_set_cost_time_and_no_symbol(shared_redis_url: str) -> None:
+    async with SimulatedGateway(GatewayOptions(slots=1, slot_free_delay=0.3)) as gateway:
+        report = await probe(gateway, shared_redis_url, "SPY", "AAPL", "MSFT")
+        refused = {entry.detail["request_id"] for entry in gateway.journal.errors(309)}
+        assert refused.isdisjoint(cancels(gateway))
+    assert report.passed
+    assert any(309 in each.codes for each in report.symbols)
+
+
+async def test_an_unknown_symbol_fails_with_200_and_costs_the_others_nothing(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    async with SimulatedGateway() as gateway:
+        report = await probe(gateway, shared_redis_url, "NOSUCH", "AAPL")
+    nosuch = of(report, "NOSUCH")
+    assert (nosuch.outcome, nosuch.codes, nosuch.l2) == (Outcome.UNRESOLVED, (200,), False)
+    assert of(report, "AAPL").passed
+    assert not report.passed
+    assert store.hget("raw:ibkr:depth:venue:NOSUCH", "depth_supported") == "0"
+
+
+async def test_a_symbol_whose_venues_have_no_depth_is_not_subscribed_to(shared_redis_url: str) -> None:
+    async with SimulatedGateway() as gateway:
+        report = await probe(gateway, shared_redis_url, "OTCX")
+        assert gateway.journal.requests("reqMktDepth") == []
+    assert of(report, "OTCX").outcome is Outcome.UNRESOLVED
+
+
+async def test_an_index_without_a_book_fails_with_10092(shared_redis_url: str, store: redis.Redis) -> None:
+    async with SimulatedGateway() as gateway:
+        report = await probe(gateway, shared_redis_url, SPX)
+    assert (of(report, "SPX").outcome, of(report, "SPX").codes) == (Outcome.REFUSED, (10092,))
+    venue = store.hgetall("raw:ibkr:depth:venue:SPX")
+    assert (venue["exchange"], venue["depth_supported"]) == ("CBOE", "0")
+    assert "10092" in venue["reason"]
+
+
+@pytest.mark.parametrize("code", [200, 354, 10089, 10090])
+async def test_a_refusal_names_its_code(shared_redis_url: str, code: int) -> None:
+    async with SimulatedGateway(GatewayOptions(refusals={"AAPL": code})) as gateway:
+        report = await probe(gateway, shared_redis_url, "AAPL", "MSFT")
+        assert len(cancels(gateway)) == 1
+    assert (of(report, "AAPL").outcome, of(report, "AAPL").codes) == (Outcome.REFUSED, (code,))
+    assert str(code) in of(report, "AAPL").verdict
+    assert of(report, "MSFT").passed
+
+
+async def test_slots_that_other_clients_keep_are_waited_for_and_then_reported(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    async with SimulatedGateway() as gateway:
+        gateway.occupy_slots(3)
+        report = await probe(gateway, shared_redis_url, "AAPL", "MSFT")
+        assert len(gateway.journal.errors(309)) > 2
+        assert cancels(gateway) == []
+    assert {each.outcome for each in report.symbols} == {Outcome.NO_SLOT}
+    assert not store.exists("raw:ibkr:depth:venue:AAPL")
+
+
+async def test_slots_that_other_clients_give_back_are_taken(shared_redis_url: str) -> None:
+    async with SimulatedGateway() as gateway:
+        gateway.occupy_slots(3)
+        waiting = asyncio.ensure_future(
+            probe(gateway, shared_redis_url, "AAPL", "MSFT", ibkr_error309_cooldown_secs=2.0)
+        )
+        await gateway.wait_for(lambda: gateway.journal.errors(309))
+        gateway.occupy_slots(0)
+        report = await waiting
+    assert report.passed
+
+
+async def test_without_redis_slots_that_others_hold_are_not_tried_twice(shared_redis_url: str) -> None:
+    async with SimulatedGateway(GatewayOptions(slots=1)) as gateway:
+        gateway.occupy_slots(1)
+        report = await probe(gateway, None, "AAPL", ibkr_max_concurrent_depth=1)
+        assert len(gateway.journal.requests("reqMktDepth")) == 1
+    assert of(report, "AAPL").outcome is Outcome.NO_SLOT
+
+
+async def test_while_an_ingest_runs_contracts_and_venues_are_checked_and_no_slot_is_touched(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    store.set("raw:ibkr:depth:hb:AAPL", 1_700_000_000_000, ex=60)
+    async with SimulatedGateway() as gateway:
+        report = await probe(gateway, shared_redis_url, "AAPL", "MSFT")
+        assert gateway.journal.requests("reqMktDepth") == []
+    assert report.ingest is not None
+    assert report.passed
+    assert {each.outcome for each in report.symbols} == {Outcome.VENUE_ONLY}
+    assert (of(report, "AAPL").l2, of(report, "MSFT").l2) == (True, None)
+    assert report.redis is RedisUse.READ_ONLY
+    assert not store.exists("raw:ibkr:depth:venue:AAPL")
+
+
+async def test_a_real_ingest_goes_on_undisturbed_while_the_probe_looks(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    async with SimulatedGateway() as gateway:
+        settings = settings_for(gateway, shared_redis_url)
+        ingest = IngestSession(settings, universe_of("AAPL", "MSFT", "SPY"))
+        ingesting = asyncio.ensure_future(ingest.run())
+        await gateway.wait_for(lambda: len(store.keys("raw:ibkr:depth:hb:*")) == 3)
+        report = await probe(gateway, shared_redis_url, "AAPL", "IBM")
+        assert not ingesting.done()
+        ingest.stop()
+        await ingesting
+        assert gateway.journal.errors(309) == []
+        assert len(gateway.journal.requests("reqMktDepth")) == 3
+    assert [each.outcome for each in report.symbols] == [Outcome.VENUE_ONLY, Outcome.VENUE_ONLY]
+    assert "the running ingest has its book" in of(report, "AAPL").reason
+
+
+async def test_beside_an_ingest_an_unknown_symbol_and_a_recorded_refusal_still_fail(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    store.set("raw:ibkr:depth:hb:AAPL", 1_700_000_000_000, ex=60)
+    store.hset("raw:ibkr:depth:venue:IBM", mapping={"depth_supported": 0, "reason": "no permission (354)"})
+    async with SimulatedGateway() as gateway:
+        report = await probe(gateway, shared_redis_url, "AAPL", "IBM", "NOSUCH")
+    assert [each.outcome for each in report.symbols] == [Outcome.VENUE_ONLY, Outcome.REFUSED, Outcome.UNRESOLVED]
+    assert "no permission (354)" in of(report, "IBM").reason
+    assert not report.passed
+
+
+async def test_an_ingest_that_takes_the_slots_meanwhile_is_given_way(shared_redis_url: str, store: redis.Redis) -> None:
+    async with SimulatedGateway() as gateway:
+        gateway.occupy_slots(3)
+        waiting = asyncio.ensure_future(
+            probe(gateway, shared_redis_url, "AAPL", ibkr_error309_cooldown_secs=1.0, ibkr_max_concurrent_depth=1)
+        )
+        await gateway.wait_for(lambda: gateway.journal.errors(309))
+        store.set("raw:ibkr:depth:hb:SPY", 1_700_000_000_000, ex=60)
+        report = await waiting
+    assert of(report, "AAPL").outcome is Outcome.VENUE_ONLY
+    assert report.ingest is not None
+
+
+async def test_a_redis_that_is_away_is_a_warning_without_its_password() -> None:
+    async with SimulatedGateway() as gateway:
+        settings = settings_for(gateway, AWAY)
+        report = await ProbeSession(settings, universe_of("AAPL")).run()
+    assert report.passed
+    assert report.redis is RedisUse.UNAVAILABLE
+    assert report.redis_error
+    assert "sesame" not in report.redis_error
+
+
+async def test_a_venue_that_sends_no_row_is_silent_and_what_was_recorded_stays(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    store.hset("raw:ibkr:depth:venue:AAPL", mapping={"depth_supported": 1, "exchange": "ISLAND"})
+    async with SimulatedGateway(GatewayOptions(silent_symbols=frozenset({"AAPL"}))) as gateway:
+        report = await probe(gateway, shared_redis_url, "AAPL", ibkr_first_row_secs=0.3)
+        await gateway.wait_for(lambda: live_subscriptions(gateway) == 0)
+    assert (of(report, "AAPL").outcome, of(report, "AAPL").l2) == (Outcome.SILENT, None)
+    assert store.hgetall("raw:ibkr:depth:venue:AAPL") == {"depth_supported": "1", "exchange": "ISLAND"}
+
+
+async def test_a_silent_symbol_whose_cancel_is_ignored_does_not_cost_the_others_their_slot(
+    shared_redis_url: str,
+) -> None:
+    options = GatewayOptions(slots=1, silent_symbols=frozenset({"AAPL"}), early_cancel=EarlyCancel.LOST)
+    async with SimulatedGateway(options) as gateway:
+        report = await probe(gateway, shared_redis_url, "AAPL", "MSFT", ibkr_first_row_secs=3.0)
+    assert [each.outcome for each in report.symbols] == [Outcome.SILENT, Outcome.DEPTH]
+
+
+@pytest.mark.parametrize("name", ["ISLAND", "NASDAQ"])
+async def test_nasdaq_is_requested_under_the_name_that_the_gateway_lists(shared_redis_url: str, name: str) -> None:
+    async with SimulatedGateway(GatewayOptions(nasdaq_name=name)) as gateway:
+        report = await probe(gateway, shared_redis_url, "AAPL")
+    assert report.passed
+    assert (of(report, "AAPL").venue_requested, of(report, "AAPL").primary_exchange) == (name, "NASDAQ")
+
+
+async def test_a_connection_that_breaks_is_no_answer_and_nothing_is_recorded(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    async with SimulatedGateway(GatewayOptions(silent_symbols=frozenset({"AAPL"}))) as gateway:
+        probing = asyncio.ensure_future(probe(gateway, shared_redis_url, "AAPL"))
+        await gateway.wait_for(lambda: gateway.journal.entries("subscribed"))
+        gateway.drop_connections()
+        report = await probing
+    assert of(report, "AAPL").outcome is Outcome.NO_ANSWER
+    assert store.keys("*") == []
+
+
+async def test_stop_cancels_by_id_and_reports_what_is_known(shared_redis_url: str) -> None:
+    async with SimulatedGateway(GatewayOptions(silent_symbols=frozenset({"AAPL"}))) as gateway:
+        session = ProbeSession(settings_for(gateway, shared_redis_url), universe_of("AAPL"))
+        probing = asyncio.ensure_future(session.run())
+        await gateway.wait_for(lambda: gateway.journal.entries("subscribed"))
+        session.stop("SIGINT")
+        report = await probing
+        await gateway.wait_for(lambda: gateway.journal.entries("closed"))
+        assert len(cancels(gateway)) == 1
+        assert live_subscriptions(gateway) == 0
+    assert report.interrupted_by == "SIGINT"
+    assert of(report, "AAPL").outcome is Outcome.INTERRUPTED
+    assert not report.passed
+
+
+async def test_the_probe_has_a_client_id_of_its_own_and_takes_the_next_where_it_is_in_use(
+    shared_redis_url: str,
+) -> None:
+    async with SimulatedGateway() as gateway:
+        gateway.hold_client_id(787, 60)
+        report = await probe(gateway, shared_redis_url, "AAPL")
+    assert report.client_id == 788
+    assert report.passed
+
+
+async def test_with_every_client_id_in_use_the_error_names_the_probe_s_setting(shared_redis_url: str) -> None:
+    async with SimulatedGateway() as gateway:
+        gateway.hold_client_id(787, 60)
+        with pytest.raises(ClientIdsExhausted, match="IBKR_PROBE_CLIENT_ID"):
+            await probe(gateway, shared_redis_url, "AAPL", ibkr_client_id_max_offset=0)
+
+
+async def test_a_gateway_that_is_away_raises(shared_redis_url: str) -> None:
+    async with SimulatedGateway() as gateway:
+        settings = settings_for(gateway, shared_redis_url)
+    with pytest.raises(GatewayUnavailable):
+        await ProbeSession(settings, universe_of("AAPL")).run()
+
+
+async def test_whoever_watches_sees_every_symbol_from_the_start_to_its_verdict(shared_redis_url: str) -> None:
+    seen: list[Progress] = []
+    async with SimulatedGateway() as gateway:
+        settings = settings_for(gateway, shared_redis_url)
+        report = await ProbeSession(settings, universe_of("AAPL", "MSFT"), watch=seen.append).run()
+    assert [each.outcome for each in seen[0].symbols] == [Outcome.PENDING, Outcome.PENDING]
+    assert seen[-1].symbols == report.symbols
+
+
+def test_the_blocking_call_works_outside_an_event_loop_and_puts_the_report_in_a_table(shared_redis_url: str) -> None:
+    with GatewayThread() as gateway:
+        report = run_probe(settings_for(gateway, shared_redis_url), universe_of("AAPL", "NOSUCH"))
+    lines = report.as_markdown().splitlines()
+    assert lines[0].startswith("| symbol | venue |")
+    assert lines[2].startswith("| AAPL | ISLAND | yes | 10 / 10 |")
+    assert "FAIL" in lines[3]
