@@ -18,10 +18,13 @@ from ibkr_depth_pipeline.universe import Universe, load_universe
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,  # the plain traceback: it never shows the values of variables
     help="Records IBKR market depth of a universe of symbols into Redis.\n\n"
     "Settings come from the environment or from .env (see .env.example): IBKR_HOST, IBKR_PORT, REDIS_URL and more. "
     "The symbols come from the file that SYMBOL_CONFIG_PATH names (config/ibkr_symbols.yaml).",
 )
+
+_LONGEST_SECS = 1e9
 
 Symbols = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads this form under Python 3.10
@@ -38,7 +41,10 @@ def _universe(path: Path, symbols: list[str] | None) -> Universe:
 def run(
     symbol: Symbols = None,
     duration: Annotated[
-        float | None, typer.Option(min=0.1, help="Stop by itself after so many seconds. Default: run until Ctrl-C.")
+        float | None,
+        typer.Option(
+            min=0.1, max=_LONGEST_SECS, help="Stop by itself after so many seconds. Default: run until Ctrl-C."
+        ),
     ] = None,
 ) -> None:
     """Record until Ctrl-C or SIGTERM; then cancel every subscription, flush and disconnect, and exit with 0.
@@ -62,11 +68,11 @@ def check(symbol: Symbols = None) -> None:
     """Go through what must be right before a run: one line each. Exit code 1 if one fails."""
     with errors_as_exit_codes():
         settings = load_settings()
-        universe = _universe(settings.symbol_config_path, symbol)
         configure_logging("CRITICAL")
-        findings = asyncio.run(run_checklist(settings, universe))
+        findings = asyncio.run(run_checklist(settings, symbol or ()))
     for finding in findings:
-        typer.echo(f"{finding.verdict.value:<4} {finding.subject}: {finding.text}")
+        # what a gateway or a Redis says may hold line ends
+        typer.echo(f"{finding.verdict.value:<4} {finding.subject}: {' '.join(finding.text.split())}")
     if any(finding.verdict is Verdict.FAIL for finding in findings):
         raise typer.Exit(FAILED)
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
-from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError, SinkUnavailable
+from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, GatewayError, SinkUnavailable
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
 from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.connection import check_writable
-from ibkr_depth_pipeline.universe import Universe
+from ibkr_depth_pipeline.universe import Universe, load_universe
 
 USUAL_SLOTS = 3
 _SLOW_FIRST_ROW_SECS = 1.0
@@ -37,17 +38,29 @@ class Finding:
     text: str
 
 
-async def run_checklist(settings: Settings, universe: Universe) -> list[Finding]:
-    """Every finding, in the order an operator would look. Never raises for what it checks."""
-    return [
-        Finding(Verdict.OK, "universe", f"{len(universe.specs)} symbols in {settings.symbol_config_path}"),
-        *check_rotation(settings, len(universe.specs)),
-        await _redis(settings),
-        *await _gateway(settings, universe),
-    ]
+async def run_checklist(settings: Settings, symbols: Sequence[str] = ()) -> list[Finding]:
+    """Every finding, in the order an operator would look; of the whole universe, or of `symbols` alone.
+
+    Raises ConfigurationError for a bad name in `symbols`, and nothing for what it checks.
+    """
+    universe, findings = _universe(settings.symbol_config_path)
+    if symbols:
+        universe = (universe or Universe(())).subset(symbols)
+    wanted = len(universe.specs) if universe else 0
+    findings += check_rotation(settings, wanted) if wanted else []
+    findings.append(await _redis(settings))
+    return findings + await _gateway(settings, universe)
 
 
-def check_rotation(settings: Settings, symbols: int) -> Iterable[Finding]:
+def _universe(path: Path) -> tuple[Universe | None, list[Finding]]:
+    try:
+        universe = load_universe(path)
+    except ConfigurationError as error:
+        return None, [Finding(Verdict.FAIL, "universe", f"{error.where}: {problem}") for problem in error.problems]
+    return universe, [Finding(Verdict.OK, "universe", f"{len(universe.specs)} symbols in {path}")]
+
+
+def check_rotation(settings: Settings, symbols: int) -> Iterator[Finding]:
     """Whether dwell and slots are sensible for so many symbols. Pure."""
     slots, dwell = settings.ibkr_max_concurrent_depth, settings.ibkr_rotation_secs
     cycle = math.ceil(symbols / slots) * dwell
@@ -70,8 +83,7 @@ async def _redis(settings: Settings) -> Finding:
     return Finding(Verdict.OK, "redis", f"{settings.redis_url_masked} is reachable and writable (version {version})")
 
 
-async def _gateway(settings: Settings, universe: Universe) -> list[Finding]:
-    taken: list[int] = []
+async def _gateway(settings: Settings, universe: Universe | None) -> list[Finding]:
     gateway = TwsGateway(
         settings.ibkr_host,
         settings.ibkr_port,
@@ -80,21 +92,27 @@ async def _gateway(settings: Settings, universe: Universe) -> list[Finding]:
         on_row=lambda request, row: None,
         connect_timeout=settings.ibkr_connect_timeout_secs,
     )
-    ids = range(settings.ibkr_client_id, settings.ibkr_client_id + settings.ibkr_client_id_max_offset + 1)
+    findings: list[Finding] = []
     try:
-        client_id = await gateway.connect(ids, taken.append)
-        return [
-            Finding(Verdict.OK, "gateway", f"{settings.ibkr_host}:{settings.ibkr_port} answers"),
-            _client_id(client_id, taken),
-            await _read_only(gateway),
-            *await _venues(gateway, universe),
-        ]
-    except ClientIdsExhausted as error:
-        return [Finding(Verdict.FAIL, "client id", str(error))]
+        findings += await _connection(gateway, settings)
+        if findings[-1].verdict is not Verdict.FAIL:
+            findings.append(await _read_only(gateway))
+            findings += await _venues(gateway, universe) if universe else []
     except GatewayError as error:
-        return [Finding(Verdict.FAIL, "gateway", str(error))]
+        findings.append(Finding(Verdict.FAIL, "gateway", str(error)))
     finally:
         gateway.disconnect()
+    return findings
+
+
+async def _connection(gateway: TwsGateway, settings: Settings) -> list[Finding]:
+    taken: list[int] = []
+    ids = range(settings.ibkr_client_id, settings.ibkr_client_id + settings.ibkr_client_id_max_offset + 1)
+    answers = Finding(Verdict.OK, "gateway", f"{settings.ibkr_host}:{settings.ibkr_port} answers")
+    try:
+        return [answers, _client_id(await gateway.connect(ids, taken.append), taken)]
+    except ClientIdsExhausted as error:
+        return [answers, Finding(Verdict.FAIL, "client id", str(error))]
 
 
 def _client_id(client_id: int, taken: list[int]) -> Finding:

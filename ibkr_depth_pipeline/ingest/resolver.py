@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, DepthExchange, Resolution, Wanted, resolve
+from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.universe import SymbolSpec
 
 _QUESTIONS_AT_ONCE = 20
@@ -26,7 +28,10 @@ def wanted_of(spec: SymbolSpec) -> Wanted:
 
 
 async def resolve_symbols(gateway: TwsGateway, specs: Iterable[SymbolSpec]) -> Mapping[str, Resolution]:
-    """The venue of each symbol, or why it has none, in the order of `specs`. Raises GatewayError."""
+    """The venue of each symbol, or why it has none, in the order of `specs`.
+
+    An answer that is missing or odd costs only its own symbol. Raises GatewayUnavailable where the gateway is gone.
+    """
     depth_exchanges = await gateway.depth_exchanges()
     gate = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
 
@@ -44,4 +49,11 @@ async def resolve_symbol(
     """As resolve_symbols, for one symbol."""
     deep = await gateway.depth_exchanges() if depth_exchanges is None else depth_exchanges
     wanted = wanted_of(spec)
-    return resolve(wanted, await gateway.contracts(wanted), deep)
+    try:
+        answers = await gateway.contracts(wanted)
+    except GatewayUnavailable as silence:
+        await gateway.server_time()  # raises where it is the gateway that is silent, and not only about this symbol
+        return Unresolved(spec.symbol, str(silence))
+    except GatewayError as refusal:
+        return Unresolved(spec.symbol, str(refusal))
+    return resolve(wanted, answers, deep)

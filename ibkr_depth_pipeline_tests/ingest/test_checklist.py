@@ -1,0 +1,190 @@
+"""The operator's checklist, line by line, against the simulated gateway and a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.ingest.checklist import Finding, Verdict, check_rotation, run_checklist
+from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+
+OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[SimulatedGateway]:
+    async with SimulatedGateway(GatewayOptions()) as simulated:
+        yield simulated
+
+
+@pytest.fixture
+def symbols_file(tmp_path: Path) -> Path:
+    path = tmp_path / "symbols.yaml"
+    path.write_text("symbols: [SPY, AAPL]")
+    return path
+
+
+def settings_for(gateway: SimulatedGateway, redis_url: str, symbols_file: Path, **overrides: Any) -> Settings:
+    given = {
+        "ibkr_host": gateway.host,
+        "ibkr_port": gateway.port,
+        "ibkr_client_id": 777,
+        "ibkr_client_id_max_offset": 1,
+        "redis_url": redis_url,
+        "symbol_config_path": symbols_file,
+    }
+    return load_settings(**{**given, **overrides})
+
+
+def by_subject(findings: list[Finding]) -> dict[str, Verdict]:
+    return {finding.subject: finding.verdict for finding in findings}
+
+
+def failures(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.verdict is FAIL]
+
+
+async def test_everything_in_order_is_one_line_each_in_the_order_an_operator_looks(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+    assert [(finding.subject, finding.verdict) for finding in findings] == [
+        ("universe", OK),
+        ("rotation", OK),
+        ("redis", OK),
+        ("gateway", OK),
+        ("client id", OK),
+        ("read-only", OK),
+        ("venue of SPY", OK),
+        ("venue of AAPL", OK),
+    ]
+
+
+async def test_nothing_is_subscribed_to_and_nothing_is_left_behind(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+    await gateway.wait_for(lambda: gateway.journal.entries("closed"))
+    assert not gateway.journal.requests("reqMktDepth")
+    with redis.Redis.from_url(shared_redis_url) as client:
+        assert list(client.scan_iter()) == []
+
+
+async def test_a_taken_client_id_is_a_warning_that_names_the_free_one(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    gateway.hold_client_id(777, 60)
+    findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+    assert Finding(WARN, "client id", "777 in use; 778 is free") in findings
+    assert not failures(findings)
+
+
+async def test_no_free_client_id_fails_although_the_gateway_answers(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    gateway.hold_client_id(777, 60)
+    gateway.hold_client_id(778, 60)
+    findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+    assert by_subject(findings)["gateway"] is OK
+    (failed,) = failures(findings)
+    assert failed.subject == "client id"
+    assert "777 to 778" in failed.text
+    assert "IBKR_CLIENT_ID_MAX_OFFSET" in failed.text
+
+
+async def test_no_gateway_fails_and_the_rest_is_still_looked_at(shared_redis_url: str, symbols_file: Path) -> None:
+    async with SimulatedGateway(GatewayOptions()) as gone:
+        settings = settings_for(gone, shared_redis_url, symbols_file)
+    findings = await run_checklist(settings)
+    (failed,) = failures(findings)
+    assert failed.subject == "gateway"
+    assert f"{settings.ibkr_host}:{settings.ibkr_port}" in failed.text
+    assert by_subject(findings)["redis"] is OK
+
+
+async def test_a_port_that_is_no_gateway_fails(
+    gateway: SimulatedGateway, redis_server: EmbeddedRedis, symbols_file: Path
+) -> None:
+    settings = settings_for(gateway, redis_server.url, symbols_file)
+    wrong = settings.model_copy(update={"ibkr_port": redis_server.port, "ibkr_connect_timeout_secs": 0.3})
+    (failed,) = failures(await run_checklist(wrong))
+    assert failed.subject == "gateway"
+
+
+async def test_a_gateway_that_takes_orders_is_a_warning(shared_redis_url: str, symbols_file: Path) -> None:
+    async with SimulatedGateway(GatewayOptions(read_only_api=False)) as gateway:
+        findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+    assert by_subject(findings)["read-only"] is WARN
+    assert not failures(findings)
+
+
+async def test_an_unknown_symbol_fails_on_its_own_line(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file), ["SPY", "NOSUCH"])
+    assert failures(findings) == [Finding(FAIL, "venue of NOSUCH", "the gateway knows no such contract (200)")]
+    assert by_subject(findings)["venue of SPY"] is OK
+
+
+async def test_a_bad_name_that_was_asked_for_is_refused(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="symbols asked for"):
+        await run_checklist(settings_for(gateway, shared_redis_url, symbols_file), ["spy"])
+
+
+@pytest.mark.parametrize(("text", "lines"), [("symbols: [spy, 'A:B']", 2), ("symbols: []", 1), ("[", 1)])
+async def test_a_bad_universe_fails_line_by_line_and_the_rest_is_still_looked_at(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path, text: str, lines: int
+) -> None:
+    symbols_file.write_text(text)  # noqa: ASYNC240 - a line
+    findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+    assert [finding.subject for finding in failures(findings)] == ["universe"] * lines
+    assert all(str(symbols_file) in finding.text for finding in failures(findings))
+    assert by_subject(findings)["gateway"] is OK
+
+
+async def test_no_redis_fails_and_the_rest_is_still_looked_at(
+    gateway: SimulatedGateway, redis_server: EmbeddedRedis, symbols_file: Path
+) -> None:
+    settings = settings_for(gateway, redis_server.url, symbols_file)
+    redis_server.stop()
+    findings = await run_checklist(settings)
+    assert [finding.subject for finding in failures(findings)] == ["redis"]
+    assert by_subject(findings)["venue of SPY"] is OK
+
+
+async def test_a_wrong_password_fails_and_is_not_shown(
+    gateway: SimulatedGateway, redis_server: EmbeddedRedis, symbols_file: Path
+) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("requirepass", "right")
+        url = redis_server.url.replace("redis://", "redis://:hunter2@")
+        findings = await run_checklist(settings_for(gateway, url, symbols_file))
+        client.config_set("requirepass", "")
+    assert [finding.subject for finding in failures(findings)] == ["redis"]
+    assert "hunter2" not in str(findings)
+
+
+def test_slots_beyond_the_usual_ones_are_a_warning(symbols_file: Path) -> None:
+    settings = load_settings(ibkr_max_concurrent_depth=4, ibkr_rotation_secs=15)
+    assert [finding.verdict for finding in check_rotation(settings, 10)] == [OK, WARN]
+
+
+def test_a_dwell_shorter_than_a_first_row_takes_is_a_warning_only_where_symbols_rotate() -> None:
+    settings = load_settings(ibkr_max_concurrent_depth=3, ibkr_rotation_secs=0.5)
+    assert [finding.verdict for finding in check_rotation(settings, 10)] == [WARN]
+    assert [finding.verdict for finding in check_rotation(settings, 3)] == [OK]
+
+
+def test_the_rotation_line_says_how_long_each_symbol_is_on() -> None:
+    settings = load_settings(ibkr_max_concurrent_depth=3, ibkr_rotation_secs=15)
+    (finding,) = check_rotation(settings, 10)
+    assert "each of 10 symbols is on for 15 s every 60 s" in finding.text

@@ -1,0 +1,126 @@
+"""Symbols resolved by the simulated gateway, through the real client."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, ContractAnswer, Wanted
+from ibkr_depth_pipeline.ingest.resolver import resolve_symbols, wanted_of
+from ibkr_depth_pipeline.model import Instrument, Unresolved
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.universe import SymbolSpec
+
+DEFAULT_VENUES = {
+    "SPY": ("ARCA", "ARCA"),
+    "QQQ": ("ISLAND", "NASDAQ"),
+    "IWM": ("ARCA", "ARCA"),
+    "AAPL": ("ISLAND", "NASDAQ"),
+    "IBM": ("NYSE", "NYSE"),
+    "BRK B": ("NYSE", "NYSE"),
+    "SPX": ("CBOE", "CBOE"),
+}
+
+
+class OddGateway(TwsGateway):
+    """The real client, except that the questions about some symbols go wrong."""
+
+    failures: dict[str, GatewayError] = {}  # noqa: RUF012
+
+    async def contracts(self, wanted: Wanted) -> list[ContractAnswer]:
+        if wanted.symbol in self.failures:
+            raise self.failures[wanted.symbol]
+        return await super().contracts(wanted)
+
+
+@asynccontextmanager
+async def connected(options: GatewayOptions, **failures: GatewayError) -> AsyncIterator[tuple[Any, OddGateway]]:
+    async with SimulatedGateway(options) as simulated:
+        client = OddGateway(
+            simulated.host,
+            simulated.port,
+            request_ids=itertools.count(1),
+            on_event=lambda event: None,
+            on_row=lambda request, row: None,
+            connect_timeout=5,
+        )
+        client.failures = failures
+        await client.connect([777])
+        try:
+            yield simulated, client
+        finally:
+            client.disconnect()
+
+
+def specs(*names: str) -> list[SymbolSpec]:
+    return [SymbolSpec(name) for name in names]
+
+
+@pytest.mark.parametrize("listed", ["ISLAND", "NASDAQ"])
+async def test_each_rule_holds_under_both_settings_of_the_compatibility_checkbox(listed: str) -> None:
+    async with connected(GatewayOptions(nasdaq_name=listed)) as (_, client):
+        found = await resolve_symbols(client, specs(*DEFAULT_VENUES))
+    expected = {name: (listed if venue == "ISLAND" else venue, on) for name, (venue, on) in DEFAULT_VENUES.items()}
+    assert list(found) == list(expected)
+    for symbol, venue in expected.items():
+        instrument = found[symbol]
+        assert isinstance(instrument, Instrument), instrument
+        assert (instrument.exchange, instrument.primary_exchange) == venue
+
+
+async def test_an_unknown_symbol_costs_no_other_its_venue() -> None:
+    async with connected(GatewayOptions()) as (_, client):
+        found = await resolve_symbols(client, specs("AAPL", "NOSUCH", "SPY"))
+    assert found["NOSUCH"] == Unresolved("NOSUCH", "the gateway knows no such contract (200)")
+    assert isinstance(found["AAPL"], Instrument)
+    assert isinstance(found["SPY"], Instrument)
+
+
+async def test_a_wrong_con_id_is_unresolved() -> None:
+    async with connected(GatewayOptions()) as (_, client):
+        found = await resolve_symbols(client, [SymbolSpec("AAPL", con_id=272093)])
+    assert found["AAPL"] == Unresolved("AAPL", "contract 272093 is MSFT", 272093)
+
+
+@pytest.mark.parametrize("kind", [GatewayError, GatewayUnavailable])
+async def test_an_odd_answer_or_none_costs_only_its_own_symbol(kind: type[GatewayError]) -> None:
+    async with connected(GatewayOptions(), IBM=kind("odd")) as (_, client):
+        found = await resolve_symbols(client, specs("AAPL", "IBM"))
+    assert found["IBM"] == Unresolved("IBM", "odd")
+    assert isinstance(found["AAPL"], Instrument)
+
+
+async def test_a_gateway_that_is_gone_is_an_error_and_not_a_reason_for_each_symbol() -> None:
+    async with connected(GatewayOptions()) as (_, client):
+        client.disconnect()
+        with pytest.raises(GatewayUnavailable):
+            await resolve_symbols(client, specs("AAPL"))
+
+
+async def test_a_gateway_that_goes_away_midway_is_an_error() -> None:
+    async with connected(GatewayOptions(), IBM=GatewayUnavailable("gone")) as (simulated, client):
+        depth = await client.depth_exchanges()
+        simulated.drop_connections()
+        await simulated.wait_for(lambda: simulated.journal.entries("closed"))
+        with pytest.raises(GatewayUnavailable):
+            await resolve_symbols(client, specs("IBM"))
+    assert depth
+
+
+@pytest.mark.parametrize("symbol", sorted(INDEX_SYMBOLS))
+def test_the_name_of_an_index_means_the_index_unless_told_otherwise(symbol: str) -> None:
+    assert wanted_of(SymbolSpec(symbol)) == Wanted(symbol, sec_type="IND")
+    assert wanted_of(SymbolSpec(symbol, sec_type="STK")).sec_type == "STK"
+
+
+def test_everything_that_the_universe_says_is_asked_for() -> None:
+    assert wanted_of(SymbolSpec("SAP", "IBIS", "IBIS2", "CFD", "EUR", 7)) == Wanted(
+        "SAP", "CFD", "EUR", "IBIS", "IBIS2", 7
+    )
+    assert wanted_of(SymbolSpec("AAPL")) == Wanted("AAPL", "STK", "USD")
