@@ -6,6 +6,7 @@ year ahead from the day it is asked: make a TradingHours when it is needed, don'
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any
@@ -40,9 +41,9 @@ class TradingHours:
 
     def __init__(self, calendar: str, around: datetime) -> None:
         self.calendar = calendar
-        days = around.astimezone(timezone.utc).date()
+        day = around.astimezone(timezone.utc).date()
         try:
-            self._found: Any = exchange_calendars.get_calendar(calendar, start=days - _BEFORE, end=days + _AFTER)
+            self._found: Any = _calendar(calendar, day - _BEFORE, day + _AFTER)
         except exchange_calendars.errors.InvalidCalendarName:
             allowed = "a calendar of exchange_calendars, such as XNYS, XNAS or 24/7"
             raise ConfigurationError("trading hours", [f"{calendar!r} is not allowed; {allowed}"]) from None
@@ -135,6 +136,12 @@ def judge_tick(
         event = "closed" if after_open else "opened"
         return Skip(f"This tick comes too late: the session {event} at {hours.wall_clock(last_call)}.")
     return Start(session)
+
+
+def _calendar(name: str, start: date, end: date) -> Any:
+    with warnings.catch_warnings():  # what newer pandas has to say to exchange_calendars is not for our users
+        warnings.filterwarnings("ignore", message="Series.values")
+        return exchange_calendars.get_calendar(name, start=start, end=end)
 
 
 def _utc(stamp: Any) -> datetime:

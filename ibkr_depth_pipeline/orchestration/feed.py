@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore
 from ibkr_depth_pipeline.orchestration.run_config import IngestConfig
 from ibkr_depth_pipeline.orchestration.session_metadata import session_metadata
+from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours, opening_schedule, utc_now
 
 FEED_KEY = dg.AssetKey(["raw", "ibkr", "depth", "feed"])
 FEED_OP = "ibkr_depth_feed"
@@ -24,7 +26,7 @@ Metadata = Mapping[str, dg.MetadataValue]
 
 @dg.op(name=f"{FEED_OP}_unchecked", pool=POOL, out=dg.Out(dg.Nothing))
 def _record(
-    context: dg.OpExecutionContext, config: IngestConfig, ibkr: IbkrGateway, redis: RedisStore
+    context: dg.OpExecutionContext, config: IngestConfig, ibkr: IbkrGateway, redis: RedisStore, exchange: ExchangeHours
 ) -> dg.Output[None]:
     """Records market depth into Redis, until its duration is over or somebody clicks Terminate.
 
@@ -33,7 +35,7 @@ def _record(
     with _our_errors_as_failures():
         settings, universe = config.resolve(ibkr, redis)
         configure_logging(settings.ibkr_log_level)
-        outcome = run_ingest(settings, universe, config.duration)
+        outcome = run_ingest(settings, universe, config.seconds_to_record(exchange, utc_now()))
     return _concluded(context, outcome, session_metadata(outcome, settings))
 
 
@@ -75,4 +77,12 @@ ingest_job = dg.define_asset_job(
     selection=[depth_feed],
     description="Record market depth. One click on Launch, with no config, records the whole universe.",
     executor_def=dg.in_process_executor,  # a step process of its own would outlive a killed worker
+)
+
+ingest_schedule = opening_schedule(
+    "ibkr_depth_ingest_before_open",
+    INGEST_JOB,
+    lead=timedelta(minutes=5),
+    after_open=True,
+    run_config={"ops": {FEED_OP: {"config": {"stop_at_close": True}}}},
 )

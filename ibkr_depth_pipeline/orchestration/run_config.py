@@ -1,5 +1,6 @@
 """What can be said about one run of the ingest, and the settings and the universe that come of it."""
 
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -8,6 +9,7 @@ from pydantic import Field
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.orchestration.launch_checks import check_overrides, refuse
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore, about
+from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
@@ -26,6 +28,12 @@ class IngestConfig(dg.Config):
     rotation_secs: float | None = Field(default=None, description=about("ibkr_rotation_secs"))
     max_concurrent_depth: int | None = Field(
         default=None, description=f"{about('ibkr_max_concurrent_depth')} Wins over the resource's."
+    )
+
+    stop_at_close: bool = Field(
+        default=False,
+        description="Follow the exchange's calendar: refuse to start outside a session, and stop at its close, early "
+        "closes included. False: record at any time.",
     )
 
     def overrides(self) -> dict[str, Any]:
@@ -49,3 +57,10 @@ class IngestConfig(dg.Config):
         settings = load_settings(**{**ibkr.overrides(), **redis.overrides(), **self.overrides()})
         universe = load_universe(settings.symbol_config_path)
         return settings, universe.subset(self.symbols) if self.symbols else universe
+
+    def seconds_to_record(self, hours: ExchangeHours, now: datetime) -> float | None:
+        """How long to record from `now` on; None: until Terminate. Raises OutsideSession where the calendar forbids."""
+        if not self.stop_at_close:
+            return self.duration
+        left = hours.seconds_to_close(now)
+        return left if self.duration is None else min(left, self.duration)

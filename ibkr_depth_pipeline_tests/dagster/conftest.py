@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import free_port
+from ibkr_depth_pipeline.definitions import defs
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 
@@ -55,3 +57,20 @@ def environment(
 def unused_port() -> int:
     """A loopback port that nobody listens on."""
     return free_port()
+
+
+def execute(
+    instance: dg.DagsterInstance, *, resources: dict[str, Any] | None = None, **config: Any
+) -> dg.ExecuteInProcessResult:
+    """Run the ingest job in this process. What fails does not raise."""
+    job = defs.resolve_job_def("ibkr_depth_ingest_job")
+    run_config = {"ops": {"ibkr_depth_feed": {"config": config}}, "resources": resources or {}}
+    return job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False)
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """The text of the one step that failed."""
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    error = failed.step_failure_data.error
+    assert error is not None
+    return error.message

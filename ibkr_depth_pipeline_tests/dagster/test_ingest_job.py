@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -12,13 +11,7 @@ import redis
 
 from ibkr_depth_pipeline.definitions import defs
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS
-
-
-def execute(instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
-    job = defs.resolve_job_def("ibkr_depth_ingest_job")
-    run_config = {"ops": {"ibkr_depth_feed": {"config": config}}}
-    return job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False)
+from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, execute, failure_of
 
 
 def test_a_duration_records_the_universe_and_sums_it_up(
@@ -37,14 +30,6 @@ def test_a_duration_records_the_universe_and_sums_it_up(
     assert metadata["ended_by"] == "itself"
     assert metadata["refused_309"] == 0
     assert not gateway.journal.errors(309)
-
-
-def failure_of(result: dg.ExecuteInProcessResult) -> str:
-    """The text of the one step that failed."""
-    (failed,) = [event for event in result.all_events if event.is_step_failure]
-    error = failed.step_failure_data.error
-    assert error is not None
-    return error.message
 
 
 def test_a_gateway_that_is_not_there_fails_the_run_in_plain_words(

@@ -10,8 +10,6 @@ import pytest
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.trading_hours import OutsideSession, Skip, Start, TradingHours, judge_tick
 
-pytestmark = pytest.mark.filterwarnings("ignore:Series.values:Warning")  # pandas 3 to exchange_calendars
-
 NEW_YORK = ZoneInfo("America/New_York")
 LEAD = timedelta(minutes=5)
 

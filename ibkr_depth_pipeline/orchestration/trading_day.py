@@ -1,0 +1,90 @@
+"""The exchange's hours in Dagster: the resource that names the calendar, and the schedules around its open."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from ibkr_depth_pipeline.trading_hours import Skip, TradingHours, judge_tick
+
+DEFAULT_CALENDAR = "XNYS"
+SESSION_TAG = "ibkr_depth/session"
+"""On scheduled runs: the session's date."""
+
+EARLY = timedelta(minutes=15)
+"""How long before the open a run that follows the calendar may start: books fill before it."""
+
+_ACTIVE = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+class ExchangeHours(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Whose trading hours a run follows, where it follows any."""
+
+    calendar: str = Field(
+        default=DEFAULT_CALENDAR, description="A calendar of exchange_calendars, such as XNYS, XNAS, or 24/7."
+    )
+
+    def seconds_to_close(self, now: datetime) -> float:
+        """From `now` to the close of the session that is open or about to open.
+
+        Raises OutsideSession, naming the next open, and ConfigurationError for an unknown calendar.
+        """
+        session = TradingHours(self.calendar, now).session_to_record(now, EARLY)
+        return (session.close - now).total_seconds()
+
+
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def opening_schedule(
+    name: str,
+    job_name: str,
+    *,
+    lead: timedelta,
+    after_open: bool,
+    run_config: Mapping[str, Any],
+    calendar: str = DEFAULT_CALENDAR,
+    status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
+    clock: Callable[[], datetime] = utc_now,
+) -> dg.ScheduleDefinition:
+    """Start that job once a session, `lead` before the exchange's usual open, by the exchange's own clock.
+
+    It fires every day; closed days are skipped with their reason. With `after_open` a late tick still starts the job
+    as long as the session lasts, else only until its open.
+    """
+    usual = TradingHours(calendar, clock())
+    at = datetime.combine(clock().date(), usual.usual_open) - lead
+
+    @dg.schedule(
+        name=name,
+        job_name=job_name,
+        cron_schedule=f"{at.minute} {at.hour} * * *",
+        execution_timezone=str(usual.zone),
+        default_status=status,
+        description=f"Starts {job_name} {lead} before {calendar} opens; closed days are skipped with the reason.",
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        scheduled = context.scheduled_execution_time
+        verdict = judge_tick(TradingHours(calendar, scheduled), scheduled, clock(), lead, after_open=after_open)
+        if isinstance(verdict, Skip):
+            return dg.SkipReason(verdict.reason)
+        if (active := _active_run(context.instance, job_name)) is not None:
+            return dg.SkipReason(f"Run {active} of {job_name} is under way already.")
+        day = verdict.session.day.isoformat()
+        return dg.RunRequest(run_key=f"{name} {day}", run_config=run_config, tags={SESSION_TAG: day})
+
+    return tick
+
+
+def _active_run(instance: dg.DagsterInstance, job_name: str) -> str | None:
+    runs = instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=_ACTIVE), limit=1)
+    return runs[0].run_id if runs else None
