@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
+from collections.abc import Iterator
 from typing import Any, cast
 
 import structlog
@@ -21,13 +23,26 @@ class _CurrentStderr:
     """
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
+        with _no_reader_needed():
             return sys.stderr.write(text)
         return 0
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        with _no_reader_needed():
             sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _no_reader_needed() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # What is left in the stream's buffer would fail again when Python flushes it at the end, and cost the exit
+        # code: from here on the descriptor leads nowhere.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())
+    except (OSError, ValueError):  # a full disk; a stream that is closed
+        pass
 
 
 class _AsOurEvents(logging.Handler):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import Any
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -51,7 +52,7 @@ async def check_writable(url: str) -> str:
         await client.aclose()
 
 
-async def _write_and_delete(client: redis.Redis) -> None:
+async def _write_and_delete(client: Any) -> None:
     name = f"check-{os.getpid()}"  # lower case: no symbol has this name
     stream, last, beat, venue = keys = stream_key(name), last_key(name), heartbeat_key(name), venue_key(name)
     pipe = client.pipeline(transaction=True)
@@ -63,7 +64,7 @@ async def _write_and_delete(client: redis.Redis) -> None:
         await client.hset(key, "ts", "0")
         await client.expire(key, _CHECK_SECS)
     await client.hmget(last, ["ts", "seq"])
-    await client.execute_command("SETEX", beat, _CHECK_SECS, 0)
+    await client.set(beat, 0, ex=_CHECK_SECS)
     with contextlib.suppress(ResponseError):  # a run deletes nothing: a user that may not is good enough
         await client.delete(*keys)
 

@@ -24,7 +24,7 @@ def renamed(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple("NASDAQ" if name == "ISLAND" else name for name in names)
 
 
-DEEP_RENAMED = tuple(DepthExchange(*renamed((venue.exchange,)), venue.sec_type) for venue in DEEP)
+DEEP_RENAMED = tuple(replace(venue, exchange=renamed((venue.exchange,))[0]) for venue in DEEP)
 
 
 def venue_of(resolution: Resolution) -> tuple[str, str]:

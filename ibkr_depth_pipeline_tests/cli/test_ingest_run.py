@@ -1,0 +1,326 @@
+"""`ibkr_ingest_run` as an operator runs it: a process, its exit code and what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.box.processes import wait_until
+from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
+from ibkr_depth_pipeline.sink.keys import PREFIX, stream_key
+
+COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_ingest_run"
+SECRET = "hunter2"
+PATIENCE = 60
+
+
+class Operator:
+    """Somebody at a terminal in a folder of their own, with an environment of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "200", "NO_COLOR": "1"}
+        self.symbols("SPY", "AAPL")
+
+    def symbols(self, *names: str) -> None:
+        path = self.folder / "config" / "ibkr_symbols.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"symbols": names}))
+
+    def points_at(self, gateway: GatewayThread, redis_url: str) -> None:
+        self.env |= {"IBKR_HOST": gateway.host, "IBKR_PORT": str(gateway.port), "REDIS_URL": redis_url}
+
+    def runs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *arguments], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=PATIENCE
+        )
+
+    @contextmanager
+    def starts(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            [COMMAND, *arguments],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    return Operator(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_gateway() -> Iterator[GatewayThread]:
+    with GatewayThread(GatewayOptions()) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def settled(operator: Operator, shared_gateway: GatewayThread, shared_redis_url: str) -> Operator:
+    """An operator with a gateway and a Redis that work."""
+    operator.points_at(shared_gateway, shared_redis_url)
+    return operator
+
+
+def log_lines(stderr: str) -> list[dict[str, Any]]:
+    """The log; asserts that each line is a JSON object."""
+    return [json.loads(line) for line in stderr.splitlines()]
+
+
+def failed(stdout: str) -> list[str]:
+    """The subjects of the lines that say FAIL."""
+    return [line[5:].split(":")[0] for line in stdout.splitlines() if line.startswith("FAIL ")]
+
+
+# ---- help
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), ("run", "check", "IBKR_PORT", "REDIS_URL", ".env", "SYMBOL_CONFIG_PATH")),
+        (("run",), ("--symbol", "--duration", "Ctrl-C", "stderr")),
+        (("check",), ("--symbol", "Exit code")),
+    ],
+)
+def test_help_tells_a_newcomer_what_to_say(
+    operator: Operator, arguments: tuple[str, ...], told: tuple[str, ...]
+) -> None:
+    done = operator.runs(*arguments, "--help")
+    assert done.returncode == 0
+    text = " ".join(done.stdout.split())
+    assert all(word in text for word in told), text
+
+
+# ---- 2: the operator's input
+
+
+def test_bad_settings_are_listed_at_once_and_nothing_connects(settled: Operator, shared_gateway: GatewayThread) -> None:
+    before = len(shared_gateway.journal.entries("opened"))
+    settled.env |= {"IBKR_CLIENT_ID": "-5", "IBKR_DEPTH_ROWS": "0", "REDIS_URL": f"http://:{SECRET}@localhost"}
+    for command in ("run", "check"):
+        done = settled.runs(command)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert "IBKR_CLIENT_ID='-5' is not allowed" in done.stderr
+        assert "IBKR_DEPTH_ROWS='0' is not allowed" in done.stderr
+        assert "REDIS_URL=" in done.stderr
+        assert SECRET not in done.stderr
+        assert "Traceback" not in done.stderr
+    assert len(shared_gateway.journal.entries("opened")) == before
+
+
+def test_settings_come_from_dot_env_of_the_folder(settled: Operator) -> None:
+    (settled.folder / ".env").write_text("IBKR_LOG_LEVEL=LOUD\n")
+    done = settled.runs("check")
+    assert (done.returncode, "IBKR_LOG_LEVEL='LOUD'" in done.stderr) == (2, True)
+
+
+def test_a_bad_universe_ends_a_run_before_it_begins(settled: Operator) -> None:
+    settled.symbols("spy", "A:B")
+    done = settled.runs("run")
+    assert done.returncode == 2
+    assert "config/ibkr_symbols.yaml" in done.stderr
+    assert "symbols[1] 'spy'" in done.stderr
+    assert "symbols[2] 'A:B'" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("run", "--symbol", "spy"), ("check", "--symbol", "A:B")])
+def test_a_bad_symbol_on_the_command_line_is_refused(settled: Operator, arguments: tuple[str, ...]) -> None:
+    done = settled.runs(*arguments)
+    assert (done.returncode, "symbols asked for" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("duration", ["0", "-1", "nan", "inf", "long"])
+def test_a_duration_that_is_none_is_refused(settled: Operator, duration: str) -> None:
+    assert settled.runs("run", f"--duration={duration}").returncode == 2
+
+
+# ---- check
+
+
+def test_check_of_a_sound_setup_is_one_line_each_and_exit_code_0(settled: Operator) -> None:
+    done = settled.runs("check")
+    assert (done.returncode, done.stderr) == (0, "")
+    subjects = [line[5:].split(":")[0] for line in done.stdout.splitlines()]
+    expected = ["universe", "rotation", "redis", "gateway", "client id", "read-only", "venue of SPY", "venue of AAPL"]
+    assert subjects == expected
+    assert {line[:5] for line in done.stdout.splitlines()} == {"ok   "}
+
+
+def test_check_without_gateway_and_redis_says_both(operator: Operator, redis_server: EmbeddedRedis) -> None:
+    with GatewayThread(GatewayOptions()) as gone:
+        operator.points_at(gone, redis_server.url)
+    redis_server.stop()
+    done = operator.runs("check")
+    assert done.returncode == 1
+    assert failed(done.stdout) == ["redis", "gateway"]
+    assert "Traceback" not in done.stderr
+
+
+def test_check_with_no_free_client_id_fails_and_with_one_warns(operator: Operator, shared_redis_url: str) -> None:
+    with GatewayThread(GatewayOptions()) as gateway:
+        operator.points_at(gateway, shared_redis_url)
+        operator.env["IBKR_CLIENT_ID_MAX_OFFSET"] = "0"
+        gateway.do(lambda simulated: simulated.hold_client_id(777, 600))
+        done = operator.runs("check")
+        assert (done.returncode, failed(done.stdout)) == (1, ["client id"])
+        operator.env["IBKR_CLIENT_ID_MAX_OFFSET"] = "1"
+        done = operator.runs("check")
+        assert (done.returncode, failed(done.stdout)) == (0, [])
+        assert "warn client id: 777 in use; 778 is free" in done.stdout
+
+
+def test_check_with_a_read_only_redis_fails(settled: Operator, redis_server: EmbeddedRedis) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.replicaof("127.0.0.1", str(redis_server.port))
+    settled.env["REDIS_URL"] = redis_server.url
+    done = settled.runs("check")
+    assert (done.returncode, failed(done.stdout)) == (1, ["redis"])
+
+
+def test_check_with_a_wrong_password_fails_without_showing_it(settled: Operator, redis_server: EmbeddedRedis) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("requirepass", "right")
+        settled.env["REDIS_URL"] = redis_server.url.replace("//", f"//:{SECRET}@")
+        done = settled.runs("check")
+        client.config_set("requirepass", "")
+    assert (done.returncode, failed(done.stdout)) == (1, ["redis"])
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_check_with_unknown_symbols_fails_for_each(settled: Operator) -> None:
+    settled.symbols("NOSUCH", "SPY", "ZZTOP")
+    done = settled.runs("check")
+    assert (done.returncode, failed(done.stdout)) == (1, ["venue of NOSUCH", "venue of ZZTOP"])
+
+
+def test_check_with_a_bad_universe_fails_and_goes_on(settled: Operator) -> None:
+    settled.symbols("spy", "spy")
+    done = settled.runs("check")
+    assert (done.returncode, failed(done.stdout)) == (1, ["universe", "universe"])
+    assert "ok   gateway" in done.stdout
+
+
+# ---- run
+
+
+def test_a_run_of_some_seconds_stores_snapshots_and_exits_with_0(settled: Operator, shared_redis_url: str) -> None:
+    done = settled.runs("run", "--duration", "0.5", "--symbol", "AAPL")
+    assert done.returncode == 0, done.stderr
+    with redis.Redis.from_url(shared_redis_url) as client:
+        stored = client.xlen(stream_key("AAPL"))
+        assert client.xlen(stream_key("SPY")) == 0
+    assert stored > 0
+    assert done.stdout == f"{stored} snapshots of 1 symbols stored\n"
+    events = [line["event"] for line in log_lines(done.stderr)]
+    assert {"connected", "symbol_resolved", "subscribed", "unsubscribed", "stopped"} <= set(events)
+
+
+def test_the_log_level_holds_for_a_run(settled: Operator) -> None:
+    settled.env["IBKR_LOG_LEVEL"] = "error"
+    done = settled.runs("run", "--duration", "0.2")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_without_a_gateway_fails_with_one_line(operator: Operator, shared_redis_url: str) -> None:
+    with GatewayThread(GatewayOptions()) as gone:
+        operator.points_at(gone, shared_redis_url)
+    done = operator.runs("run")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {gone.host}:{gone.port}")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_without_redis_fails_and_never_shows_the_password(
+    operator: Operator, shared_gateway: GatewayThread
+) -> None:
+    with EmbeddedRedis() as gone:
+        operator.points_at(shared_gateway, gone.url.replace("//", f"//user:{SECRET}@"))
+    done = operator.runs("run")
+    assert done.returncode == 1
+    assert "error: Redis" in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_a_run_with_nothing_to_record_says_why_for_each_symbol(settled: Operator) -> None:
+    done = settled.runs("run", "--symbol", "NOSUCH", "--symbol", "ZZTOP")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].count("the gateway knows no such contract") == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_0_and_leaves_no_subscription(
+    operator: Operator, shared_redis_url: str, number: signal.Signals
+) -> None:
+    with GatewayThread(GatewayOptions()) as gateway, redis.Redis.from_url(shared_redis_url) as client:
+        operator.points_at(gateway, shared_redis_url)
+        with operator.starts("run") as process:
+            assert wait_until(lambda: client.xlen(stream_key("SPY")) > 10, PATIENCE)
+            process.send_signal(number)
+            _, stderr = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, stderr
+        gateway.wait_for(lambda simulated: simulated.journal.entries("closed"))
+        subscribed = {entry.detail["request_id"] for entry in gateway.journal.entries("subscribed")}
+        cancelled = {int(entry.detail["reqId"]) for entry in gateway.journal.requests("cancelMktDepth")}
+        assert subscribed
+        assert cancelled == subscribed
+        assert not gateway.journal.errors(310)
+        last = {
+            key.decode().rpartition(":")[2]: client.hget(key, "seq") for key in client.scan_iter(f"{PREFIX}:last:*")
+        }
+        assert set(last) == {"SPY", "AAPL"}
+        for symbol, seq in last.items():
+            assert int(seq or 0) == client.xlen(stream_key(symbol))
+    assert log_lines(stderr)[-1]["event"] == "stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_gateway_is_silent_ends_a_run_as_well(
+    operator: Operator, shared_redis_url: str, number: signal.Signals
+) -> None:
+    with GatewayThread(GatewayOptions()) as gateway:
+        operator.points_at(gateway, shared_redis_url)
+        operator.env["IBKR_CONNECT_TIMEOUT_SECS"] = "300"
+        gateway.do(lambda simulated: simulated.mute_new_connections())
+        with operator.starts("run") as process:
+            gateway.wait_for(lambda simulated: simulated.journal.entries("opened"), PATIENCE)
+            process.send_signal(number)
+            _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
+
+
+def test_a_log_that_nobody_reads_any_more_does_not_end_a_run(settled: Operator, shared_redis_url: str) -> None:
+    with settled.starts("run", "--symbol", "SPY") as process, redis.Redis.from_url(shared_redis_url) as client:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()
+        assert wait_until(lambda: client.xlen(stream_key("SPY")) > 50, PATIENCE)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_the_module_runs_as_the_console_script_does(operator: Operator) -> None:
+    command = [sys.executable, "-m", "ibkr_depth_pipeline.cli.ingest_run", "--help"]
+    done = subprocess.run(command, cwd=operator.folder, env=operator.env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "check" in done.stdout) == (0, True)
