@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from ibkr_depth_pipeline.probe.report import ProbeReport
 from ibkr_depth_pipeline.probe.session import ProbeSession, Watch
 from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.signals import signals_caught
 from ibkr_depth_pipeline.universe import Universe
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_probe(
@@ -33,25 +28,7 @@ def run_probe(
 
     async def main() -> ProbeReport:
         session = ProbeSession(settings, universe, record=record, first_book_secs=first_book_secs, watch=watch)
-        with _signals_stop(session):
+        with signals_caught(session.stop):
             return await session.run()
 
     return asyncio.run(main())
-
-
-@contextmanager
-def _signals_stop(session: ProbeSession) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
-    try:
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, session.stop, number.name)
-    except (ValueError, RuntimeError):  # not in the main thread: whoever runs us stops us otherwise
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)

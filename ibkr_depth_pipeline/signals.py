@@ -1,0 +1,33 @@
+"""SIGINT and SIGTERM as a call in the event loop, so that whoever is running can end well."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def signals_caught(on_signal: Callable[[str], None]) -> Iterator[None]:
+    """Within it, in a running event loop, each signal calls on_signal with its name; the old handlers come back.
+
+    Python lets only the main thread catch signals; elsewhere this does nothing, and whoever runs us stops us otherwise.
+    """
+    loop = asyncio.get_running_loop()
+    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number in SIGNALS:
+            loop.add_signal_handler(number, on_signal, number.name)
+    except (ValueError, RuntimeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
