@@ -6,15 +6,17 @@ an operator reads when a value is refused.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 
@@ -126,6 +128,19 @@ def _check_host(host: str) -> str:
     return host
 
 
+def _check_name(name: str) -> str:
+    # It becomes a part of keys.
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+        raise ValueError("no name")
+    return name
+
+
+def _check_file(path: str) -> str:
+    if path and not Path(path).is_file():
+        raise ValueError("no such file")
+    return path
+
+
 def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -134,6 +149,8 @@ Whole = Annotated[int, Field(strict=False)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Host = Annotated[str, AfterValidator(_check_host)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
+Name = Annotated[str, AfterValidator(_check_name)]
+File = Annotated[str, AfterValidator(_check_file)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
 
@@ -152,6 +169,10 @@ class Settings(BaseSettings):
 
     ibkr_host: Host = Field("127.0.0.1", description="gateway host: a name or an address, without the port")
     ibkr_port: Whole = Field(7497, ge=1, le=65535, description="gateway port: a whole number from 1 to 65535")
+    ibkr_gateway_name: Name = Field(
+        "default",
+        description="name of this gateway's recording in Redis, one ingest each: 1 to 64 of A-Z a-z 0-9 _ . -",
+    )
     ibkr_client_id: Whole = Field(
         777, ge=1, le=2_000_000_000, description="preferred client id: a whole number from 1 to 2000000000"
     )
@@ -203,12 +224,31 @@ class Settings(BaseSettings):
         le=17179869184,
         description="snapshots held while Redis is away: bytes, a whole number from 65536 to 17179869184",
     )
+    ibkr_lease_ttl_secs: Seconds = Field(
+        5, ge=2, le=300, description="after so long without a sign of life an ingest is dead: seconds, from 2 to 300"
+    )
+    ibkr_lease_wait_secs: Seconds = Field(
+        0,
+        ge=0,
+        le=31_536_000,
+        description="how long a second ingest stands by before it gives up: seconds, from 0 (it exits) to 31536000",
+    )
     ibkr_log_level: LogLevel = Field("INFO", description="log level: one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
     redis_url: RedisUrl = Field(
         "redis://localhost:6379/0",
         repr=False,
         description="Redis target: a URL redis://[user:password@]host[:port][/db], rediss://... (TLS) or "
         "unix://[user:password@]/path/of/socket[?db=n]; / ? # [ ] in a password are written %2F %3F %23 %5B %5D",
+    )
+    redis_tls_ca_file: File = Field(
+        "",
+        description="with rediss://, whose signature to trust: the path of a PEM file; empty: the system's",
+    )
+    redis_tls_cert_file: File = Field(
+        "", description="with rediss://, the client certificate to show: the path of a PEM file; empty: none is shown"
+    )
+    redis_tls_key_file: File = Field(
+        "", description="with rediss://, the client certificate's key: the path of a PEM file; empty: none"
     )
     symbol_config_path: Path = Field(
         Path("config/ibkr_symbols.yaml"), description="universe and venue overrides: the path of a YAML file"
@@ -218,6 +258,20 @@ class Settings(BaseSettings):
     def redis_url_masked(self) -> str:
         """The Redis target without its password."""
         return mask_url(self.redis_url)
+
+    @property
+    def redis_target(self) -> str:
+        """REDIS_URL with the TLS files in it: what to connect to. It may hold a password."""
+        given = {
+            "ssl_ca_certs": self.redis_tls_ca_file,
+            "ssl_certfile": self.redis_tls_cert_file,
+            "ssl_keyfile": self.redis_tls_key_file,
+        }
+        # twice, since redis-py decodes an option twice
+        options = [f"{name}={quote(quote(path))}" for name, path in given.items() if path]
+        if not options:
+            return self.redis_url
+        return f"{self.redis_url}{'&' if '?' in self.redis_url else '?'}{'&'.join(options)}"
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -230,11 +284,36 @@ def load_settings(**overrides: Any) -> Settings:
     if unknown:
         raise ConfigurationError("settings", [f"{name.upper()}: there is no such setting" for name in unknown])
     try:
-        return Settings(**given)
+        return _consistent(Settings(**given))
     except ValidationError as refused:
         raise ConfigurationError("settings", [_problem(error) for error in refused.errors()]) from None
     except (OSError, UnicodeDecodeError) as unreadable:
         raise ConfigurationError(".env", [f"can't be read: {unreadable}"]) from None
+
+
+def names_without_setting() -> list[str]:
+    """Names in the environment and `.env` that begin as ours do and are no setting: a slip of the pen, most likely."""
+    named = {name.lower() for name in os.environ}
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        named |= set(DotEnvSettingsSource(Settings).env_vars)
+    return sorted(name.upper() for name in named - set(Settings.model_fields) if name.startswith("ibkr_"))
+
+
+def _consistent(settings: Settings) -> Settings:
+    names = ("redis_tls_ca_file", "redis_tls_cert_file", "redis_tls_key_file")
+    files = {name: getattr(settings, name) for name in names}
+    problems = []
+    if not settings.redis_url.startswith("rediss://"):
+        problems = [
+            f"{name.upper()}={path!r} is not allowed; without REDIS_URL=rediss://... nothing is encrypted"
+            for name, path in files.items()
+            if path
+        ]
+    elif bool(settings.redis_tls_cert_file) != bool(settings.redis_tls_key_file):
+        problems = ["REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE: set both or neither"]
+    if problems:
+        raise ConfigurationError("settings", problems)
+    return settings
 
 
 def _problem(error: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.settings import Settings, load_settings, mask_url
+from ibkr_depth_pipeline.settings import Settings, load_settings, mask_url, names_without_setting
 from ibkr_depth_pipeline.sink.connection import open_redis
 
 EXAMPLE = Path(__file__).resolve().parents[1] / ".env.example"
@@ -223,6 +223,14 @@ def test_one_error_lists_every_bad_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {problem.partition("=")[0] for problem in refused.value.problems} == set(worst)
 
 
+def test_a_misspelt_name_is_found_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names_without_setting() == []
+    Path(".env").write_text("IBKR_PORT=4002\nIBKR_ROTATION_SEC=5\nOTHER=1\n")
+    monkeypatch.setenv("IBKR_PROT", "4002")
+    monkeypatch.setenv("ibkr_host", "localhost")
+    assert names_without_setting() == ["IBKR_PROT", "IBKR_ROTATION_SEC"]
+
+
 def test_a_setting_that_does_not_exist_is_refused_when_given() -> None:
     with pytest.raises(ConfigurationError, match="IBKR_PROT: there is no such setting"):
         load_settings(ibkr_prot=1)
@@ -295,7 +303,8 @@ def test_the_example_file_holds_every_setting_with_its_meaning_and_default() -> 
     for name, field in Settings.model_fields.items():
         *comment, assignment = told[name.upper()]
         assert assignment == f"{name.upper()}={field.default}"
-        assert " ".join(line.removeprefix("# ") for line in comment) == f"{field.description}; default {field.default}"
+        default = "none" if field.default == "" else field.default
+        assert " ".join(line.removeprefix("# ") for line in comment) == f"{field.description}; default {default}"
 
 
 def test_the_example_file_as_dot_env_changes_nothing() -> None:
