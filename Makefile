@@ -52,6 +52,7 @@ $(VENV)/bin/python:
 	@$(call make-venv,$(VENV))
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo 'Installing into $(VENV); the first time this takes a minute or two.'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
