@@ -1,11 +1,12 @@
 """A session's summary as the metadata of a materialization. Numbers stay numbers: Dagster plots them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
 from ibkr_depth_pipeline.ingest.run import IngestOutcome
 from ibkr_depth_pipeline.ingest.session import IngestSummary
+from ibkr_depth_pipeline.orchestration.lineage import symbol_key
 from ibkr_depth_pipeline.settings import Settings
 
 
@@ -31,18 +32,38 @@ def session_metadata(outcome: IngestOutcome, settings: Settings) -> Mapping[str,
     }
 
 
+def symbol_observations(summary: IngestSummary) -> Iterator[dg.AssetObservation]:
+    """What the session has to say of each symbol it was to record."""
+    dropped = _dropped(summary)
+    for symbol in sorted({*summary.rows, *summary.snapshots, *summary.unresolved}):
+        figures = {
+            "rows": summary.rows.get(symbol, 0),
+            "snapshots": summary.snapshots.get(symbol, 0),
+            "dropped_rows": sum(dropped.get(symbol, {}).values()),
+        }
+        note = {"unresolved": summary.unresolved[symbol]} if symbol in summary.unresolved else {}
+        yield dg.AssetObservation(symbol_key(symbol), metadata={**figures, **note})
+
+
 def symbol_table(summary: IngestSummary) -> str:
     """A row per symbol, in Markdown: what came, what was stored, and what was wrong."""
-    dropped: dict[str, list[str]] = {}
-    for place, count in summary.dropped.items():
-        symbol, _, reason = place.rpartition(" ")
-        dropped.setdefault(symbol, []).append(f"{count} {reason}")
+    dropped = _dropped(summary)
     lines = ["| symbol | rows | snapshots | dropped | note |", "| --- | ---: | ---: | --- | --- |"]
     for symbol in sorted({*summary.rows, *summary.snapshots, *summary.unresolved, *dropped}):
         counts = f"{summary.rows.get(symbol, 0)} | {summary.snapshots.get(symbol, 0)}"
         note = _cell(summary.unresolved.get(symbol, ""))
-        lines.append(f"| {symbol} | {counts} | {', '.join(dropped.get(symbol, []))} | {note} |")
+        why = ", ".join(f"{count} {reason}" for reason, count in dropped.get(symbol, {}).items())
+        lines.append(f"| {symbol} | {counts} | {why} | {note} |")
     return "\n".join(lines)
+
+
+def _dropped(summary: IngestSummary) -> dict[str, dict[str, int]]:
+    """Symbol -> reason -> rows."""
+    dropped: dict[str, dict[str, int]] = {}
+    for place, count in summary.dropped.items():
+        symbol, _, reason = place.rpartition(" ")
+        dropped.setdefault(symbol, {})[reason] = count
+    return dropped
 
 
 def _cell(text: str) -> str:

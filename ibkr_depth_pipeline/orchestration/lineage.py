@@ -1,0 +1,67 @@
+"""The universe as assets: one per symbol, read when Dagster loads or reloads the code location."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import dagster as dg
+
+from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.universe import SymbolSpec, Universe, load_universe
+
+PREFIX = ("raw", "ibkr", "depth")
+FEED_KEY = dg.AssetKey([*PREFIX, "feed"])
+PROBE_KEY = dg.AssetKey([*PREFIX, "probe"])
+GROUP = "ibkr_depth"
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The symbols to show. `problem` says why there are none, where settings or universe can't be read.
+
+    Dagster loads all the same, so that one bad line stops neither the UI nor what watches a running session. A run
+    reads them anew and fails with the same words.
+    """
+
+    universe: Universe
+    problem: str = ""
+
+    @property
+    def specs(self) -> tuple[dg.AssetSpec, ...]:
+        """An asset per symbol, in the order of the file."""
+        return tuple(_symbol_asset(spec) for spec in self.universe.specs)
+
+    @property
+    def feed_metadata(self) -> Mapping[str, Any]:
+        """What the feed's own page says of its universe."""
+        if self.problem:
+            return {"universe_problem": dg.MetadataValue.text(self.problem)}
+        return {"symbols": dg.MetadataValue.int(len(self.universe.specs))}
+
+
+def load_lineage() -> Lineage:
+    """What settings and universe file say now. Never raises ConfigurationError."""
+    try:
+        return Lineage(load_universe(load_settings().symbol_config_path))
+    except ConfigurationError as error:
+        return Lineage(Universe(()), str(error))
+
+
+def symbol_key(symbol: str) -> dg.AssetKey:
+    """The key of a symbol's asset. Dagster parts keys at a slash, and no symbol holds an underscore."""
+    return dg.AssetKey([*PREFIX, "symbol", symbol.replace("/", "_")])
+
+
+def _symbol_asset(spec: SymbolSpec) -> dg.AssetSpec:
+    asked = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    given = {name: value for name, value in asked.items() if value is not None}
+    venue = (
+        f"on {spec.exchange}, as the universe says" if spec.exchange else "on the venue that the gateway's list names"
+    )
+    return dg.AssetSpec(
+        symbol_key(spec.symbol),
+        group_name=GROUP,
+        description=f"{spec.symbol}'s market depth {venue}. The probe checks it, a session observes it.",
+        metadata={"venue": spec.exchange or "chosen at the gateway", **given},
+    )
