@@ -21,14 +21,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # the plain traceback: it never shows the values of variables
     help="Records IBKR market depth of a universe of symbols into Redis.\n\n"
     "Settings come from the environment or from .env (see .env.example): IBKR_HOST, IBKR_PORT, REDIS_URL and more. "
-    "The symbols come from the file that SYMBOL_CONFIG_PATH names (config/ibkr_symbols.yaml).",
+    "The symbols come from the file that SYMBOL_CONFIG_PATH names (config/ibkr_symbols.yaml).\n\n"
+    "Begin with: ibkr_ingest_run check",
 )
 
 _LONGEST_SECS = 1e9
 
 Symbols = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads this form under Python 3.10
-    typer.Option("--symbol", help="Record only this symbol; may be given more than once. Default: the whole universe."),
+    typer.Option("--symbol", help="Only this symbol; may be given more than once. Default: the whole universe."),
 ]
 
 
@@ -49,7 +50,15 @@ def run(
 ) -> None:
     """Record until Ctrl-C or SIGTERM; then cancel every subscription, flush and disconnect, and exit with 0.
 
-    The log goes to stderr, one JSON object a line.
+    The log goes to stderr, one JSON object a line. Exit code 1 if it fails, 2 if a setting or a symbol is wrong.
+
+    Examples:
+
+      ibkr_ingest_run run
+
+      ibkr_ingest_run run --symbol AAPL --symbol MSFT --duration 120
+
+      IBKR_PORT=4002 IBKR_LOG_LEVEL=WARNING ibkr_ingest_run run
     """
     with errors_as_exit_codes():
         settings = load_settings()
@@ -65,7 +74,10 @@ def run(
 
 @app.command()
 def check(symbol: Symbols = None) -> None:
-    """Go through what must be right before a run: one line each. Exit code 1 if one fails."""
+    """Go through what must be right before a run: one line each, ok, warn or FAIL.
+
+    Nothing is subscribed to. Exit code 1 if one fails, 2 if a setting or a --symbol is wrong.
+    """
     with errors_as_exit_codes():
         settings = load_settings()
         configure_logging("CRITICAL")

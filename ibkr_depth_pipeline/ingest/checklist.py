@@ -13,7 +13,7 @@ from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, G
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
 from ibkr_depth_pipeline.model import Unresolved
-from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.settings import Settings, names_without_setting
 from ibkr_depth_pipeline.sink.connection import check_writable
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
@@ -46,10 +46,17 @@ async def run_checklist(settings: Settings, symbols: Sequence[str] = ()) -> list
     universe, findings = _universe(settings.symbol_config_path)
     if symbols:
         universe = (universe or Universe(())).subset(symbols)
+    findings = [*_unknown_settings(), *findings]
     wanted = len(universe.specs) if universe else 0
     findings += check_rotation(settings, wanted) if wanted else []
     findings.append(await _redis(settings))
     return findings + await _gateway(settings, universe)
+
+
+def _unknown_settings() -> list[Finding]:
+    names = names_without_setting()
+    text = f"{', '.join(names)}: no such setting, so it changes nothing; the names stand in .env.example"
+    return [Finding(Verdict.WARN, "settings", text)] if names else []
 
 
 def _universe(path: Path) -> tuple[Universe | None, list[Finding]]:

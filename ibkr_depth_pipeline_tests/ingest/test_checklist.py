@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
 async def gateway() -> AsyncIterator[SimulatedGateway]:
     async with SimulatedGateway(GatewayOptions()) as simulated:
         yield simulated
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("IBKR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -65,6 +73,16 @@ async def test_everything_in_order_is_one_line_each_in_the_order_an_operator_loo
         ("venue of SPY", OK),
         ("venue of AAPL", OK),
     ]
+
+
+async def test_a_misspelt_setting_is_a_warning_ahead_of_all(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IBKR_PROT", "4002")
+    first, *rest = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+    assert (first.verdict, first.subject) == (WARN, "settings")
+    assert first.text.startswith("IBKR_PROT: no such setting")
+    assert len(rest) == 8
 
 
 async def test_nothing_is_subscribed_to_and_nothing_is_left_behind(
