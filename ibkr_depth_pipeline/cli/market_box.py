@@ -10,7 +10,7 @@ import typer
 from ibkr_depth_pipeline.box.market import BoxOptions, open_market
 from ibkr_depth_pipeline.box.processes import BoxError
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
