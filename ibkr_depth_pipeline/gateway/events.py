@@ -28,6 +28,13 @@ class RowUnreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageUnreadable:
+    """A message that is not of market depth and that nobody can read; its first fields."""
+
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BookReset:
     """The gateway throws its book away: empty ours, keep the subscription (317)."""
 
@@ -129,6 +136,7 @@ class ConnectionLost:
 GatewayEvent = (
     RowReceived
     | RowUnreadable
+    | MessageUnreadable
     | BookReset
     | DepthHalted
     | SlotRefused

@@ -62,6 +62,7 @@ class PipelineFigures:
     rows: Counter[str] = field(default_factory=Counter)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused_309: int = 0
+    refused_309_of: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     turns: int = 0
 
@@ -100,9 +101,10 @@ class DepthPipeline:
         if fault is not None:
             self._drop(request, fault)
             return None
-        subscription.last_row_ms = now_ms
         self.figures.rows[subscription.symbol] += 1
-        return self._snapshot(subscription, now_ms)
+        snapshot = self._snapshot(subscription, now_ms)
+        subscription.last_row_ms = snapshot.ts  # as it is stored: it never falls
+        return snapshot
 
     def _snapshot(self, subscription: _Subscription, now_ms: int) -> BookSnapshot:
         numbering = self._numbering[subscription.symbol]
@@ -130,6 +132,25 @@ class DepthPipeline:
     def batch_size(self) -> int:
         """Most subscriptions at once for now."""
         return self._rotation.batch_size
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the gateway has said that it lost IBKR."""
+        return self._suspended
+
+    @property
+    def ailments(self) -> tuple[int, ...]:
+        """The codes of the troubles with live market data that still stand."""
+        return tuple(sorted(self._ailments & _DEPTH_AILMENTS))
+
+    def last_rows(self) -> dict[str, int]:
+        """symbol -> unix ms of its last row of this run."""
+        now = {each.symbol: each.last_row_ms for each in self._subscriptions.values() if each.last_row_ms}
+        return {**self._last_rows, **now}
+
+    def venues(self) -> dict[str, str]:
+        """symbol -> the venue it is asked for at."""
+        return {symbol: instrument.exchange for symbol, instrument in self._instruments.items()}
 
     def live_books(self) -> dict[str, int]:
         """symbol -> unix ms of the last row, of every subscription that has a book that can be trusted to be live.
@@ -182,6 +203,10 @@ class DepthPipeline:
         self._drop(event.request, event.fault)
         return []
 
+    def _message_unreadable(self, event: gateway.MessageUnreadable, now: float, now_ms: int) -> list[Effect]:
+        self.figures.dropped["unknown", "unreadable_message"] += 1
+        return []
+
     def _reset(self, event: gateway.BookReset, now: float, now_ms: int) -> list[Effect]:
         subscription = self._subscriptions.get(event.request)
         effects: list[Effect] = [Say("info", "book_reset", self._about(event.request))]
@@ -198,6 +223,7 @@ class DepthPipeline:
 
     def _slot_refused(self, event: gateway.SlotRefused, now: float, now_ms: int) -> list[Effect]:
         self.figures.refused_309 += 1
+        self.figures.refused_309_of[self._symbol_of.get(event.request, "unknown")] += 1
         said = Say("warning", "slot_refused", {**self._about(event.request), "code": 309, "text": event.text})
         self._retire(event.request)
         return [said, *self._rotate(rotation.Full(event.request), now)]
@@ -330,6 +356,7 @@ _CURED_BY = {2104: frozenset({2103, 2108, 2110}), 2106: frozenset({2105}), 2158:
 
 _REACTIONS: dict[type, Callable[[DepthPipeline, Any, float, int], list[Effect]]] = {
     gateway.RowUnreadable: DepthPipeline._unreadable,
+    gateway.MessageUnreadable: DepthPipeline._message_unreadable,
     gateway.BookReset: DepthPipeline._reset,
     gateway.DepthHalted: DepthPipeline._halted,
     gateway.SlotRefused: DepthPipeline._slot_refused,

@@ -1,0 +1,70 @@
+"""The two depth messages of the protocol, 12 (updateMktDepth) and 13 (updateMktDepthL2), from their bytes. Pure.
+
+They are nearly all of what a gateway sends, so they don't go through ib_insync's decoder; and a row that is no row must
+be counted here instead of raised and lost there.
+"""
+
+from __future__ import annotations
+
+from ibkr_depth_pipeline.gateway.events import RowUnreadable
+from ibkr_depth_pipeline.model import DepthOperation, DepthRow, RowFault, Side
+
+ROW = b"12\0"
+ROW_OF_MARKET_MAKER = b"13\0"
+"""How the two messages begin."""
+
+_OPERATIONS = {"0": DepthOperation.INSERT, "1": DepthOperation.UPDATE, "2": DepthOperation.DELETE}
+_SIDES = {"0": Side.ASK, "1": Side.BID}
+
+# 12: id, version, request, position, operation, side, price, size
+# 13: id, version, request, position, market maker, operation, side, price, size, and from some version on: smart
+_FIELDS_OF_ROW = 8
+_FIELDS_OF_MARKET_MAKERS_ROW = 9
+
+
+def read_depth(message: bytes) -> tuple[int, DepthRow] | RowUnreadable:
+    """The request and the row of a whole message, or what is wrong with it. Never raises.
+
+    The row's numbers are read, not judged: nan, a negative position and the like are the book's to refuse.
+    """
+    try:
+        text = message.decode()
+    except UnicodeDecodeError:
+        fields = message.decode(errors="backslashreplace").split("\0")
+        return RowUnreadable(_request_of(fields), RowFault.UNREADABLE, tuple(fields))
+    fields = text.split("\0")
+    plain = text.isascii() and "_" not in text  # else Python may read numbers that are none on the wire: 1_0
+    if fields.pop() or not (plain or _numbers_are_plain(fields)):
+        return RowUnreadable(_request_of(fields), RowFault.UNREADABLE, tuple(fields))
+    return _read(fields)
+
+
+def _read(fields: list[str]) -> tuple[int, DepthRow] | RowUnreadable:
+    has_market_maker = fields[0] == "13"
+    try:
+        if has_market_maker:
+            _, _, request, position, venue, operation, side, price, size = fields[:_FIELDS_OF_MARKET_MAKERS_ROW]
+        else:
+            _, _, request, position, operation, side, price, size = fields[:_FIELDS_OF_ROW]
+            venue = ""
+        return int(request), DepthRow(
+            _OPERATIONS[operation], _SIDES[side], int(position), float(price), float(size), venue
+        )
+    except KeyError:
+        known = fields[5 if has_market_maker else 4] in _OPERATIONS
+        fault = RowFault.UNKNOWN_SIDE if known else RowFault.UNKNOWN_OPERATION
+        return RowUnreadable(_request_of(fields), fault, tuple(fields))
+    except ValueError:  # too few fields, or no number
+        return RowUnreadable(_request_of(fields), RowFault.UNREADABLE, tuple(fields))
+
+
+def _numbers_are_plain(fields: list[str]) -> bool:
+    """Whether everything but the name of the market maker is ASCII without underscores."""
+    name = 4 if fields[0] == "13" else len(fields)
+    return all(field.isascii() and "_" not in field for at, field in enumerate(fields) if at != name)
+
+
+def _request_of(fields: list[str]) -> int:
+    """The request that a broken message speaks of; 0 where that can't be told."""
+    request = fields[2] if len(fields) > 2 else ""
+    return int(request) if request.isascii() and request.isdigit() and len(request) < 10 else 0
