@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.console import Console
 
 from ibkr_depth_pipeline.cli.errors import FAILED, errors_as_exit_codes
+from ibkr_depth_pipeline.cli.status_table import render_status, status_json
 from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
 from ibkr_depth_pipeline.ingest.run import run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.sink.health import read_health
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
 app = typer.Typer(
@@ -86,6 +89,29 @@ def check(symbol: Symbols = None) -> None:
         # what a gateway or a Redis says may hold line ends
         typer.echo(f"{finding.verdict.value:<4} {finding.subject}: {' '.join(finding.text.split())}")
     if any(finding.verdict is Verdict.FAIL for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(
+    symbol: Symbols = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead.")] = False,
+) -> None:
+    """Tell from Redis alone how a running ingest is doing: each symbol, its figures, the feed.
+
+    Exit code 0 if all is well; 1 if a symbol is stale or was never recorded, if no ingest runs or it has no gateway,
+    or if Redis can't be asked; 2 if a setting or a --symbol is wrong.
+    """
+    with errors_as_exit_codes():
+        settings = load_settings()
+        universe = _universe(settings.symbol_config_path, symbol)
+        configure_logging("CRITICAL")
+        report = asyncio.run(read_health(settings.redis_target, settings.ibkr_gateway_name, universe.symbols))
+    if as_json:
+        typer.echo(status_json(report))
+    else:
+        Console().print(render_status(report))
+    if not report.is_well:
         raise typer.Exit(FAILED)
 
 

@@ -84,7 +84,7 @@ def check_rotation(settings: Settings, symbols: int) -> Iterator[Finding]:
 
 async def _redis(settings: Settings) -> Finding:
     try:
-        version = await check_writable(settings.redis_url)
+        version = await check_writable(settings.redis_target)
     except SinkUnavailable as error:
         return Finding(Verdict.FAIL, "redis", str(error))
     return Finding(Verdict.OK, "redis", f"{settings.redis_url_masked} is reachable and writable (version {version})")

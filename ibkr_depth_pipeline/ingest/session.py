@@ -20,6 +20,7 @@ from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest import effects as do
+from ibkr_depth_pipeline.ingest.figures import feed_figures
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbol, resolve_symbols
 from ibkr_depth_pipeline.logs import get_log
@@ -28,6 +29,8 @@ from ibkr_depth_pipeline.rotation.controller import RotationPlan
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.sink.report import REPORT_SECS, IngestReport
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import Universe
 
@@ -37,6 +40,9 @@ HEARTBEAT_CYCLE_SECS = 5.0
 FIRST_BACKOFF_SECS = 0.1
 DRAIN_SECS = 3.0
 """For what is buffered when the end comes; all of it together stays below 5 s."""
+
+FAREWELL_SECS = 0.5
+"""For the last figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,9 @@ class IngestSession:
         self._reported_stored: dict[str, int] = {}
         self._reported_drops: dict[tuple[str, str], int] = {}
         self._unresolved: dict[str, str] = {}
-        self._redis = open_redis(settings.redis_url)
+        self._identity = RunIdentity.of_this_process(_now_ms())
+        self._redis = open_redis(settings.redis_target)
+        self._report_of_run = IngestReport(self._redis, settings.ibkr_gateway_name)
         self._writer = RedisWriter(
             self._redis,
             maxlen=settings.ibkr_stream_maxlen,
@@ -112,6 +120,8 @@ class IngestSession:
         finally:
             self._gateway.disconnect()
             await self._end_tasks()
+            if self._pipeline.figures.connections:
+                await _at_most(FAREWELL_SECS, self._report_of_run.tell(self._figures(ended=True)))
             await self._redis.aclose()
 
     # ---- the course of a run
@@ -132,6 +142,7 @@ class IngestSession:
             asyncio.get_running_loop().call_later(duration, self._stop.set)
         self._start(self._writer.run())
         self._start(self._beat_for_ever())
+        self._start(self._tell_for_ever())
         self._begin_rotation()
         try:
             while not self._stop.is_set():
@@ -328,6 +339,25 @@ class IngestSession:
                 self._reported_drops[symbol, reason] = count
                 self._log.warning("rows_dropped", symbol=symbol, reason=reason, rows=since, total=count)
 
+    # ---- the run's own figures
+
+    async def _tell_for_ever(self) -> None:
+        while True:
+            await self._report_of_run.tell(self._figures())
+            await asyncio.sleep(REPORT_SECS)
+
+    def _figures(self, *, ended: bool = False) -> FeedFigures:
+        return feed_figures(
+            self._identity,
+            self._universe.symbols,
+            self._pipeline,
+            self._writer.figures,
+            now_ms=_now_ms(),
+            connected=self._connected.is_set(),
+            buffer_bound=self._settings.ibkr_buffer_bytes,
+            ended=ended,
+        )
+
     # ---- tasks and time
 
     def _start(self, work: Any) -> None:
@@ -392,6 +422,11 @@ def _plan(settings: Settings) -> RotationPlan:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+async def _at_most(secs: float, work: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+        await asyncio.wait_for(work, secs)
 
 
 async def _first_of(*awaitables: Any) -> None:

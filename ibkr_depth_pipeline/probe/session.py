@@ -68,7 +68,7 @@ class ProbeSession:
             on_row=self._on_row,
             connect_timeout=settings.ibkr_connect_timeout_secs,
         )
-        self._ledger = Ledger(settings.redis_url if record else None)
+        self._ledger = Ledger(settings.redis_target if record else None)
         self._plan = ProbePlan(self._limits, self._request_ids)
         self._resolutions: dict[str, Resolution] = {}
         self._unprobed: dict[str, SymbolReport] = {}

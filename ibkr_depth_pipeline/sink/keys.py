@@ -23,3 +23,18 @@ def heartbeat_key(symbol: str) -> str:
 def venue_key(symbol: str) -> str:
     """Hash of what the gateway said of the symbol's venue."""
     return f"{PREFIX}:venue:{symbol}"
+
+
+def ingest_key(name: str) -> str:
+    """JSON of an ingest's own figures; `name` is IBKR_GATEWAY_NAME."""
+    return f"{PREFIX}:ingest:{name}"
+
+
+def ingest_heartbeat_key(name: str) -> str:
+    """The id of the run that is alive; expires."""
+    return f"{PREFIX}:ingest:{name}:hb"
+
+
+def lease_key(name: str) -> str:
+    """Who may write under this name; expires."""
+    return f"{PREFIX}:lease:{name}"

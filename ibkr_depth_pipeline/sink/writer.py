@@ -12,6 +12,7 @@ Redis refuses ids that it holds, which for a repeated snapshot means that it was
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -46,6 +47,14 @@ class WriterFigures:
     write_failures: int = 0
     buffered_entries: int = 0
     buffered_bytes: int = 0
+    lags_ms: deque[int] = field(default_factory=lambda: deque(maxlen=1000))
+
+    def lag_percentiles(self) -> tuple[float | None, float | None]:
+        """Half and 99 of 100 of the newest blocks were stored within so many ms of their oldest row."""
+        ordered = sorted(self.lags_ms)
+        if not ordered:
+            return None, None
+        return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
 
 
 class _SymbolQueue:
@@ -246,6 +255,7 @@ class RedisWriter:
             queue.stored = entry
             self.figures.stored[symbol] = self.figures.stored.get(symbol, 0) + 1
             self.figures.newest_seq[symbol] = entry.seq
+        self.figures.lags_ms.append(time.time_ns() // 1_000_000 - entries[0].ts)
         queue.pause = 0.0
 
     def _held_already(self, reply: Exception, entry: Entry, queue: _SymbolQueue, symbol: str) -> bool:

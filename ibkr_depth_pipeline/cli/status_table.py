@@ -1,0 +1,104 @@
+"""A health report as a person reads it, in 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import orjson
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ibkr_depth_pipeline.sink.figures import FeedFigures
+from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
+
+_STYLES = {
+    SymbolState.FRESH: "green",
+    SymbolState.STALE: "bold red",
+    SymbolState.MISSING: "red",
+    SymbolState.UNSUPPORTED: "dim",
+}
+_COLUMNS = ("age", "ttl", "venue", "on", "snapshots", "lost", "dropped", "309")
+
+
+def status_json(report: HealthReport) -> str:
+    """Everything that the report holds, on one line, and `well`, which is what the exit code says."""
+    return orjson.dumps({"well": report.is_well, **asdict(report)}).decode()
+
+
+def render_status(report: HealthReport) -> RenderableType:
+    """The feed, a row for each symbol, and what needs more words than a cell holds."""
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("symbol", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name in ("venue", "on") else "right", no_wrap=True)
+    for each in report.symbols:
+        table.add_row(each.symbol, Text(each.state.value, _STYLES[each.state]), *_cells(each))
+    notes = [Text(note) for each in report.symbols for note in _notes(each)]
+    return Group(*_feed(report.feed), "", table, *([Text(""), *notes] if notes else []))
+
+
+def _cells(each: SymbolHealth) -> tuple[str, ...]:
+    figures = each.figures
+    return (
+        _duration(each.age_secs),
+        _duration(each.heartbeat_ttl_secs),
+        each.venue,
+        "yes" if figures.subscribed else "",
+        str(figures.snapshots),
+        _count(figures.lost),
+        _count(sum(figures.dropped.values())),
+        _count(figures.refused_309),
+    )
+
+
+def _notes(each: SymbolHealth) -> Iterator[str]:
+    if each.reason and each.state is SymbolState.UNSUPPORTED:
+        yield f"{each.symbol}: {' '.join(each.reason.split())}"
+    if each.figures.dropped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(each.figures.dropped.items()))
+        yield f"{each.symbol} dropped rows: {reasons}"
+
+
+def _feed(feed: FeedHealth) -> Iterator[Text]:
+    style = "bold red" if feed.problem else "green"
+    yield Text(f"ingest {feed.name}: {feed.problem or 'running'}", style)
+    if feed.figures is not None:
+        yield from (Text(line) for line in _feed_lines(feed, feed.figures))
+
+
+def _feed_lines(feed: FeedHealth, figures: FeedFigures) -> Iterator[str]:
+    run = figures.run
+    up_secs = (figures.written_ts - run.started_ts) / 1000
+    yield f"run {run.run_id}, {run.host} pid {run.pid}, up {_duration(up_secs)}, heartbeat " + (
+        f"{_duration(feed.heartbeat_ttl_secs)} left" if feed.running else "gone"
+    )
+    yield (
+        f"batch {figures.batch_size}, turns {figures.turns}, reconnects {figures.reconnects}, "
+        f"309s {figures.refused_309}, failed writes {figures.write_failures}"
+    )
+    yield (
+        f"buffer {figures.buffer_entries} snapshots, {figures.buffer_bytes / 2**20:.1f} of "
+        f"{figures.buffer_bound / 2**20:.0f} MiB ({figures.buffer_share:.0%}), lost {figures.lost}; "
+        f"to Redis {_lag(figures.lag_p50_ms)} (p99 {_lag(figures.lag_p99_ms)})"
+    )
+
+
+def _lag(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.0f} ms"
+
+
+def _count(number: int) -> str:
+    return str(number) if number else ""
+
+
+def _duration(secs: float | None) -> str:
+    if secs is None:
+        return "-"
+    if secs < 60:
+        return f"{secs:.1f} s"
+    if secs < 3600:
+        return f"{secs / 60:.1f} min"
+    return f"{secs / 3600:.1f} h" if secs < 172_800 else f"{secs / 86_400:.0f} d"

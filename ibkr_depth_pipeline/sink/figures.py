@@ -1,0 +1,89 @@
+"""What an ingest tells of itself in Redis: the figures, as JSON under one key. Pure."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """Which process records. `run_id` is random, so that no two runs share it; `started_ts` is unix ms."""
+
+    run_id: str
+    host: str
+    pid: int
+    started_ts: int
+
+    @classmethod
+    def of_this_process(cls, now_ms: int) -> RunIdentity:
+        """A new identity for a run of this process that starts now."""
+        return cls(secrets.token_hex(8), socket.gethostname(), os.getpid(), now_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolFigures:
+    """One symbol, since the run started. `lost` are snapshots that the buffer's bound dropped."""
+
+    subscribed: bool = False
+    last_row_ts: int = 0
+    snapshots: int = 0
+    newest_seq: int = 0
+    lost: int = 0
+    refused_309: int = 0
+    venue: str = ""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFigures:
+    """A run and its symbols. Sizes are bytes, `_ts` unix ms, lags milliseconds from row to Redis.
+
+    ended_ts is 0 while the run goes on. `ailments` are the codes of the data farms' troubles that still stand.
+    """
+
+    run: RunIdentity
+    written_ts: int
+    ended_ts: int = 0
+    connected: bool = False
+    suspended: bool = False
+    ailments: tuple[int, ...] = ()
+    batch_size: int = 0
+    connections: int = 0
+    reconnects: int = 0
+    turns: int = 0
+    refused_309: int = 0
+    buffer_bytes: int = 0
+    buffer_bound: int = 0
+    buffer_entries: int = 0
+    lost: int = 0
+    write_failures: int = 0
+    lag_p50_ms: float | None = None
+    lag_p99_ms: float | None = None
+    symbols: Mapping[str, SymbolFigures] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """As it is stored."""
+        return orjson.dumps(self)
+
+    @classmethod
+    def of_json(cls, text: bytes | None) -> FeedFigures | None:
+        """Read what `to_json` wrote, of this version or a near one; None where there is nothing to read."""
+        try:
+            return None if text is None else _ADAPTER.validate_json(text)
+        except ValidationError:
+            return None
+
+    @property
+    def buffer_share(self) -> float:
+        """How full the buffer is, from 0 to 1."""
+        return self.buffer_bytes / self.buffer_bound if self.buffer_bound else 0.0
+
+
+_ADAPTER = TypeAdapter(FeedFigures)

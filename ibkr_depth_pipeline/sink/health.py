@@ -1,0 +1,179 @@
+"""Whether the recording can be trusted, from Redis alone: what a person, a monitor or a sensor asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import redis.asyncio as redis
+from redis.exceptions import ResponseError
+
+from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.settings import mask_url
+from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
+from ibkr_depth_pipeline.sink.figures import FeedFigures, SymbolFigures
+from ibkr_depth_pipeline.sink.keys import heartbeat_key, ingest_heartbeat_key, ingest_key, last_key, venue_key
+
+
+class SymbolState(str, Enum):
+    """FRESH: its heartbeat stands. STALE: it has none, but was recorded once. MISSING: never recorded.
+
+    UNSUPPORTED: no heartbeat, and the gateway gives no depth for it, so none is to be expected.
+    """
+
+    FRESH = "fresh"
+    STALE = "stale"
+    MISSING = "missing"
+    UNSUPPORTED = "unsupported"
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong with a symbol in this state."""
+        return self in (SymbolState.FRESH, SymbolState.UNSUPPORTED)
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolHealth:
+    """One symbol. Ages and TTLs are seconds, None where there is none; `last_row_ts` unix ms, 0 for never.
+
+    `reason` says why it is unsupported; `figures` are empty where no ingest has told any.
+    """
+
+    symbol: str
+    state: SymbolState
+    last_row_ts: int
+    age_secs: float | None
+    heartbeat_ttl_secs: float | None
+    venue: str
+    reason: str
+    figures: SymbolFigures
+
+
+@dataclass(frozen=True, slots=True)
+class FeedHealth:
+    """The ingest. `running` says that its heartbeat stands; `problem` is empty where all is well with it.
+
+    `figures` are the newest that any run has left, also one that is over.
+    """
+
+    name: str
+    running: bool
+    heartbeat_ttl_secs: float | None
+    problem: str
+    figures: FeedFigures | None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The state of things at `ts` (unix ms, this machine's clock)."""
+
+    ts: int
+    feed: FeedHealth
+    symbols: tuple[SymbolHealth, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether an ingest runs, has its gateway, and every symbol that can be recorded is fresh."""
+        return not self.feed.problem and all(each.state.is_well for each in self.symbols)
+
+
+async def read_health(url: str, name: str, symbols: Sequence[str]) -> HealthReport:
+    """Ask the Redis at `url` for the health of the ingest `name` (IBKR_GATEWAY_NAME) and of `symbols`.
+
+    Raises SinkUnavailable where Redis can't be asked: then nothing is known.
+    """
+    client = open_redis(url)
+    try:
+        return await _read(client, name, symbols)
+    except UNREACHABLE as error:
+        raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
+    finally:
+        await client.aclose()
+
+
+async def _read(client: redis.Redis, name: str, symbols: Sequence[str]) -> HealthReport:
+    pipe: Any = client.pipeline(transaction=False)
+    pipe.get(ingest_key(name))
+    pipe.pttl(ingest_heartbeat_key(name))
+    for symbol in symbols:
+        pipe.pttl(heartbeat_key(symbol))
+        pipe.get(heartbeat_key(symbol))
+        pipe.hmget(last_key(symbol), ["ts", "venue"])
+        pipe.hmget(venue_key(symbol), ["exchange", "depth_supported", "reason"])
+    told, ttl, *rest = [_readable(reply) for reply in await pipe.execute(raise_on_error=False)]
+    now_ms = time.time_ns() // 1_000_000
+    figures = FeedFigures.of_json(told)
+    known = figures.symbols if figures is not None else {}
+    four = [rest[start : start + 4] for start in range(0, len(rest), 4)]
+    found = tuple(_symbol(symbol, replies, known, now_ms) for symbol, replies in zip(symbols, four, strict=True))
+    return HealthReport(now_ms, _feed(name, ttl, figures), found)
+
+
+def _readable(reply: Any) -> Any:
+    """`reply`, or None where the key is not of the type that the schema says: that is one symbol's trouble."""
+    if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _feed(name: str, ttl: int, figures: FeedFigures | None) -> FeedHealth:
+    running = ttl > 0
+    return FeedHealth(name, running, _seconds(ttl), _problem(running, figures), figures)
+
+
+def _problem(running: bool, figures: FeedFigures | None) -> str:
+    if not running:
+        return _absence(figures)
+    if figures is None:
+        return "the ingest has told no figures yet"
+    if not figures.connected:
+        return "not connected to the gateway"
+    if figures.suspended:
+        return "the gateway has lost its connection to IBKR"
+    if figures.ailments:
+        return f"market data is troubled: {', '.join(map(str, figures.ailments))}"
+    return ""
+
+
+def _absence(figures: FeedFigures | None) -> str:
+    if figures is None:
+        return "no ingest runs, and none has left figures"
+    who = f"run {figures.run.run_id} on {figures.run.host}, pid {figures.run.pid},"
+    return f"no ingest runs; {who} {'ended' if figures.ended_ts else 'was last heard of'} {_utc(figures.written_ts)}"
+
+
+def _symbol(symbol: str, replies: list[Any], known: Mapping[str, SymbolFigures], now_ms: int) -> SymbolHealth:
+    ttl, beat, last, resolution = replies
+    last_ts, last_venue = last or (None, None)
+    exchange, supported, reason = resolution or (None, None, None)
+    figures = known.get(symbol, SymbolFigures())
+    last_row = max(int(beat or 0), int(last_ts or 0), figures.last_row_ts)
+    venue = _text(last_venue) or _text(exchange) or figures.venue
+    age = max(0, now_ms - last_row) / 1000 if last_row else None
+    state = _state(ttl > 0, supported == b"0", last_row)
+    return SymbolHealth(symbol, state, last_row, age, _seconds(ttl), venue, _text(reason), figures)
+
+
+def _state(beats: bool, unsupported: bool, last_row: int) -> SymbolState:
+    if beats:
+        return SymbolState.FRESH
+    if unsupported:
+        return SymbolState.UNSUPPORTED
+    return SymbolState.STALE if last_row else SymbolState.MISSING
+
+
+def _seconds(pttl: int) -> float | None:
+    return pttl / 1000 if pttl > 0 else None
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")
+
+
+def _utc(ts: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ts / 1000))

@@ -1,0 +1,47 @@
+"""Stores an ingest's own figures and its heartbeat, beside the rows and never before them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis.asyncio as redis
+
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.sink.connection import UNREACHABLE
+from ibkr_depth_pipeline.sink.figures import FeedFigures
+from ibkr_depth_pipeline.sink.keys import ingest_heartbeat_key, ingest_key
+
+REPORT_SECS = 2.0
+"""How often an ingest tells its figures."""
+
+HEARTBEAT_TTL_SECS = 15
+
+
+class IngestReport:
+    """The figures of the ingest called `name`. Call it from a task of its own: a call takes as long as Redis takes."""
+
+    def __init__(self, client: redis.Redis, name: str) -> None:
+        self._client = client
+        self._key = ingest_key(name)
+        self._heartbeat = ingest_heartbeat_key(name)
+        self._failing = False
+
+    async def tell(self, figures: FeedFigures) -> None:
+        """Store `figures` and say that their run is alive, or, where they say that it ended, that it is not.
+
+        A failure is logged, once, and costs nothing else: the next figures hold everything that these held.
+        """
+        pipe: Any = self._client.pipeline(transaction=False)
+        pipe.set(self._key, figures.to_json())
+        if figures.ended_ts:
+            pipe.delete(self._heartbeat)
+        else:
+            pipe.set(self._heartbeat, figures.run.run_id, ex=HEARTBEAT_TTL_SECS)
+        try:
+            await pipe.execute()
+        except UNREACHABLE as error:
+            if not self._failing:
+                get_log().warning("figures_not_stored", error=str(error) or type(error).__name__)
+            self._failing = True
+        else:
+            self._failing = False
