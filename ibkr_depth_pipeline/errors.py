@@ -9,7 +9,8 @@ DepthPipelineError
 ├── NothingToRecord           no symbol of the universe resolves to a venue with depth
 ├── SinkError                 the environment's: Redis
 │   ├── SinkUnavailable         it can't be reached or refuses to serve
-│   └── SinkConflict            somebody else writes our keys
+│   ├── SinkConflict            somebody else writes our keys
+│   └── SchemaMismatch          a key holds what docs/redis-schema.md does not allow
 ├── BoxError                  the machine's: a part of `make run` can't start or has died (box/processes.py)
 └── InvalidTransition         ours: a state was asked for something its table does not hold
 """
@@ -67,6 +68,10 @@ class SinkUnavailable(SinkError):
 
 class SinkConflict(SinkError):
     """A stream grew by somebody else's hand: two recorders write the same keys."""
+
+
+class SchemaMismatch(SinkError):
+    """A key of ours does not hold what docs/redis-schema.md says."""
 
 
 class InvalidTransition(DepthPipelineError):
