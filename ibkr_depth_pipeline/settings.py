@@ -215,6 +215,13 @@ class Settings(BaseSettings):
     ibkr_connect_timeout_secs: Seconds = Field(
         5, ge=0.1, le=300, description="wait for the gateway's answer to a connect: seconds, from 0.1 to 300"
     )
+    ibkr_stall_secs: Seconds = Field(
+        10,
+        ge=0.5,
+        le=3600,
+        description="without a row and without an answer for so long, the connection is given up: seconds, "
+        "from 0.5 to 3600",
+    )
     ibkr_reconnect_max_secs: Seconds = Field(
         2, ge=0.1, le=300, description="longest pause between two connects: seconds, from 0.1 to 300"
     )
