@@ -11,6 +11,7 @@ DepthPipelineError
 │   ├── SinkUnavailable         it can't be reached or refuses to serve
 │   ├── SinkConflict            somebody else writes our keys
 │   └── SchemaMismatch          a key holds what docs/redis-schema.md does not allow
+├── ArchiveUnavailable        the environment's: the archive's folder or object store (archive/store.py)
 ├── BoxError                  the machine's: a part of `make run` can't start or has died (box/processes.py)
 └── InvalidTransition         ours: a state was asked for something its table does not hold
 """
@@ -72,6 +73,10 @@ class SinkConflict(SinkError):
 
 class SchemaMismatch(SinkError):
     """A key of ours does not hold what docs/redis-schema.md says."""
+
+
+class ArchiveUnavailable(DepthPipelineError):
+    """The archive's folder or object store can't be reached, is not writable, or is another archiver's just now."""
 
 
 class InvalidTransition(DepthPipelineError):

@@ -135,6 +135,13 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _check_archive_url(url: str) -> str:
+    # It is shown in logs: secrets belong into the environment or the files of the store's own library.
+    if not url or "@" in url.partition("://")[2].partition("/")[0]:
+        raise ValueError("no place for an archive")
+    return url
+
+
 def _check_file(path: str) -> str:
     if path and not Path(path).is_file():
         raise ValueError("no such file")
@@ -150,6 +157,7 @@ Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Host = Annotated[str, AfterValidator(_check_host)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Name = Annotated[str, AfterValidator(_check_name)]
+ArchiveUrl = Annotated[str, AfterValidator(_check_archive_url)]
 File = Annotated[str, AfterValidator(_check_file)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
@@ -256,6 +264,24 @@ class Settings(BaseSettings):
     )
     redis_tls_key_file: File = Field(
         "", description="with rediss://, the client certificate's key: the path of a PEM file; empty: none"
+    )
+    archive_url: ArchiveUrl = Field(
+        "archive",
+        description="where the archiver keeps Parquet files: a folder, or a URL that fsspec knows, such as "
+        "s3://bucket/depth, without user and password",
+    )
+    archive_flush_secs: Seconds = Field(
+        15, ge=0.1, le=3600, description="longest that a snapshot waits for its file: seconds, from 0.1 to 3600"
+    )
+    archive_flush_rows: Whole = Field(
+        2500,
+        ge=1,
+        le=1_000_000,
+        description="snapshots of a symbol that make a file: a whole number from 1 to 1000000; a quarter of "
+        "IBKR_STREAM_MAXLEN or less, so that none is cut before it is kept",
+    )
+    archive_retention_days: Whole = Field(
+        0, ge=0, le=36500, description="days that are kept: a whole number from 0 (for ever) to 36500"
     )
     symbol_config_path: Path = Field(
         Path("config/ibkr_symbols.yaml"), description="universe and venue overrides: the path of a YAML file"
