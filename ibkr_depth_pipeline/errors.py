@@ -10,6 +10,8 @@ DepthPipelineError
 ├── SinkError                 the environment's: Redis
 │   ├── SinkUnavailable         it can't be reached or refuses to serve
 │   ├── SinkConflict            somebody else writes our keys
+│   │   ├── LeaseHeld             another ingest of this name is alive
+│   │   └── LeaseLost             another ingest took over while this one could not be heard
 │   └── SchemaMismatch          a key holds what docs/redis-schema.md does not allow
 ├── ArchiveUnavailable        the environment's: the archive's folder or object store (archive/store.py)
 ├── BoxError                  the machine's: a part of `make run` can't start or has died (box/processes.py)
@@ -73,6 +75,14 @@ class SinkConflict(SinkError):
 
 class SchemaMismatch(SinkError):
     """A key of ours does not hold what docs/redis-schema.md says."""
+
+
+class LeaseHeld(SinkConflict):
+    """Another ingest of the same name is alive. The message says which."""
+
+
+class LeaseLost(SinkConflict):
+    """Another ingest of the same name has taken over; nothing more may be written."""
 
 
 class ArchiveUnavailable(DepthPipelineError):

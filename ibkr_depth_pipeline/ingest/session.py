@@ -23,6 +23,7 @@ from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.figures import feed_figures
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbol, resolve_symbols
+from ibkr_depth_pipeline.ingest.watch import GatewayWatch
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Unresolved
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
@@ -30,19 +31,22 @@ from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.report import REPORT_SECS, IngestReport
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import Universe
 
-HEARTBEAT_CYCLE_SECS = 5.0
-"""How often quiet but live books get their heartbeat, and how often drops are logged."""
+LATE_ROWS_CYCLE_SECS = 1.0
+DROPS_CYCLE_SECS = 5.0
+"""How often rows of cancelled requests are looked into, and how often dropped rows are logged."""
 
 FIRST_BACKOFF_SECS = 0.1
+RECHECK_PAUSE_SECS = 5.0
 DRAIN_SECS = 3.0
 """For what is buffered when the end comes; all of it together stays below 5 s."""
 
 FAREWELL_SECS = 0.5
-"""For the last figures."""
+"""For the last figures and for giving the lease back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class IngestSession:
     """One run of the recorder. `run` returns when `stop` was called or `duration` seconds are over.
 
     It raises GatewayError where the gateway can't be reached at the start, SinkUnavailable where Redis can't,
-    NothingToRecord where no symbol resolves, and SinkConflict when somebody else writes the same streams.
+    NothingToRecord where no symbol resolves, LeaseHeld where another ingest of this name is alive, LeaseLost when one
+    has taken over, and SinkConflict when somebody else writes the same streams.
     """
 
     def __init__(self, settings: Settings, universe: Universe) -> None:
@@ -94,8 +99,10 @@ class IngestSession:
         self._identity = RunIdentity.of_this_process(_now_ms())
         self._redis = open_redis(settings.redis_target)
         self._report_of_run = IngestReport(self._redis, settings.ibkr_gateway_name)
+        self._lease = Lease(self._redis, settings.ibkr_gateway_name, self._identity, settings.ibkr_lease_ttl_secs)
         self._writer = RedisWriter(
             self._redis,
+            lease=self._lease,
             maxlen=settings.ibkr_stream_maxlen,
             buffer_bytes=settings.ibkr_buffer_bytes,
             levels_shown=settings.ibkr_depth_rows,
@@ -103,6 +110,13 @@ class IngestSession:
         self._rows = settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows
         self._pipeline = DepthPipeline(
             _plan(settings), self._request_ids, rows=self._rows, heartbeat_ttl=settings.ibkr_heartbeat_ttl
+        )
+        self._watch = GatewayWatch(
+            self._gateway,
+            settings.ibkr_stall_secs,
+            received=lambda: self._pipeline.figures.received,
+            on_answer=self._beat,
+            on_stall=lambda: self._give_connection_up("neither rows nor answers came"),
         )
 
     def stop(self) -> None:
@@ -116,43 +130,46 @@ class IngestSession:
             drained = True
             if await self._unless_stopped(self._set_up()):
                 drained = await self._record(duration)
+            if self._failure is not None:
+                raise self._failure
             return self._summary(started, drained)
         finally:
             self._gateway.disconnect()
             await self._end_tasks()
-            if self._pipeline.figures.connections:
-                await _at_most(FAREWELL_SECS, self._report_of_run.tell(self._figures(ended=True)))
+            await _at_most(FAREWELL_SECS, self._say_farewell())
             await self._redis.aclose()
 
     # ---- the course of a run
 
     async def _set_up(self) -> None:
         """Find out where the numbering stands, connect, find the venues."""
-        self._pipeline.number_from(await self._writer.positions(self._universe.symbols))
+        await self._lease.acquire(self._settings.ibkr_lease_wait_secs)
+        self._start(self._lease.keep())
+        self._pipeline.number_from(await self._writer.take_over(self._universe.symbols, _now_ms()))
+        self._start(self._writer.run())
+        self._start(self._tell_for_ever())
         await self._connect()
         resolutions = await resolve_symbols(self._gateway, self._universe.specs)
         for resolution in resolutions.values():
             await self._take(resolution)
         if len(self._unresolved) == len(resolutions):
+            await self._writer.drain(FAREWELL_SECS)  # why, for each
             raise NothingToRecord(self._unresolved)
 
     async def _record(self, duration: float | None) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
         if duration is not None:
             asyncio.get_running_loop().call_later(duration, self._stop.set)
-        self._start(self._writer.run())
-        self._start(self._beat_for_ever())
-        self._start(self._tell_for_ever())
+        self._start(self._watch.run())
+        self._start(self._look_after_rows())
         self._begin_rotation()
         try:
             while not self._stop.is_set():
                 await _first_of(self._stop.wait(), self._lost.wait())
                 if self._lost.is_set() and not self._stop.is_set():
-                    await self._reconnect()
+                    await self._unless_stopped(self._reconnect())
         finally:
             drained = await self._drain()
-        if self._failure is not None:
-            raise self._failure
         return drained
 
     async def _drain(self) -> bool:
@@ -164,16 +181,19 @@ class IngestSession:
         return drained
 
     def _begin_rotation(self) -> None:
+        if self._lost.is_set():  # again, already
+            return
         self._connected.set()
+        self._watch.connected()
         self._carry_out(self._pipeline.tell_rotation(Connected(), self._now()))
 
     async def _connect(self) -> None:
         settings = self._settings
         ids = range(settings.ibkr_client_id, settings.ibkr_client_id + settings.ibkr_client_id_max_offset + 1)
+        self._lost.clear()  # before the attempt: the new connection may be lost at once
         client_id = await self._gateway.connect(
             ids, lambda taken: self._log.warning("client_id_in_use", client_id=taken, code=326)
         )
-        self._lost.clear()
         self._log.info(
             "connected",
             host=settings.ibkr_host,
@@ -217,32 +237,43 @@ class IngestSession:
                 exchange=resolution.exchange,
                 primary_exchange=resolution.primary_exchange,
             )
-        await self._writer.record_venue(resolution, _now_ms())
+        self._writer.record_venue(resolution, _now_ms())
         self._carry_out(self._pipeline.resolved(resolution, self._now()))
 
     async def _recheck(self, symbol: str) -> None:
-        await self._connected.wait()
-        try:
-            resolution = await resolve_symbol(self._gateway, self._specs[symbol])
-        except GatewayError as error:
-            resolution = Unresolved(symbol, str(error))
-        await self._take(resolution)
+        while True:
+            await self._connected.wait()
+            try:
+                resolution = await resolve_symbol(self._gateway, self._specs[symbol])
+            except (GatewayError, ConnectionError) as error:  # says nothing of the symbol
+                self._log.warning("recheck_failed", symbol=symbol, error=str(error))
+                await asyncio.sleep(RECHECK_PAUSE_SECS)
+            else:
+                await self._take(resolution)
+                return
 
     # ---- called by the gateway
 
     def _on_row(self, request: int, row: DepthRow) -> None:
-        pipeline = self._pipeline
-        snapshot = pipeline.row(request, row, time.time_ns() // 1_000_000)
-        if snapshot is not None:
-            self._writer.append(snapshot)
-        if request in pipeline.awaited:
-            self._carry_out(pipeline.first_row(request, self._now()))
+        try:
+            pipeline = self._pipeline
+            snapshot = pipeline.row(request, row, time.time_ns() // 1_000_000)
+            if snapshot is not None:
+                self._writer.append(snapshot)
+            if request in pipeline.awaited:
+                self._carry_out(pipeline.first_row(request, self._now(), snapshot is not None))
+        except Exception as error:
+            self._fail(error)
 
     def _on_event(self, event: GatewayEvent) -> None:
         if isinstance(event, ConnectionLost):
             self._connected.clear()
+            self._watch.disconnected()
             self._lost.set()
-        self._carry_out(self._pipeline.handle(event, self._now(), _now_ms()))
+        try:
+            self._carry_out(self._pipeline.handle(event, self._now(), _now_ms()))
+        except Exception as error:
+            self._fail(error)
 
     # ---- what the pipeline wants done
 
@@ -259,7 +290,10 @@ class IngestSession:
         self._timer = None if deadline is None else loop.call_at(deadline, self._on_deadline)
 
     def _on_deadline(self) -> None:
-        self._carry_out(self._pipeline.tell_rotation(Deadline(), self._now()))
+        try:
+            self._carry_out(self._pipeline.tell_rotation(Deadline(), self._now()))
+        except Exception as error:
+            self._fail(error)
 
     def _subscribe(self, effect: do.Subscribe) -> None:
         self._log.info(
@@ -288,7 +322,7 @@ class IngestSession:
         self._start(self._recheck(effect.symbol))
 
     def _record_refusal(self, effect: do.RecordRefusal) -> None:
-        self._start(self._writer.record_venue(effect.instrument, _now_ms(), effect.reason))
+        self._writer.record_venue(effect.instrument, _now_ms(), effect.reason)
 
     def _report(self, effect: do.ReportPersisted) -> None:
         self._report_persisted(effect.symbols)
@@ -308,28 +342,30 @@ class IngestSession:
             self._start(self._writer.extend_heartbeats(dict(effect.last_rows), _now_ms()))
 
     def _drop_connection(self, effect: do.Reconnect) -> None:
+        self._give_connection_up(effect.why)
+
+    def _give_connection_up(self, why: str) -> None:
         self._gateway.disconnect()
-        self._on_event(ConnectionLost("the gateway asked for a new connection"))
+        self._on_event(ConnectionLost(why))
 
     def _say(self, effect: do.Say) -> None:
         getattr(self._log, effect.level)(effect.event, **effect.fields)
 
-    # ---- heartbeats
+    # ---- heartbeats and dropped rows
 
-    async def _beat_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_CYCLE_SECS)
-            self._report_drops()
-            await self._connected.wait()
-            try:
-                await self._gateway.server_time(HEARTBEAT_CYCLE_SECS)
-            except (GatewayError, ConnectionError) as error:
-                self._log.warning("gateway_silent", error=str(error))
-                continue
-            books = self._pipeline.live_books()
-            for symbol, ts in books.items():
-                self._writer.beat(symbol, ts)
-            self._log.info("heartbeats", symbols=sorted(books), ttl_secs=self._writer.heartbeat_ttl)
+    def _beat(self) -> None:
+        """The gateway has answered, so that quiet books are quiet, not dead."""
+        books = self._pipeline.live_books()
+        for symbol, ts in books.items():
+            self._writer.beat(symbol, ts)
+        self._log.info("heartbeats", symbols=sorted(books), ttl_secs=self._writer.heartbeat_ttl)
+
+    async def _look_after_rows(self) -> None:
+        for cycle in itertools.count(1):
+            await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
+            self._carry_out(self._pipeline.look_at_late_rows(self._now()))
+            if cycle % (DROPS_CYCLE_SECS // LATE_ROWS_CYCLE_SECS) == 0:
+                self._report_drops()
 
     def _report_drops(self) -> None:
         """One line per symbol and reason, however many rows: the rate limit on what a broken feed can log."""
@@ -343,8 +379,14 @@ class IngestSession:
 
     async def _tell_for_ever(self) -> None:
         while True:
-            await self._report_of_run.tell(self._figures())
+            if self._lease.fresh:
+                await self._report_of_run.tell(self._figures())
             await asyncio.sleep(REPORT_SECS)
+
+    async def _say_farewell(self) -> None:
+        if self._lease.fresh:
+            await self._report_of_run.tell(self._figures(ended=True))
+        await self._lease.release()
 
     def _figures(self, *, ended: bool = False) -> FeedFigures:
         return feed_figures(
@@ -367,9 +409,14 @@ class IngestSession:
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._failure = self._failure or task.exception()
-            self._stop.set()
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            self._fail(failure)
+
+    def _fail(self, failure: BaseException) -> None:
+        """End the run: `run` raises this. Nothing of ours goes wrong in silence."""
+        self._failure = self._failure or failure
+        self._stop.set()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether `work` was done before the end was asked for; otherwise it is cancelled."""

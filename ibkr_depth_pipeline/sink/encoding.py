@@ -63,7 +63,7 @@ class Entry(NamedTuple):
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class StreamPosition:
     """The newest snapshot that is stored of a symbol: its time in unix ms and its number; zeros where there is none."""
 

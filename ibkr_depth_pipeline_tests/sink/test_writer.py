@@ -274,9 +274,11 @@ async def test_a_shrunk_batch_lengthens_the_heartbeats_that_stand_and_revives_no
 async def test_the_venue_hash_says_what_was_found_and_why_not(shared_redis_url: str) -> None:
     instrument = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("SMART", "ARCA"))
     async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
-        await writer.record_venue(instrument, 1_700_000_000_000)
+        writer.record_venue(instrument, 1_700_000_000_000)
+        assert await writer.drain(DRAIN)
         good = await client.hgetall(venue_key("SPY"))
-        await writer.record_venue(instrument, 1_700_000_000_001, "354: not subscribed")
+        writer.record_venue(instrument, 1_700_000_000_001, "354: not subscribed")
+        assert await writer.drain(DRAIN)
         bad = await client.hgetall(venue_key("SPY"))
     fields = ["checked_ts", "con_id", "depth_supported", "exchange", "primary_exchange", "reason", "valid_exchanges"]
     assert sorted(key.decode() for key in good) == fields

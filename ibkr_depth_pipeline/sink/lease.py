@@ -1,0 +1,199 @@
+"""One ingest at a time under one name: a key that expires, and that its holder renews well before it does.
+
+The holder may write only while its newest renewal is younger than the TTL, less a margin, by a clock that also runs
+while the process or the machine sleeps. What was sent in good time and arrives late is refused by the streams
+themselves: whoever takes over raises their last ids first (RedisWriter.take_over).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import orjson
+import redis.asyncio as redis
+
+from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.sink.connection import UNREACHABLE
+from ibkr_depth_pipeline.sink.figures import RunIdentity
+from ibkr_depth_pipeline.sink.keys import lease_key
+from ibkr_depth_pipeline.sink.scripts import HOLD_LEASE, RELEASE_LEASE
+
+LONGEST_INTERVAL_SECS = 2.0
+"""A holder renews at least this often, whatever the TTL."""
+
+LOOK_SECS = 0.25
+"""How often one who stands by looks."""
+
+GRACE_SECS = 1.5
+"""How long a lease must have been free for one who stands by: after a restart of Redis its holder comes first."""
+
+_RENEWED_MS = 200
+"""A lease that expires so much later than it would have has been renewed: its holder lives."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+class Lease:
+    """The right to write under `name`. `acquire`, then `keep` in a task, `hold` before each write, `release`.
+
+    `regained` is set when the lease had expired and was taken anew: another may have held it in between. Whoever
+    finds it set looks into that and clears it.
+    """
+
+    def __init__(self, client: redis.Redis, name: str, run: RunIdentity, ttl_secs: float) -> None:
+        self._client: Any = client
+        self._key = lease_key(name)
+        self._text = orjson.dumps(run)
+        self._ttl = ttl_secs
+        self._good_until = 0.0
+        self._held = False
+        self._lost: LeaseLost | None = None
+        self._log = get_log()
+        self.regained = False
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is held for sure, now."""
+        return self._held and self._lost is None and _now() < self._good_until
+
+    async def acquire(self, wait_secs: float = 0.0) -> None:
+        """Take the lease, also a dead holder's, for which it waits until that one's time is over.
+
+        Where the holder is alive, it raises LeaseHeld after `wait_secs`. It raises SinkUnavailable where Redis can't be
+        reached, while it stands by only when that time is over.
+        """
+        deadline = _now() + wait_secs
+        try:
+            holder = await self._claim()
+        except UNREACHABLE as error:
+            raise _unavailable(error) from None
+        if holder is not None:
+            self._log.warning("lease_held", holder=describe(holder), wait_secs=wait_secs)
+            await self._stand_by(holder, deadline)
+        self._held, self.regained = True, False
+        self._log.info("lease_acquired", key=self._key, ttl_secs=self._ttl)
+
+    async def _stand_by(self, holder: bytes, deadline: float) -> None:
+        watch = _Watch(holder)
+        while True:
+            await asyncio.sleep(LOOK_SECS)
+            try:
+                watch.saw(*await self._look(), _now())
+                if watch.is_free(_now()) and await self._claim() is None:
+                    return
+            except UNREACHABLE as error:
+                watch.saw_nothing()
+                if _now() >= deadline:
+                    raise _unavailable(error) from None
+            if watch.holder_lives and _now() >= deadline:
+                raise LeaseHeld(f"another ingest writes here already: {describe(watch.holder)}")
+
+    async def _look(self) -> tuple[bytes | None, int]:
+        pipe = self._client.pipeline(transaction=False)
+        pipe.get(self._key)
+        pipe.pttl(self._key)
+        holder, ttl_ms = await pipe.execute()
+        return holder, ttl_ms
+
+    async def _claim(self) -> bytes | None:
+        """Take or renew. Returns the text of the holder where it is another's."""
+        asked = _now()
+        call = self._client.eval(HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))
+        try:
+            reply = await asyncio.wait_for(call, self._ttl / 2)
+        except asyncio.TimeoutError:
+            raise TimeoutError("no answer to the renewal of the lease in time") from None
+        if reply not in (b"kept", b"taken"):
+            return bytes(reply)
+        self.regained = self.regained or reply == b"taken"
+        self._good_until = asked + self._ttl * 0.8
+        return None
+
+    async def keep(self) -> None:
+        """Renew for ever. Raises LeaseLost once another holds it; Redis being away is borne."""
+        interval = min(self._ttl / 4, LONGEST_INTERVAL_SECS)
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self._renew()
+                interval = min(self._ttl / 4, LONGEST_INTERVAL_SECS)
+            except UNREACHABLE:
+                interval = LOOK_SECS
+
+    async def hold(self) -> None:
+        """Make sure that this ingest may write, now. Owed before each write that is sent.
+
+        Usually a look at the clock. Where the newest renewal is too old it renews first: raises LeaseLost where another
+        holds the lease, and what is in UNREACHABLE where Redis does not say.
+        """
+        if self._lost is not None:
+            raise self._lost
+        if _now() >= self._good_until:
+            await self._renew()
+
+    async def _renew(self) -> None:
+        holder = await self._claim()
+        if holder is not None:
+            self.lose(f"another ingest has taken over: {describe(holder)}")
+
+    def lose(self, reason: str) -> None:
+        """Never write again. Raises LeaseLost."""
+        self._lost = self._lost or LeaseLost(reason)
+        raise self._lost
+
+    async def release(self) -> None:
+        """Let the next one in at once. To be called when nothing more will be written; a failure is borne."""
+        if self._held and self._lost is None:
+            self._held = False
+            try:
+                await self._client.eval(RELEASE_LEASE, 1, self._key, self._text)
+            except UNREACHABLE as error:
+                self._log.warning("lease_not_released", error=str(error) or type(error).__name__)
+
+
+class _Watch:
+    """What one who stands by has seen. Pure."""
+
+    def __init__(self, holder: bytes) -> None:
+        self.holder = holder
+        self.holder_lives = False
+        self._expiry: float | None = None
+        self._free_since: float | None = None
+
+    def saw(self, holder: bytes | None, ttl_ms: int, now: float) -> None:
+        if holder is None:
+            self.holder_lives, self._expiry = False, None
+            self._free_since = now if self._free_since is None else self._free_since
+            return
+        expiry = now + ttl_ms / 1000
+        known = self._expiry is not None and expiry > self._expiry + _RENEWED_MS / 1000
+        self.holder_lives = self.holder_lives or known or holder != self.holder
+        self.holder, self._expiry, self._free_since = holder, expiry, None
+
+    def saw_nothing(self) -> None:
+        """Redis did not answer."""
+        self._expiry = self._free_since = None
+
+    def is_free(self, now: float) -> bool:
+        return self._free_since is not None and now - self._free_since >= GRACE_SECS
+
+
+def describe(holder: bytes) -> str:
+    """A holder's text in words."""
+    try:
+        run = orjson.loads(holder)
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run["started_ts"] / 1000))
+        return f"run {run['run_id']} on {run['host']}, pid {run['pid']}, since {since}"
+    except (ValueError, KeyError, TypeError):
+        return repr(holder)
+
+
+def _unavailable(error: Exception) -> SinkUnavailable:
+    return SinkUnavailable(f"Redis: {str(error) or type(error).__name__}")

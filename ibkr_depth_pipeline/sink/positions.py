@@ -1,0 +1,102 @@
+"""Where the numbering of each symbol stands in Redis: read, or read and fenced off against a predecessor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis.asyncio as redis
+from redis.exceptions import ResponseError
+
+from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.sink.connection import UNREACHABLE
+from ibkr_depth_pipeline.sink.encoding import StreamPosition
+from ibkr_depth_pipeline.sink.keys import last_key, stream_key
+from ibkr_depth_pipeline.sink.scripts import RAISE_STREAM
+
+Positions = dict[str, StreamPosition]
+
+
+async def read_positions(client: redis.Redis, symbols: Iterable[str]) -> Positions:
+    """The newest snapshot that is stored of each of `symbols`. Raises SinkUnavailable."""
+    wanted = list(symbols)
+    try:
+        hashes = await _of_hashes(client, wanted)
+        streams = await _of_streams(client, wanted)
+    except UNREACHABLE as error:
+        raise _unavailable(error) from None
+    return {symbol: _later(hashes[symbol], streams[symbol]) for symbol in wanted}
+
+
+async def raise_positions(client: redis.Redis, symbols: Iterable[str], now_ms: int) -> Positions:
+    """As read_positions, and from then on the streams refuse every snapshot that was taken before `now_ms`.
+
+    So whatever a predecessor still has on its way is never stored, provided that its clock is not ahead of ours. A key
+    of another type costs only its own symbol. Raises SinkUnavailable.
+    """
+    wanted = list(symbols)
+    try:
+        hashes = await _of_hashes(client, wanted)
+        pipe: Any = client.pipeline(transaction=False)
+        for symbol in wanted:
+            known = hashes[symbol]
+            pipe.eval(RAISE_STREAM, 1, stream_key(symbol), now_ms, known.ts, known.seq)
+        replies = _tolerant(wanted, await pipe.execute(raise_on_error=False))
+    except UNREACHABLE as error:
+        raise _unavailable(error) from None
+    return {
+        symbol: hashes[symbol] if reply is None else StreamPosition.of_stream_id(reply)
+        for symbol, reply in zip(wanted, replies, strict=True)
+    }
+
+
+async def newest_ids(client: redis.Redis, symbols: Iterable[str]) -> Positions:
+    """The last id of each stream. Raises what is in UNREACHABLE."""
+    return await _of_streams(client, list(symbols))
+
+
+async def _of_hashes(client: redis.Redis, symbols: Sequence[str]) -> Positions:
+    pipe: Any = client.pipeline(transaction=False)
+    for symbol in symbols:
+        pipe.hmget(last_key(symbol), ["ts", "seq"])
+    replies = _tolerant(symbols, await pipe.execute(raise_on_error=False))
+    return {symbol: _of_fields(reply or ()) for symbol, reply in zip(symbols, replies, strict=True)}
+
+
+async def _of_streams(client: redis.Redis, symbols: Sequence[str]) -> Positions:
+    pipe: Any = client.pipeline(transaction=False)
+    for symbol in symbols:
+        pipe.xinfo_stream(stream_key(symbol))
+    replies = await pipe.execute(raise_on_error=False)
+    known = [None if "no such key" in str(reply) else reply for reply in replies]
+    return {
+        symbol: StreamPosition() if reply is None else StreamPosition.of_stream_id(reply["last-generated-id"])
+        for symbol, reply in zip(symbols, _tolerant(symbols, known), strict=True)
+    }
+
+
+def _tolerant(symbols: Sequence[str], replies: Sequence[Any]) -> list[Any]:
+    """`replies` with None for each key that is of another type; any other error is raised."""
+    readable: list[Any] = []
+    for symbol, reply in zip(symbols, replies, strict=True):
+        if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
+            get_log().error("redis_read_failed", symbol=symbol, error=str(reply))
+            readable.append(None)
+        elif isinstance(reply, Exception):
+            raise reply
+        else:
+            readable.append(reply)
+    return readable
+
+
+def _of_fields(values: Sequence[bytes | None]) -> StreamPosition:
+    return StreamPosition(*(int(value) if value is not None and value.isdigit() else 0 for value in values))
+
+
+def _later(one: StreamPosition, other: StreamPosition) -> StreamPosition:
+    return StreamPosition(max(one.ts, other.ts), max(one.seq, other.seq))
+
+
+def _unavailable(error: Exception) -> SinkUnavailable:
+    return SinkUnavailable(f"Redis: {str(error) or type(error).__name__}")
