@@ -1,0 +1,48 @@
+"""Read what is recorded: the newest books, live streams, ranges as frames. docs/reader.md shows how.
+
+Nothing here knows of Dagster, of the gateway or of the settings; redis-py and the libraries for frames are imported
+when they are first needed.
+"""
+
+from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
+from ibkr_depth_pipeline.reader.async_reader import AsyncDepthReader, AsyncFollowing
+from ibkr_depth_pipeline.reader.model import (
+    NOW,
+    After,
+    AfterId,
+    At,
+    DepthSnapshot,
+    Gap,
+    GapCause,
+    Heartbeat,
+    Item,
+    Level,
+    Now,
+    VenueInfo,
+)
+from ibkr_depth_pipeline.reader.sync_reader import DepthReader, SyncFollowing
+
+SCHEMA_VERSION = 1
+"""The version of docs/redis-schema.md that is read here."""
+
+__all__ = [
+    "NOW",
+    "SCHEMA_VERSION",
+    "After",
+    "AfterId",
+    "AsyncDepthReader",
+    "AsyncFollowing",
+    "At",
+    "DepthReader",
+    "DepthSnapshot",
+    "Gap",
+    "GapCause",
+    "Heartbeat",
+    "Item",
+    "Level",
+    "Now",
+    "SchemaMismatch",
+    "SinkUnavailable",
+    "SyncFollowing",
+    "VenueInfo",
+]

@@ -1,0 +1,193 @@
+"""The reader for asyncio: the same as sync_reader.py, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ibkr_depth_pipeline.reader import connection, frames, queries
+from ibkr_depth_pipeline.reader.following import Following
+from ibkr_depth_pipeline.reader.model import NOW, DepthSnapshot, Heartbeat, Item, Moment, Starts, VenueInfo
+from ibkr_depth_pipeline.reader.queries import Command, Query
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class AsyncDepthReader:
+    """Reads what the recorder keeps in the Redis at `url`. Close it, or use it in an `async with`.
+
+    Every method but `follow` raises SinkUnavailable where Redis can't be reached or refuses, SchemaMismatch where a key
+    does not hold what docs/redis-schema.md says. Tasks may share a reader, but not what `follow` returns.
+    """
+
+    def __init__(self, url: str = "redis://localhost:6379/0") -> None:
+        self._client: Any = connection.open_async_client(url)
+
+    async def __aenter__(self) -> AsyncDepthReader:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections. Repeatable."""
+        await self._client.aclose()
+
+    async def symbols(self) -> tuple[str, ...]:
+        """Every symbol that has a stream, sorted. Costs a walk over all the keys of the database."""
+        return await self._ask(queries.list_symbols())
+
+    async def latest(self, symbol: str) -> DepthSnapshot | None:
+        """The newest book; None where nothing was ever recorded. Whether it is live, `heartbeat` says."""
+        return (await self._ask(queries.latest([symbol]))).get(symbol)
+
+    async def latest_all(self, symbols: Sequence[str] | None = None) -> dict[str, DepthSnapshot]:
+        """The newest book of each symbol, of all those that have one where none are named."""
+        return await self._ask(queries.latest(await self.symbols() if symbols is None else symbols))
+
+    async def heartbeat(self, symbol: str) -> Heartbeat | None:
+        """None: no book of this symbol is live, don't trust `latest`."""
+        return (await self._ask(queries.heartbeats([symbol]))).get(symbol)
+
+    async def heartbeats(self, symbols: Sequence[str]) -> dict[str, Heartbeat]:
+        """The heartbeat of each symbol that has one."""
+        return await self._ask(queries.heartbeats(symbols))
+
+    async def venue(self, symbol: str) -> VenueInfo | None:
+        """Which venue is recorded, or why none is; None where the recorder has never looked."""
+        return (await self._ask(queries.venues([symbol]))).get(symbol)
+
+    async def venues(self, symbols: Sequence[str]) -> dict[str, VenueInfo]:
+        """What is known of each symbol's venue, of those of which anything is."""
+        return await self._ask(queries.venues(symbols))
+
+    async def range(
+        self, symbol: str, start: Moment | None = None, end: Moment | None = None, *, limit: int | None = None
+    ) -> list[DepthSnapshot]:
+        """The snapshots with start <= ts < end, oldest first, as far as the stream still holds them."""
+        return await self._ask(queries.read_range(symbol, start, end, limit))
+
+    async def newest(self, symbol: str, count: int) -> list[DepthSnapshot]:
+        """The last `count` snapshots, oldest first."""
+        return await self._ask(queries.newest(symbol, count))
+
+    def follow(
+        self, *symbols: str, start: Starts = NOW, patience: float | None = None, most: int = 1_000
+    ) -> AsyncFollowing:
+        """Every snapshot from `start` on, as it is stored, with a Gap wherever some are missing.
+
+        Order holds within a symbol. Where Redis goes away the reading goes on where it was once it is back: nothing
+        comes twice, and what was trimmed meanwhile is a Gap. After `patience` seconds away SinkUnavailable is raised,
+        and at once where Redis can't be reached at the beginning; None waits for ever.
+
+        `After(seq)` costs a binary search: at most log2(the milliseconds that the stream spans) round trips a symbol.
+        `most` snapshots of a symbol are read at a time.
+        """
+        return AsyncFollowing(self, Following(symbols, start, most), patience)
+
+    async def to_arrow(self, *symbols: str, start: Moment | None = None, end: Moment | None = None) -> pa.Table:
+        """`range` of each symbol, one after the other, as one table of `frames.schema()`. Needs the extra `arrow`."""
+        frames.need_arrow()
+        return frames.to_arrow([each for symbol in symbols for each in await self.range(symbol, start, end)])
+
+    async def to_polars(self, *symbols: str, start: Moment | None = None, end: Moment | None = None) -> pl.DataFrame:
+        """As `to_arrow`. Needs the extra `polars`."""
+        frames.need_polars()
+        return frames.to_polars(await self.to_arrow(*symbols, start=start, end=end))
+
+    async def to_pandas(self, *symbols: str, start: Moment | None = None, end: Moment | None = None) -> pd.DataFrame:
+        """As `to_arrow`, with a column a level: `bid_price_0` and so on. Needs the extra `pandas`."""
+        frames.need_pandas()
+        return frames.to_pandas(await self.to_arrow(*symbols, start=start, end=end))
+
+    async def _ask(self, query: Query[T]) -> T:
+        try:
+            return await self._carry_out(query)
+        except connection.unreachable() as error:
+            raise connection.unavailable(self._client, error) from None
+
+    async def _carry_out(self, query: Query[T]) -> T:
+        try:
+            commands = next(query)
+            while True:
+                commands = query.send(await self._execute(commands))
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    async def _execute(self, commands: Sequence[Command]) -> list[Any]:
+        if len(commands) == 1:
+            return [await self._client.execute_command(*commands[0])]
+        pipe: Any = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        return list(await pipe.execute())
+
+
+class AsyncFollowing:
+    """Iterate over it, or `read` with a timeout. It never ends by itself. A read that is cancelled loses nothing."""
+
+    def __init__(self, reader: AsyncDepthReader, following: Following, patience: float | None) -> None:
+        self._reader = reader
+        self._following = following
+        self._outage = connection.Outage(0.0)  # at the beginning Redis must be there
+        self._patience = patience
+        self._waiting: deque[Item] = deque()
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        while not self._waiting:
+            self._waiting.extend(await self._read(connection.LONGEST_BLOCK_SECS))
+        return self._waiting.popleft()
+
+    async def read(self, timeout: float | None = None) -> list[Item]:
+        """All that has come since the last read; waits for it at most `timeout` seconds, None for ever.
+
+        Empty when the time was up, also where Redis is away.
+        """
+        if self._waiting:
+            items = list(self._waiting)
+            self._waiting.clear()
+            return items
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = connection.LONGEST_BLOCK_SECS if until is None else until - time.monotonic()
+            items = await self._read(max(0.0, min(left, connection.LONGEST_BLOCK_SECS)))
+            if items or (until is not None and time.monotonic() >= until):
+                return items
+
+    async def _read(self, wait: float) -> list[Item]:
+        """One try; a failed one costs a pause, at most `wait` seconds."""
+        try:
+            items = await self._reader._carry_out(self._following.read(max(1, round(wait * 1000))))
+        except connection.unreachable() as error:
+            await asyncio.sleep(min(wait, self._pause_after(error)))
+            return []
+        if self._outage.over():
+            _log.info("Redis is back")
+        self._outage.patience = self._patience
+        return items
+
+    def _pause_after(self, error: Exception) -> float:
+        pause = self._outage.failed(time.monotonic()) if connection.passes(error) else None
+        problem = connection.unavailable(self._reader._client, error)
+        if pause is None:
+            raise problem from None
+        if pause == connection.FIRST_PAUSE_SECS:
+            _log.warning("%s; trying again until it is back", problem)
+        return pause

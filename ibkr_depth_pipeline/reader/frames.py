@@ -1,0 +1,136 @@
+"""Snapshots as Arrow, Polars or pandas. Each library is an extra, imported when it is first needed.
+
+Ten levels a side are fixed-size lists; pandas, which has no such type, gets a column a level.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ibkr_depth_pipeline.errors import SchemaMismatch
+from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.reader.model import DepthSnapshot
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+SIDES = ("bid", "ask")
+PARTS = ("price", "size", "venue")
+
+
+def need_arrow() -> None:
+    """Raises ModuleNotFoundError, which names the extra, where pyarrow is not installed. So do the other two."""
+    _need("arrow", "pyarrow")
+
+
+def need_polars() -> None:
+    """See `need_arrow`."""
+    _need("polars", "pyarrow", "polars")
+
+
+def need_pandas() -> None:
+    """See `need_arrow`."""
+    _need("pandas", "pyarrow", "pandas")
+
+
+def _need(extra: str, *modules: str) -> None:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        what = " and ".join(missing)
+        raise ModuleNotFoundError(f"this needs {what}: pip install 'ibkr_depth_pipeline[{extra}]'", name=missing[0])
+
+
+def schema() -> pa.Schema:
+    """symbol, ts (ms, UTC), seq, venue, and ten levels a side: bid_price, bid_size, bid_venue, ask_price, ..."""
+    import pyarrow as pa
+
+    types = {"price": pa.float64(), "size": pa.float64(), "venue": pa.string()}
+    lists = {f"{side}_{part}": pa.list_(types[part], SNAPSHOT_LEVELS) for side in SIDES for part in PARTS}
+    columns: dict[str, Any] = {
+        "symbol": pa.string(),
+        "ts": pa.timestamp("ms", "UTC"),
+        "seq": pa.int64(),
+        "venue": pa.string(),
+        **lists,
+    }
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+def to_arrow(snapshots: Iterable[DepthSnapshot]) -> pa.Table:
+    """A row for each snapshot, in the order given, in columns of `schema()`.
+
+    Raises SchemaMismatch where a snapshot does not have ten rows a side.
+    """
+    need_arrow()
+    import pyarrow as pa
+
+    every = list(snapshots)
+    form = schema()
+    columns: list[Any] = [
+        [each.symbol for each in every],
+        [each.ts for each in every],
+        [each.seq for each in every],
+        [each.venue for each in every],
+    ]
+    arrays = [pa.array(column, form.field(index).type) for index, column in enumerate(columns)]
+    arrays += _side_arrays([each.bids_json for each in every])
+    arrays += _side_arrays([each.asks_json for each in every])
+    return pa.Table.from_arrays(arrays, schema=form)
+
+
+def _side_arrays(texts: Sequence[bytes]) -> list[Any]:
+    """Prices, sizes and venues. A row of depth changes one side, so most sides repeat the one before: decoded once."""
+    import pyarrow as pa
+
+    distinct: list[bytes] = []
+    places: list[int] = []
+    previous = None
+    for text in texts:
+        if text != previous:
+            distinct.append(text)
+            previous = text
+        places.append(len(distinct) - 1)
+    sides = orjson.loads(b"[" + b",".join(distinct) + b"]")
+    if any(len(side) != SNAPSHOT_LEVELS for side in sides):
+        raise SchemaMismatch(f"a snapshot does not have {SNAPSHOT_LEVELS} rows a side")
+    prices, sizes, venues = zip(*chain.from_iterable(sides), strict=True) if sides else ((), (), ())
+    indices = pa.array(places, pa.int32())
+    values = (pa.array(prices, pa.float64()), pa.array(sizes, pa.float64()), pa.array(venues, pa.string()))
+    return [pa.FixedSizeListArray.from_arrays(each, SNAPSHOT_LEVELS).take(indices) for each in values]
+
+
+def to_polars(table: pa.Table) -> pl.DataFrame:
+    """A table of `schema()` as Polars; the levels are of its type Array."""
+    need_polars()
+    import polars as pl
+
+    frame = pl.from_arrow(table)
+    if not isinstance(frame, pl.DataFrame):
+        raise TypeError(f"a table is wanted, and this is {type(table)}")
+    return frame
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """A table of `schema()` as pandas: symbol, ts, seq, venue, then bid_price_0 to bid_price_9, and so on."""
+    need_pandas()
+    frame: pd.DataFrame = flat(table).to_pandas()
+    return frame
+
+
+def flat(table: pa.Table) -> pa.Table:
+    """A table of `schema()` with a column a level, bid_price_0 (the best) to ask_venue_9, in place of the lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns: dict[str, Any] = {name: table[name] for name in ("symbol", "ts", "seq", "venue")}
+    for name in (f"{side}_{part}" for side in SIDES for part in PARTS):
+        for level in range(SNAPSHOT_LEVELS):
+            columns[f"{name}_{level}"] = pc.list_element(table[name], level)
+    return pa.table(columns)

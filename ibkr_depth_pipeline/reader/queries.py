@@ -1,0 +1,101 @@
+"""What to ask of Redis, and what its replies mean. Pure: each query yields commands and is sent their replies.
+
+A query yields a batch of commands, which may go out in one pipeline; none spans two keys. The sync and the async reader
+carry out the same queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar
+
+from ibkr_depth_pipeline.reader.decoding import (
+    LAST_FIELDS,
+    VENUE_FIELDS,
+    snapshot_of_entry,
+    snapshot_of_hash,
+    venue_of_hash,
+)
+from ibkr_depth_pipeline.reader.model import DepthSnapshot, Heartbeat, Moment, VenueInfo, unix_ms
+from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
+
+T = TypeVar("T")
+Command = tuple[Any, ...]
+Query = Generator[Sequence[Command], list[Any], T]
+
+PAGE_ENTRIES = 2_000
+"""Snapshots asked for at once, about 2.5 MB: a longer range neither blocks Redis nor fills its output buffer."""
+
+_SCAN_COUNT = 1_000
+
+
+def list_symbols() -> Query[tuple[str, ...]]:
+    """Every symbol that has a stream, sorted. Goes once through all the keys of the database."""
+    prefix = stream_key("")
+    found: set[str] = set()
+    cursor: Any = 0
+    while True:
+        [(cursor, keys)] = yield [("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _SCAN_COUNT)]
+        found.update(key.decode().removeprefix(prefix) for key in keys)
+        if int(cursor) == 0:
+            # the recorder's check of a Redis leaves a name in lower case for a moment
+            return tuple(sorted(symbol for symbol in found if symbol == symbol.upper()))
+
+
+def latest(symbols: Sequence[str]) -> Query[dict[str, DepthSnapshot]]:
+    """The newest snapshot of each symbol that has one."""
+    replies = yield [("HMGET", last_key(symbol), *LAST_FIELDS) for symbol in symbols]
+    found = (snapshot_of_hash(symbol, values) for symbol, values in zip(symbols, replies, strict=True))
+    return {snapshot.symbol: snapshot for snapshot in found if snapshot is not None}
+
+
+def heartbeats(symbols: Sequence[str]) -> Query[dict[str, Heartbeat]]:
+    """The heartbeat of each symbol that has one."""
+    commands: list[Command] = []
+    for symbol in symbols:
+        key = heartbeat_key(symbol)
+        commands += [("GET", key), ("PTTL", key)]
+    replies = yield commands
+    return {
+        symbol: Heartbeat(int(beat), ttl / 1000)
+        for symbol, beat, ttl in zip(symbols, replies[::2], replies[1::2], strict=True)
+        if beat is not None and ttl > 0
+    }
+
+
+def venues(symbols: Sequence[str]) -> Query[dict[str, VenueInfo]]:
+    """What is known of each symbol's venue, of those of which anything is."""
+    replies = yield [("HMGET", venue_key(symbol), *VENUE_FIELDS) for symbol in symbols]
+    found = (venue_of_hash(symbol, values) for symbol, values in zip(symbols, replies, strict=True))
+    return {venue.symbol: venue for venue in found if venue is not None}
+
+
+def read_range(symbol: str, start: Moment | None, end: Moment | None, limit: int | None) -> Query[list[DepthSnapshot]]:
+    """The snapshots with start <= ts < end, oldest first, at most `limit` of them."""
+    key = stream_key(symbol)
+    low = "-" if start is None else str(max(0, unix_ms(start)))
+    high = "+" if end is None else str(unix_ms(end) - 1)  # an id without its second part stands for the whole ms
+    if high.startswith("-"):
+        return []
+    found: list[DepthSnapshot] = []
+    while True:
+        page = PAGE_ENTRIES if limit is None else min(PAGE_ENTRIES, limit - len(found))
+        if page <= 0:
+            return found
+        [entries] = yield [("XRANGE", key, low, high, "COUNT", page)]
+        found += (snapshot_of_entry(symbol, entry) for entry in entries)
+        if len(entries) < page:
+            return found
+        low = id_after(entries[-1][0].decode())
+
+
+def newest(symbol: str, count: int) -> Query[list[DepthSnapshot]]:
+    """The last `count` snapshots of the stream, oldest first."""
+    [entries] = yield [("XREVRANGE", stream_key(symbol), "+", "-", "COUNT", count)]
+    return [snapshot_of_entry(symbol, entry) for entry in reversed(entries)]
+
+
+def id_after(stream_id: str) -> str:
+    """The smallest id above this one."""
+    ts, _, seq = stream_id.partition("-")
+    return f"{ts}-{int(seq) + 1}"

@@ -1,0 +1,62 @@
+"""Puts snapshots into a real Redis, encoded by the recorder's own code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from ibkr_depth_pipeline.model import BookSnapshot, Levels
+from ibkr_depth_pipeline.sink.encoding import Entry, SnapshotEncoder
+from ibkr_depth_pipeline.sink.keys import last_key, stream_key
+
+T0 = 1_700_000_000_000
+
+
+def side_at(best: float, step: float, number: int) -> Levels:
+    """Ten rows from `best` on; the first one's size tells the snapshot's number."""
+    return tuple((best + level * step, float(number if level == 0 else level), "ISLAND") for level in range(10))
+
+
+class Filler:
+    """Adds snapshots of a symbol, numbered on from 1, `step_ms` apart from T0 on."""
+
+    def __init__(self, url: str, symbol: str = "SPY", *, step_ms: int = 10, maxlen: int | None = None) -> None:
+        self.client: Any = redis.Redis.from_url(url)
+        self.symbol = symbol
+        self.seq = 0
+        self.ts = T0
+        self._step_ms = step_ms
+        self._maxlen = maxlen
+        self._encoder = SnapshotEncoder()
+
+    def __enter__(self) -> Filler:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.client.close()
+
+    def add(self, count: int = 1) -> None:
+        """Store the next `count` snapshots, as the recorder does."""
+        pipe = self.client.pipeline(transaction=False)
+        for _ in range(count):
+            entry = self._next()
+            fields = {"ts": entry.ts, "bids": entry.bids, "asks": entry.asks, "seq": entry.seq, "venue": entry.venue}
+            pipe.xadd(stream_key(self.symbol), fields, id=entry.stream_id, maxlen=self._maxlen, approximate=False)
+        pipe.hset(last_key(self.symbol), mapping=entry.last_fields())
+        pipe.execute()
+
+    def skip(self, count: int) -> None:
+        """Number snapshots that are never stored."""
+        for _ in range(count):
+            self._next()
+
+    def trim(self, keep: int) -> None:
+        self.client.xtrim(stream_key(self.symbol), maxlen=keep, approximate=False)
+
+    def _next(self) -> Entry:
+        self.seq += 1
+        bids, asks = side_at(100.0, -0.01, self.seq), side_at(100.01, 0.01, self.seq // 2)
+        entry = self._encoder.encode(BookSnapshot(self.symbol, self.seq, self.ts, "ARCA", bids, asks))
+        self.ts += self._step_ms
+        return entry
