@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 DAGSTER_HOME_DIR := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run dev test test-live coverage lint format clean
+.PHONY: help venv run dev test test-faults test-live coverage lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." reaches the command (make run ARGS=--help).'
 
 run: $(VENV)/.installed ## a whole market in a box: Redis, simulated gateway, Dagster and a running ingest; Ctrl-C ends it
@@ -25,6 +25,9 @@ dev: $(VENV)/.installed ## Dagster alone, on your own gateway and Redis (.env): 
 
 test: $(VENV)/.installed-test $(PEERS)/.installed ## the whole suite; it starts the Redis servers and gateways it needs
 	$(BIN)/pytest $(ARGS)
+
+test-faults: $(VENV)/.installed-test ## the long tests of faults; TLS ones need a redis-server with TLS on PATH
+	$(BIN)/pytest -m faults $(ARGS)
 
 test-live: $(VENV)/.installed-test ## only the tests against the real gateway and Redis that the settings name
 	$(BIN)/pytest --live -m live $(ARGS)
