@@ -129,8 +129,11 @@ class TwsGateway:
         described: list[DepthMktDataDescription] = await self._within(answer, "depth exchanges")
         return [DepthExchange(each.exchange, each.secType) for each in described]
 
-    async def server_time(self, timeout: float = ANSWER_TIMEOUT_SECS) -> int:
-        """The gateway's clock, unix seconds: the proof that it answers. Raises GatewayError."""
+    async def server_time(self, timeout: float | None = ANSWER_TIMEOUT_SECS) -> int:
+        """The gateway's clock, unix seconds: the proof that it answers. Raises GatewayError.
+
+        With None it waits for as long as the connection stands.
+        """
         session = self._connected()
         answer = session.expect("time")
         session.client.reqCurrentTime()
@@ -143,7 +146,7 @@ class TwsGateway:
         session.client.reqOpenOrders()
         return bool(await self._within(answer, "open orders"))
 
-    async def _within(self, answer: asyncio.Future[_T], what: str, timeout: float = ANSWER_TIMEOUT_SECS) -> _T:
+    async def _within(self, answer: asyncio.Future[_T], what: str, timeout: float | None = ANSWER_TIMEOUT_SECS) -> _T:
         try:
             return await asyncio.wait_for(answer, timeout)
         except (asyncio.TimeoutError, TimeoutError):

@@ -63,7 +63,9 @@ class SetHeartbeatTtl:
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Close the connection and connect again."""
+    """Close the connection and connect again, because of `why`."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,17 @@
 """Pure wiring: gateway events -> books and rotation -> effects.
 
-`row` is the hot path: one row in, one snapshot out. Everything else goes through `handle` and `tick`, which return what
-is to be done. `now` is monotonic seconds, `now_ms` unix milliseconds.
+`row` is the hot path: one row in, one snapshot out. Everything else returns what is to be done. `now` is monotonic
+seconds, `now_ms` unix milliseconds.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ibkr_depth_pipeline.book.order_book import OrderBook
 from ibkr_depth_pipeline.gateway import events as gateway
+from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import (
     Cancel,
     Effect,
@@ -26,45 +24,25 @@ from ibkr_depth_pipeline.ingest.effects import (
     SetHeartbeatTtl,
     Subscribe,
 )
-from ibkr_depth_pipeline.model import BookSnapshot, DepthRow, Instrument, RowFault, Unresolved
+from ibkr_depth_pipeline.ingest.gaps import Gaps
+from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
-from ibkr_depth_pipeline.sink.encoding import StreamPosition
 
 LEAST_HEARTBEAT_TTL_SECS = 30
 
-_REQUESTS_REMEMBERED = 1000
+AILING_SECS = 30.0
+"""How long a subscription may stay silent after news of a broken farm or a competing session, if no news of its end
+comes, before it is asked for anew. A blip of three seconds has killed feeds for hours elsewhere."""
+
+CURED_SECS = 5.0
+"""The same, once the farm is said to be well."""
+
+IN_FLIGHT_SECS = 2.0
+"""Rows that come so soon after bad news may have been on their way before it; they prove nothing."""
 
 _DEPTH_AILMENTS = frozenset({2103, 2108, 2110, 10197})
 """Feed health codes that speak of live market data; the others are about historical data."""
-
-
-@dataclass(slots=True)
-class _Subscription:
-    symbol: str
-    venue: str
-    book: OrderBook
-    last_row_ms: int = 0
-
-
-@dataclass(slots=True)
-class _Numbering:
-    """Where a symbol's stream stands: its newest snapshot's time and number."""
-
-    ts: int
-    seq: int
-
-
-@dataclass
-class PipelineFigures:
-    """What has happened since the start; `dropped` counts rows by (symbol, reason)."""
-
-    rows: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
-    refused_309: int = 0
-    refused_309_of: Counter[str] = field(default_factory=Counter)
-    connections: int = 0
-    turns: int = 0
 
 
 class DepthPipeline:
@@ -75,47 +53,19 @@ class DepthPipeline:
     """
 
     def __init__(self, plan: RotationPlan, request_ids: Iterator[int], *, rows: int, heartbeat_ttl: int) -> None:
-        self._rows = rows
+        self.figures = PipelineFigures()
+        self.awaited: set[int] = set()  # requests whose next row is waited for: say first_row
         self._configured_ttl = heartbeat_ttl
         self._rotation = RotationController((), plan, request_ids)
         self._instruments: dict[str, Instrument] = {}
-        self._numbering: dict[str, _Numbering] = {}
-        self._subscriptions: dict[int, _Subscription] = {}
-        self._symbol_of: dict[int, str] = {}  # the newest requests of this connection, retired ones as well
-        self._last_rows: dict[str, int] = {}
+        self._books = Books(rows, self.figures)
+        self._gaps = Gaps()
         self._ailments: set[int] = set()
         self._suspended = False
+        self._proof_from = 0.0  # rows before then don't prove that a line is alive
         self._ttl = 0
-        self.awaited: set[int] = set()  # requests whose next row the rotation wants to hear of
-        self.figures = PipelineFigures()
-
-    # ---- the hot path
-
-    def row(self, request: int, row: DepthRow, now_ms: int) -> BookSnapshot | None:
-        """Apply one row. Returns the snapshot to store, or None where the row was dropped (and counted)."""
-        subscription = self._subscriptions.get(request)
-        if subscription is None:
-            self._drop(request, RowFault.RETIRED_REQUEST)
-            return None
-        fault = subscription.book.apply(row)
-        if fault is not None:
-            self._drop(request, fault)
-            return None
-        self.figures.rows[subscription.symbol] += 1
-        snapshot = self._snapshot(subscription, now_ms)
-        subscription.last_row_ms = snapshot.ts  # as it is stored: it never falls
-        return snapshot
-
-    def _snapshot(self, subscription: _Subscription, now_ms: int) -> BookSnapshot:
-        numbering = self._numbering[subscription.symbol]
-        numbering.seq += 1
-        if now_ms > numbering.ts:  # a clock that was set back must not make ids fall
-            numbering.ts = now_ms
-        book = subscription.book
-        return BookSnapshot(subscription.symbol, numbering.seq, numbering.ts, subscription.venue, book.bids, book.asks)
-
-    def _drop(self, request: int, fault: RowFault) -> None:
-        self.figures.dropped[self._symbol_of.get(request, "unknown"), fault.value] += 1
+        self.number_from = self._books.number_from
+        self.row = self._books.row
 
     # ---- what can be asked
 
@@ -145,8 +95,12 @@ class DepthPipeline:
 
     def last_rows(self) -> dict[str, int]:
         """symbol -> unix ms of its last row of this run."""
-        now = {each.symbol: each.last_row_ms for each in self._subscriptions.values() if each.last_row_ms}
-        return {**self._last_rows, **now}
+        return self._books.last_rows()
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """symbol -> cause, of every symbol whose rows were interrupted and have not come back yet."""
+        return self._gaps.missing
 
     def venues(self) -> dict[str, str]:
         """symbol -> the venue it is asked for at."""
@@ -157,25 +111,40 @@ class DepthPipeline:
 
         Whether the gateway still answers is the caller's to know.
         """
-        if self._suspended or self._ailments & _DEPTH_AILMENTS:
+        if self._suspended:
             return {}
-        return {
-            subscription.symbol: subscription.last_row_ms
-            for request, subscription in self._subscriptions.items()
-            if not subscription.book.is_empty and request not in self.awaited
-        }
+        filled = self._books.filled()
+        return {symbol: ts for request, (symbol, ts) in filled.items() if request not in self.awaited}
 
     # ---- everything but rows
 
-    def first_row(self, request: int, now: float) -> list[Effect]:
-        """A row of an awaited request has come."""
-        self.awaited.discard(request)
-        self._ailments.discard(10197)
-        return self._rotate(rotation.Answered(request), now)
+    def first_row(self, request: int, now: float, applied: bool = True) -> list[Effect]:
+        """A row of an awaited request has come; `applied` says whether it reached its book.
 
-    def number_from(self, positions: Mapping[str, StreamPosition]) -> None:
-        """The newest snapshot that is stored of each symbol there may be. Call it once, before the first row."""
-        self._numbering = {symbol: _Numbering(position.ts, position.seq) for symbol, position in positions.items()}
+        The request stays awaited where that proves nothing.
+        """
+        if not applied or now < self._proof_from:
+            return []
+        effects: list[Effect] = []
+        if self._suspended:
+            effects += self._connectivity_back(gateway.ConnectivityRestored(False, "unsaid: rows come"), now, 0)
+        self.awaited.discard(request)
+        if not self.awaited:
+            self._ailments.clear()
+        return [*effects, *self._end_gap(request), *self._rotate(rotation.Answered(request), now)]
+
+    def _end_gap(self, request: int) -> list[Effect]:
+        last_row = self._books.last_row(request)
+        gap = self._gaps.close(self._books.symbol_of(request), last_row) if last_row else None
+        if gap is None:
+            return []
+        fields = {"symbol": gap.symbol, "cause": gap.cause, "code": gap.code, "secs": gap.secs}
+        return [Say("warning" if gap.secs >= 1 else "info", "data_gap", fields)]
+
+    def look_at_late_rows(self, now: float) -> list[Effect]:
+        """Call it every few seconds: a cancelled request whose rows go on and on holds its slot."""
+        late, self._books.went_on = self._books.went_on, set()
+        return [effect for request in late for effect in self._rotate(rotation.WentOn(request), now)]
 
     def resolved(self, resolution: Instrument | Unresolved, now: float) -> list[Effect]:
         """A symbol's venue was found, for the first time or anew; or it has none, and is looked at again later."""
@@ -192,6 +161,7 @@ class DepthPipeline:
             self.figures.connections += 1
             self._suspended = False
             self._ailments.clear()
+            self._proof_from = now
         return self._rotate(event, now)
 
     def handle(self, event: gateway.GatewayEvent, now: float, now_ms: int) -> list[Effect]:
@@ -200,7 +170,7 @@ class DepthPipeline:
         return reaction(self, event, now, now_ms) if reaction else []
 
     def _unreadable(self, event: gateway.RowUnreadable, now: float, now_ms: int) -> list[Effect]:
-        self._drop(event.request, event.fault)
+        self._books.drop(event.request, event.fault.value)
         return []
 
     def _message_unreadable(self, event: gateway.MessageUnreadable, now: float, now_ms: int) -> list[Effect]:
@@ -208,22 +178,26 @@ class DepthPipeline:
         return []
 
     def _reset(self, event: gateway.BookReset, now: float, now_ms: int) -> list[Effect]:
-        subscription = self._subscriptions.get(event.request)
         effects: list[Effect] = [Say("info", "book_reset", self._about(event.request))]
-        if subscription is not None:
-            subscription.book.reset()
-            effects.append(Publish(self._snapshot(subscription, now_ms)))
+        emptied = self._books.reset(event.request, now_ms)
+        if emptied is not None:
+            effects.append(Publish(emptied))
         if event.request in self.awaited:
-            effects += self.first_row(event.request, now)
+            if self._books.symbol_of(event.request) not in self._gaps.missing:
+                self.awaited.discard(event.request)
+            effects += self._rotate(rotation.Answered(event.request), now)
         return effects
 
     def _halted(self, event: gateway.DepthHalted, now: float, now_ms: int) -> list[Effect]:
         said = Say("warning", "depth_halted", self._about(event.request))
+        last_row = self._books.last_row(event.request)
+        if last_row:
+            self._gaps.open([(self._books.symbol_of(event.request), last_row)], "depth_halted", 316)
         return [said, *self._rotate(rotation.Halted(event.request), now)]
 
     def _slot_refused(self, event: gateway.SlotRefused, now: float, now_ms: int) -> list[Effect]:
         self.figures.refused_309 += 1
-        self.figures.refused_309_of[self._symbol_of.get(event.request, "unknown")] += 1
+        self.figures.refused_309_of[self._books.symbol_of(event.request)] += 1
         said = Say("warning", "slot_refused", {**self._about(event.request), "code": 309, "text": event.text})
         self._retire(event.request)
         return [said, *self._rotate(rotation.Full(event.request), now)]
@@ -244,26 +218,43 @@ class DepthPipeline:
 
     def _connectivity_lost(self, event: gateway.ConnectivityLost, now: float, now_ms: int) -> list[Effect]:
         self._suspended = True
+        self._doubt_all("connectivity_lost", 1100, now + IN_FLIGHT_SECS)
         said = Say("warning", "connectivity_lost", {"code": 1100, "text": event.text})
         return [said, *self._rotate(rotation.Suspended(), now)]
 
     def _connectivity_back(self, event: gateway.ConnectivityRestored, now: float, now_ms: int) -> list[Effect]:
         self._suspended = False
         self._ailments.clear()
-        self.awaited |= set(self._subscriptions)  # whether they still bring rows is now the question
+        code = 1101 if event.data_lost else 1102
+        self._doubt_all("connectivity_restored", code, now)
         said = Say("warning", "connectivity_restored", {"data_lost": event.data_lost, "text": event.text})
         return [said, *self._rotate(rotation.Resumed(event.data_lost), now)]
 
+    def _doubt_all(self, cause: str, code: int, proof_from: float) -> None:
+        """Whether the subscriptions still bring rows is now the question; rows from `proof_from` on answer it."""
+        self._gaps.open(self._books.recorded().items(), cause, code)
+        self.awaited |= self._books.requests()
+        self._proof_from = proof_from
+
     def _port_reset(self, event: gateway.SocketPortReset, now: float, now_ms: int) -> list[Effect]:
-        return [Say("warning", "socket_port_reset", {"code": 1300, "text": event.text}), Reconnect()]
+        return [
+            Say("warning", "socket_port_reset", {"code": 1300, "text": event.text}),
+            Reconnect("the gateway moves its socket (1300)"),
+        ]
 
     def _feed_health(self, event: gateway.FeedHealth, now: float, now_ms: int) -> list[Effect]:
-        if event.healthy:
-            self._ailments -= _CURED_BY.get(event.code, frozenset())
-        else:
-            self._ailments.add(event.code)
         name = "feed_healthy" if event.healthy else "feed_degraded"
-        return [Say("info" if event.healthy else "warning", name, {"code": event.code, "text": event.text})]
+        said = Say("info" if event.healthy else "warning", name, {"code": event.code, "text": event.text})
+        cured = self._ailments & _CURED_BY.get(event.code, frozenset())
+        if cured:
+            self._ailments -= cured
+            self._doubt_all(name, event.code, now)
+            return [said, *self._rotate(rotation.Doubted(CURED_SECS), now)]
+        if event.code in _DEPTH_AILMENTS:
+            self._ailments.add(event.code)
+            self._doubt_all(name, event.code, now + IN_FLIGHT_SECS)
+            return [said, *self._rotate(rotation.Doubted(AILING_SECS), now)]
+        return [said]
 
     def _pacing(self, event: gateway.PacingViolation, now: float, now_ms: int) -> list[Effect]:
         return [Say("warning", "pacing_violation", {"code": 100, "text": event.text})]
@@ -273,9 +264,10 @@ class DepthPipeline:
         return [Say("info", "gateway_notice", {**about, "code": event.code, "text": event.text})]
 
     def _connection_lost(self, event: gateway.ConnectionLost, now: float, now_ms: int) -> list[Effect]:
-        said = Say("warning", "connection_lost", {"text": event.text, "subscriptions": len(self._subscriptions)})
-        self._subscriptions.clear()
-        self._symbol_of.clear()
+        subscriptions = len(self._books.requests())
+        said = Say("warning", "connection_lost", {"text": event.text, "subscriptions": subscriptions})
+        self._gaps.open(self._books.recorded().items(), "connection_lost")
+        self._books.retire_all()
         self.awaited.clear()
         return [said, *self._rotate(rotation.Disconnected(), now)]
 
@@ -289,28 +281,22 @@ class DepthPipeline:
 
     def _subscribe(self, command: rotation.Subscribe) -> list[Effect]:
         instrument = self._instruments[command.symbol]
-        book = OrderBook(self._rows, instrument.exchange)
-        self._subscriptions[command.request] = _Subscription(command.symbol, instrument.exchange, book)
-        self._symbol_of[command.request] = command.symbol
-        if len(self._symbol_of) > _REQUESTS_REMEMBERED:
-            del self._symbol_of[next(iter(self._symbol_of))]
+        self._books.open(command.request, command.symbol, instrument.exchange)
         self.awaited.add(command.request)
         return [Subscribe(command.request, instrument)]
 
     def _cancel(self, command: rotation.Cancel) -> list[Effect]:
-        heard = command.request not in self.awaited
         self._retire(command.request)
-        if not heard:
-            self.awaited.add(command.request)  # its cancel may be ignored; the rotation wants to know
-            self.awaited &= self._symbol_of.keys()
         return [Cancel(command.request, command.symbol)]
 
     def _retire(self, request: int) -> None:
         """Rows of this request never reach a book again."""
         self.awaited.discard(request)
-        subscription = self._subscriptions.pop(request, None)
-        if subscription is not None and subscription.last_row_ms:
-            self._last_rows[subscription.symbol] = subscription.last_row_ms
+        self._books.retire(request)
+
+    def _reconnect(self, command: rotation.Reconnect) -> list[Effect]:
+        said = Say("warning", "slots_leaked", {"symbols": list(command.symbols)})
+        return [said, Reconnect("cancelled subscriptions still hold slots")]
 
     def _turn_started(self, command: rotation.TurnStarted) -> list[Effect]:
         self.figures.turns = command.turn
@@ -346,13 +332,13 @@ class DepthPipeline:
         if ttl == self._ttl:
             return []
         self._ttl = ttl
-        return [SetHeartbeatTtl(ttl, dict(self._last_rows) if extend else {})]
+        return [SetHeartbeatTtl(ttl, self._books.last_rows() if extend else {})]
 
     def _about(self, request: int) -> dict[str, object]:
-        return {"symbol": self._symbol_of.get(request, "unknown"), "request_id": request}
+        return {"symbol": self._books.symbol_of(request), "request_id": request}
 
 
-_CURED_BY = {2104: frozenset({2103, 2108, 2110}), 2106: frozenset({2105}), 2158: frozenset({2157})}
+_CURED_BY = {2104: frozenset({2103, 2108, 2110})}
 
 _REACTIONS: dict[type, Callable[[DepthPipeline, Any, float, int], list[Effect]]] = {
     gateway.RowUnreadable: DepthPipeline._unreadable,
@@ -376,6 +362,7 @@ _COMMANDS: dict[type, Callable[[DepthPipeline, Any], list[Effect]]] = {
     rotation.Subscribe: DepthPipeline._subscribe,
     rotation.Cancel: DepthPipeline._cancel,
     rotation.Recheck: DepthPipeline._recheck,
+    rotation.Reconnect: DepthPipeline._reconnect,
     rotation.TurnStarted: DepthPipeline._turn_started,
     rotation.TurnEnded: DepthPipeline._turn_ended,
     rotation.BatchResized: DepthPipeline._resized,

@@ -96,6 +96,7 @@ class IngestSession:
         self._reported_stored: dict[str, int] = {}
         self._reported_drops: dict[tuple[str, str], int] = {}
         self._unresolved: dict[str, str] = {}
+        self._rechecking: set[str] = set()
         self._identity = RunIdentity.of_this_process(_now_ms())
         self._redis = open_redis(settings.redis_target)
         self._report_of_run = IngestReport(self._redis, settings.ibkr_gateway_name)
@@ -241,6 +242,7 @@ class IngestSession:
         self._carry_out(self._pipeline.resolved(resolution, self._now()))
 
     async def _recheck(self, symbol: str) -> None:
+        self._rechecking.add(symbol)
         while True:
             await self._connected.wait()
             try:
@@ -249,6 +251,7 @@ class IngestSession:
                 self._log.warning("recheck_failed", symbol=symbol, error=str(error))
                 await asyncio.sleep(RECHECK_PAUSE_SECS)
             else:
+                self._rechecking.discard(symbol)
                 await self._take(resolution)
                 return
 
@@ -319,7 +322,8 @@ class IngestSession:
         self._writer.append(effect.snapshot)
 
     def _start_recheck(self, effect: do.Recheck) -> None:
-        self._start(self._recheck(effect.symbol))
+        if effect.symbol not in self._rechecking:
+            self._start(self._recheck(effect.symbol))
 
     def _record_refusal(self, effect: do.RecordRefusal) -> None:
         self._writer.record_venue(effect.instrument, _now_ms(), effect.reason)

@@ -25,8 +25,7 @@ class Vigil:
     """Over one connection at a time. limit: how long rows and answer may both be missing before it is given up.
 
     The caller owes: `connected` when a connection begins, `look` every `interval` or so, `answered` when an answer
-    comes. A stall is then given up between one and one and a quarter of `limit` after the last row or, in a quiet market,
-    after it began.
+    comes. A stall is then given up about `limit` after the last row or, in a quiet market, after it began.
     """
 
     def __init__(self, limit: float) -> None:

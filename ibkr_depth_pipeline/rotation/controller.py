@@ -21,12 +21,14 @@ from ibkr_depth_pipeline.rotation.events import (
     Connected,
     Deadline,
     Disconnected,
+    Doubted,
     Full,
     Halted,
     IdRejected,
     MarkedUnsupported,
     Recheck,
     Rechecked,
+    Reconnect,
     Refused,
     ReleaseRaced,
     Resumed,
@@ -36,9 +38,11 @@ from ibkr_depth_pipeline.rotation.events import (
     Suspended,
     TurnEnded,
     TurnStarted,
+    WentOn,
 )
-from ibkr_depth_pipeline.rotation.limits import BatchSize, ReleasePause
-from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent, SlotState
+from ibkr_depth_pipeline.rotation.leftovers import Leftovers
+from ibkr_depth_pipeline.rotation.limits import GRANTED_SECS, AfterDrop, BatchSize, ReleasePause
+from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent
 
 RESUME_SECS = 5.0
 """How long a subscription may stay silent after 1102 before it is asked for again (sources disagree on 1102)."""
@@ -46,7 +50,7 @@ RESUME_SECS = 5.0
 RESUBSCRIBE_SPACING_SECS = 1.0
 """At least this long between two requests for a symbol whose subscription dies at once, so as not to storm."""
 
-_ABANDONED_KEPT = 256
+_MOST_PATIENCE = 4  # a symbol that stays silent is asked for again after 1, 2, and then every 4 caps
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,9 @@ class RotationController:
         self._size = BatchSize(plan.max_batch, plan.recovery_turns)
         self._pause = ReleasePause()
         self._active: dict[int, Slot] = {}
-        self._abandoned: dict[int, Slot] = {}
+        self._leftovers = Leftovers()
+        self._after_drop = AfterDrop()
+        self._fruitless: dict[str, int] = {}  # symbol -> how often it was asked for anew since it last answered
         self._again: dict[str, float] = {}  # symbol of this turn -> when to subscribe to it again
         self._doubted: dict[int, float] = {}  # request -> when to ask anew if it stays silent
         self._unsupported: dict[str, float] = {}  # symbol -> when to look at it again
@@ -112,7 +118,7 @@ class RotationController:
             if due is not None:
                 times.append(due)
             if self._has_room() or (self._active and due is None):
-                times.append(self._gate())
+                times.append(max(self._gate(), self._granted_at()))
         return min(times, default=None)
 
     def handle(self, event: RotationEvent, now: float) -> list[Command]:
@@ -124,18 +130,21 @@ class RotationController:
     # ---- connection
 
     def _connect(self, event: Connected, now: float, out: list[Command]) -> None:
+        if self._connected:
+            self._disconnect(Disconnected(), now, out)
         self._connected, self._suspended = True, False
         # A gateway may still count the subscriptions of a connection that broke, this process's or the last one's.
         self._held = self._size.value
-        self._pause.released(now)
+        self._after_drop.connected(now)
         self._fill(now, out)
 
     def _disconnect(self, event: Disconnected, now: float, out: list[Command]) -> None:
         self._connected = False
-        for slot in (*self._active.values(), *self._abandoned.values()):
+        for slot in self._active.values():
             slot.on(SlotEvent.LOST)
         self._active.clear()
-        self._abandoned.clear()
+        self._leftovers.connection_lost()
+        self._pause.released(now)
         self._again.clear()
         self._doubted.clear()
         self._turn_started = None
@@ -149,8 +158,14 @@ class RotationController:
             for slot in list(self._active.values()):
                 self._ask_again(slot, now, out)
         else:
-            self._doubted = dict.fromkeys(self._active, now + RESUME_SECS)
+            self._doubt(Doubted(RESUME_SECS), now, out)
         self._advance(now, out)
+
+    def _doubt(self, event: Doubted, now: float, out: list[Command]) -> None:
+        # One that has never answered has its cap already, and a cancel before its first row may be ignored.
+        for request, slot in self._active.items():
+            if slot.answered_at is not None:
+                self._doubted[request] = min(now + event.secs, self._doubted.get(request, math.inf))
 
     def _stop(self, event: Stop, now: float, out: list[Command]) -> None:
         self._stopping = True
@@ -162,35 +177,56 @@ class RotationController:
     # ---- what the gateway says of one request
 
     def _answer(self, event: Answered, now: float, out: list[Command]) -> None:
-        late = self._abandoned.pop(event.request, None)
-        if late is not None:  # the early cancel was ignored: now it will be heard
-            late.on(SlotEvent.ANSWERED)
-            late.on(SlotEvent.CANCELLED)
-            out.append(Cancel(late.request, late.symbol))
-            self._pause.released(now)
-            return
         slot = self._active.get(event.request)
+        if slot is None:
+            self._went_on(WentOn(event.request), now, out)
+            return
         self._doubted.pop(event.request, None)
+        self._fruitless.pop(slot.symbol, None)
+        slot.on(SlotEvent.ANSWERED)
+        if slot.answered_at is None:
+            slot.answered_at = now
+            self._pause.proven()
+            self._after_drop.granted()
+            self._fill(now, out)
+
+    def _went_on(self, event: WentOn, now: float, out: list[Command]) -> None:
+        slot = self._leftovers.rows_came(event.request, now)
         if slot is not None:
-            slot.on(SlotEvent.ANSWERED)
-            if slot.answered_at is None:
-                slot.answered_at = now
-                self._pause.proven()
+            out.append(Cancel(slot.request, slot.symbol))
+            self._pause.released(now)
 
     def _full(self, event: Full, now: float, out: list[Command]) -> None:
         slot = self._retire(event.request, SlotEvent.REFUSED)
         if slot is None:
             return
-        if self._may_be_late_release(slot.request) and (self._taught_just_now(now) or self._pause.learn(now)):
-            out.append(ReleaseRaced(slot.symbol, self._pause.secs))
-        else:
+        secs = self._secs_until_free(slot.request, now)
+        if secs is not None:
+            out.append(ReleaseRaced(slot.symbol, secs))
+        elif self._leftovers.worth_a_connection(now):
             self._turn_refused = True
-            self._quiet_until = now + self._plan.cooldown
-            previous = self._size.value
-            self._size.shrink()
-            out.append(BatchResized(self._size.value, previous, slot.symbol))
+            out.append(Reconnect(self._leftovers.suspects()))
+        else:
+            self._shrink(slot.symbol, now, out)
         self._refused.add(slot.request)
         self._break_off_empty_turn()
+
+    def _secs_until_free(self, request: int, now: float) -> float | None:
+        """Where a 309 means slots that are free again soon: in how many seconds to ask again. None: they are taken."""
+        if not self._may_be_late_release(request):
+            return None
+        secs = self._after_drop.refused(now)
+        if secs is not None:
+            self._quiet_until = max(self._quiet_until, now + secs)
+            return secs
+        return self._pause.secs if self._taught_just_now(now) or self._pause.learn(now) else None
+
+    def _shrink(self, symbol: str, now: float, out: list[Command]) -> None:
+        self._turn_refused = True
+        self._quiet_until = now + self._plan.cooldown
+        previous = self._size.value
+        self._size.shrink()
+        out.append(BatchResized(self._size.value, previous, symbol))
 
     def _may_be_late_release(self, request: int) -> bool:
         """Whether this 309 can mean that the gateway has not freed yet what we gave back.
@@ -212,6 +248,7 @@ class RotationController:
     def _refuse(self, event: Refused, now: float, out: list[Command]) -> None:
         slot = self._retire(event.request, SlotEvent.REFUSED)
         if slot is not None:
+            self._after_drop.granted()  # the gateway looks for a slot before it looks at the contract
             self._set_aside(slot.symbol, event.reason, now, out)
             self._break_off_empty_turn()
             self._fill(now, out)
@@ -275,20 +312,34 @@ class RotationController:
         following = set(list(self._ring)[: self._size.value])
         self._again.clear()
         for slot in list(self._active.values()):
-            if slot.symbol not in following or slot.state is SlotState.REQUESTED:
+            if slot.symbol not in following or self._waited_enough(slot, now):
                 self._cancel(slot, now, out)
         self._turn_started = None
+
+    def _waited_enough(self, slot: Slot, now: float) -> bool:
+        """Whether a subscription that could go on is to be made anew, since it has never answered."""
+        if slot.answered_at is not None:
+            return False
+        times = self._fruitless.get(slot.symbol, 0)
+        patience = self._plan.first_row_cap * min(2**times, _MOST_PATIENCE)
+        if now < slot.requested_at + patience:
+            return False
+        self._fruitless[slot.symbol] = times + 1
+        return True
 
     def _fill(self, now: float, out: list[Command]) -> None:
         """Subscribe up to the batch size, if now is the time to subscribe at all."""
         if not self._connected or self._suspended or self._stopping or now < self._gate():
             return
-        free = max(0, self._size.value - len(self._active))
+        if self._after_drop.trying and self._active and now >= self._granted_at():
+            self._after_drop.granted()
+        most = 1 if self._after_drop.trying else self._size.value
+        free = max(0, most - len(self._active))
         chosen = [symbol for symbol, at in self._again.items() if at <= now][:free]
         for symbol in chosen:
             del self._again[symbol]
         busy = self._symbols_on()
-        room = self._size.value - len(busy) - len(chosen)
+        room = max(0, most - len(busy) - len(chosen))
         waiting = (symbol for symbol in self._ring if symbol not in busy and symbol not in chosen)
         chosen += [symbol for symbol, _ in zip(waiting, range(room), strict=False)]
         if chosen:
@@ -308,7 +359,7 @@ class RotationController:
         if started is None or not self._active:
             return None
         dues = [
-            slot.requested_at + plan.first_row_cap
+            max(slot.requested_at, started) + plan.first_row_cap
             if slot.answered_at is None
             else max(slot.answered_at, started) + plan.dwell
             for slot in self._active.values()
@@ -317,6 +368,12 @@ class RotationController:
 
     def _gate(self) -> float:
         return max(self._quiet_until, self._pause.free_at)
+
+    def _granted_at(self) -> float:
+        """When, of the one request that tries whether slots are free, silence says that they are."""
+        if not self._after_drop.trying:
+            return -math.inf
+        return max((slot.requested_at + GRANTED_SECS for slot in self._active.values()), default=-math.inf)
 
     def _has_room(self) -> bool:
         return min(self._size.value, len(self._ring)) > len(self._active) + len(self._again)
@@ -334,10 +391,7 @@ class RotationController:
 
     def _cancel(self, slot: Slot, now: float, out: list[Command]) -> None:
         self._retire(slot.request, SlotEvent.CANCELLED)
-        if slot.state is SlotState.ABANDONED:
-            self._abandoned[slot.request] = slot
-            while len(self._abandoned) > _ABANDONED_KEPT:
-                del self._abandoned[next(iter(self._abandoned))]
+        self._leftovers.cancelled(slot, now)
         self._pause.released(now)
         out.append(Cancel(slot.request, slot.symbol))
 
@@ -348,11 +402,13 @@ class RotationController:
         self._again[slot.symbol] = max(now, slot.requested_at + RESUBSCRIBE_SPACING_SECS)
 
     def _retire(self, request: int, event: SlotEvent) -> Slot | None:
-        """Take a request out of the turn. None if it is none of ours any more."""
+        """Take a request out of the turn. None if it is not in it any more."""
         self._doubted.pop(request, None)
-        slot = self._active.pop(request, None) or self._abandoned.pop(request, None)
+        slot = self._active.pop(request, None)
         if slot is not None:
             slot.on(event)
+        elif event is SlotEvent.REFUSED:
+            self._leftovers.refused(request)
         return slot
 
     def _set_aside(self, symbol: str, reason: str, now: float, out: list[Command]) -> None:
@@ -366,12 +422,14 @@ _HANDLERS: dict[type, Callable[[Any, Any, float, list[Command]], None]] = {
     Connected: RotationController._connect,
     Disconnected: RotationController._disconnect,
     Answered: RotationController._answer,
+    WentOn: RotationController._went_on,
     Full: RotationController._full,
     Refused: RotationController._refuse,
     Halted: RotationController._halt,
     IdRejected: RotationController._reject_id,
     Suspended: RotationController._suspend,
     Resumed: RotationController._resume,
+    Doubted: RotationController._doubt,
     Rechecked: RotationController._recheck,
     Deadline: RotationController._deadline,
     Stop: RotationController._stop,

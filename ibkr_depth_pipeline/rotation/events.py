@@ -25,6 +25,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class WentOn:
+    """Rows came of a request that was cancelled."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
 class Full:
     """The request was refused for want of a slot (309)."""
 
@@ -66,6 +73,13 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """Every subscription may be dead: one that has not answered again within secs is to be asked for anew."""
+
+    secs: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rechecked:
     """The answer to Recheck: whether the symbol can be subscribed to now, and if not, why."""
 
@@ -88,12 +102,14 @@ RotationEvent = (
     Connected
     | Disconnected
     | Answered
+    | WentOn
     | Full
     | Refused
     | Halted
     | IdRejected
     | Suspended
     | Resumed
+    | Doubted
     | Rechecked
     | Deadline
     | Stop
@@ -126,6 +142,13 @@ class Recheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Connect anew: cancelled requests of these symbols seem to hold slots, and nothing else frees them."""
+
+    symbols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TurnStarted:
     """For the log: a turn begins with these symbols, at most batch_size of them."""
 
@@ -155,7 +178,7 @@ class BatchResized:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRaced:
-    """For the log: a 309 right after our own cancel; we now leave pause_secs between cancel and request."""
+    """For the log: a 309 right after slots were given back, by us or with the connection; asked again in pause_secs."""
 
     symbol: str
     pause_secs: float
@@ -170,4 +193,6 @@ class MarkedUnsupported:
     retry_secs: float
 
 
-Command = Subscribe | Cancel | Recheck | TurnStarted | TurnEnded | BatchResized | ReleaseRaced | MarkedUnsupported
+Command = (
+    Subscribe | Cancel | Recheck | Reconnect | TurnStarted | TurnEnded | BatchResized | ReleaseRaced | MarkedUnsupported
+)

@@ -1,4 +1,4 @@
-"""What adapts: how many subscriptions at once, and how long a cancelled slot takes to be free again. Pure."""
+"""What adapts: how many subscriptions at once, and how long a slot that was given back takes to be free. Pure."""
 
 from __future__ import annotations
 
@@ -76,3 +76,48 @@ class ReleasePause:
     def proven(self) -> None:
         """A subscription asked for after the pause was granted."""
         self._proven = self.secs
+
+
+HELD_AFTER_DROP_SECS = 20.0
+"""For so long after a connect a gateway may count the subscriptions of a connection that broke."""
+
+_TRIES_AFTER_DROP = (0.5, 1.0, 2.0)
+
+GRANTED_SECS = 2.0
+"""A request that was not refused for so long has its slot, whenever its first row may come."""
+
+
+class AfterDrop:
+    """The time after a connect in which a 309 may mean the slots of the connection before, this process's or another's.
+
+    While `trying`, one request at a time is enough to learn whether they are free.
+    """
+
+    def __init__(self) -> None:
+        self.trying = False
+        self._over_at = float("-inf")
+        self._again_at = float("-inf")
+        self._tries = 0
+
+    def connected(self, now: float) -> None:
+        """A connection begins."""
+        self.trying = False
+        self._over_at = now + HELD_AFTER_DROP_SECS
+        self._again_at = now
+        self._tries = 0
+
+    def granted(self) -> None:
+        """A slot was had."""
+        self.trying = False
+        self._over_at = float("-inf")
+
+    def refused(self, now: float) -> float | None:
+        """A 309 came, and nothing was granted. In how many seconds to try again; None: the slots are taken for good."""
+        if now > self._over_at:
+            self.trying = False
+            return None
+        if now >= self._again_at:
+            self._again_at = now + _TRIES_AFTER_DROP[min(self._tries, len(_TRIES_AFTER_DROP) - 1)]
+            self._tries += 1
+        self.trying = True
+        return self._again_at - now

@@ -14,7 +14,8 @@ class SlotState(Enum):
     REQUESTED = "requested"  # asked for; nothing heard yet, and nothing will acknowledge it but a row or an error
     LIVE = "live"  # the gateway has answered with a row or a reset
     ABANDONED = "abandoned"  # cancelled before any answer: gateways may ignore such a cancel, so it may hold a slot
-    RELEASED = "released"  # holds no slot any more; its request id is retired
+    RELEASED = "released"  # given back; its request id is retired
+    LINGERING = "lingering"  # cancelled long ago, and rows keep coming: it holds its slot
 
 
 class SlotEvent(Enum):
@@ -23,6 +24,7 @@ class SlotEvent(Enum):
     ANSWERED = "answered"  # a row, or a reset
     REFUSED = "refused"  # an error says that it holds no slot
     CANCELLED = "cancelled"  # we have sent the cancel
+    ROWS_WENT_ON = "rows went on"  # long after the cancel
     LOST = "lost"  # the connection is gone, and every subscription with it
 
 
@@ -38,6 +40,13 @@ _TRANSITIONS: dict[tuple[SlotState, SlotEvent], SlotState] = {
     (SlotState.ABANDONED, SlotEvent.ANSWERED): SlotState.LIVE,
     (SlotState.ABANDONED, SlotEvent.REFUSED): SlotState.RELEASED,
     (SlotState.ABANDONED, SlotEvent.LOST): SlotState.RELEASED,
+    (SlotState.RELEASED, SlotEvent.ROWS_WENT_ON): SlotState.LINGERING,
+    (SlotState.RELEASED, SlotEvent.REFUSED): SlotState.RELEASED,
+    (SlotState.RELEASED, SlotEvent.LOST): SlotState.RELEASED,
+    (SlotState.LINGERING, SlotEvent.ROWS_WENT_ON): SlotState.LINGERING,
+    (SlotState.LINGERING, SlotEvent.CANCELLED): SlotState.LINGERING,
+    (SlotState.LINGERING, SlotEvent.REFUSED): SlotState.RELEASED,
+    (SlotState.LINGERING, SlotEvent.LOST): SlotState.RELEASED,
 }
 
 

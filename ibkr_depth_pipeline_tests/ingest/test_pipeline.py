@@ -202,7 +202,7 @@ def test_there_is_no_heartbeat_without_connectivity_nor_before_the_first_row_aft
 def test_a_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
-    assert do.Reconnect() in desk.hear(gateway.SocketPortReset("1300"))
+    assert of_kind(desk.hear(gateway.SocketPortReset("1300")), do.Reconnect)
     request = desk.requests["SPY"]
     desk.hear(gateway.ConnectionLost("closed"))
     assert desk.pipeline.subscribed == {}
