@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -86,24 +85,29 @@ def to_arrow(snapshots: Iterable[DepthSnapshot]) -> pa.Table:
 
 
 def _side_arrays(texts: Sequence[bytes]) -> list[Any]:
-    """Prices, sizes and venues. A row of depth changes one side, so most sides repeat the one before: decoded once."""
+    """Prices, sizes and venues. A row of depth changes a level or two: each distinct level is decoded once."""
     import pyarrow as pa
 
-    distinct: list[bytes] = []
+    numbers: dict[bytes, int] = {}
     places: list[int] = []
-    previous = None
     for text in texts:
-        if text != previous:
-            distinct.append(text)
-            previous = text
-        places.append(len(distinct) - 1)
-    sides = orjson.loads(b"[" + b",".join(distinct) + b"]")
-    if any(len(side) != SNAPSHOT_LEVELS for side in sides):
-        raise SchemaMismatch(f"a snapshot does not have {SNAPSHOT_LEVELS} rows a side")
-    prices, sizes, venues = zip(*chain.from_iterable(sides), strict=True) if sides else ((), (), ())
+        levels = _levels_of(text)
+        places += [numbers.setdefault(level, len(numbers)) for level in levels]
+    rows = orjson.loads(b"[" + b",".join(numbers) + b"]")
     indices = pa.array(places, pa.int32())
-    values = (pa.array(prices, pa.float64()), pa.array(sizes, pa.float64()), pa.array(venues, pa.string()))
-    return [pa.FixedSizeListArray.from_arrays(each, SNAPSHOT_LEVELS).take(indices) for each in values]
+    kinds = (pa.float64(), pa.float64(), pa.string())
+    columns = [pa.array([row[part] for row in rows], kind).take(indices) for part, kind in enumerate(kinds)]
+    return [pa.FixedSizeListArray.from_arrays(column, SNAPSHOT_LEVELS) for column in columns]
+
+
+def _levels_of(text: bytes) -> list[bytes]:
+    """The JSON of each level of one side. The recorder writes no blanks; any other way of writing it is read, too."""
+    levels = text[1:-1].replace(b"],[", b"]\n[").split(b"\n")
+    if len(levels) != SNAPSHOT_LEVELS or text[:2] != b"[[":
+        levels = [orjson.dumps(level) for level in orjson.loads(text)]
+    if len(levels) != SNAPSHOT_LEVELS:
+        raise SchemaMismatch(f"a snapshot does not have {SNAPSHOT_LEVELS} rows a side")
+    return levels
 
 
 def to_polars(table: pa.Table) -> pl.DataFrame:

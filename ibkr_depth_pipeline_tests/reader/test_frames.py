@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
+import orjson
 import pytest
 
 from ibkr_depth_pipeline.reader import AsyncDepthReader, DepthReader, DepthSnapshot, SchemaMismatch, frames
@@ -93,6 +95,14 @@ def test_a_side_of_another_depth_is_refused() -> None:
     nine = b"[" + b",".join([b'[0.0,0.0,""]'] * 9) + b"]"
     with pytest.raises(SchemaMismatch, match="10 rows a side"):
         frames.to_arrow([DepthSnapshot("SPY", T0, 1, "ARCA", nine, nine)])
+
+
+def test_sides_written_with_blanks_or_with_odd_venues_are_read_all_the_same() -> None:
+    odd = [[100.0 - level, 1.0, 'a],["b' if level == 3 else ""] for level in range(10)]
+    texts = [json.dumps(odd).encode(), orjson.dumps(odd)]
+    table = frames.to_arrow([DepthSnapshot("SPY", T0, seq, "ARCA", text, texts[0]) for seq, text in enumerate(texts)])
+    assert table["bid_venue"].to_pylist() == [[venue for _, _, venue in odd]] * 2
+    assert table["bid_price"].to_pylist() == table["ask_price"].to_pylist() == [[price for price, _, _ in odd]] * 2
 
 
 def test_ten_thousand_snapshots_go_into_a_table(shared_redis_url: str) -> None:
