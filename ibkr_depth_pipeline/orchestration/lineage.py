@@ -1,5 +1,6 @@
 """The universe as assets: one per symbol, read when Dagster loads or reloads the code location."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -49,8 +50,18 @@ def load_lineage() -> Lineage:
 
 
 def symbol_key(symbol: str) -> dg.AssetKey:
-    """The key of a symbol's asset. Dagster parts keys at a slash, and no symbol holds an underscore."""
-    return dg.AssetKey([*PREFIX, "symbol", symbol.replace("/", "_")])
+    """The key of a symbol's asset: SPY, BRK_B for `BRK B`, BRK_2e_B for `BRK.B`.
+
+    Dagster makes Python names of keys and parts them at a slash: two symbols must not come to the same name.
+    """
+    return dg.AssetKey([*PREFIX, "symbol", _ODD.sub(_spelled, symbol)])
+
+
+_ODD = re.compile(r"[^A-Z0-9]")
+
+
+def _spelled(odd: re.Match[str]) -> str:
+    return "_" if odd[0] == " " else f"_{ord(odd[0]):x}_"
 
 
 def _symbol_asset(spec: SymbolSpec) -> dg.AssetSpec:

@@ -1,5 +1,6 @@
 """What can be said about one run of the ingest, and the settings and the universe that come of it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -54,9 +55,7 @@ class IngestConfig(dg.Config):
 
     def resolve(self, ibkr: IbkrGateway, redis: RedisStore) -> tuple[Settings, Universe]:
         """What is in force for this run. Raises ConfigurationError."""
-        settings = load_settings(**{**ibkr.overrides(), **redis.overrides(), **self.overrides()})
-        universe = load_universe(settings.symbol_config_path)
-        return settings, universe.subset(self.symbols) if self.symbols else universe
+        return settings_and_universe(self.symbols, ibkr, redis, **self.overrides())
 
     def seconds_to_record(self, hours: ExchangeHours, now: datetime) -> float | None:
         """How long to record from `now` on; None: until Terminate. Raises OutsideSession where the calendar forbids."""
@@ -64,3 +63,15 @@ class IngestConfig(dg.Config):
             return self.duration
         left = hours.seconds_to_close(now)
         return left if self.duration is None else min(left, self.duration)
+
+
+def settings_and_universe(
+    symbols: Sequence[str], ibkr: IbkrGateway, redis: RedisStore, **overrides: Any
+) -> tuple[Settings, Universe]:
+    """What is in force for a run: `overrides` win over the resources, those over the environment and `.env`.
+
+    No symbols means all of the universe. Raises ConfigurationError.
+    """
+    settings = load_settings(**{**ibkr.overrides(), **redis.overrides(), **overrides})
+    universe = load_universe(settings.symbol_config_path)
+    return settings, universe.subset(symbols) if symbols else universe

@@ -78,6 +78,13 @@ class Deployment:
         wait_until(lambda: self.status(run_id) in {"SUCCESS", "FAILURE", "CANCELED"}, PATIENCE_SECS)
         return self.status(run_id)
 
+    def worker(self, run_id: str) -> psutil.Process:
+        """The process that executes the run, which has started."""
+        entries = self.instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_START)
+        pid = entries[0].get_dagster_event().pid
+        assert pid is not None
+        return psutil.Process(pid)
+
     def refusal(self, run_config: Mapping[str, Any]) -> str:
         """What the Launchpad says to this config; "" where it launched."""
         try:
@@ -133,15 +140,3 @@ def _terminate_all(running: Deployment) -> None:
         if not run.is_finished:
             running.terminate(run.run_id)
             running.wait_for_end(run.run_id)
-
-
-def run_worker(run_id: str) -> psutil.Process:
-    """The process that executes the run. Raises StopIteration where there is none."""
-    return next(process for process in psutil.process_iter() if run_id in " ".join(_command(process)))
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return []

@@ -64,6 +64,18 @@ def stored(url: str) -> dict[str, int]:
         return {symbol: store.xlen(f"raw:ibkr:depth:stream:{symbol}") for symbol in SYMBOLS}
 
 
+def sequence(url: str, symbol: str) -> list[int]:
+    """The `seq` of every snapshot in the stream, in order."""
+    with redis.Redis.from_url(url) as store:
+        return [int(fields[b"seq"]) for _, fields in store.xrange(f"raw:ibkr:depth:stream:{symbol}")]
+
+
+def forget_heartbeats(url: str) -> None:
+    """Those of a recorder that has just ended outlive it, and would keep a probe from subscribing."""
+    with redis.Redis.from_url(url) as store:
+        store.delete(*(f"raw:ibkr:depth:hb:{symbol}" for symbol in SYMBOLS))
+
+
 def ids(gateway: GatewayThread, happened: str) -> set[tuple[int, int]]:
     """(connection, request id) of every subscription made, or of every cancel received."""
     if happened == "cancelled":
@@ -79,6 +91,14 @@ def metadata_of(deployed: Deployment, run_id: str) -> dict[str, Any]:
     ]
     assert [event.asset_key for event in events] == [FEED]
     return {name: value.value for name, value in events[0].metadata.items()}
+
+
+def rotated(deployed: Deployment, run_id: str) -> set[str]:
+    """The symbols of every rotation that the engine's log speaks of: lines of JSON in the run's stderr."""
+    text = "".join(path.read_text() for path in deployed.home.glob(f"storage/{run_id}/compute_logs/*.err"))
+    happenings = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    turns = [happening["symbols"] for happening in happenings if happening["event"] == "rotation_started"]
+    return {symbol for turn in turns for symbol in turn}
 
 
 def op(**config: Any) -> dict[str, Any]:
@@ -101,23 +121,14 @@ def test_terminate_cancels_every_subscription_stores_what_was_buffered_and_ends_
     assert (metadata["ended_by"], metadata["drained"]) == ("SIGINT", True)
     assert metadata["snapshots"] == sum(stored(guarded_url).values())
     assert "| AAPL | " in metadata["symbols"]
-
-
-def test_the_log_stays_json_lines_in_the_runs_stderr(deployed: Deployment) -> None:
-    run_id = deployed.launch(op(duration=1.5, symbols=["MSFT"]))
-    assert deployed.wait_for_end(run_id) == "SUCCESS"
-    text = "".join(path.read_text() for path in deployed.home.glob(f"storage/{run_id}/compute_logs/*.err"))
-    happenings = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    started = [happening for happening in happenings if happening["event"] == "rotation_started"]
-    assert started, text
-    assert {symbol for happening in started for symbol in happening["symbols"]} == {"MSFT"}
+    assert rotated(deployed, run_id) == set(SYMBOLS)
 
 
 def test_a_second_launch_waits_until_the_first_has_ended_also_by_the_materialize_button(
     deployed: Deployment, live_gateway: GatewayThread
 ) -> None:
-    first = deployed.launch(op(duration=2.0))
-    second = deployed.launch(op(duration=0.5), job="__ASSET_JOB", asset=FEED)
+    first = deployed.launch(op(duration=1.0))
+    second = deployed.launch(op(duration=0.2), job="__ASSET_JOB", asset=FEED)
     assert [deployed.wait_for_end(run_id) for run_id in (first, second)] == ["SUCCESS", "SUCCESS"]
     records = {run_id: deployed.instance.get_run_record_by_id(run_id) for run_id in (first, second)}
     ended, started = records[first], records[second]
@@ -128,6 +139,37 @@ def test_a_second_launch_waits_until_the_first_has_ended_also_by_the_materialize
     assert ended.end_time <= started.start_time
     steps = deployed.instance.all_logs(second, of_type=dg.DagsterEventType.ENGINE_EVENT)
     assert any("Executing steps in process" in entry.user_message for entry in steps)
+
+
+def test_terminate_ends_a_waiting_probe_without_a_subscription_left(
+    deployed: Deployment, live_gateway: GatewayThread, guarded_url: str
+) -> None:
+    forget_heartbeats(guarded_url)
+    live_gateway.do(lambda simulated: simulated.pause_rows("SPY"))
+    before = ids(live_gateway, "subscribed")
+    config = {"ops": {"ibkr_depth_probe": {"config": {"symbols": ["SPY"], "first_book_secs": 600.0}}}}
+    run_id = deployed.launch(config, job="ibkr_depth_probe_job")
+    assert wait_until(lambda: ids(live_gateway, "subscribed") > before, PATIENCE_SECS), "the probe did not subscribe"
+    deployed.terminate(run_id)
+    assert deployed.wait_for_end(run_id) == "CANCELED"
+    live_gateway.do(lambda simulated: simulated.resume_rows("SPY"))
+    assert ids(live_gateway, "cancelled") == ids(live_gateway, "subscribed")
+
+
+def test_a_killed_worker_is_replaced_and_the_stream_goes_on_without_a_gap(
+    deployed: Deployment, live_gateway: GatewayThread, guarded_url: str
+) -> None:
+    run_id = deployed.launch(op(symbols=["SPY"]))
+    before = stored(guarded_url)["SPY"]
+    assert wait_until(lambda: stored(guarded_url)["SPY"] > before, PATIENCE_SECS), "nothing was recorded"
+    deployed.worker(run_id).kill()
+    assert deployed.wait_for_end(run_id) == "FAILURE"
+    at_death = stored(guarded_url)["SPY"]
+    assert wait_until(lambda: stored(guarded_url)["SPY"] > at_death, PATIENCE_SECS), "nobody took over"
+    (heir,) = [run for run in deployed.instance.get_runs() if run.parent_run_id == run_id]
+    deployed.terminate(heir.run_id)
+    assert deployed.wait_for_end(heir.run_id) == "CANCELED"
+    assert sequence(guarded_url, "SPY") == list(range(1, len(sequence(guarded_url, "SPY")) + 1))
 
 
 REFUSALS = {

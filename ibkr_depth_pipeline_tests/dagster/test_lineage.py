@@ -49,8 +49,9 @@ def test_a_symbol_added_to_the_file_is_there_after_a_reload(tmp_path: Path, monk
 
 
 def test_odd_names_make_keys_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["BRK B", "BRK.B", "BRK-B", "BRK/B"]
+    names = ["BRK B", "BRK.B", "BRK-B", "BRK/B", "A&B", "A+", "A"]
     lineage = loaded(f"symbols: {names}", tmp_path / "universe.yaml", monkeypatch)
+    dg.Definitions.validate_loadable(build_definitions(lineage))
     keys = upstream_of_feed(lineage)
     assert len(keys) == len(names)
     assert {dg.AssetKey.from_user_string(key.to_user_string()) for key in keys} == keys
