@@ -21,9 +21,7 @@ from ibkr_depth_pipeline.reader.model import (
     VenueInfo,
 )
 from ibkr_depth_pipeline.reader.sync_reader import DepthReader, SyncFollowing
-
-SCHEMA_VERSION = 1
-"""The version of docs/redis-schema.md that is read here."""
+from ibkr_depth_pipeline.sink.keys import SCHEMA_VERSION
 
 __all__ = [
     "NOW",

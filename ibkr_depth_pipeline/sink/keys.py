@@ -4,6 +4,9 @@ from __future__ import annotations
 
 PREFIX = "raw:ibkr:depth"
 
+SCHEMA_VERSION = 1
+"""The version of docs/redis-schema.md that is written and read."""
+
 
 def stream_key(symbol: str) -> str:
     """Stream of every snapshot."""
