@@ -1,0 +1,114 @@
+"""The reader and the examples beside a real recording: simulated gateway, ib_insync, ingest, Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ibkr_depth_pipeline.reader import After, AsyncDepthReader, At, DepthSnapshot
+from ibkr_depth_pipeline.simulation import SimulatedGateway
+from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+async def run(shared_redis_url: str) -> AsyncIterator[Recording]:
+    async with SimulatedGateway() as gateway:
+        async with recording(gateway, shared_redis_url, universe_of("SPY", "QQQ"), ibkr_rotation_secs=1) as run:
+            await run.grows("SPY")
+            await run.grows("QQQ")
+            yield run
+
+
+@asynccontextmanager
+async def example(name: str, redis_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    env = {**os.environ, "REDIS_URL": redis_url, "PYTHONWARNINGS": "error"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(EXAMPLES / name), "SPY", "QQQ", env=env, stdout=-1, stderr=-1
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_followed_is_what_was_stored_none_missing_none_twice(run: Recording, shared_redis_url: str) -> None:
+    async with AsyncDepthReader(shared_redis_url) as reader:
+        found: dict[str, list[DepthSnapshot]] = {"SPY": [], "QQQ": []}
+        async for item in reader.follow("SPY", "QQQ", start=At(0)):
+            assert isinstance(item, DepthSnapshot), f"nothing is lost here, but: {item}"
+            found[item.symbol].append(item)
+            if min(map(len, found.values())) >= 300:
+                break
+        for symbol, books in found.items():
+            stored = (await run.stream(symbol))[: len(books)]
+            assert [book.seq for book in books] == list(range(1, len(books) + 1))
+            assert [[list(level) for level in book.bids] for book in books] == [each.bids for each in stored]
+            assert [[list(level) for level in book.asks] for book in books] == [each.asks for each in stored]
+            assert [(book.ts, book.venue) for book in books] == [(each.ts, each.venue) for each in stored]
+            assert (await reader.follow(symbol, start=After(100)).read())[0] == books[100]
+
+
+async def test_a_recorded_symbol_has_its_venue_and_its_heartbeat(run: Recording, shared_redis_url: str) -> None:
+    async with AsyncDepthReader(shared_redis_url) as reader:
+
+        async def beats() -> object:
+            return await reader.heartbeat("SPY")
+
+        await run.until(beats)
+        venue = await reader.venue("SPY")
+        assert venue is not None
+        assert (venue.exchange, venue.depth_supported) == ("ARCA", True)
+
+
+async def test_the_example_of_the_imbalance_prints_it_live(run: Recording, shared_redis_url: str) -> None:
+    line = re.compile(r"\d\d:\d\d:\d\d\.\d{6} (SPY|QQQ) +[\d.]+ x [\d.]+ +[\d.]+ x [\d.]+ +([+-][01]\.\d\d)\n")
+    async with example("imbalance.py", shared_redis_url) as process:
+        assert process.stdout is not None
+        seen: set[str] = set()
+        while seen != {"SPY", "QQQ"}:
+            text = (await process.stdout.readline()).decode()
+            match = line.fullmatch(text)
+            assert match, text or (await process.communicate())[1].decode()
+            assert -1 <= float(match[2]) <= 1
+            seen.add(match[1])
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+        assert errors == b""
+        assert process.returncode == 0
+
+
+async def test_the_example_of_the_last_minutes_prints_two_frames(run: Recording, shared_redis_url: str) -> None:
+    pytest.importorskip("polars")
+    async with example("last_minutes.py", shared_redis_url) as process:
+        output, errors = await process.communicate()
+        assert errors == b""
+        assert process.returncode == 0
+        text = output.decode()
+        assert "shape: (" in text
+        assert "spread" in text
+        assert "SPY" in text
+        assert "QQQ" in text
+
+
+@pytest.mark.parametrize("name", ["imbalance.py", "last_minutes.py"])
+async def test_an_example_without_a_redis_says_what_to_set(name: str) -> None:
+    if name == "last_minutes.py":
+        pytest.importorskip("polars")
+    async with example(name, "redis://127.0.0.1:1/0") as process:
+        _, errors = await process.communicate()
+        assert process.returncode == 1
+        assert re.fullmatch(
+            r"Redis at 127\.0\.0\.1:1: .*: set REDIS_URL to the one that `make run` prints\n", errors.decode()
+        )
