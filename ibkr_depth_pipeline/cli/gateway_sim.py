@@ -18,8 +18,10 @@ from ibkr_depth_pipeline.simulation import (
     GatewayOptions,
     Pace,
     ReplayOptions,
+    Scenario,
     SimulatedGateway,
-    read_scenario,
+    load_scenario,
+    shipped_scenarios,
 )
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -117,8 +119,14 @@ def main(
         int, typer.Option(help="Newest protocol version it speaks, 100 to 178.", rich_help_panel=_GATEWAY)
     ] = 176,
     scenario: Annotated[
-        Path | None, typer.Option(help="YAML or JSON list of faults and when they happen.", rich_help_panel=_FAULTS)
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_FILE", help="A shipped scenario, or a YAML or JSON file of one.", rich_help_panel=_FAULTS
+        ),
     ] = None,
+    list_scenarios: Annotated[
+        bool, typer.Option("--list-scenarios", help="Say what scenarios there are, and end.", rich_help_panel=_FAULTS)
+    ] = False,
     journal: Annotated[
         Path | None, typer.Option(help="Everything received and sent, as JSON lines.", rich_help_panel=_FAULTS)
     ] = None,
@@ -138,6 +146,10 @@ def main(
 
       ibkr_gateway_sim --replay aapl_2012-06-21_l10.csv.gz --replay-pace fast --journal sent.jsonl
     """
+    if list_scenarios:
+        for name, each in shipped_scenarios().items():
+            typer.echo(f"{name:35} {each.about}")
+        return
     if not allow_remote and not _is_loopback(host):
         _fail(f"--host {host}: not a loopback address; say --allow-remote to serve others")
     try:
@@ -176,7 +188,8 @@ def main(
             journal_file=journal,
             journal_entries=_JOURNAL_ENTRIES_IN_MEMORY,
         )
-        asyncio.run(_serve(SimulatedGateway(options, read_scenario(scenario) if scenario else ()), ready_file))
+        chosen = load_scenario(scenario) if scenario else Scenario(())
+        asyncio.run(_serve(SimulatedGateway(chosen.applied_to(options), chosen.steps), ready_file))
     except (OSError, ValueError) as problem:
         _fail(str(problem))
 

@@ -9,6 +9,7 @@ from ibkr_depth_pipeline.simulation.background import GatewayThread, gateway_pro
 from ibkr_depth_pipeline.simulation.gateway import SimulatedGateway
 from ibkr_depth_pipeline.simulation.options import AtEnd, EarlyCancel, GatewayOptions, Pace, ReplayOptions
 from ibkr_depth_pipeline.simulation.scenario import ScenarioError, parse_scenario, read_scenario
+from ibkr_depth_pipeline.simulation.scenario_files import Scenario, load_scenario, shipped_scenarios
 from ibkr_depth_pipeline.simulation.tape import Tape, TapeError, read_tape
 
 __all__ = [
@@ -18,12 +19,15 @@ __all__ = [
     "GatewayThread",
     "Pace",
     "ReplayOptions",
+    "Scenario",
     "ScenarioError",
     "SimulatedGateway",
     "Tape",
     "TapeError",
     "gateway_process",
+    "load_scenario",
     "parse_scenario",
     "read_scenario",
     "read_tape",
+    "shipped_scenarios",
 ]

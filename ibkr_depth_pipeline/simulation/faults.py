@@ -65,6 +65,10 @@ class Stall(Fault):
     seconds: Seconds | None = None
 
 
+class Silence(Fault):
+    symbol: str | None = None
+
+
 class PauseRows(Fault):
     symbol: str | None = None
     seconds: Seconds | None = None

@@ -154,11 +154,11 @@ class SimulatedGateway(GatewayServer):
         Without `rows_follow` the subscriptions live on after a 1102 but get no row any more.
         """
         self.send_error(1101 if data_lost else 1102)
-        for client, subscription in list(self._subscriptions()):
-            if data_lost:
+        if data_lost:
+            for client, subscription in list(self._subscriptions()):
                 self._carry_out(client, client.session.drop(subscription, time.time()))
-            elif not rows_follow:
-                self.feed(subscription.listing, subscription.venue).unfollow(subscription)
+        elif not rows_follow:
+            self.silence()
         self.resume_rows()
 
     # --- rows ----------------------------------------------------------------------------------------------------
@@ -174,6 +174,11 @@ class SimulatedGateway(GatewayServer):
         self.send_error(316, symbol)
         for client, subscription in list(self._subscriptions(symbol)):
             self._carry_out(client, client.session.drop(subscription, time.time()))
+
+    def silence(self, symbol: str | None = None) -> None:
+        """The present subscriptions live on, and hold their slots, but never get a row again."""
+        for _, subscription in self._subscriptions(symbol):
+            self.feed(subscription.listing, subscription.venue).unfollow(subscription)
 
     def pause_rows(self, symbol: str | None = None, seconds: float | None = None) -> None:
         """No row comes, not even first ones; everything else is answered."""

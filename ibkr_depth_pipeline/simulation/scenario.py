@@ -90,7 +90,7 @@ def parse_scenario(document: object) -> tuple[Step, ...]:
         try:
             steps.append(_parse_step(item))
         except ValidationError as problem:
-            raise ScenarioError(f"step {number}: {_in_one_line(problem)}") from problem
+            raise ScenarioError(f"step {number}: {in_one_line(problem)}") from problem
         except ValueError as problem:
             raise ScenarioError(f"step {number}: {problem}") from problem
     if steps and steps[0].trigger.after is not None:
@@ -110,7 +110,8 @@ def _parse_step(item: object) -> Step:
     return Step(trigger, FAULTS[name].model_validate(item))
 
 
-def _in_one_line(problem: ValidationError) -> str:
+def in_one_line(problem: ValidationError) -> str:
+    """Every complaint of a validation, on one line."""
     return "; ".join(f"{'.'.join(map(str, error['loc'])) or 'step'}: {error['msg']}" for error in problem.errors())
 
 
