@@ -1,0 +1,264 @@
+"""Follows the streams and keeps them: each snapshot in exactly one file, whenever the process is killed.
+
+The files are the position. A part appears whole or not at all (a rename, or one put), its name says which snapshots are
+in it, and a new archiver begins behind the newest one that it finds there. There is nothing else that could disagree
+with the files, so there is no moment for a kill to fall into:
+
+* before a part is there, its snapshots are still in the stream, and are read again; flushing by rows (at most a quarter
+  of the stream's length) and by seconds keeps what is read and not yet kept well within it;
+* once it is there, the position is behind it.
+
+A part whose answer was lost is stored again as the very same file. A hole is stored before the part that follows it,
+under the name of the snapshot before it: found again, it is the same file as well. Two archivers at once are kept apart
+by a lock in a local folder, and by the lease in Redis elsewhere; should they meet all the same, readers and compaction
+count each id once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer, judged
+from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId, Place, day_of, first_ms_of, hole_place, part_place
+from ibkr_depth_pipeline.archive.reading import positions, prune
+from ibkr_depth_pipeline.archive.schema import hole_bytes, part_bytes
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.archive.streams import ENTRIES_AT_ONCE, Streams
+from ibkr_depth_pipeline.errors import ArchiveUnavailable, SinkUnavailable
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.settings import Settings
+
+LOOK_SECS = 0.1
+"""How often the streams are looked at while nothing comes."""
+DISCOVER_SECS = 5.0
+"""How often new symbols are looked for."""
+DRAIN_SECS = 4.0
+"""How long the last files may take at the end."""
+LARGEST_BACKLOG = 256 * 1024 * 1024
+"""Bytes of files that wait for the store; beyond it nothing more is read from Redis, which still has it."""
+FIRST_PAUSE_SECS, LONGEST_PAUSE_SECS = 0.1, 5.0
+
+
+@dataclass(slots=True)
+class ArchiveSummary:
+    """What a run did. `drained` says that everything read is in files."""
+
+    snapshots: dict[str, int] = field(default_factory=dict)
+    files: int = 0
+    bytes: int = 0
+    holes: list[Hole] = field(default_factory=list)
+    pruned_days: int = 0
+    drained: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A file that is ready and not yet in the store. `rows` snapshots are in it."""
+
+    place: Place
+    content: bytes
+    rows: int
+
+
+class Archiver:
+    """One archive of one Redis. `run` follows until `stop` is called, or, with `once`, until all there is is kept."""
+
+    def __init__(self, settings: Settings, symbols: Sequence[str] = ()) -> None:
+        self._settings = settings
+        self._only = frozenset(symbols)
+        self._store = ArchiveStore(settings.archive_url)
+        self._flush_rows = max(1, min(settings.archive_flush_rows, settings.ibkr_stream_maxlen // 4))
+        self._kept: Mapping[str, EntryId] = {}
+        self._buffers: dict[str, SymbolBuffer] = {}
+        self._since: dict[str, float] = {}  # symbol -> loop time of its oldest buffered snapshot
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._news = asyncio.Event()  # for the task that stores files
+        self._idle = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._log = get_log()
+        self.summary = ArchiveSummary()
+
+    def stop(self) -> None:
+        """Ends `run` soon: what has been read is kept first."""
+        self._stopping.set()
+
+    async def run(self, *, once: bool = False) -> ArchiveSummary:
+        """Follow and keep. Raises ArchiveUnavailable and SinkUnavailable where one is out of reach at the start."""
+        with self._store.alone("archiver"):
+            self._store.sweep("put")
+            self._kept = await asyncio.to_thread(positions, self._store)
+            streams = Streams(self._settings.redis_target)
+            storing = asyncio.ensure_future(self._store_files())
+            try:
+                await self._discover(streams)
+                self._log.info("archive_started", url=self._store.url, symbols=sorted(self._buffers))
+                await self._follow(streams, once=once)
+                await self._end()
+            finally:
+                storing.cancel()
+                await asyncio.gather(storing, return_exceptions=True)
+                await streams.close()
+        return self.summary
+
+    # ---- following
+
+    async def _follow(self, streams: Streams, *, once: bool) -> None:
+        loop = asyncio.get_running_loop()
+        looked, pruned = loop.time(), 0.0
+        pause = 0.0
+        while not self._stopping.is_set():
+            try:
+                if loop.time() - looked > DISCOVER_SECS:
+                    looked = loop.time()
+                    await self._discover(streams)
+                if loop.time() >= pruned:
+                    pruned = loop.time() + await self._prune()
+                most = await self._read(streams)
+                pause = 0.0
+            except SinkUnavailable as error:
+                pause = min(max(2 * pause, FIRST_PAUSE_SECS), LONGEST_PAUSE_SECS)
+                self._log.error("archive_read_failed", error=str(error), pause_secs=pause)
+                most = 0
+            self._flush(loop.time() - self._settings.archive_flush_secs)
+            at_end = most < ENTRIES_AT_ONCE and not self._backlogged
+            if once and at_end and not pause:
+                return
+            if at_end or self._backlogged:
+                await self._rest(pause or LOOK_SECS)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait so long, or until the end is near."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except (asyncio.TimeoutError, TimeoutError):
+            return
+
+    async def _discover(self, streams: Streams) -> None:
+        for symbol in await streams.symbols():
+            if symbol not in self._buffers and (not self._only or symbol in self._only):
+                position = max(self._kept.get(symbol, NOTHING), EntryId(self._oldest_ms(), 0))
+                self._buffers[symbol] = SymbolBuffer(symbol, position)
+                self._log.info("archive_symbol", symbol=symbol, position=str(position))
+
+    def _oldest_ms(self) -> int:
+        """The time before which nothing is kept, in unix ms."""
+        days = self._settings.archive_retention_days
+        return first_ms_of(day_of(_now_ms()) - timedelta(days=days)) if days else 0
+
+    async def _read(self, streams: Streams) -> int:
+        """Take what is new. Returns the most entries that a symbol had: ENTRIES_AT_ONCE says that there are more."""
+        if self._backlogged or not self._buffers:
+            return 0
+        found = await streams.read({symbol: buffer.cursor for symbol, buffer in self._buffers.items()})
+        for symbol, entries in found.items():
+            await self._take(streams, symbol, entries)
+        return max(map(len, found.values()), default=0)
+
+    @property
+    def _backlogged(self) -> bool:
+        return self._waiting_bytes > LARGEST_BACKLOG
+
+    async def _take(self, streams: Streams, symbol: str, entries: Sequence[RawEntry]) -> None:
+        buffer = self._buffers[symbol]
+        holes = buffer.add(entries)
+        if holes:
+            oldest = await self._oldest(streams, symbol)
+            for hole in holes:
+                self._record(judged(hole, oldest))
+        if len(buffer):
+            self._since.setdefault(symbol, asyncio.get_running_loop().time())
+        if len(buffer) >= self._flush_rows:
+            self._freeze(buffer)
+
+    async def _oldest(self, streams: Streams, symbol: str) -> EntryId | None:
+        try:
+            return await streams.oldest(symbol)
+        except SinkUnavailable:  # the reason stays the likelier one
+            return None
+
+    def _record(self, hole: Hole) -> None:
+        self._log.warning("archive_hole", **{"symbol": hole.symbol, **hole.as_row()})
+        self.summary.holes.append(hole)
+        self._queue(hole_place(hole.symbol, day_of(hole.before_ts), hole.after), hole_bytes([hole.as_row()]), 0)
+
+    async def _prune(self) -> float:
+        """Let go of what is too old. Returns in how many seconds to look again."""
+        days = self._settings.archive_retention_days
+        if days:
+            try:
+                gone = await asyncio.to_thread(prune, self._store, day_of(self._oldest_ms()))
+                self.summary.pruned_days += len(gone)
+                if gone:
+                    self._log.info("archive_pruned", days=[day.isoformat() for day in gone])
+            except ArchiveUnavailable as error:
+                self._log.error("archive_prune_failed", error=str(error))
+        return 3600.0
+
+    # ---- files
+
+    def _flush(self, older_than: float) -> None:
+        """Make files of what has waited since before that loop time."""
+        for symbol in [symbol for symbol, since in self._since.items() if since <= older_than]:
+            self._freeze(self._buffers[symbol])
+
+    def _freeze(self, buffer: SymbolBuffer) -> None:
+        """From here on its snapshots are a file, and stay that very file however often it has to be stored."""
+        self._since.pop(buffer.symbol, None)
+        for day, span, table in ((batch.day, batch.span, batch.table) for batch in buffer.take_all()):
+            content = part_bytes(buffer.symbol, span, table)
+            self._queue(part_place(buffer.symbol, day, span), content, table.num_rows)
+
+    def _queue(self, place: Place, content: bytes, rows: int) -> None:
+        self._waiting.append(_Waiting(place, content, rows))
+        self._waiting_bytes += len(content)
+        self._idle.clear()
+        self._news.set()
+
+    async def _store_files(self) -> None:
+        """Store what waits, in order, each as often as it takes."""
+        pause = 0.0
+        while True:
+            if not self._waiting:
+                self._idle.set()
+                await self._news.wait()
+                self._news.clear()
+                continue
+            file = self._waiting[0]
+            try:
+                await asyncio.to_thread(self._store.put, file.place, file.content)
+            except (ArchiveUnavailable, FileNotFoundError) as error:
+                pause = min(max(2 * pause, FIRST_PAUSE_SECS), LONGEST_PAUSE_SECS)
+                self._log.error("archive_write_failed", error=str(error), waiting=len(self._waiting))
+                await asyncio.sleep(pause)
+                continue
+            pause = 0.0
+            self._stored(self._waiting.popleft())
+
+    def _stored(self, file: _Waiting) -> None:
+        self._waiting_bytes -= len(file.content)
+        self.summary.files += 1
+        self.summary.bytes += len(file.content)
+        symbol = file.place.symbol
+        if file.rows:
+            self.summary.snapshots[symbol] = self.summary.snapshots.get(symbol, 0) + file.rows
+        self._log.debug("archive_file", name=file.place.name, rows=file.rows, bytes=len(file.content))
+
+    async def _end(self) -> None:
+        self._flush(float("inf"))
+        if self._waiting:
+            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), DRAIN_SECS)
+        self.summary.drained = not self._waiting
+        said = {"snapshots": sum(self.summary.snapshots.values()), "files": self.summary.files}
+        self._log.info("archive_stopped", **said, drained=self.summary.drained)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,146 @@
+"""The checks of checks.py, carried out on a day of an archive and on what Redis still says of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ibkr_depth_pipeline.archive import checks
+from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, EntryId, first_ms_of
+from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of, holes_of, symbols, tables
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.archive.streams import Streams
+from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.figures import FeedFigures
+from ibkr_depth_pipeline.trading_hours import TradingHours
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolAudit:
+    """What the checks found about a symbol's day, in the order of checks.py."""
+
+    symbol: str
+    findings: tuple[checks.Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(finding.passed for finding in self.findings)
+
+
+def audit_day(
+    settings: Settings, day: date, *, calendar: str = "XNYS", least_coverage: float = 0.0
+) -> list[SymbolAudit]:
+    """Check every symbol of that day. Where Redis can't be asked, row counts are of the archive alone.
+
+    Raises ArchiveUnavailable, and ConfigurationError for an unknown calendar.
+    """
+    store = ArchiveStore(settings.archive_url)
+    names = symbols(store, day)
+    session = _session(calendar, day)
+    says = asyncio.run(_ask(settings, names, day))
+    before = _days_before(store, day)
+    return [
+        _audit(store, day, name, before.get(name), session, says.get(name, checks.IngestSays()), least_coverage)
+        for name in names
+    ]
+
+
+def _audit(
+    store: ArchiveStore,
+    day: date,
+    symbol: str,
+    day_before: date | None,
+    session: tuple[int | None, int | None],
+    says: checks.IngestSays,
+    least_coverage: float,
+) -> SymbolAudit:
+    columns = _columns(store, files_of(store, day, symbol))
+    ts, seq = columns.ts, columns.seq
+    holes = holes_of(store, day, symbol)
+    return SymbolAudit(
+        symbol,
+        (
+            checks.check_sequence(ts, seq, holes, _newest_id(store, day_before, symbol)),
+            checks.check_books(ts, columns.faults),
+            checks.check_coverage(ts, columns.live, *session, least=least_coverage),
+            checks.check_counts(ts, seq, holes, says, first_ms_of(day + timedelta(days=1))),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    ts: checks.Array
+    seq: checks.Array
+    live: checks.Array
+    faults: Sequence[checks.BookFaults]
+
+
+def _columns(store: ArchiveStore, files: Sequence[SpannedFile]) -> _Columns:
+    ts, seq, live, faults = [], [], [], []
+    for table in tables(store, files):
+        ts.append(table["ts"].cast(pa.int64()).to_numpy())
+        seq.append(table["seq"].to_numpy())
+        sides = [_matrix(table, f"{side}_{what}") for side in ("bid", "ask") for what in ("price", "size")]
+        faults.append(checks.book_faults(*sides))
+        live.append(np.any([side[:, 0] != 0 for side in sides], axis=0))
+    none = np.zeros(0, dtype=np.int64)
+    return _Columns(
+        np.concatenate([none, *ts]), np.concatenate([none, *seq]), np.concatenate([none.astype(bool), *live]), faults
+    )
+
+
+def _matrix(table: Any, column: str) -> checks.Array:
+    flat = [chunk.flatten().to_numpy() for chunk in table[column].chunks]
+    return np.concatenate([np.zeros(0), *flat]).reshape(table.num_rows, -1)
+
+
+def _days_before(store: ArchiveStore, day: date) -> dict[str, date]:
+    """The newest earlier day of each symbol that has one."""
+    newest: dict[str, date] = {}
+    for place in (place for tree in (PARTS, DAYS) for place in store.places(tree)):
+        if place.day < day:
+            newest[place.symbol] = max(place.day, newest.get(place.symbol, place.day))
+    return newest
+
+
+def _newest_id(store: ArchiveStore, day: date | None, symbol: str) -> EntryId | None:
+    files = files_of(store, day, symbol) if day is not None else []
+    return max((file.span.last for file in files), default=None)
+
+
+def _session(calendar: str, day: date) -> tuple[int | None, int | None]:
+    """Open and close, in unix ms, of the session of that date."""
+    around = datetime(day.year, day.month, day.day, 12, tzinfo=timezone.utc)
+    session = TradingHours(calendar, around).session_opening_on(day)
+    if session is None:
+        return None, None
+    return round(session.open.timestamp() * 1000), round(session.close.timestamp() * 1000)
+
+
+async def _ask(settings: Settings, names: Sequence[str], day: date) -> dict[str, checks.IngestSays]:
+    streams = Streams(settings.redis_target)
+    try:
+        figures = await streams.ingest_figures(settings.ibkr_gateway_name)
+        return {name: ingest_says(await streams.newest_mirrored(name), figures, name, day) for name in names}
+    except SinkUnavailable:
+        return {}
+    finally:
+        await streams.close()
+
+
+def ingest_says(newest: EntryId | None, figures: FeedFigures | None, symbol: str, day: date) -> checks.IngestSays:
+    """What the hash and the figures say about that day. Pure."""
+    starts, ends = first_ms_of(day), first_ms_of(day + timedelta(days=1))
+    told = figures.symbols.get(symbol) if figures is not None else None
+    if figures is None or told is None or not starts <= figures.run.started_ts <= figures.written_ts < ends:
+        return checks.IngestSays(newest)
+    return checks.IngestSays(newest, told.snapshots, figures.run.started_ts, figures.written_ts)

@@ -1,0 +1,231 @@
+"""What can be wrong with a day of a symbol. Pure: columns and figures in, findings out.
+
+Columns are numpy arrays: ts (unix ms) and seq have one value a snapshot, prices and sizes ten, best first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ibkr_depth_pipeline.archive.decoding import Hole
+from ibkr_depth_pipeline.archive.layout import EntryId
+
+TRANSIENT_MS = 250
+"""The rows of one price move arrive within this; a book that is still malformed later is wrong."""
+LIVE_MS = 10_000
+"""A book is taken to be live from one snapshot to the next, where that comes within this."""
+_MOST_NAMED = 5
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The verdict of one check. `problems` say what is wrong, the first few; figures are numbers to plot."""
+
+    check: str
+    problems: tuple[str, ...] = ()
+    figures: Mapping[str, int | float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+# ---- seq without holes
+
+
+def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: EntryId | None = None) -> Finding:
+    """Each seq is the one before plus 1, but for known holes, and where the numbering began anew with a later ts.
+
+    `before` is the newest snapshot of the days before, where there is one.
+    """
+    if before is not None:
+        ts, seq = np.concatenate(([before.ts], ts)), np.concatenate(([before.seq], seq))
+    steps = np.flatnonzero(seq[1:] != seq[:-1] + 1)
+    known = _Seqs(holes)
+    problems, unknown, renumbered = [], 0, 0
+    for at in steps.tolist():
+        last, following = int(seq[at]), int(seq[at + 1])
+        if following <= last:
+            if ts[at + 1] <= ts[at]:
+                problems.append(f"seq {following} follows {last} at the same time: doubled or out of order")
+                continue
+            renumbered, last = renumbered + 1, 0
+        missing = known.missing(last + 1, following - 1)
+        if missing:
+            unknown += missing
+            problems.append(f"seq {last + 1} to {following - 1}: {missing} missing, and no hole on record says so")
+    falls = int(np.count_nonzero(ts[1:] < ts[:-1]))
+    if falls:
+        problems.append(f"ts falls {falls} times")
+    figures = {
+        "rows": len(seq) - (before is not None),
+        "known_holes": len(holes),
+        "known_missing": sum(hole.size for hole in holes),
+        "unknown_missing": unknown,
+        "renumbered": renumbered,
+    }
+    return Finding("seq_without_holes", _some(problems), figures)
+
+
+class _Seqs:
+    """The seqs that holes account for."""
+
+    def __init__(self, holes: Sequence[Hole]) -> None:
+        self._ranges = sorted((hole.first_seq, hole.last_seq) for hole in holes)
+
+    def missing(self, first: int, last: int) -> int:
+        """How many of first..last no hole accounts for."""
+        count, at = 0, first
+        for low, high in self._ranges:
+            if high < at or low > last:
+                continue
+            count += max(0, low - at)
+            at = high + 1
+        return count + max(0, last + 1 - at)
+
+
+# ---- books ordered and not crossed
+
+
+@dataclass(frozen=True, slots=True)
+class BookFaults:
+    """For each snapshot, whether its book is wrong in that way."""
+
+    unordered: Array
+    crossed: Array
+    gapped: Array
+
+    @property
+    def any(self) -> Array:
+        """Whether the book is wrong in any way."""
+        return self.unordered | self.crossed | self.gapped
+
+
+def book_faults(bid_prices: Array, bid_sizes: Array, ask_prices: Array, ask_sizes: Array) -> BookFaults:
+    """Look at each book by itself; all four are n x 10.
+
+    unordered: a price does not better the one below it (a repeated price counts). crossed: the best bid is not below
+    the best ask. gapped: an empty level above one that is not.
+    """
+    bids, asks = _filled(bid_prices, bid_sizes), _filled(ask_prices, ask_sizes)
+    unordered = _any_pair(bids, bid_prices[:, :-1] <= bid_prices[:, 1:])
+    unordered |= _any_pair(asks, ask_prices[:, :-1] >= ask_prices[:, 1:])
+    crossed = bids[:, 0] & asks[:, 0] & (bid_prices[:, 0] >= ask_prices[:, 0])
+    gapped = _any(~bids[:, :-1] & bids[:, 1:]) | _any(~asks[:, :-1] & asks[:, 1:])
+    return BookFaults(unordered, crossed, gapped)
+
+
+def _filled(prices: Array, sizes: Array) -> Array:
+    filled: Array = (prices != 0) | (sizes != 0)
+    return filled
+
+
+def _any_pair(filled: Array, wrong: Array) -> Array:
+    return _any(filled[:, :-1] & filled[:, 1:] & wrong)
+
+
+def _any(mask: Array) -> Array:
+    return np.asarray(mask.any(axis=1))
+
+
+def check_books(ts: Array, faults: Sequence[BookFaults]) -> Finding:
+    """Books are ordered, not crossed and without gaps, but for a moment.
+
+    `faults` are of consecutive pieces of the day, `ts` of the whole of it. A stretch of malformed books is transient
+    where its snapshots lie within TRANSIENT_MS of each other.
+    """
+    kinds = {
+        name: np.concatenate([getattr(piece, name) for piece in faults] or [np.zeros(0, dtype=bool)])
+        for name in ("unordered", "crossed", "gapped")
+    }
+    wrong = kinds["unordered"] | kinds["crossed"] | kinds["gapped"]
+    problems, transient, lasting = [], 0, 0
+    for start, end in _runs(wrong):
+        if ts[end - 1] - ts[start] <= TRANSIENT_MS:
+            transient += end - start
+            continue
+        lasting += end - start
+        what = ", ".join(name for name, mask in kinds.items() if mask[start:end].any())
+        problems.append(f"{what} from ts {int(ts[start])} to {int(ts[end - 1])}, {end - start} snapshots")
+    figures = {"rows": len(ts), "transient": transient, "lasting": lasting}
+    figures |= {name: int(mask.sum()) for name, mask in kinds.items()}
+    return Finding("books_ordered_and_not_crossed", _some(problems), figures)
+
+
+def _runs(mask: Array) -> Iterator[tuple[int, int]]:
+    """The stretches of True, as (start, end)."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
+    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+
+
+# ---- coverage
+
+
+def check_coverage(ts: Array, live: Array, opened: int | None, closed: int | None, least: float = 0.0) -> Finding:
+    """The share of the session with a live book; fails below `least`.
+
+    `live` says of each snapshot whether its book holds a row. opened and closed are unix ms, None where there was no
+    session that day: then there is nothing to cover.
+    """
+    if opened is None or closed is None or closed <= opened:
+        return Finding("coverage", (), {"session_seconds": 0, "covered_seconds": 0.0})
+    starts, ends = np.clip(ts[:-1], opened, closed), np.clip(ts[1:], opened, closed)
+    counts = live[:-1] & (ts[1:] - ts[:-1] <= LIVE_MS)
+    covered = int((ends - starts)[counts].sum()) if len(ts) > 1 else 0
+    share = covered / (closed - opened)
+    problems = (f"{share:.1%} of the session has a live book; at least {least:.1%} is asked for",)
+    figures = {
+        "session_seconds": (closed - opened) / 1000,
+        "covered_seconds": covered / 1000,
+        "coverage": share,
+        "snapshots_in_session": int(np.count_nonzero((ts >= opened) & (ts < closed))),
+    }
+    return Finding("coverage", problems if share < least else (), figures)
+
+
+# ---- row counts against the ingest's own figures
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSays:
+    """What the recording side knows of a symbol.
+
+    newest is the last-value hash's time and number, None where there is none. A run that began and was last heard of on
+    the day in question tells `stored`, the snapshots it stored, and the unix ms between which it did.
+    """
+
+    newest: EntryId | None = None
+    stored: int | None = None
+    stored_from: int = 0
+    stored_to: int = 0
+
+
+def check_counts(ts: Array, seq: Array, holes: Sequence[Hole], says: IngestSays, day_ends: int) -> Finding:
+    """The archive holds what the ingest says it has stored: the newest seq, and how many. day_ends is unix ms."""
+    problems = []
+    newest = EntryId(int(ts[-1]), int(seq[-1])) if len(ts) else None
+    if says.newest is not None and says.newest.ts < day_ends and says.newest != newest:
+        problems.append(f"the newest snapshot is {newest or 'none'}; in Redis it is {says.newest}")
+    figures: dict[str, int | float] = {"rows": len(ts), "newest_seq": newest.seq if newest else 0}
+    if says.newest is not None:
+        figures["newest_seq_in_redis"] = says.newest.seq
+    if says.stored is not None:
+        kept = int(np.count_nonzero((ts >= says.stored_from) & (ts <= says.stored_to)))
+        gone = sum(hole.size for hole in holes if says.stored_from <= hole.before_ts <= says.stored_to)
+        figures |= {"ingest_stored": says.stored, "kept_of_that_run": kept, "missing_of_that_run": gone}
+        if kept + gone < says.stored:
+            problems.append(f"the ingest has stored {says.stored}; {kept} are kept, and {gone} known to be missing")
+    return Finding("row_counts", tuple(problems), figures)
+
+
+def _some(problems: Iterable[str]) -> tuple[str, ...]:
+    listed = list(problems)
+    more = (f"and {len(listed) - _MOST_NAMED} more",) if len(listed) > _MOST_NAMED else ()
+    return (*listed[:_MOST_NAMED], *more)

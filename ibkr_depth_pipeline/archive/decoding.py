@@ -1,0 +1,216 @@
+"""Stream entries -> columns, and the seqs that are missing between them. Pure, and the hot path of the archiver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from enum import Enum
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from ibkr_depth_pipeline.archive.layout import EntryId, Span, day_of, first_ms_of
+from ibkr_depth_pipeline.archive.schema import SNAPSHOTS
+from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS
+
+RawEntry = tuple[bytes, Mapping[bytes, bytes]]
+"""A stream entry as the client hands it out: its id and its fields."""
+
+_CODE = pa.int16()
+_MS_PER_DAY = 86_400_000
+
+
+class HoleReason(str, Enum):
+    """TRIMMED: cut from the stream (MAXLEN) before it was read. NEVER_STORED: it never was in the stream.
+
+    BEFORE_ARCHIVE: it was gone when the archive first saw the symbol. UNREADABLE: an entry that is not of the schema.
+    """
+
+    TRIMMED = "trimmed"
+    NEVER_STORED = "never_stored"
+    BEFORE_ARCHIVE = "before_archive"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """The seqs from first_seq to last_seq that are missing behind the snapshot `after`; the next one came at before_ts.
+
+    after.seq is 0 where nothing stands before it.
+    """
+
+    symbol: str
+    first_seq: int
+    last_seq: int
+    after: EntryId
+    before_ts: int
+    reason: HoleReason
+
+    @property
+    def size(self) -> int:
+        """How many snapshots are missing."""
+        return self.last_seq - self.first_seq + 1
+
+    def as_row(self) -> dict[str, Any]:
+        """As a row of schema.HOLES."""
+        return {
+            "first_seq": self.first_seq,
+            "last_seq": self.last_seq,
+            "after_ts": self.after.ts,
+            "before_ts": self.before_ts,
+            "reason": self.reason.value,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Snapshots of one symbol on one date, in order."""
+
+    day: date
+    span: Span
+    table: Any
+
+
+class _Side:
+    """One side of the snapshots so far, flat: ten prices, ten sizes and ten codes of names a snapshot."""
+
+    def __init__(self) -> None:
+        self.prices: list[float] = []
+        self.sizes: list[float] = []
+        self.names: list[int] = []
+        self._text = b""
+        self._decoded: tuple[Sequence[float], Sequence[float], Sequence[int]] = ((), (), ())
+
+    def decode(self, text: bytes, codes: dict[str, int]) -> tuple[Sequence[float], Sequence[float], Sequence[int]]:
+        """A side's JSON as three columns. Every other snapshot repeats a side as it is."""
+        if text == self._text:
+            return self._decoded
+        prices, sizes, names = zip(*orjson.loads(text), strict=True)
+        if len(prices) != SNAPSHOT_LEVELS:
+            raise ValueError(f"{len(prices)} levels")
+        numbers = [codes.setdefault(name, len(codes)) for name in names]
+        self._text, self._decoded = text, ([*map(float, prices)], [*map(float, sizes)], numbers)
+        return self._decoded
+
+    def add(self, decoded: tuple[Sequence[float], Sequence[float], Sequence[int]]) -> None:
+        self.prices += decoded[0]
+        self.sizes += decoded[1]
+        self.names += decoded[2]
+
+
+class SymbolBuffer:
+    """The snapshots of one symbol that are read and not yet in a file.
+
+    `position` is the id of the newest snapshot taken, `cursor` that of the newest entry seen, which may have been
+    unreadable; what is added must come after it, in order.
+    """
+
+    def __init__(self, symbol: str, position: EntryId) -> None:
+        self.symbol = symbol
+        self.position = self.cursor = position
+        self._unreadable: set[int] = set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._ts: list[int] = []
+        self._seq: list[int] = []
+        self._venues: list[int] = []
+        self._codes: dict[str, int] = {EMPTY_LEVEL[2]: 0}
+        self._bids, self._asks = _Side(), _Side()
+
+    def __len__(self) -> int:
+        return len(self._ts)
+
+    def add(self, entries: Sequence[RawEntry]) -> list[Hole]:
+        """Take entries as one reading of the stream returned them. Returns the holes before and between them.
+
+        A hole at the front is called TRIMMED, or BEFORE_ARCHIVE; whether it is, only the stream can tell (`judged`).
+        """
+        holes: list[Hole] = []
+        for index, (stream_id, fields) in enumerate(entries):
+            self.cursor = entry = EntryId.of(stream_id)
+            if not self._take(entry, fields):
+                continue
+            if entry.seq != self.position.seq + 1 and (hole := self._hole_before(entry, at_front=index == 0)):
+                holes.append(hole)
+            self.position = entry
+        return holes
+
+    def _take(self, entry: EntryId, fields: Mapping[bytes, bytes]) -> bool:
+        try:
+            bids = self._bids.decode(fields[b"bids"], self._codes)
+            asks = self._asks.decode(fields[b"asks"], self._codes)
+            venue = fields[b"venue"].decode()
+        except (KeyError, ValueError, TypeError):
+            self._unreadable.add(entry.seq)
+            return False
+        self._bids.add(bids)
+        self._asks.add(asks)
+        self._ts.append(entry.ts)
+        self._seq.append(entry.seq)
+        self._venues.append(self._codes.setdefault(venue, len(self._codes)))
+        return True
+
+    def _hole_before(self, entry: EntryId, *, at_front: bool) -> Hole | None:
+        # Where seq fell the numbering began anew: what is missing is missing from its beginning.
+        first = self.position.seq + 1 if entry.seq > self.position.seq else 1
+        if first == entry.seq:
+            return None
+        reason = HoleReason.TRIMMED if at_front else HoleReason.NEVER_STORED
+        if self.position.seq == 0:
+            reason = HoleReason.BEFORE_ARCHIVE
+        elif self._unreadable and self._unreadable >= set(range(first, entry.seq)):
+            reason = HoleReason.UNREADABLE
+        self._unreadable.clear()
+        return Hole(self.symbol, first, entry.seq - 1, self.position, entry.ts, reason)
+
+    def take_all(self) -> list[Batch]:
+        """What has been added, by date, in order; afterwards it is empty."""
+        batches = list(self._batches())
+        self._clear()
+        return batches
+
+    def _batches(self) -> Iterator[Batch]:
+        if not self._ts:
+            return
+        table = self._table()
+        start = 0
+        while start < len(self._ts):
+            day = day_of(self._ts[start])
+            end_of_day = first_ms_of(day) + _MS_PER_DAY
+            end = next((at for at in range(start, len(self._ts)) if self._ts[at] >= end_of_day), len(self._ts))
+            span = Span(self._id(start), self._id(end - 1))
+            yield Batch(day, span, table.slice(start, end - start))
+            start = end
+
+    def _id(self, index: int) -> EntryId:
+        return EntryId(self._ts[index], self._seq[index])
+
+    def _table(self) -> Any:
+        names = pa.array(list(self._codes), pa.string())
+        columns = [
+            pa.array(self._ts, pa.int64()).cast(SNAPSHOTS.field("ts").type),
+            pa.array(self._seq, pa.int64()),
+            pa.DictionaryArray.from_arrays(pa.array(self._venues, _CODE), names),
+        ]
+        for side in (self._bids, self._asks):
+            values = (
+                pa.array(side.prices, pa.float64()),
+                pa.array(side.sizes, pa.float64()),
+                pa.DictionaryArray.from_arrays(pa.array(side.names, _CODE), names),
+            )
+            for value in values:
+                columns.append(pa.FixedSizeListArray.from_arrays(value, type=SNAPSHOTS.field(len(columns)).type))
+        return pa.Table.from_arrays(columns, schema=SNAPSHOTS)
+
+
+def judged(hole: Hole, oldest: EntryId | None) -> Hole:
+    """`hole`, once the oldest id that the stream still held afterwards is known.
+
+    Streams are cut at their beginning only: where the entry before the hole still stands, nothing behind it was cut.
+    """
+    if hole.reason is HoleReason.TRIMMED and oldest is not None and oldest <= hole.after:
+        return replace(hole, reason=HoleReason.NEVER_STORED)
+    return hole

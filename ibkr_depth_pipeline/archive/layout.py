@@ -1,0 +1,137 @@
+"""What stands where in an archive, and what its names say. Pure.
+
+    parts/date=2026-01-05/symbol=SPY/1767623400123-000000000001_1767623415123-000000002500.parquet
+    days/date=2026-01-05/symbol=SPY/depth.parquet
+    holes/date=2026-01-05/symbol=SPY/after-1767623415123-000000002500.parquet
+    .tmp/                                  files being written, under names that no reader looks for
+
+A part's name holds the stream ids of its first and its last snapshot. A date is the UTC date of `ts`; a part never
+spans two. A symbol is percent-encoded (`BRK%20B`), as Hive-style readers expect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+PARTS, DAYS, HOLES = "parts", "days", "holes"
+TREES = (PARTS, DAYS, HOLES)
+TEMPORARY = ".tmp"
+
+_MS_PER_DAY = 86_400_000
+_ID = r"(\d{13,})-(\d{12,})"
+_PLACE = re.compile(
+    r"(?P<tree>parts|days|holes)/date=(?P<date>\d{4}-\d\d-\d\d)/symbol=(?P<symbol>[^/]+)/(?P<file>[^/]+)"
+)
+_PART = re.compile(rf"{_ID}_{_ID}\.parquet")
+_DAY_FILE = "depth.parquet"
+
+
+class EntryId(NamedTuple):
+    """A stream id, `<ts>-<seq>`. Ids of a symbol only grow, also where `seq` begins anew."""
+
+    ts: int
+    seq: int
+
+    @classmethod
+    def of(cls, stream_id: bytes) -> EntryId:
+        """Read one as Redis sends it. Raises ValueError where it is none."""
+        ts, _, seq = stream_id.partition(b"-")
+        return cls(int(ts), int(seq))
+
+    def __str__(self) -> str:
+        return f"{self.ts}-{self.seq}"
+
+
+NOTHING = EntryId(0, 0)
+"""The position before the first snapshot."""
+
+
+class Span(NamedTuple):
+    """The ids of the first and the last snapshot of a file."""
+
+    first: EntryId
+    last: EntryId
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file of the archive belongs."""
+
+    tree: str
+    day: date
+    symbol: str
+    file: str
+
+    @property
+    def name(self) -> str:
+        """The path below the archive's root."""
+        return f"{folder(self.tree, self.day, self.symbol)}/{self.file}"
+
+    @property
+    def span(self) -> Span | None:
+        """What a part holds, by its name; None for everything else."""
+        match = _PART.fullmatch(self.file)
+        if self.tree != PARTS or match is None:
+            return None
+        first_ts, first_seq, last_ts, last_seq = map(int, match.groups())
+        return Span(EntryId(first_ts, first_seq), EntryId(last_ts, last_seq))
+
+
+def day_folder(tree: str, day: date) -> str:
+    """The folder of one date, below the archive's root."""
+    return f"{tree}/date={day.isoformat()}"
+
+
+def folder(tree: str, day: date, symbol: str) -> str:
+    """The folder of one symbol on one date, below the archive's root."""
+    return f"{day_folder(tree, day)}/symbol={quote(symbol, safe='')}"
+
+
+def part_place(symbol: str, day: date, span: Span) -> Place:
+    """Where the part with these snapshots belongs. The same snapshots have the same name, always."""
+    (first, last) = span
+    file = f"{first.ts:013d}-{first.seq:012d}_{last.ts:013d}-{last.seq:012d}.parquet"
+    return Place(PARTS, day, symbol, file)
+
+
+def day_place(symbol: str, day: date) -> Place:
+    """Where the compacted day belongs."""
+    return Place(DAYS, day, symbol, _DAY_FILE)
+
+
+def hole_place(symbol: str, day: date, after: EntryId) -> Place:
+    """Where the hole behind `after` belongs: found again after a kill, it has the same name."""
+    return Place(HOLES, day, symbol, f"after-{after.ts:013d}-{after.seq:012d}.parquet")
+
+
+def parse(name: str) -> Place | None:
+    """Read a path below the archive's root; None for what is not of this layout: it is nobody's to read or delete."""
+    match = _PLACE.fullmatch(name)
+    if match is None or not match["file"].endswith(".parquet"):
+        return None
+    try:
+        place = Place(match["tree"], date.fromisoformat(match["date"]), unquote(match["symbol"]), match["file"])
+    except ValueError:
+        return None
+    known = place.span is not None if place.tree == PARTS else place.tree == HOLES or place.file == _DAY_FILE
+    return place if known else None
+
+
+def places(names: Iterable[str]) -> list[Place]:
+    """Those of `names` that are files of an archive, by name."""
+    return [place for name in sorted(names) if (place := parse(name)) is not None]
+
+
+def day_of(ts: int) -> date:
+    """The UTC date of a time in unix ms."""
+    return datetime.fromtimestamp(ts / 1000, timezone.utc).date()
+
+
+def first_ms_of(day: date) -> int:
+    """The unix ms at which that UTC date begins."""
+    return (day - date(1970, 1, 1)).days * _MS_PER_DAY

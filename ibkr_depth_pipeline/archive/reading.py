@@ -1,0 +1,182 @@
+"""Reading an archive, whatever state its files are in: running, compacted, or killed in between.
+
+A day may stand in parts, in the compacted file, or in both, for a moment or after a kill. What is read is always each
+snapshot once, in order: a part that the compacted file covers counts no more, and where files overlap, ids do not
+repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import date
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason
+from ibkr_depth_pipeline.archive.layout import (
+    DAYS,
+    HOLES,
+    PARTS,
+    TREES,
+    EntryId,
+    Place,
+    Span,
+    day_folder,
+    day_place,
+    folder,
+)
+from ibkr_depth_pipeline.archive.schema import ROWS_PER_GROUP, SNAPSHOTS, file_info
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.errors import ArchiveUnavailable
+
+
+class SpannedFile(NamedTuple):
+    """A snapshot file and what it holds."""
+
+    span: Span
+    place: Place
+
+
+def days(store: ArchiveStore) -> list[date]:
+    """The dates that have snapshots, in order."""
+    return sorted({place.day for tree in (PARTS, DAYS) for place in store.places(tree)})
+
+
+def symbols(store: ArchiveStore, day: date) -> list[str]:
+    """The symbols that have snapshots on that date, by name."""
+    return sorted({place.symbol for tree in (PARTS, DAYS) for place in store.places(day_folder(tree, day))})
+
+
+def positions(store: ArchiveStore) -> dict[str, EntryId]:
+    """The id of the newest snapshot that is kept of each symbol.
+
+    Parts are listed before days: compaction publishes a day before it deletes the parts in it, so that whatever it
+    does meanwhile, the newest snapshot is in one of the two listings.
+    """
+    parts, compacted = store.places(PARTS), store.places(DAYS)
+    newest: dict[str, EntryId] = {}
+    for place in parts:
+        if (span := place.span) is not None:
+            newest[place.symbol] = max(newest.get(place.symbol, span.last), span.last)
+    for place in {place.symbol: place for place in sorted(compacted, key=lambda place: place.day)}.values():
+        if (span := _span_inside(store, place)) is not None:
+            newest[place.symbol] = max(newest.get(place.symbol, span.last), span.last)
+    return newest
+
+
+def files_of(store: ArchiveStore, day: date, symbol: str) -> list[SpannedFile]:
+    """The files that hold that day, in order of their first id; parts that the compacted file covers left out."""
+    parts = [
+        SpannedFile(span, place)
+        for place in store.places(folder(PARTS, day, symbol))
+        if (span := place.span) is not None
+    ]
+    compacted = compacted_file(store, day, symbol)
+    if compacted is not None:
+        parts = [part for part in parts if not _covers(compacted.span, part.span)] + [compacted]
+    return sorted(parts)
+
+
+def compacted_file(store: ArchiveStore, day: date, symbol: str) -> SpannedFile | None:
+    """The day's one file, where there is one."""
+    place = day_place(symbol, day)
+    if place not in store.places(folder(DAYS, day, symbol)):
+        return None
+    span = _span_inside(store, place)
+    if span is None:
+        raise ArchiveUnavailable(f"archive {store.url}: {place.name} is not a file of this archive's")
+    return SpannedFile(span, place)
+
+
+def read_day(store: ArchiveStore, day: date, symbol: str) -> Any:
+    """That day of that symbol as one Arrow table (schema.SNAPSHOTS), each snapshot once, in order."""
+    return pa.concat_tables([SNAPSHOTS.empty_table(), *tables(store, files_of(store, day, symbol))])
+
+
+def tables(store: ArchiveStore, files: Iterable[SpannedFile]) -> Iterator[Any]:
+    """The snapshots of `files`, each once, in order, piece by piece: a day need not fit into memory."""
+    for cluster in _clusters(files):
+        if len(cluster) == 1:
+            yield from _pieces(store, cluster[0].place)
+        else:  # two archivers were at work: rare, and not more than they wrote in that time
+            yield _merged([piece for file in cluster for piece in _pieces(store, file.place)])
+
+
+def holes_of(store: ArchiveStore, day: date, symbol: str) -> list[Hole]:
+    """The holes found on that day, in order."""
+    return _outermost(hole for place in store.places(folder(HOLES, day, symbol)) for hole in _holes_in(store, place))
+
+
+def all_holes(store: ArchiveStore) -> list[Hole]:
+    """Every hole on record, by symbol, in order."""
+    return _outermost(hole for place in store.places(HOLES) for hole in _holes_in(store, place))
+
+
+def prune(store: ArchiveStore, before: date) -> list[date]:
+    """Delete every date before that one. Returns which they were."""
+    old = [place for tree in TREES for place in store.places(tree) if place.day < before]
+    store.delete(old)
+    return sorted({place.day for place in old})
+
+
+def _outermost(holes: Iterable[Hole]) -> list[Hole]:
+    """Without those that lie within another: a hole found before a kill may be found again, grown."""
+    kept: list[Hole] = []
+    for hole in sorted(holes, key=lambda hole: (hole.symbol, hole.after, -hole.before_ts)):
+        outer = kept[-1] if kept else None
+        within = outer is not None and outer.symbol == hole.symbol and hole.before_ts <= outer.before_ts
+        if not (within and outer is not None and outer.first_seq <= hole.first_seq and hole.last_seq <= outer.last_seq):
+            kept.append(hole)
+    return kept
+
+
+def _holes_in(store: ArchiveStore, place: Place) -> list[Hole]:
+    with store.parquet(place) as file:
+        table = file.read()
+    moments = [table[name].cast(pa.int64()).to_pylist() for name in ("after_ts", "before_ts")]
+    seqs = [table[name].to_pylist() for name in ("first_seq", "last_seq")]
+    reasons = map(HoleReason, table["reason"].to_pylist())
+    after_seq = int(place.file.rpartition("-")[2].partition(".")[0])
+    return [
+        Hole(place.symbol, first, last, EntryId(after_ts, after_seq), before_ts, reason)
+        for first, last, after_ts, before_ts, reason in zip(*seqs, *moments, reasons, strict=True)
+    ]
+
+
+def _span_inside(store: ArchiveStore, place: Place) -> Span | None:
+    with store.parquet(place) as file:
+        return file_info(file).span
+
+
+def _covers(outer: Span, inner: Span) -> bool:
+    return outer.first <= inner.first and inner.last <= outer.last
+
+
+def _clusters(files: Iterable[SpannedFile]) -> Iterator[list[SpannedFile]]:
+    """Files in groups: within one, each overlaps another; between two, none does."""
+    cluster: list[SpannedFile] = []
+    for file in sorted(files):
+        if cluster and file.span.first > max(each.span.last for each in cluster):
+            yield cluster
+            cluster = []
+        cluster.append(file)
+    if cluster:
+        yield cluster
+
+
+def _pieces(store: ArchiveStore, place: Place) -> Iterator[Any]:
+    with store.parquet(place) as file:
+        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+            yield pa.Table.from_batches([batch.cast(SNAPSHOTS)])
+
+
+def _merged(pieces: list[Any]) -> Any:
+    table = pa.concat_tables(pieces)
+    ts, seq = (table[name].cast(pa.int64()).to_numpy() for name in ("ts", "seq"))
+    order = np.lexsort((seq, ts))
+    ts, seq = ts[order], seq[order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (ts[1:] != ts[:-1]) | (seq[1:] != seq[:-1])
+    return table.take(pa.array(order[new]))

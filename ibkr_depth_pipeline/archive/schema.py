@@ -1,0 +1,101 @@
+"""The columns of the archive's files, and how they are written. docs/archive.md is their contract."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ibkr_depth_pipeline.archive.layout import EntryId, Span
+from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+
+VERSION = b"1"
+_VERSION_KEY, _SYMBOL_KEY = b"ibkr_depth.schema", b"ibkr_depth.symbol"
+_FIRST_KEY, _LAST_KEY = b"ibkr_depth.first_id", b"ibkr_depth.last_id"
+
+_NAME = pa.dictionary(pa.int16(), pa.string())
+
+
+def _side(element: Any) -> Any:
+    return pa.list_(pa.field("element", element, nullable=False), SNAPSHOT_LEVELS)
+
+
+SNAPSHOTS = pa.schema(
+    [
+        pa.field("ts", pa.timestamp("ms", "UTC"), nullable=False),
+        pa.field("seq", pa.int64(), nullable=False),
+        pa.field("venue", _NAME, nullable=False),
+        *(
+            pa.field(f"{side}_{what}", _side(element), nullable=False)
+            for side in ("bid", "ask")
+            for what, element in (("price", pa.float64()), ("size", pa.float64()), ("venue", _NAME))
+        ),
+    ]
+)
+"""One row a snapshot; sides are best first, and an empty level is 0.0, 0.0 and "", as in Redis."""
+
+HOLES = pa.schema(
+    [
+        pa.field("first_seq", pa.int64(), nullable=False),
+        pa.field("last_seq", pa.int64(), nullable=False),
+        pa.field("after_ts", pa.timestamp("ms", "UTC"), nullable=False),
+        pa.field("before_ts", pa.timestamp("ms", "UTC"), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""One row a hole: these seqs are not in the archive and never will be."""
+
+# Values of consecutive books repeat as runs of bytes, which zstd finds by itself: dictionaries of prices and sizes make
+# files larger and slower. Names are few.
+_DICTIONARIES = ["venue", "bid_venue.list.element", "ask_venue.list.element"]
+PART_LEVEL, DAY_LEVEL = 3, 9
+"""zstd: parts are written while the market runs, days once (docs/archive.md has the measurements)."""
+ROWS_PER_GROUP = 65_536
+
+
+class FileInfo(NamedTuple):
+    """What a snapshot file says of itself. `span` is None where another program wrote it."""
+
+    rows: int
+    span: Span | None
+
+
+def described(symbol: str, span: Span) -> Any:
+    """SNAPSHOTS with the symbol and the first and last id in it."""
+    return SNAPSHOTS.with_metadata(
+        {
+            _VERSION_KEY: VERSION,
+            _SYMBOL_KEY: symbol.encode(),
+            _FIRST_KEY: str(span.first).encode(),
+            _LAST_KEY: str(span.last).encode(),
+        }
+    )
+
+
+def write_options(level: int) -> dict[str, Any]:
+    """How snapshot files are encoded, for pyarrow's writers."""
+    return {"compression": "zstd", "compression_level": level, "use_dictionary": _DICTIONARIES}
+
+
+def part_bytes(symbol: str, span: Span, table: Any) -> bytes:
+    """A part as a file."""
+    file = io.BytesIO()
+    pq.write_table(table.cast(described(symbol, span)), file, **write_options(PART_LEVEL))
+    return file.getvalue()
+
+
+def hole_bytes(rows: list[dict[str, Any]]) -> bytes:
+    """Holes as a file. `after_ts` and `before_ts` are unix ms."""
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=HOLES), file, compression="zstd")
+    return file.getvalue()
+
+
+def file_info(file: pq.ParquetFile) -> FileInfo:
+    """What the footer says."""
+    said = file.schema_arrow.metadata or {}
+    if _FIRST_KEY not in said or _LAST_KEY not in said:
+        return FileInfo(file.metadata.num_rows, None)
+    return FileInfo(file.metadata.num_rows, Span(EntryId.of(said[_FIRST_KEY]), EntryId.of(said[_LAST_KEY])))

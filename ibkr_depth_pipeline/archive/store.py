@@ -1,0 +1,194 @@
+"""A folder or an object store, as the archive needs it: whole files appear at once or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import fsspec  # type: ignore[import-untyped]
+import pyarrow.parquet as pq
+
+from ibkr_depth_pipeline.archive.layout import TEMPORARY, Place, places
+from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_PUT_IS_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"})
+"""Object stores: what is put is there as a whole or not at all. Elsewhere files are written aside and moved."""
+
+
+class ArchiveStore:
+    """The archive at `url`: a local folder, or anything that fsspec knows.
+
+    Names are paths below it, with slashes. Every method raises ArchiveUnavailable where the store fails; the
+    constructor raises ConfigurationError for a URL of a kind that is unknown or needs a package that is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            # Listings must be of now: fsspec would keep them.
+            options = {"use_listings_cache": False, "skip_instance_cache": True} if "://" in url else {}
+            self._fs, root = fsspec.core.url_to_fs(url, **options)
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError("archive", [f"ARCHIVE_URL={url!r} can't be used: {error}"]) from None
+        self._root = str(root).rstrip("/")
+        protocol = self._fs.protocol if isinstance(self._fs.protocol, str) else self._fs.protocol[0]
+        self.is_local = protocol in ("file", "local")
+        self._puts_atomically = protocol in _PUT_IS_ATOMIC
+
+    # ---- reading
+
+    def places(self, under: str) -> list[Place]:
+        """The archive's files in that folder and below it, by name; none where there is no such folder."""
+        start = len(self._root) + 1
+        found = self._guarded(self._find, under)
+        return places(str(name)[start:] for name in found)
+
+    def _find(self, under: str) -> Iterable[str]:
+        try:
+            self._fs.invalidate_cache()
+            names: list[str] = self._fs.find(f"{self._root}/{under}")
+        except FileNotFoundError:
+            return []
+        return names
+
+    @contextmanager
+    def parquet(self, place: Place) -> Iterator[pq.ParquetFile]:
+        """The file, opened. Raises ArchiveUnavailable where it can't be read, FileNotFoundError where it is gone."""
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(self._guarded(self._fs.open, self._path(place.name), "rb"))
+            yield stack.enter_context(self._guarded(pq.ParquetFile, file))
+
+    def size(self, place: Place) -> int:
+        """The file's size in bytes."""
+        return int(self._guarded(self._fs.size, self._path(place.name)))
+
+    # ---- writing
+
+    def put(self, place: Place, content: bytes) -> None:
+        """Store a whole file, for good: on return it survives a loss of power. A file of that name is replaced."""
+        self._guarded(self._put, place.name, content)
+
+    def _put(self, name: str, content: bytes) -> None:
+        if self._puts_atomically:
+            self._fs.pipe_file(self._path(name), content)
+            return
+        with self.written_aside("put") as aside:
+            aside.write_bytes(content)
+            self._publish(aside, name)
+
+    @contextmanager
+    def written_aside(self, purpose: str) -> Iterator[Path]:
+        """A local path for a file to be written; `publish` it within the block, or it is thrown away."""
+        folder = Path(self._root) / TEMPORARY if self.is_local else Path(tempfile.gettempdir())
+        self._guarded(lambda: folder.mkdir(parents=True, exist_ok=True))
+        path = folder / f"{purpose}-{secrets.token_hex(8)}.writing"
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def publish(self, aside: Path, place: Place) -> None:
+        """Make the file written aside the one at `place`, at once and for good."""
+        self._guarded(self._publish, aside, place.name)
+
+    def _publish(self, aside: Path, name: str) -> None:
+        target = self._path(name)
+        if self.is_local:
+            _move_durably(aside, Path(target))
+        elif self._puts_atomically:
+            self._fs.put_file(str(aside), target)
+        else:
+            passing = self._path(f"{TEMPORARY}/{name.replace('/', '_')}.writing")
+            self._fs.makedirs(passing.rpartition("/")[0], exist_ok=True)
+            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._fs.put_file(str(aside), passing)
+            self._fs.mv(passing, target)
+
+    def delete(self, gone: Iterable[Place]) -> None:
+        """Delete these; one that is not there any more is no error. Local folders that this empties go as well."""
+        for place in gone:
+            self._guarded(self._delete, place.name)
+
+    def _delete(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(name))
+        if self.is_local:
+            for parent in Path(self._path(name)).parents[:2]:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()  # refuses where something is left
+
+    # ---- one at a time
+
+    @contextmanager
+    def alone(self, role: str) -> Iterator[None]:
+        """Hold `role` in a local folder; ends with the process, however that ends. Elsewhere it is no lock.
+
+        Raises ArchiveUnavailable where another process holds it.
+        """
+        if not self.is_local:
+            yield
+            return
+        folder = Path(self._root) / TEMPORARY
+        self._guarded(lambda: folder.mkdir(parents=True, exist_ok=True))
+        with self._guarded((folder / f"{role}.lock").open, "w") as file:
+            _lock(file.fileno(), f"{self.url}: another {role} is at work there")
+            yield
+
+    def sweep(self, purpose: str) -> None:
+        """Delete what a kill left unfinished. For whoever is alone in writing files for that purpose."""
+        if self.is_local:
+            for path in (Path(self._root) / TEMPORARY).glob(f"{purpose}-*.writing"):
+                path.unlink(missing_ok=True)
+
+    # ---- inside
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _guarded(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return work(*args, **kwargs)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each backend of fsspec has exceptions of its own
+            raise ArchiveUnavailable(f"archive {self.url}: {str(error) or type(error).__name__}") from error
+
+
+def _move_durably(aside: Path, target: Path) -> None:
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    missing = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside.replace(target)
+    except FileNotFoundError:  # somebody took the folder away, as it was empty
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside.replace(target)
+    for folder in [target.parent, *(folder.parent for folder in missing)]:
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, refusal: str) -> None:
+    import fcntl  # not on Windows, where nothing else needs it either
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ArchiveUnavailable(refusal) from None

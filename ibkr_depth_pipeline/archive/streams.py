@@ -1,0 +1,95 @@
+"""The streams as the archiver reads them: from an id on, batch by batch, without ever waiting in Redis."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ibkr_depth_pipeline.archive.decoding import RawEntry
+from ibkr_depth_pipeline.archive.layout import EntryId
+from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.settings import mask_url
+from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
+from ibkr_depth_pipeline.sink.figures import FeedFigures
+from ibkr_depth_pipeline.sink.keys import ingest_key, last_key, stream_key
+
+ENTRIES_AT_ONCE = 1000
+"""Most entries of a stream in one answer: about a megabyte."""
+
+_PREFIX = stream_key("")
+_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?")  # as universe.py allows; no check of ours matches
+
+
+class Streams:
+    """A Redis, seen as streams. Each command names one key, so keys may live in different slots of a cluster.
+
+    Methods raise SinkUnavailable, with the reason and without a password.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client: Any = open_redis(url)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def symbols(self) -> list[str]:
+        """The symbols that have a stream, by name."""
+        try:
+            keys = self._client.scan_iter(match=f"{_PREFIX}*", count=1000, _type="stream")
+            found = [key.decode() async for key in keys]
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+        names = (key[len(_PREFIX) :] for key in found)
+        return sorted(name for name in names if _SYMBOL.fullmatch(name))
+
+    async def read(self, positions: Mapping[str, EntryId]) -> dict[str, list[RawEntry]]:
+        """What stands behind each position, oldest first, at most ENTRIES_AT_ONCE; only symbols that have something."""
+        pipe = self._client.pipeline(transaction=False)
+        for symbol, position in positions.items():
+            pipe.xread({stream_key(symbol): str(position)}, count=ENTRIES_AT_ONCE)
+        try:
+            replies = await pipe.execute()
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+        return {
+            symbol: entries
+            for symbol, reply in zip(positions, replies, strict=True)
+            if reply and (entries := _entries(reply))
+        }
+
+    async def oldest(self, symbol: str) -> EntryId | None:
+        """The oldest id that the stream holds; None where it is empty."""
+        try:
+            entries = await self._client.xrange(stream_key(symbol), count=1)
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+        return EntryId.of(entries[0][0]) if entries else None
+
+    async def newest_mirrored(self, symbol: str) -> EntryId | None:
+        """Time and number in the last-value hash; None where there is none."""
+        try:
+            ts, seq = await self._client.hmget(last_key(symbol), ["ts", "seq"])
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+        return EntryId(int(ts), int(seq)) if ts and seq else None
+
+    async def ingest_figures(self, name: str) -> FeedFigures | None:
+        """What the newest run of the ingest `name` tells of itself; None where there is nothing."""
+        try:
+            return FeedFigures.of_json(await self._client.get(ingest_key(name)))
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+
+    def _unavailable(self, error: Exception) -> SinkUnavailable:
+        return SinkUnavailable(f"Redis at {mask_url(self._url)}: {str(error) or type(error).__name__}")
+
+
+def _entries(reply: Any) -> list[RawEntry]:
+    """The one stream of an XREAD's answer: a list of pairs under RESP2, a mapping of lists of lists under RESP3."""
+    if isinstance(reply, dict):
+        (chunks,) = reply.values()
+        return [entry for chunk in chunks for entry in chunk]
+    ((_, entries),) = reply
+    return list(entries)
