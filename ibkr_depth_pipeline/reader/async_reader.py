@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ibkr_depth_pipeline.reader import connection, frames, queries
 from ibkr_depth_pipeline.reader.following import Following
 from ibkr_depth_pipeline.reader.model import NOW, DepthSnapshot, Heartbeat, Item, Moment, Starts, VenueInfo
-from ibkr_depth_pipeline.reader.queries import Command, Query
+from ibkr_depth_pipeline.reader.queries import Command, Query, Span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +84,10 @@ class AsyncDepthReader:
         """The last `count` snapshots, oldest first."""
         return await self._ask(queries.newest(symbol, count))
 
+    async def first_of(self, spans: Sequence[Span]) -> list[DepthSnapshot | None]:
+        """The first snapshot of each span `(symbol, start, end)`, None where it holds none. Cheap: one entry each."""
+        return await self._ask(queries.first_of(spans))
+
     def follow(
         self, *symbols: str, start: Starts = NOW, patience: float | None = None, most: int = 1_000
     ) -> AsyncFollowing:
@@ -129,6 +133,8 @@ class AsyncDepthReader:
             return result
 
     async def _execute(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
         if len(commands) == 1:
             return [await self._client.execute_command(*commands[0])]
         pipe: Any = self._client.pipeline(transaction=False)

@@ -23,6 +23,9 @@ T = TypeVar("T")
 Command = tuple[Any, ...]
 Query = Generator[Sequence[Command], list[Any], T]
 
+Span = tuple[str, Moment, Moment | None]
+"""A symbol, and the time from the first moment up to, without, the second; None: up to now."""
+
 PAGE_ENTRIES = 2_000
 """Snapshots asked for at once, about 2.5 MB: a longer range neither blocks Redis nor fills its output buffer."""
 
@@ -93,6 +96,19 @@ def newest(symbol: str, count: int) -> Query[list[DepthSnapshot]]:
     """The last `count` snapshots of the stream, oldest first."""
     [entries] = yield [("XREVRANGE", stream_key(symbol), "+", "-", "COUNT", count)]
     return [snapshot_of_entry(symbol, entry) for entry in reversed(entries)]
+
+
+def first_of(spans: Sequence[Span]) -> Query[list[DepthSnapshot | None]]:
+    """The first snapshot of each span, None where it holds none: one cheap command each."""
+    commands = []
+    for symbol, start, end in spans:
+        high = "+" if end is None else str(max(0, unix_ms(end) - 1))
+        commands.append(("XRANGE", stream_key(symbol), str(max(0, unix_ms(start))), high, "COUNT", 1))
+    replies = yield commands
+    return [
+        snapshot_of_entry(symbol, entries[0]) if entries else None
+        for (symbol, _, _), entries in zip(spans, replies, strict=True)
+    ]
 
 
 def id_after(stream_id: str) -> str:

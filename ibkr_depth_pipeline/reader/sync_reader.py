@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ibkr_depth_pipeline.reader import connection, frames, queries
 from ibkr_depth_pipeline.reader.following import Following
 from ibkr_depth_pipeline.reader.model import NOW, DepthSnapshot, Heartbeat, Item, Moment, Starts, VenueInfo
-from ibkr_depth_pipeline.reader.queries import Command, Query
+from ibkr_depth_pipeline.reader.queries import Command, Query, Span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +81,10 @@ class DepthReader:
         """The last `count` snapshots, oldest first."""
         return self._ask(queries.newest(symbol, count))
 
+    def first_of(self, spans: Sequence[Span]) -> list[DepthSnapshot | None]:
+        """The first snapshot of each span `(symbol, start, end)`, None where it holds none. Cheap: one entry each."""
+        return self._ask(queries.first_of(spans))
+
     def follow(
         self, *symbols: str, start: Starts = NOW, patience: float | None = None, most: int = 1_000
     ) -> SyncFollowing:
@@ -126,6 +130,8 @@ class DepthReader:
             return result
 
     def _execute(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
         if len(commands) == 1:
             return [self._client.execute_command(*commands[0])]
         pipe: Any = self._client.pipeline(transaction=False)

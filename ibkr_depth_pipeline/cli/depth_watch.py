@@ -1,0 +1,75 @@
+"""`ibkr_depth_watch`: what is recorded, live on a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from ibkr_depth_pipeline.cli.errors import errors_as_exit_codes
+from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.watch.screen import WatchOptions, show_live, show_once
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Symbols = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads this form under Python 3.10
+    typer.Argument(metavar="[SYMBOL]...", help="Show these ladders, as many as fit. Default: the first symbol's."),
+]
+Once = Annotated[bool, typer.Option("--once", help="Print one frame and end.")]
+Every = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        min=0.1, max=3600, metavar="SECS", help="Between two looks. Default: 0.5; 5 where there is no terminal."
+    ),
+]
+
+
+@app.command()
+def main(symbol: Symbols = None, once: Once = False, every: Every = None) -> None:
+    """Watch what is being recorded: ladders of ten levels a side, and a table of the universe, from Redis alone.
+
+    \b
+    Examples:
+      ibkr_depth_watch
+      ibkr_depth_watch SPY QQQ
+      ibkr_depth_watch --once | less -S
+      REDIS_URL=redis://127.0.0.1:6380/0 ibkr_depth_watch AAPL
+
+    \b
+    Keys: arrows, tab, j or k choose the symbol; space pauses; q quits.
+
+    \b
+    State: live   it holds a slot and its rows come
+           wait   it waits for its turn; its heartbeat stands
+           STALE  its heartbeat is gone: don't trust its book
+           none   it was never recorded
+           n/a    the gateway gives no depth for it
+           ?      Redis is away; the first line says since when
+    slot: it holds a subscription now. age: since its last row. ttl: seconds
+    for which its heartbeat still stands. rows/s: of the last 5 s. cover: the
+    share of the last 5 minutes, in steps of 2 s, in which it had rows.
+
+    Without colours where NO_COLOR is set or the terminal has none. REDIS_URL and IBKR_GATEWAY_NAME come from the
+    environment or .env.
+
+    \b
+    Exit code: 0, 1 if Redis can't be reached with --once, 2 for bad settings.
+    """
+    with errors_as_exit_codes():
+        settings = load_settings()
+        console = Console(highlight=False)
+        drawn = console.is_terminal and not console.is_dumb_terminal
+        options = WatchOptions(
+            settings.redis_target,
+            settings.ibkr_gateway_name,
+            tuple(dict.fromkeys(symbol or ())),
+            every if every is not None else (0.5 if drawn else 5.0),
+        )
+        asyncio.run(show_once(options, console) if once else show_live(options, console))
+
+
+if __name__ == "__main__":
+    app()
