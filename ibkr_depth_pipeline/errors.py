@@ -24,7 +24,12 @@ from collections.abc import Mapping, Sequence
 
 
 class DepthPipelineError(Exception):
-    """Base of every error that the project raises on purpose."""
+    """Base of every error that the project raises on purpose.
+
+    interrupted_by names the signal that had asked a run to end before it failed, if one had.
+    """
+
+    interrupted_by: str | None = None
 
 
 class ConfigurationError(DepthPipelineError):

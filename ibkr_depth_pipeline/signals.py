@@ -28,6 +28,8 @@ def signals_caught(on_signal: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # asyncio leaves the default handler for a moment
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

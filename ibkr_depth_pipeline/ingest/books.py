@@ -5,16 +5,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ibkr_depth_pipeline.book.order_book import OrderBook
-from ibkr_depth_pipeline.model import BookSnapshot, DepthRow, RowFault
+from ibkr_depth_pipeline.model import BookSnapshot, DepthRow, Levels, RowFault
 from ibkr_depth_pipeline.sink.encoding import StreamPosition
 
 _REQUESTS_REMEMBERED = 1000
+_STRETCHES_REMEMBERED = 20_000  # a day of three slots and 15 s turns holds 17,280
 _NOBODY = "unknown"
+
+
+class Stretch(NamedTuple):
+    """A time in which a symbol's book was live: from the first row of a subscription to its last, unix ms."""
+
+    symbol: str
+    start: int
+    end: int
+
+
+class LastBook(NamedTuple):
+    """How a symbol's book stood when it was last live."""
+
+    venue: str
+    bids: Levels
+    asks: Levels
 
 
 @dataclass(slots=True)
@@ -22,7 +40,12 @@ class _Subscription:
     symbol: str
     venue: str
     book: OrderBook
+    first_row_ms: int = 0
     last_row_ms: int = 0
+
+    @property
+    def stretch(self) -> Stretch:
+        return Stretch(self.symbol, self.first_row_ms, self.last_row_ms)
 
 
 @dataclass(slots=True)
@@ -60,6 +83,9 @@ class Books:
         self._live: dict[int, _Subscription] = {}
         self._symbol_of: dict[int, str] = {}  # the newest requests of this connection, retired ones as well
         self._last_rows: dict[str, int] = {}
+        self._last_books: dict[str, LastBook] = {}
+        self._stretches: deque[Stretch] = deque(maxlen=_STRETCHES_REMEMBERED)
+        self._live_ms: Counter[str] = Counter()
         self.went_on: set[int] = set()
         """Retired requests of which rows have come; whoever looks at it empties it."""
 
@@ -82,6 +108,8 @@ class Books:
             return None
         self._figures.rows[subscription.symbol] += 1
         snapshot = self._snapshot(subscription, now_ms)
+        if not subscription.last_row_ms:
+            subscription.first_row_ms = snapshot.ts
         subscription.last_row_ms = snapshot.ts  # as it is stored: it never falls
         return snapshot
 
@@ -117,8 +145,13 @@ class Books:
     def retire(self, request: int) -> None:
         """Rows of this request never reach a book again."""
         subscription = self._live.pop(request, None)
-        if subscription is not None and subscription.last_row_ms:
-            self._last_rows[subscription.symbol] = subscription.last_row_ms
+        if subscription is None or not subscription.last_row_ms:
+            return
+        book, stretch = subscription.book, subscription.stretch
+        self._last_rows[subscription.symbol] = subscription.last_row_ms
+        self._last_books[subscription.symbol] = LastBook(subscription.venue, book.bids, book.asks)
+        self._stretches.append(stretch)
+        self._live_ms[subscription.symbol] += stretch.end - stretch.start
 
     def retire_all(self) -> None:
         """The connection is gone, and with it every request that was ever made on it."""
@@ -149,6 +182,22 @@ class Books:
     def recorded(self) -> dict[str, int]:
         """symbol -> when the last row was applied, of every live request that has had one."""
         return {each.symbol: each.last_row_ms for each in self._live.values() if each.last_row_ms}
+
+    def stretches(self) -> list[Stretch]:
+        """When which book was live, the oldest first; those that still are, last."""
+        return [*self._stretches, *(each.stretch for each in self._live.values() if each.last_row_ms)]
+
+    def live_ms(self) -> Counter[str]:
+        """symbol -> for how many ms its book was live, in all."""
+        now_live = Counter({each.symbol: each.last_row_ms - each.first_row_ms for each in self._live.values()})
+        return self._live_ms + now_live
+
+    def last_books(self) -> dict[str, LastBook]:
+        """symbol -> its book, as it is or as it was when it was last live."""
+        live = self._live.values()
+        return self._last_books | {
+            each.symbol: LastBook(each.venue, each.book.bids, each.book.asks) for each in live if each.last_row_ms
+        }
 
     def filled(self) -> dict[int, tuple[str, int]]:
         """request -> symbol and time of the last row, of every book that is not empty."""

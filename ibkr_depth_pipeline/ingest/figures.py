@@ -49,6 +49,7 @@ def feed_figures(
 def _symbols(symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigures) -> Mapping[str, SymbolFigures]:
     subscribed = set(pipeline.subscribed.values())
     last_rows, venues = pipeline.last_rows(), pipeline.venues()
+    live_ms, books = pipeline.live_ms(), pipeline.last_books()
     dropped: dict[str, dict[str, int]] = {}
     for (symbol, reason), count in pipeline.figures.dropped.items():
         dropped.setdefault(symbol, {})[reason] = count
@@ -56,6 +57,10 @@ def _symbols(symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigu
         symbol: SymbolFigures(
             subscribed=symbol in subscribed,
             last_row_ts=last_rows.get(symbol, 0),
+            rows=pipeline.figures.rows[symbol],
+            live_ms=live_ms.get(symbol, 0),
+            bid0=books[symbol].bids[0][0] if symbol in books and books[symbol].bids else 0.0,
+            ask0=books[symbol].asks[0][0] if symbol in books and books[symbol].asks else 0.0,
             snapshots=writer.stored.get(symbol, 0),
             newest_seq=writer.newest_seq.get(symbol, 0),
             lost=writer.dropped.get(symbol, 0),

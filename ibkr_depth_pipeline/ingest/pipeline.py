@@ -7,11 +7,11 @@ seconds, `now_ms` unix milliseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ibkr_depth_pipeline.gateway import events as gateway
-from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
+from ibkr_depth_pipeline.ingest.books import Books, LastBook, PipelineFigures, Stretch
 from ibkr_depth_pipeline.ingest.effects import (
     Cancel,
     Effect,
@@ -96,6 +96,18 @@ class DepthPipeline:
     def last_rows(self) -> dict[str, int]:
         """symbol -> unix ms of its last row of this run."""
         return self._books.last_rows()
+
+    def stretches(self) -> list[Stretch]:
+        """When which book was live, the oldest first."""
+        return self._books.stretches()
+
+    def live_ms(self) -> Mapping[str, int]:
+        """symbol -> for how many ms its book was live, in all."""
+        return self._books.live_ms()
+
+    def last_books(self) -> dict[str, LastBook]:
+        """symbol -> its book, as it is or as it was when it was last live."""
+        return self._books.last_books()
 
     @property
     def missing(self) -> dict[str, str]:

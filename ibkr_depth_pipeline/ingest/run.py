@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from ibkr_depth_pipeline.ingest.session import IngestSession, IngestSummary
+from ibkr_depth_pipeline.errors import DepthPipelineError
+from ibkr_depth_pipeline.ingest.session import IngestSession, IngestSummary, Watcher
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.signals import signals_caught
@@ -20,15 +21,24 @@ class IngestOutcome:
     interrupted_by: str | None
 
 
-def run_ingest(settings: Settings, universe: Universe, duration: float | None = None) -> IngestOutcome:
-    """Record until SIGINT, SIGTERM or the end of `duration` seconds. Raises what IngestSession.run raises.
+def run_ingest(
+    settings: Settings,
+    universe: Universe,
+    duration: float | None = None,
+    *,
+    run_id: str | None = None,
+    watcher: Watcher | None = None,
+) -> IngestOutcome:
+    """Record until SIGINT, SIGTERM or the end of `duration` seconds, counted from this call.
 
-    A second signal does not cut the draining short: it is bounded anyway.
+    run_id is what its runner knows the run by; it shows in the figures and in the lease. A second signal does not cut
+    the draining short: it is bounded anyway. Raises what IngestSession.run raises; the error's `interrupted_by` then
+    names the signal, if one came before it.
     """
     caught: list[str] = []
 
     async def main() -> IngestSummary:
-        session = IngestSession(settings, universe)
+        session = IngestSession(settings, universe, run_id=run_id, watcher=watcher)
 
         def on_signal(name: str) -> None:
             get_log().info("signal", name=name)
@@ -38,4 +48,9 @@ def run_ingest(settings: Settings, universe: Universe, duration: float | None = 
         with signals_caught(on_signal):
             return await session.run(duration)
 
-    return IngestOutcome(asyncio.run(main()), caught[0] if caught else None)
+    try:
+        summary = asyncio.run(main())
+    except DepthPipelineError as error:
+        error.interrupted_by = caught[0] if caught else None
+        raise
+    return IngestOutcome(summary, caught[0] if caught else None)

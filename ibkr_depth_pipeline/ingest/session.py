@@ -20,6 +20,7 @@ from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest import effects as do
+from ibkr_depth_pipeline.ingest.books import LastBook, Stretch
 from ibkr_depth_pipeline.ingest.figures import feed_figures
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbol, resolve_symbols
@@ -63,6 +64,16 @@ class IngestSummary:
     connections: int = 0
     turns: int = 0
     drained: bool = True
+    books: dict[str, LastBook] = field(default_factory=dict)
+    stretches: tuple[Stretch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Somebody who wants to see the figures every so many seconds; `look` is called in a thread of its own."""
+
+    look: Callable[[FeedFigures], None]
+    every_secs: float
 
 
 class IngestSession:
@@ -73,7 +84,9 @@ class IngestSession:
     has taken over, and SinkConflict when somebody else writes the same streams.
     """
 
-    def __init__(self, settings: Settings, universe: Universe) -> None:
+    def __init__(
+        self, settings: Settings, universe: Universe, *, run_id: str | None = None, watcher: Watcher | None = None
+    ) -> None:
         self._settings = settings
         self._universe = universe
         self._specs = {spec.symbol: spec for spec in universe.specs}
@@ -97,7 +110,8 @@ class IngestSession:
         self._reported_drops: dict[tuple[str, str], int] = {}
         self._unresolved: dict[str, str] = {}
         self._rechecking: set[str] = set()
-        self._identity = RunIdentity.of_this_process(_now_ms())
+        self._identity = RunIdentity.of_this_process(_now_ms(), run_id)
+        self._watcher = watcher
         self._redis = open_redis(settings.redis_target)
         self._report_of_run = IngestReport(self._redis, settings.ibkr_gateway_name)
         self._lease = Lease(self._redis, settings.ibkr_gateway_name, self._identity, settings.ibkr_lease_ttl_secs)
@@ -127,10 +141,12 @@ class IngestSession:
     async def run(self, duration: float | None = None) -> IngestSummary:
         """See the class."""
         started = _now_ms()
+        if duration is not None:
+            asyncio.get_running_loop().call_later(duration, self._stop.set)
         try:
             drained = True
             if await self._unless_stopped(self._set_up()):
-                drained = await self._record(duration)
+                drained = await self._record()
             if self._failure is not None:
                 raise self._failure
             return self._summary(started, drained)
@@ -157,10 +173,10 @@ class IngestSession:
             await self._writer.drain(FAREWELL_SECS)  # why, for each
             raise NothingToRecord(self._unresolved)
 
-    async def _record(self, duration: float | None) -> bool:
+    async def _record(self) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
-        if duration is not None:
-            asyncio.get_running_loop().call_later(duration, self._stop.set)
+        if self._watcher is not None:
+            self._start(self._show_for_ever(self._watcher))
         self._start(self._watch.run())
         self._start(self._look_after_rows())
         self._begin_rotation()
@@ -387,6 +403,15 @@ class IngestSession:
                 await self._report_of_run.tell(self._figures())
             await asyncio.sleep(REPORT_SECS)
 
+    async def _show_for_ever(self, watcher: Watcher) -> None:
+        """In a thread: whoever looks on may take its time. What it raises is logged, and ends nothing."""
+        while True:
+            await asyncio.sleep(watcher.every_secs)
+            try:
+                await asyncio.to_thread(watcher.look, self._figures())
+            except Exception as error:
+                self._log.warning("watcher_failed", error=repr(error))
+
     async def _say_farewell(self) -> None:
         if self._lease.fresh:
             await self._report_of_run.tell(self._figures(ended=True))
@@ -457,6 +482,8 @@ class IngestSession:
             connections=figures.connections,
             turns=figures.turns,
             drained=drained,
+            books=self._pipeline.last_books(),
+            stretches=tuple(self._pipeline.stretches()),
         )
 
 

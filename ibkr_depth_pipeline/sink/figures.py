@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """Which process records. `run_id` is random, so that no two runs share it; `started_ts` is unix ms."""
+    """Which process records. No two runs share a `run_id`; `started_ts` is unix ms."""
 
     run_id: str
     host: str
@@ -22,17 +22,24 @@ class RunIdentity:
     started_ts: int
 
     @classmethod
-    def of_this_process(cls, now_ms: int) -> RunIdentity:
-        """A new identity for a run of this process that starts now."""
-        return cls(secrets.token_hex(8), socket.gethostname(), os.getpid(), now_ms)
+    def of_this_process(cls, now_ms: int, run_id: str | None = None) -> RunIdentity:
+        """A new identity for a run of this process that starts now; run_id is one that its runner knows it by."""
+        return cls(run_id or secrets.token_hex(8), socket.gethostname(), os.getpid(), now_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class SymbolFigures:
-    """One symbol, since the run started. `lost` are snapshots that the buffer's bound dropped."""
+    """One symbol, since the run started. `lost` are snapshots that the buffer's bound dropped.
+
+    live_ms is for how long its book was live; bid0 and ask0 are the best prices then, 0.0 where a side was empty.
+    """
 
     subscribed: bool = False
     last_row_ts: int = 0
+    rows: int = 0
+    live_ms: int = 0
+    bid0: float = 0.0
+    ask0: float = 0.0
     snapshots: int = 0
     newest_seq: int = 0
     lost: int = 0
