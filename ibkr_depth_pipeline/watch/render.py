@@ -70,7 +70,7 @@ def _head(sight: Sight, view: View, width: int) -> Iterator[Text]:
     clock = time.strftime("%H:%M:%S", time.localtime(sight.ts / 1000))
     state = "PAUSED" if view.paused else ""
     if sight.problem:
-        text = Text(f"{sight.problem}; this is of {clock}", "bold red reverse")
+        text = Text(f"NO REDIS, this is of {clock}: {sight.problem}", "bold red reverse")
     elif sight.health is None:
         text = Text("looking into Redis", "dim")
     else:

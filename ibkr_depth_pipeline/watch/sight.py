@@ -67,6 +67,7 @@ def _aged(line: Line, secs: float) -> Line:
     return replace(
         line,
         liveness=Liveness.UNKNOWN,
+        holds_slot=False,
         age_secs=None if line.age_secs is None else line.age_secs + secs,
         ttl_secs=None,
         rows_per_sec=None,

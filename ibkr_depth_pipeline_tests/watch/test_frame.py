@@ -1,0 +1,227 @@
+"""What the watch shows: states, ladders, a frame that fits, keys. No terminal, no Redis."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from ibkr_depth_pipeline.reader import DepthSnapshot
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.watch.coverage import STEP_MS, WINDOW_MS, Coverage
+from ibkr_depth_pipeline.watch.keyboard import after_key, split_keys
+from ibkr_depth_pipeline.watch.ladder import LADDER_LINES, ladder
+from ibkr_depth_pipeline.watch.render import View, frame
+from ibkr_depth_pipeline.watch.sight import Findings, Liveness, Sight, sight_of
+from ibkr_depth_pipeline.watch.words import duration, price
+
+NOW = 1_700_000_000_000
+SYMBOLS = ("SPY", "QQQ", "IWM", "AAPL", "MSFT", "GOOGL", "AMZN", "META", "NVDA", "TSLA")
+
+
+def book(symbol: str, levels: int = 10) -> DepthSnapshot:
+    def side(best: float, step: float) -> bytes:
+        shown = [[round(best + step * row, 2), 100.0 * (row + 1), "ARCA"] for row in range(levels)]
+        return orjson.dumps(shown + [[0.0, 0.0, ""]] * (10 - levels))
+
+    return DepthSnapshot(symbol, NOW, 42, "ARCA", side(100.0, -0.01), side(100.02, 0.01))
+
+
+def health(state: SymbolState = SymbolState.FRESH, *, subscribed: bool = True, age: float = 0.5) -> HealthReport:
+    """A run that told its figures a second ago."""
+    figures = SymbolFigures(subscribed=subscribed, snapshots=5)
+    last = NOW - round(age * 1000)
+    ttl = 30.0 if state is SymbolState.FRESH else None
+    symbols = tuple(SymbolHealth(symbol, state, last, age, ttl, "ARCA", "", figures) for symbol in SYMBOLS)
+    feed = FeedFigures(RunIdentity("run", "host", 1, NOW - 60_000), NOW - 1_000, connected=True, batch_size=3)
+    return HealthReport(NOW, FeedHealth("default", True, 10.0, "", feed), symbols)
+
+
+def sight(report: HealthReport | None = None) -> Sight:
+    found = Findings(
+        books={symbol: book(symbol) for symbol in SYMBOLS},
+        rates=dict.fromkeys(SYMBOLS, 123.4),
+        coverage=dict.fromkeys(SYMBOLS, 0.3),
+    )
+    return sight_of(report or health(), found)
+
+
+def texts(seen: Sight, view: View, width: int = 80, height: int | None = 24) -> list[str]:
+    return [line.plain for line in frame(seen, view, width, height)]
+
+
+@pytest.mark.parametrize(
+    ("state", "subscribed", "shown"),
+    [
+        (SymbolState.FRESH, True, Liveness.LIVE),
+        (SymbolState.FRESH, False, Liveness.WAIT),
+        (SymbolState.STALE, False, Liveness.STALE),
+        (SymbolState.STALE, True, Liveness.STALE),
+        (SymbolState.MISSING, False, Liveness.NONE),
+        (SymbolState.UNSUPPORTED, False, Liveness.UNSUPPORTED),
+    ],
+)
+def test_each_state_has_its_word(state: SymbolState, subscribed: bool, shown: Liveness) -> None:
+    line = sight(health(state, subscribed=subscribed, age=20.0)).line("SPY")
+    assert line is not None
+    assert line.liveness is shown
+
+
+def test_rows_that_came_since_the_figures_show_who_holds_a_slot_now() -> None:
+    report = health(subscribed=False, age=20.0)
+    spy, *rest = report.symbols
+    told = [replace(each, figures=SymbolFigures(subscribed=True)) for each in rest[:3]]
+    report = replace(report, symbols=(replace(spy, last_row_ts=NOW), *told, *rest[3:]))
+    assert [line.symbol for line in sight(report).lines if line.holds_slot] == ["SPY"]
+
+
+def test_without_figures_a_book_with_recent_rows_is_live() -> None:
+    report = health(age=1.0)
+    report = replace(report, feed=replace(report.feed, figures=None, running=False))
+    line = sight(report).line("SPY")
+    assert line is not None
+    assert line.liveness is Liveness.LIVE
+    assert not line.holds_slot
+
+
+def test_the_default_universe_and_a_ladder_fit_into_eighty_by_twenty_four() -> None:
+    lines = texts(sight(), View("SPY"))
+    assert len(lines) == 24
+    assert max(map(len, lines)) <= 80
+    assert lines[1].startswith("SPY ARCA live")
+    assert [line.split()[0].strip(">") for line in lines[13:23]] == list(SYMBOLS)
+    assert lines[-1].startswith("q quit")
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 10), (80, 5), (80, 24), (120, 40), (200, 60), (60, 2), (80, 1)])
+def test_a_frame_never_is_larger_than_the_terminal(width: int, height: int) -> None:
+    lines = frame(sight(), View("AAPL", pinned=SYMBOLS), width, height)
+    assert len(lines) == height
+    for line in lines:
+        line.truncate(width)  # as the console crops
+        assert line.cell_len <= width
+
+
+def test_chosen_ladders_stand_side_by_side_where_there_is_room() -> None:
+    lines = texts(sight(), View("SPY", pinned=("SPY", "QQQ", "AAPL")), 120, 40)
+    assert "SPY ARCA live" in lines[1]
+    assert "QQQ ARCA live" in lines[1]
+    assert lines[1 + LADDER_LINES].startswith("AAPL ARCA live")
+    assert len([line for line in lines if line.startswith((" ", ">")) and line[1:].startswith(SYMBOLS)]) == 10
+
+
+def test_the_selected_symbol_stays_in_sight_in_a_long_universe() -> None:
+    lines = texts(sight(), View("TSLA"), 80, 18)
+    assert any(line.startswith(">TSLA") for line in lines)
+    assert lines[1].startswith("TSLA")
+
+
+def test_stale_data_looks_stale_also_without_colours() -> None:
+    live, stale = texts(sight(), View("SPY")), texts(sight(health(SymbolState.STALE, age=200.0)), View("SPY"))
+    assert "█" in live[2]
+    assert "█" not in "".join(stale)
+    assert "░" in stale[2]
+    assert "STALE, don't trust it, 3 min old" in stale[1]
+    assert all("STALE" in line for line in stale[13:23])
+
+
+def test_without_redis_everything_is_unknown_and_ages_on() -> None:
+    away = sight().aged(NOW + 10_000, "Redis at host: refused")
+    lines = texts(away, View("SPY"))
+    assert lines[0].startswith("NO REDIS")
+    assert "Redis at host: refused" in lines[0]
+    assert "UNKNOWN, Redis is away, 10.5 s old" in lines[1]
+    assert "live" not in "".join(lines)
+
+
+def test_an_ingest_that_does_not_run_says_so_first() -> None:
+    report = health()
+    report = replace(report, feed=replace(report.feed, running=False, problem="no ingest runs"))
+    assert texts(sight(report), View("SPY"))[0].startswith("ingest default: no ingest runs")
+
+
+def test_bars_are_as_long_as_sizes_and_grow_from_the_middle() -> None:
+    lines = [text.plain for text in ladder("SPY", sight().line("SPY"), 81, ascii_only=True)]
+    assert len(lines) == LADDER_LINES
+    bids = [line[:40].count("#") for line in lines[1:]]
+    asks = [line[41:].count("#") for line in lines[1:]]
+    assert bids == asks == sorted(bids)
+    assert bids[9] == 2 * bids[4]
+    assert lines[10].startswith("#")
+    assert lines[1].split()[1:6] == ["ARCA", "100", "100.00", "100.02", "100"]
+
+
+def test_an_empty_or_unknown_book_is_an_empty_ladder() -> None:
+    line = sight().line("SPY")
+    assert line is not None
+    for book_shown in (None, book("SPY", levels=0)):
+        lines = [text.plain for text in ladder("SPY", replace(line, book=book_shown), 80, ascii_only=False)]
+        assert len(lines) == LADDER_LINES
+        assert "█" not in "".join(lines)
+    assert "unknown" in next(ladder("NOSUCH", None, 80, ascii_only=False)).plain
+
+
+def test_arrows_are_one_key_and_letters_are_each() -> None:
+    assert split_keys("j\x1b[Bq\x1bOAx") == ["j", "\x1b[B", "q", "\x1bOA", "x"]
+
+
+def test_keys_choose_pause_and_quit() -> None:
+    view = View("SPY")
+    for key in ("j", "\t", "\x1b[B", "\x1b[C", "\x1bOB"):
+        assert after_key(key, view, SYMBOLS) == View("QQQ")
+    for key in ("k", "\x1b[A", "\x1b[Z"):
+        assert after_key(key, view, SYMBOLS) == View("TSLA")
+    assert after_key(" ", view, SYMBOLS) == View("SPY", paused=True)
+    assert after_key("p", View("SPY", paused=True), SYMBOLS) == view
+    assert after_key("?", view, SYMBOLS) == view
+    assert after_key("j", View(""), SYMBOLS) == View("SPY")
+    assert after_key("j", view, ()) == view
+    assert after_key("q", view, SYMBOLS) is None
+
+
+def test_a_paused_view_says_so() -> None:
+    assert "PAUSED" in texts(sight(), View("SPY", paused=True))[0]
+
+
+def test_coverage_is_the_share_of_the_steps_that_held_a_row() -> None:
+    coverage = Coverage()
+    assert coverage.share("SPY") is None
+    spans = coverage.wanted(["SPY"], NOW)
+    assert len(spans) == WINDOW_MS // STEP_MS
+    assert all(end - start == STEP_MS for _, start, end in spans)
+    coverage.learn(spans, [index % 4 == 0 for index in range(len(spans))], {"SPY": 0})
+    assert coverage.share("SPY") == pytest.approx(0.25, abs=0.01)
+    assert coverage.wanted(["SPY"], NOW) == []
+    assert len(coverage.wanted(["SPY"], NOW + STEP_MS)) == 1
+
+
+def test_coverage_knows_nothing_of_the_time_before_the_stream_began() -> None:
+    coverage = Coverage()
+    spans = coverage.wanted(["SPY"], NOW)
+    coverage.learn(spans, [True] * len(spans), {"SPY": spans[-2][1]})
+    assert coverage.share("SPY") == 1.0
+    coverage.learn(coverage.wanted(["QQQ"], NOW), [False] * len(spans), {})
+    assert coverage.share("QQQ") is None
+
+
+def test_coverage_forgets_what_is_older_than_its_window() -> None:
+    coverage = Coverage()
+    spans = coverage.wanted(["SPY"], NOW)
+    coverage.learn(spans, [False] * len(spans), {"SPY": 0})
+    later = coverage.wanted(["SPY"], NOW + WINDOW_MS)
+    coverage.learn(later, [True] * len(later), {"SPY": 0})
+    assert coverage.share("SPY") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("secs", "text"),
+    [(None, "-"), (0.04, "0.0 s"), (99.9, "99.9 s"), (120, "2 min"), (7_200, "2 h"), (864_000, "10 d")],
+)
+def test_durations_are_short(secs: float | None, text: str) -> None:
+    assert duration(secs) == text
+
+
+def test_prices_keep_the_digits_that_they_have() -> None:
+    assert [price(100.5), price(1.13085), price(0.0001)] == ["100.50", "1.13085", "0.0001"]
