@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -23,6 +24,7 @@ from ibkr_depth_pipeline.simulation import (
     load_scenario,
     shipped_scenarios,
 )
+from ibkr_depth_pipeline.simulation.archive_tape import archived_symbols
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -56,11 +58,23 @@ def main(
         list[str] | None,
         typer.Option(help="Symbol of each --replay, in order; else the file name says.", rich_help_panel=_BOOKS),
     ] = None,
+    replay_archive: Annotated[
+        Path | None, typer.Option(help="An archive's folder: play a day of all its symbols.", rich_help_panel=_BOOKS)
+    ] = None,
+    replay_date: Annotated[
+        datetime | None,
+        typer.Option(
+            "--date", formats=["%Y-%m-%d"], help="The UTC date to play of --replay-archive.", rich_help_panel=_BOOKS
+        ),
+    ] = None,
     replay_pace: Annotated[
         Pace, typer.Option(help="The file's own time, a fixed rate, or as it is read.", rich_help_panel=_BOOKS)
     ] = Pace.REAL,
     replay_speed: Annotated[
-        float, typer.Option(min=0.001, help="Factor on the file's own time.", rich_help_panel=_BOOKS)
+        float,
+        typer.Option(
+            "--replay-speed", "--speed", min=0.001, help="Factor on the recording's own time.", rich_help_panel=_BOOKS
+        ),
     ] = 1.0,
     replay_rate: Annotated[
         float, typer.Option(min=0.001, help="Changes a second, for --replay-pace rate.", rich_help_panel=_BOOKS)
@@ -145,6 +159,8 @@ def main(
       ibkr_gateway_sim --port 4002 --slots 1 --rows-per-second 1000
 
       ibkr_gateway_sim --replay aapl_2012-06-21_l10.csv.gz --replay-pace fast --journal sent.jsonl
+
+      ibkr_gateway_sim --slots 60 --replay-archive archive --date 2026-01-05 --speed 10
     """
     if list_scenarios:
         for name, each in shipped_scenarios().items():
@@ -152,6 +168,14 @@ def main(
         return
     if not allow_remote and not _is_loopback(host):
         _fail(f"--host {host}: not a loopback address; say --allow-remote to serve others")
+    how = ReplayOptions(
+        path=Path(),
+        pace=replay_pace,
+        speed=replay_speed,
+        rate=replay_rate,
+        at_end=replay_end,
+        limit=replay_limit,
+    )
     try:
         options = GatewayOptions(
             host=host,
@@ -165,17 +189,9 @@ def main(
             refusals=_pairs("--refuse", refuse, int),
             rows_per_second=rows_per_second,
             symbol_rates=_pairs("--rate", rate, float),
-            replays=_replays(
-                replay or [],
-                replay_symbol or [],
-                ReplayOptions(
-                    path=Path(),
-                    pace=replay_pace,
-                    speed=replay_speed,
-                    rate=replay_rate,
-                    at_end=replay_end,
-                    limit=replay_limit,
-                ),
+            replays=(
+                *_replays(replay or [], replay_symbol or [], how),
+                *_archived_replays(replay_archive, replay_date, how),
             ),
             latency=latency,
             first_row_delay=first_row_delay,
@@ -211,6 +227,15 @@ def _replays(paths: Sequence[Path], symbols: Sequence[str], how: ReplayOptions) 
         raise ValueError(f"--replay-symbol is given {len(symbols)} times for {len(paths)} of --replay")
     named = [*symbols, *[None] * (len(paths) - len(symbols))]
     return tuple(replace(how, path=path, symbol=symbol) for path, symbol in zip(paths, named, strict=True))
+
+
+def _archived_replays(folder: Path | None, day: datetime | None, how: ReplayOptions) -> tuple[ReplayOptions, ...]:
+    if (folder is None) != (day is None):
+        raise ValueError("--replay-archive and --date: give both or neither")
+    if folder is None or day is None:
+        return ()
+    symbols = archived_symbols(folder, day.date())
+    return tuple(replace(how, path=folder, symbol=symbol, day=day.date()) for symbol in symbols)
 
 
 def _pairs(option: str, texts: Sequence[str] | None, convert: Callable[[str], _Value]) -> dict[str, _Value]:

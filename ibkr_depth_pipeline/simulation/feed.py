@@ -8,6 +8,9 @@ from ibkr_depth_pipeline.simulation.commands import Subscription
 from ibkr_depth_pipeline.simulation.rows import Book, Change, DepthRow, rows_of_change, snapshot_rows
 from ibkr_depth_pipeline.simulation.sources import REFERENCE_DEPTH, BookSource, Step
 
+_HALTED = 316
+"""The error that ends a subscription."""
+
 
 class Outlet(Protocol):
     """The connection behind a follower, as a feed needs it."""
@@ -55,11 +58,15 @@ class Follower:
 class Feed:
     """Moves one book along its source while somebody follows it; stands still while nobody does."""
 
-    def __init__(self, source: BookSource, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, source: BookSource, on_end: Callable[[], None], on_error: Callable[[int], None] = lambda code: None
+    ) -> None:
+        """`on_error` is called for each error in the source, after the rows before it: every follower is to be told."""
         self.book = source.book
         self.followers: list[Follower] = []
         self._source = source
         self._on_end = on_end
+        self._on_error = on_error
         self._pending: Step | None = None
         self._task: asyncio.Task[None] | None = None
         self._running = asyncio.Event()
@@ -151,6 +158,11 @@ class Feed:
         self.book = changes[-1].book
         for follower in self.followers:
             follower.tell(changes, lossless=self._source.lossless)
+        error = changes[-1].error
+        if error is not None:
+            if error == _HALTED:
+                self.followers = []  # it goes on when somebody subscribes anew
+            self._on_error(error)
 
 
 def _size(changes: Sequence[Change]) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import Enum
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class ReplayOptions:
     path: Path
     symbol: str | None = None
     """Listing name, such as `AAPL` or `EUR.USD`; by default the file name up to the first underscore."""
+    day: date | None = None
+    """With a day, `path` is the folder of an archive, and what is played is that day of `symbol`."""
     pace: Pace = Pace.REAL
     speed: float = 1.0
     """Factor on the file's own time, for Pace.REAL."""

@@ -52,7 +52,7 @@ class Replay:
         start = self._clock
         changes = self._take(1)
         wait = max(0.0, (self._clock - start) / self._options.speed)
-        while not self._tape.holds_rows and self._near(self._clock):
+        while not self._tape.holds_rows and changes[-1:] and changes[-1].error is None and self._near(self._clock):
             changes += self._take(1)
         return Step(wait, changes)
 
@@ -64,7 +64,8 @@ class Replay:
 
     def _take(self, count: int) -> list[Change]:
         changes: list[Change] = []
-        while len(changes) < count and self._tape.moments and not self.over:
+        # An error ends its step: what comes after it may be for another subscription.
+        while len(changes) < count and self._tape.moments and not self.over and not (changes and changes[-1].error):
             if self._place >= len(self._tape.moments):
                 changes.append(self._to(Moment(0.0, self._tape.opening)))
                 self._place = 0
@@ -74,6 +75,6 @@ class Replay:
         return changes
 
     def _to(self, moment: Moment) -> Change:
-        change = Change(self.book, moment.book, RowStyle.SHIFT, moment.rows)
+        change = Change(self.book, moment.book, RowStyle.SHIFT, moment.rows, moment.error)
         self.book, self._clock = moment.book, moment.at
         return change

@@ -129,15 +129,24 @@ def apply_rows(book: Book, rows: Iterable[DepthRow]) -> Book:
 class Change:
     """One step of a book: where it was, where it is, and the rows between, worded once per requested depth."""
 
-    __slots__ = ("_recorded", "_worded", "book", "previous", "style")
+    __slots__ = ("_recorded", "_worded", "book", "error", "previous", "style")
 
     def __init__(
-        self, previous: Book, book: Book, style: RowStyle, recorded: tuple[DepthRow, ...] | None = None
+        self,
+        previous: Book,
+        book: Book,
+        style: RowStyle,
+        recorded: tuple[DepthRow, ...] | None = None,
+        error: int | None = None,
     ) -> None:
-        """`recorded` rows, where given, are sent as they are instead of being worked out from the two books."""
+        """`recorded` rows, where given, are sent as they are instead of being worked out from the two books.
+
+        With an `error` (316, 317) it is that which leads from the one book to the other, and no row.
+        """
         self.previous = previous
         self.book = book
         self.style = style
+        self.error = error
         self._recorded = recorded
         self._worded: dict[int, list[DepthRow]] = {}
 
@@ -149,6 +158,25 @@ class Change:
         return rows
 
     def _word(self, depth: int) -> list[DepthRow]:
+        if self.error is not None:
+            return []
+        before, after = self.previous.clipped(depth), self.book.clipped(depth)
         if self._recorded is not None:
-            return [row for row in self._recorded if row.position < depth]
-        return rows_of_change(self.previous.clipped(depth), self.book.clipped(depth), self.style)
+            rows = [row for row in self._recorded if row.position < depth]
+            if _leads(before, rows, after, depth):
+                return rows
+        return rows_of_change(before, after, self.style)
+
+
+def _leads(before: Book, rows: Iterable[DepthRow], after: Book, depth: int) -> bool:
+    """Whether a client that holds `depth` rows a side gets there: rows recorded at another depth may not do.
+
+    Rows that do not fit the book are the recording's own affair.
+    """
+    book = before
+    try:
+        for row in rows:
+            book = apply_rows(book, [row]).clipped(depth)
+    except IndexError:
+        return True
+    return book == after

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ibkr_depth_pipeline.simulation.account import Account, SlotTable
+from ibkr_depth_pipeline.simulation.archive_tape import read_archived
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue, Listing
 from ibkr_depth_pipeline.simulation.commands import Close, Command, Received, Send, StartDepth, StopDepth, Subscription
 from ibkr_depth_pipeline.simulation.connection import Connection
@@ -212,11 +213,24 @@ class GatewayServer:
         """The one feed of that contract on that venue, made when it is first asked for."""
         key = (listing.name, venue.name)
         if key not in self.feeds:
-            feed = Feed(self._source(listing, venue), lambda: self._note("replay_ended", name=listing.name))
+            feed = Feed(
+                self._source(listing, venue),
+                lambda: self._note("replay_ended", name=listing.name),
+                lambda code: self._tell_error(listing, venue, code),
+            )
             if self.pausing & {None, listing.name}:
                 feed.pause()
             self.feeds[key] = feed
         return self.feeds[key]
+
+    def _tell_error(self, listing: Listing, venue: DepthVenue, code: int) -> None:
+        """A replay's 316 or 317, to every subscription of that contract on that venue."""
+        for client in tuple(self.clients.values()):
+            for subscription in client.session.subscriptions:
+                if (subscription.listing.name, subscription.venue.name) == (listing.name, venue.name):
+                    client.send(client.session.error(subscription.request_id, code))
+                    if code == 316:
+                        self._carry_out(client, client.session.drop(subscription, time.time()))
 
     def _source(self, listing: Listing, venue: DepthVenue) -> BookSource:
         if listing.name in self._tapes:
@@ -229,6 +243,9 @@ class GatewayServer:
 
     def _read_tapes(self) -> Iterator[tuple[str, Tape, ReplayOptions]]:
         for replay in self.options.replays:
+            if replay.day is not None and replay.symbol is not None:
+                yield replay.symbol, read_archived(replay.path, replay.day, replay.symbol, replay.limit), replay
+                continue
             if not replay.path.is_file():
                 raise TapeError(f"{replay.path}: no such file")
             symbol = replay.symbol or symbol_of(replay.path)

@@ -38,6 +38,8 @@ class Moment:
     book: Book
     rows: tuple[DepthRow, ...] | None = None
     """The rows that led here, where the recording has rows; None where it has books."""
+    error: int | None = None
+    """The error that led here instead: 317 empties the book, 316 ends the subscription."""
 
 
 @dataclass(frozen=True, slots=True)
