@@ -1,0 +1,296 @@
+"""Two ingests on one Redis, killed ones, paused ones: one writes at a time, and the numbers have no hole or repeat."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import redis
+from structlog.testing import capture_logs
+
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.box.processes import wait_until
+from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
+from ibkr_depth_pipeline.simulation import GatewayOptions
+from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.figures import RunIdentity
+from ibkr_depth_pipeline.sink.keys import last_key, lease_key, stream_key
+from ibkr_depth_pipeline.sink.lease import Lease
+from ibkr_depth_pipeline.sink.writer import RedisWriter
+from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS, environment_of, ingest_process
+from ibkr_depth_pipeline_tests.faults.redis_proxy import Fault, RedisProxy, port_of
+from ibkr_depth_pipeline_tests.sink.writing import DRAIN, eventually, numbers, reading, snapshots, writing
+
+SYMBOLS = ("SPY", "QQQ", "IWM")
+
+
+def identity(name: str) -> RunIdentity:
+    return RunIdentity(name, f"host-of-{name}", 1, 1_700_000_000_000)
+
+
+def stored(url: str, symbol: str) -> list[int]:
+    with redis.Redis.from_url(url) as client:
+        return [int(fields[b"seq"]) for _, fields in client.xrange(stream_key(symbol))]
+
+
+def grows(url: str, symbol: str, by: int) -> None:
+    """Wait until the stream of `symbol` is longer by `by`."""
+    with redis.Redis.from_url(url) as client:
+        before = client.xlen(stream_key(symbol))
+        assert wait_until(lambda: client.xlen(stream_key(symbol)) >= before + by, PATIENCE_SECS)
+
+
+def assert_whole(url: str) -> None:
+    """Every stream counts from 1 without a hole or a repeat, and no hash is ahead of its stream."""
+    with redis.Redis.from_url(url) as client:
+        for symbol in SYMBOLS:
+            numbers_stored = stored(url, symbol)
+            assert numbers_stored == list(range(1, len(numbers_stored) + 1)), symbol
+            assert int(client.hget(last_key(symbol), "seq") or 0) <= len(numbers_stored)
+
+
+# ---- the lease by itself
+
+
+async def test_a_free_lease_is_taken_and_given_back(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        lease = Lease(client, "default", identity("one"), 2)
+        await lease.acquire()
+        assert lease.fresh
+        assert 0 < await client.pttl(lease_key("default")) <= 2000
+        await lease.release()
+        assert await client.exists(lease_key("default")) == 0
+
+
+async def test_a_second_one_is_told_who_holds_it(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        first = Lease(client, "default", identity("one"), 2)
+        await first.acquire()
+        keeping = asyncio.ensure_future(first.keep())
+        with pytest.raises(LeaseHeld, match="run one on host-of-one, pid 1, since 2023-11-14 22:13:20 UTC"):
+            await Lease(client, "default", identity("two"), 2).acquire()
+        keeping.cancel()
+
+
+async def test_leases_of_other_names_do_not_disturb(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        await Lease(client, "one", identity("one"), 2).acquire()
+        await Lease(client, "two", identity("two"), 2).acquire()
+
+
+async def test_a_dead_holders_lease_is_taken_over_and_the_dead_one_may_not_write(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        first, second = (Lease(client, "default", identity(name), 2) for name in ("one", "two"))
+        await first.acquire()
+        await second.acquire()  # the first does not renew: it waits until that one's time is over
+        assert not first.fresh
+        with pytest.raises(LeaseLost, match="host-of-two"):
+            await first.hold()
+        with pytest.raises(LeaseLost):
+            await first.hold()
+        await first.release()
+        assert second.fresh, "the loser gives back nothing"
+
+
+async def test_a_redis_that_comes_back_empty_costs_the_holder_nothing(redis_server: EmbeddedRedis) -> None:
+    async with reading(redis_server.url) as client:
+        lease = Lease(client, "default", identity("one"), 2)
+        await lease.acquire()
+        keeping = asyncio.ensure_future(lease.keep())
+        second = Lease(client, "default", identity("two"), 2)
+        with capture_logs() as lines:
+            waiting = asyncio.ensure_future(second.acquire(60))
+
+            async def stands_by() -> bool:
+                return any(line["event"] == "lease_held" for line in lines)
+
+            await eventually(stands_by)
+        await asyncio.to_thread(redis_server.restart)
+
+        async def regained() -> bool:
+            return lease.regained and lease.fresh
+
+        await eventually(regained)
+        assert not waiting.done()
+        for task in (waiting, keeping):
+            task.cancel()
+        await asyncio.gather(waiting, keeping, return_exceptions=True)
+
+
+async def test_without_redis_nobody_gets_a_lease() -> None:
+    client = open_redis("redis://127.0.0.1:1/0")
+    with pytest.raises(SinkUnavailable):
+        await Lease(client, "default", identity("one"), 2).acquire(60)
+    await client.aclose()
+
+
+# ---- the lease and the writer
+
+
+async def test_a_block_that_was_on_its_way_is_refused_after_a_takeover(shared_redis_url: str) -> None:
+    async with RedisProxy(port_of(shared_redis_url)) as proxy:
+        async with writing(proxy.url) as first, reading(shared_redis_url) as client:
+            for snapshot in snapshots(count=10):
+                first.append(snapshot)
+            assert await first.drain(DRAIN)
+            proxy.faults.append(Fault.ARRIVE_LATE)
+            for snapshot in snapshots(count=10, first=11):
+                first.append(snapshot)
+
+            async def on_its_way() -> bool:
+                return bool(proxy.late)
+
+            await eventually(on_its_way)
+            proxy.delay = 3600  # the first one is heard no more
+            positions = await RedisWriter(client, maxlen=100, buffer_bytes=1, levels_shown=10).take_over(
+                ["SPY", "QQQ"], 1_800_000_000_000
+            )
+            assert {symbol: each.seq for symbol, each in positions.items()} == {"SPY": 10, "QQQ": 0}
+            await proxy.deliver_late()
+            assert await numbers(client) == list(range(1, 11))
+            assert (await client.xinfo_stream(stream_key("SPY")))["last-generated-id"] == b"1800000000000-10"
+            assert await client.xlen(stream_key("QQQ")) == 0
+
+
+async def test_one_who_was_not_heard_while_another_came_and_went_stops(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        lease = Lease(client, "default", identity("one"), 2)
+        await lease.acquire()
+        writer = RedisWriter(client, maxlen=100, buffer_bytes=1 << 20, levels_shown=10, lease=lease)
+        await writer.take_over(["SPY"], 1_700_000_000_000)
+
+        async def expired() -> bool:
+            return not lease.fresh and not await client.exists(lease_key("default"))
+
+        await eventually(expired)
+        second = Lease(client, "default", identity("two"), 2)
+        await second.acquire()
+        await RedisWriter(client, maxlen=100, buffer_bytes=1, levels_shown=10).take_over(["SPY"], 1_700_000_000_500)
+        await second.release()
+        for snapshot in snapshots(count=10):
+            writer.append(snapshot)
+        with pytest.raises(LeaseLost, match="SPY"):
+            await writer.run()
+        assert await numbers(client) == []
+
+
+async def test_one_whose_lease_expired_unseen_goes_on(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        lease = Lease(client, "default", identity("one"), 2)
+        await lease.acquire()
+        writer = RedisWriter(client, maxlen=100, buffer_bytes=1 << 20, levels_shown=10, lease=lease)
+        await writer.take_over(["SPY"], 1_600_000_000_000)
+        await client.delete(lease_key("default"))
+
+        async def stale() -> bool:
+            return not lease.fresh
+
+        await eventually(stale)
+        for snapshot in snapshots(count=10):
+            writer.append(snapshot)
+        running = asyncio.ensure_future(writer.run())
+        assert await writer.drain(DRAIN)
+        running.cancel()
+        assert await numbers(client) == list(range(1, 11))
+        assert await client.exists(lease_key("default"))
+
+
+async def test_a_stream_of_another_type_at_the_start_costs_only_its_own_symbol(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        await client.set(stream_key("BAD"), "not a stream")
+        await client.set(last_key("ODD"), "not a hash")
+        writer = RedisWriter(client, maxlen=100, buffer_bytes=1, levels_shown=10)
+        positions = await writer.take_over(["BAD", "ODD", "SPY"], 1_700_000_000_000)
+        assert {symbol: each.seq for symbol, each in positions.items()} == {"BAD": 0, "ODD": 0, "SPY": 0}
+
+
+# ---- the console script
+
+
+@pytest.fixture
+def gateway() -> GatewayThread:
+    return GatewayThread(GatewayOptions(rows_per_second=1000, keep_rows=False))
+
+
+def test_a_second_ingest_exits_and_names_the_first(gateway: GatewayThread, redis_url: str, tmp_path: Path) -> None:
+    with gateway:
+        env = environment_of(tmp_path, gateway.port, redis_url, *SYMBOLS)
+        with ingest_process(tmp_path, "first", env) as first:
+            grows(redis_url, "SPY", 50)
+            with ingest_process(tmp_path, "second", env) as second:
+                assert second.ended() == 1
+                text = second.log_path.read_text()
+                assert "error: another ingest writes here already" in text
+                assert f"pid {first.pid}" in text
+                assert not second.lines("connected"), "it never went to the gateway"
+            grows(redis_url, "SPY", 50)
+            first.process.send(signal.SIGTERM)
+            assert first.ended() == 0
+    assert_whole(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        assert not client.exists(lease_key("default")), "given back at a clean end"
+
+
+def test_one_who_stands_by_takes_over_from_a_killed_one(gateway: GatewayThread, redis_url: str, tmp_path: Path) -> None:
+    with gateway:
+        env = environment_of(tmp_path, gateway.port, redis_url, *SYMBOLS, ibkr_lease_wait_secs=600)
+        with ingest_process(tmp_path, "first", env) as first:
+            grows(redis_url, "SPY", 50)
+            with ingest_process(tmp_path, "second", env) as second:
+                second.said("lease_held")
+                first.kill()
+                second.said("connected")
+                grows(redis_url, "SPY", 50)
+                second.process.send(signal.SIGINT)
+                assert second.ended() == 0
+    assert_whole(redis_url)
+
+
+def test_a_paused_one_that_wakes_up_after_its_successor_came_writes_nothing_and_says_so(
+    gateway: GatewayThread, redis_url: str, tmp_path: Path
+) -> None:
+    with gateway:
+        env = environment_of(tmp_path, gateway.port, redis_url, *SYMBOLS, ibkr_lease_wait_secs=600)
+        with ingest_process(tmp_path, "first", env) as first:
+            grows(redis_url, "SPY", 50)
+            with ingest_process(tmp_path, "second", env) as second:
+                second.said("lease_held")
+                first.process.send(signal.SIGSTOP)
+                second.said("subscribed")
+                grows(redis_url, "SPY", 50)
+                first.process.send(signal.SIGCONT)
+                assert first.ended() == 1
+                assert "another ingest has taken over" in first.log_path.read_text()
+                grows(redis_url, "SPY", 50)
+                second.process.send(signal.SIGTERM)
+                assert second.ended() == 0
+    assert_whole(redis_url)
+
+
+def kill_again_and_again(gateway: GatewayThread, redis_url: str, folder: Path, times: int) -> None:
+    dice = random.Random(times)
+    with gateway:
+        env = environment_of(folder, gateway.port, redis_url, *SYMBOLS, ibkr_rotation_secs=0.5)
+        for number in range(times):
+            with ingest_process(folder, f"run{number}", env) as run:
+                grows(redis_url, dice.choice(SYMBOLS), dice.randint(1, 1500))
+                run.kill()
+            assert_whole(redis_url)
+
+
+def test_a_killed_ingest_started_anew_goes_on_with_the_numbering(
+    gateway: GatewayThread, redis_url: str, tmp_path: Path
+) -> None:
+    kill_again_and_again(gateway, redis_url, tmp_path, 2)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_an_ingest_killed_at_thirty_random_moments_leaves_no_hole_and_no_repeat(
+    gateway: GatewayThread, redis_url: str, tmp_path: Path
+) -> None:
+    kill_again_and_again(gateway, redis_url, tmp_path, 30)

@@ -1,0 +1,61 @@
+"""What the tests of the writer share: snapshots to tell apart, a writer at work, a look into Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import redis.asyncio as redis
+
+from ibkr_depth_pipeline.model import BookSnapshot
+from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.sink.writer import RedisWriter
+
+DRAIN = 20.0
+
+
+def snapshots(
+    symbol: str = "SPY", count: int = 10, first: int = 1, ts: int = 1_700_000_000_000
+) -> Iterator[BookSnapshot]:
+    """Books whose best bid carries the number, so that a reader can tell them apart."""
+    for seq in range(first, first + count):
+        bids = ((float(seq), 100.0, "ARCA"),)
+        yield BookSnapshot(symbol, seq, ts + seq // 3, "ARCA", bids, ((2.5, 300.0, "NSDQ"),))
+
+
+@asynccontextmanager
+async def writing(url: str, *, maxlen: int = 1_000_000, buffer_bytes: int = 1 << 26) -> AsyncIterator[RedisWriter]:
+    """A writer at work on the Redis at `url`."""
+    client = open_redis(url)
+    writer = RedisWriter(client, maxlen=maxlen, buffer_bytes=buffer_bytes, levels_shown=10)
+    task = asyncio.ensure_future(writer.run())
+    try:
+        yield writer
+    finally:
+        task.cancel()
+        (ended,) = await asyncio.gather(task, return_exceptions=True)
+        await client.aclose()
+        assert isinstance(ended, asyncio.CancelledError), ended
+
+
+@asynccontextmanager
+async def reading(url: str) -> AsyncIterator[redis.Redis]:
+    """A plain client to look with."""
+    client = redis.Redis.from_url(url)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def numbers(client: redis.Redis, symbol: str = "SPY") -> list[int]:
+    """The seq of every entry in the stream."""
+    return [int(fields[b"seq"]) for _, fields in await client.xrange(stream_key(symbol))]
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until `condition` holds; the test's own timeout bounds it."""
+    while not await condition():  # noqa: ASYNC110 - the condition is in Redis
+        await asyncio.sleep(0.01)
