@@ -14,6 +14,7 @@ DepthPipelineError
 │   │   └── LeaseLost             another ingest took over while this one could not be heard
 │   └── SchemaMismatch          a key holds what docs/redis-schema.md does not allow
 ├── ArchiveUnavailable        the environment's: the archive's folder or object store (archive/store.py)
+│   └── ArchiveHeld             another archiver or compaction is at work there
 ├── BoxError                  the machine's: a part of `make run` can't start or has died (box/processes.py)
 └── InvalidTransition         ours: a state was asked for something its table does not hold
 """
@@ -91,7 +92,11 @@ class LeaseLost(SinkConflict):
 
 
 class ArchiveUnavailable(DepthPipelineError):
-    """The archive's folder or object store can't be reached, is not writable, or is another archiver's just now."""
+    """The archive's folder or object store can't be reached or read, or is not writable."""
+
+
+class ArchiveHeld(ArchiveUnavailable):
+    """Another process writes there. The message says where, and which if it is known."""
 
 
 class InvalidTransition(DepthPipelineError):
