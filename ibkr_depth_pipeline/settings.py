@@ -248,6 +248,12 @@ class Settings(BaseSettings):
         le=31_536_000,
         description="how long a second ingest stands by before it gives up: seconds, from 0 (it exits) to 31536000",
     )
+    ibkr_metrics_port: Whole = Field(
+        0, ge=0, le=65535, description="port of the Prometheus endpoint: a whole number from 0 (none) to 65535"
+    )
+    ibkr_metrics_host: Host = Field(
+        "127.0.0.1", description="address that the Prometheus endpoint listens on, without the port"
+    )
     ibkr_log_level: LogLevel = Field("INFO", description="log level: one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
     redis_url: RedisUrl = Field(
         "redis://localhost:6379/0",
