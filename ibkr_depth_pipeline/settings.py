@@ -142,6 +142,24 @@ def _check_archive_url(url: str) -> str:
     return url
 
 
+def _check_alert_urls(urls: str) -> str:
+    # Only the form; what a URL means is apprise's to say. No reason given holds a part of it: any part may be secret.
+    if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", url) for url in _parted(urls)):
+        raise ValueError("one of them is no URL")
+    return urls
+
+
+def _parted(urls: str) -> tuple[str, ...]:
+    return tuple(part for part in re.split(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)|\s+", urls.strip(" ,\n\t")) if part)
+
+
+def _check_calendar(name: str) -> str:
+    # Which ones there are is exchange_calendars' to say.
+    if not re.fullmatch(r"[A-Za-z0-9_/-]{1,32}", name):
+        raise ValueError("no name of a calendar")
+    return name
+
+
 def _check_file(path: str) -> str:
     if path and not Path(path).is_file():
         raise ValueError("no such file")
@@ -152,12 +170,20 @@ def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
 
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 Whole = Annotated[int, Field(strict=False)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Host = Annotated[str, AfterValidator(_check_host)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Name = Annotated[str, AfterValidator(_check_name)]
 ArchiveUrl = Annotated[str, AfterValidator(_check_archive_url)]
+AlertUrls = Annotated[str, AfterValidator(_check_alert_urls)]
+Calendar = Annotated[str, AfterValidator(_check_calendar)]
+Switch = Annotated[Literal["on", "off"], BeforeValidator(_lower)]
+ProbeFailed = Annotated[Literal["start", "hold"], BeforeValidator(_lower)]
 File = Annotated[str, AfterValidator(_check_file)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
@@ -289,6 +315,45 @@ class Settings(BaseSettings):
     archive_retention_days: Whole = Field(
         0, ge=0, le=36500, description="days that are kept: a whole number from 0 (for ever) to 36500"
     )
+    ibkr_observe_secs: Seconds = Field(
+        240,
+        ge=0.5,
+        le=86400,
+        description="how often a run tells Dagster its figures: seconds, from 0.5 to 86400; Dagster plots the last 100",
+    )
+    ibkr_automation: Switch = Field(
+        "on", description="whether Dagster's schedules and sensors run unless someone switches them: on or off"
+    )
+    ibkr_calendar: Calendar = Field(
+        "XNYS", description="whose trading hours are kept: a calendar of exchange_calendars, such as XNYS, XNAS or 24/7"
+    )
+    ibkr_probe_lead_minutes: Whole = Field(
+        45, ge=1, le=720, description="the probe runs so long before the open: minutes, a whole number from 1 to 720"
+    )
+    ibkr_ingest_lead_minutes: Whole = Field(
+        5, ge=0, le=15, description="the ingest starts so long before the open: minutes, a whole number from 0 to 15"
+    )
+    ibkr_probe_failed: ProbeFailed = Field(
+        "start",
+        description="what the scheduled ingest does when the day's last probe found depth for no symbol: start or "
+        "hold, with an alert either way",
+    )
+    alert_urls: AlertUrls = Field(
+        "",
+        repr=False,
+        description="where alerts go besides the log: URLs of apprise, parted by blanks or commas, such as "
+        "slack://... mailto://... json://...; a comma within one is written %2C; empty: nowhere",
+    )
+    ibkr_alert_after_secs: Seconds = Field(
+        30, ge=0, le=3600, description="trouble that lasts so long is alerted, and its end likewise: seconds, 0 to 3600"
+    )
+    ibkr_alert_grace_secs: Seconds = Field(
+        60,
+        ge=0,
+        le=3600,
+        description="after the open and after a start nothing is alerted for one rotation and so long: seconds, from 0 "
+        "to 3600",
+    )
     symbol_config_path: Path = Field(
         Path("config/ibkr_symbols.yaml"), description="universe and venue overrides: the path of a YAML file"
     )
@@ -297,6 +362,11 @@ class Settings(BaseSettings):
     def redis_url_masked(self) -> str:
         """The Redis target without its password."""
         return mask_url(self.redis_url)
+
+    @property
+    def alert_targets(self) -> tuple[str, ...]:
+        """Each URL of ALERT_URLS. Any part of them may be a secret."""
+        return _parted(self.alert_urls)
 
     @property
     def redis_target(self) -> str:
@@ -360,5 +430,7 @@ def _problem(error: Mapping[str, Any]) -> str:
     field = Settings.model_fields[name]
     value = error["input"]
     shown = mask_url(str(value)) if name == "redis_url" or "://" in str(value) else value
+    if name == "alert_urls":
+        shown = MASK
     reason = f" ({error['ctx']['error']})" if name == "redis_url" and "error" in error.get("ctx", {}) else ""
     return f"{name.upper()}={shown!r} is not allowed{reason}; {field.description} (default {field.default})"
