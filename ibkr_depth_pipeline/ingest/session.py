@@ -194,6 +194,7 @@ class IngestSession:
         self._carry_out(self._pipeline.tell_rotation(Stop(), self._now()))
         drained = await self._writer.drain(DRAIN_SECS)
         self._report_persisted(self._universe.symbols)
+        self._report_drops()
         self._log.info("stopped", drained=drained, lost=self._writer.figures.buffered_entries)
         return drained
 

@@ -25,7 +25,7 @@ _KEPT = 256
 class _Leftover:
     slot: Slot
     cancelled_at: float
-    patience: float = LATE_ROWS_SECS
+    patience: float
 
 
 class Leftovers:
@@ -38,7 +38,7 @@ class Leftovers:
 
     def cancelled(self, slot: Slot, now: float) -> None:
         """The cancel of `slot` was sent."""
-        self._left[slot.request] = _Leftover(slot, now)
+        self._left[slot.request] = _Leftover(slot, now, LATE_ROWS_SECS)
         if len(self._left) > _KEPT:
             del self._left[next(iter(self._left))]
 

@@ -12,6 +12,7 @@ import structlog
 
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway, load_scenario
 from ibkr_depth_pipeline.simulation.journal import Entry
+from ibkr_depth_pipeline.simulation.scenario import Step
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 
 FAST: dict[str, Any] = {
@@ -30,6 +31,7 @@ class Trial:
     run: Recording
     symbols: Sequence[str]
     logged: list[Any]
+    steps: Sequence[Step] = ()
 
     def said(self, event: str) -> list[Any]:
         """The log lines of that name."""
@@ -90,7 +92,7 @@ async def trial(
     with structlog.testing.capture_logs() as logged:
         async with gateway:
             async with recording(gateway, redis_url, universe_of(*symbols), **{**FAST, **settings}) as run:
-                under_trial = Trial(gateway, run, symbols, logged)
+                under_trial = Trial(gateway, run, symbols, logged, chosen.steps if chosen else ())
                 yield under_trial
             await gateway.wait_for(lambda: not gateway.clients)
 
