@@ -10,9 +10,10 @@ from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
 from ibkr_depth_pipeline.orchestration.lineage import FEED_KEY, GROUP, Lineage
+from ibkr_depth_pipeline.orchestration.observing import SessionObserver
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore
 from ibkr_depth_pipeline.orchestration.run_config import IngestConfig
-from ibkr_depth_pipeline.orchestration.session_metadata import session_metadata, symbol_observations
+from ibkr_depth_pipeline.orchestration.session_metadata import session_metadata
 from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours, opening_schedule, utc_now
 
 FEED_OP = "ibkr_depth_feed"
@@ -59,9 +60,10 @@ def _feed_op(inputs: Sequence[str]) -> dg.OpDefinition:
         with our_errors_as_failures():
             settings, universe = config.resolve(ibkr, redis)
             configure_logging(settings.ibkr_log_level)
-            outcome = run_ingest(settings, universe, config.seconds_to_record(exchange, utc_now()))
-        for observation in symbol_observations(outcome.summary):
-            context.log_event(observation)
+            observer = SessionObserver(context.log_event, settings, universe)
+            duration = config.seconds_to_record(exchange, utc_now())
+            outcome = run_ingest(settings, universe, duration, run_id=context.run_id, watcher=observer.watcher)
+        observer.conclude(outcome.summary)
         return _concluded(context, outcome, session_metadata(outcome, settings))
 
     @dg.configured(record, name=FEED_OP)

@@ -1,0 +1,64 @@
+"""A session as Dagster sees it: what is observed while it runs, and how an interrupted one ends."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
+from ibkr_depth_pipeline.orchestration.lineage import symbol_key
+from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, execute
+
+PLOTTED = {"rows", "snapshots", "rows_per_sec", "coverage", "refused_309", "dropped_rows"}
+
+
+def observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[dict[str, object]]:
+    """The metadata of every observation, the oldest first."""
+    records = instance.fetch_observations(key, limit=100, ascending=True).records
+    events = [record.asset_observation for record in records]
+    return [{name: value.value for name, value in event.metadata.items()} for event in events if event]
+
+
+def total(observations: list[dict[str, object]], name: str) -> int:
+    return sum(int(str(each[name])) for each in observations)
+
+
+def test_a_session_is_observed_while_it_runs_and_the_intervals_add_up(
+    environment: dict[str, str], gateway: GatewayThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IBKR_OBSERVE_SECS", "1")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = execute(instance, duration=4.0)
+        feed = observed(instance, FEED)
+        symbols = {symbol: observed(instance, symbol_key(symbol)) for symbol in SYMBOLS}
+        event = instance.get_latest_materialization_event(FEED)
+    assert result.success
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert len(feed) >= 2
+    lags = {"lag_p50_ms", "lag_p99_ms"}
+    assert PLOTTED | lags | {"batch_size", "reconnects"} <= set(feed[-1])
+    assert all(isinstance(value, int | float) for each in feed for value in each.values())
+    assert total(feed, "rows") > 0
+    for symbol, each in symbols.items():
+        assert len(each) == len(feed) + 1, symbol
+        assert set(each[-1]) >= PLOTTED | {"bid", "ask"}
+        assert all(0 <= float(str(one["coverage"])) <= 1 for one in each)
+    stored = sum(total(each, "snapshots") for each in symbols.values())
+    assert stored == event.asset_materialization.metadata["snapshots"].value
+
+
+def test_an_error_after_somebody_asked_for_the_end_ends_the_run_as_canceled() -> None:
+    error = SinkUnavailable("Redis is away")
+    error.interrupted_by = "SIGTERM"
+    with pytest.raises(dg.DagsterExecutionInterruptedError, match="SIGTERM, and then: Redis is away"):
+        with our_errors_as_failures():
+            raise error
+
+
+def test_an_error_of_its_own_fails_the_run() -> None:
+    with pytest.raises(dg.Failure, match="Redis is away"):
+        with our_errors_as_failures():
+            raise SinkUnavailable("Redis is away")
