@@ -1,13 +1,18 @@
 """A session's summary as the metadata of a materialization. Numbers stay numbers: Dagster plots them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import dagster as dg
 
 from ibkr_depth_pipeline.ingest.run import IngestOutcome
 from ibkr_depth_pipeline.ingest.session import IngestSummary
-from ibkr_depth_pipeline.orchestration.lineage import symbol_key
+from ibkr_depth_pipeline.orchestration.coverage_plot import coverage_markdown
+from ibkr_depth_pipeline.orchestration.ladder import ladder_markdown
+from ibkr_depth_pipeline.orchestration.progress import dropped_by_symbol
 from ibkr_depth_pipeline.settings import Settings
+
+_MOST_LADDERS = 60
+"""What is stored with an event stays small."""
 
 
 def session_metadata(outcome: IngestOutcome, settings: Settings) -> Mapping[str, dg.MetadataValue]:
@@ -29,25 +34,31 @@ def session_metadata(outcome: IngestOutcome, settings: Settings) -> Mapping[str,
         "gateway": dg.MetadataValue.text(f"{settings.ibkr_host}:{settings.ibkr_port}"),
         "redis": dg.MetadataValue.text(settings.redis_url_masked),
         "symbols": dg.MetadataValue.md(symbol_table(summary)),
+        "coverage_plot": dg.MetadataValue.md(_coverage(summary)),
+        "books": dg.MetadataValue.md(book_ladders(summary)),
     }
 
 
-def symbol_observations(summary: IngestSummary) -> Iterator[dg.AssetObservation]:
-    """What the session has to say of each symbol it was to record."""
-    dropped = _dropped(summary)
-    for symbol in sorted({*summary.rows, *summary.snapshots, *summary.unresolved}):
-        figures = {
-            "rows": summary.rows.get(symbol, 0),
-            "snapshots": summary.snapshots.get(symbol, 0),
-            "dropped_rows": sum(dropped.get(symbol, {}).values()),
-        }
-        note = {"unresolved": summary.unresolved[symbol]} if symbol in summary.unresolved else {}
-        yield dg.AssetObservation(symbol_key(symbol), metadata={**figures, **note})
+def _coverage(summary: IngestSummary) -> str:
+    symbols = sorted({*summary.rows, *summary.snapshots, *summary.unresolved} - {"unknown"})
+    return coverage_markdown(summary.stretches, symbols, summary.started_ts, summary.ended_ts) or "nothing was recorded"
+
+
+def book_ladders(summary: IngestSummary) -> str:
+    """Each symbol's book as it was when it was last live, in Markdown; of a large universe the first ones."""
+    shown = sorted(summary.books.items())[:_MOST_LADDERS]
+    parts = [
+        f"**{symbol}** on {book.venue}\n\n{ladder_markdown(book.bids, book.asks) or 'an empty book'}"
+        for symbol, book in shown
+    ]
+    if len(summary.books) > len(shown):
+        parts.append(f"The other {len(summary.books) - len(shown)} are in Redis only.")
+    return "\n\n".join(parts) or "no book was live"
 
 
 def symbol_table(summary: IngestSummary) -> str:
     """A row per symbol, in Markdown: what came, what was stored, and what was wrong."""
-    dropped = _dropped(summary)
+    dropped = dropped_by_symbol(summary)
     lines = ["| symbol | rows | snapshots | dropped | note |", "| --- | ---: | ---: | --- | --- |"]
     for symbol in sorted({*summary.rows, *summary.snapshots, *summary.unresolved, *dropped}):
         counts = f"{summary.rows.get(symbol, 0)} | {summary.snapshots.get(symbol, 0)}"
@@ -55,15 +66,6 @@ def symbol_table(summary: IngestSummary) -> str:
         why = ", ".join(f"{count} {reason}" for reason, count in dropped.get(symbol, {}).items())
         lines.append(f"| {symbol} | {counts} | {why} | {note} |")
     return "\n".join(lines)
-
-
-def _dropped(summary: IngestSummary) -> dict[str, dict[str, int]]:
-    """Symbol -> reason -> rows."""
-    dropped: dict[str, dict[str, int]] = {}
-    for place, count in summary.dropped.items():
-        symbol, _, reason = place.rpartition(" ")
-        dropped.setdefault(symbol, {})[reason] = count
-    return dropped
 
 
 def _cell(text: str) -> str:

@@ -1,0 +1,107 @@
+"""Which symbol held a slot when, as an SVG picture: a row per symbol, darker where its book was live for longer.
+
+Pure. The cells are one small PNG within the SVG, so that a whole day of a large universe stays a few kilobytes: a
+session's picture is stored with its event.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from html import escape
+
+from ibkr_depth_pipeline.ingest.books import Stretch
+
+SHADES = 8
+_EMPTY, _FULL = (0xEE, 0xF0, 0xF4), (0x1F, 0x5F, 0xBF)
+_MOST_COLUMNS, _MOST_ROWS = 400, 60
+_WIDTH, _LABELS, _SHARES, _AXIS = 640, 76, 48, 22
+_ROW = 18
+_TICKS = 5
+
+
+def coverage_markdown(stretches: Sequence[Stretch], symbols: Sequence[str], start: int, end: int) -> str:
+    """The picture of the time from `start` to `end` (unix ms) as Markdown; "" where there is nothing to show."""
+    shown = symbols[:_MOST_ROWS]
+    if not shown or end <= start:
+        return ""
+    picture = base64.b64encode(coverage_svg(stretches, shown, start, end).encode()).decode()
+    left_out = len(symbols) - len(shown)
+    note = f"\n\nThe other {left_out} symbols are not shown." if left_out else ""
+    return f"![Which symbol held a slot when](data:image/svg+xml;base64,{picture}){note}"
+
+
+def live_shares(stretches: Iterable[Stretch], symbol: str, start: int, end: int, columns: int) -> list[float]:
+    """The share of each of `columns` equal parts of the time in which the symbol's book was live."""
+    width = (end - start) / columns
+    live = [0.0] * columns
+    for stretch in stretches:
+        if stretch.symbol != symbol:
+            continue
+        first, last = max(start, stretch.start) - start, min(end, stretch.end) - start
+        for column in range(max(0, int(first / width)), min(columns - 1, int(last / width)) + 1):
+            live[column] += max(0.0, min(last, (column + 1) * width) - max(first, column * width))
+    return [min(1.0, each / width) for each in live]
+
+
+def coverage_svg(stretches: Iterable[Stretch], symbols: Sequence[str], start: int, end: int) -> str:
+    """A picture with a white ground of its own, since the page may be dark."""
+    columns = max(1, min(_MOST_COLUMNS, int((end - start) / 250)))
+    by_symbol: dict[str, list[Stretch]] = {symbol: [] for symbol in symbols}
+    for stretch in stretches:
+        by_symbol.get(stretch.symbol, []).append(stretch)
+    rows = [live_shares(by_symbol[symbol], symbol, start, end, columns) for symbol in symbols]
+    plot, height = _WIDTH - _LABELS - _SHARES, _ROW * len(symbols)
+    cells = base64.b64encode(_png([[_shade(share) for share in row] for row in rows])).decode()
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height + _AXIS}" '
+        'font-family="sans-serif" font-size="11" fill="#333">',
+        '<rect width="100%" height="100%" fill="#fff"/>',
+        f'<image x="{_LABELS}" width="{plot}" height="{height}" preserveAspectRatio="none" '
+        f'style="image-rendering:pixelated" href="data:image/png;base64,{cells}"/>',
+        *(_row(number, symbol, row) for number, (symbol, row) in enumerate(zip(symbols, rows, strict=True))),
+        *(_tick(number, start, end, plot, height) for number in range(_TICKS)),
+        "</svg>",
+    ]
+    return "".join(parts)
+
+
+def _row(number: int, symbol: str, shares: Sequence[float]) -> str:
+    middle, share = number * _ROW + 13, sum(shares) / len(shares)
+    line = f'<path d="M0 {(number + 1) * _ROW}h{_WIDTH}" stroke="#fff"/>'
+    label = f'<text x="{_LABELS - 6}" y="{middle}" text-anchor="end">{escape(symbol)}</text>'
+    return f'{line}{label}<text x="{_WIDTH - 6}" y="{middle}" text-anchor="end">{share:.0%}</text>'
+
+
+def _tick(number: int, start: int, end: int, plot: int, height: int) -> str:
+    part = number / (_TICKS - 1)
+    moment = datetime.fromtimestamp((start + part * (end - start)) / 1000, timezone.utc)
+    text = moment.strftime("%H:%M" if end - start > 600_000 else "%H:%M:%S")
+    anchor = "start" if number == 0 else "end" if number == _TICKS - 1 else "middle"
+    zone = " UTC" if number == _TICKS - 1 else ""
+    return f'<text x="{_LABELS + part * plot:.0f}" y="{height + 15}" text-anchor="{anchor}">{text}{zone}</text>'
+
+
+def _shade(share: float) -> int:
+    """0 for nothing at all; whatever little there is shows."""
+    return min(SHADES, 1 + int(share * SHADES)) if share > 0 else 0
+
+
+def _png(cells: Sequence[Sequence[int]]) -> bytes:
+    """Cells are numbers of shades, from 0 to SHADES (PNG specification, colour type 3: a palette)."""
+    palette = bytes(
+        round(empty + (full - empty) * shade / SHADES)
+        for shade in range(SHADES + 1)
+        for empty, full in zip(_EMPTY, _FULL, strict=True)
+    )
+    header = struct.pack(">IIBBBBB", len(cells[0]), len(cells), 8, 3, 0, 0, 0)
+    lines = b"".join(b"\0" + bytes(row) for row in cells)
+    chunks = ((b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in chunks)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
