@@ -20,17 +20,18 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer, judged
 from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId, Place, day_of, first_ms_of, hole_place, part_place
+from ibkr_depth_pipeline.archive.ownership import Ownership
 from ibkr_depth_pipeline.archive.reading import positions, prune
 from ibkr_depth_pipeline.archive.schema import hole_bytes, part_bytes
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import ENTRIES_AT_ONCE, Streams
-from ibkr_depth_pipeline.errors import ArchiveUnavailable, SinkUnavailable
+from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings
 
@@ -74,7 +75,7 @@ class Archiver:
         self._only = frozenset(symbols)
         self._store = ArchiveStore(settings.archive_url)
         self._flush_rows = max(1, min(settings.archive_flush_rows, settings.ibkr_stream_maxlen // 4))
-        self._kept: Mapping[str, EntryId] = {}
+        self._kept: dict[str, EntryId] = {}  # the newest snapshot of each symbol that is in a file
         self._buffers: dict[str, SymbolBuffer] = {}
         self._since: dict[str, float] = {}  # symbol -> loop time of its oldest buffered snapshot
         self._waiting: deque[_Waiting] = deque()
@@ -90,22 +91,34 @@ class Archiver:
         self._stopping.set()
 
     async def run(self, *, once: bool = False) -> ArchiveSummary:
-        """Follow and keep. Raises ArchiveUnavailable and SinkUnavailable where one is out of reach at the start."""
-        with self._store.alone("archiver"):
-            self._store.sweep("put")
-            self._kept = await asyncio.to_thread(positions, self._store)
-            streams = Streams(self._settings.redis_target)
-            storing = asyncio.ensure_future(self._store_files())
-            try:
+        """Follow and keep. Raises ArchiveUnavailable and SinkUnavailable where one is out of reach at the start.
+
+        It raises ArchiveHeld where the archive is another's, then or later.
+        """
+        streams = Streams(self._settings.redis_target)
+        try:
+            async with Ownership(self._store, streams, self._settings.ibkr_lease_ttl_secs) as owned:
+                self._store.sweep("put")
+                self._kept = await asyncio.to_thread(positions, self._store)
                 await self._discover(streams)
                 self._log.info("archive_started", url=self._store.url, symbols=sorted(self._buffers))
-                await self._follow(streams, once=once)
-                await self._end()
-            finally:
-                storing.cancel()
-                await asyncio.gather(storing, return_exceptions=True)
-                await streams.close()
+                await self._work(streams, owned, once=once)
+        finally:
+            await streams.close()
         return self.summary
+
+    async def _work(self, streams: Streams, owned: Ownership, *, once: bool) -> None:
+        """Follow, and store beside it; an end of the storing is the end of both."""
+        storing = asyncio.ensure_future(self._store_files(owned))
+        storing.add_done_callback(lambda task: self.stop())
+        try:
+            await self._follow(streams, once=once)
+            await self._end()
+            if storing.done():
+                await storing
+        finally:
+            storing.cancel()
+            await asyncio.gather(storing, return_exceptions=True)
 
     # ---- following
 
@@ -221,8 +234,8 @@ class Archiver:
         self._idle.clear()
         self._news.set()
 
-    async def _store_files(self) -> None:
-        """Store what waits, in order, each as often as it takes."""
+    async def _store_files(self, owned: Ownership) -> None:
+        """Store what waits, in order, each as often as it takes. Raises ArchiveHeld once it is another's."""
         pause = 0.0
         while True:
             if not self._waiting:
@@ -232,8 +245,12 @@ class Archiver:
                 continue
             file = self._waiting[0]
             try:
+                while not await owned.confirm():
+                    await self._look_for_others()
                 await asyncio.to_thread(self._store.put, file.place, file.content)
-            except (ArchiveUnavailable, FileNotFoundError) as error:
+            except ArchiveHeld:
+                raise
+            except (ArchiveUnavailable, SinkUnavailable, FileNotFoundError) as error:
                 pause = min(max(2 * pause, FIRST_PAUSE_SECS), LONGEST_PAUSE_SECS)
                 self._log.error("archive_write_failed", error=str(error), waiting=len(self._waiting))
                 await asyncio.sleep(pause)
@@ -241,12 +258,19 @@ class Archiver:
             pause = 0.0
             self._stored(self._waiting.popleft())
 
+    async def _look_for_others(self) -> None:
+        """The lease was lost for a while. Raises ArchiveHeld where somebody else has written meanwhile."""
+        found = await asyncio.to_thread(positions, self._store)
+        if any(newest > self._kept.get(symbol, NOTHING) for symbol, newest in found.items()):
+            raise ArchiveHeld(f"{self._store.url}: another archiver was at work there meanwhile")
+
     def _stored(self, file: _Waiting) -> None:
         self._waiting_bytes -= len(file.content)
         self.summary.files += 1
         self.summary.bytes += len(file.content)
         symbol = file.place.symbol
-        if file.rows:
+        if (span := file.place.span) is not None:
+            self._kept[symbol] = span.last
             self.summary.snapshots[symbol] = self.summary.snapshots.get(symbol, 0) + file.rows
         self._log.debug("archive_file", name=file.place.name, rows=file.rows, bytes=len(file.content))
 

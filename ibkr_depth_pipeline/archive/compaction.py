@@ -37,7 +37,7 @@ class Compacted:
 def compact_day(store: ArchiveStore, day: date) -> list[Compacted]:
     """Make one file per symbol of that date. Doing it again changes nothing.
 
-    Raises ArchiveUnavailable, also where another compaction is at work in a local folder; in an object store the
+    Raises ArchiveUnavailable, ArchiveHeld where another compaction is at work in a local folder; in an object store the
     caller sees to it that there is only one.
     """
     with store.alone(ROLE):

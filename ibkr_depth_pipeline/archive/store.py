@@ -15,7 +15,7 @@ import fsspec  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.layout import TEMPORARY, Place, places
-from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError
+from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -132,7 +132,7 @@ class ArchiveStore:
     def alone(self, role: str) -> Iterator[None]:
         """Hold `role` in a local folder; ends with the process, however that ends. Elsewhere it is no lock.
 
-        Raises ArchiveUnavailable where another process holds it.
+        Raises ArchiveHeld where another process holds it.
         """
         if not self.is_local:
             yield
@@ -191,4 +191,4 @@ def _lock(handle: int, refusal: str) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ArchiveUnavailable(refusal) from None
+        raise ArchiveHeld(refusal) from None

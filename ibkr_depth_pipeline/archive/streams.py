@@ -29,15 +29,15 @@ class Streams:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client: Any = open_redis(url)
+        self.client: Any = open_redis(url)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self.client.aclose()
 
     async def symbols(self) -> list[str]:
         """The symbols that have a stream, by name."""
         try:
-            keys = self._client.scan_iter(match=f"{_PREFIX}*", count=1000, _type="stream")
+            keys = self.client.scan_iter(match=f"{_PREFIX}*", count=1000, _type="stream")
             found = [key.decode() async for key in keys]
         except UNREACHABLE as error:
             raise self._unavailable(error) from None
@@ -46,7 +46,7 @@ class Streams:
 
     async def read(self, positions: Mapping[str, EntryId]) -> dict[str, list[RawEntry]]:
         """What stands behind each position, oldest first, at most ENTRIES_AT_ONCE; only symbols that have something."""
-        pipe = self._client.pipeline(transaction=False)
+        pipe = self.client.pipeline(transaction=False)
         for symbol, position in positions.items():
             pipe.xread({stream_key(symbol): str(position)}, count=ENTRIES_AT_ONCE)
         try:
@@ -62,7 +62,7 @@ class Streams:
     async def oldest(self, symbol: str) -> EntryId | None:
         """The oldest id that the stream holds; None where it is empty."""
         try:
-            entries = await self._client.xrange(stream_key(symbol), count=1)
+            entries = await self.client.xrange(stream_key(symbol), count=1)
         except UNREACHABLE as error:
             raise self._unavailable(error) from None
         return EntryId.of(entries[0][0]) if entries else None
@@ -70,7 +70,7 @@ class Streams:
     async def newest_mirrored(self, symbol: str) -> EntryId | None:
         """Time and number in the last-value hash; None where there is none."""
         try:
-            ts, seq = await self._client.hmget(last_key(symbol), ["ts", "seq"])
+            ts, seq = await self.client.hmget(last_key(symbol), ["ts", "seq"])
         except UNREACHABLE as error:
             raise self._unavailable(error) from None
         return EntryId(int(ts), int(seq)) if ts and seq else None
@@ -78,7 +78,7 @@ class Streams:
     async def ingest_figures(self, name: str) -> FeedFigures | None:
         """What the newest run of the ingest `name` tells of itself; None where there is nothing."""
         try:
-            return FeedFigures.of_json(await self._client.get(ingest_key(name)))
+            return FeedFigures.of_json(await self.client.get(ingest_key(name)))
         except UNREACHABLE as error:
             raise self._unavailable(error) from None
 

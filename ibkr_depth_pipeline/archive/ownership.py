@@ -1,0 +1,79 @@
+"""One archiver at a time for one archive: a lock in a local folder, a lease in Redis for any other store.
+
+The lock ends with its process. The lease expires, so whoever follows a killed archiver waits until its time is over;
+and a holder that could not renew in time writes nothing until it holds the lease again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from contextlib import ExitStack
+from types import TracebackType
+
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.archive.streams import Streams
+from ibkr_depth_pipeline.errors import ArchiveHeld, LeaseHeld, LeaseLost, SinkUnavailable
+from ibkr_depth_pipeline.sink.connection import UNREACHABLE
+from ibkr_depth_pipeline.sink.figures import RunIdentity
+from ibkr_depth_pipeline.sink.lease import Lease
+
+ROLE = "archiver"
+
+
+class Ownership:
+    """`async with Ownership(...) as owned:` the archive is ours. Raises ArchiveHeld where it is another's."""
+
+    def __init__(self, store: ArchiveStore, streams: Streams, ttl_secs: float) -> None:
+        self._store = store
+        self._stack = ExitStack()
+        self._lease = None if store.is_local else _lease(store, streams, ttl_secs)
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Ownership:
+        self._stack.enter_context(self._store.alone(ROLE))
+        if self._lease is not None:
+            try:
+                await self._lease.acquire()
+            except LeaseHeld as held:
+                raise self._anothers(held) from None
+            self._keeping = asyncio.ensure_future(self._lease.keep())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lease is not None and self._keeping is not None:
+            self._keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LeaseLost):
+                await self._keeping
+            await self._lease.release()
+        self._stack.close()
+
+    async def confirm(self) -> bool:
+        """To be asked before each file: raises ArchiveHeld where the archive is another's by now.
+
+        Returns whether it was ours all the time; if not, another may have written: look before you write, and ask
+        again. Raises SinkUnavailable where Redis does not say.
+        """
+        if self._lease is None:
+            return True
+        try:
+            await self._lease.hold()
+        except LeaseLost as lost:
+            raise self._anothers(lost) from None
+        except UNREACHABLE as error:
+            raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from None
+        regained, self._lease.regained = self._lease.regained, False
+        return not regained
+
+    def _anothers(self, why: LeaseHeld | LeaseLost) -> ArchiveHeld:
+        return ArchiveHeld(f"{self._store.url}: another archiver is at work there ({why})")
+
+
+def _lease(store: ArchiveStore, streams: Streams, ttl_secs: float) -> Lease:
+    name = f"archive.{hashlib.sha256(store.url.encode()).hexdigest()[:16]}"
+    identity = RunIdentity.of_this_process(time.time_ns() // 1_000_000)
+    return Lease(streams.client, name, identity, ttl_secs)
