@@ -1,0 +1,1 @@
+"""An ingest's figures for Prometheus. `endpoint.py` is the only home of prometheus-client, which is an extra."""

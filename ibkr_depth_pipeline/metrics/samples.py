@@ -1,0 +1,99 @@
+"""An ingest's figures -> named samples, in Prometheus' units: seconds, bytes, counts that only grow. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ibkr_depth_pipeline.sink.figures import FeedFigures
+
+Kind = Literal["counter", "gauge"]
+Labels = Mapping[str, str]
+
+
+@dataclass
+class Family:
+    """One metric. A counter's `name` is without the `_total` under which it is shown."""
+
+    kind: Kind
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+    samples: list[tuple[tuple[str, ...], float]] = field(default_factory=list)
+
+    def add(self, value: float, *labels: str) -> Family:
+        """Add a sample with the values of `labels`, in their order."""
+        self.samples.append((labels, value))
+        return self
+
+
+def families(figures: FeedFigures, gateway_name: str) -> Iterator[Family]:
+    """Every metric of a run. Each begins with `ibkr_depth_`."""
+    yield from _of_the_run(figures, gateway_name)
+    yield from _of_the_rotation(figures)
+    yield from _of_the_writer(figures)
+    yield from _of_the_symbols(figures)
+
+
+def _of_the_run(figures: FeedFigures, gateway_name: str) -> Iterator[Family]:
+    run = figures.run
+    labels = ("gateway_name", "run_id", "host")
+    yield Family("gauge", "run_info", "Which run this is; always 1", labels).add(1, gateway_name, run.run_id, run.host)
+    yield _gauge("start_time_seconds", "When the run started, unix time", run.started_ts / 1000)
+    yield _gauge("figures_timestamp_seconds", "When these figures were taken, unix time", figures.written_ts / 1000)
+    yield _gauge("gateway_connected", "1 where the gateway is connected", figures.connected)
+    yield _gauge("gateway_suspended", "1 where the gateway says that it lost IBKR (1100)", figures.suspended)
+    yield _gauge("market_data_troubles", "Troubles with market data that still stand", len(figures.ailments))
+    yield _counter("gateway_connections", "Connections to the gateway", figures.connections)
+    yield _counter("gateway_reconnects", "Connections after the first one", figures.reconnects)
+
+
+def _of_the_rotation(figures: FeedFigures) -> Iterator[Family]:
+    yield _gauge("batch_size", "Most symbols that hold a slot at once, now", figures.batch_size)
+    yield _counter("rotation_turns", "Turns of the rotation", figures.turns)
+    yield _counter("refused_309", "Requests refused for want of a slot (309)", figures.refused_309)
+
+
+def _of_the_writer(figures: FeedFigures) -> Iterator[Family]:
+    yield _gauge("buffer_bytes", "Snapshots that wait for Redis", figures.buffer_bytes)
+    yield _gauge("buffer_limit_bytes", "Where the oldest of them are dropped", figures.buffer_bound)
+    yield _gauge("buffer_snapshots", "How many snapshots wait for Redis", figures.buffer_entries)
+    yield _counter("redis_write_failures", "Writes that failed", figures.write_failures)
+    lag = Family("gauge", "redis_lag_seconds", "From a row to Redis' answer, of the newest 1000 blocks", ("quantile",))
+    for quantile, value in (("0.5", figures.lag_p50_ms), ("0.99", figures.lag_p99_ms)):
+        if value is not None:
+            lag.add(value / 1000, quantile)
+    yield lag
+
+
+def _of_the_symbols(figures: FeedFigures) -> Iterator[Family]:
+    one = ("symbol",)
+    rows = Family("counter", "rows", "Rows of depth that were applied to a book", one)
+    stored = Family("counter", "snapshots", "Snapshots stored in Redis", one)
+    lost = Family("counter", "snapshots_lost", "Snapshots that the buffer's bound dropped", one)
+    dropped = Family("counter", "rows_dropped", "Rows that were not applied, by reason", ("symbol", "reason"))
+    holds = Family("gauge", "subscribed", "1 where the symbol holds a slot", one)
+    live = Family("counter", "live_seconds", "For how long the symbol's book was live", one)
+    last = Family("gauge", "last_row_timestamp_seconds", "When the symbol's last row came, unix time", one)
+    refused = Family("counter", "symbol_refused_309", "The symbol's requests refused for want of a slot (309)", one)
+    for symbol, each in figures.symbols.items():
+        rows.add(each.rows, symbol)
+        stored.add(each.snapshots, symbol)
+        lost.add(each.lost, symbol)
+        live.add(each.live_ms / 1000, symbol)
+        holds.add(each.subscribed, symbol)
+        refused.add(each.refused_309, symbol)
+        if each.last_row_ts:
+            last.add(each.last_row_ts / 1000, symbol)
+        for reason, count in each.dropped.items():
+            dropped.add(count, symbol, reason)
+    yield from (rows, stored, lost, dropped, live, holds, last, refused)
+
+
+def _gauge(name: str, text: str, value: float) -> Family:
+    return Family("gauge", name, text).add(value)
+
+
+def _counter(name: str, text: str, value: float) -> Family:
+    return Family("counter", name, text).add(value)

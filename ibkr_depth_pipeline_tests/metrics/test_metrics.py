@@ -1,0 +1,140 @@
+"""The Prometheus endpoint: names and units, what a scrape gets, that it is off by default and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import re
+import socket
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ibkr_depth_pipeline.box.embedded_redis import free_port, port_is_free
+from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
+from ibkr_depth_pipeline.metrics.samples import families
+from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.simulation import SimulatedGateway
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
+
+pytest.importorskip("prometheus_client")
+
+FIGURES = FeedFigures(
+    RunIdentity("run1", "host1", 17, 1_700_000_000_000),
+    1_700_000_002_000,
+    connected=True,
+    batch_size=3,
+    refused_309=2,
+    buffer_bytes=1_234,
+    lag_p50_ms=4.0,
+    lag_p99_ms=25.0,
+    symbols={
+        "SPY": SymbolFigures(
+            subscribed=True, last_row_ts=1_700_000_001_500, rows=70, snapshots=60, dropped={"past_end": 2}
+        ),
+        "BRK B": SymbolFigures(),
+    },
+)
+
+
+def scrape(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+async def scraped(port: int) -> str:
+    return await asyncio.to_thread(scrape, port)
+
+
+def test_names_are_the_fields_usual_ones_and_units_are_seconds_and_bytes() -> None:
+    told = {family.name: family for family in families(FIGURES, "default")}
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in told)
+    assert not any(name.endswith(("_total", "_ms", "_ts")) for name in told)
+    assert all(family.text for family in told.values())
+    assert told["redis_lag_seconds"].samples == [(("0.5",), 0.004), (("0.99",), 0.025)]
+    assert told["last_row_timestamp_seconds"].samples == [(("SPY",), 1_700_000_001.5)]
+    assert told["rows_dropped"].samples == [(("SPY", "past_end"), 2)]
+
+
+async def test_a_scrape_gets_what_was_told_last() -> None:
+    port = free_port()
+    endpoint = MetricsEndpoint("127.0.0.1", port, "default")
+    endpoint.open()
+    try:
+        assert "ibkr_depth_rows_total{" not in await scraped(port)
+        endpoint.tell(FIGURES)
+        text = await scraped(port)
+        assert 'ibkr_depth_rows_total{symbol="SPY"} 70.0' in text
+        assert 'ibkr_depth_snapshots_total{symbol="BRK B"} 0.0' in text
+        assert 'ibkr_depth_subscribed{symbol="SPY"} 1.0' in text
+        assert "ibkr_depth_buffer_bytes 1234.0" in text
+        assert 'ibkr_depth_run_info{gateway_name="default",host="host1",run_id="run1"} 1.0' in text
+        assert "process_resident_memory_bytes" in text
+    finally:
+        await endpoint.aclose()
+    await endpoint.aclose()
+    assert port_is_free(port)
+
+
+async def test_without_a_port_nothing_listens() -> None:
+    assert load_settings().ibkr_metrics_port == 0
+    endpoint = MetricsEndpoint.of_settings(load_settings())
+    endpoint.open()
+    endpoint.tell(FIGURES)
+    await endpoint.aclose()
+
+
+def test_it_listens_on_loopback_unless_told_otherwise() -> None:
+    assert load_settings().ibkr_metrics_host == "127.0.0.1"
+
+
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec: Callable[..., Any] = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "prometheus_client" else find_spec(name)
+    )
+    with pytest.raises(ConfigurationError, match=r"pip install 'ibkr_depth_pipeline\[metrics\]'"):
+        MetricsEndpoint.of_settings(load_settings(ibkr_metrics_port=9400))
+
+
+async def test_a_running_ingest_is_scraped_and_its_port_is_free_afterwards(shared_redis_url: str) -> None:
+    port = free_port()
+    async with SimulatedGateway() as gateway:
+        universe = universe_of("SPY", "QQQ")
+        async with recording(gateway, shared_redis_url, universe, ibkr_metrics_port=port) as run:
+
+            async def tells_rows() -> object:
+                with contextlib.suppress(OSError):  # not up yet
+                    return re.search(r'ibkr_depth_rows_total{symbol="QQQ"} [1-9]', await scraped(port))
+                return None
+
+            await run.until(tells_rows)
+            assert "ibkr_depth_gateway_connected 1.0" in await scraped(port)
+    assert port_is_free(port)
+
+
+async def test_a_port_that_is_taken_is_logged_and_the_recording_goes_on(
+    shared_redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with SimulatedGateway() as gateway:
+            async with recording(gateway, shared_redis_url, universe_of("SPY"), ibkr_metrics_port=port) as run:
+                await run.grows("SPY", 10)
+    written = capsys.readouterr()
+    assert "metrics_not_served" in written.out + written.err
+
+
+async def test_a_scrape_that_is_never_finished_does_not_hold_up_the_end(shared_redis_url: str) -> None:
+    port = free_port()
+    async with SimulatedGateway() as gateway:
+        async with recording(gateway, shared_redis_url, universe_of("SPY"), ibkr_metrics_port=port) as run:
+            await run.grows("SPY")
+            with socket.create_connection(("127.0.0.1", port)) as silent:
+                silent.sendall(b"GET /met")
+                assert (await run.stop()).drained
