@@ -26,6 +26,7 @@ from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbol, resolve_symbols
 from ibkr_depth_pipeline.ingest.watch import GatewayWatch
 from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow, Unresolved
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
@@ -113,6 +114,7 @@ class IngestSession:
         self._identity = RunIdentity.of_this_process(_now_ms(), run_id)
         self._watcher = watcher
         self._redis = open_redis(settings.redis_target)
+        self._metrics = MetricsEndpoint.of_settings(settings)
         self._report_of_run = IngestReport(self._redis, settings.ibkr_gateway_name)
         self._lease = Lease(self._redis, settings.ibkr_gateway_name, self._identity, settings.ibkr_lease_ttl_secs)
         self._writer = RedisWriter(
@@ -144,6 +146,7 @@ class IngestSession:
         if duration is not None:
             asyncio.get_running_loop().call_later(duration, self._stop.set)
         try:
+            self._metrics.open()
             drained = True
             if await self._unless_stopped(self._set_up()):
                 drained = await self._record()
@@ -153,7 +156,7 @@ class IngestSession:
         finally:
             self._gateway.disconnect()
             await self._end_tasks()
-            await _at_most(FAREWELL_SECS, self._say_farewell())
+            await asyncio.gather(_at_most(FAREWELL_SECS, self._say_farewell()), self._metrics.aclose())
             await self._redis.aclose()
 
     # ---- the course of a run
@@ -400,8 +403,10 @@ class IngestSession:
 
     async def _tell_for_ever(self) -> None:
         while True:
+            figures = self._figures()
+            self._metrics.tell(figures)
             if self._lease.fresh:
-                await self._report_of_run.tell(self._figures())
+                await self._report_of_run.tell(figures)
             await asyncio.sleep(REPORT_SECS)
 
     async def _show_for_ever(self, watcher: Watcher) -> None:
