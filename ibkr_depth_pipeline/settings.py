@@ -315,6 +315,11 @@ class Settings(BaseSettings):
     archive_retention_days: Whole = Field(
         0, ge=0, le=36500, description="days that are kept: a whole number from 0 (for ever) to 36500"
     )
+    ibkr_stop_at_close: bool = Field(
+        True,
+        description="whether a run of Dagster's follows the exchange's calendar (refused outside a session, ended at "
+        "its close) where its config does not say: true or false",
+    )
     ibkr_observe_secs: Seconds = Field(
         240,
         ge=0.5,
@@ -376,8 +381,7 @@ class Settings(BaseSettings):
             "ssl_certfile": self.redis_tls_cert_file,
             "ssl_keyfile": self.redis_tls_key_file,
         }
-        # twice, since redis-py decodes an option twice
-        options = [f"{name}={quote(quote(path))}" for name, path in given.items() if path]
+        options = [f"{name}={quote(path)}" for name, path in given.items() if path]
         if not options:
             return self.redis_url
         return f"{self.redis_url}{'&' if '?' in self.redis_url else '?'}{'&'.join(options)}"

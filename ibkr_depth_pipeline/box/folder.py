@@ -52,6 +52,7 @@ class RunFolder:
         env = _without_redirects(os.environ)
         env |= {"DAGSTER_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         env |= {"SYMBOL_CONFIG_PATH": str(self.universe), "IBKR_LOG_LEVEL": "INFO"}
+        env |= {"IBKR_STOP_AT_CLOSE": "false"}  # its market never closes
         if gateway is not None:
             env |= {"IBKR_HOST": gateway[0], "IBKR_PORT": str(gateway[1])}
         if redis_url is not None:

@@ -21,7 +21,7 @@ INGEST_JOB = "ibkr_depth_ingest_job"
 POOL = "ibkr_depth"
 """One slot: whoever records holds it. On the op, so that Materialize is bound by it as well as the job."""
 
-_DESCRIPTION = """Records market depth into Redis, until its duration is over or somebody clicks Terminate.
+_DESCRIPTION = """Records market depth into Redis until the session closes, its duration is over, or somebody terminates it.
 
 Books are in `raw:ibkr:depth:stream:{SYMBOL}` and `raw:ibkr:depth:last:{SYMBOL}`; the log is in the run's stderr."""
 
@@ -61,7 +61,7 @@ def _feed_op(inputs: Sequence[str]) -> dg.OpDefinition:
             settings, universe = config.resolve(ibkr, redis)
             configure_logging(settings.ibkr_log_level)
             observer = SessionObserver(context.log_event, settings, universe)
-            duration = config.seconds_to_record(exchange, utc_now())
+            duration = config.seconds_to_record(exchange, utc_now(), by_default=settings.ibkr_stop_at_close)
             outcome = run_ingest(settings, universe, duration, run_id=context.run_id, watcher=observer.watcher)
         observer.conclude(outcome.summary)
         return _concluded(context, outcome, session_metadata(outcome, settings))
@@ -87,7 +87,8 @@ def _concluded(context: dg.OpExecutionContext, outcome: IngestOutcome, metadata:
 ingest_job = dg.define_asset_job(
     INGEST_JOB,
     selection=dg.AssetSelection.assets(FEED_KEY),
-    description="Record market depth. One click on Launch, with no config, records the whole universe.",
+    description="Record market depth. One click on Launch, with no config, records the whole universe until the "
+    "session's close.",
     executor_def=dg.in_process_executor,  # a step process of its own would outlive a killed worker
 )
 

@@ -12,29 +12,31 @@ from ibkr_depth_pipeline.orchestration.launch_checks import check_overrides, ref
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore, about
 from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
 from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.trading_hours import OutsideSession
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
 LEAST_DURATION_SECS = 0.1
 
 
 class IngestConfig(dg.Config):
-    """Record the whole universe until Terminate; everything here is optional."""
+    """Record the whole universe until the close, or Terminate; everything here is optional."""
 
     symbols: list[str] = Field(
         default=[], description="Record only these symbols, such as [AAPL, SPY]. Empty: the universe."
     )
     duration: float | None = Field(
-        default=None, description="Stop by itself after so many seconds. Left out: on Terminate."
+        default=None, description="Stop by itself after so many seconds. Left out: at the close, or on Terminate."
     )
     rotation_secs: float | None = Field(default=None, description=about("ibkr_rotation_secs"))
     max_concurrent_depth: int | None = Field(
         default=None, description=f"{about('ibkr_max_concurrent_depth')} Wins over the resource's."
     )
 
-    stop_at_close: bool = Field(
-        default=False,
+    stop_at_close: bool | None = Field(
+        default=None,
         description="Follow the exchange's calendar: refuse to start outside a session, and stop at its close, early "
-        "closes included. False: record at any time.",
+        "closes included. False: record at any time. Left out: IBKR_STOP_AT_CLOSE of the environment or of .env, else "
+        "True.",
     )
 
     def overrides(self) -> dict[str, Any]:
@@ -57,12 +59,22 @@ class IngestConfig(dg.Config):
         """What is in force for this run. Raises ConfigurationError."""
         return settings_and_universe(self.symbols, ibkr, redis, **self.overrides())
 
-    def seconds_to_record(self, hours: ExchangeHours, now: datetime) -> float | None:
-        """How long to record from `now` on; None: until Terminate. Raises OutsideSession where the calendar forbids."""
-        if not self.stop_at_close:
+    def seconds_to_record(self, hours: ExchangeHours, now: datetime, *, by_default: bool = True) -> float | None:
+        """How long to record from `now` on; None: until Terminate. Raises OutsideSession where the calendar forbids.
+
+        by_default says whether the calendar counts where this config says nothing of it.
+        """
+        follows = by_default if self.stop_at_close is None else self.stop_at_close
+        if not follows:
             return self.duration
-        left = hours.seconds_to_close(now)
+        try:
+            left = hours.seconds_to_close(now)
+        except OutsideSession as closed:
+            raise OutsideSession(f"{closed}. {_WAY_OUT}") from None
         return left if self.duration is None else min(left, self.duration)
+
+
+_WAY_OUT = "With stop_at_close: false in the run config, or IBKR_STOP_AT_CLOSE=false, a run records at any time"
 
 
 def settings_and_universe(

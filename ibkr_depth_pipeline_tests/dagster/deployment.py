@@ -24,6 +24,7 @@ from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 LOCATION = "ibkr_depth_pipeline"
 JOB = "ibkr_depth_ingest_job"
 PATIENCE_SECS = 60.0
+_AT_ANY_HOUR = {"IBKR_STOP_AT_CLOSE": "false"}
 
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on Error { message }
@@ -121,7 +122,7 @@ def deployment(folder: Path, environment: Mapping[str, str]) -> Iterator[Deploym
             process = GuardedProcess(
                 [sys.executable, "-m", *command],
                 log_path=folder / f"{name}.log",
-                env={"DAGSTER_HOME": str(home), "PATH": os.environ["PATH"], **environment},
+                env={"DAGSTER_HOME": str(home), "PATH": os.environ["PATH"], **_AT_ANY_HOUR, **environment},
                 cwd=folder,
             )
             stack.callback(process.end, grace_secs=10.0)

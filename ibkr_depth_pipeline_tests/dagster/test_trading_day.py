@@ -80,7 +80,15 @@ def test_a_run_that_follows_the_calendar_ends_at_the_close(day: int, close: int)
 
 
 def test_a_run_that_ignores_the_calendar_starts_at_any_time() -> None:
-    assert IngestConfig().seconds_to_record(ExchangeHours(), new_york(26, 3)) is None
+    assert IngestConfig(stop_at_close=False).seconds_to_record(ExchangeHours(), new_york(26, 3)) is None
+    assert IngestConfig().seconds_to_record(ExchangeHours(), new_york(26, 3), by_default=False) is None
+
+
+def test_a_run_follows_the_calendar_unless_config_or_setting_says_otherwise() -> None:
+    with pytest.raises(OutsideSession, match="stop_at_close: false in the run config, or IBKR_STOP_AT_CLOSE=false"):
+        IngestConfig().seconds_to_record(ExchangeHours(), new_york(26, 3))
+    with pytest.raises(OutsideSession):
+        IngestConfig(stop_at_close=True).seconds_to_record(ExchangeHours(), new_york(26, 3), by_default=False)
 
 
 def test_a_run_that_follows_the_calendar_refuses_a_closed_day() -> None:
