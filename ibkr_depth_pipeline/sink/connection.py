@@ -59,13 +59,22 @@ async def _write_and_delete(client: Any) -> None:
     pipe.xadd(stream, {"ts": 0}, maxlen=1, approximate=True)
     pipe.expire(stream, _CHECK_SECS)  # each goes by itself where this check can't finish
     await pipe.execute()
-    await client.xinfo_stream(stream)
+    info = await client.xinfo_stream(stream)
+    await client.execute_command("XSETID", stream, info["last-generated-id"])
+    await client.xgroup_create(stream, "check", "$")
+    await client.xgroup_destroy(stream, "check")
     for key in (last, venue):
         await client.hset(key, "ts", "0")
         await client.expire(key, _CHECK_SECS)
     await client.hmget(last, ["ts", "seq"])
+    await client.hget(last, "seq")
     await client.set(beat, 0, ex=_CHECK_SECS)
-    with contextlib.suppress(ResponseError):  # a run deletes nothing: a user that may not is good enough
+    await client.get(beat)
+    await client.exists(beat)
+    await client.pttl(beat)
+    await client.pexpire(beat, _CHECK_SECS * 1000)
+    await client.eval("return redis.call('GET', KEYS[1])", 1, beat)
+    with contextlib.suppress(ResponseError):  # a run can do without: a user that may not is good enough
         await client.delete(*keys)
 
 

@@ -37,14 +37,15 @@ async def test_a_writable_server_tells_its_version_and_keeps_nothing(admin: Any,
 
 
 async def test_a_user_with_no_more_rights_than_a_run_needs_passes(admin: Any, shared_redis_url: str) -> None:
-    commands = ["xadd", "xinfo", "hset", "hmget", "set", "expire", "multi", "exec"]
+    commands = ["xadd", "xinfo", "xgroup", "xsetid", "hset", "hget", "hmget", "set", "get", "exists", "expire"]
+    commands += ["pexpire", "pttl", "eval", "multi", "exec"]
     admin.acl_setuser("recorder", enabled=True, passwords=f"+{SECRET}", keys=["raw:ibkr:depth:*"])
     admin.execute_command("ACL", "SETUSER", "recorder", *(f"+{command}" for command in commands))
     assert await check_writable(url_of(shared_redis_url, "recorder")) == "unknown"
     assert all(admin.ttl(key) > 0 for key in admin.scan_iter())  # what it may not delete goes by itself
 
 
-@pytest.mark.parametrize("missing", ["xadd", "hset", "set", "expire", "xinfo", "hmget", "multi"])
+@pytest.mark.parametrize("missing", ["xadd", "xsetid", "hset", "set", "expire", "xinfo", "hmget", "multi", "eval"])
 async def test_a_right_that_a_run_needs_is_missed_beforehand(admin: Any, shared_redis_url: str, missing: str) -> None:
     admin.acl_setuser("reader", enabled=True, passwords=f"+{SECRET}", keys=["*"], commands=["+@all", f"-{missing}"])
     with pytest.raises(SinkUnavailable, match=f"(?i){missing}") as refused:
