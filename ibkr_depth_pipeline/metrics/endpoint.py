@@ -48,7 +48,7 @@ class MetricsEndpoint:
         import prometheus_client
 
         registry = prometheus_client.CollectorRegistry()
-        registry.register(_Collector(self))
+        registry.register(self.collector())
         prometheus_client.ProcessCollector(registry=registry)
         prometheus_client.GCCollector(registry=registry)
         where = {"host": self._host, "port": self._port}
@@ -74,6 +74,10 @@ class MetricsEndpoint:
         self._server.server_close()
         self._thread.join()
         self._server = self._thread = None
+
+    def collector(self) -> Any:
+        """What prometheus-client asks at each scrape."""
+        return _Collector(self)
 
     def families(self) -> Iterable[Family]:
         """What is served now: nothing before the first figures."""

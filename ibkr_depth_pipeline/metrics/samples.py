@@ -60,10 +60,12 @@ def _of_the_writer(figures: FeedFigures) -> Iterator[Family]:
     yield _gauge("buffer_limit_bytes", "Where the oldest of them are dropped", figures.buffer_bound)
     yield _gauge("buffer_snapshots", "How many snapshots wait for Redis", figures.buffer_entries)
     yield _counter("redis_write_failures", "Writes that failed", figures.write_failures)
-    lag = Family("gauge", "redis_lag_seconds", "From a row to Redis' answer, of the newest 1000 blocks", ("quantile",))
-    for quantile, value in (("0.5", figures.lag_p50_ms), ("0.99", figures.lag_p99_ms)):
+    lag = Family(
+        "gauge", "redis_lag_seconds", "From a row to Redis' answer, of the newest 1000 blocks", ("percentile",)
+    )
+    for percentile, value in (("50", figures.lag_p50_ms), ("99", figures.lag_p99_ms)):
         if value is not None:
-            lag.add(value / 1000, quantile)
+            lag.add(value / 1000, percentile)
     yield lag
 
 

@@ -56,7 +56,7 @@ def test_names_are_the_fields_usual_ones_and_units_are_seconds_and_bytes() -> No
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in told)
     assert not any(name.endswith(("_total", "_ms", "_ts")) for name in told)
     assert all(family.text for family in told.values())
-    assert told["redis_lag_seconds"].samples == [(("0.5",), 0.004), (("0.99",), 0.025)]
+    assert told["redis_lag_seconds"].samples == [(("50",), 0.004), (("99",), 0.025)]
     assert told["last_row_timestamp_seconds"].samples == [(("SPY",), 1_700_000_001.5)]
     assert told["rows_dropped"].samples == [(("SPY", "past_end"), 2)]
 
