@@ -7,6 +7,7 @@ DepthPipelineError
 │   ├── ClientIdsExhausted      every client id that may be tried is taken (326)
 │   └── GatewayProtocolError    an answer that the protocol does not allow
 ├── NothingToRecord           no symbol of the universe resolves to a venue with depth
+├── NoLongerWanted            whoever started the run has written it off
 ├── SinkError                 the environment's: Redis
 │   ├── SinkUnavailable         it can't be reached or refuses to serve
 │   ├── SinkConflict            somebody else writes our keys
@@ -65,6 +66,10 @@ class NothingToRecord(DepthPipelineError):
         self.reasons = dict(reasons)
         listed = "; ".join(f"{symbol}: {reason}" for symbol, reason in self.reasons.items())
         super().__init__(f"no symbol of the universe can be recorded: {listed}")
+
+
+class NoLongerWanted(DepthPipelineError):
+    """The run goes on while whoever started it has written it off: another may be on its way."""
 
 
 class SinkError(DepthPipelineError):

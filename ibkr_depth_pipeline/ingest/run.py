@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import DepthPipelineError
-from ibkr_depth_pipeline.ingest.session import IngestSession, IngestSummary, Watcher
+from ibkr_depth_pipeline.ingest.session import IngestSession, IngestSummary, Wanted, Watcher
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.signals import signals_caught
@@ -28,6 +28,7 @@ def run_ingest(
     *,
     run_id: str | None = None,
     watcher: Watcher | None = None,
+    wanted: Wanted | None = None,
 ) -> IngestOutcome:
     """Record until SIGINT, SIGTERM or the end of `duration` seconds, counted from this call.
 
@@ -38,7 +39,7 @@ def run_ingest(
     caught: list[str] = []
 
     async def main() -> IngestSummary:
-        session = IngestSession(settings, universe, run_id=run_id, watcher=watcher)
+        session = IngestSession(settings, universe, run_id=run_id, watcher=watcher, wanted=wanted)
 
         def on_signal(name: str) -> None:
             get_log().info("signal", name=name)

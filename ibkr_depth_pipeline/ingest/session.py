@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
+from ibkr_depth_pipeline.errors import GatewayError, NoLongerWanted, NothingToRecord
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
@@ -77,16 +77,33 @@ class Watcher:
     every_secs: float
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whether whoever started the run still counts on it; asked in a thread of its own, as often as a Watcher is.
+
+    False ends the run: it drains, and `run` raises NoLongerWanted. What `ask` raises is logged, and ends nothing.
+    """
+
+    ask: Callable[[], bool]
+    every_secs: float = 10.0
+
+
 class IngestSession:
     """One run of the recorder. `run` returns when `stop` was called or `duration` seconds are over.
 
     It raises GatewayError where the gateway can't be reached at the start, SinkUnavailable where Redis can't,
     NothingToRecord where no symbol resolves, LeaseHeld where another ingest of this name is alive, LeaseLost when one
-    has taken over, and SinkConflict when somebody else writes the same streams.
+    has taken over, NoLongerWanted where `wanted` says so, and SinkConflict when somebody else writes the same streams.
     """
 
     def __init__(
-        self, settings: Settings, universe: Universe, *, run_id: str | None = None, watcher: Watcher | None = None
+        self,
+        settings: Settings,
+        universe: Universe,
+        *,
+        run_id: str | None = None,
+        watcher: Watcher | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         self._settings = settings
         self._universe = universe
@@ -113,6 +130,7 @@ class IngestSession:
         self._rechecking: set[str] = set()
         self._identity = RunIdentity.of_this_process(_now_ms(), run_id)
         self._watcher = watcher
+        self._wanted = wanted
         self._redis = open_redis(settings.redis_target)
         self._metrics = MetricsEndpoint.of_settings(settings)
         self._report_of_run = IngestReport(self._redis, settings.ibkr_gateway_name)
@@ -168,6 +186,8 @@ class IngestSession:
         self._pipeline.number_from(await self._writer.take_over(self._universe.symbols, _now_ms()))
         self._start(self._writer.run())
         self._start(self._tell_for_ever())
+        if self._wanted is not None:
+            self._start(self._ask_for_ever(self._wanted))
         await self._connect()
         resolutions = await resolve_symbols(self._gateway, self._universe.specs)
         for resolution in resolutions.values():
@@ -417,6 +437,17 @@ class IngestSession:
                 await asyncio.to_thread(watcher.look, self._figures())
             except Exception as error:
                 self._log.warning("watcher_failed", error=repr(error))
+
+    async def _ask_for_ever(self, wanted: Wanted) -> None:
+        while True:
+            await asyncio.sleep(wanted.every_secs)
+            try:
+                still = await asyncio.to_thread(wanted.ask)
+            except Exception as error:
+                self._log.warning("not_known_whether_wanted", error=repr(error))
+            else:
+                if not still:
+                    raise NoLongerWanted("this run has ended already for whoever started it")
 
     async def _say_farewell(self) -> None:
         if self._lease.fresh:
