@@ -37,8 +37,12 @@ OnEvent = Callable[[GatewayEvent], None]
 OnRow = Callable[[int, DepthRow], None]
 
 _DEPTH = (ROW, ROW_OF_MARKET_MAKER)
-_UNREADABLE = (ValueError, IndexError, KeyError, TypeError, AttributeError)
-"""What ib_insync raises over a message that it can't make sense of."""
+_READERS: dict[type, Callable[[str], Any]] = {
+    str: str,
+    int: lambda text: int(text or 0),
+    float: lambda text: float(text or 0),
+    bool: lambda text: bool(int(text or 0)),
+}
 
 
 class TwsSession:
@@ -225,7 +229,7 @@ class _ReadOnlyClient(Client):
             return
         try:
             Client._onSocketHasData(self, struct.pack(">I", len(message)) + message)
-        except _UNREADABLE:  # before the client is ready it reads some messages itself
+        except Exception:  # before the client is ready it reads some messages itself
             raise GatewayProtocolError(f"not the greeting of a gateway: {message[:40]!r}") from None
 
     def abort(self) -> None:
@@ -264,8 +268,19 @@ class _CountingDecoder(Decoder):
         super().__init__(cast(Any, session), 0)
         self._session = session
 
+    def wrap(self, methodName: str, types: list[type], skip: int = 2) -> Callable[[list[str]], None]:
+        """As ib_insync's, which logs a traceback for each message that it can't read, and says nothing to anyone."""
+        readers = [_READERS[kind] for kind in types]
+
+        def handler(fields: list[str]) -> None:
+            method = getattr(self.wrapper, methodName, None)
+            if method is not None:
+                method(*(read(text) for read, text in zip(readers, fields[skip:], strict=False)))
+
+        return handler
+
     def interpret(self, fields: list[str]) -> None:
         try:
             self.handlers[int(fields[0])](fields)
-        except _UNREADABLE:
+        except Exception:  # ib_insync raises whatever comes, StopIteration too; of ours, only futures are set in here
             self._session.unreadable(fields)
