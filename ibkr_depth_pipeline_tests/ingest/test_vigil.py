@@ -1,0 +1,76 @@
+"""Stalls and quiet markets told apart, in simulated time; and the bookkeeping of gaps."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.ingest.gaps import Gaps
+from ibkr_depth_pipeline.ingest.vigil import Verdict, Vigil
+
+LIMIT = 10.0
+
+
+def watch(secs: float, *, rows_until: float, answers_until: float, limit: float = LIMIT) -> float | None:
+    """When the connection was given up, of `secs` watched; rows and answers come until the times given."""
+    vigil = Vigil(limit)
+    vigil.connected(0.0, 0)
+    now, rows = 0.0, 0
+    while now <= secs:
+        rows += now < rows_until
+        verdict = vigil.look(now, rows)
+        if verdict is Verdict.GIVE_UP:
+            return now
+        if verdict is Verdict.ASK and now < answers_until:
+            vigil.answered(now)
+        now += vigil.interval
+    return None
+
+
+@given(st.floats(0, 500), st.floats(0.5, 600))
+def test_a_stall_is_noticed_within_one_and_a_half_of_the_limit(since: float, limit: float) -> None:
+    since = min(since, 20 * limit)
+    given_up = watch(since + 3 * limit, rows_until=since, answers_until=since, limit=limit)
+    assert given_up is not None
+    assert since + limit * 0.7 <= given_up <= since + limit * 1.5
+
+
+def test_a_quiet_market_alone_is_no_stall() -> None:
+    assert watch(10_000, rows_until=0, answers_until=10_001) is None
+
+
+def test_a_question_that_goes_unanswered_while_rows_come_is_no_stall() -> None:
+    assert watch(10_000, rows_until=10_001, answers_until=0) is None
+
+
+def test_a_stall_in_a_quiet_market_is_noticed() -> None:
+    given_up = watch(10_000, rows_until=0, answers_until=100)
+    assert given_up is not None
+    assert 100 < given_up < 100 + 1.5 * LIMIT
+
+
+def test_a_new_connection_begins_anew() -> None:
+    vigil = Vigil(LIMIT)
+    vigil.connected(0.0, 0)
+    assert vigil.look(0.0, 0) is Verdict.ASK
+    vigil.connected(1000.0, 0)
+    assert vigil.look(1000.0, 0) is Verdict.ASK
+    assert vigil.look(1002.5, 0) is Verdict.WAIT
+
+
+def test_after_a_pause_of_this_process_rows_that_waited_in_the_socket_count() -> None:
+    vigil = Vigil(LIMIT)
+    vigil.connected(0.0, 0)
+    assert vigil.look(0.0, 0) is Verdict.ASK
+    assert vigil.look(3600.0, 500) is Verdict.WAIT
+
+
+def test_the_first_cause_of_a_gap_counts_and_its_length_is_from_row_to_row() -> None:
+    gaps = Gaps()
+    gaps.open([("SPY", 1000)], "connectivity_lost", 1100)
+    gaps.open([("SPY", 1500), ("QQQ", 1200)], "connection_lost")
+    assert gaps.missing == {"SPY": "connectivity_lost", "QQQ": "connection_lost"}
+    gap = gaps.close("SPY", 4500)
+    assert gap is not None
+    assert (gap.cause, gap.code, gap.secs) == ("connectivity_lost", 1100, 3.5)
+    assert gaps.close("SPY", 5000) is None
