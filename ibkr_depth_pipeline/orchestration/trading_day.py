@@ -7,6 +7,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.trading_hours import Skip, TradingHours, judge_tick
 
 DEFAULT_CALENDAR = "XNYS"
@@ -28,8 +30,9 @@ _ACTIVE = [
 class ExchangeHours(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Whose trading hours a run follows, where it follows any."""
 
-    calendar: str = Field(
-        default=DEFAULT_CALENDAR, description="A calendar of exchange_calendars, such as XNYS, XNAS, or 24/7."
+    calendar: str | None = Field(
+        default=None,
+        description="A calendar of exchange_calendars, such as XNYS, XNAS or 24/7. Left out: IBKR_CALENDAR.",
     )
 
     def seconds_to_close(self, now: datetime) -> float:
@@ -37,12 +40,17 @@ class ExchangeHours(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         Raises OutsideSession, naming the next open, and ConfigurationError for an unknown calendar.
         """
-        session = TradingHours(self.calendar, now).session_to_record(now, EARLY)
+        calendar = self.calendar or load_settings().ibkr_calendar
+        session = TradingHours(calendar, now).session_to_record(now, EARLY)
         return (session.close - now).total_seconds()
 
 
 def utc_now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def _never_held(instance: dg.DagsterInstance, opens: datetime) -> str:
+    return ""
 
 
 def opening_schedule(
@@ -54,14 +62,16 @@ def opening_schedule(
     run_config: Mapping[str, Any],
     calendar: str = DEFAULT_CALENDAR,
     status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
+    hold: Callable[[dg.DagsterInstance, datetime], str] = _never_held,
     clock: Callable[[], datetime] = utc_now,
 ) -> dg.ScheduleDefinition:
     """Start that job once a session, `lead` before the exchange's usual open, by the exchange's own clock.
 
     It fires every day; closed days are skipped with their reason. With `after_open` a late tick still starts the job
-    as long as the session lasts, else only until its open.
+    as long as the session lasts, else only until its open. `hold` says why the session that opens then gets no run; ""
+    where it gets one. A calendar that is not known is shown by each tick; until then New York's hours count.
     """
-    usual = TradingHours(calendar, clock())
+    usual = _hours_to_show(calendar, clock())
     at = datetime.combine(clock().date(), usual.usual_open) - lead
 
     @dg.schedule(
@@ -79,10 +89,19 @@ def opening_schedule(
             return dg.SkipReason(verdict.reason)
         if (active := _active_run(context.instance, job_name)) is not None:
             return dg.SkipReason(f"Run {active} of {job_name} is under way already.")
+        if reason := hold(context.instance, verdict.session.open):
+            return dg.SkipReason(reason)
         day = verdict.session.day.isoformat()
         return dg.RunRequest(run_key=f"{name} {day}", run_config=run_config, tags={SESSION_TAG: day})
 
     return tick
+
+
+def _hours_to_show(calendar: str, now: datetime) -> TradingHours:
+    try:
+        return TradingHours(calendar, now)
+    except ConfigurationError:
+        return TradingHours(DEFAULT_CALENDAR, now)
 
 
 def _active_run(instance: dg.DagsterInstance, job_name: str) -> str | None:

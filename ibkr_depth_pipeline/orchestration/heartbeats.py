@@ -1,0 +1,88 @@
+"""Heartbeats in Dagster: the sensor that watches them all session, and a check per symbol that it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from ibkr_depth_pipeline.alerts.checks import FEED, Finding
+from ibkr_depth_pipeline.alerts.rounds import findings_now, heartbeat_round
+from ibkr_depth_pipeline.orchestration.watched import Watched
+
+CHECK = "heartbeat"
+EVERY_SECS = 15
+
+
+def heartbeat_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Every EVERY_SECS during a session: checks on a change and every few minutes, alerts by episode."""
+
+    @dg.sensor(
+        name=watched.named("ibkr_depth_heartbeats"),
+        minimum_interval_seconds=EVERY_SECS,
+        default_status=status,
+        description="Watches each symbol's heartbeat during a session. One alert an episode, one at its end.",
+    )
+    def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        done = heartbeat_round(watched.settings(), watched.symbols, context.cursor)
+        events = [evaluation(watched, found) for found in done.findings]
+        skip = done.quiet or f"{len(events)} checks told, {len(done.alerts)} alerts raised."
+        return dg.SensorResult(skip_reason=skip, cursor=done.memory, asset_events=events)
+
+    return tick
+
+
+def heartbeat_checks(watched: Watched) -> dg.AssetChecksDefinition:
+    """The checks that the sensor tells. Executed by hand, they say what is at that moment."""
+
+    @dg.multi_asset_check(name=watched.named("ibkr_depth_heartbeat_checks"), specs=_specs(watched), can_subset=True)
+    def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        for found in findings_now(watched.settings(), watched.symbols):
+            if dg.AssetCheckKey(_key(watched, found), CHECK) in context.selected_asset_check_keys:
+                yield _result(watched, found)
+
+    return checks
+
+
+def heartbeat_check_keys(watched: Watched) -> list[dg.AssetCheckKey]:
+    """For the selections of jobs that don't execute them."""
+    return [spec.key for spec in _specs(watched)]
+
+
+def evaluation(watched: Watched, found: Finding) -> dg.AssetCheckEvaluation:
+    """A finding as the sensor stores it."""
+    return dg.AssetCheckEvaluation(
+        asset_key=_key(watched, found),
+        check_name=CHECK,
+        passed=found.passed,
+        severity=_severity(found),
+        description=found.words,
+        metadata={"state": found.state, **found.figures},
+    )
+
+
+def _result(watched: Watched, found: Finding) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=_key(watched, found),
+        check_name=CHECK,
+        passed=found.passed,
+        severity=_severity(found),
+        description=found.words,
+        metadata={"state": found.state, **found.figures},
+    )
+
+
+def _severity(found: Finding) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if found.certain else dg.AssetCheckSeverity.WARN
+
+
+def _key(watched: Watched, found: Finding) -> dg.AssetKey:
+    return watched.feed_key if found.symbol == FEED else watched.keys[found.symbol]
+
+
+def _specs(watched: Watched) -> Sequence[dg.AssetCheckSpec]:
+    keys = [watched.feed_key, *watched.keys.values()]
+    return [dg.AssetCheckSpec(CHECK, asset=key, description=_CHECKED) for key in keys]
+
+
+_CHECKED = "The heartbeat in Redis stands: it is recorded, now. Told by the heartbeat sensor during a session."

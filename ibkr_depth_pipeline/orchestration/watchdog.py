@@ -1,0 +1,83 @@
+"""The watchdog: fails an ingest run whose process is dead, and launches one where a session has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+import dagster as dg
+
+from ibkr_depth_pipeline.alerts.rounds import HELD, WatchdogRound, now_ms, span_to_record, watchdog_round
+from ibkr_depth_pipeline.alerts.supervision import Launch, Phase
+from ibkr_depth_pipeline.orchestration.run_records import last_end, newest_runs
+from ibkr_depth_pipeline.orchestration.trading_day import SESSION_TAG
+from ibkr_depth_pipeline.orchestration.watched import Watched
+from ibkr_depth_pipeline.settings import Settings
+
+EVERY_SECS = 10
+PROBE_AGE_MS = 12 * 3_600_000
+"""A probe counts for the session that opens so long after it, or less, and during that session."""
+
+
+def watchdog_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """A dead run is failed, so that the instance's run_retries replace it; where they don't, a new one is launched."""
+
+    @dg.sensor(
+        name=watched.named("ibkr_depth_watchdog"),
+        job_name=watched.ingest_job,
+        minimum_interval_seconds=EVERY_SECS,
+        default_status=status,
+        description="Replaces an ingest run whose process is dead, and starts one where a session has none.",
+    )
+    def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        done = _look(context.instance, watched, context.cursor)
+        _fail(context.instance, done.dead)
+        launch, session = done.launch, done.session
+        if isinstance(launch, str) or session is None:
+            return dg.SensorResult(skip_reason=str(launch), cursor=done.memory)
+        request = _request(watched, launch, session.day)
+        return dg.SensorResult(run_requests=[request], cursor=done.memory)
+
+    return tick
+
+
+def _look(instance: dg.DagsterInstance, watched: Watched, cursor: str | None) -> WatchdogRound:
+    settings = watched.settings()
+    session = span_to_record(settings, now_ms())
+    probe = last_end(instance, watched.probe_job, session.start_ts - PROBE_AGE_MS) if session else None
+    return watchdog_round(settings, newest_runs(instance, watched.ingest_job), probe, session, cursor)
+
+
+def _fail(instance: dg.DagsterInstance, dead: Mapping[str, str]) -> None:
+    """Never Terminate: on a process that is stuck it would hold the sensors up, and leave a run that nobody retries."""
+    for run_id, why in dead.items():
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(run, why)
+
+
+def _request(watched: Watched, launch: Launch, day: str) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{watched.ingest_job} watchdog {launch.key}", run_config=watched.run_config, tags={SESSION_TAG: day}
+    )
+
+
+def held_by_probe(settings: Callable[[], Settings], probe_job: str) -> Callable[[dg.DagsterInstance, datetime], str]:
+    """For the ingest's schedule: why the session that opens then gets no run; "" where it gets one.
+
+    The alert about it is the watchdog's, which can try again to deliver it.
+    """
+
+    def hold(instance: dg.DagsterInstance, opens: datetime) -> str:
+        if settings().ibkr_probe_failed != "hold":
+            return ""
+        ended = last_end(instance, probe_job, int(opens.timestamp() * 1000) - PROBE_AGE_MS)
+        return f"The ingest is {HELD}." if ended is Phase.FAILED else ""
+
+    return hold
+
+
+def still_wanted(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the instance counts on that run: false once it is failed or canceled there, whatever its process does."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and not run.is_finished

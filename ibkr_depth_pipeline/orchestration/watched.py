@@ -1,0 +1,33 @@
+"""What the sensors of one gateway watch over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from ibkr_depth_pipeline.settings import Settings, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One gateway's ingest. `named` gives a sensor its name in Dagster; `keys` maps each symbol to its asset.
+
+    `settings` is called at each tick, so that a change counts without a reload; it may raise ConfigurationError.
+    run_config is that of a run which the watchdog launches: the schedule's.
+    """
+
+    named: Callable[[str], str]
+    ingest_job: str
+    probe_job: str
+    feed_key: dg.AssetKey
+    keys: Mapping[str, dg.AssetKey]
+    run_config: Mapping[str, Any] = field(default_factory=dict)
+    settings: Callable[[], Settings] = load_settings
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Those of the universe, in its order."""
+        return tuple(self.keys)
