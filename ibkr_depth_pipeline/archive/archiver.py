@@ -86,6 +86,11 @@ class Archiver:
         self._log = get_log()
         self.summary = ArchiveSummary()
 
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The names of the files that are ready and not in the store yet."""
+        return tuple(file.place.name for file in self._waiting)
+
     def stop(self) -> None:
         """Ends `run` soon: what has been read is kept first."""
         self._stopping.set()

@@ -199,7 +199,7 @@ class SymbolBuffer:
             values = (
                 pa.array(side.prices, pa.float64()),
                 pa.array(side.sizes, pa.float64()),
-                pa.DictionaryArray.from_arrays(pa.array(side.names, _CODE), names),
+                names.take(pa.array(side.names, _CODE)),
             )
             for value in values:
                 columns.append(pa.FixedSizeListArray.from_arrays(value, type=SNAPSHOTS.field(len(columns)).type))

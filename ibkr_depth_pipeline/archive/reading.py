@@ -169,7 +169,7 @@ def _clusters(files: Iterable[SpannedFile]) -> Iterator[list[SpannedFile]]:
 def _pieces(store: ArchiveStore, place: Place) -> Iterator[Any]:
     with store.parquet(place) as file:
         for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
-            yield pa.Table.from_batches([batch.cast(SNAPSHOTS)])
+            yield pa.Table.from_batches([batch]).cast(SNAPSHOTS)
 
 
 def _merged(pieces: list[Any]) -> Any:

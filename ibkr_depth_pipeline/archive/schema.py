@@ -16,6 +16,8 @@ _VERSION_KEY, _SYMBOL_KEY = b"ibkr_depth.schema", b"ibkr_depth.symbol"
 _FIRST_KEY, _LAST_KEY = b"ibkr_depth.first_id", b"ibkr_depth.last_id"
 
 _NAME = pa.dictionary(pa.int16(), pa.string())
+_NAMES = pa.string()
+"""Within lists pyarrow can't read dictionaries across row groups. In the file they are dictionaries all the same."""
 
 
 def _side(element: Any) -> Any:
@@ -30,7 +32,7 @@ SNAPSHOTS = pa.schema(
         *(
             pa.field(f"{side}_{what}", _side(element), nullable=False)
             for side in ("bid", "ask")
-            for what, element in (("price", pa.float64()), ("size", pa.float64()), ("venue", _NAME))
+            for what, element in (("price", pa.float64()), ("size", pa.float64()), ("venue", _NAMES))
         ),
     ]
 )

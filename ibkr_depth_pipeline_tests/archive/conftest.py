@@ -1,0 +1,150 @@
+"""A mirror to archive (a real Redis with snapshots in it), settings that lead there, and the real console script."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import redis
+
+from ibkr_depth_pipeline.archive.layout import EntryId
+from ibkr_depth_pipeline.archive.reading import days, read_day, symbols
+from ibkr_depth_pipeline.archive.run import ArchiveOutcome, run_archiver
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.model import Levels
+from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.sink.encoding import encode_levels
+from ibkr_depth_pipeline.sink.keys import last_key, stream_key
+
+COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_depth_archive"
+PATIENCE_SECS = 60
+NOON = 1_767_614_400_000  # 2026-01-05 12:00 UTC
+DAY = date(2026, 1, 5)
+MS_PER_DAY = 86_400_000
+
+
+def book(number: int) -> tuple[Levels, Levels]:
+    """A sound book of ten levels a side that is like no other number's."""
+    bids = tuple((100.0 - level / 100, float(number + level), "ISLAND") for level in range(10))
+    asks = tuple((100.01 + level / 100, float(number + 2 * level), "ARCA" if level % 2 else "") for level in range(10))
+    return bids, asks
+
+
+class Mirror:
+    """What the recorder would write, by the schema in docs/redis-schema.md."""
+
+    def __init__(self, url: str) -> None:
+        self.redis: Any = redis.Redis.from_url(url)
+        self.written: dict[str, list[EntryId]] = {}
+
+    def write(self, symbol: str, seqs: Sequence[int], start: int = NOON, every: int = 1, maxlen: int = 0) -> None:
+        """A snapshot for each seq, `every` ms apart from `start` (unix ms) on; `maxlen` cuts the stream exactly."""
+        pipe = self.redis.pipeline(transaction=False)
+        for index, seq in enumerate(seqs):
+            self._add(pipe, symbol, EntryId(start + index * every, seq), maxlen)
+        pipe.execute()
+
+    def _add(self, pipe: Any, symbol: str, entry: EntryId, maxlen: int) -> None:
+        bids, asks = map(encode_levels, book(entry.seq))
+        fields = {"ts": entry.ts, "bids": bids, "asks": asks, "seq": entry.seq, "venue": "ISLAND"}
+        pipe.xadd(stream_key(symbol), fields, id=str(entry), maxlen=maxlen or None, approximate=False)
+        pipe.hset(last_key(symbol), mapping={"ts": entry.ts, "seq": entry.seq})
+        self.written.setdefault(symbol, []).append(entry)
+
+
+@dataclass
+class Desk:
+    """One archive of one mirror, in this process or by the console script."""
+
+    settings: Settings
+    folder: Path
+
+    @property
+    def store(self) -> ArchiveStore:
+        return ArchiveStore(self.settings.archive_url)
+
+    def keep(self, **how: Any) -> ArchiveOutcome:
+        """Archive everything there is, and return."""
+        return run_archiver(self.settings, once=True, **how)
+
+    def kept(self) -> dict[str, list[EntryId]]:
+        """The ids of every snapshot in the archive, as the reader has them."""
+        store = self.store
+        found: dict[str, list[EntryId]] = {}
+        for day in days(store):
+            for symbol in symbols(store, day):
+                found.setdefault(symbol, []).extend(ids_of(read_day(store, day, symbol)))
+        return found
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "REDIS_URL": self.settings.redis_url,
+            "ARCHIVE_URL": self.settings.archive_url,
+            "ARCHIVE_FLUSH_SECS": str(self.settings.archive_flush_secs),
+            "ARCHIVE_FLUSH_ROWS": str(self.settings.archive_flush_rows),
+        }
+
+    def runs(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The console script, to its end."""
+        return subprocess.run(
+            [COMMAND, *arguments],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECS,
+        )
+
+    @contextmanager
+    def starts(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+        """The console script, running; killed at the end where it still does."""
+        process = subprocess.Popen(
+            [COMMAND, *arguments],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def ids_of(table: Any) -> list[EntryId]:
+    """The ids of a table of snapshots, in its order."""
+    return list(map(EntryId, table["ts"].cast(pa.int64()).to_pylist(), table["seq"].to_pylist()))
+
+
+@pytest.fixture
+def mirror(shared_redis_url: str) -> Iterator[Mirror]:
+    """An empty Redis to write snapshots into."""
+    made = Mirror(shared_redis_url)
+    yield made
+    made.redis.close()
+
+
+@pytest.fixture
+def desk(shared_redis_url: str, tmp_path: Path) -> Desk:
+    """An archive in a folder of its own, of the shared Redis."""
+    settings = load_settings(
+        redis_url=shared_redis_url,
+        archive_url=str(tmp_path / "archive"),
+        archive_flush_secs=0.2,
+        archive_flush_rows=500,
+    )
+    return Desk(settings, tmp_path)

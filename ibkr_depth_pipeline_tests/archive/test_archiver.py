@@ -1,0 +1,236 @@
+"""Real streams, real files: each snapshot once, what is missing on record, and on from where the files end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+
+from ibkr_depth_pipeline.archive.archiver import Archiver, ArchiveSummary
+from ibkr_depth_pipeline.archive.decoding import HoleReason
+from ibkr_depth_pipeline.archive.layout import PARTS, EntryId
+from ibkr_depth_pipeline.archive.reading import all_holes, days, holes_of, positions, read_day, symbols
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError, SinkUnavailable
+from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror, ids_of
+
+
+def numbers(found: Iterable[EntryId]) -> list[int]:
+    return [each.seq for each in found]
+
+
+def with_settings(desk: Desk, **changed: object) -> Desk:
+    return replace(desk, settings=desk.settings.model_copy(update=changed))
+
+
+class Following:
+    """An archiver at work."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.archiver = Archiver(settings)
+        self.task = asyncio.ensure_future(self.archiver.run())
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait; fails as the archiver does, if it ends before. The test's timeout bounds it."""
+        while not condition():
+            if self.task.done():
+                raise AssertionError(f"the archiver ended: {self.task.exception() or self.task.result()}")
+            await asyncio.sleep(0.01)
+
+    async def until_kept(self, symbol: str, count: int) -> None:
+        await self.until(lambda: self.archiver.summary.snapshots.get(symbol) == count)
+
+    async def stop(self) -> ArchiveSummary:
+        self.archiver.stop()
+        return await self.task
+
+
+def test_every_snapshot_of_every_symbol_is_kept_once_and_as_it_was(mirror: Mirror, desk: Desk) -> None:
+    for symbol in ("SPY", "BRK B"):
+        mirror.write(symbol, range(1, 1202))
+    outcome = desk.keep()
+    assert desk.kept() == mirror.written
+    assert outcome.summary.snapshots == {"SPY": 1201, "BRK B": 1201}
+    assert outcome.summary.holes == []
+    last = read_day(desk.store, DAY, "BRK B").to_pylist()[-1]
+    stored = mirror.redis.xrevrange(stream_key("BRK B"), count=1)[0][1]
+    for side in ("bid", "ask"):
+        columns = (last[f"{side}_{what}"] for what in ("price", "size", "venue"))
+        assert [list(level) for level in zip(*columns, strict=True)] == orjson.loads(stored[f"{side}s".encode()])
+    assert last["venue"] == "ISLAND"
+
+
+def test_it_goes_on_where_the_files_end_and_what_is_kept_is_not_kept_again(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", range(1, 11))
+    desk.keep()
+    assert desk.keep().summary.files == 0
+    mirror.write("SPY", range(11, 21), start=NOON + 100)
+    assert desk.keep().summary.snapshots == {"SPY": 10}
+    assert desk.kept() == mirror.written
+    assert positions(desk.store) == {"SPY": mirror.written["SPY"][-1]}
+
+
+def test_only_the_symbols_asked_for_are_kept(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", [1])
+    mirror.write("QQQ", [1])
+    desk.keep(symbols=["QQQ"])
+    assert symbols(desk.store, DAY) == ["QQQ"]
+
+
+def test_a_part_never_spans_two_dates(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", range(1, 21), start=NOON + MS_PER_DAY // 2 - 10)
+    desk.keep()
+    assert days(desk.store) == [DAY, DAY + timedelta(days=1)]
+    assert [len(ids_of(read_day(desk.store, day, "SPY"))) for day in days(desk.store)] == [10, 10]
+    assert desk.kept() == mirror.written
+
+
+def test_what_maxlen_cut_before_it_was_read_is_on_record_as_a_hole(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", range(1, 11))
+    desk.keep()
+    mirror.write("SPY", range(11, 101), start=NOON + 1000, maxlen=20)
+    desk.keep()
+    (hole,) = holes_of(desk.store, DAY, "SPY")
+    assert (hole.first_seq, hole.last_seq, hole.size) == (11, 80, 70)
+    assert (hole.after.seq, hole.before_ts, hole.reason) == (10, NOON + 1070, HoleReason.TRIMMED)
+    assert numbers(desk.kept()["SPY"]) == [*range(1, 11), *range(81, 101)]
+
+
+def test_what_was_never_in_the_stream_is_another_kind_of_hole(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", [1, 2])
+    desk.keep()
+    mirror.write("SPY", [5, 6, 9], start=NOON + 10)
+    desk.keep()
+    found = [(hole.first_seq, hole.last_seq, hole.reason) for hole in all_holes(desk.store)]
+    assert found == [(3, 4, HoleReason.NEVER_STORED), (7, 8, HoleReason.NEVER_STORED)]
+
+
+def test_what_was_gone_before_the_archive_began_is_said_to_be(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", range(1, 31), maxlen=10)
+    desk.keep()
+    (hole,) = all_holes(desk.store)
+    assert (hole.first_seq, hole.last_seq, hole.reason) == (1, 20, HoleReason.BEFORE_ARCHIVE)
+
+
+def test_a_redis_that_was_emptied_numbers_anew_and_loses_nothing(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", range(1, 51))
+    desk.keep()
+    mirror.redis.flushdb()
+    mirror.write("SPY", range(1, 21), start=NOON + 500)
+    desk.keep()
+    assert all_holes(desk.store) == []
+    assert desk.kept() == mirror.written
+
+
+def test_keys_that_are_no_streams_of_ours_are_left_alone(mirror: Mirror, desk: Desk) -> None:
+    mirror.redis.xadd(stream_key("check-77"), {"ts": 0})
+    mirror.redis.set(stream_key("QQQ"), "text")
+    mirror.write("SPY", [1])
+    desk.keep()
+    assert desk.kept() == mirror.written
+
+
+async def test_it_follows_until_it_is_stopped_and_new_symbols_join(
+    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibkr_depth_pipeline.archive.archiver.DISCOVER_SECS", 0.05)
+    following = Following(desk.settings)
+    mirror.write("SPY", range(1, 4))
+    await following.until_kept("SPY", 3)  # by the clock: these are not enough for a file by themselves
+    mirror.write("QQQ", range(1, 1001))
+    await following.until_kept("QQQ", 1000)
+    mirror.write("SPY", range(4, 9), start=NOON + 10)
+    await following.until_kept("SPY", 8)
+    assert (await following.stop()).drained
+    assert await asyncio.to_thread(desk.kept) == mirror.written
+
+
+async def test_what_is_read_when_it_is_stopped_is_kept(mirror: Mirror, desk: Desk) -> None:
+    following = Following(with_settings(desk, archive_flush_secs=3600.0, archive_flush_rows=1000).settings)
+    mirror.write("SPY", range(1, 1301))  # a thousand are read at once, and make a file; the others wait for more
+    await following.until_kept("SPY", 1000)
+    assert (await following.stop()).snapshots == {"SPY": 1300}
+    assert await asyncio.to_thread(desk.kept) == mirror.written
+
+
+async def test_a_redis_that_goes_away_and_comes_back_empty_costs_nothing_that_was_read(
+    redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    settings = load_settings(redis_url=redis_server.url, archive_url=str(tmp_path / "archive"), archive_flush_secs=0.2)
+    mirror, desk = Mirror(redis_server.url), Desk(settings, tmp_path)
+    mirror.write("SPY", range(1, 11))
+    following = Following(settings)
+    await following.until_kept("SPY", 10)
+    redis_server.restart(wipe=True)
+    mirror.write("SPY", range(11, 21), start=NOON + 100)
+    await following.until_kept("SPY", 20)
+    await following.stop()
+    assert await asyncio.to_thread(desk.kept) == mirror.written
+    mirror.redis.close()
+
+
+async def test_files_wait_until_the_store_takes_them_again(mirror: Mirror, desk: Desk) -> None:
+    in_the_way = obstacle(desk)
+    mirror.write("SPY", range(1, 1001))
+    following = Following(desk.settings)
+    await following.until(lambda: len(following.archiver.waiting) == 1)
+    mirror.write("SPY", range(1001, 2001), start=NOON + 2000)
+    await following.until(lambda: len(following.archiver.waiting) == 2)
+    assert following.archiver.summary.files == 0
+    in_the_way.unlink()
+    await following.until_kept("SPY", 2000)
+    assert (await following.stop()).drained
+    assert await asyncio.to_thread(desk.kept) == mirror.written
+
+
+def obstacle(desk: Desk) -> Path:
+    """A file where the parts' folder belongs."""
+    root = Path(desk.settings.archive_url)
+    root.mkdir()
+    (root / PARTS).write_text("in the way")
+    return root / PARTS
+
+
+def test_two_archivers_of_one_folder_are_not_let_in(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", [1])
+    with ArchiveStore(desk.settings.archive_url).alone("archiver"), pytest.raises(ArchiveHeld, match="at work there"):
+        desk.keep()
+    assert desk.keep().summary.snapshots == {"SPY": 1}
+
+
+def test_without_a_redis_it_says_so_at_the_start(desk: Desk) -> None:
+    with pytest.raises(SinkUnavailable):
+        with_settings(desk, redis_url="redis://127.0.0.1:1/0").keep()
+
+
+def test_a_place_that_cannot_be_written_is_an_error_at_the_start(mirror: Mirror, desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArchiveUnavailable):
+        with_settings(desk, archive_url=str(tmp_path / "file" / "archive")).keep()
+
+
+def test_a_store_of_an_unknown_kind_is_the_operators_to_mend(desk: Desk) -> None:
+    with pytest.raises(ConfigurationError, match="ARCHIVE_URL"):
+        with_settings(desk, archive_url="carrier-pigeon://loft").keep()
+
+
+def test_days_past_the_retention_go_and_are_not_kept_again(
+    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.write("SPY", range(1, 11))
+    mirror.write("SPY", range(11, 21), start=NOON + 3 * MS_PER_DAY)
+    desk.keep()
+    monkeypatch.setattr("ibkr_depth_pipeline.archive.archiver._now_ms", lambda: NOON + 4 * MS_PER_DAY)
+    short = with_settings(desk, archive_retention_days=2)
+    assert short.keep().summary.pruned_days == 1
+    assert numbers(desk.kept()["SPY"]) == list(range(11, 21))
+    assert short.keep().summary.files == 0, "what is still in the stream is too old to be kept"
+    assert not (Path(desk.settings.archive_url) / PARTS / f"date={DAY}").exists()

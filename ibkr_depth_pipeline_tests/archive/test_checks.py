@@ -1,0 +1,159 @@
+"""The checks: what they pass, what they name, and that they miss nothing that is planted."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.archive.checks import (
+    TRANSIENT_MS,
+    Array,
+    BookFaults,
+    IngestSays,
+    book_faults,
+    check_books,
+    check_counts,
+    check_coverage,
+    check_sequence,
+)
+from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason
+from ibkr_depth_pipeline.archive.layout import EntryId
+from ibkr_depth_pipeline_tests.archive.conftest import NOON
+
+
+def numbers(*values: int) -> Array:
+    return np.array(values, dtype=np.int64)
+
+
+def hole(first: int, last: int, before_ts: int = NOON) -> Hole:
+    return Hole("SPY", first, last, EntryId(NOON, first - 1), before_ts, HoleReason.TRIMMED)
+
+
+# ---- seq
+
+
+def test_consecutive_numbers_pass() -> None:
+    assert check_sequence(numbers(1, 1, 2), numbers(7, 8, 9), []).passed
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(1, 40), min_size=1), st.sets(st.integers(1, 40)))
+def test_every_missing_number_is_found_unless_a_hole_names_it(present: set[int], named: set[int]) -> None:
+    seq = numbers(*sorted(present))
+    missing = set(range(min(present), max(present) + 1)) - present
+    finding = check_sequence(seq + NOON, seq, [hole(each, each) for each in sorted(named)])
+    assert finding.figures["unknown_missing"] == len(missing - named)
+    assert finding.passed == (missing <= named)
+
+
+def test_the_day_before_is_part_of_the_sequence() -> None:
+    assert check_sequence(numbers(NOON), numbers(5), [], before=EntryId(NOON - 1, 4)).passed
+    assert not check_sequence(numbers(NOON), numbers(6), [], before=EntryId(NOON - 1, 4)).passed
+
+
+def test_a_double_is_a_problem_and_a_new_beginning_is_none() -> None:
+    assert not check_sequence(numbers(1, 1), numbers(5, 5), []).passed
+    anew = check_sequence(numbers(1, 2), numbers(5, 1), [])
+    assert anew.passed
+    assert anew.figures["renumbered"] == 1
+
+
+def test_a_time_that_falls_is_a_problem() -> None:
+    assert not check_sequence(numbers(2, 1), numbers(1, 2), []).passed
+
+
+# ---- books
+
+
+def faults_of(bids: list[float], asks: list[float]) -> BookFaults:
+    """Of one book; a price of 0 is an empty level."""
+    rows = [np.array([side + [0.0] * (10 - len(side))]) for side in (bids, asks)]
+    sizes = [(row != 0).astype(float) for row in rows]
+    return book_faults(rows[0], sizes[0], rows[1], sizes[1])
+
+
+def test_an_ordered_book_an_empty_one_and_one_with_an_empty_side_are_sound() -> None:
+    for bids, asks in (([9.0, 8.0], [10.0, 11.0]), ([], []), ([9.0], []), ([], [10.0])):
+        assert not faults_of(bids, asks).any.any()
+
+
+def test_each_fault_has_its_name() -> None:
+    assert faults_of([9.0, 9.0], [10.0]).unordered.all()
+    assert faults_of([8.0, 9.0], [10.0]).unordered.all()
+    assert faults_of([9.0], [11.0, 10.0]).unordered.all()
+    assert faults_of([10.0], [10.0]).crossed.all()
+    assert faults_of([9.0, 0.0, 7.0], [10.0]).gapped.all()
+
+
+def test_negative_prices_are_prices() -> None:
+    assert not faults_of([-2.0, -3.0], [-1.0, 1.0]).any.any()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2 * TRANSIENT_MS)), min_size=1, max_size=30), st.integers(1, 7))
+def test_a_stretch_of_malformed_books_is_transient_unless_it_lasts(story: list[tuple[bool, int]], piece: int) -> None:
+    wrong = np.array([bad for bad, _ in story])
+    ts = np.cumsum(np.array([wait for _, wait in story])) + NOON
+    right = np.zeros(len(wrong), dtype=bool)
+    pieces = [
+        BookFaults(wrong[at : at + piece], right[at : at + piece], right[at : at + piece])
+        for at in range(0, len(wrong), piece)
+    ]
+    finding = check_books(ts, pieces)
+    lasting = 0
+    run: list[int] = []
+    for moment, bad in [*zip(ts.tolist(), wrong.tolist(), strict=True), (0, False)]:
+        if bad:
+            run.append(moment)
+            continue
+        lasting += len(run) if run and run[-1] - run[0] > TRANSIENT_MS else 0
+        run = []
+    assert finding.figures["lasting"] == lasting
+    assert finding.figures["lasting"] + finding.figures["transient"] == wrong.sum()
+    assert finding.passed == (lasting == 0)
+
+
+def test_a_day_without_snapshots_is_sound() -> None:
+    assert check_books(numbers(), []).passed
+
+
+# ---- coverage
+
+
+def test_coverage_counts_live_time_within_the_session_only() -> None:
+    ts = numbers(0, 5_000, 10_000, 60_000, 65_000)
+    live = np.array([True, True, True, True, True])
+    finding = check_coverage(ts, live, 5_000, 65_000)
+    assert finding.figures["covered_seconds"] == 10.0, "5 to 10 s and 60 to 65 s; between them nothing came"
+    assert finding.figures["coverage"] == 10 / 60
+
+
+def test_an_empty_book_covers_nothing() -> None:
+    finding = check_coverage(numbers(0, 5_000), np.array([False, True]), 0, 10_000)
+    assert finding.figures["covered_seconds"] == 0.0
+
+
+def test_coverage_fails_only_below_what_is_asked_for() -> None:
+    ts, live = numbers(0, 5_000), np.array([True, True])
+    assert check_coverage(ts, live, 0, 10_000, least=0.5).passed
+    assert not check_coverage(ts, live, 0, 10_000, least=0.6).passed
+    assert check_coverage(ts, live, None, None, least=1.0).passed, "no session, nothing to cover"
+
+
+# ---- counts
+
+
+def test_the_newest_snapshot_is_the_one_that_redis_knows() -> None:
+    ts, seq = numbers(NOON, NOON + 1), numbers(1, 2)
+    assert check_counts(ts, seq, [], IngestSays(EntryId(NOON + 1, 2)), NOON + 9).passed
+    assert not check_counts(ts, seq, [], IngestSays(EntryId(NOON + 2, 3)), NOON + 9).passed
+    assert check_counts(ts, seq, [], IngestSays(EntryId(NOON + 99, 3)), NOON + 9).passed, "that was a day later"
+    assert check_counts(ts, seq, [], IngestSays(), NOON + 9).passed, "nobody knows any more"
+
+
+def test_what_a_run_has_stored_is_kept_or_known_to_be_missing() -> None:
+    ts, seq = numbers(NOON, NOON + 1, NOON + 2), numbers(1, 2, 5)
+    says = IngestSays(None, stored=5, stored_from=NOON, stored_to=NOON + 5)
+    assert not check_counts(ts, seq, [], says, NOON + 9).passed
+    assert check_counts(ts, seq, [hole(3, 4, NOON + 2)], says, NOON + 9).passed

@@ -1,0 +1,115 @@
+"""A day becomes one file per symbol, and reads as before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ibkr_depth_pipeline.archive import compaction
+from ibkr_depth_pipeline.archive.compaction import compact_day
+from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, Span, day_place, part_place
+from ibkr_depth_pipeline.archive.reading import positions, read_day
+from ibkr_depth_pipeline.archive.schema import SNAPSHOTS, part_bytes
+from ibkr_depth_pipeline.errors import ArchiveHeld
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of
+
+
+def in_parts(mirror: Mirror, desk: Desk, symbol: str = "SPY", parts: int = 5, rows: int = 40) -> None:
+    """So many parts of so many rows."""
+    for first in range(1, parts * rows + 1, rows):
+        mirror.write(symbol, range(first, first + rows), start=NOON + first)
+        desk.keep()
+
+
+def test_parts_become_one_file_per_symbol_with_the_same_rows(mirror: Mirror, desk: Desk) -> None:
+    for symbol in ("SPY", "BRK B"):
+        in_parts(mirror, desk, symbol)
+    before = {symbol: read_day(desk.store, DAY, symbol) for symbol in mirror.written}
+    done = compact_day(desk.store, DAY)
+    assert [(each.symbol, each.parts, each.rows) for each in done] == [("BRK B", 5, 200), ("SPY", 5, 200)]
+    assert desk.store.places(PARTS) == []
+    assert [place.name for place in desk.store.places(DAYS)] == [day_place(s, DAY).name for s in ("BRK B", "SPY")]
+    for symbol, table in before.items():
+        assert read_day(desk.store, DAY, symbol).to_pylist() == table.to_pylist()
+
+
+def test_doing_it_again_changes_nothing_and_what_came_late_is_merged_in(mirror: Mirror, desk: Desk) -> None:
+    in_parts(mirror, desk)
+    compact_day(desk.store, DAY)
+    file = Path(desk.settings.archive_url) / day_place("SPY", DAY).name
+    first = file.read_bytes()
+    assert compact_day(desk.store, DAY)[0].parts == 0
+    assert file.read_bytes() == first
+    mirror.write("SPY", range(201, 231), start=NOON + 500)
+    desk.keep()
+    assert desk.kept() == mirror.written
+    assert [(each.parts, each.rows) for each in compact_day(desk.store, DAY)] == [(1, 230)]
+    assert desk.kept() == mirror.written
+
+
+def test_an_archiver_finds_its_position_in_a_compacted_day(mirror: Mirror, desk: Desk) -> None:
+    in_parts(mirror, desk)
+    compact_day(desk.store, DAY)
+    assert positions(desk.store) == {"SPY": mirror.written["SPY"][-1]}
+    assert desk.keep().summary.files == 0
+
+
+def test_row_groups_are_filled_across_parts(mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "ROWS_PER_GROUP", 64)
+    in_parts(mirror, desk)
+    compact_day(desk.store, DAY)
+    with desk.store.parquet(day_place("SPY", DAY)) as file:
+        sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    assert sizes == [64, 64, 64, 8]
+    assert desk.kept() == mirror.written
+
+
+def test_parts_that_overlap_are_merged_without_doubles_and_nothing_of_either_is_lost(
+    mirror: Mirror, desk: Desk
+) -> None:
+    """As two archivers would leave them, where nothing keeps them apart."""
+    mirror.write("SPY", range(1, 101))
+    desk.keep()
+    whole = read_day(desk.store, DAY, "SPY")
+    desk.store.delete(desk.store.places(PARTS))
+    ids = ids_of(whole)
+    every, some, few = list(range(60)), [30, *range(31, 99, 2), 99], [50, 52, 54]
+    for rows in (every, some, few):
+        span = Span(ids[rows[0]], ids[rows[-1]])
+        content = part_bytes("SPY", span, whole.take(pa.array(rows)))
+        desk.store.put(part_place("SPY", DAY, span), content)
+    expected = [ids[row] for row in sorted({*every, *some, *few})]
+    assert desk.kept() == {"SPY": expected}
+    compact_day(desk.store, DAY)
+    assert desk.kept() == {"SPY": expected}
+
+
+def test_a_compacted_file_says_what_is_in_it_and_has_the_documented_schema(mirror: Mirror, desk: Desk) -> None:
+    in_parts(mirror, desk)
+    compact_day(desk.store, DAY)
+    with pq.ParquetFile(Path(desk.settings.archive_url) / day_place("SPY", DAY).name) as file:
+        assert file.schema_arrow.equals(SNAPSHOTS)
+        assert file.schema_arrow.metadata[b"ibkr_depth.symbol"] == b"SPY"
+        assert file.schema_arrow.metadata[b"ibkr_depth.last_id"] == str(mirror.written["SPY"][-1]).encode()
+        assert {file.metadata.row_group(0).column(n).compression for n in range(9)} == {"ZSTD"}
+
+
+def test_two_compactions_at_once_are_not_let_in(mirror: Mirror, desk: Desk) -> None:
+    in_parts(mirror, desk, parts=1)
+    with desk.store.alone("compaction"), pytest.raises(ArchiveHeld):
+        compact_day(desk.store, DAY)
+
+
+def test_a_day_without_snapshots_is_nothing_to_do(desk: Desk) -> None:
+    assert compact_day(desk.store, DAY) == []
+
+
+def test_files_that_are_not_ours_survive(mirror: Mirror, desk: Desk) -> None:
+    in_parts(mirror, desk, parts=2)
+    notes = Path(desk.settings.archive_url) / "parts" / f"date={DAY}" / "symbol=SPY" / "notes.txt"
+    notes.write_text("mine")
+    compact_day(desk.store, DAY)
+    assert notes.read_text() == "mine"

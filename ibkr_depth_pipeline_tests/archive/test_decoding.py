@@ -1,0 +1,106 @@
+"""Entries become columns that hold exactly what they held, and every missing seq is a hole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason, SymbolBuffer, judged
+from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId
+from ibkr_depth_pipeline.archive.schema import SNAPSHOTS
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, ids_of
+
+Rows = list[list[Any]]
+levels = st.tuples(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(0, 1e9, allow_nan=False) | st.integers(0, 10**6),
+    st.sampled_from(["", "ISLAND", "ARCA", "NSDQ", "Ünïcode"]),
+).map(list)
+sides = st.lists(levels, min_size=10, max_size=10)
+EMPTY: Rows = [[0.0, 0.0, ""]] * 10
+
+
+def entry(seq: int, bids: Rows = EMPTY, asks: Rows = EMPTY, ts: int = NOON) -> tuple[bytes, dict[bytes, bytes]]:
+    fields = {"ts": ts, "seq": seq, "venue": "ARCA", "bids": orjson.dumps(bids), "asks": orjson.dumps(asks)}
+    return f"{ts}-{seq}".encode(), {
+        name.encode(): value if isinstance(value, bytes) else str(value).encode() for name, value in fields.items()
+    }
+
+
+def side(row: dict[str, Any], name: str) -> Rows:
+    columns = (row[f"{name}_{what}"] for what in ("price", "size", "venue"))
+    return [list(level) for level in zip(*columns, strict=True)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(sides, sides), min_size=1, max_size=6))
+def test_the_columns_hold_what_the_json_held(books: list[tuple[Rows, Rows]]) -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON - 1, 4))
+    assert buffer.add([entry(5 + index, bids, asks) for index, (bids, asks) in enumerate(books)]) == []
+    (batch,) = buffer.take_all()
+    assert batch.day == DAY
+    assert batch.table.schema.equals(SNAPSHOTS)
+    rows = batch.table.to_pylist()
+    assert [(side(row, "bid"), side(row, "ask")) for row in rows] == books
+    assert {row["venue"] for row in rows} == {"ARCA"}
+    assert (batch.span.first, batch.span.last) == (EntryId(NOON, 5), EntryId(NOON, 4 + len(books)))
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(1, 60), min_size=1), st.integers(1, 10))
+def test_what_is_missing_and_what_is_there_make_up_the_numbers(present: set[int], at_once: int) -> None:
+    buffer = SymbolBuffer("SPY", NOTHING)
+    entries = [entry(seq, ts=NOON + seq) for seq in sorted(present)]
+    holes = [hole for at in range(0, len(entries), at_once) for hole in buffer.add(entries[at : at + at_once])]
+    missing = [seq for hole in holes for seq in range(hole.first_seq, hole.last_seq + 1)]
+    kept = [found.seq for batch in buffer.take_all() for found in ids_of(batch.table)]
+    assert kept == sorted(present)
+    assert sorted(missing + kept) == list(range(1, max(present) + 1))
+
+
+def test_midnight_parts_a_batch_in_two_and_the_later_one_comes_later() -> None:
+    midnight = NOON + MS_PER_DAY // 2
+    buffer = SymbolBuffer("SPY", NOTHING)
+    buffer.add([entry(seq, ts=midnight - 2 + seq) for seq in range(1, 5)])
+    first, second = buffer.take_all()
+    assert [found.seq for found in ids_of(first.table)] == [1]
+    assert [found.seq for found in ids_of(second.table)] == [2, 3, 4]
+    assert (second.day - first.day).days == 1
+
+
+def test_numbers_that_begin_anew_are_no_hole_but_what_is_missing_of_the_new_ones_is() -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON, 900))
+    assert buffer.add([entry(1, ts=NOON + 1)]) == []
+    (hole,) = SymbolBuffer("SPY", EntryId(NOON, 900)).add([entry(4, ts=NOON + 1)])
+    assert (hole.first_seq, hole.last_seq, hole.after) == (1, 3, EntryId(NOON, 900))
+
+
+@pytest.mark.parametrize(
+    "broken", [b"[]", b"not json", b"[[1,2]]", orjson.dumps(EMPTY[:9]), orjson.dumps([["x", 1, ""]] * 10)]
+)
+def test_an_entry_that_cannot_be_read_is_a_hole_and_holds_up_nothing(broken: bytes) -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON - 1, 1))
+    bad = entry(3)
+    bad[1][b"asks"] = broken
+    (hole,) = buffer.add([entry(2), bad, entry(4)])
+    assert (hole.first_seq, hole.last_seq, hole.reason) == (3, 3, HoleReason.UNREADABLE)
+    assert [found.seq for batch in buffer.take_all() for found in ids_of(batch.table)] == [2, 4]
+
+
+def test_an_unreadable_entry_at_the_end_is_not_read_again_and_again() -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON - 1, 1))
+    bad = entry(2)
+    del bad[1][b"bids"]
+    assert buffer.add([bad]) == []
+    assert (buffer.cursor.seq, buffer.position.seq) == (2, 1)
+
+
+def test_a_hole_behind_an_entry_that_still_stands_was_never_stored() -> None:
+    hole = Hole("SPY", 5, 6, EntryId(NOON, 4), NOON + 9, HoleReason.TRIMMED)
+    assert judged(hole, EntryId(NOON, 3)).reason is HoleReason.NEVER_STORED
+    assert judged(hole, EntryId(NOON, 4)).reason is HoleReason.NEVER_STORED
+    assert judged(hole, EntryId(NOON + 9, 7)).reason is HoleReason.TRIMMED

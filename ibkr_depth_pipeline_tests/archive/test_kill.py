@@ -1,0 +1,137 @@
+"""kill -9 of the real console script, at random moments: nothing is lost, and nothing is there twice, in any reader."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ibkr_depth_pipeline.archive.compaction import compact_day
+from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, EntryId, Place
+from ibkr_depth_pipeline.archive.reading import all_holes
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of
+
+KILLS = 8
+SYMBOLS = ("SPY", "BRK B")
+ROWS_AT_ONCE = 50
+
+
+@contextmanager
+def recorder(mirror: Mirror) -> Iterator[None]:
+    """Somebody who goes on writing both symbols, some thousand snapshots a second, until the block ends."""
+    over = threading.Event()
+
+    def write() -> None:
+        for first in itertools.count(1, ROWS_AT_ONCE):
+            for symbol in SYMBOLS:
+                mirror.write(symbol, range(first, first + ROWS_AT_ONCE), start=NOON + first)
+            if over.wait(0.01):
+                return
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def plainly_read(desk: Desk, tree: str) -> dict[str, list[EntryId]]:
+    """All files of a tree, read as a program would that knows nothing of this archive: no name, no order, no ids."""
+    found: dict[str, list[EntryId]] = {}
+    for path in Path(desk.settings.archive_url, tree).rglob("*.parquet"):
+        symbol = path.parent.name.removeprefix("symbol=").replace("%20", " ")
+        with pq.ParquetFile(path) as file:
+            found.setdefault(symbol, []).extend(ids_of(file.read()))
+    return {symbol: sorted(ids) for symbol, ids in found.items()}
+
+
+def count_of(desk: Desk) -> int:
+    return len(desk.store.places(PARTS))
+
+
+@pytest.mark.timeout(300)
+def test_an_archiver_killed_again_and_again_keeps_each_snapshot_once(mirror: Mirror, desk: Desk) -> None:
+    dice = random.Random(6)
+    with recorder(mirror):
+        for _ in range(KILLS):
+            before = count_of(desk)
+            with desk.starts("run", ARCHIVE_FLUSH_SECS="0.1", ARCHIVE_FLUSH_ROWS="300"):
+                give_up = time.monotonic() + 60
+                while count_of(desk) == before:
+                    assert time.monotonic() < give_up, "nothing is kept"
+                time.sleep(dice.uniform(0, 0.3))  # and then at any moment whatever
+    finished = desk.runs("run", "--once")
+    assert finished.returncode == 0, finished.stderr
+    assert plainly_read(desk, PARTS) == mirror.written
+    assert desk.kept() == mirror.written
+    assert all_holes(desk.store) == []
+
+
+@pytest.mark.timeout(300)
+def test_a_compaction_killed_at_any_moment_leaves_a_day_that_reads_as_before(mirror: Mirror, desk: Desk) -> None:
+    dice = random.Random(9)
+    for first in range(1, 6001, 500):
+        for symbol in SYMBOLS:
+            mirror.write(symbol, range(first, first + 500), start=NOON + first)
+        desk.keep()
+    for _ in range(KILLS):
+        with desk.starts("compact", str(DAY)) as process:
+            begun = Path(desk.settings.archive_url) / ".tmp" / "compaction.lock"
+            while not begun.exists() and process.poll() is None:
+                pass
+            time.sleep(dice.uniform(0, 0.15))
+        assert desk.kept() == mirror.written
+        begun.unlink()
+    finished = desk.runs("compact", str(DAY))
+    assert finished.returncode == 0, finished.stderr
+    assert plainly_read(desk, DAYS) == mirror.written
+    assert desk.store.places(PARTS) == []
+    assert [path.name for path in begun.parent.iterdir() if path.suffix == ".writing"] == []
+
+
+class DiesAt(ArchiveStore):
+    """A store whose process ends at its n-th change: what had been done stays, and nothing else happens."""
+
+    def __init__(self, url: str, at: int) -> None:
+        super().__init__(url)
+        self._left = at
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise KeyboardInterrupt
+
+    def publish(self, aside: Path, place: Place) -> None:
+        self._step()
+        super().publish(aside, place)
+
+    def _delete(self, name: str) -> None:
+        self._step()
+        super()._delete(name)
+
+
+def test_after_each_single_step_of_a_compaction_the_day_reads_as_before(mirror: Mirror, desk: Desk) -> None:
+    for first in (1, 101, 201):
+        mirror.write("SPY", range(first, first + 100), start=NOON + first)
+        desk.keep()
+    for step in range(4):  # publish, and three parts to delete
+        with pytest.raises(KeyboardInterrupt):
+            compact_day(DiesAt(desk.settings.archive_url, step), DAY)
+        assert desk.kept() == mirror.written
+        desk.keep()
+        assert desk.kept() == mirror.written, "and an archiver that starts just then goes on where it was"
+        mirror.write("SPY", range(301 + step, 302 + step), start=NOON + 400 + step)
+        desk.keep()
+        assert desk.kept() == mirror.written, "nor is what comes late lost"
+    compact_day(desk.store, DAY)
+    assert plainly_read(desk, DAYS) == mirror.written

@@ -1,0 +1,73 @@
+"""Names: what they say, and what is nobody's."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.archive.layout import (
+    EntryId,
+    Span,
+    day_of,
+    day_place,
+    first_ms_of,
+    hole_place,
+    parse,
+    part_place,
+    places,
+)
+
+ids = st.builds(EntryId, st.integers(0, 10**14), st.integers(0, 10**13))
+symbols = st.from_regex(r"[A-Z0-9][A-Z0-9.\-/&+]{0,5}( [A-Z0-9.\-/&+]{1,3})?", fullmatch=True)
+dates = st.dates(date(1970, 1, 1), date(9999, 12, 31))
+
+
+@settings(deadline=None)
+@given(symbols, dates, ids, ids)
+def test_a_name_says_what_it_was_made_of(symbol: str, day: date, first: EntryId, last: EntryId) -> None:
+    part = part_place(symbol, day, Span(first, last))
+    assert parse(part.name) == part
+    assert part.span == Span(first, last)
+    for place in (day_place(symbol, day), hole_place(symbol, day, first)):
+        assert parse(place.name) == place
+        assert place.span is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(ids, ids), unique=True, max_size=5))
+def test_the_order_of_names_is_the_order_of_snapshots(pairs: list[tuple[EntryId, EntryId]]) -> None:
+    day = date(2026, 1, 5)
+    fit = [Span(EntryId(a.ts % 10**13, a.seq % 10**12), EntryId(b.ts % 10**13, b.seq % 10**12)) for a, b in pairs]
+    named = [place.span for place in places(part_place("SPY", day, span).name for span in fit)]
+    assert named == sorted(fit)
+
+
+def test_a_symbol_with_a_blank_or_a_slash_is_one_folder_that_hive_readers_understand() -> None:
+    assert day_place("BRK B", date(2026, 1, 5)).name == "days/date=2026-01-05/symbol=BRK%20B/depth.parquet"
+    assert day_place("A/B", date(2026, 1, 5)).name.count("/") == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "parts/date=2026-01-05/symbol=SPY/notes.txt",
+        "parts/date=2026-01-05/symbol=SPY/depth.parquet",
+        "parts/date=2026-13-05/symbol=SPY/1767614400000-000000000001_1767614400001-000000000002.parquet",
+        "days/date=2026-01-05/symbol=SPY/other.parquet",
+        "days/date=2026-01-05/symbol=SPY/depth.parquet.writing",
+        ".tmp/put-1234.writing",
+        "SPY.parquet",
+    ],
+)
+def test_what_is_not_of_the_layout_is_nobodys_to_read_or_delete(name: str) -> None:
+    assert parse(name) is None
+
+
+@settings(deadline=None)
+@given(dates)
+def test_a_date_ends_where_the_next_begins(day: date) -> None:
+    assert day_of(first_ms_of(day)) == day
+    assert day_of(first_ms_of(day) + 86_399_999) == day
