@@ -2,19 +2,19 @@
 
 import dagster as dg
 
-from ibkr_depth_pipeline.orchestration.feed import build_feed, ingest_job, ingest_schedule
-from ibkr_depth_pipeline.orchestration.lineage import Lineage, load_lineage
-from ibkr_depth_pipeline.orchestration.probe import build_probe, build_probe_job, probe_schedule
+from ibkr_depth_pipeline.orchestration.feed import build_feed, build_ingest_job, build_ingest_schedule
+from ibkr_depth_pipeline.orchestration.lineage import Lineage, load_lineages
+from ibkr_depth_pipeline.orchestration.probe import build_probe, build_probe_job, build_probe_schedule
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore, ibkr_resource, redis_resource
 from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
 
 
-def build_definitions(lineage: Lineage) -> dg.Definitions:
-    """The code location for this universe."""
+def build_definitions(*lineages: Lineage) -> dg.Definitions:
+    """The code location for these universes, each of one gateway."""
     return dg.Definitions(
-        assets=[build_probe(lineage), build_feed(lineage)],
-        jobs=[build_probe_job(lineage), ingest_job],
-        schedules=[probe_schedule, ingest_schedule],
+        assets=[build(lineage) for lineage in lineages for build in (build_probe, build_feed)],
+        jobs=[build(lineage) for lineage in lineages for build in (build_probe_job, build_ingest_job)],
+        schedules=[build(lineage) for lineage in lineages for build in (build_probe_schedule, build_ingest_schedule)],
         resources={
             "ibkr": ibkr_resource(IbkrGateway()),
             "redis": redis_resource(RedisStore()),
@@ -24,4 +24,4 @@ def build_definitions(lineage: Lineage) -> dg.Definitions:
     )
 
 
-defs = build_definitions(load_lineage())
+defs = build_definitions(*load_lineages())

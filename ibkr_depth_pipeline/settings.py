@@ -362,6 +362,11 @@ class Settings(BaseSettings):
     symbol_config_path: Path = Field(
         Path("config/ibkr_symbols.yaml"), description="universe and venue overrides: the path of a YAML file"
     )
+    gateways_config_path: Path = Field(
+        Path("config/gateways.yaml"),
+        description="the gateways, where there are several: the path of a YAML file; without it, the one gateway that "
+        "these settings name",
+    )
 
     @property
     def redis_url_masked(self) -> str:

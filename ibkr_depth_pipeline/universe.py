@@ -66,18 +66,22 @@ class Universe:
 
 def load_universe(path: Path) -> Universe:
     """Read and check the file. Raises ConfigurationError, which names the file and every bad entry."""
+    return parse_universe(read_yaml(path), str(path.absolute()))
+
+
+def read_yaml(path: Path) -> object:
+    """What the file holds, plain data only. Raises ConfigurationError, which names the file."""
     where = str(path.absolute())
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigurationError(where, [f"can't be read: {error}"]) from None
     try:
-        document = yaml.load(text, _StrictLoader)
+        return yaml.load(text, _StrictLoader)
     except RecursionError:
         raise ConfigurationError(where, ["is not YAML that can be read: nested too deeply"]) from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # PyYAML's own for odd tags and dates
         raise ConfigurationError(where, [f"is not YAML that can be read: {' '.join(str(error).split())}"]) from None
-    return parse_universe(document, where)
 
 
 def parse_universe(document: object, where: str) -> Universe:

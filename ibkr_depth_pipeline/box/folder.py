@@ -16,7 +16,9 @@ INSTANCE = "dagster.yaml"
 _CHECKOUT = Path(__file__).resolve().parents[2]
 # What would lead the ingest to a gateway or a Redis that isn't ours, or Dagster to somebody's instance; a proxy would
 # stand between processes on loopback. Names in any case, as the settings read them so.
-_REDIRECTS = frozenset({"IBKR_HOST", "IBKR_PORT", "REDIS_URL", "SYMBOL_CONFIG_PATH", "IBKR_LOG_LEVEL"})
+_REDIRECTS = frozenset(
+    {"IBKR_HOST", "IBKR_PORT", "REDIS_URL", "SYMBOL_CONFIG_PATH", "GATEWAYS_CONFIG_PATH", "IBKR_LOG_LEVEL"}
+)
 
 
 class RunFolder:

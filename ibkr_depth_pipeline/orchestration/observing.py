@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 
 from ibkr_depth_pipeline.ingest.session import IngestSummary, Watcher
-from ibkr_depth_pipeline.orchestration.lineage import FEED_KEY, symbol_key
+from ibkr_depth_pipeline.orchestration.lineage import symbol_key
 from ibkr_depth_pipeline.orchestration.progress import (
     feed_progress,
     figures_at_end,
@@ -22,15 +22,18 @@ from ibkr_depth_pipeline.universe import Universe
 class SessionObserver:
     """Logs what happened since it looked last. `log` is the op's log_event; it is called in the watcher's thread."""
 
-    def __init__(self, log: Callable[[dg.AssetObservation], None], settings: Settings, universe: Universe) -> None:
+    def __init__(
+        self, log: Callable[[dg.AssetObservation], None], feed: dg.AssetKey, settings: Settings, universe: Universe
+    ) -> None:
         self._log = log
+        self._feed = feed
         self._symbols = universe.symbols
         self._seen: FeedFigures | None = None
         self.watcher = Watcher(self._look, settings.ibkr_observe_secs)
 
     def _look(self, now: FeedFigures) -> None:
         before, self._seen = self._seen, now
-        self._log(dg.AssetObservation(FEED_KEY, metadata=feed_progress(before, now)))
+        self._log(dg.AssetObservation(self._feed, metadata=feed_progress(before, now)))
         for observation in self._of_symbols(before, now):
             self._log(observation)
 

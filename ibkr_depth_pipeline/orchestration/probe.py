@@ -10,7 +10,7 @@ from pydantic import Field
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
 from ibkr_depth_pipeline.orchestration.ladder import ladder_markdown
-from ibkr_depth_pipeline.orchestration.lineage import GROUP, PROBE_KEY, Lineage, symbol_key
+from ibkr_depth_pipeline.orchestration.lineage import Lineage, symbol_key
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore
 from ibkr_depth_pipeline.orchestration.run_config import settings_and_universe
 from ibkr_depth_pipeline.orchestration.trading_day import opening_schedule
@@ -37,24 +37,26 @@ class ProbeConfig(dg.Config):
 def build_probe(lineage: Lineage) -> dg.AssetsDefinition:
     """The assets of the universe's symbols, each with its check, and that of the probe as a whole."""
     symbols = {spec.key: symbol for spec, symbol in zip(lineage.specs, lineage.universe.symbols, strict=True)}
-    whole = dg.AssetSpec(PROBE_KEY, deps=list(symbols), group_name=GROUP, description="Which symbols have depth here.")
+    names = lineage.names
+    told = "Which symbols have depth here."
+    whole = dg.AssetSpec(names.probe_key, deps=list(symbols), group_name=names.group, description=told)
 
     @dg.multi_asset(
-        name=PROBE_OP,
+        name=names.named(PROBE_OP),
         specs=[*lineage.specs, whole],
         check_specs=[dg.AssetCheckSpec(CHECK, asset=key, description=_CHECKED) for key in symbols],
         can_subset=True,
-        pool=POOL,
+        pool=names.named(POOL),
     )
     def probe(
         context: dg.AssetExecutionContext, config: ProbeConfig, ibkr: IbkrGateway, redis: RedisStore
     ) -> Iterator[Event]:
         selected = [symbol for key, symbol in symbols.items() if key in context.selected_asset_keys]
         with our_errors_as_failures():
-            settings, universe = settings_and_universe(config.symbols or selected, ibkr, redis)
+            settings, universe = settings_and_universe(names, config.symbols or selected, ibkr, redis)
             configure_logging(settings.ibkr_log_level)
             report = run_probe(settings, universe, first_book_secs=config.first_book_secs)
-        yield from _results(context, report)
+        yield from _results(context, report, names.probe_key)
         _judge(report)
 
     return probe
@@ -63,7 +65,7 @@ def build_probe(lineage: Lineage) -> dg.AssetsDefinition:
 _CHECKED = "The symbol resolves, its venue has depth, and a book with both sides comes."
 
 
-def _results(context: dg.AssetExecutionContext, report: ProbeReport) -> Iterator[Event]:
+def _results(context: dg.AssetExecutionContext, report: ProbeReport, probe_key: dg.AssetKey) -> Iterator[Event]:
     """What was found of each symbol, as far as it is selected: a refusal is a finding, too."""
     for found in report.symbols:
         key = symbol_key(found.symbol)
@@ -71,8 +73,8 @@ def _results(context: dg.AssetExecutionContext, report: ProbeReport) -> Iterator
             yield dg.MaterializeResult(asset_key=key, metadata=symbol_metadata(found))
         if dg.AssetCheckKey(key, CHECK) in context.selected_asset_check_keys:
             yield check_result(found)
-    if PROBE_KEY in context.selected_asset_keys:
-        yield dg.MaterializeResult(asset_key=PROBE_KEY, metadata=report_metadata(report))
+    if probe_key in context.selected_asset_keys:
+        yield dg.MaterializeResult(asset_key=probe_key, metadata=report_metadata(report))
 
 
 def check_result(found: SymbolReport) -> dg.AssetCheckResult:
@@ -137,14 +139,20 @@ def build_probe_job(lineage: Lineage) -> Any:
     """One job over all of it. A probe that dies is not tried again: the next one is as good."""
     keys: Sequence[dg.AssetKey] = [spec.key for spec in lineage.specs]
     return dg.define_asset_job(
-        PROBE_JOB,
-        selection=dg.AssetSelection.assets(PROBE_KEY, *keys),
+        lineage.names.named(PROBE_JOB),
+        selection=dg.AssetSelection.assets(lineage.names.probe_key, *keys),
         description="Find out which symbols get market depth. Beside a running ingest: contracts and venues only.",
         executor_def=dg.in_process_executor,
         tags={"dagster/max_retries": "0"},
     )
 
 
-probe_schedule = opening_schedule(
-    "ibkr_depth_probe_before_open", PROBE_JOB, lead=timedelta(minutes=45), after_open=False, run_config={}
-)
+def build_probe_schedule(lineage: Lineage) -> dg.ScheduleDefinition:
+    """Starts that job well before the open, when there is still time to act on what it finds."""
+    return opening_schedule(
+        lineage.names.named("ibkr_depth_probe_before_open"),
+        lineage.names.named(PROBE_JOB),
+        lead=timedelta(minutes=45),
+        after_open=False,
+        run_config={},
+    )

@@ -8,10 +8,12 @@ import dagster as dg
 from pydantic import Field
 
 from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.gateways import gateway_named
 from ibkr_depth_pipeline.orchestration.launch_checks import check_overrides, refuse
+from ibkr_depth_pipeline.orchestration.lineage import Names
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore, about
 from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
-from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.trading_hours import OutsideSession
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
@@ -55,9 +57,9 @@ class IngestConfig(dg.Config):
             raise refuse(error) from None
         check_overrides(self.overrides())
 
-    def resolve(self, ibkr: IbkrGateway, redis: RedisStore) -> tuple[Settings, Universe]:
+    def resolve(self, names: Names, ibkr: IbkrGateway, redis: RedisStore) -> tuple[Settings, Universe]:
         """What is in force for this run. Raises ConfigurationError."""
-        return settings_and_universe(self.symbols, ibkr, redis, **self.overrides())
+        return settings_and_universe(names, self.symbols, ibkr, redis, **self.overrides())
 
     def seconds_to_record(self, hours: ExchangeHours, now: datetime, *, by_default: bool = True) -> float | None:
         """How long to record from `now` on; None: until Terminate. Raises OutsideSession where the calendar forbids.
@@ -78,12 +80,13 @@ _WAY_OUT = "With stop_at_close: false in the run config, or IBKR_STOP_AT_CLOSE=f
 
 
 def settings_and_universe(
-    symbols: Sequence[str], ibkr: IbkrGateway, redis: RedisStore, **overrides: Any
+    names: Names, symbols: Sequence[str], ibkr: IbkrGateway, redis: RedisStore, **overrides: Any
 ) -> tuple[Settings, Universe]:
-    """What is in force for a run: `overrides` win over the resources, those over the environment and `.env`.
+    """What is in force for a run of that gateway, read anew.
 
-    No symbols means all of the universe. Raises ConfigurationError.
+    `overrides` win over the resources, those over the list of gateways, that over the environment and `.env`. No
+    symbols means all of the universe. Raises ConfigurationError.
     """
-    settings = load_settings(**{**ibkr.overrides(), **redis.overrides(), **overrides})
+    settings = gateway_named(names.gateway).settings(**{**ibkr.overrides(), **redis.overrides(), **overrides})
     universe = load_universe(settings.symbol_config_path)
     return settings, universe.subset(symbols) if symbols else universe
