@@ -101,10 +101,4 @@ def _notify(url: str, alert: Alert) -> str:
     return "" if delivered else "refused, or nobody there"
 
 
-def _silence(library: str) -> None:
-    logger = logging.getLogger(library)
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-
-
-_silence("apprise")
+logging.getLogger("apprise").disabled = True  # its lines hold hosts and tokens

@@ -1,0 +1,40 @@
+"""Looks at a Redis as a test words them: who is stale, and whether the ingest runs."""
+
+from __future__ import annotations
+
+from ibkr_depth_pipeline.alerts.causes import Look, Unreachable
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
+
+SYMBOLS = tuple("ABCDEFGHIJK")
+OPEN = 1_700_000_000_000
+SECOND, MINUTE = 1000, 60_000
+
+
+def look(
+    at: int,
+    *stale: str,
+    running: bool = True,
+    connected: bool = True,
+    suspended: bool = False,
+    refused_309: int = 0,
+    started: int = OPEN - 5 * MINUTE,
+    unsupported: tuple[str, ...] = (),
+) -> Look:
+    """What Redis shows `at` ms after the open."""
+    now = OPEN + at
+    run = RunIdentity("run-1", "host", 1, started)
+    figures = FeedFigures(run, now, connected=connected, suspended=suspended, refused_309=refused_309)
+    problem = "" if running and connected and not suspended else "something is wrong"
+    symbols = tuple(_symbol(name, now, name in stale, name in unsupported) for name in SYMBOLS)
+    return HealthReport(now, FeedHealth("default", running, 10.0 if running else None, problem, figures), symbols)
+
+
+def _symbol(name: str, now: int, stale: bool, unsupported: bool) -> SymbolHealth:
+    state = SymbolState.STALE if stale else SymbolState.UNSUPPORTED if unsupported else SymbolState.FRESH
+    age = 90.0 if stale else 1.0
+    return SymbolHealth(name, state, now - int(age * 1000), age, None, "ARCA", "", SymbolFigures())
+
+
+def no_redis(at: int) -> Look:
+    return Unreachable(OPEN + at, "Redis at redis://host: refused")
