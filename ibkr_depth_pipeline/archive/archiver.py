@@ -104,6 +104,7 @@ class Archiver:
         try:
             async with Ownership(self._store, streams, self._settings.ibkr_lease_ttl_secs) as owned:
                 self._store.sweep("put")
+                await asyncio.to_thread(self._store.check_writable)
                 self._kept = await asyncio.to_thread(positions, self._store)
                 await self._discover(streams)
                 self._log.info("archive_started", url=self._store.url, symbols=sorted(self._buffers))

@@ -85,6 +85,15 @@ class ArchiveStore:
             aside.write_bytes(content)
             self._publish(aside, name)
 
+    def check_writable(self) -> None:
+        """Store a file of no content, and delete it. A bucket that is not there, too, raises ArchiveUnavailable."""
+        name = f"{TEMPORARY}/check-{secrets.token_hex(8)}.writing"
+        try:
+            self._guarded(self._put, name, b"")
+            self._guarded(self._fs.rm_file, self._path(name))
+        except FileNotFoundError as error:
+            raise ArchiveUnavailable(f"archive {self.url}: {error}") from None
+
     @contextmanager
     def written_aside(self, purpose: str) -> Iterator[Path]:
         """A local path for a file to be written; `publish` it within the block, or it is thrown away."""

@@ -1,0 +1,130 @@
+"""`ibkr_depth_archive` as an operator runs it: exit codes and what it prints."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from ibkr_depth_pipeline.archive.layout import PARTS, Span, part_place
+from ibkr_depth_pipeline.archive.reading import read_day
+from ibkr_depth_pipeline.archive.schema import part_bytes
+from ibkr_depth_pipeline.box.processes import wait_until
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), ("run", "compact", "check", "holes", "prune", "ARCHIVE_URL")),
+        (("run",), ("--symbol", "--once", "--duration", "s3://")),
+        (("check",), ("--calendar", "--least-coverage", "Exit code")),
+    ],
+)
+def test_help_tells_a_newcomer_what_to_say(desk: Desk, arguments: tuple[str, ...], told: tuple[str, ...]) -> None:
+    done = desk.runs(*arguments, "--help", COLUMNS="200")
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in told), done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_everything_kept(mirror: Mirror, desk: Desk, number: signal.Signals) -> None:
+    mirror.write("SPY", range(1, 501))
+    with desk.starts("run", ARCHIVE_FLUSH_ROWS="400") as process:
+        assert wait_until(lambda: bool(desk.store.places(PARTS)), PATIENCE_SECS)
+        mirror.write("SPY", range(501, 521), start=NOON + 1000)
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=PATIENCE_SECS)
+    assert process.returncode == 0
+    assert "snapshots of 1 symbols kept" in printed
+    desk.keep()
+    assert desk.kept() == mirror.written
+
+
+def test_from_run_to_check_a_sound_day_is_ok(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("BRK B", range(1, 301), every=100)
+    assert desk.runs("run", "--once").returncode == 0
+    assert "BRK B: 1 parts, 300 snapshots" in desk.runs("compact", str(DAY)).stdout
+    checked = desk.runs("check", str(DAY), "--calendar", "24/7")
+    assert checked.returncode == 0, checked.stdout
+    lines = checked.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        f"ok   BRK B {name}"
+        for name in ("seq_without_holes", "books_ordered_and_not_crossed", "coverage", "row_counts")
+    ]
+    assert "covered_seconds 29.9" in lines[2]
+    assert desk.runs("holes", str(DAY)).stdout == ""
+
+
+def test_a_day_with_unknown_holes_and_too_little_coverage_fails(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", range(1, 101))
+    desk.keep()
+    whole = read_day(desk.store, DAY, "SPY")
+    desk.store.delete(desk.store.places(PARTS))
+    for rows in (whole.slice(0, 40), whole.slice(60, 20)):  # a file was deleted by hand, and the newest one as well
+        ids = ids_of(rows)
+        span = Span(ids[0], ids[-1])
+        desk.store.put(part_place("SPY", DAY, span), part_bytes("SPY", span, rows))
+    checked = desk.runs("check", str(DAY), "--calendar", "24/7", "--least-coverage", "0.5")
+    assert checked.returncode == 1
+    text = checked.stdout
+    assert "seq 41 to 60: 20 missing" in text
+    assert f"the newest snapshot is {NOON + 79}-80; in Redis it is {NOON + 99}-100" in text
+    assert text.count("FAIL") == 3
+    assert "at least 50.0% is asked for" in text
+
+
+def test_holes_are_listed_with_their_reason(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", [1, 2, 9])
+    desk.keep()
+    said = "SPY seq 3 to 8: 6 missing before 2026-01-05T12:00:00.002+00:00, never_stored\n"
+    assert desk.runs("holes", str(DAY)).stdout == said
+    assert desk.runs("holes", "--all").stdout == said
+    assert desk.runs("holes", "2026-01-06").stdout == ""
+
+
+def test_a_day_that_is_not_kept_is_said_to_be_none(desk: Desk) -> None:
+    for command in ("compact", "check"):
+        done = desk.runs(command, "2020-01-01")
+        assert (done.returncode, done.stdout) == (0, "nothing is kept of 2020-01-01\n")
+
+
+def test_prune_deletes_by_the_setting_and_nothing_where_it_says_for_ever(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", [1])
+    desk.keep()
+    assert desk.runs("prune").stdout == "0 days deleted\n"
+    assert desk.runs("prune", ARCHIVE_RETENTION_DAYS="7").stdout == f"1 days deleted: {DAY}\n"
+    assert desk.kept() == {}
+
+
+def test_a_wrong_setting_is_the_operators_and_no_password_is_shown(desk: Desk) -> None:
+    done = desk.runs("run", ARCHIVE_URL=f"sftp://me:{SECRET}@host/depth", ARCHIVE_FLUSH_SECS="never")
+    assert done.returncode == 2
+    assert "ARCHIVE_URL=" in done.stderr
+    assert "ARCHIVE_FLUSH_SECS='never'" in done.stderr
+    assert SECRET not in done.stderr + done.stdout
+
+
+def test_a_redis_that_is_not_there_is_a_failure(desk: Desk) -> None:
+    done = desk.runs("run", REDIS_URL=f"redis://:{SECRET}@127.0.0.1:1/0")
+    assert done.returncode == 1
+    assert "error: Redis at redis://" in done.stderr
+    assert SECRET not in done.stderr
+
+
+def test_without_the_extra_it_says_what_to_install(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text("raise ModuleNotFoundError(\"No module named 'pyarrow'\", name='pyarrow')")
+    done = desk.runs("run", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "pip install 'ibkr_depth_pipeline[archive]'" in done.stderr
+
+
+def test_the_log_is_json_a_line(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", [1, 5])
+    done = desk.runs("run", "--once")
+    events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+    assert {"archive_started", "archive_hole", "archive_stopped"} <= set(events)

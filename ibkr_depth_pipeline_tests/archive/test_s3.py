@@ -1,0 +1,127 @@
+"""The archive in S3: a moto server on loopback, the real s3fs and botocore."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from ibkr_depth_pipeline.archive.audit import audit_day
+from ibkr_depth_pipeline.archive.compaction import compact_day
+from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, day_place
+from ibkr_depth_pipeline.archive.reading import prune
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
+from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
+from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, PATIENCE_SECS, Desk, Mirror
+from ibkr_depth_pipeline_tests.archive.test_kill import recorder
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "nobody",
+    "AWS_SECRET_ACCESS_KEY": "nothing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+pytestmark = pytest.mark.filterwarnings("default")  # what botocore and its friends have to say is not ours
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an S3 that forgets everything at its end."""
+    port = free_port()
+    command = [sys.executable, "-c", "from moto.server import main; main()", "-H", HOST, "-p", str(port)]
+    log = tmp_path_factory.mktemp("s3") / "moto.log"
+    process = GuardedProcess(command, log_path=log)
+    try:
+        assert wait_until(lambda: not port_is_free(port), PATIENCE_SECS), process.log_tail()
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.end(grace_secs=1.0)
+
+
+@pytest.fixture
+def bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket of this test's own."""
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_server, "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{time.time_ns()}"
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+    return f"s3://{name}/depth"
+
+
+@pytest.fixture
+def cloud(desk: Desk, bucket: str) -> Desk:
+    """An archive in that bucket."""
+    return replace(desk, settings=desk.settings.model_copy(update={"archive_url": bucket, "ibkr_lease_ttl_secs": 2.0}))
+
+
+def test_a_day_is_kept_compacted_checked_and_let_go_in_a_bucket(mirror: Mirror, cloud: Desk) -> None:
+    for first in (1, 101, 201):
+        mirror.write("BRK B", range(first, first + 100), start=NOON + first)
+        cloud.keep()
+    assert cloud.kept() == mirror.written
+    assert len(cloud.store.places(PARTS)) == 3
+    compact_day(cloud.store, DAY)
+    assert cloud.store.places(PARTS) == []
+    assert cloud.kept() == mirror.written
+    assert cloud.keep().summary.files == 0, "the position is in the compacted file"
+    assert all(audit.passed for audit in audit_day(cloud.settings, DAY))
+    assert prune(cloud.store, DAY.replace(day=6)) == [DAY]
+    assert cloud.kept() == {}
+
+
+def test_another_archiver_of_the_bucket_is_kept_out_by_the_lease(mirror: Mirror, cloud: Desk, s3_server: str) -> None:
+    mirror.write("SPY", range(1, 11))
+    environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_server, "IBKR_LEASE_TTL_SECS": "2"}
+    with cloud.starts("run", **environment):
+        assert wait_until(lambda: bool(cloud.store.places(PARTS)), PATIENCE_SECS)
+        with pytest.raises(ArchiveHeld, match="another archiver"):
+            cloud.keep()
+    assert cloud.keep().summary.files == 0, "the lease of one who was killed runs out"
+
+
+@pytest.mark.timeout(300)
+def test_kills_lose_and_double_nothing_in_a_bucket_either(mirror: Mirror, cloud: Desk, s3_server: str) -> None:
+    environment = {
+        **CREDENTIALS,
+        "AWS_ENDPOINT_URL": s3_server,
+        "IBKR_LEASE_TTL_SECS": "2",
+        "ARCHIVE_FLUSH_SECS": "0.1",
+    }
+    with recorder(mirror):
+        for kill in range(3):
+            enough = len(cloud.store.places(PARTS)) + 1 + kill
+            with cloud.starts("run", **environment):
+                assert wait_until(lambda enough=enough: len(cloud.store.places(PARTS)) >= enough, PATIENCE_SECS)
+    cloud.keep()
+    assert cloud.kept() == mirror.written
+    spans = [place.span for place in cloud.store.places(PARTS) if place.symbol == "SPY"]
+    assert all(one.last < other.first for one, other in pairwise(spans)), "no part overlaps another"
+
+
+def test_a_bucket_that_is_not_there_is_an_error_at_the_start(mirror: Mirror, cloud: Desk) -> None:
+    mirror.write("SPY", [1])
+    gone = cloud.settings.model_copy(update={"archive_url": "s3://no-such-bucket/depth"})
+    with pytest.raises(ArchiveUnavailable, match="no-such-bucket"):
+        replace(cloud, settings=gone).keep()
+
+
+def test_a_reader_that_knows_only_parquet_finds_date_and_symbol_in_the_names(mirror: Mirror, cloud: Desk) -> None:
+    import pyarrow.dataset as dataset
+
+    mirror.write("BRK B", range(1, 11))
+    cloud.keep()
+    compact_day(cloud.store, DAY)
+    filesystem, root = fsspec.core.url_to_fs(cloud.settings.archive_url)
+    table = dataset.dataset(f"{root}/{DAYS}", filesystem=filesystem, format="parquet", partitioning="hive").to_table()
+    assert set(table["symbol"].to_pylist()) == {"BRK B"}
+    assert {str(day) for day in table["date"].to_pylist()} == {DAY.isoformat()}
+    assert table.num_rows == 10
+    assert ArchiveStore(cloud.settings.archive_url).size(day_place("BRK B", DAY)) > 0
