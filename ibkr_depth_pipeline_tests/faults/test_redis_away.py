@@ -157,6 +157,22 @@ async def test_a_slow_server_gets_everything_in_the_end(redis_server: EmbeddedRe
             assert writer.figures.write_failures == 0, "slow is not away"
 
 
+@pytest.mark.faults
+async def test_a_run_on_a_slow_server_keeps_its_lease_and_stores_everything(redis_server: EmbeddedRedis) -> None:
+    async with SimulatedGateway(GatewayOptions(rows_per_second=100)) as gateway, RedisProxy(redis_server.port) as proxy:
+        with capture_logs() as lines:
+            async with recording(gateway, proxy.url, universe_of("SPY", "QQQ")) as run:
+                await run.grows("SPY", 50)
+                proxy.delay = 0.5
+                await run.grows("SPY", 1500)
+                proxy.delay = 0.0
+                summary = await run.stop()
+                stream = await run.stream("SPY")
+    assert [snapshot.seq for snapshot in stream] == up_to(len(stream))
+    assert len(stream) == summary.rows["SPY"]
+    assert not [line for line in lines if line["event"] == "redis_write_failed"]
+
+
 @pytest.mark.parametrize("fault", [Fault.CUT_REQUEST, Fault.LOSE_REPLY, Fault.LOSE_REQUEST])
 async def test_a_connection_cut_around_a_block_of_two_symbols_stores_each_once(
     shared_redis_url: str, fault: Fault
