@@ -1,14 +1,15 @@
-# `make help` lists what there is. Everything is installed into .venv and .venv-peers, nothing outside this folder.
+# `make help` lists what there is. Everything is installed into .venv, .venv-peers and .venv-bench, nothing outside this folder.
 PYTHON ?= python3
 ARGS ?=
 
 VENV := .venv
 PEERS := .venv-peers
+BENCH := .venv-bench
 BIN := $(VENV)/bin
 DAGSTER_HOME_DIR := $(CURDIR)/.dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run dev test test-faults test-live coverage lint format clean
+.PHONY: help venv run dev test test-faults test-live coverage bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +36,9 @@ test-live: $(VENV)/.installed-test ## only the tests against the real gateway an
 coverage: $(VENV)/.installed-test $(PEERS)/.installed ## the suite with a report of the lines it did not reach
 	$(BIN)/pytest --cov=ibkr_depth_pipeline --cov-report=term-missing:skip-covered $(ARGS)
 
+bench: $(VENV)/.installed $(BENCH)/.installed ## measure beside limits and peers, some 20 minutes; ARGS=--quick takes three
+	$(BIN)/python -m bench $(ARGS)
+
 lint: $(VENV)/.installed-lint ## ruff, mypy --strict and the rules for imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,7 +50,7 @@ format: $(VENV)/.installed-lint ## let ruff put imports and layout right
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environments, Dagster's home, run folders and caches
-	rm -rf $(VENV) $(PEERS) $(DAGSTER_HOME_DIR) .run .pytest_cache .hypothesis .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(PEERS) $(BENCH) $(DAGSTER_HOME_DIR) .run .pytest_cache .hypothesis .mypy_cache .ruff_cache \
 	    .import_linter_cache .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -72,6 +76,12 @@ $(VENV)/.installed-lint: $(VENV)/.installed
 $(PEERS)/.installed: Makefile
 	@test -x $(PEERS)/bin/python || { $(call make-venv,$(PEERS)); }
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check 'ib_async>=2,<3' 'ibapi>=9.81'
+	@touch $@
+
+# What the benchmark compares with and draws with; for the same reason not in .venv.
+$(BENCH)/.installed: bench/requirements.txt
+	@test -x $(BENCH)/bin/python || { $(call make-venv,$(BENCH)); }
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
 	@touch $@
 
 define make-venv

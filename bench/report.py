@@ -1,0 +1,165 @@
+"""What was measured -> Markdown. Pure. A figure of several runs is shown as `median (lowest to highest)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+from bench.figures import table
+from bench.throughput import BARE, CRYPTOFEED, PLAIN, REDIS_LIMITS, THIS
+
+Results = dict[str, Any]
+
+
+def markdown(results: Results) -> str:
+    """The whole report. Parts that were not measured are left out."""
+    blocks = [f"Measured {results['when']} with `{results['command']}`.", _machine(results["machine"])]
+    for part, render in _PARTS.items():
+        if part in results:
+            blocks += render(results[part])
+    blocks.append(_failures(results["failures"]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in machine.items())
+
+
+def _failures(failures: Sequence[str]) -> str:
+    if not failures:
+        return "Every book that was checked is right and no row is missing."
+    return "**Failed:**\n\n" + "\n".join(f"- {failure}" for failure in failures)
+
+
+def _span(figure: dict[str, float] | None, form: str = ",.0f") -> str:
+    if figure is None:
+        return "-"
+    return f"{figure['median']:{form}} ({figure['low']:{form}} to {figure['high']:{form}})"
+
+
+def _throughput(rows: list[Results]) -> list[str]:
+    ours = next(row for row in rows if row["name"] == THIS)["rate"]
+    cells = [
+        (
+            row["name"],
+            _span(row["rate"]),
+            f"{row['rate']['spread']:.0%}",
+            f"{ratio(ours, row['rate']):.2f}",
+            _span(row.get("cpu"), ".1f"),
+            row["books"],
+        )
+        for row in rows
+    ]
+    head = ("what", "rows a second", "spread", "this / it", "CPU s per million rows", "books checked")
+    return ["## Throughput", table(head, cells), table(("target", "wanted", "measured", ""), _ratios(rows, ours))]
+
+
+def ratio(ours: Results, theirs: Results) -> float:
+    """The median of the rounds' own ratios: what else the machine did in a round slowed both."""
+    return float(median(a / b for a, b in zip(ours["runs"], theirs["runs"], strict=True)))
+
+
+def _ratios(rows: list[Results], ours: Results) -> list[tuple[str, str, str, str]]:
+    rates = {row["name"]: row["rate"] for row in rows}
+    limit = max((rates[name] for name in REDIS_LIMITS if name in rates), key=lambda rate: float(rate["median"]))
+    wanted = ((f"of {BARE}", rates[BARE], 0.8), (f"of {PLAIN}", rates[PLAIN], 12.0))
+    return [
+        (name, f"{least:g}", f"{ratio(ours, rate):.2f}", _met(ratio(ours, rate) >= least))
+        for name, rate, least in (
+            ("of Redis's limit", limit, 0.20),
+            *wanted,
+            (f"of {CRYPTOFEED}", rates[CRYPTOFEED], 2.0),
+        )
+    ]
+
+
+def _met(is_met: bool) -> str:
+    return "met" if is_met else "**missed**"
+
+
+def _default_buffer(row: Results) -> list[str]:
+    told = row.get("lost") or f"{row['rate']:,.0f} rows a second, RSS at most {row['rss_mb']:.0f} MB"
+    return ["At full speed with every setting at its default: " + str(told)]
+
+
+def _latency(rows: list[Results]) -> list[str]:
+    cells = [(f"{row['rate']:,}", row["name"], *(_span(row[p], ".2f") for p in ("p50", "p90", "p99"))) for row in rows]
+    head = ("rows a second", "what", "p50 ms", "p90 ms", "p99 ms")
+    return ["## Latency, from the gateway's bytes to a blocked XREAD", table(head, cells)]
+
+
+def _slots(rows: list[Results]) -> list[str]:
+    cells = [
+        (
+            row["how"],
+            f"{row['dwell']:g}",
+            f"{row['secs']:.0f}",
+            f"{row['share']:.1%}",
+            row["refused_309"],
+            f"{row['worst_gap']:.2f}",
+            f"{row['ideal_gap']:.2f}",
+            f"{row['gap_ratio']:.3f}",
+        )
+        for row in rows
+    ]
+    head = ("how", "dwell s", "seconds", "live", "309s", "worst gap s", "ideal s", "ratio")
+    return ["## Slot use, 11 symbols in 3 slots", table(head, cells)]
+
+
+def _growth(rows: list[Results]) -> list[str]:
+    cells = [
+        (
+            row["what"],
+            f"{row['value']:,}",
+            f"{row['rate']:,.0f}",
+            f"{row['cpu']:.1f}",
+            f"{row['rss_mb']:.0f}",
+            "-" if row["what"] == "MAXLEN" else f"{row['redis_bytes'] / row['rows']:.0f}",
+            f"{row['redis_bytes'] / 1e6:.1f}",
+        )
+        for row in rows
+    ]
+    head = ("of", "value", "rows a second", "CPU s per million", "RSS MB", "bytes in Redis per snapshot", "MB in Redis")
+    return ["## Cost, and how it grows (one recording a row)", table(head, cells)]
+
+
+def _dagster(found: Results) -> list[str]:
+    share = ratio(found["Dagster"]["rate"], found["CLI"]["rate"])
+    cells = [
+        (name, _span(each["rate"]), _span(each["cpu"], ".1f"), _span(each["rss_mb"])) for name, each in found.items()
+    ]
+    head = ("inside", "rows a second", "CPU s per million", "RSS MB")
+    return [
+        "## Dagster",
+        table(head, cells),
+        f"The job's throughput is {share:.2f} of the CLI's; {_met(share >= 0.95)}.",
+    ]
+
+
+def _event_log(found: Results) -> list[str]:
+    return [
+        f"Over {found['turns']:,} turns (a session of 6.5 hours has 1,560) the instance's databases grew by "
+        f"{found['grown_bytes'] / 1e6:.2f} MB, and the run wrote {found['stderr_bytes'] / 1e6:.2f} MB to stderr."
+    ]
+
+
+def _profile(found: Results) -> list[str]:
+    own = table(("function", "own"), [(name, f"{share:.1%}") for name, share in found["own"][:20]])
+    total = table(("function", "with all it calls"), [(name, f"{share:.1%}") for name, share in found["total"][:25]])
+    samples = (
+        f"{found['samples']:,} samples of py-spy, start left out, at {found['rate_while_sampled']:,.0f} rows a second"
+    )
+    return ["## Profile of the recorder at full speed", samples, own, total]
+
+
+_PARTS: dict[str, Callable[[Any], list[str]]] = {
+    "throughput": _throughput,
+    "defaults": _default_buffer,
+    "latency": _latency,
+    "slots": _slots,
+    "growth": _growth,
+    "dagster": _dagster,
+    "event_log": _event_log,
+    "profile": _profile,
+}
