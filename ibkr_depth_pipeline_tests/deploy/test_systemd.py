@@ -1,0 +1,121 @@
+"""The systemd units: systemd accepts them, each restarts by itself, all stay on loopback, and their commands run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ibkr_depth_pipeline.box.dagster_api import DagsterApi
+from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
+from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
+from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline_tests.conftest import REPOSITORY
+from ibkr_depth_pipeline_tests.deploy.units import INSTALLED, SERVICES, SYSTEMD, command, unit_path, unit_values
+
+ANALYZE = shutil.which("systemd-analyze")
+PATIENCE_SECS = 60.0
+
+
+@pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    scripts = str(Path(sys.executable).parent)
+    for path in (*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.target")):
+        (tmp_path / path.name).write_text(path.read_text().replace(f"{INSTALLED}/.venv/bin", scripts))
+    units = [str(path) for path in tmp_path.iterdir()]
+    result = subprocess.run([str(ANALYZE), "verify", *units], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_restarts_by_itself_and_has_few_rights(service: str) -> None:
+    assert unit_values(service, "Restart") == ["always"]
+    assert unit_values(service, "StartLimitIntervalSec") == ["0"]
+    assert unit_values(service, "NoNewPrivileges") == ["true"]
+    assert unit_values(service, "ProtectSystem") == ["strict"]
+    assert unit_values(service, "CapabilityBoundingSet") == [""]
+    assert unit_values(service, "User") == ["ibkr-depth"]
+
+
+def test_the_target_brings_up_all_three() -> None:
+    target = (SYSTEMD / "ibkr-depth.target").read_text()
+    assert all(unit_path(service).name in target for service in SERVICES)
+
+
+def test_everything_listens_on_loopback_and_the_workspace_names_the_code_servers_port() -> None:
+    for service in ("code", "web"):
+        words = command(service)
+        assert words[words.index("--host") + 1] == "127.0.0.1"
+    words = command("code")
+    (entry,) = yaml.safe_load((SYSTEMD / "workspace.yaml").read_text())["load_from"]
+    server = entry["grpc_server"]
+    assert (server["host"], str(server["port"])) == ("127.0.0.1", words[words.index("--port") + 1])
+    assert server["location_name"] == words[words.index("--location-name") + 1]
+
+
+@pytest.fixture
+def environment(tmp_path: Path, shared_redis_url: str) -> Iterator[dict[str, str]]:
+    """What the units' EnvironmentFile would say, for a simulated gateway."""
+    universe = tmp_path / "ibkr_symbols.yaml"
+    universe.write_text(json.dumps({"symbols": ["SPY"]}))
+    home = tmp_path / "dagster_home"
+    home.mkdir()
+    shutil.copy(REPOSITORY / "config" / "dagster.yaml", home)
+    with GatewayThread(GatewayOptions(rows_per_second=50)) as gateway:
+        yield {
+            "DAGSTER_HOME": str(home),
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "IBKR_HOST": gateway.host,
+            "IBKR_PORT": str(gateway.port),
+            "REDIS_URL": shared_redis_url,
+            "SYMBOL_CONFIG_PATH": str(universe),
+            "GATEWAYS_CONFIG_PATH": "config/gateways.yaml",
+            "IBKR_STOP_AT_CLOSE": "false",
+            "IBKR_AUTOMATION": "off",
+        }
+
+
+def moved(words: list[str], ports: dict[str, int], workspace: Path) -> list[str]:
+    """The command with free ports, and with the workspace that names them."""
+    named = {"4266": str(ports["code"]), "3000": str(ports["web"])}
+    named[str(SYSTEMD / "workspace.yaml")] = str(workspace)
+    return [named.get(word, word) for word in words]
+
+
+@pytest.mark.faults
+def test_the_commands_of_the_units_run_a_session_and_drain_it_when_systemd_stops_them(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    ports = {"code": free_port(), "web": free_port()}
+    workspace = tmp_path / "workspace.yaml"
+    workspace.write_text((SYSTEMD / "workspace.yaml").read_text().replace("4266", str(ports["code"])))
+    running: dict[str, GuardedProcess] = {}
+    try:
+        for service in SERVICES:
+            words = moved(command(service), ports, workspace)
+            log = tmp_path / f"{service}.log"
+            running[service] = GuardedProcess(words, log_path=log, env=environment, cwd=tmp_path)
+            port = ports.get(service)
+            assert port is None or wait_until(lambda port=port: not port_is_free(port), PATIENCE_SECS), log.read_text()
+        api = DagsterApi(HOST, ports["web"])
+        assert wait_until(lambda: api.serves(tmp_path / "dagster_home", "ibkr_depth_pipeline"), PATIENCE_SECS)
+        api.launch("ibkr_depth_pipeline", "ibkr_depth_ingest_job")
+        logs = tmp_path / "dagster_home" / "storage"
+        assert wait_until(lambda: "rotation_started" in told(logs), PATIENCE_SECS), "nothing was recorded"
+        running["code"].end(grace_secs=30.0)
+        assert '"drained": true' in told(logs)
+    finally:
+        for process in reversed(running.values()):
+            process.end(grace_secs=10.0)
+
+
+def told(logs: Path) -> str:
+    """What the runs' own logs hold."""
+    return "".join(path.read_text() for path in logs.glob("*/compute_logs/*.err"))
