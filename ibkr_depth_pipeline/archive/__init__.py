@@ -6,3 +6,20 @@ compaction.py makes one file of a day, reading.py reads a day whatever state its
 
 Needs the extra `archive` (pyarrow, fsspec); nothing of the plain install imports it.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ibkr_depth_pipeline.errors import ConfigurationError
+
+
+@contextmanager
+def extra_needed() -> Iterator[None]:
+    """Around imports of this package's modules: a missing library becomes a ConfigurationError that says what to do."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        wanted = f"{missing.name} is not installed: pip install 'ibkr_depth_pipeline[archive]', and [s3] for S3"
+        raise ConfigurationError("archive", [wanted]) from None

@@ -36,16 +36,23 @@ class SymbolAudit:
 
 
 def audit_day(
-    settings: Settings, day: date, *, calendar: str = "XNYS", least_coverage: float = 0.0
+    settings: Settings,
+    day: date,
+    *,
+    calendar: str = "",
+    least_coverage: float = 0.0,
+    gateways: Sequence[str] = (),
 ) -> list[SymbolAudit]:
     """Check every symbol of that day. Where Redis can't be asked, row counts are of the archive alone.
+
+    `calendar` is that of IBKR_CALENDAR where none is given, and `gateways` the one of IBKR_GATEWAY_NAME.
 
     Raises ArchiveUnavailable, and ConfigurationError for an unknown calendar.
     """
     store = ArchiveStore(settings.archive_url)
     names = symbols(store, day)
-    session = _session(calendar, day)
-    says = asyncio.run(_ask(settings, names, day))
+    session = session_of(calendar or settings.ibkr_calendar, day)
+    says = asyncio.run(_ask(settings, [name for name in gateways if name] or [settings.ibkr_gateway_name], names, day))
     before = _days_before(store, day)
     return [
         _audit(store, day, name, before.get(name), session, says.get(name, checks.IngestSays()), least_coverage)
@@ -117,8 +124,8 @@ def _newest_id(store: ArchiveStore, day: date | None, symbol: str) -> EntryId | 
     return max((file.span.last for file in files), default=None)
 
 
-def _session(calendar: str, day: date) -> tuple[int | None, int | None]:
-    """Open and close, in unix ms, of the session of that date."""
+def session_of(calendar: str, day: date) -> tuple[int | None, int | None]:
+    """Open and close, in unix ms, of the session of that date; None where there is none."""
     around = datetime(day.year, day.month, day.day, 12, tzinfo=timezone.utc)
     session = TradingHours(calendar, around).session_opening_on(day)
     if session is None:
@@ -126,11 +133,14 @@ def _session(calendar: str, day: date) -> tuple[int | None, int | None]:
     return round(session.open.timestamp() * 1000), round(session.close.timestamp() * 1000)
 
 
-async def _ask(settings: Settings, names: Sequence[str], day: date) -> dict[str, checks.IngestSays]:
+async def _ask(
+    settings: Settings, gateways: Sequence[str], names: Sequence[str], day: date
+) -> dict[str, checks.IngestSays]:
     streams = Streams(settings.redis_target)
     try:
-        figures = await streams.ingest_figures(settings.ibkr_gateway_name)
-        return {name: ingest_says(await streams.newest_mirrored(name), figures, name, day) for name in names}
+        told = [await streams.ingest_figures(gateway) for gateway in gateways]
+        runs = {symbol: figures for figures in told if figures is not None for symbol in figures.symbols}
+        return {name: ingest_says(await streams.newest_mirrored(name), runs.get(name), name, day) for name in names}
     except SinkUnavailable:
         return {}
     finally:

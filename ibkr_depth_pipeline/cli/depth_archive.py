@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ibkr_depth_pipeline.archive import extra_needed
 from ibkr_depth_pipeline.cli.errors import FAILED, errors_as_exit_codes
-from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
@@ -85,7 +85,9 @@ def compact(day: Day = None) -> None:
 @app.command()
 def check(
     day: Day = None,
-    calendar: Annotated[str, typer.Option(help="Whose session is to be covered, such as XNYS or 24/7.")] = "XNYS",
+    calendar: Annotated[
+        str, typer.Option(help="Whose session is to be covered, such as XNYS or 24/7. Default: IBKR_CALENDAR.")
+    ] = "",
     least_coverage: Annotated[
         float, typer.Option(min=0, max=1, help="Fail below this share of the session with a live book.")
     ] = 0.0,
@@ -139,11 +141,8 @@ def _set_up() -> Iterator[Settings]:
     with errors_as_exit_codes():
         settings = load_settings()
         configure_logging(settings.ibkr_log_level)
-        try:
+        with extra_needed():
             yield settings
-        except ModuleNotFoundError as missing:
-            wanted = f"{missing.name} is not installed: pip install 'ibkr_depth_pipeline[archive]', and [s3] for S3"
-            raise ConfigurationError("archive", [wanted]) from None
 
 
 def _date(day: datetime | None) -> date:
