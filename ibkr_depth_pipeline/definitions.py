@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from ibkr_depth_pipeline.orchestration.archive import archive_job, build_archive, day_job, day_schedule
 from ibkr_depth_pipeline.orchestration.feed import build_feed, build_ingest_job, build_ingest_schedule
 from ibkr_depth_pipeline.orchestration.lineage import Lineage, load_lineages
 from ibkr_depth_pipeline.orchestration.probe import build_probe, build_probe_job, build_probe_schedule
@@ -11,10 +12,13 @@ from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
 
 def build_definitions(*lineages: Lineage) -> dg.Definitions:
     """The code location for these universes, each of one gateway."""
+    feeds = [build(lineage) for lineage in lineages for build in (build_probe, build_feed)]
+    jobs = [build(lineage) for lineage in lineages for build in (build_probe_job, build_ingest_job)]
+    schedules = [build(lineage) for lineage in lineages for build in (build_probe_schedule, build_ingest_schedule)]
     return dg.Definitions(
-        assets=[build(lineage) for lineage in lineages for build in (build_probe, build_feed)],
-        jobs=[build(lineage) for lineage in lineages for build in (build_probe_job, build_ingest_job)],
-        schedules=[build(lineage) for lineage in lineages for build in (build_probe_schedule, build_ingest_schedule)],
+        assets=[*feeds, *build_archive(*lineages)],
+        jobs=[*jobs, archive_job, day_job],
+        schedules=[*schedules, day_schedule],
         resources={
             "ibkr": ibkr_resource(IbkrGateway()),
             "redis": redis_resource(RedisStore()),
