@@ -44,6 +44,7 @@ DROPS_CYCLE_SECS = 5.0
 
 FIRST_BACKOFF_SECS = 0.1
 RECHECK_PAUSE_SECS = 5.0
+CANCEL_AGAIN_SECS = 0.2
 DRAIN_SECS = 3.0
 """For what is buffered when the end comes; all of it together stays below 5 s."""
 
@@ -491,17 +492,13 @@ class IngestSession:
         if task.done():
             await task
             return True
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end([task])
         return False
 
     async def _end_tasks(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -542,6 +539,21 @@ def _now_ms() -> int:
 async def _at_most(secs: float, work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
         await asyncio.wait_for(work, secs)
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks until they have ended, and leave what they raise unread.
+
+    Once may not be enough: before Python 3.12 asyncio.wait_for forgets a cancellation that comes together with its
+    result, and a loop around it then goes on for ever.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECS)
+        for task in done:
+            _ = task.cancelled() or task.exception()
 
 
 async def _first_of(*awaitables: Any) -> None:

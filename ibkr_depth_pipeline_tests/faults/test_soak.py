@@ -81,7 +81,9 @@ async def soak(redis_url: str, gateway: tuple[str, int], rows: int, samples: Sam
             await asyncio.sleep(SAMPLE_SECS)
             samples.take(counted)
         session.stop()
-        return await running
+        await asyncio.wait({running}, timeout=60)
+        assert running.done(), f"the run does not end; what is left: {asyncio.all_tasks()}"
+        return running.result()
     finally:
         structlog.reset_defaults()
 
@@ -105,7 +107,7 @@ def left_open(journal: Path) -> set[tuple[int, str]]:
 
 def run_soak(redis_url: str, tmp_path: Path, rows: int) -> Samples:
     journal, samples = tmp_path / "journal.jsonl", Samples()
-    rate = os.environ.get("SOAK_RATE", "8000")
+    rate = os.environ.get("SOAK_RATE", "5000")
     arguments = ["--scenario", "reconnect_storm", "--rows-per-second", rate, "--journal", str(journal)]
     descriptors = psutil.Process().num_fds()
     with gateway_process(*arguments, "--no-journal-rows") as gateway:
