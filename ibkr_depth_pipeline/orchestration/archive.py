@@ -86,7 +86,7 @@ def _build_day(gateways: Sequence[str]) -> dg.AssetsDefinition:
     )
     def ibkr_depth_archive_day(
         context: dg.AssetExecutionContext, config: DayConfig, redis: RedisStore, exchange: ExchangeHours
-    ) -> dg.MaterializeResult[Any]:
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         day = date.fromisoformat(context.partition_key)
         with our_errors_as_failures(), extra_needed():
             from ibkr_depth_pipeline.archive import audit, compaction, store
@@ -98,8 +98,8 @@ def _build_day(gateways: Sequence[str]) -> dg.AssetsDefinition:
                 settings, day, calendar=calendar, least_coverage=config.least_coverage, gateways=gateways
             )
             nothing = not audits and audit.session_of(calendar, day) != (None, None)
-        results = list(check_results(audits, nothing_kept=nothing))
-        return dg.MaterializeResult(metadata=day_metadata(files), check_results=results)
+        yield dg.MaterializeResult(metadata=day_metadata(files))
+        yield from check_results(audits, nothing_kept=nothing)
 
     return ibkr_depth_archive_day
 
@@ -199,7 +199,6 @@ day_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(DAY_KEY),
     description="Compact and check a date: one Parquet file per symbol.",
     executor_def=dg.in_process_executor,
-    partitions_def=DAYS,
 )
 
 day_schedule = dg.build_schedule_from_partitioned_job(
