@@ -1,4 +1,4 @@
-"""What an ingest tells of itself in Redis: the figures, as JSON under one key. Pure."""
+"""What an ingest tells of itself in Redis: the figures, as JSON under one key."""
 
 from __future__ import annotations
 
