@@ -3,11 +3,13 @@
 import dagster as dg
 
 from ibkr_depth_pipeline.orchestration.archive import archive_job, build_archive, day_job, day_schedule
-from ibkr_depth_pipeline.orchestration.feed import build_feed, build_ingest_job, build_ingest_schedule
+from ibkr_depth_pipeline.orchestration.feed import build_feed, build_ingest_job
 from ibkr_depth_pipeline.orchestration.lineage import Lineage, load_lineages
-from ibkr_depth_pipeline.orchestration.probe import build_probe, build_probe_job, build_probe_schedule
+from ibkr_depth_pipeline.orchestration.probe import build_probe, build_probe_job
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore, ibkr_resource, redis_resource
+from ibkr_depth_pipeline.orchestration.schedules import build_ingest_schedule, build_probe_schedule
 from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
+from ibkr_depth_pipeline.orchestration.watching import build_heartbeat_checks, build_sensors
 
 
 def build_definitions(*lineages: Lineage) -> dg.Definitions:
@@ -17,8 +19,10 @@ def build_definitions(*lineages: Lineage) -> dg.Definitions:
     schedules = [build(lineage) for lineage in lineages for build in (build_probe_schedule, build_ingest_schedule)]
     return dg.Definitions(
         assets=[*feeds, *build_archive(*lineages)],
+        asset_checks=[build_heartbeat_checks(lineage) for lineage in lineages],
         jobs=[*jobs, archive_job, day_job],
         schedules=[*schedules, day_schedule],
+        sensors=[sensor for lineage in lineages for sensor in build_sensors(lineage)],
         resources={
             "ibkr": ibkr_resource(IbkrGateway()),
             "redis": redis_resource(RedisStore()),

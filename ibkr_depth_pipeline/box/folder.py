@@ -17,7 +17,15 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 # What would lead the ingest to a gateway or a Redis that isn't ours, or Dagster to somebody's instance; a proxy would
 # stand between processes on loopback. Names in any case, as the settings read them so.
 _REDIRECTS = frozenset(
-    {"IBKR_HOST", "IBKR_PORT", "REDIS_URL", "SYMBOL_CONFIG_PATH", "GATEWAYS_CONFIG_PATH", "IBKR_LOG_LEVEL"}
+    {
+        "IBKR_HOST",
+        "IBKR_PORT",
+        "REDIS_URL",
+        "SYMBOL_CONFIG_PATH",
+        "GATEWAYS_CONFIG_PATH",
+        "IBKR_LOG_LEVEL",
+        "ALERT_URLS",
+    }
 )
 
 
@@ -54,7 +62,7 @@ class RunFolder:
         env = _without_redirects(os.environ)
         env |= {"DAGSTER_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         env |= {"SYMBOL_CONFIG_PATH": str(self.universe), "IBKR_LOG_LEVEL": "INFO"}
-        env |= {"IBKR_STOP_AT_CLOSE": "false"}  # its market never closes
+        env |= {"IBKR_STOP_AT_CLOSE": "false", "IBKR_AUTOMATION": "off"}  # its market never closes; it launches itself
         if gateway is not None:
             env |= {"IBKR_HOST": gateway[0], "IBKR_PORT": str(gateway[1])}
         if redis_url is not None:

@@ -1,12 +1,12 @@
 """The depth feed as an asset: one op that records for as long as its run lives."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
 from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
+from ibkr_depth_pipeline.ingest.session import Wanted
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
 from ibkr_depth_pipeline.orchestration.lineage import Lineage, Names
@@ -14,7 +14,8 @@ from ibkr_depth_pipeline.orchestration.observing import SessionObserver
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore
 from ibkr_depth_pipeline.orchestration.run_config import IngestConfig
 from ibkr_depth_pipeline.orchestration.session_metadata import session_metadata
-from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours, opening_schedule, utc_now
+from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours, utc_now
+from ibkr_depth_pipeline.orchestration.watchdog import still_wanted
 
 FEED_OP = "ibkr_depth_feed"
 INGEST_JOB = "ibkr_depth_ingest_job"
@@ -62,7 +63,10 @@ def _feed_op(inputs: Sequence[str], names: Names) -> dg.OpDefinition:
             configure_logging(settings.ibkr_log_level)
             observer = SessionObserver(context.log_event, names.feed_key, settings, universe)
             duration = config.seconds_to_record(exchange, utc_now(), by_default=settings.ibkr_stop_at_close)
-            outcome = run_ingest(settings, universe, duration, run_id=context.run_id, watcher=observer.watcher)
+            wanted = Wanted(lambda: still_wanted(context.instance, context.run_id))
+            outcome = run_ingest(
+                settings, universe, duration, run_id=context.run_id, watcher=observer.watcher, wanted=wanted
+            )
         observer.conclude(outcome.summary)
         return _concluded(context, names.feed_key, outcome, session_metadata(outcome, settings))
 
@@ -90,20 +94,13 @@ def build_ingest_job(lineage: Lineage) -> Any:
     """The job that records that gateway's universe."""
     return dg.define_asset_job(
         lineage.names.named(INGEST_JOB),
-        selection=dg.AssetSelection.assets(lineage.names.feed_key),
+        selection=dg.AssetSelection.assets(lineage.names.feed_key).without_checks(),
         description="Record market depth. One click on Launch, with no config, records the whole universe until the "
         "session's close.",
         executor_def=dg.in_process_executor,  # a step process of its own would outlive a killed worker
     )
 
 
-def build_ingest_schedule(lineage: Lineage) -> dg.ScheduleDefinition:
-    """Starts that job a few minutes before the open; it ends by itself at the close."""
-    names = lineage.names
-    return opening_schedule(
-        names.named("ibkr_depth_ingest_before_open"),
-        names.named(INGEST_JOB),
-        lead=timedelta(minutes=5),
-        after_open=True,
-        run_config={"ops": {names.named(FEED_OP): {"config": {"stop_at_close": True}}}},
-    )
+def scheduled_run_config(names: Names) -> Mapping[str, Any]:
+    """Of a run that nobody launches by hand: it ends at the session's close."""
+    return {"ops": {names.named(FEED_OP): {"config": {"stop_at_close": True}}}}

@@ -1,7 +1,5 @@
 """Heartbeats in Dagster: the sensor that watches them all session, and a check per symbol that it tells."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
@@ -42,11 +40,6 @@ def heartbeat_checks(watched: Watched) -> dg.AssetChecksDefinition:
                 yield _result(watched, found)
 
     return checks
-
-
-def heartbeat_check_keys(watched: Watched) -> list[dg.AssetCheckKey]:
-    """For the selections of jobs that don't execute them."""
-    return [spec.key for spec in _specs(watched)]
 
 
 def evaluation(watched: Watched, found: Finding) -> dg.AssetCheckEvaluation:

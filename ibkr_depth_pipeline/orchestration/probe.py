@@ -1,7 +1,6 @@
 """The probe as an asset per symbol with a check: what depth each symbol really gets, before the session opens."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -9,11 +8,11 @@ from pydantic import Field
 
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
+from ibkr_depth_pipeline.orchestration.heartbeats import CHECK as HEARTBEAT
 from ibkr_depth_pipeline.orchestration.ladder import ladder_markdown
 from ibkr_depth_pipeline.orchestration.lineage import Lineage, symbol_key
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore
 from ibkr_depth_pipeline.orchestration.run_config import settings_and_universe
-from ibkr_depth_pipeline.orchestration.trading_day import opening_schedule
 from ibkr_depth_pipeline.probe.report import DECIDED, ProbeReport, SymbolReport
 from ibkr_depth_pipeline.probe.run import run_probe
 
@@ -138,21 +137,11 @@ def _judge(report: ProbeReport) -> None:
 def build_probe_job(lineage: Lineage) -> Any:
     """One job over all of it. A probe that dies is not tried again: the next one is as good."""
     keys: Sequence[dg.AssetKey] = [spec.key for spec in lineage.specs]
+    heartbeats = dg.AssetSelection.checks(*(dg.AssetCheckKey(key, HEARTBEAT) for key in keys))
     return dg.define_asset_job(
         lineage.names.named(PROBE_JOB),
-        selection=dg.AssetSelection.assets(lineage.names.probe_key, *keys),
+        selection=dg.AssetSelection.assets(lineage.names.probe_key, *keys) - heartbeats,
         description="Find out which symbols get market depth. Beside a running ingest: contracts and venues only.",
         executor_def=dg.in_process_executor,
         tags={"dagster/max_retries": "0"},
-    )
-
-
-def build_probe_schedule(lineage: Lineage) -> dg.ScheduleDefinition:
-    """Starts that job well before the open, when there is still time to act on what it finds."""
-    return opening_schedule(
-        lineage.names.named("ibkr_depth_probe_before_open"),
-        lineage.names.named(PROBE_JOB),
-        lead=timedelta(minutes=45),
-        after_open=False,
-        run_config={},
     )

@@ -46,6 +46,7 @@ def environment(
         "SYMBOL_CONFIG_PATH": str(universe_file),
         "IBKR_ROTATION_SECS": "0.5",
         "IBKR_LOG_LEVEL": "INFO",
+        "IBKR_AUTOMATION": "off",
         "IBKR_STOP_AT_CLOSE": "false",
     }
     monkeypatch.chdir(tmp_path)

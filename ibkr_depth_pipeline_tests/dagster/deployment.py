@@ -37,12 +37,40 @@ class Refused(Exception):
     """Dagster does not launch; the text is all that it says."""
 
 
+class Server:
+    """A process that can be started anew after it was killed, as whoever runs the deployment does."""
+
+    def __init__(self, command: list[str], log_path: Path, env: Mapping[str, str]) -> None:
+        self._start = lambda: GuardedProcess(command, log_path=log_path, env=env, cwd=log_path.parent)
+        self._all = [self._start()]
+
+    @property
+    def process(self) -> GuardedProcess:
+        """The newest one."""
+        return self._all[-1]
+
+    def kill(self) -> None:
+        """With -9, it alone: the runs that it has started go on."""
+        psutil.Process(self.process.pid).kill()
+        wait_until(lambda: not self.process.running, PATIENCE_SECS)
+
+    def start(self) -> None:
+        """A new one, after `kill`; the old one's children stay."""
+        self._all.append(self._start())
+
+    def end(self) -> None:
+        """And whatever it has started, ever."""
+        for process in reversed(self._all):
+            process.end(grace_secs=10.0)
+
+
 class Deployment:
     """Launches, watches and terminates runs as the UI does."""
 
-    def __init__(self, home: Path, port: int) -> None:
+    def __init__(self, home: Path, port: int, servers: Mapping[str, Server]) -> None:
         self.home = home
         self.instance = dg.DagsterInstance.from_config(str(home))
+        self.servers = servers
         self._port = port
 
     def launch(
@@ -101,7 +129,10 @@ class Deployment:
 
 @contextmanager
 def deployment(folder: Path, environment: Mapping[str, str]) -> Iterator[Deployment]:
-    """One in `folder`, whose processes see `environment` only; all of them end with it, runs included."""
+    """One in `folder`, whose processes see `environment` only; all of them end with it, runs included.
+
+    Schedules and sensors are off unless the environment says otherwise.
+    """
     home = folder / "dagster_home"
     home.mkdir()
     shutil.copy(REPOSITORY / "config" / "dagster.yaml", home)
@@ -117,20 +148,18 @@ def deployment(folder: Path, environment: Mapping[str, str]) -> Iterator[Deploym
         "web": ["dagster_webserver", "--host", HOST, "--port", str(web_port), *where],
         "daemon": ["dagster._daemon", "run", *where],
     }
+    env = {"DAGSTER_HOME": str(home), "PATH": os.environ["PATH"], "IBKR_AUTOMATION": "off", **_AT_ANY_HOUR, **environment}
+    servers: dict[str, Server] = {}
     with ExitStack() as stack:
         for name, command in commands.items():
-            process = GuardedProcess(
-                [sys.executable, "-m", *command],
-                log_path=folder / f"{name}.log",
-                env={"DAGSTER_HOME": str(home), "PATH": os.environ["PATH"], **_AT_ANY_HOUR, **environment},
-                cwd=folder,
-            )
-            stack.callback(process.end, grace_secs=10.0)
+            log = folder / f"{name}.log"
+            servers[name] = Server([sys.executable, "-m", *command], log, env)
+            stack.callback(servers[name].end)
             if name == "code":
-                assert wait_until(lambda: not port_is_free(code_port), PATIENCE_SECS), process.log_tail()
+                assert wait_until(lambda: not port_is_free(code_port), PATIENCE_SECS), (folder / "code.log").read_text()
         api = DagsterApi(HOST, web_port)
         assert wait_until(lambda: api.serves(home, LOCATION), PATIENCE_SECS), (folder / "web.log").read_text()
-        running = Deployment(home, web_port)
+        running = Deployment(home, web_port, servers)
         stack.callback(running.instance.dispose)
         yield running
         _terminate_all(running)

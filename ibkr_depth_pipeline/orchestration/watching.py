@@ -1,0 +1,39 @@
+"""The sensors and heartbeat checks of a gateway."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from ibkr_depth_pipeline.orchestration.automation import sensor_status, settings_at_load
+from ibkr_depth_pipeline.orchestration.feed import INGEST_JOB, scheduled_run_config
+from ibkr_depth_pipeline.orchestration.heartbeats import heartbeat_checks, heartbeat_sensor
+from ibkr_depth_pipeline.orchestration.lineage import Lineage
+from ibkr_depth_pipeline.orchestration.probe import PROBE_JOB
+from ibkr_depth_pipeline.orchestration.run_alerts import run_alert_sensor
+from ibkr_depth_pipeline.orchestration.watchdog import watchdog_sensor
+from ibkr_depth_pipeline.orchestration.watched import Watched
+
+
+def build_sensors(lineage: Lineage) -> list[dg.SensorDefinition]:
+    """Heartbeats, watchdog, run alerts: running by themselves where IBKR_AUTOMATION says so."""
+    watched, status = watched_by(lineage), sensor_status(settings_at_load())
+    return [build(watched, status) for build in (heartbeat_sensor, watchdog_sensor, run_alert_sensor)]
+
+
+def build_heartbeat_checks(lineage: Lineage) -> dg.AssetChecksDefinition:
+    """One check for the feed and one for each symbol."""
+    return heartbeat_checks(watched_by(lineage))
+
+
+def watched_by(lineage: Lineage) -> Watched:
+    """What that gateway's sensors watch over."""
+    names = lineage.names
+    return Watched(
+        named=names.named,
+        ingest_job=names.named(INGEST_JOB),
+        probe_job=names.named(PROBE_JOB),
+        feed_key=names.feed_key,
+        keys={symbol: spec.key for symbol, spec in zip(lineage.universe.symbols, lineage.specs, strict=True)},
+        run_config=scheduled_run_config(names),
+        settings=lineage.gateway.settings,
+    )

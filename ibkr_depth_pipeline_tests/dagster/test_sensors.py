@@ -1,0 +1,321 @@
+"""The sensors on a real instance, with a real Redis and a real webhook; the cursor goes from tick to tick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+import pytest
+import redis
+
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.definitions import build_definitions
+from ibkr_depth_pipeline.orchestration.lineage import load_lineage, symbol_key
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
+from ibkr_depth_pipeline_tests.alerts.webhook import SECRET, Webhook
+from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS
+from ibkr_depth_pipeline_tests.dagster.test_trading_day import closed_now
+
+INGEST, PROBE = "ibkr_depth_ingest_job", "ibkr_depth_probe_job"
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    with Webhook() as running:
+        yield running
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def in_session(
+    environment: dict[str, str], redis_server: EmbeddedRedis, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A market that is always open, alerts without delay, a Redis that may be killed."""
+    now = {"IBKR_CALENDAR": "24/7", "IBKR_ALERT_AFTER_SECS": "0", "IBKR_ALERT_GRACE_SECS": "0"}
+    for name, value in {**now, "ALERT_URLS": webhook.url, "REDIS_URL": redis_server.url}.items():
+        monkeypatch.setenv(name, value)
+
+
+@dataclass
+class Sensor:
+    """One sensor of the location, ticking. `cursor` survives a restart of everything else."""
+
+    name: str
+    instance: dg.DagsterInstance
+    cursor: str | None = None
+
+    def tick(self) -> dg.SensorResult:
+        defs = build_definitions(load_lineage())  # as a location that has just been loaded
+        with dg.build_sensor_context(self.instance, cursor=self.cursor, definitions=defs) as context:
+            result = defs.resolve_sensor_def(self.name)(context)
+        assert isinstance(result, dg.SensorResult)
+        assert SECRET not in repr(result)
+        self.cursor = result.cursor
+        return result
+
+    def checks(self) -> dict[str, bool]:
+        """What the tick tells: the last part of an asset's key -> whether its check passes."""
+        events = self.tick().asset_events
+        return {
+            event.asset_key.path[-1]: event.passed for event in events if isinstance(event, dg.AssetCheckEvaluation)
+        }
+
+
+def record(server: EmbeddedRedis, *fresh: str, run_id: str = "run-1", connected: bool = True) -> None:
+    """What an ingest leaves in Redis: its own figures and heartbeat, those of the symbols that are fresh, no others."""
+    now = time.time_ns() // 1_000_000
+    run = RunIdentity(run_id, "host", 1, now - 3_600_000)
+    with redis.Redis.from_url(server.url) as store:
+        store.set("raw:ibkr:depth:ingest:default", FeedFigures(run, now, connected=connected).to_json())
+        store.set("raw:ibkr:depth:ingest:default:hb", run_id, ex=60)
+        for symbol in SYMBOLS:
+            store.hset(f"raw:ibkr:depth:last:{symbol}", mapping={"ts": now - 1000, "venue": "ARCA"})
+            store.delete(f"raw:ibkr:depth:hb:{symbol}")
+        for symbol in fresh:
+            store.set(f"raw:ibkr:depth:hb:{symbol}", now, ex=60)
+
+
+def silence(server: EmbeddedRedis) -> None:
+    """The ingest's own heartbeat runs out."""
+    with redis.Redis.from_url(server.url) as store:
+        store.delete("raw:ibkr:depth:ingest:default:hb")
+
+
+@pytest.fixture
+def heartbeats(in_session: None, instance: dg.DagsterInstance) -> Sensor:
+    return Sensor("ibkr_depth_heartbeats", instance)
+
+
+@pytest.fixture
+def watchdog(in_session: None, instance: dg.DagsterInstance) -> Sensor:
+    return Sensor("ibkr_depth_watchdog", instance)
+
+
+@pytest.fixture
+def run_alerts(in_session: None, instance: dg.DagsterInstance) -> Sensor:
+    return Sensor("ibkr_depth_run_alerts", instance)
+
+
+# ---- heartbeats
+
+
+def test_an_episode_is_one_alert_and_its_end_another_and_checks_are_told_on_a_change(
+    heartbeats: Sensor, redis_server: EmbeddedRedis, webhook: Webhook
+) -> None:
+    record(redis_server, *SYMBOLS)
+    assert heartbeats.checks() == {"feed": True, **dict.fromkeys(SYMBOLS, True)}
+    assert heartbeats.checks() == {}
+    record(redis_server, "SPY", "QQQ")
+    assert heartbeats.checks() == {"AAPL": False, "MSFT": False}
+    record(redis_server, "SPY")
+    assert heartbeats.checks() == {"QQQ": False}
+    assert webhook.titles() == ["IBKR depth default: AAPL, MSFT stale (these symbols only)"]
+    record(redis_server, *SYMBOLS)
+    assert heartbeats.checks() == {"AAPL": True, "MSFT": True, "QQQ": True}
+    assert webhook.titles()[1:] == ["IBKR depth default: recovered"]
+    assert heartbeats.checks() == {}
+    assert len(webhook.received) == 2
+
+
+def test_redis_that_is_killed_is_told_from_an_ingest_that_is_gone(
+    heartbeats: Sensor, redis_server: EmbeddedRedis, webhook: Webhook
+) -> None:
+    record(redis_server)
+    silence(redis_server)
+    assert heartbeats.checks() == dict.fromkeys(("feed", *SYMBOLS), False)
+    assert webhook.titles() == ["IBKR depth default: feed stale (no ingest run)"]
+    redis_server.kill()
+    heartbeats.cursor = None
+    results = heartbeats.tick().asset_events
+    assert {str(event.metadata["state"].value) for event in results} == {"unknown", "redis"}
+    assert webhook.titles()[1:] == ["IBKR depth default: feed stale (Redis unreachable)"]
+
+
+def test_outside_sessions_the_sensor_is_silent(
+    heartbeats: Sensor, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IBKR_CALENDAR", closed_now())
+    result = heartbeats.tick()
+    assert not result.asset_events
+    assert "is closed" in str(result.skip_reason)
+    assert not webhook.received
+
+
+def test_an_alert_that_the_webhook_refuses_is_delivered_when_it_is_back_also_after_a_restart(
+    heartbeats: Sensor, redis_server: EmbeddedRedis, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook.refuse = True
+    record(redis_server, "SPY")
+    heartbeats.tick()
+    assert webhook.refused == 1
+    webhook.refuse = False
+    heartbeats.tick()
+    assert not webhook.received, "it waits before it tries again"
+    monkeypatch.setattr("ibkr_depth_pipeline.alerts.rounds.now_ms", lambda: time.time_ns() // 1_000_000 + 60_000)
+    heartbeats.tick()
+    assert len(webhook.received) == 1
+
+
+def test_executed_by_hand_the_checks_say_what_is_now(
+    in_session: None, instance: dg.DagsterInstance, redis_server: EmbeddedRedis
+) -> None:
+    record(redis_server, "SPY")
+    checks = build_definitions(load_lineage()).get_asset_checks_def(dg.AssetCheckKey(symbol_key("SPY"), "heartbeat"))
+    result = dg.materialize([checks], instance=instance, selection=dg.AssetSelection.all_asset_checks())
+    found = {event.asset_key: event.passed for event in result.get_asset_check_evaluations()}
+    assert found == {FEED: True, **{symbol_key(symbol): symbol == "SPY" for symbol in SYMBOLS}}
+
+
+# ---- watchdog
+
+
+def started(instance: dg.DagsterInstance, job: str = INGEST) -> str:
+    """A run that the instance believes to be under way."""
+    job_def = build_definitions(load_lineage()).resolve_job_def(job)
+    run = instance.create_run_for_job(job_def, status=dg.DagsterRunStatus.NOT_STARTED)
+    event = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job_name=job)
+    instance.report_dagster_event(event, run_id=run.run_id)
+    return run.run_id
+
+
+def end(instance: dg.DagsterInstance, run_id: str, how: str = "failed") -> None:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    if how == "terminated":
+        instance.report_run_canceling(run)
+    if how == "failed":
+        instance.report_run_failed(run, "the gateway is away")
+    else:
+        instance.report_run_canceled(run)
+
+
+def test_a_session_without_a_run_gets_one_that_follows_the_session(watchdog: Sensor) -> None:
+    (request,) = watchdog.tick().run_requests or ()
+    assert request.run_config == {"ops": {"ibkr_depth_feed": {"config": {"stop_at_close": True}}}}
+    (again,) = watchdog.tick().run_requests or ()
+    assert request.run_key == again.run_key
+
+
+def test_a_run_whose_heartbeat_is_gone_is_failed_and_one_that_beats_is_not(
+    watchdog: Sensor, instance: dg.DagsterInstance, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = started(instance)
+    record(redis_server, *SYMBOLS, run_id=run_id)
+    for _ in range(2):
+        assert "under way" in str(watchdog.tick().skip_reason)
+    silence(redis_server)
+    watchdog.tick()
+    assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
+    monkeypatch.setattr("ibkr_depth_pipeline.alerts.rounds.now_ms", lambda: time.time_ns() // 1_000_000 + 30_000)
+    watchdog.tick()
+    assert status(instance, run_id) is dg.DagsterRunStatus.FAILURE
+
+
+def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
+
+
+def test_while_redis_is_away_no_run_is_failed_and_none_is_started(
+    watchdog: Sensor, instance: dg.DagsterInstance, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = started(instance)
+    record(redis_server, *SYMBOLS, run_id=run_id)
+    watchdog.tick()
+    redis_server.kill()
+    monkeypatch.setattr("ibkr_depth_pipeline.alerts.rounds.now_ms", lambda: time.time_ns() // 1_000_000 + 3_600_000)
+    watchdog.tick()
+    assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
+    end(instance, run_id)
+    assert "Redis" in str(watchdog.tick().skip_reason)
+
+
+def test_a_run_that_somebody_terminated_is_not_started_anew_but_one_that_a_signal_ended_is(
+    watchdog: Sensor, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end(instance, started(instance), "canceled")
+    monkeypatch.setattr("ibkr_depth_pipeline.alerts.rounds.now_ms", lambda: time.time_ns() // 1_000_000 + 60_000)
+    assert watchdog.tick().run_requests
+    end(instance, started(instance), "terminated")
+    assert "terminated by a person" in str(watchdog.tick().skip_reason)
+
+
+@pytest.mark.parametrize(("way", "word", "starts"), [("hold", "held", False), ("start", "started", True)])
+def test_a_probe_that_failed_for_all_holds_the_ingest_or_not_as_set_and_is_alerted_once(
+    watchdog: Sensor,
+    instance: dg.DagsterInstance,
+    webhook: Webhook,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    word: str,
+    starts: bool,
+) -> None:
+    monkeypatch.setenv("IBKR_PROBE_FAILED", way)
+    end(instance, started(instance, PROBE))
+    assert [bool(watchdog.tick().run_requests) for _ in range(2)] == [starts, starts]
+    assert webhook.titles() == [f"IBKR depth default: probe failed, ingest {word}"]
+
+
+# ---- runs
+
+
+def test_runs_of_ingest_and_probe_that_fail_or_are_canceled_are_alerted_once_each(
+    run_alerts: Sensor, instance: dg.DagsterInstance, webhook: Webhook
+) -> None:
+    end(instance, started(instance))
+    run_alerts.tick()
+    assert not webhook.received, "what ended before it first looked is no news"
+    end(instance, started(instance))
+    end(instance, started(instance, PROBE))
+    end(instance, started(instance), "terminated")
+    for _ in range(2):
+        run_alerts.tick()
+    assert sorted(webhook.titles()) == [
+        f"IBKR depth default: {INGEST} canceled",
+        f"IBKR depth default: {INGEST} failed",
+        f"IBKR depth default: {PROBE} failed",
+    ]
+    texts = " ".join(str(message["message"]) for message in webhook.received)
+    assert "the gateway is away" in texts
+    assert "Somebody terminated it." in texts
+
+
+# ---- on by default
+
+
+@pytest.mark.parametrize(("switch", "status"), [("on", "RUNNING"), ("off", "STOPPED"), ("", "RUNNING")])
+def test_one_setting_switches_all_schedules_and_sensors(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, switch: str, status: str
+) -> None:
+    monkeypatch.setenv("IBKR_AUTOMATION", switch)
+    defs = build_definitions(load_lineage())
+    schedules = [defs.resolve_schedule_def(f"ibkr_depth_{name}_before_open") for name in ("probe", "ingest")]
+    instigators = [*(defs.sensors or ()), *schedules]
+    assert len(instigators) == 5
+    assert {each.default_status.value for each in instigators} == {status}  # type: ignore[union-attr]
+
+
+def test_a_bad_setting_does_not_unload_what_watches(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IBKR_PORT", "none")
+    monkeypatch.setenv("IBKR_CALENDAR", "XXXX")
+    defs = build_definitions(load_lineage())
+    assert {sensor.default_status.value for sensor in defs.sensors or ()} == {"STOPPED"}
+
+
+def test_lead_times_and_calendar_are_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"CALENDAR": "XLON", "PROBE_LEAD_MINUTES": "30", "INGEST_LEAD_MINUTES": "10"}.items():
+        monkeypatch.setenv(f"IBKR_{name}", value)
+    defs = build_definitions(load_lineage())
+    found = {name: defs.resolve_schedule_def(f"ibkr_depth_{name}_before_open") for name in ("probe", "ingest")}
+    assert {name: each.cron_schedule for name, each in found.items()} == {"probe": "30 7 * * *", "ingest": "50 7 * * *"}
+    assert {each.execution_timezone for each in found.values()} == {"Europe/London"}
