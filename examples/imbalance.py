@@ -2,8 +2,9 @@
 
     REDIS_URL=redis://127.0.0.1:6379/0 python examples/imbalance.py SPY QQQ
 
-`make run` prints its Redis URL. Imbalance is (bid size - ask size) / (bid size + ask size): 1 all bids, -1 all asks. A
-line is printed whenever the best prices or sizes of a symbol change. Ctrl-C ends it.
+`make run` prints its Redis URL. Imbalance is (bid size - ask size) / (bid size + ask size): 1 all bids, -1 all asks.
+The newest books come first, then a line whenever the best prices or sizes of a symbol change; a symbol that waits for
+its turn prints nothing. Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -23,23 +24,31 @@ def imbalance(book: DepthSnapshot) -> float | None:
 
 
 def watch(reader: DepthReader, symbols: list[str]) -> None:
-    """Print until interrupted."""
+    """Print the newest books, then every change of their tops until interrupted."""
     before: dict[str, object] = {}
+    for book in reader.latest_all(symbols).values():
+        show(book)
     for item in reader.follow(*symbols):
         if isinstance(item, Gap):
             print(f"{item.symbol:<6} {item.missing or 'some'} snapshots are missing ({item.cause.value})", flush=True)
             continue
         top = (item.best_bid, item.best_ask)
-        share = imbalance(item)
-        if share is None or before.get(item.symbol) == top:
-            continue
-        before[item.symbol] = top
-        bid, ask = item.bids[0], item.asks[0]
-        print(
-            f"{item.time:%H:%M:%S.%f} {item.symbol:<6} {bid.size:>8g} x {bid.price:<9.2f} {ask.price:>9.2f} x "
-            f"{ask.size:<8g} {share:+.2f}",
-            flush=True,
-        )
+        if before.get(item.symbol) != top:
+            before[item.symbol] = top
+            show(item)
+
+
+def show(book: DepthSnapshot) -> None:
+    """One line, where both sides show a size."""
+    share = imbalance(book)
+    if share is None:
+        return
+    bid, ask = book.bids[0], book.asks[0]
+    print(
+        f"{book.time:%H:%M:%S.%f} {book.symbol:<6} {bid.size:>8g} x {bid.price:<9.2f} {ask.price:>9.2f} x "
+        f"{ask.size:<8g} {share:+.2f}",
+        flush=True,
+    )
 
 
 def main() -> None:

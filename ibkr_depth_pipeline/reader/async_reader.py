@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -14,6 +15,11 @@ from ibkr_depth_pipeline.reader import connection, frames, queries
 from ibkr_depth_pipeline.reader.following import Following
 from ibkr_depth_pipeline.reader.model import NOW, DepthSnapshot, Heartbeat, Item, Moment, Starts, VenueInfo
 from ibkr_depth_pipeline.reader.queries import Command, Query, Span
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout  # redis-py brings it where Python is older
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,12 +141,13 @@ class AsyncDepthReader:
     async def _execute(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
             return []
-        if len(commands) == 1:
-            return [await self._client.execute_command(*commands[0])]
-        pipe: Any = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        return list(await pipe.execute())
+        async with timeout(connection.ANSWER_TIMEOUT_SECS):
+            if len(commands) == 1:
+                return [await self._client.execute_command(*commands[0])]
+            pipe: Any = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(await pipe.execute())
 
 
 class AsyncFollowing:

@@ -5,6 +5,7 @@ redis-py is imported when a reader is made, not when this package is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,6 @@ LONGEST_PAUSE_SECS = 1.0
 _COMMANDS = ("SCAN", "HMGET", "GET", "PTTL", "XRANGE", "XREVRANGE", "XREAD")
 _OPTIONS: dict[str, Any] = {
     "socket_connect_timeout": CONNECT_TIMEOUT_SECS,
-    "socket_timeout": ANSWER_TIMEOUT_SECS,
     "health_check_interval": 0,
     "protocol": 2,
 }
@@ -34,21 +34,25 @@ def open_client(url: str) -> Any:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    return _raw(_made(redis.Redis.from_url, url, Retry(NoBackoff(), 0)))
+    return _raw(_made(redis.Redis.from_url, url, Retry(NoBackoff(), 0), ANSWER_TIMEOUT_SECS))
 
 
 def open_async_client(url: str) -> Any:
-    """See `open_client`."""
+    """See `open_client`, but whoever awaits its commands bounds them by ANSWER_TIMEOUT_SECS.
+
+    With a socket_timeout redis-py sends through asyncio.wait_for, which before Python 3.12 may swallow a cancellation
+    (cpython issue 86296): the caller would wait for ever.
+    """
     import redis.asyncio
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    return _raw(_made(redis.asyncio.Redis.from_url, url, Retry(NoBackoff(), 0)))
+    return _raw(_made(redis.asyncio.Redis.from_url, url, Retry(NoBackoff(), 0), None))
 
 
-def _made(make: Callable[..., Any], url: str, retry: Any) -> Any:
+def _made(make: Callable[..., Any], url: str, retry: Any, answer_timeout: float | None) -> Any:
     try:
-        return make(url, retry=retry, **_OPTIONS)
+        return make(url, retry=retry, socket_timeout=answer_timeout, **_OPTIONS)
     except ValueError:  # its text may hold a part of the password
         raise ValueError("no Redis URL: redis://[user:password@]host[:port][/db], rediss://... or unix://...") from None
 
@@ -67,7 +71,7 @@ def unreachable() -> tuple[type[Exception], ...]:
     """What redis-py raises when a command could not be carried out, or its answer is unknown."""
     from redis.exceptions import RedisError
 
-    return (RedisError, OSError, TimeoutError)
+    return (RedisError, OSError, TimeoutError, asyncio.TimeoutError)  # the last two are one from Python 3.11 on
 
 
 def passes(error: Exception) -> bool:
@@ -76,7 +80,7 @@ def passes(error: Exception) -> bool:
 
     if isinstance(error, (AuthenticationError, AuthorizationError)):
         return False
-    return isinstance(error, (ConnectionError, TimeoutError, ReadOnlyError, OSError))
+    return isinstance(error, (ConnectionError, TimeoutError, ReadOnlyError, OSError, asyncio.TimeoutError))
 
 
 def unavailable(client: Any, error: Exception) -> SinkUnavailable:

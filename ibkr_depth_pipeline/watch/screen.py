@@ -88,11 +88,15 @@ class _Watch:
             while not self._ended.is_set():
                 self._sight = await sampler.look()
                 _print(self._sight, first_view(self._options.symbols, self._sight, keys=False), self._console)
-                with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-                    await asyncio.wait_for(self._ended.wait(), self._options.every)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Between two looks; the end cuts it short."""
+        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), self._options.every)
 
     async def _look_for_ever(self, sampler: Sampler) -> None:
-        while True:
+        while not self._ended.is_set():
             sight = await sampler.look()
             if not self._view.paused:
                 self._sight = sight
@@ -100,7 +104,7 @@ class _Watch:
                     first = first_view(self._options.symbols, sight, keys=True)
                     self._view = replace(self._view, selected=first.selected)
                 self._changed.set()
-            await asyncio.sleep(self._options.every)
+            await self._pause()
 
     async def _news(self, looking: asyncio.Future[None]) -> None:
         """Until there is something new to draw, or the end. Raises what went wrong with looking."""
