@@ -126,7 +126,7 @@ def _states(files: Sequence[Path], limit: int | None) -> Iterator[State]:
 
 def _states_of(columns: dict[str, list[Any]]) -> Iterator[State]:
     moments = map(_unix_ms, columns["ts"])
-    bids, asks = ((columns[f"{side}_{what}"] for what in ("price", "size", "venue")) for side in ("bid", "ask"))
+    bids, asks = ([columns[f"{side}_{what}"] for what in ("price", "size", "venue")] for side in ("bid", "ask"))
     for ts, seq, bid, ask in zip(
         moments, columns["seq"], zip(*bids, strict=True), zip(*asks, strict=True), strict=True
     ):

@@ -161,22 +161,21 @@ class Change:
         if self.error is not None:
             return []
         before, after = self.previous.clipped(depth), self.book.clipped(depth)
-        if self._recorded is not None:
-            rows = [row for row in self._recorded if row.position < depth]
-            if _leads(before, rows, after, depth):
-                return rows
-        return rows_of_change(before, after, self.style)
+        if self._recorded is None:
+            return rows_of_change(before, after, self.style)
+        rows = [row for row in self._recorded if row.position < depth]
+        return rows + _remainder(before, rows, after, depth, self.style)
 
 
-def _leads(before: Book, rows: Iterable[DepthRow], after: Book, depth: int) -> bool:
-    """Whether a client that holds `depth` rows a side gets there: rows recorded at another depth may not do.
+def _remainder(before: Book, rows: Iterable[DepthRow], after: Book, depth: int, style: RowStyle) -> list[DepthRow]:
+    """What recorded rows leave undone for a client that holds `depth` rows a side: they may be of another depth.
 
-    Rows that do not fit the book are the recording's own affair.
+    Nothing where they do not fit the book: then they are the recording's own affair.
     """
     book = before
     try:
         for row in rows:
             book = apply_rows(book, [row]).clipped(depth)
     except IndexError:
-        return True
-    return book == after
+        return []
+    return rows_of_change(book, after, style)
