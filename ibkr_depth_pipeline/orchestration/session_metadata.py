@@ -16,15 +16,18 @@ _MOST_LADDERS = 60
 
 
 def session_metadata(outcome: IngestOutcome, settings: Settings) -> Mapping[str, dg.MetadataValue]:
-    """What the UI shows of a session that is over, however it ended."""
+    """What the UI shows of a session that is over, however it ended.
+
+    Totals have names of their own: under those of the observations they would stand in the same plots.
+    """
     summary = outcome.summary
     return {
-        "rows": dg.MetadataValue.int(sum(summary.rows.values())),
-        "snapshots": dg.MetadataValue.int(sum(summary.snapshots.values())),
-        "dropped_rows": dg.MetadataValue.int(sum(summary.dropped.values())),
-        "refused_309": dg.MetadataValue.int(summary.refused_309),
+        "session_rows": dg.MetadataValue.int(sum(summary.rows.values())),
+        "session_snapshots": dg.MetadataValue.int(sum(summary.snapshots.values())),
+        "session_dropped_rows": dg.MetadataValue.int(sum(summary.dropped.values())),
+        "session_refused_309": dg.MetadataValue.int(summary.refused_309),
         "connections": dg.MetadataValue.int(summary.connections),
-        "turns": dg.MetadataValue.int(summary.turns),
+        "session_turns": dg.MetadataValue.int(summary.turns),
         "unresolved_symbols": dg.MetadataValue.int(len(summary.unresolved)),
         "seconds": dg.MetadataValue.float((summary.ended_ts - summary.started_ts) / 1000),
         "started": dg.MetadataValue.timestamp(summary.started_ts / 1000),

@@ -26,9 +26,9 @@ def test_a_duration_records_the_universe_and_sums_it_up(
     assert event.asset_materialization is not None
     metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
     assert all(stored.values())
-    assert metadata["snapshots"] == sum(stored.values())
+    assert metadata["session_snapshots"] == sum(stored.values())
     assert metadata["ended_by"] == "itself"
-    assert metadata["refused_309"] == 0
+    assert metadata["session_refused_309"] == 0
     assert not gateway.journal.errors(309)
 
 

@@ -119,7 +119,7 @@ def test_terminate_cancels_every_subscription_stores_what_was_buffered_and_ends_
     assert ids(live_gateway, "cancelled") == ids(live_gateway, "subscribed")
     metadata = metadata_of(deployed, run_id)
     assert (metadata["ended_by"], metadata["drained"]) == ("SIGINT", True)
-    assert metadata["snapshots"] == sum(stored(guarded_url).values())
+    assert metadata["session_snapshots"] == sum(stored(guarded_url).values())
     assert "| AAPL | " in metadata["symbols"]
     assert rotated(deployed, run_id) == set(SYMBOLS)
 

@@ -50,7 +50,7 @@ def test_a_session_is_observed_while_it_runs_and_the_intervals_add_up(
     assert all(f"**{symbol}** on " in str(metadata["books"].value) for symbol in SYMBOLS)
     assert "](data:image/svg+xml;base64," in str(metadata["coverage_plot"].value)
     stored = sum(total(each, "snapshots") for each in symbols.values())
-    assert stored == metadata["snapshots"].value
+    assert stored == metadata["session_snapshots"].value
 
 
 def test_an_error_after_somebody_asked_for_the_end_ends_the_run_as_canceled() -> None:
