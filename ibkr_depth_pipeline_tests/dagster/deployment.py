@@ -24,7 +24,7 @@ from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 LOCATION = "ibkr_depth_pipeline"
 JOB = "ibkr_depth_ingest_job"
 PATIENCE_SECS = 60.0
-_AT_ANY_HOUR = {"IBKR_STOP_AT_CLOSE": "false"}
+_BY_HAND = {"IBKR_AUTOMATION": "off", "IBKR_STOP_AT_CLOSE": "false"}
 
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on Error { message }
@@ -71,7 +71,7 @@ class Deployment:
         self.home = home
         self.instance = dg.DagsterInstance.from_config(str(home))
         self.servers = servers
-        self._port = port
+        self.port = port
 
     def launch(
         self, run_config: Mapping[str, Any] | None = None, *, job: str = JOB, asset: dg.AssetKey | None = None
@@ -89,7 +89,7 @@ class Deployment:
         self._ask(_TERMINATE, run=run_id)
 
     def _ask(self, query: str, **variables: object) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=PATIENCE_SECS)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE_SECS)
         with contextlib.closing(connection):
             body = json.dumps({"query": query, "variables": variables})
             connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
@@ -148,7 +148,7 @@ def deployment(folder: Path, environment: Mapping[str, str]) -> Iterator[Deploym
         "web": ["dagster_webserver", "--host", HOST, "--port", str(web_port), *where],
         "daemon": ["dagster._daemon", "run", *where],
     }
-    env = {"DAGSTER_HOME": str(home), "PATH": os.environ["PATH"], "IBKR_AUTOMATION": "off", **_AT_ANY_HOUR, **environment}
+    env = {"DAGSTER_HOME": str(home), "PATH": os.environ["PATH"], **_BY_HAND, **environment}
     servers: dict[str, Server] = {}
     with ExitStack() as stack:
         for name, command in commands.items():
