@@ -24,6 +24,7 @@ from ibkr_depth_pipeline.alerts.run_news import Ending, News, tell_endings
 from ibkr_depth_pipeline.alerts.supervision import Launch, Phase, Run, Span, dead, missing, sights
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.health import read_health
 from ibkr_depth_pipeline.trading_hours import TradingHours, TradingSession
 
@@ -93,10 +94,14 @@ def _rules(settings: Settings, symbols: int) -> Rules:
 
 @dataclass(frozen=True, slots=True)
 class WatchdogRound:
-    """What to do: runs to fail (id -> why), and a launch or why there is none."""
+    """What to do: runs to fail (id -> why), and a launch or why there is none.
+
+    `newest` is the run that told its figures last, with its process; None where that is not known.
+    """
 
     memory: str
     dead: dict[str, str]
+    newest: RunIdentity | None
     launch: Launch | str
     session: Span | None
     alerts: tuple[Alert, ...] = ()
@@ -108,7 +113,8 @@ def watchdog_round(
     """See the module. `runs` are the newest of the ingest, newest first; `probe`: how the session's last one ended."""
     before = recall(WatchdogMemory, memory)
     needed = session is not None or any(run.phase is Phase.STARTED for run in runs)
-    alive = _alive(look_at(settings, ())) if needed else None
+    look = look_at(settings, ()) if needed else Unreachable(now_ms(), "not asked")
+    alive = _alive(look)
     now = now_ms()
     seen = sights(before.sights, runs, alive, now)
     doomed = dead(runs, seen, now, lease_wait_ms=int(settings.ibkr_lease_wait_secs * 1000))
@@ -120,7 +126,7 @@ def watchdog_round(
     if failed and session is not None and told != session.day:
         told, alerts = session.day, (*alerts, _probe_failed(settings, hold, now))
     outbox = tell(before.outbox, alerts, settings.alert_targets, now)
-    return WatchdogRound(remember(WatchdogMemory(seen, told, outbox)), doomed, launch, session, alerts)
+    return WatchdogRound(remember(WatchdogMemory(seen, told, outbox)), doomed, _newest(look), launch, session, alerts)
 
 
 HELD = "held, as IBKR_PROBE_FAILED says: the session's last probe found depth for no symbol"
@@ -132,6 +138,12 @@ def _alive(look: Look) -> str | None:
     if not look.feed.running:
         return ""
     return look.feed.figures.run.run_id if look.feed.figures is not None else "unknown"
+
+
+def _newest(look: Look) -> RunIdentity | None:
+    if isinstance(look, Unreachable) or look.feed.figures is None:
+        return None
+    return look.feed.figures.run
 
 
 def _probe_failed(settings: Settings, hold: str, now: int) -> Alert:

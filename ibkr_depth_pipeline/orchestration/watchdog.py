@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 
 import dagster as dg
 
+from ibkr_depth_pipeline.alerts.fencing import end_process
 from ibkr_depth_pipeline.alerts.rounds import HELD, WatchdogRound, now_ms, span_to_record, watchdog_round
 from ibkr_depth_pipeline.alerts.supervision import Launch, Phase
 from ibkr_depth_pipeline.orchestration.run_records import last_end, newest_runs
@@ -31,7 +32,7 @@ def watchdog_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.Sens
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         done = _look(context.instance, watched, context.cursor)
-        _fail(context.instance, done.dead)
+        _fail(context.instance, done)
         launch, session = done.launch, done.session
         if isinstance(launch, str) or session is None:
             return dg.SensorResult(skip_reason=str(launch), cursor=done.memory)
@@ -48,12 +49,15 @@ def _look(instance: dg.DagsterInstance, watched: Watched, cursor: str | None) ->
     return watchdog_round(settings, newest_runs(instance, watched.ingest_job), probe, session, cursor)
 
 
-def _fail(instance: dg.DagsterInstance, dead: Mapping[str, str]) -> None:
+def _fail(instance: dg.DagsterInstance, done: WatchdogRound) -> None:
     """Never Terminate: on a process that is stuck it would hold the sensors up, and leave a run that nobody retries."""
-    for run_id, why in dead.items():
+    for run_id, why in done.dead.items():
         run = instance.get_run_by_id(run_id)
-        if run is not None and not run.is_finished:
-            instance.report_run_failed(run, why)
+        if run is None or run.is_finished:
+            continue
+        instance.report_run_failed(run, why)
+        if done.newest is not None and done.newest.run_id == run_id:
+            end_process(done.newest)
 
 
 def _request(watched: Watched, launch: Launch, day: str) -> dg.RunRequest:
