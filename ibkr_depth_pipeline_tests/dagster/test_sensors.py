@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -41,6 +43,13 @@ def in_session(
     now = {"IBKR_CALENDAR": "24/7", "IBKR_ALERT_AFTER_SECS": "0", "IBKR_ALERT_GRACE_SECS": "0"}
     for name, value in {**now, "ALERT_URLS": webhook.url, "REDIS_URL": redis_server.url}.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def stored_instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """On disk: a schedule opens its instance by itself."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
 
 
 @dataclass
@@ -262,6 +271,22 @@ def test_a_probe_that_failed_for_all_holds_the_ingest_or_not_as_set_and_is_alert
     end(instance, started(instance, PROBE))
     assert [bool(watchdog.tick().run_requests) for _ in range(2)] == [starts, starts]
     assert webhook.titles() == [f"IBKR depth default: probe failed, ingest {word}"]
+
+
+@pytest.mark.parametrize("way", ["hold", "start"])
+def test_the_schedule_holds_the_ingest_after_such_a_probe_or_not_as_set(
+    in_session: None, stored_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setenv("IBKR_PROBE_FAILED", way)
+    schedule = build_definitions(load_lineage()).resolve_schedule_def("ibkr_depth_ingest_before_open")
+
+    def starts() -> bool:
+        with dg.build_schedule_context(stored_instance, scheduled_execution_time=datetime.now(timezone.utc)) as context:
+            return isinstance(schedule(context), dg.RunRequest)
+
+    assert starts()
+    end(stored_instance, started(stored_instance, PROBE))
+    assert starts() == (way == "start")
 
 
 # ---- runs
