@@ -171,7 +171,7 @@ class _Reel:
             self._break(at, RESET)
         elif shown == state.book:
             self._add(at, _repeat(self._book), idle=True)
-        elif (change := _one_row(shown, state.book)) is not None:
+        elif (change := _one_row(self._book, state.book)) is not None:
             self._supply(at, change, state.book)
             self._add(at, change)
         elif sum(map(len, state.book)) == 1:
@@ -265,24 +265,26 @@ def _repeat(book: Book) -> DepthRow:
     return DepthRow(0, UPDATE, side, *levels[0])
 
 
-def _one_row(old: Book, new: Book) -> DepthRow | None:
-    """The row that leads from one to the other, where one does; both show ten levels at most."""
-    if (old.bids == new.bids) == (old.asks == new.asks):
+def _one_row(held: Book, new: Book) -> DepthRow | None:
+    """The row after which a client that holds the one shows the other, where there is one."""
+    same_bids, same_asks = held.bids[:SHOWN] == new.bids, held.asks[:SHOWN] == new.asks
+    if same_bids == same_asks:
         return None
-    return _one_row_of(ASK, old.asks, new.asks) if old.bids == new.bids else _one_row_of(BID, old.bids, new.bids)
+    return _one_row_of(ASK, held.asks, new.asks) if same_bids else _one_row_of(BID, held.bids, new.bids)
 
 
-def _one_row_of(side: int, old: Side, new: Side) -> DepthRow | None:
+def _one_row_of(side: int, held: Side, new: Side) -> DepthRow | None:
+    old, hidden = held[:SHOWN], held[SHOWN:]
     at = next((at for at, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     update = at < min(len(old), len(new)) and old[at + 1 :] == new[at + 1 :]
     insert = at < len(new) and new == (*old[:at], new[at], *old[at:])[:SHOWN]
     gone = (*old[:at], *old[at + 1 :])
     delete = at < len(old) and new[: len(gone)] == gone and (len(new) == len(gone) or len(new) == len(old) == SHOWN)
-    if update and (insert or delete) and new[at].price != old[at].price:
-        # The last level: its price says whether the old one was pushed down or the new one was brought up.
+    if update and new[at].price != old[at].price:
+        # The last level may as well have been pushed down, by a better one, or taken, so that the next one came up.
         better = (new[at].price > old[at].price) == (side == BID)
-        update = not (insert if better else delete)
-        insert = insert and better
+        insert, delete = insert and better, delete and not better and hidden[:1] == new[-1:]
+        update = not (insert or delete)
     if update:
         return DepthRow(at, UPDATE, side, *new[at])
     if insert:
