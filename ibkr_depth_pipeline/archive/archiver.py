@@ -37,7 +37,7 @@ from ibkr_depth_pipeline.settings import Settings
 
 LOOK_SECS = 0.1
 """How often the streams are looked at while nothing comes."""
-DISCOVER_SECS = 5.0
+DISCOVER_SECS = 1.0
 """How often new symbols are looked for."""
 DRAIN_SECS = 4.0
 """How long the last files may take at the end."""
