@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -161,9 +162,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def command(options: argparse.Namespace) -> str:
+    """How to measure this again."""
+    words = ["--quick"] if options.quick else []
+    words += [f"--only {part}" for part in options.only or ()]
+    words += [f"--runs {options.runs}"] if options.runs else []
+    return "make bench" + (f" ARGS='{' '.join(words)}'" if words else "")
+
+
 def main() -> int:
     """0 where every stored book was right and nothing was missing, whatever the speed; else 1."""
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children end with it
     size = QUICK if options.quick else FULL
     size = Size(size.rows, options.runs or size.runs, size.secs, size.slot_runs, size.turns)
     tape = record(size.rows // len(RECORDED), DEPTH)
@@ -172,7 +182,7 @@ def main() -> int:
         stage = Stage(redis, tape, tape.save(folder / "tape"), folder)
         results: dict[str, Any] = {
             "when": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-            "command": " ".join(["python -m bench", *sys.argv[1:]]),
+            "command": command(options),
             "machine": machine(redis),
         }
         benchmark = Benchmark(stage, size, options.quick, results)

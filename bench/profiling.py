@@ -16,7 +16,7 @@ from bench.recording import RECORDED
 from bench.throughput import WIDE_BUFFER
 
 _SAMPLES_A_SECOND = 400
-_SHOWN = 30
+_SHOWN = 40
 _FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^:)]+)(?::(?P<line>\d+))?\)")
 
 
@@ -33,12 +33,20 @@ def measure(stage: Stage, rows: int) -> dict[str, Any]:
         def attach(pid: int) -> None:  # it ends with the recorder
             arguments = [*command, "--duration", "600", "--output", str(folded), "--pid", str(pid)]
             spy = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            stack.callback(spy.wait, 60)
+            stack.callback(_end, spy)
 
         cost = play(stage, RECORDED, rows, on_start=attach, IBKR_BUFFER_BYTES=WIDE_BUFFER)
     if not folded.exists():
         raise BenchmarkFailed("py-spy wrote no profile; it needs the right to trace a process")
     return {"rate_while_sampled": cost.rate, **summary(folded.read_text().splitlines())}
+
+
+def _end(spy: subprocess.Popen[bytes]) -> None:
+    try:
+        spy.wait(60)
+    except subprocess.TimeoutExpired:
+        spy.kill()
+        spy.wait()
 
 
 def summary(stacks: Sequence[str]) -> dict[str, Any]:
@@ -50,8 +58,10 @@ def summary(stacks: Sequence[str]) -> dict[str, Any]:
     for stack in stacks:
         frames, _, count = stack.rpartition(" ")
         named = [_named(frame) for frame in frames.split(";")]
-        if not any("._run_once (" in name for name, _ in named):
+        loop = next((at for at, (name, _) in enumerate(named) if "._run_once (" in name), None)
+        if loop is None:
             continue
+        del named[:loop]
         samples += int(count)
         own[named[-1][0]] += int(count)
         lines[f"{named[-1][0]}:{named[-1][1]}"] += int(count)

@@ -110,8 +110,8 @@ def play(
         wrong = verify.faults(store, stage.tape, symbols, each, trimmed="IBKR_STREAM_MAXLEN" in settings)
         if wrong:
             raise BenchmarkFailed("what is stored is wrong: " + "; ".join(wrong))
-        if ingest.stop() != stopped_well and stopped_well is not None:
-            raise ingest.failed("did not end well")
+        if stopped_well not in (None, code := ingest.stop()):
+            raise ingest.failed(f"ended with {code} after SIGTERM")
         return cost
 
 

@@ -146,7 +146,7 @@ def _event_log(found: Results) -> list[str]:
 
 def _profile(found: Results) -> list[str]:
     own = table(("function", "own"), [(name, f"{share:.1%}") for name, share in found["own"][:20]])
-    total = table(("function", "with all it calls"), [(name, f"{share:.1%}") for name, share in found["total"][:25]])
+    total = table(("function", "with all it calls"), [(name, f"{share:.1%}") for name, share in found["total"][1:31]])
     samples = (
         f"{found['samples']:,} samples of py-spy, start left out, at {found['rate_while_sampled']:,.0f} rows a second"
     )

@@ -36,7 +36,10 @@ class Tape:
 
     def stream(self, number: int, rows: int) -> list[Row]:
         """The first `rows` rows for the symbol that was subscribed to as `number`, from 0."""
-        return self.streams[number % len(self.streams)][:rows]
+        stream = self.streams[number % len(self.streams)]
+        if rows > len(stream):
+            raise ValueError(f"{rows} rows wanted of a tape of {len(stream)}")
+        return stream[:rows]
 
     def save(self, path: Path) -> Path:
         path.write_bytes(pickle.dumps(self))

@@ -69,7 +69,9 @@ async def run(port: int, rows: int, depth: int, url: str, symbols: list[str]) ->
     while ib.client.connectionStats().numMsgRecv - before < rows:  # noqa: ASYNC110 - nothing tells
         await asyncio.sleep(0.005)
     finished = time.monotonic_ns()
-    print(json.dumps({"finished": finished, "cpu_secs": time.process_time() - cpu}), flush=True)
+    cost = time.process_time() - cpu
+    stored = sum(store.xlen(f"plain:stream:{symbol}") for symbol in symbols)
+    print(json.dumps({"finished": finished, "cpu_secs": cost, "stored": stored}), flush=True)
     ib.disconnect()
     del reading
 
