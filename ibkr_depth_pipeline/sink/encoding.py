@@ -79,7 +79,8 @@ class StreamPosition:
 
 def encode_levels(levels: Levels) -> bytes:
     """JSON of exactly SNAPSHOT_LEVELS rows `[price, size, venue]`, best first, empty rows at the end."""
-    return orjson.dumps((levels + _NO_LEVELS)[:SNAPSHOT_LEVELS])
+    # Copied, since orjson's own bytes keep the 4 KiB that it wrote into: fifteen times what is stored.
+    return bytes(memoryview(orjson.dumps((levels + _NO_LEVELS)[:SNAPSHOT_LEVELS])))
 
 
 _EMPTY_SIDE = encode_levels(())
