@@ -18,6 +18,7 @@ delete that brings up a tenth level is two rows.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -46,6 +47,7 @@ _FARTHEST = 5000
 """Moments to look back for a place for a row beyond the tenth."""
 
 Side = tuple[Level, ...]
+_EMPTY = (0.0, 0.0, "")
 
 
 class State(NamedTuple):
@@ -126,16 +128,24 @@ def _states(files: Sequence[Path], limit: int | None) -> Iterator[State]:
 
 def _states_of(columns: dict[str, list[Any]]) -> Iterator[State]:
     moments = map(_unix_ms, columns["ts"])
+    shown_bid, shown_ask, bids_now, asks_now = None, None, (), ()  # type: tuple[Any, Any, Side, Side]
     bids, asks = ([columns[f"{side}_{what}"] for what in ("price", "size", "venue")] for side in ("bid", "ask"))
     for ts, seq, bid, ask in zip(
         moments, columns["seq"], zip(*bids, strict=True), zip(*asks, strict=True), strict=True
     ):
-        yield State(ts, seq, Book(_side(*bid), _side(*ask)))
+        if bid != shown_bid:
+            shown_bid, bids_now = bid, _side(*bid)
+        if ask != shown_ask:
+            shown_ask, asks_now = ask, _side(*ask)
+        yield State(ts, seq, Book(bids_now, asks_now))
+
+
+_level = lru_cache(maxsize=65_536)(Level)  # most levels of a book are those of the book before
 
 
 def _side(prices: Sequence[float], sizes: Sequence[float], names: Sequence[str]) -> Side:
-    levels = map(Level, prices, sizes, names)
-    return tuple(level for level in levels if level != (0.0, 0.0, ""))
+    held = sum(1 for filled in zip(prices, sizes, names, strict=True) if filled != _EMPTY)
+    return tuple(map(_level, prices[:held], sizes[:held], names[:held]))
 
 
 def _first_ts(path: Path) -> int:
