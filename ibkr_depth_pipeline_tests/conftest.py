@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
@@ -17,6 +18,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LEFTOVER_GRACE_SECS = 5.0
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_at_the_start() -> None:
+    """What one test sets up for its log, a level above all, is none of the next one's business."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture

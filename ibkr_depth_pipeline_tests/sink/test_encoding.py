@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.sink.encoding import Entry, SnapshotEncoder, StreamPosi
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 
 EMPTY_ROW = [0.0, 0.0, ""]
+EMPTY_SIDE = b"[" + b",".join([b'[0.0,0.0,""]'] * 10) + b"]"
 finite = st.floats(allow_nan=False, allow_infinity=False)
 # what ib_insync hands on was decoded with backslashreplace: any text, but no half of a surrogate pair
 venues = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -59,7 +60,7 @@ def test_a_side_encoded_once_is_right_in_every_later_snapshot(changes: list[tupl
         asks = () if which == "reset" else side if which in ("asks", "both") else asks
         entry = encoder.encode(snapshot(seq, seq, bids, asks))
         assert (entry.bids, entry.asks) == (encode_levels(bids), encode_levels(asks))
-        assert entry.live == (rows(entry.bids) != [EMPTY_ROW] * 10 or rows(entry.asks) != [EMPTY_ROW] * 10)
+        assert entry.live == (entry.bids != EMPTY_SIDE or entry.asks != EMPTY_SIDE)
 
 
 def test_an_untouched_side_is_not_encoded_again() -> None:
