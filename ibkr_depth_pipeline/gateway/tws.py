@@ -17,6 +17,7 @@ from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.tws_session import ALLOWED_MESSAGES, OnEvent, OnRow, TwsSession
 from ibkr_depth_pipeline.gateway.venues import ContractAnswer, DepthExchange, Wanted
 from ibkr_depth_pipeline.model import Instrument
+from ibkr_depth_pipeline.settings import Settings
 
 __all__ = ["ALLOWED_MESSAGES", "ANSWER_TIMEOUT_SECS", "OnEvent", "OnRow", "TwsGateway"]
 
@@ -55,6 +56,20 @@ class TwsGateway:
         self._on_row = on_row
         self._connect_timeout = connect_timeout
         self._session: TwsSession | None = None
+
+    @classmethod
+    def of_settings(
+        cls, settings: Settings, *, request_ids: Iterator[int], on_event: OnEvent, on_row: OnRow
+    ) -> TwsGateway:
+        """The gateway that the settings name."""
+        return cls(
+            settings.ibkr_host,
+            settings.ibkr_port,
+            request_ids=request_ids,
+            on_event=on_event,
+            on_row=on_row,
+            connect_timeout=settings.ibkr_connect_timeout_secs,
+        )
 
     # ---- connection
 

@@ -91,13 +91,8 @@ async def _redis(settings: Settings) -> Finding:
 
 
 async def _gateway(settings: Settings, universe: Universe | None) -> list[Finding]:
-    gateway = TwsGateway(
-        settings.ibkr_host,
-        settings.ibkr_port,
-        request_ids=itertools.count(1),
-        on_event=lambda event: None,
-        on_row=lambda request, row: None,
-        connect_timeout=settings.ibkr_connect_timeout_secs,
+    gateway = TwsGateway.of_settings(
+        settings, request_ids=itertools.count(1), on_event=lambda event: None, on_row=lambda request, row: None
     )
     findings: list[Finding] = []
     try:

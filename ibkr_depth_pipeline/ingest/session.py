@@ -110,13 +110,8 @@ class IngestSession:
         self._universe = universe
         self._specs = {spec.symbol: spec for spec in universe.specs}
         self._request_ids = itertools.count(1)
-        self._gateway = TwsGateway(
-            settings.ibkr_host,
-            settings.ibkr_port,
-            request_ids=self._request_ids,
-            on_event=self._on_event,
-            on_row=self._on_row,
-            connect_timeout=settings.ibkr_connect_timeout_secs,
+        self._gateway = TwsGateway.of_settings(
+            settings, request_ids=self._request_ids, on_event=self._on_event, on_row=self._on_row
         )
         self._log = get_log()
         self._stop = asyncio.Event()

@@ -1,6 +1,7 @@
 """Heartbeats in Dagster: the sensor that watches them all session, and a check per symbol that it tells."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -23,7 +24,7 @@ def heartbeat_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.Sen
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         done = heartbeat_round(watched.settings(), watched.symbols, context.cursor)
-        events = [evaluation(watched, found) for found in done.findings]
+        events = [dg.AssetCheckEvaluation(**_told(watched, found)) for found in done.findings]
         skip = done.quiet or f"{len(events)} checks told, {len(done.alerts)} alerts raised."
         return dg.SensorResult(skip_reason=skip, cursor=done.memory, asset_events=events)
 
@@ -37,36 +38,21 @@ def heartbeat_checks(watched: Watched) -> dg.AssetChecksDefinition:
     def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         for found in findings_now(watched.settings(), watched.symbols):
             if dg.AssetCheckKey(_key(watched, found), CHECK) in context.selected_asset_check_keys:
-                yield _result(watched, found)
+                yield dg.AssetCheckResult(**_told(watched, found))
 
     return checks
 
 
-def evaluation(watched: Watched, found: Finding) -> dg.AssetCheckEvaluation:
-    """A finding as the sensor stores it."""
-    return dg.AssetCheckEvaluation(
-        asset_key=_key(watched, found),
-        check_name=CHECK,
-        passed=found.passed,
-        severity=_severity(found),
-        description=found.words,
-        metadata={"state": found.state, **found.figures},
-    )
-
-
-def _result(watched: Watched, found: Finding) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        asset_key=_key(watched, found),
-        check_name=CHECK,
-        passed=found.passed,
-        severity=_severity(found),
-        description=found.words,
-        metadata={"state": found.state, **found.figures},
-    )
-
-
-def _severity(found: Finding) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if found.certain else dg.AssetCheckSeverity.WARN
+def _told(watched: Watched, found: Finding) -> dict[str, Any]:
+    """A finding as fields of Dagster's, the same for a check that is executed and for one that is told."""
+    return {
+        "asset_key": _key(watched, found),
+        "check_name": CHECK,
+        "passed": found.passed,
+        "severity": dg.AssetCheckSeverity.ERROR if found.certain else dg.AssetCheckSeverity.WARN,
+        "description": found.words,
+        "metadata": {"state": found.state, **found.figures},
+    }
 
 
 def _key(watched: Watched, found: Finding) -> dg.AssetKey:

@@ -60,13 +60,8 @@ class ProbeSession:
         self._limits = probe_limits(settings, first_book_secs)
         self._watch = watch
         self._request_ids = itertools.count(1)
-        self._gateway = TwsGateway(
-            settings.ibkr_host,
-            settings.ibkr_port,
-            request_ids=self._request_ids,
-            on_event=self._on_event,
-            on_row=self._on_row,
-            connect_timeout=settings.ibkr_connect_timeout_secs,
+        self._gateway = TwsGateway.of_settings(
+            settings, request_ids=self._request_ids, on_event=self._on_event, on_row=self._on_row
         )
         self._ledger = Ledger(settings.redis_target if record else None)
         self._plan = ProbePlan(self._limits, self._request_ids)
