@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer, judged
+from ibkr_depth_pipeline.archive.figures import FIGURES_FLUSH_SECS, FIGURES_SECS, FiguresBuffer
 from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId, Place, day_of, first_ms_of, hole_place, part_place
 from ibkr_depth_pipeline.archive.ownership import Ownership
 from ibkr_depth_pipeline.archive.reading import positions, prune
@@ -77,6 +78,7 @@ class Archiver:
         self._flush_rows = max(1, min(settings.archive_flush_rows, settings.ibkr_stream_maxlen // 4))
         self._kept: dict[str, EntryId] = {}  # the newest snapshot of each symbol that is in a file
         self._buffers: dict[str, SymbolBuffer] = {}
+        self._figures = FiguresBuffer()
         self._since: dict[str, float] = {}  # symbol -> loop time of its oldest buffered snapshot
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
@@ -130,7 +132,7 @@ class Archiver:
 
     async def _follow(self, streams: Streams, *, once: bool) -> None:
         loop = asyncio.get_running_loop()
-        looked, pruned = loop.time(), 0.0
+        looked, pruned, figured = loop.time(), 0.0, 0.0
         pause = 0.0
         while not self._stopping.is_set():
             try:
@@ -139,6 +141,9 @@ class Archiver:
                     await self._discover(streams)
                 if loop.time() >= pruned:
                     pruned = loop.time() + await self._prune()
+                if loop.time() >= figured:
+                    figured = loop.time() + FIGURES_SECS
+                    await self._look_at_figures(streams)
                 most = await self._read(streams)
                 pause = 0.0
             except SinkUnavailable as error:
@@ -146,6 +151,7 @@ class Archiver:
                 self._log.error("archive_read_failed", error=str(error), pause_secs=pause)
                 most = 0
             self._flush(loop.time() - self._settings.archive_flush_secs)
+            self._flush_figures(loop.time() - FIGURES_FLUSH_SECS)
             at_end = most < ENTRIES_AT_ONCE and not self._backlogged
             if once and at_end and not pause:
                 return
@@ -207,6 +213,13 @@ class Archiver:
         self.summary.holes.append(hole)
         self._queue(hole_place(hole.symbol, day_of(hole.before_ts), hole.after), hole_bytes([hole.as_row()]), 0)
 
+    async def _look_at_figures(self, streams: Streams) -> None:
+        """Take what each ingest tells of itself by now, where that is new."""
+        for ingest in await streams.ingests():
+            figures = await streams.ingest_figures(ingest)
+            if figures is not None and figures.written_ts >= self._oldest_ms():
+                self._figures.add(ingest, figures, asyncio.get_running_loop().time())
+
     async def _prune(self) -> float:
         """Let go of what is too old. Returns in how many seconds to look again."""
         days = self._settings.archive_retention_days
@@ -226,6 +239,10 @@ class Archiver:
         """Make files of what has waited since before that loop time."""
         for symbol in [symbol for symbol, since in self._since.items() if since <= older_than]:
             self._freeze(self._buffers[symbol])
+
+    def _flush_figures(self, older_than: float) -> None:
+        for place, content in self._figures.take(older_than):
+            self._queue(place, content, 0)
 
     def _freeze(self, buffer: SymbolBuffer) -> None:
         """From here on its snapshots are a file, and stay that very file however often it has to be stored."""
@@ -282,6 +299,7 @@ class Archiver:
 
     async def _end(self) -> None:
         self._flush(float("inf"))
+        self._flush_figures(float("inf"))
         if self._waiting:
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), DRAIN_SECS)

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ibkr_depth_pipeline.archive.figures import compact_figures
 from ibkr_depth_pipeline.archive.layout import PARTS, Span, day_place, folder
 from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of, symbols, tables
 from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, ROWS_PER_GROUP, described, write_options
@@ -35,13 +36,14 @@ class Compacted:
 
 
 def compact_day(store: ArchiveStore, day: date) -> list[Compacted]:
-    """Make one file per symbol of that date. Doing it again changes nothing.
+    """Make one file per symbol of that date, and one per ingest of its figures. Doing it again changes nothing.
 
     Raises ArchiveUnavailable, ArchiveHeld where another compaction is at work in a local folder; in an object store the
     caller sees to it that there is only one.
     """
     with store.alone(ROLE):
         store.sweep("day")
+        compact_figures(store, day)
         return [compact_symbol(store, day, symbol) for symbol in symbols(store, day)]
 
 

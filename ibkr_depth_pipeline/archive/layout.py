@@ -3,10 +3,13 @@
     parts/date=2026-01-05/symbol=SPY/1767623400123-000000000001_1767623415123-000000002500.parquet
     days/date=2026-01-05/symbol=SPY/depth.parquet
     holes/date=2026-01-05/symbol=SPY/after-1767623415123-000000002500.parquet
+    figures/date=2026-01-05/ingest=default/1767623400123_1767623460123.parquet, later figures.parquet
+    reports/2026-01-05.html
     .tmp/                                  files being written, under names that no reader looks for
 
 A part's name holds the stream ids of its first and its last snapshot. A date is the UTC date of `ts`; a part never
-spans two. A symbol is percent-encoded (`BRK%20B`), as Hive-style readers expect.
+spans two. A symbol is percent-encoded (`BRK%20B`), as Hive-style readers expect. Figures are an ingest's, not a
+symbol's, and their names hold the first and the last time at which they were written.
 """
 
 from __future__ import annotations
@@ -18,17 +21,20 @@ from datetime import date, datetime, timezone
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-PARTS, DAYS, HOLES = "parts", "days", "holes"
-TREES = (PARTS, DAYS, HOLES)
+PARTS, DAYS, HOLES, FIGURES = "parts", "days", "holes", "figures"
+TREES = (PARTS, DAYS, HOLES, FIGURES)
+REPORTS = "reports"
 TEMPORARY = ".tmp"
 
 _MS_PER_DAY = 86_400_000
 _ID = r"(\d{13,})-(\d{12,})"
 _PLACE = re.compile(
-    r"(?P<tree>parts|days|holes)/date=(?P<date>\d{4}-\d\d-\d\d)/symbol=(?P<symbol>[^/]+)/(?P<file>[^/]+)"
+    r"(?P<tree>parts|days|holes|figures)/date=(?P<date>\d{4}-\d\d-\d\d)"
+    r"/(?P<key>symbol|ingest)=(?P<symbol>[^/]+)/(?P<file>[^/]+)"
 )
 _PART = re.compile(rf"{_ID}_{_ID}\.parquet")
-_DAY_FILE = "depth.parquet"
+_FIGURES = re.compile(r"\d{13,}_\d{13,}\.parquet")
+_DAY_FILE, _DAY_FIGURES = "depth.parquet", "figures.parquet"
 
 
 class EntryId(NamedTuple):
@@ -60,7 +66,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file of the archive belongs."""
+    """Where a file of the archive belongs. In the tree of figures `symbol` is the name of an ingest."""
 
     tree: str
     day: date
@@ -88,8 +94,12 @@ def day_folder(tree: str, day: date) -> str:
 
 
 def folder(tree: str, day: date, symbol: str) -> str:
-    """The folder of one symbol on one date, below the archive's root."""
-    return f"{day_folder(tree, day)}/symbol={quote(symbol, safe='')}"
+    """The folder of one symbol, or of one ingest's figures, on one date, below the archive's root."""
+    return f"{day_folder(tree, day)}/{_key(tree)}={quote(symbol, safe='')}"
+
+
+def _key(tree: str) -> str:
+    return "ingest" if tree == FIGURES else "symbol"
 
 
 def part_place(symbol: str, day: date, span: Span) -> Place:
@@ -109,17 +119,44 @@ def hole_place(symbol: str, day: date, after: EntryId) -> Place:
     return Place(HOLES, day, symbol, f"after-{after.ts:013d}-{after.seq:012d}.parquet")
 
 
+def figures_place(ingest: str, day: date, first_ts: int, last_ts: int) -> Place:
+    """Where figures of that ingest belong; the times, in unix ms, are those of the first and the last of them."""
+    return Place(FIGURES, day, ingest, f"{first_ts:013d}_{last_ts:013d}.parquet")
+
+
+def day_figures_place(ingest: str, day: date) -> Place:
+    """Where a whole day's figures belong."""
+    return Place(FIGURES, day, ingest, _DAY_FIGURES)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPlace:
+    """Where the page about a date belongs."""
+
+    day: date
+
+    @property
+    def name(self) -> str:
+        """The path below the archive's root."""
+        return f"{REPORTS}/{self.day.isoformat()}.html"
+
+
 def parse(name: str) -> Place | None:
     """Read a path below the archive's root; None for what is not of this layout: it is nobody's to read or delete."""
     match = _PLACE.fullmatch(name)
-    if match is None or not match["file"].endswith(".parquet"):
+    if match is None or not match["file"].endswith(".parquet") or match["key"] != _key(match["tree"]):
         return None
     try:
         place = Place(match["tree"], date.fromisoformat(match["date"]), unquote(match["symbol"]), match["file"])
     except ValueError:
         return None
-    known = place.span is not None if place.tree == PARTS else place.tree == HOLES or place.file == _DAY_FILE
-    return place if known else None
+    return place if _known(place) else None
+
+
+def _known(place: Place) -> bool:
+    if place.tree == FIGURES:
+        return place.file == _DAY_FIGURES or _FIGURES.fullmatch(place.file) is not None
+    return place.span is not None if place.tree == PARTS else place.tree == HOLES or place.file == _DAY_FILE
 
 
 def places(names: Iterable[str]) -> list[Place]:

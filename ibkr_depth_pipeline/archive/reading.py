@@ -7,7 +7,7 @@ repeat.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -95,13 +95,18 @@ def read_day(store: ArchiveStore, day: date, symbol: str) -> Any:
     return pa.concat_tables([SNAPSHOTS.empty_table(), *tables(store, files_of(store, day, symbol))])
 
 
-def tables(store: ArchiveStore, files: Iterable[SpannedFile]) -> Iterator[Any]:
-    """The snapshots of `files`, each once, in order, piece by piece: a day need not fit into memory."""
+def tables(
+    store: ArchiveStore, files: Iterable[SpannedFile], columns: Sequence[str] = SNAPSHOTS.names
+) -> Iterator[Any]:
+    """The snapshots of `files`, each once, in order, piece by piece: a day need not fit into memory.
+
+    Fewer `columns` are faster; `ts` and `seq` must be among them.
+    """
     for cluster in _clusters(files):
         if len(cluster) == 1:
-            yield from _pieces(store, cluster[0].place)
+            yield from _pieces(store, cluster[0].place, columns)
         else:  # two archivers were at work: rare, and not more than they wrote in that time
-            yield _merged([piece for file in cluster for piece in _pieces(store, file.place)])
+            yield _merged([piece for file in cluster for piece in _pieces(store, file.place, columns)])
 
 
 def holes_of(store: ArchiveStore, day: date, symbol: str) -> list[Hole]:
@@ -166,10 +171,11 @@ def _clusters(files: Iterable[SpannedFile]) -> Iterator[list[SpannedFile]]:
         yield cluster
 
 
-def _pieces(store: ArchiveStore, place: Place) -> Iterator[Any]:
+def _pieces(store: ArchiveStore, place: Place, columns: Sequence[str]) -> Iterator[Any]:
+    schema = pa.schema([SNAPSHOTS.field(name) for name in columns])
     with store.parquet(place) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
-            yield pa.Table.from_batches([batch]).cast(SNAPSHOTS)
+        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=list(columns)):
+            yield pa.Table.from_batches([batch]).select(list(columns)).cast(schema)
 
 
 def _merged(pieces: list[Any]) -> Any:

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 import fsspec  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 
-from ibkr_depth_pipeline.archive.layout import TEMPORARY, Place, places
+from ibkr_depth_pipeline.archive.layout import TEMPORARY, Place, ReportPlace, places
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError
 
 _P = ParamSpec("_P")
@@ -105,7 +105,7 @@ class ArchiveStore:
         finally:
             path.unlink(missing_ok=True)
 
-    def publish(self, aside: Path, place: Place) -> None:
+    def publish(self, aside: Path, place: Place | ReportPlace) -> None:
         """Make the file written aside the one at `place`, at once and for good."""
         self._guarded(self._publish, aside, place.name)
 

@@ -75,6 +75,15 @@ class Streams:
             raise self._unavailable(error) from None
         return EntryId(int(ts), int(seq)) if ts and seq else None
 
+    async def ingests(self) -> list[str]:
+        """The names of the ingests that tell of themselves."""
+        prefix = ingest_key("")
+        try:
+            found = [key.decode() async for key in self.client.scan_iter(match=f"{prefix}*", count=1000)]
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+        return sorted(name for key in found if ":" not in (name := key[len(prefix) :]))
+
     async def ingest_figures(self, name: str) -> FeedFigures | None:
         """What the newest run of the ingest `name` tells of itself; None where there is nothing."""
         try:

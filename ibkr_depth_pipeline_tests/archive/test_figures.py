@@ -1,0 +1,166 @@
+"""The history of what ingests tell of themselves: every state once, whenever the archiver is restarted."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ibkr_depth_pipeline.archive import archiver as archiver_module
+from ibkr_depth_pipeline.archive.archiver import Archiver
+from ibkr_depth_pipeline.archive.compaction import compact_day
+from ibkr_depth_pipeline.archive.figures import FiguresBuffer, ingests, read_figures
+from ibkr_depth_pipeline.archive.layout import FIGURES, Place, day_figures_place, figures_place, parse
+from ibkr_depth_pipeline.archive.reading import days
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.sink.keys import ingest_heartbeat_key, ingest_key
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror
+
+RUN = RunIdentity("run-1", "a-host", 77, NOON)
+SPY = SymbolFigures(True, NOON + 5, 9, 800, 99.5, 100.5, 8, 8, 1, 2, "ARCA", {"unknown_request": 3})
+
+
+def state(at: int, **told: Any) -> FeedFigures:
+    """Figures that were written `at` ms after noon."""
+    given: dict[str, Any] = {"connected": True, "symbols": {"SPY": SPY, "BRK B": SymbolFigures()}} | told
+    return FeedFigures(RUN, NOON + at, **given)
+
+
+def tell(mirror: Mirror, figures: FeedFigures, ingest: str = "default") -> None:
+    mirror.redis.set(ingest_key(ingest), figures.to_json())
+    mirror.redis.set(ingest_heartbeat_key(ingest), figures.run.run_id)
+
+
+def moments(table: Any) -> list[int]:
+    return [ts - NOON for ts in table["written_ts"].cast(pa.int64()).to_pylist()]
+
+
+def test_a_state_is_kept_as_it_was_told(mirror: Mirror, desk: Desk) -> None:
+    told = state(1, ended_ts=NOON + 1, ailments=(2103,), refused_309=4, lag_p50_ms=1.5)
+    tell(mirror, told, "u1.paper")
+    desk.keep()
+    assert ingests(desk.store, DAY) == ["u1.paper"]
+    (row,) = read_figures(desk.store, DAY, "u1.paper").to_pylist()
+    assert row["ended_ts"].timestamp() * 1000 == NOON + 1
+    assert (row["run_id"], row["host"], row["pid"], row["ailments"]) == ("run-1", "a-host", 77, [2103])
+    assert (row["refused_309"], row["lag_p50_ms"], row["lag_p99_ms"]) == (4, 1.5, None)
+    spy, other = row["symbols"]
+    assert (spy["symbol"], spy["venue"], spy["dropped"]) == ("SPY", "ARCA", [("unknown_request", 3)])
+    assert [spy[name] for name in ("subscribed", "rows", "live_ms", "bid0", "lost")] == [True, 9, 800, 99.5, 1]
+    assert (other["symbol"], other["subscribed"], other["dropped"]) == ("BRK B", False, [])
+
+
+def test_figures_are_no_snapshots_and_no_day_of_them(mirror: Mirror, desk: Desk) -> None:
+    tell(mirror, state(1))
+    desk.keep()
+    assert days(desk.store) == []
+
+
+def test_a_state_seen_again_by_the_next_archiver_counts_once(mirror: Mirror, desk: Desk) -> None:
+    tell(mirror, state(1))
+    desk.keep()
+    desk.keep()
+    tell(mirror, state(2001))
+    desk.keep()
+    assert moments(read_figures(desk.store, DAY, "default")) == [1, 2001]
+
+
+def test_two_runs_that_write_at_the_same_moment_are_two_states() -> None:
+    buffer = FiguresBuffer()
+    assert buffer.add("default", state(1), 0.0)
+    assert buffer.add("default", replace(state(1), run=replace(RUN, run_id="run-2")), 0.0)
+    assert not buffer.add("default", replace(state(1), run=replace(RUN, run_id="run-2")), 0.0)
+
+
+def test_what_waits_becomes_a_file_in_its_time_and_of_its_date() -> None:
+    buffer = FiguresBuffer()
+    for at in (1, 2001, MS_PER_DAY):
+        buffer.add("default", state(at), now=float(at))
+    assert buffer.take(0.5) == []
+    ((place, _),) = buffer.take(1.0)
+    assert place == figures_place("default", DAY, NOON + 1, NOON + 2001)
+    ((place, _),) = buffer.take(float("inf"))
+    assert place.day == DAY + timedelta(days=1)
+    assert buffer.take(float("inf")) == []
+
+
+@pytest.mark.parametrize("place", [figures_place("a.b", DAY, 1, 2), day_figures_place("a b", DAY)])
+def test_their_names_are_of_the_layout(place: Place) -> None:
+    assert parse(place.name) == place
+    assert place.span is None
+    assert parse(place.name.replace("ingest=", "symbol=")) is None
+    assert parse(place.name.replace(".parquet", "x.parquet")) is None
+
+
+def test_a_compacted_day_says_the_same_in_one_file(mirror: Mirror, desk: Desk) -> None:
+    for at in (1, 2001, 4001):
+        tell(mirror, state(at))
+        desk.keep()
+    before = read_figures(desk.store, DAY, "default")
+    for _ in range(2):
+        compact_day(desk.store, DAY)
+        assert desk.store.places(FIGURES) == [day_figures_place("default", DAY)]
+        assert read_figures(desk.store, DAY, "default").equals(before)
+    tell(mirror, state(6001))
+    desk.keep()
+    compact_day(desk.store, DAY)
+    assert moments(read_figures(desk.store, DAY, "default")) == [1, 2001, 4001, 6001]
+
+
+def test_a_kill_between_the_days_file_and_its_parts_doubles_nothing(mirror: Mirror, desk: Desk) -> None:
+    tell(mirror, state(1))
+    desk.keep()
+    part = next(iter(desk.store.places(FIGURES)))
+    content = (desk.folder / "archive" / part.name).read_bytes()
+    compact_day(desk.store, DAY)
+    desk.store.put(part, content)  # as if its deletion had never come
+    assert moments(read_figures(desk.store, DAY, "default")) == [1]
+    compact_day(desk.store, DAY)
+    assert desk.store.places(FIGURES) == [day_figures_place("default", DAY)]
+
+
+def test_what_is_older_than_the_retention_is_neither_kept_nor_taken(
+    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(mirror, state(1))
+    desk.keep()
+    monkeypatch.setattr(archiver_module, "_now_ms", lambda: NOON + 4 * MS_PER_DAY)
+    short = replace(desk, settings=desk.settings.model_copy(update={"archive_retention_days": 2}))
+    short.keep()
+    assert desk.store.places(FIGURES) == []
+
+
+def test_what_is_no_figures_is_passed_over(mirror: Mirror, desk: Desk) -> None:
+    mirror.redis.set(ingest_key("odd"), "no json")
+    tell(mirror, state(1))
+    desk.keep()
+    assert ingests(desk.store, DAY) == ["default"]
+
+
+async def test_it_follows_the_figures_and_keeps_what_waits_when_it_is_stopped(
+    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver_module, "FIGURES_SECS", 0.02)
+    monkeypatch.setattr(archiver_module, "FIGURES_FLUSH_SECS", 0.1)
+    following = Archiver(desk.settings)
+    task = asyncio.ensure_future(following.run())
+    expected = []
+    for at in range(1, 6):
+        tell(mirror, state(at))
+        expected.append(at)
+        while moments(read_figures(desk.store, DAY, "default")) != expected:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+    monkeypatch.setattr(archiver_module, "FIGURES_FLUSH_SECS", 3600.0)
+    following.stop()
+    await task
+    assert moments(read_figures(desk.store, DAY, "default")) == expected
+
+
+def test_a_date_without_figures_has_an_empty_table(desk: Desk) -> None:
+    assert ingests(desk.store, date(2026, 1, 6)) == []
+    assert read_figures(desk.store, date(2026, 1, 6), "default").num_rows == 0
