@@ -99,7 +99,8 @@ class Books:
         """Apply one row. Returns the snapshot to store, or None where the row was dropped (and counted)."""
         subscription = self._live.get(request)
         if subscription is None:
-            self.went_on.add(request)
+            if request in self._symbol_of:
+                self.went_on.add(request)
             self.drop(request, RowFault.RETIRED_REQUEST.value)
             return None
         fault = subscription.book.apply(row)

@@ -22,6 +22,7 @@ from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.books import LastBook, Stretch
 from ibkr_depth_pipeline.ingest.figures import feed_figures
+from ibkr_depth_pipeline.ingest.line_budget import LineBudget
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbol, resolve_symbols
 from ibkr_depth_pipeline.ingest.watch import GatewayWatch
@@ -114,6 +115,7 @@ class IngestSession:
             settings, request_ids=self._request_ids, on_event=self._on_event, on_row=self._on_row
         )
         self._log = get_log()
+        self._lines = LineBudget()
         self._stop = asyncio.Event()
         self._lost = asyncio.Event()
         self._connected = asyncio.Event()
@@ -389,7 +391,8 @@ class IngestSession:
         self._on_event(ConnectionLost(why))
 
     def _say(self, effect: do.Say) -> None:
-        getattr(self._log, effect.level)(effect.event, **effect.fields)
+        if self._lines.spend(effect.event):
+            getattr(self._log, effect.level)(effect.event, **effect.fields)
 
     # ---- heartbeats and dropped rows
 
@@ -408,12 +411,17 @@ class IngestSession:
                 self._report_drops()
 
     def _report_drops(self) -> None:
-        """One line per symbol and reason, however many rows: the rate limit on what a broken feed can log."""
+        """One line per symbol and reason, however many rows, and per event of which there were too many.
+
+        That is the rate limit on what a broken feed can log.
+        """
         for (symbol, reason), count in self._pipeline.figures.dropped.items():
             since = count - self._reported_drops.get((symbol, reason), 0)
             if since:
                 self._reported_drops[symbol, reason] = count
                 self._log.warning("rows_dropped", symbol=symbol, reason=reason, rows=since, total=count)
+        for event, lines in self._lines.renew().items():
+            self._log.warning("lines_left_out", of=event, lines=lines)
 
     # ---- the run's own figures
 

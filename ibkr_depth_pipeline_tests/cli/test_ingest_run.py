@@ -276,7 +276,7 @@ def test_a_signal_ends_a_run_with_0_and_leaves_no_subscription(
     with GatewayThread(GatewayOptions()) as gateway, redis.Redis.from_url(shared_redis_url) as client:
         operator.points_at(gateway, shared_redis_url)
         with operator.starts("run") as process:
-            assert wait_until(lambda: client.xlen(stream_key("SPY")) > 10, PATIENCE)
+            assert wait_until(lambda: all(client.xlen(stream_key(symbol)) > 10 for symbol in ("SPY", "AAPL")), PATIENCE)
             process.send_signal(number)
             _, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, stderr
