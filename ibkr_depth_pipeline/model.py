@@ -91,19 +91,3 @@ class Unresolved:
     exchange: str = ""
     primary_exchange: str = ""
     valid_exchanges: tuple[str, ...] = ()
-
-
-class BookSnapshot(NamedTuple):
-    """The state of one symbol's book after one row.
-
-    ts is unix milliseconds and never falls within a symbol; seq grows by exactly 1 per snapshot of a symbol.
-    venue is the subscription's. bids and asks are the book's sides as they are, best first; a side that is the same
-    object as in the snapshot before has not changed.
-    """
-
-    symbol: str
-    seq: int
-    ts: int
-    venue: str
-    bids: Levels
-    asks: Levels

@@ -14,12 +14,12 @@ from ib_insync.contract import Contract
 from ib_insync.objects import DepthMktDataDescription
 
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayUnavailable
-from ibkr_depth_pipeline.gateway.tws_session import ALLOWED_MESSAGES, OnEvent, OnRow, TwsSession
+from ibkr_depth_pipeline.gateway.tws_session import ALLOWED_MESSAGES, OnDepth, OnEvent, OnRow, TwsSession, hand_on
 from ibkr_depth_pipeline.gateway.venues import ContractAnswer, DepthExchange, Wanted
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.settings import Settings
 
-__all__ = ["ALLOWED_MESSAGES", "ANSWER_TIMEOUT_SECS", "OnEvent", "OnRow", "TwsGateway"]
+__all__ = ["ALLOWED_MESSAGES", "ANSWER_TIMEOUT_SECS", "OnDepth", "OnEvent", "OnRow", "TwsGateway"]
 
 ANSWER_TIMEOUT_SECS = 10.0
 
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 class TwsGateway:
-    """A gateway at host and port. Events and rows come through the two callbacks, in the order they were received.
+    """A gateway at host and port. Events and rows come through the callbacks, in the order they were received.
 
     request_ids yields ids never used before; the caller's depth requests draw from the same iterator. timeout is how
     long a connect may take, in seconds. All methods belong to one event loop.
@@ -47,6 +47,7 @@ class TwsGateway:
         request_ids: Iterator[int],
         on_event: OnEvent,
         on_row: OnRow,
+        on_depth: OnDepth = hand_on,
         connect_timeout: float,
     ) -> None:
         self._host = host
@@ -54,12 +55,19 @@ class TwsGateway:
         self._request_ids = request_ids
         self._on_event = on_event
         self._on_row = on_row
+        self._on_depth = on_depth
         self._connect_timeout = connect_timeout
         self._session: TwsSession | None = None
 
     @classmethod
     def of_settings(
-        cls, settings: Settings, *, request_ids: Iterator[int], on_event: OnEvent, on_row: OnRow
+        cls,
+        settings: Settings,
+        *,
+        request_ids: Iterator[int],
+        on_event: OnEvent,
+        on_row: OnRow,
+        on_depth: OnDepth = hand_on,
     ) -> TwsGateway:
         """The gateway that the settings name."""
         return cls(
@@ -68,6 +76,7 @@ class TwsGateway:
             request_ids=request_ids,
             on_event=on_event,
             on_row=on_row,
+            on_depth=on_depth,
             connect_timeout=settings.ibkr_connect_timeout_secs,
         )
 
@@ -94,7 +103,7 @@ class TwsGateway:
         tries: dict[asyncio.Future[bool], TwsSession] = {}
         try:
             while True:
-                session = TwsSession(self._on_event, self._on_row)
+                session = TwsSession(self._on_event, self._on_row, self._on_depth)
                 opening = session.open(self._host, self._port, client_id, self._connect_timeout)
                 tries[asyncio.ensure_future(opening)] = session
                 done, _ = await asyncio.wait(tries, timeout=SECOND_TRY_SECS, return_when=asyncio.FIRST_COMPLETED)

@@ -35,6 +35,14 @@ ALLOWED_MESSAGES = {
 
 OnEvent = Callable[[GatewayEvent], None]
 OnRow = Callable[[int, DepthRow], None]
+OnDepth = Callable[[bytes], bool]
+"""May take a depth message as it came, before it is read. False: it did not, and its row is to be read and handed on."""
+
+
+def hand_on(_message: bytes) -> bool:
+    """An OnDepth that takes none."""
+    return False
+
 
 _DEPTH = (ROW, ROW_OF_MARKET_MAKER)
 _READERS: dict[type, Callable[[str], Any]] = {
@@ -48,13 +56,14 @@ _READERS: dict[type, Callable[[str], Any]] = {
 class TwsSession:
     """`open` it once, `close` it at the end; never used again after it closed.
 
-    on_event and on_row are called in the order in which the messages came. What they raise is not caught here.
+    on_event, on_depth and on_row are called in the order in which the messages came. What they raise is not caught here.
     `is_closed` says that nothing that still comes is of interest.
     """
 
-    def __init__(self, on_event: OnEvent, on_row: OnRow) -> None:
+    def __init__(self, on_event: OnEvent, on_row: OnRow, on_depth: OnDepth = hand_on) -> None:
         self._on_event = on_event
         self._on_row = on_row
+        self._on_depth = on_depth
         self._details: dict[int, tuple[list[Any], asyncio.Future[list[Any]]]] = {}
         self._expected: dict[str, asyncio.Future[Any]] = {}
         self._heard: list[GatewayEvent] = []  # while ib_insync decodes a message
@@ -132,6 +141,8 @@ class TwsSession:
     def take(self, message: bytes) -> None:
         """Deal with one whole message."""
         if message.startswith(_DEPTH) and self.client.isReady():
+            if self._on_depth(message):
+                return
             read = read_depth(message)
             if isinstance(read, tuple):
                 self._on_row(*read)

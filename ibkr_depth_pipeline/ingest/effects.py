@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ibkr_depth_pipeline.model import BookSnapshot, Instrument
+from ibkr_depth_pipeline.model import Instrument
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,6 @@ class Cancel:
 
     request: int
     symbol: str
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Store a snapshot that no row brought: a book that was emptied."""
-
-    snapshot: BookSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +70,4 @@ class Say:
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-Effect = Subscribe | Cancel | Publish | Recheck | RecordRefusal | ReportPersisted | SetHeartbeatTtl | Reconnect | Say
+Effect = Subscribe | Cancel | Recheck | RecordRefusal | ReportPersisted | SetHeartbeatTtl | Reconnect | Say

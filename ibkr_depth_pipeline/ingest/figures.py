@@ -49,7 +49,7 @@ def feed_figures(
 def _symbols(symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigures) -> Mapping[str, SymbolFigures]:
     subscribed = set(pipeline.subscribed.values())
     last_rows, venues = pipeline.last_rows(), pipeline.venues()
-    live_ms, books = pipeline.live_ms(), pipeline.last_books()
+    live_ms, books, rows = pipeline.live_ms(), pipeline.last_books(), pipeline.rows()
     dropped: dict[str, dict[str, int]] = {}
     for (symbol, reason), count in pipeline.figures.dropped.items():
         dropped.setdefault(symbol, {})[reason] = count
@@ -57,7 +57,7 @@ def _symbols(symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigu
         symbol: SymbolFigures(
             subscribed=symbol in subscribed,
             last_row_ts=last_rows.get(symbol, 0),
-            rows=pipeline.figures.rows[symbol],
+            rows=rows[symbol],
             live_ms=live_ms.get(symbol, 0),
             bid0=books[symbol].bids[0][0] if symbol in books and books[symbol].bids else 0.0,
             ask0=books[symbol].asks[0][0] if symbol in books and books[symbol].asks else 0.0,

@@ -1,7 +1,7 @@
 """Pure wiring: gateway events -> books and rotation -> effects.
 
-`row` is the hot path: one row in, one snapshot out. Everything else returns what is to be done. `now` is monotonic
-seconds, `now_ms` unix milliseconds.
+Rows come by `message` (the hot path) or `row` and go out as snapshots, one for each. Everything else returns what is to
+be done. `now` is monotonic seconds, `now_ms` unix milliseconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from ibkr_depth_pipeline.ingest.books import Books, LastBook, PipelineFigures, S
 from ibkr_depth_pipeline.ingest.effects import (
     Cancel,
     Effect,
-    Publish,
     Recheck,
     Reconnect,
     RecordRefusal,
@@ -25,6 +24,7 @@ from ibkr_depth_pipeline.ingest.effects import (
     Subscribe,
 )
 from ibkr_depth_pipeline.ingest.gaps import Gaps
+from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
@@ -48,24 +48,37 @@ _DEPTH_AILMENTS = frozenset({2103, 2108, 2110, 10197})
 class DepthPipeline:
     """Books and rotation of one gateway.
 
-    rows is how many rows a side are requested; heartbeat_ttl the operator's, in seconds. It begins without symbols:
-    `number_from` says where their numbering goes on, and `resolved` brings each into the rotation.
+    outlet(symbol) is what takes the snapshots of that symbol; rows is how many rows a side are requested, levels_shown
+    how many are stored; heartbeat_ttl the operator's, in seconds. It begins without symbols: `number_from` says where
+    their numbering goes on, and `resolved` brings each into the rotation.
     """
 
-    def __init__(self, plan: RotationPlan, request_ids: Iterator[int], *, rows: int, heartbeat_ttl: int) -> None:
+    def __init__(
+        self,
+        plan: RotationPlan,
+        request_ids: Iterator[int],
+        outlet: Callable[[str], Store],
+        *,
+        rows: int,
+        levels_shown: int,
+        heartbeat_ttl: int,
+    ) -> None:
         self.figures = PipelineFigures()
         self.awaited: set[int] = set()  # requests whose next row is waited for: say first_row
         self._configured_ttl = heartbeat_ttl
         self._rotation = RotationController((), plan, request_ids)
         self._instruments: dict[str, Instrument] = {}
-        self._books = Books(rows, self.figures)
+        self._books = Books(self.figures, outlet, rows=rows, levels_shown=levels_shown)
         self._gaps = Gaps()
         self._ailments: set[int] = set()
         self._suspended = False
         self._proof_from = 0.0  # rows before then don't prove that a line is alive
         self._ttl = 0
         self.number_from = self._books.number_from
+        self.message = self._books.message
         self.row = self._books.row
+        self.rows = self._books.rows
+        self.received = self._books.received
 
     # ---- what can be asked
 
@@ -191,9 +204,7 @@ class DepthPipeline:
 
     def _reset(self, event: gateway.BookReset, now: float, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [Say("info", "book_reset", self._about(event.request))]
-        emptied = self._books.reset(event.request, now_ms)
-        if emptied is not None:
-            effects.append(Publish(emptied))
+        self._books.reset(event.request, now_ms)
         if event.request in self.awaited:
             if self._books.symbol_of(event.request) not in self._gaps.missing:
                 self.awaited.discard(event.request)

@@ -112,7 +112,11 @@ class IngestSession:
         self._specs = {spec.symbol: spec for spec in universe.specs}
         self._request_ids = itertools.count(1)
         self._gateway = TwsGateway.of_settings(
-            settings, request_ids=self._request_ids, on_event=self._on_event, on_row=self._on_row
+            settings,
+            request_ids=self._request_ids,
+            on_event=self._on_event,
+            on_row=self._on_row,
+            on_depth=self._on_depth,
         )
         self._log = get_log()
         self._lines = LineBudget()
@@ -138,16 +142,20 @@ class IngestSession:
             lease=self._lease,
             maxlen=settings.ibkr_stream_maxlen,
             buffer_bytes=settings.ibkr_buffer_bytes,
-            levels_shown=settings.ibkr_depth_rows,
         )
         self._rows = settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows
         self._pipeline = DepthPipeline(
-            _plan(settings), self._request_ids, rows=self._rows, heartbeat_ttl=settings.ibkr_heartbeat_ttl
+            _plan(settings),
+            self._request_ids,
+            lambda symbol: self._writer.queue(symbol).store,
+            rows=self._rows,
+            levels_shown=settings.ibkr_depth_rows,
+            heartbeat_ttl=settings.ibkr_heartbeat_ttl,
         )
         self._watch = GatewayWatch(
             self._gateway,
             settings.ibkr_stall_secs,
-            received=lambda: self._pipeline.figures.received,
+            received=self._pipeline.received,
             on_answer=self._beat,
             on_stall=lambda: self._give_connection_up("neither rows nor answers came"),
         )
@@ -295,14 +303,23 @@ class IngestSession:
 
     # ---- called by the gateway
 
-    def _on_row(self, request: int, row: DepthRow) -> None:
+    def _on_depth(self, message: bytes) -> bool:
+        """The hot path. False: it is for the gateway to read, and comes again as a row."""
         try:
             pipeline = self._pipeline
-            snapshot = pipeline.row(request, row, time.time_ns() // 1_000_000)
-            if snapshot is not None:
-                self._writer.append(snapshot)
+            request = pipeline.message(message, time.time_ns() // 1_000_000)
             if request in pipeline.awaited:
-                self._carry_out(pipeline.first_row(request, self._now(), snapshot is not None))
+                self._carry_out(pipeline.first_row(request, self._now()))
+            return request != 0
+        except Exception as error:
+            self._fail(error)
+            return True
+
+    def _on_row(self, request: int, row: DepthRow) -> None:
+        try:
+            applied = self._pipeline.row(request, row, _now_ms())
+            if request in self._pipeline.awaited:
+                self._carry_out(self._pipeline.first_row(request, self._now(), applied))
         except Exception as error:
             self._fail(error)
 
@@ -355,9 +372,6 @@ class IngestSession:
             send()
         except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
             self._log.warning("send_failed", error=str(error))
-
-    def _publish(self, effect: do.Publish) -> None:
-        self._writer.append(effect.snapshot)
 
     def _start_recheck(self, effect: do.Recheck) -> None:
         if effect.symbol not in self._rechecking:
@@ -511,7 +525,7 @@ class IngestSession:
         return IngestSummary(
             started_ts=started,
             ended_ts=_now_ms(),
-            rows=dict(figures.rows),
+            rows=dict(self._pipeline.rows()),
             snapshots=dict(self._writer.figures.stored),
             dropped={f"{symbol} {reason}": count for (symbol, reason), count in figures.dropped.items()},
             unresolved=dict(self._unresolved),
@@ -572,7 +586,6 @@ async def _first_of(*awaitables: Any) -> None:
 _DEEDS: dict[type, Callable[[IngestSession, Any], None]] = {
     do.Subscribe: IngestSession._subscribe,
     do.Cancel: IngestSession._cancel,
-    do.Publish: IngestSession._publish,
     do.Recheck: IngestSession._start_recheck,
     do.RecordRefusal: IngestSession._record_refusal,
     do.ReportPersisted: IngestSession._report,

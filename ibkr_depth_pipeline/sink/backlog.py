@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.model import BookSnapshot
-from ibkr_depth_pipeline.sink.encoding import Entry, SnapshotEncoder, StreamPosition
+from ibkr_depth_pipeline.sink.encoding import EntryPacker, StreamPosition
 from ibkr_depth_pipeline.sink.keys import stream_key
 
 FIRST_PAUSE_SECS = 0.05
 LONGEST_PAUSE_SECS = 1.0
+
+_OVERHEAD = 45  # bytes beside the packed entry: its header by sys.getsizeof, and its place in a queue
+_SHED_SHARE = 256  # of the bound: a little more goes than must, so that not every row has to look for the oldest
 
 
 def longer_pause(pause: float) -> float:
@@ -45,37 +47,59 @@ class WriterFigures:
 
 
 class SymbolQueue:
-    """What is still to be done for one symbol."""
+    """What is still to be done for one symbol. The entries are packed; the seq of each is the one before's plus 1."""
 
-    def __init__(self, symbol: str, levels_shown: int) -> None:
-        self.encoder = SnapshotEncoder(levels_shown)
-        self.stream_key = stream_key(symbol)
-        self.waiting: deque[Entry] = deque()  # for XADD
-        self.stored: Entry | None = None  # newest in the stream, for the hash
+    def __init__(self, symbol: str, packer: EntryPacker, backlog: Backlog) -> None:
+        self.symbol = symbol
+        self.packer = packer
+        self.waiting: deque[bytes] = deque()  # for XADD
+        self.stored: bytes | None = None  # newest in the stream, for the hash
         self.beat: int | None = None  # unix ms, for the heartbeat
         self.venue: dict[Any, Any] | None = None  # for the venue hash
         self.newest_sent = StreamPosition()  # nothing later can be in the stream by our hand
         self.uncertain_seq = 0  # snapshots up to this one may be stored already
         self.pause = 0.0  # seconds until its next try, after its key failed
         self.not_before = 0.0  # loop time of that try
+        self._backlog = backlog
+
+    def store(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
+        """Take one snapshot: its time in unix ms, its number, and texts as EntryPacker.pack has them. Never waits.
+
+        The hot path: called for every row.
+        """
+        entry = self.packer.pack(ts, seq, venue, bids, asks)
+        if not self.waiting:  # else whoever put the first one there has said so
+            self._backlog.on_work()
+        self.waiting.append(entry)
+        self._backlog.grown(len(entry))
 
     def commands_due(self, now: float) -> bool:
         """Whether there is anything to do that need not wait."""
         return now >= self.not_before and bool(self.waiting or self.stored or self.beat or self.venue)
 
-    def take(self, most: int) -> list[Entry]:
-        """The next snapshots to send, at least one."""
-        entries = [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
-        self.newest_sent = max(self.newest_sent, StreamPosition(entries[-1].ts, entries[-1].seq))
+    def take(self, most: int) -> list[bytes]:
+        """The next entries to send, at least one."""
+        if len(self.waiting) <= most:
+            entries = list(self.waiting)
+            self.waiting.clear()
+        else:
+            entries = [self.waiting.popleft() for _ in range(most)]
+        self.newest_sent = max(self.newest_sent, self.packer.position(entries[-1]))
         return entries
 
-    def put_back(self, entries: list[Entry]) -> None:
+    def put_back(self, entries: list[bytes]) -> None:
         """These were not stored, or nobody knows."""
         self.waiting.extendleft(reversed(entries))
 
-    def doubt(self, entries: list[Entry]) -> None:
+    def doubt(self, entries: list[bytes]) -> None:
         """Whether these were stored is unknown."""
-        self.uncertain_seq = max(self.uncertain_seq, entries[-1].seq)
+        self.uncertain_seq = max(self.uncertain_seq, self.packer.position(entries[-1]).seq)
+
+    def is_stored(self, entries: list[bytes]) -> None:
+        """These are in the stream, the newest last."""
+        if entries:
+            self.stored = entries[-1]
+            self._backlog.stored(self.symbol, entries, self.packer.position(entries[-1]).seq)
 
     def postpone(self, now: float) -> None:
         """Its key failed: leave it alone for a while, so that it holds up no other symbol."""
@@ -84,52 +108,61 @@ class SymbolQueue:
 
 
 class Backlog:
-    """The queues of all symbols. Nothing here waits; the bound holds for what waits and what is on its way together."""
+    """The queues of all symbols. Nothing here waits; the bound holds for what waits and what is on its way together.
 
-    def __init__(self, bound: int, levels_shown: int, figures: WriterFigures) -> None:
+    maxlen is the approximate length of a stream, bound the bytes that may wait; on_work is called when there is something
+    to do where there was nothing.
+    """
+
+    def __init__(self, *, maxlen: int, bound: int, figures: WriterFigures, on_work: Callable[[], None]) -> None:
+        self._maxlen = maxlen
         self._bound = bound
-        self._levels_shown = levels_shown
         self._figures = figures
         self._log = get_log()
+        self.on_work = on_work
         self.queues: dict[str, SymbolQueue] = {}
 
     def queue(self, symbol: str) -> SymbolQueue:
         """The queue of `symbol`, made at its first use."""
         queue = self.queues.get(symbol)
         if queue is None:
-            queue = self.queues[symbol] = SymbolQueue(symbol, self._levels_shown)
+            packer = EntryPacker(stream_key(symbol), self._maxlen)
+            queue = self.queues[symbol] = SymbolQueue(symbol, packer, self)
         return queue
 
-    def due(self, now: float) -> dict[str, SymbolQueue]:
+    def due(self, now: float) -> list[SymbolQueue]:
         """The queues with something to do at loop time `now`."""
-        return {symbol: queue for symbol, queue in self.queues.items() if queue.commands_due(now)}
+        return [queue for queue in self.queues.values() if queue.commands_due(now)]
 
     def unfinished(self) -> Iterable[SymbolQueue]:
         """Every queue with something to do, now or later."""
-        return self.due(float("inf")).values()
+        return self.due(float("inf"))
 
-    def append(self, snapshot: BookSnapshot) -> None:
-        """Take one snapshot; past the bound the oldest of any symbol go."""
-        queue = self.queue(snapshot.symbol)
-        entry = queue.encoder.encode(snapshot)
-        queue.waiting.append(entry)
-        self._figures.buffered_entries += 1
-        self._figures.buffered_bytes += entry.cost
-        while self._figures.buffered_bytes > self._bound and self._drop_oldest():
-            pass
+    def grown(self, size: int) -> None:
+        """An entry of so many bytes waits; past the bound the oldest of any symbol go."""
+        figures = self._figures
+        figures.buffered_entries += 1
+        figures.buffered_bytes += size + _OVERHEAD
+        if figures.buffered_bytes > self._bound:
+            self._shed(self._bound - self._bound // _SHED_SHARE)
 
-    def _drop_oldest(self) -> bool:
-        waiting = {symbol: queue.waiting for symbol, queue in self.queues.items() if queue.waiting}
-        if not waiting:
-            return False  # everything is on its way
-        symbol = min(waiting, key=lambda name: waiting[name][0].ts)
-        self.forget(waiting[symbol].popleft())
-        dropped = self._figures.dropped[symbol] = self._figures.dropped.get(symbol, 0) + 1
-        if dropped & (dropped - 1) == 0:  # at 1, 2, 4, 8, ...: often enough to see, seldom enough to bear
-            self._log.error("buffer_full", symbol=symbol, dropped=dropped, buffer_bytes=self._bound)
-        return True
+    def _shed(self, goal: int) -> None:
+        while self._figures.buffered_bytes > goal:
+            waiting = [queue for queue in self.queues.values() if queue.waiting]
+            if not waiting:
+                return  # everything is on its way
+            oldest = min(waiting, key=lambda queue: queue.packer.position(queue.waiting[0]).ts)
+            self._forget([oldest.waiting.popleft()])
+            dropped = self._figures.dropped[oldest.symbol] = self._figures.dropped.get(oldest.symbol, 0) + 1
+            if dropped & (dropped - 1) == 0:  # at 1, 2, 4, 8, ...: often enough to see, seldom enough to bear
+                self._log.error("buffer_full", symbol=oldest.symbol, dropped=dropped, buffer_bytes=self._bound)
 
-    def forget(self, entry: Entry) -> None:
-        """`entry` waits no more."""
-        self._figures.buffered_entries -= 1
-        self._figures.buffered_bytes -= entry.cost
+    def stored(self, symbol: str, entries: list[bytes], newest_seq: int) -> None:
+        """These entries wait no more: they are in the stream."""
+        self._forget(entries)
+        self._figures.stored[symbol] = self._figures.stored.get(symbol, 0) + len(entries)
+        self._figures.newest_seq[symbol] = newest_seq
+
+    def _forget(self, entries: list[bytes]) -> None:
+        self._figures.buffered_entries -= len(entries)
+        self._figures.buffered_bytes -= sum(map(len, entries)) + _OVERHEAD * len(entries)

@@ -2,65 +2,20 @@
 
 A stream id is `<ts>-<seq>`: it grows with each snapshot of a symbol, so a write whose answer was lost can be said again
 and Redis itself refuses what it already holds; and a reader can ask for a range by time.
+
+A snapshot is packed once, as the XADD that Redis reads, and waits as those bytes: one object for each, which the
+garbage collector need not look at, and nothing is left to do when it is sent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
 
-from ibkr_depth_pipeline.model import (
-    EMPTY_LEVEL,
-    SNAPSHOT_LEVELS,
-    BookSnapshot,
-    Instrument,
-    Levels,
-    Unresolved,
-)
-
-_NO_LEVELS = (EMPTY_LEVEL,) * SNAPSHOT_LEVELS
-_ENTRY_OVERHEAD = 300  # bytes of the tuple, its numbers and the headers of its texts, by sys.getsizeof
-
-
-class Entry(NamedTuple):
-    """One snapshot, encoded. `live` says that the book holds a row; `cost` is its weight in the buffer, in bytes."""
-
-    seq: int
-    ts: int
-    venue: str
-    bids: bytes
-    asks: bytes
-    bid0: float
-    ask0: float
-
-    @property
-    def stream_id(self) -> str:
-        """The id of this snapshot in its stream."""
-        return f"{self.ts}-{self.seq}"
-
-    @property
-    def live(self) -> bool:
-        """Whether the book held a row."""
-        return self.bids != _EMPTY_SIDE or self.asks != _EMPTY_SIDE
-
-    @property
-    def cost(self) -> int:
-        """Bytes that this entry may take in memory."""
-        return _ENTRY_OVERHEAD + len(self.bids) + len(self.asks)
-
-    def last_fields(self) -> dict[Any, Any]:
-        """The fields of the last-value hash."""
-        return {
-            "ts": self.ts,
-            "bid0": self.bid0,
-            "ask0": self.ask0,
-            "bids_json": self.bids,
-            "asks_json": self.asks,
-            "venue": self.venue,
-            "seq": self.seq,
-        }
+from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS, Instrument, Level, Levels, Unresolved
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -77,39 +32,114 @@ class StreamPosition:
         return cls(int(ts), int(seq or 0))
 
 
-def encode_levels(levels: Levels) -> bytes:
-    """JSON of exactly SNAPSHOT_LEVELS rows `[price, size, venue]`, best first, empty rows at the end."""
-    # Copied, since orjson's own bytes keep the 4 KiB that it wrote into: fifteen times what is stored.
-    return bytes(memoryview(orjson.dumps((levels + _NO_LEVELS)[:SNAPSHOT_LEVELS])))
+# ---- texts
 
 
-_EMPTY_SIDE = encode_levels(())
+def bulk(text: bytes) -> bytes:
+    """`text` as Redis reads it: its length, then itself."""
+    return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
-class SnapshotEncoder:
-    """Encodes the snapshots of one symbol, and a side anew only when it has changed.
+def json_text(value: Any) -> bytes:
+    """JSON. Copied, since orjson's own bytes keep the 4 KiB that it wrote into: fifteen times what is stored."""
+    return bytes(memoryview(orjson.dumps(value)))
 
-    levels_shown is how many rows a side are stored at most; the rest of the ten are empty rows.
+
+_EMPTY_ROW = json_text(EMPTY_LEVEL)
+_FILL = [b",".join([b""] * (held > 0) + [_EMPTY_ROW] * (SNAPSHOT_LEVELS - held)) for held in range(SNAPSHOT_LEVELS)]
+_FILL.append(b"")
+"""What follows so many rows: empty ones up to ten, behind a comma where there is a row before them."""
+
+
+def encode_side(rows: Sequence[bytes], levels_shown: int) -> bytes:
+    """A side, whose rows are JSON texts, best first, as JSON of exactly ten rows, and that as Redis reads it.
+
+    levels_shown is how many rows are stored at most; the rest of the ten are empty rows.
     """
+    shown = rows[:levels_shown]
+    text, fill = b",".join(shown), _FILL[len(shown)]
+    return b"$%d\r\n[%b%b]\r\n" % (len(text) + len(fill) + 2, text, fill)
 
-    __slots__ = ("_asks", "_asks_json", "_bids", "_bids_json", "_levels_shown")
 
-    def __init__(self, levels_shown: int = SNAPSHOT_LEVELS) -> None:
-        self._levels_shown = levels_shown
-        self._bids: Levels = ()
-        self._asks: Levels = ()
-        self._bids_json = self._asks_json = _EMPTY_SIDE
+def level_text(level: Level) -> bytes:
+    """The JSON text of one row."""
+    return json_text(level)
 
-    def encode(self, snapshot: BookSnapshot) -> Entry:
-        """`snapshot` as it is stored."""
-        _, seq, ts, venue, bids, asks = snapshot
-        if bids is not self._bids:  # sides are immutable: the same object has the same rows
-            self._bids, self._bids_json = bids, encode_levels(bids[: self._levels_shown])
-        if asks is not self._asks:
-            self._asks, self._asks_json = asks, encode_levels(asks[: self._levels_shown])
-        bid0 = bids[0][0] if bids else 0.0
-        ask0 = asks[0][0] if asks else 0.0
-        return Entry(seq, ts, venue, self._bids_json, self._asks_json, bid0, ask0)
+
+def read_levels(rows: Sequence[bytes]) -> Levels:
+    """The rows that these texts are."""
+    return tuple((price, size, venue) for price, size, venue in orjson.loads(b"[%b]" % b",".join(rows)))
+
+
+EMPTY_SIDE = encode_side((), SNAPSHOT_LEVELS)
+"""A side without a row, as `encode_side` gives it."""
+
+_EMPTY_JSON = EMPTY_SIDE.split(b"\r\n")[1]
+
+
+# ---- stream entries
+
+
+class EntryPacker:
+    """Packs the XADDs of one stream, whose approximate length is to be `maxlen`."""
+
+    __slots__ = ("_digits", "_head", "_prefix", "_time", "_ts", "key")
+
+    def __init__(self, key: str, maxlen: int) -> None:
+        words = (b"XADD", key.encode(), b"MAXLEN", b"~", b"%d" % maxlen)
+        self.key = key
+        self._prefix = b"*16\r\n" + b"".join(map(bulk, words)) + b"$"
+        self._ts = self._digits = -1
+        self._head = self._time = b""
+
+    def pack(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> bytes:
+        """One entry: ts is unix ms; venue, bids and asks are texts as Redis reads them (`bulk`, `encode_side`)."""
+        number = b"%d" % seq
+        if ts != self._ts or len(number) != self._digits:
+            self._renew(ts, len(number))
+        return b"".join(
+            (self._head, number, self._time, bids, b"$4\r\nasks\r\n", asks, b"$3\r\nseq\r\n", bulk(number), venue)
+        )
+
+    def _renew(self, ts: int, digits: int) -> None:
+        """What is the same for all entries of one millisecond."""
+        text = b"%d" % ts
+        self._ts, self._digits = ts, digits
+        self._head = b"%b%d\r\n%b-" % (self._prefix, len(text) + 1 + digits, text)
+        self._time = b"\r\n%b%b%b" % (bulk(b"ts"), bulk(text), bulk(b"bids"))
+
+    def position(self, entry: bytes) -> StreamPosition:
+        """The id of a packed entry of this stream."""
+        start = entry.index(b"\r\n", len(self._prefix)) + 2
+        return StreamPosition.of_stream_id(entry[start : entry.index(b"\r\n", start)])
+
+
+def venue_field(venue: str) -> bytes:
+    """The last field of an entry, as Redis reads it."""
+    return bulk(b"venue") + bulk(venue.encode())
+
+
+class LastValue(NamedTuple):
+    """What the last-value hash holds of a stream entry. `live` says that the book holds a row."""
+
+    ts: int
+    seq: int
+    live: bool
+    fields: tuple[bytes, ...]
+
+    @classmethod
+    def of_entry(cls, entry: bytes) -> LastValue:
+        """Read a packed entry: by lines, since neither a key nor JSON holds a line break."""
+        _, _, _, _, _, _, _, ts, _, bids, _, asks, _, seq, _, venue, *_ = entry.split(b"\r\n")[2::2]
+        fields = (
+            *(b"ts", ts, b"bid0", _best_price(bids), b"ask0", _best_price(asks)),
+            *(b"bids_json", bids, b"asks_json", asks, b"venue", venue, b"seq", seq),
+        )
+        return cls(int(ts), int(seq), not bids == asks == _EMPTY_JSON, fields)
+
+
+def _best_price(side: bytes) -> bytes:
+    return side[2 : side.index(b",")]  # [[150.25,300.0,"NSDQ"],...
 
 
 def venue_fields(resolution: Instrument | Unresolved, checked_ts: int, reason: str = "") -> dict[Any, Any]:

@@ -22,8 +22,8 @@ from ibkr_depth_pipeline.archive.run import ArchiveOutcome, run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.model import Levels
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.sink.encoding import encode_levels
 from ibkr_depth_pipeline.sink.keys import last_key, stream_key
+from ibkr_depth_pipeline_tests.sink.writing import side_json
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_depth_archive"
 PATIENCE_SECS = 60
@@ -54,7 +54,7 @@ class Mirror:
         pipe.execute()
 
     def _add(self, pipe: Any, symbol: str, entry: EntryId, maxlen: int) -> None:
-        bids, asks = map(encode_levels, book(entry.seq))
+        bids, asks = map(side_json, book(entry.seq))
         fields = {"ts": entry.ts, "bids": bids, "asks": asks, "seq": entry.seq, "venue": "ISLAND"}
         pipe.xadd(stream_key(symbol), fields, id=str(entry), maxlen=maxlen or None, approximate=False)
         pipe.hset(last_key(symbol), mapping={"ts": entry.ts, "seq": entry.seq})

@@ -36,9 +36,9 @@ from ibkr_depth_pipeline.simulation.market import SyntheticMarket
 from ibkr_depth_pipeline.simulation.rows import Book, RowStyle, apply_rows, rows_of_change, snapshot_rows
 from ibkr_depth_pipeline.simulation.tape import read_tape
 from ibkr_depth_pipeline.simulation.venues import depth_venue
-from ibkr_depth_pipeline.sink.encoding import encode_levels
 from ibkr_depth_pipeline.sink.keys import stream_key
 from ibkr_depth_pipeline_tests.conftest import SHARED_DATA
+from ibkr_depth_pipeline_tests.sink.writing import side_json
 
 RATE = 10_000
 SYMBOLS = ("SPY", "QQQ", "IWM", "AAPL", "MSFT")
@@ -71,7 +71,7 @@ def synthetic(count: int) -> list[Book]:
 
 
 def entry(number: int, ts: int, book: Book) -> dict[str, Any]:
-    bids, asks = (encode_levels(tuple(map(tuple, side))) for side in book)  # type: ignore[arg-type]
+    bids, asks = (side_json(tuple(map(tuple, side))) for side in book)  # type: ignore[arg-type]
     return {"ts": ts, "bids": bids, "asks": asks, "seq": number, "venue": "ISLAND"}
 
 

@@ -21,11 +21,10 @@ import structlog
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline_tests.faults.ingest_process import IngestProcess, environment_of, ingest_process
 from ibkr_depth_pipeline_tests.faults.redis_proxy import Fault, RedisProxy
 from ibkr_depth_pipeline_tests.faults.test_lease import SYMBOLS, grows
-from ibkr_depth_pipeline_tests.sink.writing import reading, snapshots, writing
+from ibkr_depth_pipeline_tests.sink.writing import SnapshotWriter, reading, snapshots, writing
 
 AWAY_SECS = 6.0
 """Past the 5 s after which the writer gives an answer up."""
@@ -100,7 +99,7 @@ async def _configured(server: EmbeddedRedis, name: str, broken: str, sound: str)
 
 
 @asynccontextmanager
-async def appending(writer: RedisWriter) -> AsyncIterator[None]:
+async def appending(writer: SnapshotWriter) -> AsyncIterator[None]:
     """200 rows a second of each of three symbols."""
 
     async def append() -> None:
@@ -131,7 +130,7 @@ async def recovery(fault: Break, away_secs: float) -> tuple[float, float]:
                 return await _caught_up(writer)
 
 
-async def _caught_up(writer: RedisWriter) -> tuple[float, float]:
+async def _caught_up(writer: SnapshotWriter) -> tuple[float, float]:
     began = time.monotonic()
     stored, waiting = sum(writer.figures.stored.values()), writer.figures.buffered_entries
     while sum(writer.figures.stored.values()) == stored:  # noqa: ASYNC110

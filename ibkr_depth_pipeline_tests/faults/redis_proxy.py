@@ -114,7 +114,7 @@ class RedisProxy:
                 await asyncio.sleep(self.delay)
                 if self.faults and (block or b"MULTI" in data):
                     block += data
-                    if block.endswith(_END_OF_BLOCK):
+                    if _END_OF_BLOCK in block:  # what follows it in the same flush shares its fate
                         await self._suffer(self.faults.popleft(), block, link)
                         block = b""
                 else:

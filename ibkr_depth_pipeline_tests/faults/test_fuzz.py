@@ -17,8 +17,9 @@ import pytest
 from ibkr_depth_pipeline.gateway.events import GatewayEvent, MessageUnreadable, RowUnreadable
 from ibkr_depth_pipeline.gateway.tws_session import TwsSession
 from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
-from ibkr_depth_pipeline.model import BookSnapshot, DepthRow
+from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.sink.encoding import StreamPosition
+from ibkr_depth_pipeline_tests.sink.writing import side_text
 
 REQUEST, OTHER_REQUEST = 424242, 777  # so different that no bent message of one is taken for the other
 ROWS = 15
@@ -81,20 +82,31 @@ class Desk:
     dice: random.Random
     figures: PipelineFigures = field(default_factory=PipelineFigures)
     naive: Naive = field(default_factory=Naive)
-    newest: BookSnapshot | None = None
+    seq: int = 0
+    newest: dict[str, bytes] = field(default_factory=dict)
+    hot: int = 0
     unreadable: int = 0
 
     def __post_init__(self) -> None:
-        self.books = Books(ROWS, self.figures)
+        self.books = Books(self.figures, lambda symbol: self._store, rows=ROWS, levels_shown=10)
         self.books.number_from({"SPY": StreamPosition()})
         self.books.open(REQUEST, "SPY", "ARCA")
-        self.session = TwsSession(self._on_event, self._on_row)
+        self.session = TwsSession(self._on_event, self._on_row, self._on_depth)
         for greeting in (b"176\0now\0", b"15\x001\0DU1\0", b"9\x001\x001\0"):
             self.session.client.conn.data_received(framed(greeting))
         assert self.session.client.isReady()
 
+    def _store(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
+        assert seq == self.seq + 1
+        self.seq, self.newest = seq, {"bid": bids, "ask": asks}
+
+    def _on_depth(self, message: bytes) -> bool:
+        taken = self.books.message(message, 1000) != 0
+        self.hot += taken
+        return taken
+
     def _on_row(self, request: int, row: DepthRow) -> None:
-        self.newest = self.books.row(request, row, 1000) or self.newest
+        self.books.row(request, row, 1000)
 
     def _on_event(self, event: GatewayEvent) -> None:
         if isinstance(event, RowUnreadable):
@@ -138,10 +150,11 @@ class Desk:
         return message[:at] + change + message[at + 1 :]
 
     def check(self) -> None:
-        assert self.newest is not None
-        assert list(self.newest.bids) == self.naive.sides["bid"]
-        assert list(self.newest.asks) == self.naive.sides["ask"]
-        assert self.figures.rows["SPY"] == self.naive.applied == self.newest.seq
+        book = self.books.last_books()["SPY"]
+        for side, levels in (("bid", book.bids), ("ask", book.asks)):
+            assert list(levels) == self.naive.sides[side]
+            assert self.newest[side] == side_text(tuple(self.naive.sides[side]))
+        assert self.books.rows()["SPY"] == self.naive.applied == self.seq
         dropped = sum(count for (symbol, _), count in self.figures.dropped.items() if symbol == "SPY")
         assert dropped == self.naive.dropped
 
@@ -162,6 +175,7 @@ async def fuzz(inputs: int, seed: int) -> Desk:
 async def test_a_few_thousand_fuzzed_messages_crash_nothing_and_leave_the_right_book(seed: int) -> None:
     desk = await fuzz(5000, seed)
     assert desk.naive.applied > 1000
+    assert desk.hot > 500, "most rows that apply take the hot path"
     assert desk.naive.dropped > 500
     assert desk.unreadable > 100
 

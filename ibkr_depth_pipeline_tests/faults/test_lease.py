@@ -20,10 +20,17 @@ from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.keys import last_key, lease_key, stream_key
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS, environment_of, ingest_process
 from ibkr_depth_pipeline_tests.faults.redis_proxy import Fault, RedisProxy, port_of
-from ibkr_depth_pipeline_tests.sink.writing import DRAIN, eventually, numbers, reading, snapshots, writing
+from ibkr_depth_pipeline_tests.sink.writing import (
+    DRAIN,
+    SnapshotWriter,
+    eventually,
+    numbers,
+    reading,
+    snapshots,
+    writing,
+)
 
 SYMBOLS = ("SPY", "QQQ", "IWM")
 
@@ -146,7 +153,7 @@ async def test_a_block_that_was_on_its_way_is_refused_after_a_takeover(shared_re
 
             await eventually(on_its_way)
             proxy.delay = 3600  # the first one is heard no more
-            positions = await RedisWriter(client, maxlen=100, buffer_bytes=1, levels_shown=10).take_over(
+            positions = await SnapshotWriter(client, maxlen=100, buffer_bytes=1).take_over(
                 ["SPY", "QQQ"], 1_800_000_000_000
             )
             assert {symbol: each.seq for symbol, each in positions.items()} == {"SPY": 10, "QQQ": 0}
@@ -160,7 +167,7 @@ async def test_one_who_was_not_heard_while_another_came_and_went_stops(shared_re
     async with reading(shared_redis_url) as client:
         lease = Lease(client, "default", identity("one"), 2)
         await lease.acquire()
-        writer = RedisWriter(client, maxlen=100, buffer_bytes=1 << 20, levels_shown=10, lease=lease)
+        writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1 << 20, lease=lease)
         await writer.take_over(["SPY"], 1_700_000_000_000)
 
         async def expired() -> bool:
@@ -169,7 +176,7 @@ async def test_one_who_was_not_heard_while_another_came_and_went_stops(shared_re
         await eventually(expired)
         second = Lease(client, "default", identity("two"), 2)
         await second.acquire()
-        await RedisWriter(client, maxlen=100, buffer_bytes=1, levels_shown=10).take_over(["SPY"], 1_700_000_000_500)
+        await SnapshotWriter(client, maxlen=100, buffer_bytes=1).take_over(["SPY"], 1_700_000_000_500)
         await second.release()
         for snapshot in snapshots(count=10):
             writer.append(snapshot)
@@ -182,7 +189,7 @@ async def test_one_whose_lease_expired_unseen_goes_on(shared_redis_url: str) -> 
     async with reading(shared_redis_url) as client:
         lease = Lease(client, "default", identity("one"), 2)
         await lease.acquire()
-        writer = RedisWriter(client, maxlen=100, buffer_bytes=1 << 20, levels_shown=10, lease=lease)
+        writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1 << 20, lease=lease)
         await writer.take_over(["SPY"], 1_600_000_000_000)
         await client.delete(lease_key("default"))
 
@@ -203,7 +210,7 @@ async def test_a_stream_of_another_type_at_the_start_costs_only_its_own_symbol(s
     async with reading(shared_redis_url) as client:
         await client.set(stream_key("BAD"), "not a stream")
         await client.set(last_key("ODD"), "not a hash")
-        writer = RedisWriter(client, maxlen=100, buffer_bytes=1, levels_shown=10)
+        writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1)
         positions = await writer.take_over(["BAD", "ODD", "SPY"], 1_700_000_000_000)
         assert {symbol: each.seq for symbol, each in positions.items()} == {"BAD": 0, "ODD": 0, "SPY": 0}
 

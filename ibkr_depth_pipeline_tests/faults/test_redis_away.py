@@ -12,13 +12,20 @@ import pytest
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
-from ibkr_depth_pipeline.model import BookSnapshot
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key
-from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
 from ibkr_depth_pipeline_tests.faults.redis_proxy import Fault, RedisProxy, port_of
-from ibkr_depth_pipeline_tests.sink.writing import DRAIN, eventually, numbers, reading, snapshots, writing
+from ibkr_depth_pipeline_tests.sink.writing import (
+    DRAIN,
+    BookSnapshot,
+    SnapshotWriter,
+    eventually,
+    numbers,
+    reading,
+    snapshots,
+    writing,
+)
 
 LONG_DRAIN = 60.0
 
@@ -27,7 +34,7 @@ def up_to(last: int) -> list[int]:
     return list(range(1, last + 1))
 
 
-def append(writer: RedisWriter, upcoming: Iterator[BookSnapshot]) -> None:
+def append(writer: SnapshotWriter, upcoming: Iterator[BookSnapshot]) -> None:
     for snapshot in upcoming:
         writer.append(snapshot)
 

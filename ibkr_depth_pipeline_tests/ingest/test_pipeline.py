@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pytest
 
 from ibkr_depth_pipeline.gateway import events as gateway
 from ibkr_depth_pipeline.ingest import effects as do
+from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, RowFault, Side, Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
-from ibkr_depth_pipeline.sink.encoding import StreamPosition
+from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, StreamPosition, venue_field
+from ibkr_depth_pipeline_tests.sink.writing import side_text
 
 T = TypeVar("T")
 PLAN = RotationPlan(max_batch=3, dwell=15, first_row_cap=15, cooldown=8, recovery_turns=4, unsupported_retry=3600)
@@ -35,17 +37,35 @@ def said(effects: list[do.Effect]) -> list[str]:
     return [effect.event for effect in of_kind(effects, do.Say)]
 
 
+class Stored(NamedTuple):
+    """A snapshot that the pipeline has put out, as texts."""
+
+    symbol: str
+    ts: int
+    seq: int
+    venue: bytes
+    bids: bytes
+    asks: bytes
+
+
 class Desk:
     """A connected pipeline, its clock, and the requests it has made, by symbol."""
 
     def __init__(self, symbols: list[str], positions: dict[str, StreamPosition] | None = None) -> None:
-        self.pipeline = DepthPipeline(PLAN, itertools.count(1), rows=10, heartbeat_ttl=30)
+        self.stored: list[Stored] = []
+        self.pipeline = DepthPipeline(PLAN, itertools.count(1), self.outlet, rows=10, levels_shown=10, heartbeat_ttl=30)
         self.pipeline.number_from({symbol: StreamPosition() for symbol in symbols} | (positions or {}))
         for symbol in symbols:
             self.pipeline.resolved(instrument(symbol), 0.0)
         self.now = 0.0
         self.requests: dict[str, int] = {}
         self.began = self.note(self.pipeline.tell_rotation(rotation.Connected(), 0.0))
+
+    def outlet(self, symbol: str) -> Store:
+        def store(ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
+            self.stored.append(Stored(symbol, ts, seq, venue, bids, asks))
+
+        return store
 
     def note(self, effects: list[do.Effect]) -> list[do.Effect]:
         for effect in of_kind(effects, do.Subscribe):
@@ -72,16 +92,16 @@ class Desk:
 
 def test_a_row_becomes_one_snapshot_with_the_next_number_and_the_venue_of_the_subscription() -> None:
     desk = Desk(["SPY"], {"SPY": StreamPosition(ts=500, seq=41)})
-    snapshot = desk.pipeline.row(desk.requests["SPY"], insert(), 1000)
-    assert snapshot is not None
-    assert (snapshot.seq, snapshot.ts, snapshot.venue) == (42, 1000, "ARCA")
-    assert snapshot.bids == ((10.0, 100.0, "ARCA"),)
+    assert desk.pipeline.row(desk.requests["SPY"], insert(), 1000)
+    bids = side_text(((10.0, 100.0, "ARCA"),))
+    assert desk.stored == [Stored("SPY", 1000, 42, venue_field("ARCA"), bids, EMPTY_SIDE)]
 
 
 def test_time_never_falls_within_a_symbol_even_if_the_clock_is_set_back() -> None:
     desk = Desk(["SPY"], {"SPY": StreamPosition(ts=5000, seq=1)})
-    times = [desk.pipeline.row(desk.requests["SPY"], insert(), now_ms) for now_ms in (4000, 6000, 5500)]
-    assert [snapshot.ts for snapshot in times if snapshot] == [5000, 6000, 6000]
+    for now_ms in (4000, 6000, 5500):
+        desk.pipeline.row(desk.requests["SPY"], insert(), now_ms)
+    assert [snapshot.ts for snapshot in desk.stored] == [5000, 6000, 6000]
 
 
 def test_a_late_row_of_a_cancelled_request_is_dropped_and_counted() -> None:
@@ -90,7 +110,7 @@ def test_a_late_row_of_a_cancelled_request_is_dropped_and_counted() -> None:
     request = desk.requests["C"]
     desk.until(16)
     assert request not in desk.pipeline.subscribed
-    assert desk.pipeline.row(request, insert(), 2000) is None
+    assert not desk.pipeline.row(request, insert(), 2000)
     assert desk.pipeline.figures.dropped["C", "retired_request"] == 1
 
 
@@ -103,9 +123,8 @@ def test_an_unreadable_row_is_counted_by_its_symbol_and_reason() -> None:
 def test_317_publishes_an_empty_book_and_answers_a_waiting_request() -> None:
     desk = Desk(["SPY"])
     request = desk.requests["SPY"]
-    effects = desk.hear(gateway.BookReset(request))
-    (published,) = of_kind(effects, do.Publish)
-    assert (published.snapshot.bids, published.snapshot.asks, published.snapshot.seq) == ((), (), 1)
+    desk.hear(gateway.BookReset(request))
+    assert desk.stored == [Stored("SPY", 1000, 1, venue_field("ARCA"), EMPTY_SIDE, EMPTY_SIDE)]
     assert request not in desk.pipeline.awaited
 
 
@@ -206,6 +225,6 @@ def test_a_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -
     request = desk.requests["SPY"]
     desk.hear(gateway.ConnectionLost("closed"))
     assert desk.pipeline.subscribed == {}
-    assert desk.pipeline.row(request, insert(), 2000) is None
+    assert not desk.pipeline.row(request, insert(), 2000)
     desk.note(desk.pipeline.tell_rotation(rotation.Connected(), desk.now))
     assert desk.requests["SPY"] != request

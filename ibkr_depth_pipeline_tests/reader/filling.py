@@ -6,9 +6,10 @@ from typing import Any
 
 import redis
 
-from ibkr_depth_pipeline.model import BookSnapshot, Levels
-from ibkr_depth_pipeline.sink.encoding import Entry, SnapshotEncoder
+from ibkr_depth_pipeline.model import Levels
+from ibkr_depth_pipeline.sink.encoding import EntryPacker, LastValue, venue_field
 from ibkr_depth_pipeline.sink.keys import last_key, stream_key
+from ibkr_depth_pipeline_tests.sink.writing import side_text
 
 T0 = 1_700_000_000_000
 
@@ -28,7 +29,7 @@ class Filler:
         self.ts = T0
         self._step_ms = step_ms
         self._maxlen = maxlen
-        self._encoder = SnapshotEncoder()
+        self._packer = EntryPacker(stream_key(symbol), maxlen or 0)
 
     def __enter__(self) -> Filler:
         return self
@@ -40,10 +41,13 @@ class Filler:
         """Store the next `count` snapshots, as the recorder does."""
         pipe = self.client.pipeline(transaction=False)
         for _ in range(count):
-            entry = self._next()
-            fields = {"ts": entry.ts, "bids": entry.bids, "asks": entry.asks, "seq": entry.seq, "venue": entry.venue}
-            pipe.xadd(stream_key(self.symbol), fields, id=entry.stream_id, maxlen=self._maxlen, approximate=False)
-        pipe.hset(last_key(self.symbol), mapping=entry.last_fields())
+            last = LastValue.of_entry(self._next())
+            stored = dict(zip(last.fields[::2], last.fields[1::2], strict=True))
+            fields = {"ts": last.ts, "bids": stored[b"bids_json"], "asks": stored[b"asks_json"], "seq": last.seq}
+            fields["venue"] = stored[b"venue"]
+            stream_id = f"{last.ts}-{last.seq}"
+            pipe.xadd(stream_key(self.symbol), fields, id=stream_id, maxlen=self._maxlen, approximate=False)
+        pipe.hset(last_key(self.symbol), mapping=stored)
         pipe.execute()
 
     def skip(self, count: int) -> None:
@@ -54,9 +58,9 @@ class Filler:
     def trim(self, keep: int) -> None:
         self.client.xtrim(stream_key(self.symbol), maxlen=keep, approximate=False)
 
-    def _next(self) -> Entry:
+    def _next(self) -> bytes:
         self.seq += 1
         bids, asks = side_at(100.0, -0.01, self.seq), side_at(100.01, 0.01, self.seq // 2)
-        entry = self._encoder.encode(BookSnapshot(self.symbol, self.seq, self.ts, "ARCA", bids, asks))
+        entry = self._packer.pack(self.ts, self.seq, venue_field("ARCA"), side_text(bids), side_text(asks))
         self.ts += self._step_ms
         return entry

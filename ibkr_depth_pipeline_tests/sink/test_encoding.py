@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 
+import hiredis
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.model import BookSnapshot, Instrument, Level, Levels, Unresolved
-from ibkr_depth_pipeline.sink.encoding import Entry, SnapshotEncoder, StreamPosition, encode_levels, venue_fields
+from ibkr_depth_pipeline.model import Instrument, Level, Levels, Unresolved
+from ibkr_depth_pipeline.sink.encoding import (
+    EMPTY_SIDE,
+    EntryPacker,
+    LastValue,
+    StreamPosition,
+    level_text,
+    read_levels,
+    venue_field,
+    venue_fields,
+)
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
+from ibkr_depth_pipeline_tests.sink.writing import side_json, side_text
 
 EMPTY_ROW = [0.0, 0.0, ""]
-EMPTY_SIDE = b"[" + b",".join([b'[0.0,0.0,""]'] * 10) + b"]"
 finite = st.floats(allow_nan=False, allow_infinity=False)
 # what ib_insync hands on was decoded with backslashreplace: any text, but no half of a surrogate pair
 venues = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -21,8 +32,21 @@ levels: st.SearchStrategy[Level] = st.tuples(finite, finite, venues)
 sides: st.SearchStrategy[Levels] = st.lists(levels, max_size=15).map(tuple)
 
 
-def snapshot(seq: int, ts: int, bids: Levels = (), asks: Levels = ()) -> BookSnapshot:
-    return BookSnapshot("SPY", seq, ts, "ARCA", bids, asks)
+def entry(packer: EntryPacker, seq: int, ts: int, bids: Levels = (), asks: Levels = ()) -> bytes:
+    return packer.pack(ts, seq, venue_field("ARCA"), side_text(bids), side_text(asks))
+
+
+def packer() -> EntryPacker:
+    return EntryPacker(stream_key("SPY"), 10_000)
+
+
+def words(packed: bytes) -> list[bytes]:
+    """As Redis reads it."""
+    parser = hiredis.Reader()
+    parser.feed(packed)
+    read: list[bytes] = parser.gets()
+    assert parser.gets() is False
+    return read
 
 
 def rows(encoded: bytes) -> list[list[float | str]]:
@@ -30,81 +54,61 @@ def rows(encoded: bytes) -> list[list[float | str]]:
     return decoded
 
 
-@given(sides)
-def test_every_side_is_exactly_ten_rows_and_reads_back_to_the_same_numbers(side: Levels) -> None:
-    found = rows(encode_levels(side))
-    assert len(found) == 10
-    assert found == [list(level) for level in side[:10]] + [EMPTY_ROW] * (10 - len(side))
+@given(sides, st.integers(1, 10))
+def test_every_side_is_exactly_ten_rows_and_reads_back_to_the_same_numbers(side: Levels, shown: int) -> None:
+    found = rows(side_json(side, shown))
+    filled = [list(level) for level in side[:shown]]
+    assert found == filled + [EMPTY_ROW] * (10 - len(filled))
     assert all(isinstance(number, float) for row in found for number in row[:2])
+    assert side_json(side, shown) == orjson.dumps(found)
+    assert words(side_text(side, shown)) == side_json(side, shown)
 
 
-@given(st.integers(1, 12), sides, sides)
-def test_an_entry_shows_as_many_rows_as_were_asked_for_and_the_best_prices(
-    shown: int, bids: Levels, asks: Levels
-) -> None:
-    entry = SnapshotEncoder(shown).encode(snapshot(5, 1000, bids, asks))
-    for side, encoded in ((bids, entry.bids), (asks, entry.asks)):
-        filled = [list(level) for level in side[: min(shown, 10)]]
-        assert rows(encoded) == filled + [EMPTY_ROW] * (10 - len(filled))
-    assert entry.bid0 == (bids[0][0] if bids else 0.0)
-    assert entry.ask0 == (asks[0][0] if asks else 0.0)
+@given(sides)
+def test_a_books_texts_read_back_to_its_rows(side: Levels) -> None:
+    assert read_levels([level_text(level) for level in side]) == side
 
 
-@given(st.lists(st.tuples(st.sampled_from(["bids", "asks", "both", "reset"]), sides)))
-def test_a_side_encoded_once_is_right_in_every_later_snapshot(changes: list[tuple[str, Levels]]) -> None:
-    encoder = SnapshotEncoder()
-    bids: Levels = ()
-    asks: Levels = ()
-    for seq, (which, side) in enumerate(changes, start=1):
-        bids = () if which == "reset" else side if which in ("bids", "both") else bids
-        asks = () if which == "reset" else side if which in ("asks", "both") else asks
-        entry = encoder.encode(snapshot(seq, seq, bids, asks))
-        assert (entry.bids, entry.asks) == (encode_levels(bids), encode_levels(asks))
-        assert entry.live == (entry.bids != EMPTY_SIDE or entry.asks != EMPTY_SIDE)
+@given(sides, sides, st.integers(0, 2**45), st.integers(1, 2**40))
+def test_an_entry_is_the_xadd_of_the_schema(bids: Levels, asks: Levels, ts: int, seq: int) -> None:
+    assert words(entry(packer(), seq, ts, bids, asks)) == [
+        *(b"XADD", b"raw:ibkr:depth:stream:SPY", b"MAXLEN", b"~", b"10000", b"%d-%d" % (ts, seq)),
+        *(b"ts", b"%d" % ts, b"bids", side_json(bids), b"asks", side_json(asks)),
+        *(b"seq", b"%d" % seq, b"venue", b"ARCA"),
+    ]
 
 
-def test_an_untouched_side_is_not_encoded_again() -> None:
-    encoder = SnapshotEncoder()
-    bids: Levels = ((1.0, 2.0, "ARCA"),)
-    first = encoder.encode(snapshot(1, 1, bids, ((2.0, 1.0, ""),)))
-    second = encoder.encode(snapshot(2, 2, bids, ((3.0, 1.0, ""),)))
-    assert second.bids is first.bids
-    assert second.asks != first.asks
-
-
-@given(st.lists(st.integers(0, 3), min_size=1), st.integers(0, 2**45))
-def test_ids_grow_by_redis_own_order_with_every_snapshot(steps: list[int], start: int) -> None:
-    encoder, ts, before = SnapshotEncoder(), start, (-1, -1)
-    for seq, step in enumerate(steps, start=1):
+@given(st.lists(st.integers(0, 3), min_size=1), st.integers(0, 2**45), st.integers(1, 2**40))
+def test_ids_grow_by_redis_own_order_with_every_snapshot(steps: list[int], start: int, first: int) -> None:
+    packing, ts, before = packer(), start, (-1, -1)
+    for seq, step in enumerate(steps, start=first):
         ts += step  # a time never falls within a symbol, but may stand still
-        stream_id = encoder.encode(snapshot(seq, ts)).stream_id
-        position = StreamPosition.of_stream_id(stream_id.encode())
-        assert position == StreamPosition(ts, seq)
-        assert (position.ts, position.seq) > before
-        before = (position.ts, position.seq)
+        packed = entry(packing, seq, ts)
+        assert StreamPosition.of_stream_id(words(packed)[5]) == packing.position(packed) == StreamPosition(ts, seq)
+        assert (ts, seq) > before
+        before = (ts, seq)
 
 
 def test_a_foreign_id_without_a_second_part_is_read() -> None:
     assert StreamPosition.of_stream_id(b"1700000000000") == StreamPosition(1700000000000, 0)
 
 
-def test_the_hash_holds_what_the_specification_names() -> None:
-    entry = SnapshotEncoder().encode(snapshot(7, 1000, ((10.0, 1.0, "ARCA"),)))
-    assert entry.last_fields() == {
-        "ts": 1000,
-        "bid0": 10.0,
-        "ask0": 0.0,
-        "bids_json": entry.bids,
-        "asks_json": entry.asks,
-        "venue": "ARCA",
-        "seq": 7,
-    }
-
-
 @given(sides, sides)
-def test_the_cost_of_an_entry_covers_its_payload(bids: Levels, asks: Levels) -> None:
-    entry: Entry = SnapshotEncoder().encode(snapshot(1, 1, bids, asks))
-    assert entry.cost > len(entry.bids) + len(entry.asks)
+def test_the_hash_holds_what_the_specification_names(bids: Levels, asks: Levels) -> None:
+    last = LastValue.of_entry(entry(packer(), 7, 1000, bids, asks))
+    fields = dict(zip(last.fields[::2], last.fields[1::2], strict=True))
+    assert (last.ts, last.seq, last.live) == (1000, 7, side_text(bids) != EMPTY_SIDE or side_text(asks) != EMPTY_SIDE)
+    assert (float(fields.pop(b"bid0")), float(fields.pop(b"ask0"))) == (
+        bids[0][0] if bids else 0.0,
+        asks[0][0] if asks else 0.0,
+    )
+    assert fields == {
+        b"ts": b"1000",
+        b"bids_json": side_json(bids),
+        b"asks_json": side_json(asks),
+        b"venue": b"ARCA",
+        b"seq": b"7",
+    }
 
 
 def test_the_keys_are_those_of_the_specification() -> None:

@@ -12,12 +12,20 @@ from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkConflict
-from ibkr_depth_pipeline.model import BookSnapshot, Instrument
+from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.encoding import StreamPosition
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
-from ibkr_depth_pipeline.sink.writer import RedisWriter
-from ibkr_depth_pipeline_tests.sink.writing import DRAIN, eventually, numbers, reading, snapshots, writing
+from ibkr_depth_pipeline_tests.sink.writing import (
+    DRAIN,
+    BookSnapshot,
+    SnapshotWriter,
+    eventually,
+    numbers,
+    reading,
+    snapshots,
+    writing,
+)
 
 
 async def test_every_snapshot_is_in_the_stream_once_and_in_order(shared_redis_url: str) -> None:
@@ -206,7 +214,7 @@ async def test_a_stream_that_grows_by_another_hand_stops_the_writer(shared_redis
     async with reading(shared_redis_url) as client:
         await client.xadd(stream_key("SPY"), {"seq": 9}, id="1800000000000-9")
         writer_client = open_redis(shared_redis_url)
-        writer = RedisWriter(writer_client, maxlen=100, buffer_bytes=1 << 20, levels_shown=10)
+        writer = SnapshotWriter(writer_client, maxlen=100, buffer_bytes=1 << 20)
         writer.append(next(snapshots()))
         with pytest.raises(SinkConflict, match="SPY"):
             await writer.run()

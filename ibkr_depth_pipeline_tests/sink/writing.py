@@ -5,15 +5,46 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import redis.asyncio as redis
 
-from ibkr_depth_pipeline.model import BookSnapshot
+from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS, Levels
 from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.encoding import encode_side, level_text, venue_field
 from ibkr_depth_pipeline.sink.keys import stream_key
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
 DRAIN = 20.0
+
+
+class BookSnapshot(NamedTuple):
+    """The state of one symbol's book after one row, as values. ts is unix ms, venue the subscription's."""
+
+    symbol: str
+    seq: int
+    ts: int
+    venue: str
+    bids: Levels
+    asks: Levels
+
+
+def side_text(side: Levels, levels_shown: int = SNAPSHOT_LEVELS) -> bytes:
+    """A side as Redis reads it."""
+    return encode_side([level_text(level) for level in side], levels_shown)
+
+
+def side_json(side: Levels, levels_shown: int = SNAPSHOT_LEVELS) -> bytes:
+    """A side as it is stored."""
+    return side_text(side, levels_shown).split(b"\r\n")[1]
+
+
+class SnapshotWriter(RedisWriter):
+    """A writer that takes values."""
+
+    def append(self, snapshot: BookSnapshot) -> None:
+        symbol, seq, ts, venue, bids, asks = snapshot
+        self.queue(symbol).store(ts, seq, venue_field(venue), side_text(bids), side_text(asks))
 
 
 def snapshots(
@@ -26,10 +57,10 @@ def snapshots(
 
 
 @asynccontextmanager
-async def writing(url: str, *, maxlen: int = 1_000_000, buffer_bytes: int = 1 << 26) -> AsyncIterator[RedisWriter]:
+async def writing(url: str, *, maxlen: int = 1_000_000, buffer_bytes: int = 1 << 26) -> AsyncIterator[SnapshotWriter]:
     """A writer at work on the Redis at `url`."""
     client = open_redis(url)
-    writer = RedisWriter(client, maxlen=maxlen, buffer_bytes=buffer_bytes, levels_shown=10)
+    writer = SnapshotWriter(client, maxlen=maxlen, buffer_bytes=buffer_bytes)
     task = asyncio.ensure_future(writer.run())
     try:
         yield writer

@@ -1,0 +1,232 @@
+"""The hot path: a depth message in, its book's two sides out, as the texts that are stored. Pure.
+
+Every row takes this way, so a book is kept as texts: a row changes the text of one level, and its side is joined anew;
+the other side's text stands. Prices, sizes and venues come again and again, so their texts are remembered.
+
+Only what is spelled as TWS spells it is taken here. Anything else (a number that is none, a row past the end, a request
+that was cancelled) is declined, with nothing changed, and goes the careful way: gateway/depth_messages.py reads it and
+`LiveBook.apply` judges it. What a row does to a book is said by book/order_book.py, and what is stored of a book by
+sink/encoding.py; the tests compare this path with both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+
+from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
+from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, encode_side, json_text, level_text, read_levels, venue_field
+
+Store = Callable[[int, int, bytes, bytes, bytes], None]
+"""Takes a snapshot: unix ms, seq, and venue, bids and asks as texts (sink/backlog.py: SymbolQueue.store)."""
+
+TEXTS_REMEMBERED = 20_000  # of each kind; some 2 MB
+
+_POSITIONS = {b"%d" % position: position for position in range(100)}
+
+
+class NumberTexts(dict[bytes, bytes]):
+    """A number as TWS writes it -> its JSON text between `before` and `after`. Raises ValueError for what is none."""
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        super().__init__()
+        self._before, self._after = before, after
+
+    def __missing__(self, text: bytes) -> bytes:
+        number = float(text)
+        if not isfinite(number) or b"_" in text:  # Python reads 1_0 as a number
+            raise ValueError(text)
+        return _remember(self, text, self._before + json_text(number) + self._after)
+
+
+class VenueTexts(dict[bytes, bytes]):
+    """A row's market maker or venue -> the end of its level's text. Raises ValueError where it is no UTF-8."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        return _remember(self, name, json_text(name.decode()) + b"]")
+
+
+def _remember(texts: dict[bytes, bytes], key: bytes, text: bytes) -> bytes:
+    if len(texts) >= TEXTS_REMEMBERED:
+        texts.clear()
+    texts[key] = text
+    return text
+
+
+# ---- what a row does to a side: whether it was done; nothing is changed where it was not
+
+
+def _insert(levels: list[bytes], position: int, text: bytes, rows: int) -> bool:
+    if position > len(levels) or position >= rows:
+        return False
+    levels.insert(position, text)
+    if len(levels) > rows:
+        levels.pop()
+    return True
+
+
+def _update(levels: list[bytes], position: int, text: bytes, rows: int) -> bool:
+    if position < len(levels):
+        levels[position] = text
+        return True
+    return _insert(levels, position, text, rows)  # at the first empty row it appends
+
+
+def _delete(levels: list[bytes], position: int, _text: bytes, _rows: int) -> bool:
+    if position >= len(levels):
+        return False
+    del levels[position]
+    return True
+
+
+_OPERATIONS = {b"0": _insert, b"1": _update, b"2": _delete}
+_MEANT = {DepthOperation.INSERT: _insert, DepthOperation.UPDATE: _update, DepthOperation.DELETE: _delete}
+
+
+@dataclass(slots=True)
+class Numbering:
+    """Where a symbol's stream stands: its newest snapshot's time and number."""
+
+    ts: int
+    seq: int
+
+    def next(self, now_ms: int) -> None:
+        """One more snapshot. A clock that was set back must not make ids fall."""
+        self.seq += 1
+        if now_ms > self.ts:
+            self.ts = now_ms
+
+
+class LiveBook:
+    """The book of one subscription. rows is how many rows a side were requested, levels_shown how many are stored.
+
+    first_row_ms and last_row_ms are unix ms as stored, 0 before the first row; `applied` counts the rows.
+    """
+
+    __slots__ = (
+        *(
+            "_asks",
+            "_asks_text",
+            "_bids",
+            "_bids_text",
+            "_levels_shown",
+            "_numbering",
+            "_rows",
+            "_store",
+            "_venue_field",
+        ),
+        *("applied", "first_row_ms", "last_row_ms", "request", "symbol", "venue", "venue_text"),
+    )
+
+    def __init__(
+        self, request: int, symbol: str, venue: str, numbering: Numbering, store: Store, rows: int, levels_shown: int
+    ) -> None:
+        self.request = request
+        self.symbol = symbol
+        self.venue = venue
+        self.venue_text = json_text(venue) + b"]"  # of rows that name none
+        self.first_row_ms = self.last_row_ms = self.applied = 0
+        self._numbering = numbering
+        self._store = store
+        self._rows = rows
+        self._levels_shown = levels_shown
+        self._venue_field = venue_field(venue)
+        self._bids: list[bytes] = []
+        self._asks: list[bytes] = []
+        self._bids_text = self._asks_text = EMPTY_SIDE
+
+    def take(self, change: Callable[..., bool], is_bid: bool, position: int, text: bytes, now_ms: int) -> bool:
+        """Carry one row out and store the book. False, and nothing done, where the row does not fit the book."""
+        levels = self._bids if is_bid else self._asks
+        if not change(levels, position, text, self._rows):
+            return False
+        if is_bid:
+            self._bids_text = encode_side(levels, self._levels_shown)
+        else:
+            self._asks_text = encode_side(levels, self._levels_shown)
+        self._publish(now_ms)
+        if not self.applied:
+            self.first_row_ms = self._numbering.ts
+        self.last_row_ms = self._numbering.ts  # as it is stored: it never falls
+        self.applied += 1
+        return True
+
+    def apply(self, row: DepthRow, now_ms: int) -> RowFault | None:
+        """The careful way. Returns None where the row was carried out and the book stored, or the row's fault."""
+        operation, side, position, price, size, venue = row
+        if position < 0:
+            return RowFault.NEGATIVE_POSITION
+        if not (isfinite(price) and isfinite(size)):
+            return RowFault.NOT_FINITE
+        if position >= self._rows:
+            return RowFault.PAST_REQUESTED
+        text = level_text((price, size, venue or self.venue))
+        done = self.take(_MEANT[operation], side is Side.BID, position, text, now_ms)
+        return None if done else RowFault.PAST_END
+
+    def reset(self, now_ms: int) -> None:
+        """Empty both sides (error 317), and store that."""
+        self._bids.clear()
+        self._asks.clear()
+        self._bids_text = self._asks_text = EMPTY_SIDE
+        self._publish(now_ms)
+
+    def _publish(self, now_ms: int) -> None:
+        numbering = self._numbering
+        numbering.next(now_ms)
+        self._store(numbering.ts, numbering.seq, self._venue_field, self._bids_text, self._asks_text)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether neither side holds a row."""
+        return not self._bids and not self._asks
+
+    def sides(self) -> tuple[Levels, Levels]:
+        """Bids and asks, best first."""
+        return read_levels(self._bids), read_levels(self._asks)
+
+
+class HotPath:
+    """The books of all live requests, by the text of their request's id."""
+
+    def __init__(self) -> None:
+        self._books: dict[bytes, LiveBook] = {}
+        self._prices = NumberTexts(b"[", b",")
+        self._sizes = NumberTexts(b"", b",")
+        self._venues = VenueTexts()
+
+    def open(self, book: LiveBook) -> None:
+        """Rows of the book's request reach it from now on."""
+        self._books[b"%d" % book.request] = book
+
+    def retire(self, request: int) -> None:
+        """Rows of this request are declined from now on."""
+        self._books.pop(b"%d" % request, None)
+
+    def take(self, message: bytes, now_ms: int) -> int:
+        """Carry out the row in a depth message and store its book. Returns its request, or 0 where it is declined.
+
+        The fields are (gateway/depth_messages.py): id, version, request, position, in a message 13 the market maker,
+        operation, side, price, size, in a message 13 whether it is a smart depth row; and nothing after the last zero.
+        """
+        fields = message.split(b"\0")
+        try:
+            if fields[0] == b"13":
+                _, version, request, position, venue, operation, side, price, size, smart, end = fields
+            else:
+                _, version, request, position, operation, side, price, size, end = fields
+                venue, smart = b"", b"0"
+            book = self._books[request]
+            text = self._prices[price] + self._sizes[size] + (self._venues[venue] if venue else book.venue_text)
+            if end or version != b"1" or smart not in _SMART or side not in _SIDES:
+                return 0
+            if not book.take(_OPERATIONS[operation], side == b"1", _POSITIONS[position], text, now_ms):
+                return 0
+        except (KeyError, ValueError):
+            return 0
+        return book.request
+
+
+_SMART = (b"0", b"1")
+_SIDES = (b"0", b"1")  # ask, bid

@@ -1,0 +1,187 @@
+"""One flush's work, key by key: what is sent for a key, and what its answer means for the symbol's queue.
+
+A snapshot's commands are XADD, the hash, the heartbeat, in that order, each only after the one before was acknowledged:
+each goes out a flush later than the one before. For the hash and the heartbeat only the newest snapshot counts.
+
+The XADDs of one symbol go in one MULTI on its one key: Redis refuses such a block as a whole (out of memory, read-only,
+loading), and so no later snapshot can get in before an earlier one. Where the answer was lost the block is said again:
+Redis refuses ids that it holds, which for a repeated snapshot means that it was stored. Hash and heartbeat are written
+by scripts that refuse what is older than what is there: an unanswered command may still be carried out, much later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import hiredis
+from redis.exceptions import ExecAbortError
+
+from ibkr_depth_pipeline.sink.backlog import SymbolQueue
+from ibkr_depth_pipeline.sink.encoding import LastValue
+from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, venue_key
+from ibkr_depth_pipeline.sink.scripts import STORE_BEAT, STORE_LAST
+from ibkr_depth_pipeline.sink.wire import Part
+
+FLUSH_ENTRIES = 2048
+"""Most snapshots of one symbol in one flush, so that a long backlog neither blocks Redis nor starves other symbols."""
+
+_ALREADY_STORED = "equal or smaller than the target stream top item"
+_MULTI = b"*1\r\n$5\r\nMULTI\r\n"
+_EXEC = b"*1\r\n$4\r\nEXEC\r\n"
+
+
+class Job(Protocol):
+    """A part of a flush. Exactly one of `settle` and `unknown` is called, once."""
+
+    queue: SymbolQueue
+    part: Part
+    command: str
+    holds_up: bool  # whether its failure keeps the symbol waiting
+
+    def settle(self, replies: list[Any]) -> Exception | None:
+        """Take note of what Redis said. Returns what went wrong."""
+
+    def unknown(self) -> None:
+        """Take note that nobody knows whether any of it was carried out."""
+
+
+def jobs_of(queue: SymbolQueue, heartbeat_ttl: int) -> list[Job]:
+    """All that is to be sent for a symbol now; its waiting snapshots are taken from the queue. TTL in seconds."""
+    jobs: list[Job] = []
+    if queue.waiting:
+        jobs.append(StreamJob(queue, queue.take(FLUSH_ENTRIES)))
+    if queue.stored is not None:
+        jobs.append(_HashJob(queue, queue.stored))
+    if queue.beat is not None:
+        jobs.append(_BeatJob(queue, queue.beat, heartbeat_ttl))
+    if queue.venue is not None:
+        jobs.append(_VenueJob(queue, queue.venue))
+    return jobs
+
+
+class StreamJob:
+    """A block of entries for the stream."""
+
+    command = "XADD"
+    holds_up = True
+
+    def __init__(self, queue: SymbolQueue, entries: list[bytes]) -> None:
+        self.queue = queue
+        self.part = Part(queue.packer.key, [_MULTI, *entries, _EXEC], len(entries) + 2)
+        self._entries = entries
+
+    @property
+    def oldest_ts(self) -> int:
+        """Unix ms of the first entry."""
+        return self.queue.packer.position(self._entries[0]).ts
+
+    def unknown(self) -> None:
+        self.queue.put_back(self._entries)
+        self.queue.doubt(self._entries)
+
+    def settle(self, replies: list[Any]) -> Exception | None:
+        if isinstance(replies[0], Exception):  # without its MULTI each XADD went by itself
+            self.queue.doubt(self._entries)
+        outcome = replies[-1]
+        if isinstance(outcome, Exception):
+            return self._refused(0, _cause(replies))
+        first = self.queue.packer.position(self._entries[0]).seq
+        for at, reply in enumerate(outcome):
+            held = isinstance(reply, Exception) and is_held(reply) and first + at <= self.queue.uncertain_seq
+            if isinstance(reply, Exception) and not held:
+                return self._refused(at, reply)
+        self.queue.is_stored(self._entries)
+        self.queue.pause = 0.0
+        return None
+
+    def _refused(self, at: int, error: Exception) -> Exception:
+        self.queue.is_stored(self._entries[:at])
+        self.queue.put_back(self._entries[at:])
+        return error
+
+
+class _HashJob:
+    """The last-value hash, after its entry is in the stream."""
+
+    command = "HSET"
+    holds_up = True
+
+    def __init__(self, queue: SymbolQueue, entry: bytes) -> None:
+        key, self._value = last_key(queue.symbol), LastValue.of_entry(entry)
+        self.queue = queue
+        self.part = Part(key, [_packed("EVAL", STORE_LAST, 1, key, self._value.seq, *self._value.fields)], 1)
+        self._entry = entry
+
+    def unknown(self) -> None:
+        """It stays to be written."""
+
+    def settle(self, replies: list[Any]) -> Exception | None:
+        if isinstance(replies[0], Exception):
+            return replies[0]
+        if self.queue.stored is self._entry:
+            self.queue.stored = None
+        if self._value.live:
+            self.queue.beat = max(self._value.ts, self.queue.beat or 0)
+        return None
+
+
+class _BeatJob:
+    """The heartbeat, after the hash."""
+
+    command = "SET"
+    holds_up = True
+
+    def __init__(self, queue: SymbolQueue, ts: int, ttl: int) -> None:
+        key = heartbeat_key(queue.symbol)
+        self.queue = queue
+        self.part = Part(key, [_packed("EVAL", STORE_BEAT, 1, key, ts, ttl)], 1)
+        self._ts = ts
+
+    def unknown(self) -> None:
+        """It stays to be written."""
+
+    def settle(self, replies: list[Any]) -> Exception | None:
+        if isinstance(replies[0], Exception):
+            return replies[0]
+        if self.queue.beat == self._ts:
+            self.queue.beat = None
+        return None
+
+
+class _VenueJob:
+    """The venue hash; said once, whatever becomes of it, as it is told again at each look at the venue."""
+
+    command = "HSET"
+    holds_up = False
+
+    def __init__(self, queue: SymbolQueue, fields: dict[Any, Any]) -> None:
+        key = venue_key(queue.symbol)
+        self.queue = queue
+        self.part = Part(key, [_packed("HSET", key, *(word for field in fields.items() for word in field))], 1)
+        self._fields = fields
+
+    def unknown(self) -> None:
+        """It stays to be written."""
+
+    def settle(self, replies: list[Any]) -> Exception | None:
+        if self.queue.venue is self._fields:
+            self.queue.venue = None
+        return replies[0] if isinstance(replies[0], Exception) else None
+
+
+def is_held(reply: Exception) -> bool:
+    """Whether Redis refuses an id because the stream holds it, or a later one."""
+    return _ALREADY_STORED in str(reply)
+
+
+def _cause(replies: Sequence[Any]) -> Exception:
+    """Why a block was refused as a whole."""
+    outcome: Exception = replies[-1]
+    if isinstance(outcome, ExecAbortError):
+        return next((reply for reply in replies if isinstance(reply, Exception)), outcome)
+    return outcome
+
+
+def _packed(*words: Any) -> bytes:
+    return hiredis.pack_command(words)
