@@ -50,7 +50,7 @@ def main(symbol: Symbols = None, once: Once = False, every: Every = None) -> Non
            ?      Redis is away; the first line says since when
     slot: it holds a subscription now. age: since its last row. ttl: seconds
     for which its heartbeat still stands. rows/s: of the last 5 s. cover: the
-    share of the last 5 minutes, in steps of 2 s, in which it had rows.
+    share of the ingest's run in which its book was live.
 
     Without colours where NO_COLOR is set or the terminal has none. REDIS_URL and IBKR_GATEWAY_NAME come from the
     environment or .env.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.sink.health import read_health
-from ibkr_depth_pipeline.watch.coverage import Coverage
 from ibkr_depth_pipeline.watch.sight import Findings, Sight, sight_of
 
 RATE_WINDOW_MS = 5_000
@@ -23,7 +22,6 @@ class Sampler:
         self._name = name
         self._asked_for = tuple(symbols)
         self._reader = AsyncDepthReader(url)
-        self._coverage = Coverage()
         self._names: tuple[str, ...] = ()
         self._names_ts = 0
         self._last = Sight(_now_ms())
@@ -46,8 +44,7 @@ class Sampler:
             self._names, self._names_ts = await self._find_names(), now
         health = await read_health(self._url, self._name, self._names)
         books = await self._reader.latest_all(self._names)
-        coverage = await self._look_at_coverage(health.ts)
-        return sight_of(health, Findings(books, await self._rates(health.ts), coverage))
+        return sight_of(health, Findings(books, await self._rates(health.ts)))
 
     async def _find_names(self) -> tuple[str, ...]:
         """In the order of the universe as far as the ingest tells it, then what else has a stream or was asked for."""
@@ -64,17 +61,6 @@ class Sampler:
             symbol: (newest[symbol].seq - first.seq + 1) * 1000 / RATE_WINDOW_MS if first and symbol in newest else 0.0
             for symbol, first in zip(self._names, firsts, strict=True)
         }
-
-    async def _look_at_coverage(self, now_ms: int) -> dict[str, float | None]:
-        spans = self._coverage.wanted(self._names, now_ms)
-        if spans:
-            symbols = list(dict.fromkeys(symbol for symbol, _, _ in spans))
-            firsts = await self._reader.first_of([(symbol, 0, None) for symbol in symbols])
-            oldest = {first.symbol: first.ts for first in firsts if first is not None}
-            asked = [span for span in spans if span[0] in oldest and span[2] > oldest[span[0]]]
-            found = await self._reader.first_of(asked)
-            self._coverage.learn(asked, [each is not None for each in found], oldest)
-        return {symbol: self._coverage.share(symbol) for symbol in self._names}
 
 
 def _now_ms() -> int:

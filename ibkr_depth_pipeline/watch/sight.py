@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from ibkr_depth_pipeline.reader.model import DepthSnapshot
-from ibkr_depth_pipeline.sink.health import HealthReport, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
 
 _LIVE_WITHOUT_FIGURES_SECS = 5.0
 
@@ -76,22 +76,21 @@ def _aged(line: Line, secs: float) -> Line:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was read of the streams: newest books, rows a second, coverage."""
+    """What was read of the streams: newest books, rows a second."""
 
     books: Mapping[str, DepthSnapshot] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
-    coverage: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def sight_of(health: HealthReport, found: Findings) -> Sight:
     """Put together what is known of each symbol."""
     holders = _slot_holders(health)
     told = health.feed.figures is not None
-    lines = [_line(each, found, each.symbol in holders, told) for each in health.symbols]
+    lines = [_line(each, found, each.symbol in holders, told, _coverage(each, health.feed)) for each in health.symbols]
     return Sight(health.ts, health, lines)
 
 
-def _line(each: SymbolHealth, found: Findings, holds_slot: bool, told: bool) -> Line:
+def _line(each: SymbolHealth, found: Findings, holds_slot: bool, told: bool, coverage: float | None) -> Line:
     return Line(
         symbol=each.symbol,
         liveness=_liveness(each, holds_slot, told),
@@ -102,8 +101,17 @@ def _line(each: SymbolHealth, found: Findings, holds_slot: bool, told: bool) -> 
         age_secs=each.age_secs,
         ttl_secs=each.heartbeat_ttl_secs,
         rows_per_sec=found.rates.get(each.symbol),
-        coverage=found.coverage.get(each.symbol),
+        coverage=coverage,
     )
+
+
+def _coverage(each: SymbolHealth, feed: FeedHealth) -> float | None:
+    """The share of the run in which its book was live, as the ingest tells it."""
+    figures = feed.figures
+    if figures is None or each.symbol not in figures.symbols:
+        return None
+    run_ms = figures.written_ts - figures.run.started_ts
+    return min(1.0, each.figures.live_ms / run_ms) if run_ms > 0 else None
 
 
 def _slot_holders(health: HealthReport) -> frozenset[str]:

@@ -10,7 +10,6 @@ import pytest
 from ibkr_depth_pipeline.reader import DepthSnapshot
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
-from ibkr_depth_pipeline.watch.coverage import STEP_MS, WINDOW_MS, Coverage
 from ibkr_depth_pipeline.watch.keyboard import after_key, split_keys
 from ibkr_depth_pipeline.watch.ladder import LADDER_LINES, ladder
 from ibkr_depth_pipeline.watch.render import View, frame
@@ -18,6 +17,7 @@ from ibkr_depth_pipeline.watch.sight import Findings, Liveness, Sight, sight_of
 from ibkr_depth_pipeline.watch.words import duration, price
 
 NOW = 1_700_000_000_000
+RUN_MS = 60_000
 SYMBOLS = ("SPY", "QQQ", "IWM", "AAPL", "MSFT", "GOOGL", "AMZN", "META", "NVDA", "TSLA")
 
 
@@ -31,11 +31,13 @@ def book(symbol: str, levels: int = 10) -> DepthSnapshot:
 
 def health(state: SymbolState = SymbolState.FRESH, *, subscribed: bool = True, age: float = 0.5) -> HealthReport:
     """A run that told its figures a second ago."""
-    figures = SymbolFigures(subscribed=subscribed, snapshots=5)
+    figures = SymbolFigures(subscribed=subscribed, snapshots=5, live_ms=RUN_MS // 4)
     last = NOW - round(age * 1000)
     ttl = 30.0 if state is SymbolState.FRESH else None
     symbols = tuple(SymbolHealth(symbol, state, last, age, ttl, "ARCA", "", figures) for symbol in SYMBOLS)
-    feed = FeedFigures(RunIdentity("run", "host", 1, NOW - 60_000), NOW - 1_000, connected=True, batch_size=3)
+    run = RunIdentity("run", "host", 1, NOW - 1_000 - RUN_MS)
+    told = {each.symbol: each.figures for each in symbols}
+    feed = FeedFigures(run, NOW - 1_000, connected=True, batch_size=3, symbols=told)
     return HealthReport(NOW, FeedHealth("default", True, 10.0, "", feed), symbols)
 
 
@@ -43,7 +45,6 @@ def sight(report: HealthReport | None = None) -> Sight:
     found = Findings(
         books={symbol: book(symbol) for symbol in SYMBOLS},
         rates=dict.fromkeys(SYMBOLS, 123.4),
-        coverage=dict.fromkeys(SYMBOLS, 0.3),
     )
     return sight_of(report or health(), found)
 
@@ -185,34 +186,22 @@ def test_a_paused_view_says_so() -> None:
     assert "PAUSED" in texts(sight(), View("SPY", paused=True))[0]
 
 
-def test_coverage_is_the_share_of_the_steps_that_held_a_row() -> None:
-    coverage = Coverage()
-    assert coverage.share("SPY") is None
-    spans = coverage.wanted(["SPY"], NOW)
-    assert len(spans) == WINDOW_MS // STEP_MS
-    assert all(end - start == STEP_MS for _, start, end in spans)
-    coverage.learn(spans, [index % 4 == 0 for index in range(len(spans))], {"SPY": 0})
-    assert coverage.share("SPY") == pytest.approx(0.25, abs=0.01)
-    assert coverage.wanted(["SPY"], NOW) == []
-    assert len(coverage.wanted(["SPY"], NOW + STEP_MS)) == 1
+def test_coverage_is_the_share_of_the_run_in_which_the_book_was_live() -> None:
+    line = sight().line("SPY")
+    assert line is not None
+    assert line.coverage == 0.25
+    assert "25%" in next(text for text in texts(sight(), View("SPY"))[13:] if "SPY" in text)
 
 
-def test_coverage_knows_nothing_of_the_time_before_the_stream_began() -> None:
-    coverage = Coverage()
-    spans = coverage.wanted(["SPY"], NOW)
-    coverage.learn(spans, [True] * len(spans), {"SPY": spans[-2][1]})
-    assert coverage.share("SPY") == 1.0
-    coverage.learn(coverage.wanted(["QQQ"], NOW), [False] * len(spans), {})
-    assert coverage.share("QQQ") is None
-
-
-def test_coverage_forgets_what_is_older_than_its_window() -> None:
-    coverage = Coverage()
-    spans = coverage.wanted(["SPY"], NOW)
-    coverage.learn(spans, [False] * len(spans), {"SPY": 0})
-    later = coverage.wanted(["SPY"], NOW + WINDOW_MS)
-    coverage.learn(later, [True] * len(later), {"SPY": 0})
-    assert coverage.share("SPY") == 1.0
+def test_coverage_is_unknown_of_what_the_ingest_tells_nothing_of_and_never_above_one() -> None:
+    report = health()
+    spy, qqq, *rest = report.symbols
+    assert report.feed.figures is not None
+    figures = replace(report.feed.figures, symbols={"SPY": spy.figures})
+    ever = replace(spy, figures=replace(spy.figures, live_ms=RUN_MS + 5))
+    report = replace(report, feed=replace(report.feed, figures=figures), symbols=(ever, qqq, *rest))
+    assert [line.coverage for line in sight(report).lines[:2]] == [1.0, None]
+    assert sight(replace(report, feed=replace(report.feed, figures=None))).lines[0].coverage is None
 
 
 @pytest.mark.parametrize(
