@@ -16,6 +16,7 @@ DepthPipelineError
 │   └── SchemaMismatch          a key holds what docs/redis-schema.md does not allow
 ├── ArchiveUnavailable        the environment's: the archive's folder or object store (archive/store.py)
 │   └── ArchiveHeld             another archiver or compaction is at work there
+├── NothingKept               the archive holds nothing of the date that is asked for
 ├── BoxError                  the machine's: a part of `make run` can't start or has died (box/processes.py)
 └── InvalidTransition         ours: a state was asked for something its table does not hold
 """
@@ -102,6 +103,10 @@ class ArchiveUnavailable(DepthPipelineError):
 
 class ArchiveHeld(ArchiveUnavailable):
     """Another process writes there. The message says where, and which if it is known."""
+
+
+class NothingKept(DepthPipelineError):
+    """Of that date there is nothing in the archive."""
 
 
 class InvalidTransition(DepthPipelineError):

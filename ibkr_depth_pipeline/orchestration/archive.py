@@ -65,7 +65,7 @@ def _build_archiver(feeds: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
         with our_errors_as_failures(), extra_needed():
             from ibkr_depth_pipeline.archive.run import run_archiver
 
-            settings = _settings(redis)
+            settings = archive_settings(redis)
             outcome = run_archiver(settings, config.symbols, duration=config.duration)
         return _concluded(context, outcome, archive_metadata(outcome, settings))
 
@@ -91,7 +91,7 @@ def _build_day(gateways: Sequence[str]) -> dg.AssetsDefinition:
         with our_errors_as_failures(), extra_needed():
             from ibkr_depth_pipeline.archive import audit, compaction, store
 
-            settings = _settings(redis)
+            settings = archive_settings(redis)
             calendar = exchange.calendar or settings.ibkr_calendar
             files = compaction.compact_day(store.ArchiveStore(settings.archive_url), day)
             audits = audit.audit_day(
@@ -112,7 +112,8 @@ _DAY = """One UTC date, compacted: one Parquet file per symbol, checked.
 What came late is merged in by the next materialization."""
 
 
-def _settings(redis: RedisStore) -> Settings:
+def archive_settings(redis: RedisStore) -> Settings:
+    """The settings of a run, the resource's Redis in them; logging is set up by them."""
     settings = load_settings(**redis.overrides())
     configure_logging(settings.ibkr_log_level)
     return settings
@@ -192,19 +193,4 @@ archive_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(ARCHIVE_KEY),
     description="Keep what is mirrored as Parquet files. One click on Launch, with no config, keeps every stream.",
     executor_def=dg.in_process_executor,  # a step process of its own would outlive a killed worker
-)
-
-day_job = dg.define_asset_job(
-    DAY_JOB,
-    selection=dg.AssetSelection.assets(DAY_KEY),
-    description="Compact and check a date: one Parquet file per symbol.",
-    executor_def=dg.in_process_executor,
-)
-
-day_schedule = dg.build_schedule_from_partitioned_job(
-    day_job,
-    name="ibkr_depth_archive_day_after_midnight",
-    hour_of_day=0,
-    minute_of_hour=30,
-    description="Compacts and checks the UTC date that is over.",
 )

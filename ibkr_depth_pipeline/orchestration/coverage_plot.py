@@ -7,13 +7,12 @@ session's picture is stored with its event.
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from html import escape
 
 from ibkr_depth_pipeline.ingest.books import Stretch
+from ibkr_depth_pipeline.png import png
 
 SHADES = 8
 _EMPTY, _FULL = (0xEE, 0xF0, 0xF4), (0x1F, 0x5F, 0xBF)
@@ -91,17 +90,9 @@ def _shade(share: float) -> int:
 
 
 def _png(cells: Sequence[Sequence[int]]) -> bytes:
-    """Cells are numbers of shades, from 0 to SHADES (PNG specification, colour type 3: a palette)."""
-    palette = bytes(
-        round(empty + (full - empty) * shade / SHADES)
-        for shade in range(SHADES + 1)
+    """Cells are numbers of shades, from 0 to SHADES."""
+    red, green, blue = (
+        [round(empty + (full - empty) * shade / SHADES) for shade in range(SHADES + 1)]
         for empty, full in zip(_EMPTY, _FULL, strict=True)
     )
-    header = struct.pack(">IIBBBBB", len(cells[0]), len(cells), 8, 3, 0, 0, 0)
-    lines = b"".join(b"\0" + bytes(row) for row in cells)
-    chunks = ((b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in chunks)
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return png([bytes(row) for row in cells], [(*colour, 255) for colour in zip(red, green, blue, strict=True)])

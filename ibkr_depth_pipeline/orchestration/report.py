@@ -1,0 +1,131 @@
+"""A date that is over: compacted, checked, and made a page of; the job and the schedule that do so every night."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, timedelta, timezone
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from ibkr_depth_pipeline.archive import extra_needed
+from ibkr_depth_pipeline.errors import DepthPipelineError, NothingKept
+from ibkr_depth_pipeline.orchestration.archive import DAY_JOB, DAY_KEY, DAYS, archive_settings
+from ibkr_depth_pipeline.orchestration.automation import schedule_status, settings_at_load
+from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
+from ibkr_depth_pipeline.orchestration.lineage import GROUP, PREFIX
+from ibkr_depth_pipeline.orchestration.resources import RedisStore
+from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
+from ibkr_depth_pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from ibkr_depth_pipeline.report.page import WrittenReport
+
+REPORT_KEY = dg.AssetKey([*PREFIX, "archive_report"])
+DAY_SCHEDULE = "ibkr_depth_archive_day_after_midnight"
+_IN_USE_DAYS = 7
+"""An archive that has taken nothing for so long is not in use: longer than any stretch of closed days."""
+
+
+_REPORT = """One UTC date as one page of HTML: coverage, rates, spreads, depth, 309s, reconnects, latency, holes.
+
+It stands in reports/ beside the archive. Of a date of which nothing is kept there is none."""
+
+
+class ReportConfig(dg.Config):
+    """What the page shows beyond the usual."""
+
+    symbols: list[str] = Field(default=[], description="Whose books to draw. Empty: the busiest symbol's.")
+
+
+@dg.asset(
+    key=REPORT_KEY,
+    group_name=GROUP,
+    deps=[DAY_KEY],
+    partitions_def=DAYS,
+    output_required=False,
+    description=_REPORT,
+)
+def ibkr_depth_archive_report(
+    context: dg.AssetExecutionContext, config: ReportConfig, redis: RedisStore, exchange: ExchangeHours
+) -> Iterator[dg.MaterializeResult[Any]]:
+    with our_errors_as_failures(), extra_needed():
+        from ibkr_depth_pipeline.report.making import make_report
+
+        settings = archive_settings(redis)
+        calendar = exchange.calendar or settings.ibkr_calendar
+        now, day = datetime.now(timezone.utc), context.partition_key
+        try:
+            report = make_report(settings.archive_url, day, calendar=calendar, now=now, symbols=config.symbols)
+        except NothingKept as nothing:
+            context.log.info(f"no page: {nothing}")
+            return
+    yield dg.MaterializeResult(metadata=report_metadata(report))
+
+
+def report_metadata(report: "WrittenReport") -> Mapping[str, Any]:
+    """What the UI shows of a page."""
+    day = report.day
+    shown = dg.MetadataValue.url(report.path) if "://" in report.path else dg.MetadataValue.path(report.path)
+    refused = sum(event.many for ingest in day.ingests for event in ingest.refused_309)
+    again = sum(event.many for ingest in day.ingests for event in ingest.reconnects)
+    figures = {"refused_309": refused, "reconnects": again} if day.ingests else {}
+    return {
+        "page": shown,
+        "page_bytes": report.bytes,
+        "symbols": len(day.symbols),
+        "snapshots": day.snapshots,
+        "coverage": round(day.coverage, 4),
+        "missing_snapshots": sum(hole.size for hole in day.holes),
+        **figures,
+    }
+
+
+day_job = dg.define_asset_job(
+    DAY_JOB,
+    selection=dg.AssetSelection.assets(DAY_KEY, REPORT_KEY),
+    description="Compact and check a date, one Parquet file per symbol, and make its page.",
+    executor_def=dg.in_process_executor,
+)
+
+
+def build_day_schedule() -> dg.ScheduleDefinition:
+    """Every night, where there is an archive: the date that is over. On by IBKR_AUTOMATION, as all schedules are."""
+
+    @dg.schedule(
+        name=DAY_SCHEDULE,
+        job=day_job,
+        cron_schedule="30 0 * * *",
+        execution_timezone="UTC",
+        default_status=schedule_status(settings_at_load()),
+        description="Compacts, checks and reports the UTC date that is over. Skipped where nothing is being archived.",
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        day = (context.scheduled_execution_time.astimezone(timezone.utc) - timedelta(days=1)).date()
+        if reason := _why_not(day):
+            return dg.SkipReason(reason)
+        return dg.RunRequest(run_key=f"{DAY_SCHEDULE} {day}", partition_key=day.isoformat())
+
+    return tick
+
+
+def _why_not(day: date) -> str:
+    """Why that date needs no run: nobody archives here. "" where somebody does, or where it can't be told."""
+    if find_spec("pyarrow") is None or find_spec("fsspec") is None:
+        return "There is no archive: the extra `archive` is not installed."
+    try:
+        settings = load_settings()
+        in_use = _in_use(settings, day)
+    except DepthPipelineError:
+        return ""  # the run says what is wrong
+    return (
+        "" if in_use else f"Nothing is archived in {settings.archive_url}: no snapshot in the last {_IN_USE_DAYS} days."
+    )
+
+
+def _in_use(settings: Settings, day: date) -> bool:
+    from ibkr_depth_pipeline.archive.reading import symbols
+    from ibkr_depth_pipeline.archive.store import ArchiveStore
+
+    store = ArchiveStore(settings.archive_url)
+    return any(symbols(store, day - timedelta(days=back)) for back in range(_IN_USE_DAYS))

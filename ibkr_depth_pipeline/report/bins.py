@@ -1,0 +1,71 @@
+"""Time in equal parts. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MOST_BINS = 800
+"""As many as a wide screen shows."""
+_STEPS_SECS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300)
+
+
+class Overlaps(NamedTuple):
+    """How long which interval lies in which bin: three columns of the same length, `ms` above 0."""
+
+    interval: Array
+    bin: Array
+    ms: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """`count` bins of `step` ms each, the first of which begins at `start` (unix ms)."""
+
+    start: int
+    step: int
+    count: int
+
+    @classmethod
+    def over(cls, first: int, last: int, most: int = MOST_BINS) -> Bins:
+        """The finest of round bins that hold `first` and `last` (unix ms, at most a day apart)."""
+        for secs in _STEPS_SECS:
+            step = secs * 1000
+            start = first // step * step
+            count = (last - start) // step + 1
+            if count <= most:
+                return cls(start, step, count)
+        raise ValueError(f"from {first} to {last} is longer than {most} bins of {_STEPS_SECS[-1]} s")
+
+    @property
+    def end(self) -> int:
+        """Where the last bin ends, in unix ms."""
+        return self.start + self.step * self.count
+
+    def of(self, ts: Array) -> Array:
+        """The number of the bin of each time; times before or behind all bins fall into the nearest."""
+        number: Array = np.clip((ts - self.start) // self.step, 0, self.count - 1)
+        return number
+
+    def overlaps(self, starts: Array, ends: Array) -> Overlaps:
+        """Each interval [start, end), cut at the borders of bins. What lies outside of all bins is left out."""
+        low, high = np.clip(starts, self.start, self.end), np.clip(ends, self.start, self.end)
+        wanted = np.flatnonzero(high > low)
+        low, high = low[wanted], high[wanted]
+        first, last = self.of(low), self.of(high - 1)
+        pieces = last - first + 1
+        interval = np.repeat(np.arange(len(wanted)), pieces)
+        within = np.arange(len(interval)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        number = first[interval] + within
+        borders = self.start + number * self.step
+        ms = np.minimum(high[interval], borders + self.step) - np.maximum(low[interval], borders)
+        return Overlaps(wanted[interval], number, ms)
+
+    def time_in(self, starts: Array, ends: Array) -> Array:
+        """The ms of all these intervals in each bin."""
+        parts = self.overlaps(starts, ends)
+        return np.bincount(parts.bin, weights=parts.ms, minlength=self.count)

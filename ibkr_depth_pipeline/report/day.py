@@ -1,0 +1,167 @@
+"""The archive, read through the folds: a day in, what is to be told of it out. Memory does not grow with the day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ibkr_depth_pipeline.archive import figures
+from ibkr_depth_pipeline.archive.audit import session_of
+from ibkr_depth_pipeline.archive.decoding import Hole
+from ibkr_depth_pipeline.archive.layout import first_ms_of
+from ibkr_depth_pipeline.archive.reading import SpannedFile, days, files_of, holes_of, symbols, tables
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.errors import ConfigurationError, NothingKept
+from ibkr_depth_pipeline.report.bins import Array, Bins
+from ibkr_depth_pipeline.report.books import Books
+from ibkr_depth_pipeline.report.depth_map import DepthFold, DepthMap, price_grid
+from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day
+from ibkr_depth_pipeline.report.symbol_day import SymbolDay, SymbolFold, Window
+
+_PRICES = ("ts", "seq", "venue", "bid_price", "ask_price")
+_DEPTH = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedDay:
+    """All that the page tells. `session` are open and close in unix ms, None where nothing of a session is kept."""
+
+    day: date
+    archive: str
+    calendar: str
+    session: tuple[int, int] | None
+    bins: Bins
+    window: Window
+    symbols: Sequence[SymbolDay]
+    holes: Sequence[Hole]
+    depth: Sequence[DepthMap]
+    ingests: Sequence[IngestDay]
+
+    @property
+    def snapshots(self) -> int:
+        """Of all symbols."""
+        return sum(each.snapshots for each in self.symbols)
+
+    @property
+    def coverage(self) -> float:
+        """The mean of the symbols' coverage, from 0 to 1."""
+        return sum(each.coverage for each in self.symbols) / len(self.symbols)
+
+
+def read_recorded_day(
+    store: ArchiveStore, day: date, calendar: str, wanted: Sequence[str] = (), *, now_ms: int
+) -> RecordedDay:
+    """Read all that is kept of that UTC date; the depth of the symbols `wanted`, or else of the busiest.
+
+    Of a session that is not over at `now_ms` only what has passed is to be covered.
+
+    Raises NothingKept, ArchiveUnavailable, and ConfigurationError for a symbol of which nothing is kept.
+    """
+    files = {symbol: files_of(store, day, symbol) for symbol in symbols(store, day)}
+    if not files:
+        raise NothingKept(_nothing(store, day))
+    _check(wanted, list(files), day)
+    told = {name: figures.read_figures(store, day, name) for name in figures.ingests(store, day)}
+    first, last = _first_and_last(files)
+    session = _session(calendar, day, first, last, now_ms)
+    bins = _bins(first, last, session, told)
+    window = Window(*(session or (first, max(last, first + 1))))
+    found = [_symbol_day(store, symbol, files[symbol], bins, window) for symbol in files]
+    busiest = max(found, key=lambda each: each.snapshots).symbol
+    chosen = [each for name in wanted or [busiest] for each in found if each.symbol == name]
+    ingests = (ingest_day(name, table, bins, first_ms_of(day)) for name, table in told.items())
+    return RecordedDay(
+        day=day,
+        archive=store.url,
+        calendar=calendar,
+        session=session,
+        bins=bins,
+        window=window,
+        symbols=found,
+        holes=[hole for symbol in files for hole in holes_of(store, day, symbol)],
+        depth=[depth for each in chosen if (depth := _depth(store, each, files[each.symbol], bins)) is not None],
+        ingests=[each for each in ingests if each is not None],
+    )
+
+
+def _nothing(store: ArchiveStore, day: date) -> str:
+    kept = days(store)
+    there_is = f"what is kept lies between {kept[0]} and {kept[-1]}" if kept else "it holds no snapshot at all"
+    return f"archive {store.url}: nothing is kept of {day}; {there_is}"
+
+
+def _check(wanted: Sequence[str], kept: Sequence[str], day: date) -> None:
+    unknown = [symbol for symbol in wanted if symbol not in kept]
+    if unknown:
+        allowed = f"of that date there are {', '.join(kept)}"
+        raise ConfigurationError("report", [f"nothing is kept of {symbol!r} on {day}; {allowed}" for symbol in unknown])
+
+
+def _first_and_last(files: Mapping[str, Sequence[SpannedFile]]) -> tuple[int, int]:
+    spans = [file.span for each in files.values() for file in each]
+    return min(span.first.ts for span in spans), max(span.last.ts for span in spans)
+
+
+def _session(calendar: str, day: date, first: int, last: int, now_ms: int) -> tuple[int, int] | None:
+    """The session's time on that UTC date, where something is kept of it."""
+    opened, closed = session_of(calendar, day)
+    if opened is None or closed is None:
+        return None
+    starts = max(opened, first_ms_of(day))
+    ends = min(closed, first_ms_of(day + timedelta(days=1)), max(now_ms, last))
+    return (starts, ends) if first < ends and last >= starts and starts < ends else None
+
+
+def _bins(first: int, last: int, session: tuple[int, int] | None, told: Mapping[str, Any]) -> Bins:
+    """Over everything that happened that day, and over its session."""
+    moments = [first, last]
+    for table in told.values():
+        if table.num_rows:
+            written = table["written_ts"].cast(pa.int64()).to_numpy()
+            moments += [int(written[0]), int(written[-1])]
+    if session is not None:
+        moments += [session[0], session[1] - 1]
+    return Bins.over(min(moments), max(moments))
+
+
+def _symbol_day(
+    store: ArchiveStore, symbol: str, files: Sequence[SpannedFile], bins: Bins, window: Window
+) -> SymbolDay:
+    fold = SymbolFold(symbol, bins, window)
+    for table in tables(store, files, _PRICES):
+        venues = {row["values"]: row["counts"] for row in pc.value_counts(table["venue"]).to_pylist()}
+        fold.add(_books(table), venues)
+    return fold.result()
+
+
+def _depth(store: ArchiveStore, day: SymbolDay, files: Sequence[SpannedFile], bins: Bins) -> DepthMap | None:
+    grid = price_grid(day)
+    if grid is None:
+        return None
+    fold = DepthFold(bins, grid)
+    for piece in _pieces(store, files):
+        fold.add(piece)
+    return fold.result(day.symbol)
+
+
+def _pieces(store: ArchiveStore, files: Sequence[SpannedFile]) -> Iterator[Books]:
+    for table in tables(store, files, _DEPTH):
+        yield _books(table)
+
+
+def _books(table: Any) -> Books:
+    names = ("bid_price", "ask_price", "bid_size", "ask_size")
+    return Books(table["ts"].cast(pa.int64()).to_numpy(), *(_matrix(table, name) for name in names))
+
+
+def _matrix(table: Any, column: str) -> Array:
+    if column not in table.column_names:
+        return np.zeros((table.num_rows, 0))
+    flat = [chunk.flatten().to_numpy() for chunk in table[column].chunks]
+    return np.concatenate([np.zeros(0), *flat]).reshape(table.num_rows, -1)
