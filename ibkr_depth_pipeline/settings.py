@@ -13,110 +13,20 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from ibkr_depth_pipeline.errors import ConfigurationError
-
-MASK = "***"
-
-
-_REDIS_URL = re.compile(
-    r"""(?P<scheme>redis|rediss|unix)://
-        (?:(?P<user>[^/?#\[\]\s]*)@)?
-        (?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)
-        (?::(?P<port>[0-9]+))?
-        (?P<path>/[^?#@\s]*)?
-        (?:\?(?P<query>[^#@\s]*))?""",
-    re.VERBOSE,
-)
-_HARMLESS_TEXT = re.compile(r"(?:[a-z]+://)?[A-Za-z0-9._-]*(?::[0-9]{1,5})?(?:/[A-Za-z0-9_]*)*")
-_SCHEME = re.compile(r"[a-z]+://")
-
-_SHOWN_OPTIONS = frozenset({"db", "client_name"})
-_TLS_OPTIONS = frozenset(
-    {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
-)
-_SECRET_OPTIONS = frozenset({"username", "password"})
-_TLS_SECRETS = frozenset({"ssl_password"})
-_CERT_REQS = ("none", "optional", "required")
-
-
-def mask_url(url: str) -> str:
-    """`url` without its password, fit for a log; the same text where it can't hold one.
-
-    A well-formed Redis URL keeps all but its secrets. Of anything else that might hold a secret only the scheme is
-    left: where a URL is malformed, nobody can tell which part of it is the password.
-    """
-    text = url.strip()
-    match = _REDIS_URL.fullmatch(text)
-    if match is None or (match["scheme"] != "unix" and not match["host"]):
-        if _HARMLESS_TEXT.fullmatch(text):
-            return text
-        scheme = _SCHEME.match(text)
-        return f"{scheme[0]}{MASK}" if scheme else MASK
-    user, query = match["user"], match["query"]
-    masked = text if user is None else text.replace(f"{user}@", f"{_masked_user(user)}@", 1)
-    return masked if query is None else masked.replace(f"?{query}", f"?{_masked_query(query)}", 1)
-
-
-def _masked_user(user: str) -> str:
-    name, colon, _ = user.partition(":")
-    return f"{name}:{MASK}" if colon else MASK
-
-
-def _masked_query(query: str) -> str:
-    shown = _SHOWN_OPTIONS | _TLS_OPTIONS
-    return "&".join(option if option.partition("=")[0] in shown else MASK for option in query.split("&"))
+from ibkr_depth_pipeline.redis_link.url import MASK as MASK
+from ibkr_depth_pipeline.redis_link.url import is_encrypted, parse_redis_url
+from ibkr_depth_pipeline.redis_link.url import mask_url as mask_url
 
 
 def _check_redis_url(url: str) -> str:
-    """Refuse what redis-py would refuse, misread or take for granted later. No reason given holds a part of the URL."""
-    match = _REDIS_URL.fullmatch(url)
-    if match is None or not _splits(url):
-        raise ValueError("it is no such URL")
-    if match["scheme"] == "unix":
-        _check_socket(match)
-    else:
-        _check_server(match)
-    _check_options(match)
+    parse_redis_url(url)
     return url
-
-
-def _splits(url: str) -> bool:
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:  # its text may hold the password
-        return False
-
-
-def _check_socket(match: re.Match[str]) -> None:
-    if match["host"] or match["port"] or len(match["path"] or "") < 2:
-        raise ValueError("the path of the socket begins with a third slash")
-
-
-def _check_server(match: re.Match[str]) -> None:
-    if not match["host"]:
-        raise ValueError("it names no host")
-    if not re.fullmatch(r"/?|/[0-9]{1,9}", match["path"] or ""):
-        raise ValueError("the database is no number")
-
-
-def _check_options(match: re.Match[str]) -> None:
-    # Anything else would reach redis-py's constructors, and change how the writer's connections behave.
-    allowed = _SHOWN_OPTIONS | _SECRET_OPTIONS
-    if match["scheme"] == "rediss":
-        allowed |= _TLS_OPTIONS | _TLS_SECRETS
-    options = parse_qsl(match["query"] or "", keep_blank_values=True)
-    if not {name for name, _ in options} <= allowed:
-        raise ValueError(f"options after the ? may be {', '.join(sorted(allowed))}")
-    for name, value in options:
-        if name == "db" and not re.fullmatch("[0-9]{1,9}", value):
-            raise ValueError("the database is no number")
-        if name == "ssl_cert_reqs" and value not in _CERT_REQS:
-            raise ValueError(f"ssl_cert_reqs is one of {', '.join(_CERT_REQS)}")
 
 
 def _check_host(host: str) -> str:
@@ -265,6 +175,13 @@ class Settings(BaseSettings):
         le=17179869184,
         description="snapshots held while Redis is away: bytes, a whole number from 65536 to 17179869184",
     )
+    ibkr_redis_min_replicas: Whole = Field(
+        0,
+        ge=0,
+        le=10,
+        description="replicas that must have a snapshot before it counts as stored: a whole number from 0 (the master "
+        "is enough) to 10",
+    )
     ibkr_lease_ttl_secs: Seconds = Field(
         5, ge=2, le=300, description="after so long without a sign of life an ingest is dead: seconds, from 2 to 300"
     )
@@ -284,8 +201,11 @@ class Settings(BaseSettings):
     redis_url: RedisUrl = Field(
         "redis://localhost:6379/0",
         repr=False,
-        description="Redis target: a URL redis://[user:password@]host[:port][/db], rediss://... (TLS) or "
-        "unix://[user:password@]/path/of/socket[?db=n]; / ? # [ ] in a password are written %2F %3F %23 %5B %5D",
+        description="Redis target: a URL redis://[user:password@]host[:port][/db], "
+        "unix://[user:password@]/path/of/socket[?db=n], "
+        "redis+sentinel://[user:password@]host[:port][,...]/name[/db] or "
+        "redis+cluster://[user:password@]host[:port][,...]; with rediss in place of redis: TLS; "
+        "/ ? # [ ] in a password are written %2F %3F %23 %5B %5D",
     )
     redis_tls_ca_file: File = Field(
         "",
@@ -421,7 +341,7 @@ def _consistent(settings: Settings) -> Settings:
     names = ("redis_tls_ca_file", "redis_tls_cert_file", "redis_tls_key_file")
     files = {name: getattr(settings, name) for name in names}
     problems = []
-    if not settings.redis_url.startswith("rediss://"):
+    if not is_encrypted(settings.redis_url):
         problems = [
             f"{name.upper()}={path!r} is not allowed; without REDIS_URL=rediss://... nothing is encrypted"
             for name, path in files.items()

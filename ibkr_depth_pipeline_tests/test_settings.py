@@ -71,6 +71,19 @@ BAD_VALUES = [
     ("REDIS_URL", "redis://localhost?ssl_cert_reqs=none"),
     ("REDIS_URL", "unix://"),
     ("REDIS_URL", "unix://tmp/redis.sock"),
+    ("REDIS_URL", "redis://one,two"),
+    ("REDIS_URL", "redis+cluster://"),
+    ("REDIS_URL", "redis+cluster://one,,two"),
+    ("REDIS_URL", "redis+cluster://one:7000,two:0"),
+    ("REDIS_URL", "redis+cluster://one:7000/1"),
+    ("REDIS_URL", "redis+cluster://one?db=1"),
+    ("REDIS_URL", "redis+cluster://one?ssl_cert_reqs=none"),
+    ("REDIS_URL", "redis+sentinel://one,two"),
+    ("REDIS_URL", "redis+sentinel://one,two/name/zero"),
+    ("REDIS_URL", "redis+sentinel://one,two/a name"),
+    ("REDIS_URL", "redis+sentinel:///name"),
+    ("REDIS_URL", "redis+sentinels://one/name"),
+    ("REDIS_URL", "unix+cluster:///tmp/redis.sock"),
 ]
 
 GOOD_URLS = [
@@ -83,6 +96,11 @@ GOOD_URLS = [
     "redis://host?db=3&client_name=depth",
     "unix:///var/run/redis.sock",
     "unix:///var/run/redis.sock?db=2",
+    "redis+cluster://localhost",
+    "redis+cluster://one:7000,[::1]:7001,three/0?client_name=depth",
+    "rediss+cluster://one.example:7000?ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=false",
+    "redis+sentinel://one,two:26380/mymaster",
+    "rediss+sentinel://one,two:26380/mymaster/3?ssl_ca_certs=/etc/ca.pem",
 ]
 
 URLS_WITH_A_SECRET = [
@@ -98,10 +116,21 @@ URLS_WITH_A_SECRET = [
     "rediss://localhost?ssl_password=hunter2",
     "unix://user:hunter2@/tmp/redis.sock",
     "unix:///tmp/redis.sock?password=hunter2&db=1",
+    "redis+cluster://user:hunter2@one:7000,two",
+    "redis+cluster://one,two?password=hunter2",
+    "redis+sentinel://:hunter2@one,two/mymaster",
+    "redis+sentinel://one/mymaster?sentinel_password=hunter2&sentinel_username=watch",
+    "rediss+sentinel://user:hunter2@one/mymaster/1?sentinel_password=hunter2",
 ]
 
 MALFORMED_WITH_A_SECRET = [
     "redis://:hun/hunter2@localhost/0",
+    "redis+cluster://user:hunter2@one,two:99999",
+    "redis+cluster://user:hunter2@one,t wo",
+    "redis+cluster://user:hun/hunter2@one,two",
+    "redis+sentinel://user:hunter2@one,two",
+    "redis+sentinel://one/mymaster?sentinel_PASSWORD=hunter2",
+    "redis+cluster://one?sentinel_password=hunter2",
     "redis://:hun?hunter2@localhost/0",
     "redis://:hun#hunter2@localhost/0",
     "redis://:hunter2#x@localhost/0",
@@ -274,7 +303,7 @@ def test_what_is_left_of_a_url_still_tells_where_it_points() -> None:
     assert mask_url("redis://:a/b@cache") == "redis://***"
 
 
-@given(st.text(min_size=1), st.sampled_from(["redis", "rediss", "unix"]))
+@given(st.text(min_size=1), st.sampled_from(["redis", "rediss", "unix", "redis+cluster"]))
 def test_any_password_that_is_percent_encoded_is_accepted_and_hidden(password: str, scheme: str) -> None:
     # marked, so that a chance find in the rest of the text is no find
     encoded = quote(f"<{password}>".encode("utf-8", "surrogatepass"), safe="")

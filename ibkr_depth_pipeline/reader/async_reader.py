@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sys
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,12 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ibkr_depth_pipeline.reader import connection, frames, queries
 from ibkr_depth_pipeline.reader.following import Following
 from ibkr_depth_pipeline.reader.model import NOW, DepthSnapshot, Heartbeat, Item, Moment, Starts, VenueInfo
-from ibkr_depth_pipeline.reader.queries import Command, Query, Span
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout  # redis-py brings it where Python is older
+from ibkr_depth_pipeline.reader.pace import Pace
+from ibkr_depth_pipeline.reader.queries import Apart, Query, Span
+from ibkr_depth_pipeline.redis_link.commands import Command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,18 +21,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
 
 
 class AsyncDepthReader:
     """Reads what the recorder keeps in the Redis at `url`. Close it, or use it in an `async with`.
+
+    `url` is one that redis_link/url.py knows: of a server, of Sentinels or of a cluster.
 
     Every method but `follow` raises SinkUnavailable where Redis can't be reached or refuses, SchemaMismatch where a key
     does not hold what docs/redis-schema.md says. Tasks may share a reader, but not what `follow` returns.
     """
 
     def __init__(self, url: str = "redis://localhost:6379/0") -> None:
-        self._client: Any = connection.open_async_client(url)
+        self._target = connection.target_of(url)
+        self._link = connection.AsyncLink(url)
 
     async def __aenter__(self) -> AsyncDepthReader:
         return self
@@ -50,11 +46,14 @@ class AsyncDepthReader:
 
     async def aclose(self) -> None:
         """Close the connections. Repeatable."""
-        await self._client.aclose()
+        await self._link.aclose()
 
     async def symbols(self) -> tuple[str, ...]:
         """Every symbol that has a stream, sorted. Costs a walk over all the keys of the database."""
-        return await self._ask(queries.list_symbols())
+        try:
+            return queries.symbols_of([key async for key in self._link.keys(queries.STREAMS)])
+        except connection.unreachable() as error:
+            raise connection.unavailable(self._target, error) from None
 
     async def latest(self, symbol: str) -> DepthSnapshot | None:
         """The newest book; None where nothing was ever recorded. Whether it is live, `heartbeat` says."""
@@ -127,38 +126,33 @@ class AsyncDepthReader:
         try:
             return await self._carry_out(query)
         except connection.unreachable() as error:
-            raise connection.unavailable(self._client, error) from None
+            raise connection.unavailable(self._target, error) from None
 
     async def _carry_out(self, query: Query[T]) -> T:
         try:
-            commands = next(query)
+            batch = next(query)
             while True:
-                commands = query.send(await self._execute(commands))
+                batch = query.send(await self._execute(batch))
         except StopIteration as done:
             result: T = done.value
             return result
 
-    async def _execute(self, commands: Sequence[Command]) -> list[Any]:
-        if not commands:
-            return []
-        async with timeout(connection.ANSWER_TIMEOUT_SECS):
-            if len(commands) == 1:
-                return [await self._client.execute_command(*commands[0])]
-            pipe: Any = self._client.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command)
-            return list(await pipe.execute())
+    async def _execute(self, batch: Sequence[Command] | Apart) -> list[Any]:
+        if isinstance(batch, Apart):
+            return await self._link.ask_each(batch.commands)
+        replies = await self._link.ask_each(batch)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
 
 
-class AsyncFollowing:
+class AsyncFollowing(Pace):
     """Iterate over it, or `read` with a timeout. It never ends by itself. A read that is cancelled loses nothing."""
 
     def __init__(self, reader: AsyncDepthReader, following: Following, patience: float | None) -> None:
+        super().__init__(reader._target, following, patience)
         self._reader = reader
-        self._following = following
-        self._outage = connection.Outage(0.0)  # at the beginning Redis must be there
-        self._patience = patience
-        self._waiting: deque[Item] = deque()
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self
@@ -174,33 +168,31 @@ class AsyncFollowing:
         Empty when the time was up, also where Redis is away.
         """
         if self._waiting:
-            items = list(self._waiting)
-            self._waiting.clear()
-            return items
-        until = None if timeout is None else time.monotonic() + timeout
+            return self._handed_over()
+        until = self._until(timeout)
         while True:
-            left = connection.LONGEST_BLOCK_SECS if until is None else until - time.monotonic()
-            items = await self._read(max(0.0, min(left, connection.LONGEST_BLOCK_SECS)))
-            if items or (until is not None and time.monotonic() >= until):
+            items = await self._read(self._left(until))
+            if items or self._is_over(until):
                 return items
 
     async def _read(self, wait: float) -> list[Item]:
         """One try; a failed one costs a pause, at most `wait` seconds."""
         try:
-            items = await self._reader._carry_out(self._following.read(max(1, round(wait * 1000))))
+            if connection.is_apart(self._target):
+                return self._looked(await self._look(wait))
+            return self._looked(await self._reader._carry_out(self._following.read(max(1, round(wait * 1000)))))
         except connection.unreachable() as error:
             await asyncio.sleep(min(wait, self._pause_after(error)))
             return []
-        if self._outage.over():
-            _log.info("Redis is back")
-        self._outage.patience = self._patience
-        return items
 
-    def _pause_after(self, error: Exception) -> float:
-        pause = self._outage.failed(time.monotonic()) if connection.passes(error) else None
-        problem = connection.unavailable(self._reader._client, error)
-        if pause is None:
-            raise problem from None
-        if pause == connection.FIRST_PAUSE_SECS:
-            _log.warning("%s; trying again until it is back", problem)
-        return pause
+    async def _look(self, wait: float) -> list[Item]:
+        """Look again and again until there is something."""
+        until = time.monotonic() + wait
+        if self._following.trouble is not None:
+            await asyncio.sleep(min(wait, connection.FIRST_PAUSE_SECS))
+        while True:
+            items = await self._reader._carry_out(self._following.read_apart())
+            left = until - time.monotonic()
+            if items or self._following.trouble is not None or left <= 0:
+                return items
+            await asyncio.sleep(min(left, connection.LOOK_SECS))

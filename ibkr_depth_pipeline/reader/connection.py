@@ -6,88 +6,99 @@ redis-py is imported when a reader is made, not when this package is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.redis_link.url import Kind, RedisTarget, parse_redis_url
+
+if TYPE_CHECKING:
+    from ibkr_depth_pipeline.redis_link.blocking import BlockingLink
 
 CONNECT_TIMEOUT_SECS = 2.0
 ANSWER_TIMEOUT_SECS = 5.0
 LONGEST_BLOCK_SECS = 1.0
 """For how long one read waits in Redis: well below the time after which an answer is overdue."""
 
+LOOK_SECS = 0.02
+"""How often a cluster is asked for news: no command of it waits for keys of different slots."""
+
 FIRST_PAUSE_SECS = 0.05
 LONGEST_PAUSE_SECS = 1.0
 
-_COMMANDS = ("SCAN", "HMGET", "GET", "PTTL", "XRANGE", "XREVRANGE", "XREAD")
-_OPTIONS: dict[str, Any] = {
-    "socket_connect_timeout": CONNECT_TIMEOUT_SECS,
-    "health_check_interval": 0,
-    "protocol": 2,
-}
+_FORMS = (
+    "redis://[user:password@]host[:port][/db], unix://path, redis+sentinel://host[:port][,...]/name or "
+    "redis+cluster://host[:port][,...], and rediss for TLS"
+)
 
 
-def open_client(url: str) -> Any:
-    """A client whose replies come as Redis sends them. Raises ValueError where `url` is none that redis-py knows."""
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    return _raw(_made(redis.Redis.from_url, url, Retry(NoBackoff(), 0), ANSWER_TIMEOUT_SECS))
-
-
-def open_async_client(url: str) -> Any:
-    """See `open_client`, but whoever awaits its commands bounds them by ANSWER_TIMEOUT_SECS.
-
-    With a socket_timeout redis-py sends through asyncio.wait_for, which before Python 3.12 may swallow a cancellation
-    (cpython issue 86296): the caller would wait for ever.
-    """
-    import redis.asyncio
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    return _raw(_made(redis.asyncio.Redis.from_url, url, Retry(NoBackoff(), 0), None))
-
-
-def _made(make: Callable[..., Any], url: str, retry: Any, answer_timeout: float | None) -> Any:
+def target_of(url: str) -> RedisTarget:
+    """What `url` means. Raises ValueError, without a part of it, where it is none that is known."""
     try:
-        return make(url, retry=retry, socket_timeout=answer_timeout, **_OPTIONS)
-    except ValueError:  # its text may hold a part of the password
-        raise ValueError("no Redis URL: redis://[user:password@]host[:port][/db], rediss://... or unix://...") from None
+        return parse_redis_url(url)
+    except ValueError as reason:
+        raise ValueError(f"no Redis URL: {reason}; it may be {_FORMS}") from None
 
 
-def _raw(client: Any) -> Any:
-    for command in _COMMANDS:
-        client.set_response_callback(command, _as_it_is)
-    return client
+def is_apart(target: RedisTarget) -> bool:
+    """Whether no command can ask for keys of two symbols."""
+    return target.kind is Kind.CLUSTER
 
 
-def _as_it_is(reply: Any, **_options: Any) -> Any:
-    return reply
+def open_link(target: RedisTarget) -> BlockingLink:
+    """For programs without an event loop; connects at the first command."""
+    from ibkr_depth_pipeline.redis_link.blocking import open_link as opened
+
+    return opened(target, connect_timeout=CONNECT_TIMEOUT_SECS, answer_timeout=ANSWER_TIMEOUT_SECS)
+
+
+class AsyncLink:
+    """As BlockingLink, awaited. Any of its commands may be cancelled."""
+
+    def __init__(self, url: str) -> None:
+        from ibkr_depth_pipeline.redis_link import asking, awaited
+
+        self._asking = asking
+        self._client: Any = awaited.open_client(
+            url, connect_timeout=CONNECT_TIMEOUT_SECS, answer_timeout=ANSWER_TIMEOUT_SECS
+        )
+
+    async def ask_each(self, commands: Sequence[Command]) -> list[Any]:
+        return await self._asking.ask_each(self._client, commands)
+
+    def keys(self, pattern: str) -> AsyncIterator[bytes]:
+        found: AsyncIterator[bytes] = self._client.scan_iter(match=pattern, count=1_000)
+        return found
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
 
 def unreachable() -> tuple[type[Exception], ...]:
     """What redis-py raises when a command could not be carried out, or its answer is unknown."""
-    from redis.exceptions import RedisError
+    from redis.exceptions import RedisClusterException, RedisError
 
-    return (RedisError, OSError, TimeoutError, asyncio.TimeoutError)  # the last two are one from Python 3.11 on
+    # the last two are one from Python 3.11 on
+    return (RedisError, RedisClusterException, OSError, TimeoutError, asyncio.TimeoutError)
 
 
 def passes(error: Exception) -> bool:
-    """Whether trying again may help: the way to Redis is broken or it is loading, and it is not that it refuses us."""
-    from redis.exceptions import AuthenticationError, AuthorizationError, ConnectionError, ReadOnlyError, TimeoutError
+    """Whether trying again may help: the way to Redis is broken, it is loading or without a master, or another node has
+    the key; and it is not that it refuses us."""
+    from redis import exceptions as known
 
-    if isinstance(error, (AuthenticationError, AuthorizationError)):
+    if isinstance(error, (known.AuthenticationError, known.AuthorizationError)):
         return False
-    return isinstance(error, (ConnectionError, TimeoutError, ReadOnlyError, OSError, asyncio.TimeoutError))
+    passing = (known.ConnectionError, known.TimeoutError, known.ReadOnlyError, OSError, asyncio.TimeoutError)
+    in_clusters = (known.RedisClusterException, known.ClusterError, known.AskError, known.TryAgainError)
+    return isinstance(error, passing + in_clusters)
 
 
-def unavailable(client: Any, error: Exception) -> SinkUnavailable:
+def unavailable(target: RedisTarget, error: Exception) -> SinkUnavailable:
     """`error` as ours, with the server's address and without a password."""
-    where = client.connection_pool.connection_kwargs
-    address = where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
-    return SinkUnavailable(f"Redis at {address}: {str(error) or type(error).__name__}")
+    return SinkUnavailable(f"Redis at {target.address}: {str(error) or type(error).__name__}")
 
 
 @dataclass

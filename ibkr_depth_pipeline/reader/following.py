@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ibkr_depth_pipeline.reader.decoding import RawEntry, parts_of_id, snapshot_of_entry
 from ibkr_depth_pipeline.reader.model import (
@@ -23,7 +24,8 @@ from ibkr_depth_pipeline.reader.model import (
     Starts,
     unix_ms,
 )
-from ibkr_depth_pipeline.reader.queries import Command, Query
+from ibkr_depth_pipeline.reader.queries import Apart, Query
+from ibkr_depth_pipeline.redis_link.commands import Command
 from ibkr_depth_pipeline.sink.keys import stream_key
 
 _BEGINNING = "0-0"
@@ -51,7 +53,8 @@ class Position:
 class Following:
     """Where the reading of some symbols stands. `read` is a query for what is new.
 
-    starts: one for all symbols or one for each. most: how many snapshots of a symbol are read at once.
+    starts: one for all symbols or one for each. most: how many snapshots of a symbol are read at once. `trouble` is why
+    the last `read_apart` could not read some of them, None where it could.
     """
 
     def __init__(self, symbols: Sequence[str], starts: Starts, most: int) -> None:
@@ -61,13 +64,33 @@ class Following:
         self._symbols = {stream_key(symbol).encode(): symbol for symbol in self._starts}
         self._positions: dict[str, Position] = {}
         self._most = most
+        self.trouble: Exception | None = None
 
     def read(self, block_ms: int) -> Query[list[Item]]:
         """What is new, in order within each symbol; waits for it up to block_ms, at least 1."""
+        yield from self._begin()
+        [reply] = yield [self._xread(block_ms)]
+        return (yield from self._take([(self._symbols[key], entries) for key, entries in reply or ()]))
+
+    def read_apart(self) -> Query[list[Item]]:
+        """As `read`, with a command for each symbol, so without waiting; and what can't be read is no reason to miss
+        the rest, see `trouble`."""
+        yield from self._begin()
+        replies: list[Any] = yield Apart(
+            [
+                ("XREAD", "COUNT", self._most, "STREAMS", key, self._positions[symbol].stream_id)
+                for key, symbol in self._symbols.items()
+            ]
+        )
+        self.trouble = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        found = [reply[0] for reply in replies if reply and not isinstance(reply, Exception)]
+        return (yield from self._take([(self._symbols[key], entries) for key, entries in found]))
+
+    def _begin(self) -> Query[None]:
         if not self._positions:
             self._positions = yield from _resolve(self._starts)
-        [reply] = yield [self._xread(block_ms)]
-        batches = [(self._symbols[key], entries) for key, entries in reply or ()]
+
+    def _take(self, batches: Sequence[tuple[str, Sequence[RawEntry]]]) -> Query[list[Item]]:
         oldest = yield from self._oldest_where_doubtful(batches)
         items: list[Item] = []
         taken: dict[str, Position] = {}

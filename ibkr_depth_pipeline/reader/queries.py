@@ -1,12 +1,13 @@
 """What to ask of Redis, and what its replies mean. Pure: each query yields commands and is sent their replies.
 
-A query yields a batch of commands, which may go out in one pipeline; none spans two keys. The sync and the async reader
-carry out the same queries.
+A query yields a batch of commands, which may go out in one pipeline; none spans two keys, but one of following.py where
+no cluster is read. The sync and the async reader carry out the same queries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ibkr_depth_pipeline.reader.decoding import (
@@ -17,11 +18,20 @@ from ibkr_depth_pipeline.reader.decoding import (
     venue_of_hash,
 )
 from ibkr_depth_pipeline.reader.model import DepthSnapshot, Heartbeat, Moment, VenueInfo, unix_ms
+from ibkr_depth_pipeline.redis_link.commands import Command
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 
 T = TypeVar("T")
-Command = tuple[Any, ...]
-Query = Generator[Sequence[Command], list[Any], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A batch of which each command fails by itself: an exception may be sent in the place of its reply."""
+
+    commands: Sequence[Command]
+
+
+Query = Generator[Sequence[Command] | Apart, list[Any], T]
 
 Span = tuple[str, Moment, Moment | None]
 """A symbol, and the time from the first moment up to, without, the second; None: up to now."""
@@ -29,20 +39,15 @@ Span = tuple[str, Moment, Moment | None]
 PAGE_ENTRIES = 2_000
 """Snapshots asked for at once, about 2.5 MB: a longer range neither blocks Redis nor fills its output buffer."""
 
-_SCAN_COUNT = 1_000
+STREAMS = f"{stream_key('')}*"
+"""The pattern of the keys that `symbols_of` takes."""
 
 
-def list_symbols() -> Query[tuple[str, ...]]:
-    """Every symbol that has a stream, sorted. Goes once through all the keys of the database."""
-    prefix = stream_key("")
-    found: set[str] = set()
-    cursor: Any = 0
-    while True:
-        [(cursor, keys)] = yield [("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _SCAN_COUNT)]
-        found.update(key.decode().removeprefix(prefix) for key in keys)
-        if int(cursor) == 0:
-            # the recorder's check of a Redis leaves a name in lower case for a moment
-            return tuple(sorted(symbol for symbol in found if symbol == symbol.upper()))
+def symbols_of(keys: Iterable[bytes]) -> tuple[str, ...]:
+    """The symbols of these streams, sorted."""
+    found = {key.decode().removeprefix(stream_key("")) for key in keys}
+    # the recorder's check of a Redis leaves a name in lower case for a moment
+    return tuple(sorted(symbol for symbol in found if symbol == symbol.upper()))
 
 
 def latest(symbols: Sequence[str]) -> Query[dict[str, DepthSnapshot]]:

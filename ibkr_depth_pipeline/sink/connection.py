@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from typing import Any
 
-import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.redis_link.asking import ask_at_once, masters, owner
+from ibkr_depth_pipeline.redis_link.awaited import UNREACHABLE as UNREACHABLE
+from ibkr_depth_pipeline.redis_link.awaited import Client, ClusterClient, open_client
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 
@@ -19,22 +20,14 @@ CONNECT_TIMEOUT_SECS = 2.0
 ANSWER_TIMEOUT_SECS = 5.0
 _CHECK_SECS = 10
 
-UNREACHABLE = (RedisError, OSError, TimeoutError)
-"""What redis-py raises when a command could not be carried out or its answer is unknown."""
 
+def open_redis(url: str) -> Any:
+    """A client for `url`, which may name one server, Sentinels or a cluster; connects at the first command.
 
-def open_redis(url: str) -> redis.Redis:
-    """A client for `url`; connects at the first command.
-
-    It never repeats a command by itself: only the writer knows which writes may be said twice.
+    It never repeats a command that may have been carried out: only the writer knows which writes may be said twice.
+    Each command is bounded by ANSWER_TIMEOUT_SECS and may be cancelled.
     """
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECS,
-        socket_timeout=ANSWER_TIMEOUT_SECS,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
+    return open_client(url, connect_timeout=CONNECT_TIMEOUT_SECS, answer_timeout=ANSWER_TIMEOUT_SECS)
 
 
 async def check_writable(url: str) -> str:
@@ -53,12 +46,30 @@ async def check_writable(url: str) -> str:
 
 
 async def _write_and_delete(client: Any) -> None:
-    name = f"check-{os.getpid()}"  # lower case: no symbol has this name
-    stream, last, beat, venue = keys = stream_key(name), last_key(name), heartbeat_key(name), venue_key(name)
-    pipe = client.pipeline(transaction=True)
-    pipe.xadd(stream, {"ts": 0}, maxlen=1, approximate=True)
-    pipe.expire(stream, _CHECK_SECS)  # each goes by itself where this check can't finish
-    await pipe.execute()
+    for name in await _names(client):
+        keys = stream_key(name), last_key(name), heartbeat_key(name), venue_key(name)
+        await _write(client, *keys)
+        for key in keys:
+            with contextlib.suppress(ResponseError):  # a run can do without: a user that may not is good enough
+                await client.delete(key)
+
+
+async def _names(client: Client) -> list[str]:
+    """Names to write under, lower case, so that no symbol has one: in a cluster, a stream on each master."""
+    names = (f"check-{os.getpid()}-{number}" for number in itertools.count())
+    if not isinstance(client, ClusterClient):
+        return [next(names)]
+    await client.initialize()
+    of_nodes: dict[str, str] = {}
+    while len(of_nodes) < len(masters(client)):
+        name = next(names)
+        of_nodes.setdefault(owner(client, stream_key(name)).name, name)
+    return list(of_nodes.values())
+
+
+async def _write(client: Any, stream: str, last: str, beat: str, venue: str) -> None:
+    # each goes by itself where this check can't finish
+    await ask_at_once(client, [("XADD", stream, "MAXLEN", "~", 1, "*", "ts", 0), ("EXPIRE", stream, _CHECK_SECS)])
     info = await client.xinfo_stream(stream)
     await client.execute_command("XSETID", stream, info["last-generated-id"])
     await client.xgroup_create(stream, "check", "$")
@@ -74,12 +85,11 @@ async def _write_and_delete(client: Any) -> None:
     await client.pttl(beat)
     await client.pexpire(beat, _CHECK_SECS * 1000)
     await client.eval("return redis.call('GET', KEYS[1])", 1, beat)
-    with contextlib.suppress(ResponseError):  # a run can do without: a user that may not is good enough
-        await client.delete(*keys)
 
 
-async def _version(client: redis.Redis) -> str:
+async def _version(client: Any) -> str:
+    one_node = {"target_nodes": client.get_default_node()} if isinstance(client, ClusterClient) else {}
     try:
-        return str((await client.info("server")).get("redis_version", "unknown"))
+        return str((await client.info("server", **one_node)).get("redis_version", "unknown"))
     except ResponseError:
         return "unknown"

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import redis.asyncio as redis
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.redis_link.asking import ask_each
+from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.redis_link.commands import Command
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures, SymbolFigures
@@ -94,16 +96,16 @@ async def read_health(url: str, name: str, symbols: Sequence[str]) -> HealthRepo
         await client.aclose()
 
 
-async def _read(client: redis.Redis, name: str, symbols: Sequence[str]) -> HealthReport:
-    pipe: Any = client.pipeline(transaction=False)
-    pipe.get(ingest_key(name))
-    pipe.pttl(ingest_heartbeat_key(name))
+async def _read(client: Client, name: str, symbols: Sequence[str]) -> HealthReport:
+    commands: list[Command] = [("GET", ingest_key(name)), ("PTTL", ingest_heartbeat_key(name))]
     for symbol in symbols:
-        pipe.pttl(heartbeat_key(symbol))
-        pipe.get(heartbeat_key(symbol))
-        pipe.hmget(last_key(symbol), ["ts", "venue"])
-        pipe.hmget(venue_key(symbol), ["exchange", "depth_supported", "reason"])
-    told, ttl, *rest = [_readable(reply) for reply in await pipe.execute(raise_on_error=False)]
+        commands += [
+            ("PTTL", heartbeat_key(symbol)),
+            ("GET", heartbeat_key(symbol)),
+            ("HMGET", last_key(symbol), "ts", "venue"),
+            ("HMGET", venue_key(symbol), "exchange", "depth_supported", "reason"),
+        ]
+    told, ttl, *rest = [_readable(reply) for reply in await ask_each(client, commands)]
     now_ms = time.time_ns() // 1_000_000
     figures = FeedFigures.of_json(told)
     known = figures.symbols if figures is not None else {}

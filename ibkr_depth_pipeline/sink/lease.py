@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import orjson
-import redis.asyncio as redis
 
 from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.redis_link.asking import ask
+from ibkr_depth_pipeline.redis_link.awaited import Client, timeout
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.keys import lease_key
@@ -47,8 +47,8 @@ class Lease:
     finds it set looks into that and clears it.
     """
 
-    def __init__(self, client: redis.Redis, name: str, run: RunIdentity, ttl_secs: float) -> None:
-        self._client: Any = client
+    def __init__(self, client: Client, name: str, run: RunIdentity, ttl_secs: float) -> None:
+        self._client = client
         self._key = lease_key(name)
         self._text = orjson.dumps(run)
         self._ttl = ttl_secs
@@ -96,18 +96,17 @@ class Lease:
                 raise LeaseHeld(f"another ingest writes here already: {describe(watch.holder)}")
 
     async def _look(self) -> tuple[bytes | None, int]:
-        pipe = self._client.pipeline(transaction=False)
-        pipe.get(self._key)
-        pipe.pttl(self._key)
-        holder, ttl_ms = await pipe.execute()
+        holder, ttl_ms = await ask(self._client, [("GET", self._key), ("PTTL", self._key)])
         return holder, ttl_ms
 
     async def _claim(self) -> bytes | None:
         """Take or renew. Returns the text of the holder where it is another's."""
         asked = _now()
-        call = self._client.eval(HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))
         try:
-            reply = await asyncio.wait_for(call, self._ttl / 2)
+            async with timeout(self._ttl / 2):
+                [reply] = await ask(
+                    self._client, [("EVAL", HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))]
+                )
         except asyncio.TimeoutError:
             raise TimeoutError("no answer to the renewal of the lease in time") from None
         if reply not in (b"kept", b"taken"):
@@ -153,7 +152,7 @@ class Lease:
         if self._held and self._lost is None:
             self._held = False
             try:
-                await self._client.eval(RELEASE_LEASE, 1, self._key, self._text)
+                await ask(self._client, [("EVAL", RELEASE_LEASE, 1, self._key, self._text)])
             except UNREACHABLE as error:
                 self._log.warning("lease_not_released", error=str(error) or type(error).__name__)
 

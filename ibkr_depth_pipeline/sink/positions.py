@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import redis.asyncio as redis
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.redis_link.asking import ask_each
+from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.redis_link.commands import Command
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.encoding import StreamPosition
 from ibkr_depth_pipeline.sink.keys import last_key, stream_key
@@ -18,7 +20,7 @@ from ibkr_depth_pipeline.sink.scripts import RAISE_STREAM
 Positions = dict[str, StreamPosition]
 
 
-async def read_positions(client: redis.Redis, symbols: Iterable[str]) -> Positions:
+async def read_positions(client: Client, symbols: Iterable[str]) -> Positions:
     """The newest snapshot that is stored of each of `symbols`. Raises SinkUnavailable."""
     wanted = list(symbols)
     try:
@@ -29,7 +31,7 @@ async def read_positions(client: redis.Redis, symbols: Iterable[str]) -> Positio
     return {symbol: _later(hashes[symbol], streams[symbol]) for symbol in wanted}
 
 
-async def raise_positions(client: redis.Redis, symbols: Iterable[str], now_ms: int) -> Positions:
+async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int) -> Positions:
     """As read_positions, and from then on the streams refuse every snapshot that was taken before `now_ms`.
 
     So whatever a predecessor still has on its way is never stored, provided that its clock is not ahead of ours. A key
@@ -38,11 +40,11 @@ async def raise_positions(client: redis.Redis, symbols: Iterable[str], now_ms: i
     wanted = list(symbols)
     try:
         hashes = await _of_hashes(client, wanted)
-        pipe: Any = client.pipeline(transaction=False)
-        for symbol in wanted:
-            known = hashes[symbol]
-            pipe.eval(RAISE_STREAM, 1, stream_key(symbol), now_ms, known.ts, known.seq)
-        replies = _tolerant(wanted, await pipe.execute(raise_on_error=False))
+        raises: list[Command] = [
+            ("EVAL", RAISE_STREAM, 1, stream_key(symbol), now_ms, hashes[symbol].ts, hashes[symbol].seq)
+            for symbol in wanted
+        ]
+        replies = _tolerant(wanted, await ask_each(client, raises))
     except UNREACHABLE as error:
         raise _unavailable(error) from None
     return {
@@ -51,29 +53,31 @@ async def raise_positions(client: redis.Redis, symbols: Iterable[str], now_ms: i
     }
 
 
-async def newest_ids(client: redis.Redis, symbols: Iterable[str]) -> Positions:
+async def newest_ids(client: Client, symbols: Iterable[str]) -> Positions:
     """The last id of each stream. Raises what is in UNREACHABLE."""
     return await _of_streams(client, list(symbols))
 
 
-async def _of_hashes(client: redis.Redis, symbols: Sequence[str]) -> Positions:
-    pipe: Any = client.pipeline(transaction=False)
-    for symbol in symbols:
-        pipe.hmget(last_key(symbol), ["ts", "seq"])
-    replies = _tolerant(symbols, await pipe.execute(raise_on_error=False))
+async def _of_hashes(client: Client, symbols: Sequence[str]) -> Positions:
+    asked = await ask_each(client, [("HMGET", last_key(symbol), "ts", "seq") for symbol in symbols])
+    replies = _tolerant(symbols, asked)
     return {symbol: _of_fields(reply or ()) for symbol, reply in zip(symbols, replies, strict=True)}
 
 
-async def _of_streams(client: redis.Redis, symbols: Sequence[str]) -> Positions:
-    pipe: Any = client.pipeline(transaction=False)
-    for symbol in symbols:
-        pipe.xinfo_stream(stream_key(symbol))
-    replies = await pipe.execute(raise_on_error=False)
+async def _of_streams(client: Client, symbols: Sequence[str]) -> Positions:
+    replies = await ask_each(client, [("XINFO", "STREAM", stream_key(symbol)) for symbol in symbols])
     known = [None if "no such key" in str(reply) else reply for reply in replies]
     return {
-        symbol: StreamPosition() if reply is None else StreamPosition.of_stream_id(reply["last-generated-id"])
+        symbol: StreamPosition() if reply is None else StreamPosition.of_stream_id(_last_id(reply))
         for symbol, reply in zip(symbols, _tolerant(symbols, known), strict=True)
     }
+
+
+def _last_id(information: Any) -> bytes:
+    """From a list of names and values, or, where the client speaks RESP3, from a mapping."""
+    if not isinstance(information, dict):
+        information = dict(zip(information[::2], information[1::2], strict=True))
+    return bytes(information[b"last-generated-id"])
 
 
 def _tolerant(symbols: Sequence[str], replies: Sequence[Any]) -> list[Any]:

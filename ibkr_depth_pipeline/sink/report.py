@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import redis.asyncio as redis
-
 from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.redis_link.asking import ask
+from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.redis_link.commands import Command
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.figures import FeedFigures
 from ibkr_depth_pipeline.sink.keys import ingest_heartbeat_key, ingest_key
@@ -20,7 +19,7 @@ HEARTBEAT_TTL_SECS = 15
 class IngestReport:
     """The figures of the ingest called `name`. Call it from a task of its own: a call takes as long as Redis takes."""
 
-    def __init__(self, client: redis.Redis, name: str) -> None:
+    def __init__(self, client: Client, name: str) -> None:
         self._client = client
         self._key = ingest_key(name)
         self._heartbeat = ingest_heartbeat_key(name)
@@ -31,14 +30,10 @@ class IngestReport:
 
         A failure is logged, once, and costs nothing else: the next figures hold everything that these held.
         """
-        pipe: Any = self._client.pipeline(transaction=False)
-        pipe.set(self._key, figures.to_json())
-        if figures.ended_ts:
-            pipe.delete(self._heartbeat)
-        else:
-            pipe.set(self._heartbeat, figures.run.run_id, ex=HEARTBEAT_TTL_SECS)
+        alive: Command = ("SET", self._heartbeat, figures.run.run_id, "EX", HEARTBEAT_TTL_SECS)
+        told: Command = ("SET", self._key, figures.to_json())
         try:
-            await pipe.execute()
+            await ask(self._client, [told, ("DEL", self._heartbeat) if figures.ended_ts else alive])
         except UNREACHABLE as error:
             if not self._failing:
                 get_log().warning("figures_not_stored", error=str(error) or type(error).__name__)

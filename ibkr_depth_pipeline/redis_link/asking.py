@@ -1,0 +1,128 @@
+"""Many commands of one key each, at once: in one pipeline, or in one to each node of a cluster that owns a key.
+
+Nothing is said twice, but what a node of a cluster refused because another has the key by now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import Connection
+from redis.exceptions import AskError, ClusterDownError, ConnectionError, ResponseError, TryAgainError
+from redis.exceptions import TimeoutError as NoAnswer
+
+from ibkr_depth_pipeline.redis_link.awaited import UNREACHABLE, Client, ClusterClient, borrowed
+from ibkr_depth_pipeline.redis_link.commands import Command, key_of
+
+LOST = (ConnectionError, NoAnswer, ClusterDownError, OSError)
+"""After one of these a cluster may look different."""
+
+
+async def ask(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """The reply to each command, as RESP2 has it. Raises what is in UNREACHABLE, also where only one was refused."""
+    replies = await ask_each(client, commands)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+async def ask_each(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """The reply to each command, as RESP2 has it, or the exception that stands for it.
+
+    Raises what is in UNREACHABLE where nothing can be reached. Parts of a cluster may be: the exceptions say which.
+    """
+    if not commands:
+        return []
+    if isinstance(client, ClusterClient):
+        return await _ask_cluster(client, commands)
+    assert isinstance(client, redis.Redis)
+    pipe: Any = Pipeline(client.connection_pool, {}, transaction=False, shard_hint=None)
+    for command in commands:
+        pipe.execute_command(*command)
+    return list(await pipe.execute(raise_on_error=False))
+
+
+async def ask_at_once(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """As `ask`, in one MULTI: `commands` are of one key, and all of them are carried out, or none."""
+    if isinstance(client, ClusterClient):
+        await client.initialize()
+        async with borrowed(owner(client, key_of(commands[0]))) as connection:
+            await connection.send_packed_command(connection.pack_commands([("MULTI",), *commands, ("EXEC",)]))
+            queued = [await _reply(connection) for _ in range(len(commands) + 1)]
+            outcome = await _reply(connection)
+        refused = next((reply for reply in [*queued, outcome] if isinstance(reply, Exception)), None)
+        if refused is not None:
+            raise refused
+        return list(outcome)
+    assert isinstance(client, redis.Redis)
+    pipe: Any = Pipeline(client.connection_pool, {}, transaction=True, shard_hint=None)
+    for command in commands:
+        pipe.execute_command(*command)
+    return list(await pipe.execute())
+
+
+def masters(client: ClusterClient) -> set[str]:
+    """The names of the nodes that own slots, as far as is known."""
+    return {nodes[0].name for nodes in client.nodes_manager.slots_cache.values() if nodes}
+
+
+async def _ask_cluster(client: ClusterClient, commands: Sequence[Command]) -> list[Any]:
+    await client.initialize()
+    replies: list[Any] = [None] * len(commands)
+    shares: dict[ClusterNode, list[int]] = {}
+    for place, command in enumerate(commands):
+        try:
+            shares.setdefault(owner(client, key_of(command)), []).append(place)
+        except UNREACHABLE as uncovered:
+            replies[place] = uncovered
+    answers = await asyncio.gather(
+        *(_ask_node(client, node, [commands[place] for place in share]) for node, share in shares.items())
+    )
+    for share, answer in zip(shares.values(), answers, strict=True):
+        for place, reply in zip(share, answer, strict=True):
+            replies[place] = reply
+    return replies
+
+
+def owner(client: ClusterClient, key: Any) -> ClusterNode:
+    """The node that takes commands for `key`, as far as is known. Raises SlotNotCoveredError where none does."""
+    node = client.get_node_from_key(key)
+    assert node is not None  # that it may be is for replicas
+    return node
+
+
+async def _ask_node(client: ClusterClient, node: ClusterNode, commands: Sequence[Command]) -> list[Any]:
+    try:
+        async with borrowed(node) as connection:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            replies = [await _reply(connection) for _ in commands]
+    except UNREACHABLE as error:
+        await client.refresh(node.name)
+        return [error] * len(commands)
+    if any(isinstance(reply, LOST) for reply in replies):
+        await client.refresh(node.name)
+    return [
+        await _elsewhere(client, command) if isinstance(reply, (AskError, TryAgainError)) else reply
+        for command, reply in zip(commands, replies, strict=True)
+    ]
+
+
+async def _reply(connection: Connection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as refused:
+        return refused
+
+
+async def _elsewhere(client: ClusterClient, command: Command) -> Any:
+    """Nothing was carried out: redis-py finds where to, and learns from it."""
+    try:
+        return await client.execute_command(*command)
+    except UNREACHABLE as error:
+        return error

@@ -1,0 +1,1 @@
+"""Against a real Redis Cluster and real Sentinels, with servers that are killed."""

@@ -1,0 +1,219 @@
+"""A Redis Cluster of three masters with a replica each, and a master with a replica that three Sentinels watch.
+
+All of them are real servers on loopback, each a process of its own that may be killed, paused and started again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import redis
+
+from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis, find_redis_binary, free_port
+from ibkr_depth_pipeline.box.processes import BoxError, GuardedProcess, wait_until
+
+NODE_TIMEOUT_MS = 1000
+"""After so long without an answer a master is taken for dead."""
+
+SLOTS = 16_384
+_PATIENCE_SECS = 60.0
+_REPLICATION = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+_CLUSTER = (
+    *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
+    *("--cluster-replica-validity-factor", "0"),
+)
+
+
+def ask(port: int, *command: Any) -> Any:
+    """The reply of the server at `port`, as redis-py reads it."""
+    with redis.Redis(HOST, port, socket_timeout=5) as client:
+        return client.execute_command(*command)
+
+
+def _holds(condition: Callable[[], bool], what: str) -> None:
+    def safely() -> bool:
+        try:
+            return condition()
+        except (redis.RedisError, BoxError):
+            return False
+
+    if not wait_until(safely, _PATIENCE_SECS):
+        raise BoxError(f"in {_PATIENCE_SECS:g} s it did not come to pass that {what}")
+
+
+class ClusterOfRedis:
+    """Three masters and their three replicas; `start` returns when all slots are served and all replicas follow."""
+
+    def __init__(self, extra_args: Sequence[str] = ()) -> None:
+        self._stack = ExitStack()
+        self.servers = [EmbeddedRedis(extra_args=(*_CLUSTER, *_REPLICATION, *extra_args)) for _ in range(6)]
+
+    def __enter__(self) -> ClusterOfRedis:
+        try:
+            self.start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        """Names two of the six, as an operator would: the others are found."""
+        return f"redis+cluster://{HOST}:{self.servers[0].port},{HOST}:{self.servers[4].port}"
+
+    def client(self) -> Any:
+        """redis-py's own client, with its own retries, to look with."""
+        return redis.RedisCluster(HOST, self.live()[0].port)
+
+    def live(self) -> list[EmbeddedRedis]:
+        """The servers that run."""
+        return [server for server in self.servers if server.running]
+
+    def start(self) -> None:
+        for server in self.servers:
+            self._stack.enter_context(server)
+        masters, replicas = self.servers[:3], self.servers[3:]
+        for number, server in enumerate(self.servers, 1):
+            ask(server.port, "CLUSTER", "SET-CONFIG-EPOCH", number)
+            ask(server.port, "CLUSTER", "MEET", HOST, self.servers[0].port)
+        for master, slots in zip(masters, _thirds(), strict=True):
+            ask(master.port, "CLUSTER", "ADDSLOTS", *slots)
+        _holds(lambda: all(len(self.known_by(server)) == 6 for server in self.servers), "all nodes know each other")
+        for master, replica in zip(masters, replicas, strict=True):
+            ask(replica.port, "CLUSTER", "REPLICATE", ask(master.port, "CLUSTER", "MYID").decode())
+        self.wait_until_whole()
+
+    def known_by(self, server: EmbeddedRedis) -> list[list[str]]:
+        """CLUSTER NODES, its lines in words, without those that are being met or forgotten."""
+        with redis.Redis(HOST, server.port, socket_timeout=5) as client:
+            client.response_callbacks.clear()
+            text = client.execute_command("CLUSTER NODES").decode()
+        lines = [line.split() for line in text.splitlines()]
+        return [line for line in lines if "handshake" not in line[2] and "noaddr" not in line[2]]
+
+    def wait_until_whole(self) -> None:
+        """Every live node finds the cluster in order, and every live replica follows its master."""
+        _holds(lambda: all(self._is_content(server) for server in self.live()), "the cluster is in order")
+
+    def _is_content(self, server: EmbeddedRedis) -> bool:
+        with redis.Redis(HOST, server.port, socket_timeout=5) as client:
+            client.response_callbacks.clear()
+            if b"cluster_state:ok" not in client.execute_command("CLUSTER INFO"):
+                return False
+            role = client.execute_command("ROLE")
+        return role[0] == b"master" or role[3] == b"connected"
+
+    def master_of(self, key: str) -> EmbeddedRedis:
+        """The live server that owns the slot of `key`."""
+        slot = ask(self.live()[0].port, "CLUSTER", "KEYSLOT", key)
+        for server in self.live():
+            for _, flags, *_, slots in (
+                (line[0], line[2], line[8:]) for line in self.known_by(server) if "myself" in line[2]
+            ):
+                if "master" in flags and _owns(slots, slot):
+                    return server
+        raise BoxError(f"nobody serves the slot of {key}")
+
+    def wait_for_another(self, dead: EmbeddedRedis, key: str) -> EmbeddedRedis:
+        """Wait until a replica has taken over from `dead`, which owned `key`'s slot."""
+        _holds(lambda: self.master_of(key) is not dead, f"a replica owns the slot of {key}")
+        return self.master_of(key)
+
+
+def _thirds() -> Iterable[range]:
+    return range(0, 5461), range(5461, 10_923), range(10_923, SLOTS)
+
+
+def _owns(slots: Sequence[str], slot: int) -> bool:
+    for part in slots:
+        first, _, last = part.partition("-")
+        if not part.startswith("[") and int(first) <= slot <= int(last or first):
+            return True
+    return False
+
+
+class _Sentinel:
+    """One Sentinel process, with a folder and a port of its own."""
+
+    def __init__(self, folder: Path, name: str, master_port: int, down_after_ms: int) -> None:
+        self.port = free_port()
+        config = folder / f"sentinel-{self.port}.conf"
+        config.write_text(
+            f"port {self.port}\nbind {HOST}\ndir {folder}\n"
+            f"sentinel monitor {name} {HOST} {master_port} 2\n"
+            f"sentinel down-after-milliseconds {name} {down_after_ms}\n"
+            f"sentinel failover-timeout {name} 3000\n"
+        )
+        command = [find_redis_binary(), config, "--sentinel"]
+        self.process = GuardedProcess(command, log_path=folder / f"sentinel-{self.port}.log", cwd=folder)
+
+    def knows_all(self, name: str) -> bool:
+        with redis.Redis(HOST, self.port, socket_timeout=5) as client:
+            state = client.sentinel_master(name)
+        return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1 and state["is_master"])
+
+    def master_port(self, name: str) -> int:
+        with redis.Redis(HOST, self.port, socket_timeout=5) as client:
+            return int(client.sentinel_get_master_addr_by_name(name)[1])
+
+
+class WatchedRedis:
+    """A master, its replica and three Sentinels; `start` returns when all of them know each other."""
+
+    name = "depth"
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self.servers = [EmbeddedRedis(extra_args=_REPLICATION) for _ in range(2)]
+        self.sentinels: list[_Sentinel] = []
+
+    def __enter__(self) -> WatchedRedis:
+        try:
+            self.start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        nodes = ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{nodes}/{self.name}"
+
+    def start(self) -> None:
+        for server in self.servers:
+            self._stack.enter_context(server)
+        master, replica = self.servers
+        ask(replica.port, "REPLICAOF", HOST, master.port)
+        _holds(lambda: ask(replica.port, "ROLE")[3] == b"connected", "the replica follows")
+        folder = Path(tempfile.mkdtemp(prefix="ibkr_depth_sentinels_"))
+        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        for _ in range(3):
+            sentinel = _Sentinel(folder, self.name, master.port, NODE_TIMEOUT_MS)
+            self._stack.callback(sentinel.process.end)
+            self.sentinels.append(sentinel)
+        _holds(lambda: all(each.knows_all(self.name) for each in self.sentinels), "the Sentinels know each other")
+
+    @property
+    def master(self) -> EmbeddedRedis:
+        """The server that most Sentinels name."""
+        ports = [sentinel.master_port(self.name) for sentinel in self.sentinels if sentinel.process.running]
+        port = max(ports, key=ports.count)
+        return next(server for server in self.servers if server.port == port)
+
+    def wait_for_another(self, dead: EmbeddedRedis) -> EmbeddedRedis:
+        """Wait until the replica is master."""
+        _holds(lambda: self.master is not dead and ask(self.master.port, "ROLE")[0] == b"master", "another is master")
+        return self.master
