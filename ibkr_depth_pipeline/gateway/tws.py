@@ -121,6 +121,16 @@ class TwsGateway:
             self._session.close()
             self._session = None
 
+    def rest(self) -> None:
+        """Read no more for now; what comes stays with the kernel. A new connection reads."""
+        if self._session is not None:
+            self._session.rest()
+
+    def go_on(self) -> None:
+        """Read on."""
+        if self._session is not None:
+            self._session.go_on()
+
     @property
     def server_version(self) -> int:
         """The protocol version in force; 0 while not connected."""

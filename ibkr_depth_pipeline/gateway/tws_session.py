@@ -36,13 +36,16 @@ ALLOWED_MESSAGES = {
 OnEvent = Callable[[GatewayEvent], None]
 OnRow = Callable[[int, DepthRow], None]
 OnDepth = Callable[[bytes], bool]
-"""May take a depth message as it came, before it is read. False: it did not, and its row is to be read and handed on."""
+"""May take a depth message as it came. False: it did not, and the row is to be read and handed on."""
 
 
 def hand_on(_message: bytes) -> bool:
     """An OnDepth that takes none."""
     return False
 
+
+READ_BYTES = 1 << 16
+"""Most that is read at once: some 1,300 rows. asyncio's own 256 KiB would keep all else waiting four times as long."""
 
 _DEPTH = (ROW, ROW_OF_MARKET_MAKER)
 _READERS: dict[type, Callable[[str], Any]] = {
@@ -56,8 +59,8 @@ _READERS: dict[type, Callable[[str], Any]] = {
 class TwsSession:
     """`open` it once, `close` it at the end; never used again after it closed.
 
-    on_event, on_depth and on_row are called in the order in which the messages came. What they raise is not caught here.
-    `is_closed` says that nothing that still comes is of interest.
+    on_event, on_depth and on_row are called in the order in which the messages came. What they raise is not caught
+    here. `is_closed` says that nothing that still comes is of interest.
     """
 
     def __init__(self, on_event: OnEvent, on_row: OnRow, on_depth: OnDepth = hand_on) -> None:
@@ -107,6 +110,16 @@ class TwsSession:
         self._silent = self.is_closed = True
         self.client.disconnect()
         self._fail_questions("disconnected")
+
+    def rest(self) -> None:
+        """Read no more for now; the kernel keeps what comes."""
+        if self.client.conn.transport is not None:
+            self.client.conn.transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read on."""
+        if self.client.conn.transport is not None:
+            self.client.conn.transport.resume_reading()
 
     # ---- questions
 
@@ -249,7 +262,7 @@ class _ReadOnlyClient(Client):
             self.conn.transport.abort()
 
 
-class _FramedConnection(Connection):
+class _FramedConnection(Connection, asyncio.BufferedProtocol):
     """ib_insync's socket, whose bytes go to the session as whole messages.
 
     ib_insync would send them through an event, which logs what its listeners raise and goes on: a fault of this
@@ -260,6 +273,13 @@ class _FramedConnection(Connection):
         Connection.__init__(self)
         self._session = session
         self._splitter = FrameSplitter()
+        self._buffer = memoryview(bytearray(READ_BYTES))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         session = self._session

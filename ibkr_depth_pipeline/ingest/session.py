@@ -36,6 +36,7 @@ from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.report import REPORT_SECS, IngestReport
+from ibkr_depth_pipeline.sink.throttle import Throttle
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import Universe
 
@@ -142,6 +143,7 @@ class IngestSession:
             lease=self._lease,
             maxlen=settings.ibkr_stream_maxlen,
             buffer_bytes=settings.ibkr_buffer_bytes,
+            throttle=Throttle(settings.ibkr_buffer_bytes, self._gateway.rest, self._gateway.go_on),
         )
         self._rows = settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows
         self._pipeline = DepthPipeline(

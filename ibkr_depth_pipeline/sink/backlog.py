@@ -10,6 +10,7 @@ from typing import Any
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.sink.encoding import EntryPacker, StreamPosition
 from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.sink.throttle import Throttle
 
 FIRST_PAUSE_SECS = 0.05
 LONGEST_PAUSE_SECS = 1.0
@@ -110,13 +111,23 @@ class SymbolQueue:
 class Backlog:
     """The queues of all symbols. Nothing here waits; the bound holds for what waits and what is on its way together.
 
-    maxlen is the approximate length of a stream, bound the bytes that may wait; on_work is called when there is something
-    to do where there was nothing.
+    maxlen is the approximate length of a stream, bound the bytes that may wait; the throttle hears when much waits;
+    on_work is called when there is something to do where there was nothing.
     """
 
-    def __init__(self, *, maxlen: int, bound: int, figures: WriterFigures, on_work: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        maxlen: int,
+        bound: int,
+        figures: WriterFigures,
+        throttle: Throttle | None,
+        on_work: Callable[[], None],
+    ) -> None:
         self._maxlen = maxlen
         self._bound = bound
+        self._throttle = throttle
+        self._much = throttle.high if throttle is not None else bound
         self._figures = figures
         self._log = get_log()
         self.on_work = on_work
@@ -143,7 +154,13 @@ class Backlog:
         figures = self._figures
         figures.buffered_entries += 1
         figures.buffered_bytes += size + _OVERHEAD
-        if figures.buffered_bytes > self._bound:
+        if figures.buffered_bytes > self._much:
+            self._press()
+
+    def _press(self) -> None:
+        if self._throttle is not None:
+            self._throttle.pressed()
+        if self._figures.buffered_bytes > self._bound:
             self._shed(self._bound - self._bound // _SHED_SHARE)
 
     def _shed(self, goal: int) -> None:

@@ -23,22 +23,32 @@ from ibkr_depth_pipeline.sink.jobs import Job, StreamJob, is_held, jobs_of
 from ibkr_depth_pipeline.sink.keys import heartbeat_key
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions, read_positions
+from ibkr_depth_pipeline.sink.throttle import Throttle
 from ibkr_depth_pipeline.sink.wire import Answer, Wire
 
 
 class RedisWriter:
     """The sink. `queue(symbol).store` takes snapshots, and like `beat` never waits; `run` writes until it is cancelled;
-    `drain` waits for all to be out. The seq of a snapshot must be the last one's of its symbol plus 1, its ts not below.
+    `drain` waits for all to be out. A snapshot's seq must be the last one's of its symbol plus 1, its ts not below.
 
     maxlen is the approximate length of a stream, buffer_bytes the bound of what waits while Redis is away (the oldest
-    go first, counted). With a `lease`, nothing is sent that it does not allow. `heartbeat_ttl` is in seconds and may be
-    changed.
+    go first, counted). With a `lease`, nothing is sent that it does not allow; a `throttle` hears how the flushes go.
+    `heartbeat_ttl` is in seconds and may be changed.
     """
 
-    def __init__(self, client: redis.Redis, *, maxlen: int, buffer_bytes: int, lease: Lease | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        maxlen: int,
+        buffer_bytes: int,
+        lease: Lease | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
         self._client = client
         self._wire = Wire(client)
         self._lease = lease
+        self._throttle = throttle
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -47,7 +57,13 @@ class RedisWriter:
         self._log = get_log()
         self.heartbeat_ttl = 30
         self.figures = WriterFigures()
-        self._backlog = Backlog(maxlen=maxlen, bound=buffer_bytes, figures=self.figures, on_work=self._there_is_work)
+        self._backlog = Backlog(
+            maxlen=maxlen,
+            bound=buffer_bytes,
+            figures=self.figures,
+            throttle=throttle,
+            on_work=self._there_is_work,
+        )
         self.queue = self._backlog.queue
 
     # ---- before the first snapshot
@@ -132,6 +148,7 @@ class RedisWriter:
         jobs = [job for queue in due for job in jobs_of(queue, self.heartbeat_ttl)]
         if not jobs:
             return
+        began = time.monotonic()
         try:
             answers = await self._wire.exchange([job.part for job in jobs])
         except BaseException:
@@ -139,6 +156,8 @@ class RedisWriter:
                 job.unknown()
             raise
         conflicts = [self._settle(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+        if self._throttle is not None:
+            self._throttle.flushed(time.monotonic() - began, self.figures.buffered_bytes)
         for conflict in filter(None, conflicts):
             raise conflict
 
