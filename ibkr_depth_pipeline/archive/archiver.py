@@ -178,12 +178,17 @@ class Archiver:
         return first_ms_of(day_of(_now_ms()) - timedelta(days=days)) if days else 0
 
     async def _read(self, streams: Streams) -> int:
-        """Take what is new. Returns the most entries that a symbol had: ENTRIES_AT_ONCE says that there are more."""
+        """Take what is new. Returns the most entries that a symbol had: ENTRIES_AT_ONCE says that there are more.
+
+        Raises SinkUnavailable, where only a part of a cluster is away after the rest is taken.
+        """
         if self._backlogged or not self._buffers:
             return 0
-        found = await streams.read({symbol: buffer.cursor for symbol, buffer in self._buffers.items()})
+        found, trouble = await streams.read({symbol: buffer.cursor for symbol, buffer in self._buffers.items()})
         for symbol, entries in found.items():
             await self._take(streams, symbol, entries)
+        if trouble is not None:
+            raise trouble
         return max(map(len, found.values()), default=0)
 
     @property

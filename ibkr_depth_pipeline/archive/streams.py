@@ -9,6 +9,7 @@ from typing import Any
 from ibkr_depth_pipeline.archive.decoding import RawEntry
 from ibkr_depth_pipeline.archive.layout import EntryId
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.redis_link.asking import ask_each
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures
@@ -44,20 +45,22 @@ class Streams:
         names = (key[len(_PREFIX) :] for key in found)
         return sorted(name for name in names if _SYMBOL.fullmatch(name))
 
-    async def read(self, positions: Mapping[str, EntryId]) -> dict[str, list[RawEntry]]:
-        """What stands behind each position, oldest first, at most ENTRIES_AT_ONCE; only symbols that have something."""
-        pipe = self.client.pipeline(transaction=False)
-        for symbol, position in positions.items():
-            pipe.xread({stream_key(symbol): str(position)}, count=ENTRIES_AT_ONCE)
+    async def read(self, positions: Mapping[str, EntryId]) -> tuple[dict[str, list[RawEntry]], SinkUnavailable | None]:
+        """What stands behind each position, oldest first, at most ENTRIES_AT_ONCE; only symbols that have something.
+
+        And, where a part of a cluster is away, why some symbols could not be read.
+        """
+        commands = [
+            ("XREAD", "COUNT", ENTRIES_AT_ONCE, "STREAMS", stream_key(symbol), str(position))
+            for symbol, position in positions.items()
+        ]
         try:
-            replies = await pipe.execute()
+            replies = await ask_each(self.client, commands)
         except UNREACHABLE as error:
             raise self._unavailable(error) from None
-        return {
-            symbol: entries
-            for symbol, reply in zip(positions, replies, strict=True)
-            if reply and (entries := _entries(reply))
-        }
+        trouble = next((self._unavailable(reply) for reply in replies if isinstance(reply, Exception)), None)
+        found = {symbol: _entries(reply) for symbol, reply in zip(positions, replies, strict=True)}
+        return {symbol: entries for symbol, entries in found.items() if entries}, trouble
 
     async def oldest(self, symbol: str) -> EntryId | None:
         """The oldest id that the stream holds; None where it is empty."""
@@ -96,9 +99,8 @@ class Streams:
 
 
 def _entries(reply: Any) -> list[RawEntry]:
-    """The one stream of an XREAD's answer: a list of pairs under RESP2, a mapping of lists of lists under RESP3."""
-    if isinstance(reply, dict):
-        (chunks,) = reply.values()
-        return [entry for chunk in chunks for entry in chunk]
+    """The one stream of an XREAD's answer; empty where there is nothing new, or nothing is known."""
+    if not reply or isinstance(reply, Exception):
+        return []
     ((_, entries),) = reply
-    return list(entries)
+    return [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in entries]

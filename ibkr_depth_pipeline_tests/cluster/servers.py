@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import redis
+from redis.sentinel import Sentinel
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis, find_redis_binary, free_port
 from ibkr_depth_pipeline.box.processes import BoxError, GuardedProcess, wait_until
@@ -112,6 +113,17 @@ class ClusterOfRedis:
             role = client.execute_command("ROLE")
         return role[0] == b"master" or role[3] == b"connected"
 
+    def heal(self) -> None:
+        """Start what was killed, let go on what was paused, and empty everything."""
+        for server in self.servers:
+            if server.running:
+                server.resume()
+            server.start()
+        self.wait_until_whole()
+        for server in self.servers:
+            if ask(server.port, "ROLE")[0] == b"master":
+                server.flush()
+
     def master_of(self, key: str) -> EmbeddedRedis:
         """The live server that owns the slot of `key`."""
         slot = ask(self.live()[0].port, "CLUSTER", "KEYSLOT", key)
@@ -206,6 +218,31 @@ class WatchedRedis:
             self.sentinels.append(sentinel)
         _holds(lambda: all(each.knows_all(self.name) for each in self.sentinels), "the Sentinels know each other")
 
+    def heal(self) -> None:
+        """Start what was killed, let go on what was paused, and empty everything."""
+        for server in self.servers:
+            if server.running:
+                server.resume()
+            server.start()
+        _holds(self._is_whole, "the replica follows the master that the Sentinels name")
+        self.master.flush()
+
+    def _is_whole(self) -> bool:
+        roles = {server: ask(server.port, "ROLE") for server in self.servers}
+        replicas = [role for server, role in roles.items() if server is not self.master]
+        return all(role[0] == b"slave" and role[3] == b"connected" for role in replicas) and all(
+            each.knows_all(self.name) for each in self.sentinels
+        )
+
+    def client(self) -> Any:
+        """To look with: leads to the master, wherever it is."""
+        sentinels: Any = Sentinel([(HOST, sentinel.port) for sentinel in self.sentinels], socket_timeout=5)
+        return sentinels.master_for(self.name)
+
+    def master_of(self, _key: str) -> EmbeddedRedis:
+        """The master: it has all keys."""
+        return self.master
+
     @property
     def master(self) -> EmbeddedRedis:
         """The server that most Sentinels name."""
@@ -213,7 +250,10 @@ class WatchedRedis:
         port = max(ports, key=ports.count)
         return next(server for server in self.servers if server.port == port)
 
-    def wait_for_another(self, dead: EmbeddedRedis) -> EmbeddedRedis:
+    def wait_for_another(self, dead: EmbeddedRedis, _key: str = "") -> EmbeddedRedis:
         """Wait until the replica is master."""
         _holds(lambda: self.master is not dead and ask(self.master.port, "ROLE")[0] == b"master", "another is master")
         return self.master
+
+
+Servers = ClusterOfRedis | WatchedRedis
