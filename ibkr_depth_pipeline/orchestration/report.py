@@ -67,16 +67,14 @@ def report_metadata(report: "WrittenReport") -> Mapping[str, Any]:
     """What the UI shows of a page."""
     day = report.day
     shown = dg.MetadataValue.url(report.path) if "://" in report.path else dg.MetadataValue.path(report.path)
-    refused = sum(event.many for ingest in day.ingests for event in ingest.refused_309)
-    again = sum(event.many for ingest in day.ingests for event in ingest.reconnects)
-    figures = {"refused_309": refused, "reconnects": again} if day.ingests else {}
+    figures = {"refused_309": day.refused_309, "reconnects": day.reconnects} if day.ingests else {}
     return {
         "page": shown,
         "page_bytes": report.bytes,
         "symbols": len(day.symbols),
         "snapshots": day.snapshots,
         "coverage": round(day.coverage, 4),
-        "missing_snapshots": sum(hole.size for hole in day.holes),
+        "missing_snapshots": day.missing,
         **figures,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,18 +37,15 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A frame with axes. `height` is in CSS pixels, `marks` are upright lines (percent, label), picture a data URI."""
+    """A frame with axes. `height` is in CSS pixels, `picture` a data URI, "" for none."""
 
     title: str
     unit: str
-    times: Sequence[Tick]
     values: Sequence[Tick]
     shapes: Sequence[Shape]
     height: int = 150
     keys: Sequence[Key] = ()
-    marks: Sequence[Tick] = ()
     picture: str = ""
-    described: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ class Lane:
 
     name: str
     total: str
-    shapes: Sequence[Shape] = field(default=())
+    shapes: Sequence[Shape]
 
 
 def line(values: Array, scale: Scale) -> str:

@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.errors import ConfigurationError, NothingKept
 from ibkr_depth_pipeline.report.bins import Array, Bins
 from ibkr_depth_pipeline.report.books import Books
 from ibkr_depth_pipeline.report.depth_map import DepthFold, DepthMap, price_grid
-from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day
+from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day, total
 from ibkr_depth_pipeline.report.symbol_day import SymbolDay, SymbolFold, Window
 
 _PRICES = ("ts", "seq", "venue", "bid_price", "ask_price")
@@ -47,6 +47,27 @@ class RecordedDay:
     def snapshots(self) -> int:
         """Of all symbols."""
         return sum(each.snapshots for each in self.symbols)
+
+    @property
+    def missing(self) -> int:
+        """Snapshots that holes account for."""
+        return sum(hole.size for hole in self.holes)
+
+    @property
+    def refused_309(self) -> int:
+        """Of all ingests that told of themselves."""
+        return sum(total(ingest.refused_309) for ingest in self.ingests)
+
+    @property
+    def reconnects(self) -> int:
+        """Of all ingests that told of themselves."""
+        return sum(total(ingest.reconnects) for ingest in self.ingests)
+
+    @property
+    def nothing_of(self) -> list[str]:
+        """The symbols that an ingest was to record, and of which there is nothing."""
+        wanted = {symbol for ingest in self.ingests for symbol in ingest.symbols}
+        return sorted(wanted - {each.symbol for each in self.symbols})
 
     @property
     def coverage(self) -> float:

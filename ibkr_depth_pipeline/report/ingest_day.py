@@ -28,6 +28,11 @@ class Event(NamedTuple):
     many: int
 
 
+def total(events: Sequence[Event]) -> int:
+    """How many in all."""
+    return sum(event.many for event in events)
+
+
 class Stretch(NamedTuple):
     """From `start` to `end`, in unix ms."""
 
@@ -61,14 +66,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class IngestDay:
-    """What is to be told of an ingest.
+    """What is to be told of an ingest, from `states` states of it.
 
-    held_ms: for each symbol, for how long in each bin it was subscribed. lag_p50, lag_p99: ms from a row's arrival to
-    Redis' answer, the worst state of each bin; NaN where there was none. `states` is how many states it was told from.
+    `symbols` are those it was to record. held_ms: for each that was subscribed, for how long in each bin it was.
+    lag_p50, lag_p99: ms from a row's arrival to Redis' answer, the worst state of each bin; NaN where there was none.
     """
 
     name: str
     states: int
+    symbols: Sequence[str]
     runs: Sequence[Run]
     stretches: Sequence[Stretch]
     refused_309: Sequence[Event]
@@ -89,6 +95,7 @@ def ingest_day(name: str, table: Any, bins: Bins, day_start: int) -> IngestDay |
     return IngestDay(
         name=name,
         states=table.num_rows,
+        symbols=sorted({symbol for run in runs for symbol in run.symbols()}),
         runs=[run.told() for run in runs],
         stretches=sorted((each for run in runs for each in run.stretches()), key=lambda each: each.start),
         refused_309=_events(runs, "refused_309"),
@@ -157,6 +164,11 @@ class _RunStates:
         number = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
         chosen = told.field("subscribed").to_numpy(zero_copy_only=False)
         return told.field("symbol").to_numpy(zero_copy_only=False)[chosen], number[chosen]
+
+    def symbols(self) -> Iterator[str]:
+        """Which symbols it was to record; rows of none of them stand under `unknown`."""
+        last = self._table["symbols"][self._table.num_rows - 1].as_py()
+        return (symbol["symbol"] for symbol in last if symbol["symbol"] != "unknown")
 
     def told(self) -> Run:
         """The run, by its last state."""

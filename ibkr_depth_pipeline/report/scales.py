@@ -12,7 +12,7 @@ import numpy as np
 from ibkr_depth_pipeline.report.bins import Array, Bins
 
 _TIME_STEPS_SECS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600)
-_MOST_TIMES = 9
+_MOST_TIMES = 14
 
 
 class Tick(NamedTuple):
@@ -61,7 +61,7 @@ def from_zero(values: Array) -> Scale:
     if top <= 0:
         return Scale(0.0, 1.0)
     step = nice_step(top / 4)
-    return Scale(0.0, step * math.ceil(top / step - 1e-9))
+    return Scale(0.0, step * math.ceil(1.02 * top / step))
 
 
 def decades(values: Array) -> Scale:
@@ -80,13 +80,13 @@ def nice_step(rough: float) -> float:
 
 
 def time_ticks(bins: Bins) -> list[Tick]:
-    """Marks at round times of the UTC day; of two, a narrow page shows one."""
+    """Marks at round times of the UTC day; of three, a narrow page shows one."""
     span = bins.end - bins.start
     step = next((secs for secs in _TIME_STEPS_SECS if span / secs / 1000 <= _MOST_TIMES), _TIME_STEPS_SECS[-1]) * 1000
     marks = range(-(-bins.start // step) * step, bins.end + 1, step)
     shown = "%H:%M" if step >= 60_000 else "%H:%M:%S"
     return [
-        Tick(round((ts - bins.start) / span * 100, 2), _utc(ts).strftime(shown), minor=bool(index % 2))
+        Tick(round((ts - bins.start) / span * 100, 2), _utc(ts).strftime(shown), minor=bool(index % 3))
         for index, ts in enumerate(marks)
     ]
 
@@ -100,12 +100,11 @@ def number(value: float) -> str:
 
 def duration(ms: float) -> str:
     """`850 ms`, `12.4 s`, `3 min 20 s`, `2 h 05 min`."""
-    secs = ms / 1000
-    if secs < 1:
+    if ms < 999.5:
         return f"{ms:.0f} ms"
-    if secs < 60:
-        return f"{secs:.1f} s"
-    whole = round(secs)
+    if ms < 59_950:
+        return f"{ms / 1000:.1f} s"
+    whole = round(ms / 1000)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -13,7 +13,7 @@ from ibkr_depth_pipeline.report.bins import Array, Bins
 from ibkr_depth_pipeline.report.charts import Chart, Key, Lane, Shape
 from ibkr_depth_pipeline.report.day import RecordedDay
 from ibkr_depth_pipeline.report.depth_map import DepthMap
-from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, Event, IngestDay
+from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, total
 from ibkr_depth_pipeline.report.scales import Scale, Tick, clock, decades, duration, from_zero, number, time_ticks
 from ibkr_depth_pipeline.report.symbol_day import SymbolDay
 from ibkr_depth_pipeline.report.tables import HoleRow, RunRow, SymbolRow, hole_row, run_row, symbol_row
@@ -73,6 +73,7 @@ class PageView:
     marks: Sequence[Tick]
     facts: Sequence[Fact]
     symbols: Sequence[SymbolRow]
+    nothing_of: Sequence[str]
     held: HeldPicture
     rates: Chart
     ingests: Sequence[IngestView]
@@ -83,7 +84,6 @@ class PageView:
 
 def page_view(day: RecordedDay, made: datetime) -> PageView:
     """`made` is when the page is written."""
-    times, marks = time_ticks(day.bins), _marks(day)
     missing = {symbol.symbol: 0 for symbol in day.symbols}
     for hole in day.holes:
         missing[hole.symbol] += hole.size
@@ -95,14 +95,15 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         made=made.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         bins=day.bins,
         step=duration(day.bins.step).replace(".0 s", " s").replace(" 00 s", ""),
-        times=times,
-        marks=marks,
+        times=time_ticks(day.bins),
+        marks=_marks(day),
         facts=list(_facts(day)),
         symbols=[symbol_row(symbol, missing[symbol.symbol], day.bins) for symbol in day.symbols],
+        nothing_of=day.nothing_of,
         held=_held(day),
-        rates=_rates(day, times, marks),
-        ingests=[_ingest_view(ingest, day.bins, times, marks) for ingest in day.ingests],
-        depth=[_depth_view(depth, day, times, marks) for depth in day.depth],
+        rates=_rates(day),
+        ingests=[_ingest_view(ingest, day.bins) for ingest in day.ingests],
+        depth=[_depth_view(depth, day) for depth in day.depth],
         holes=[hole_row(hole) for hole in day.holes[:MOST_HOLES]],
         more_holes=max(0, len(day.holes) - MOST_HOLES),
     )
@@ -125,29 +126,20 @@ def _marks(day: RecordedDay) -> list[Tick]:
 def _facts(day: RecordedDay) -> Iterator[Fact]:
     rates = _total_rates(day)
     seconds = (day.window.end - day.window.start) / 1000
-    missing = sum(hole.size for hole in day.holes)
     yield Fact(number(day.snapshots), "snapshots", f"of {len(day.symbols)} symbols")
     yield Fact(number(round(day.snapshots / seconds, 1)), "rows a second", f"at most {number(round(rates.max(), 1))}")
     yield Fact(f"{day.coverage:.1%}", "coverage", "mean of the symbols")
-    yield Fact(number(missing), "missing snapshots", f"in {len(day.holes)} holes")
+    yield Fact(number(day.missing), "missing snapshots", f"in {len(day.holes)} holes")
     if not day.ingests:
         yield Fact("unknown", "309s, reconnects, latency", "no figures were kept")
         return
-    refused, again = (sum(event.many for ingest in day.ingests for event in _events_of(ingest, name)) for name in _TOLD)
-    lost = sum(event.many for ingest in day.ingests for event in ingest.lost)
-    yield Fact(number(refused), "errors 309", "slots refused")
-    yield Fact(number(again), "reconnects", f"{number(lost)} snapshots lost")
+    lost = sum(total(ingest.lost) for ingest in day.ingests)
+    yield Fact(number(day.refused_309), "errors 309", "slots refused")
+    yield Fact(number(day.reconnects), "reconnects", f"{number(lost)} snapshots lost")
     lags = np.concatenate([ingest.lag_p99 for ingest in day.ingests])
     if not np.all(np.isnan(lags)):
         usual, worst = float(np.nanmedian(lags)), float(np.nanmax(lags))
         yield Fact(duration(usual), "latency p99, usually", f"at worst {duration(worst)}")
-
-
-_TOLD = ("refused_309", "reconnects")
-
-
-def _events_of(ingest: IngestDay, name: str) -> Sequence[Event]:
-    return ingest.refused_309 if name == "refused_309" else ingest.reconnects
 
 
 def _held(day: RecordedDay) -> HeldPicture:
@@ -164,17 +156,15 @@ def _total_rates(day: RecordedDay) -> Array:
     return total
 
 
-def _rates(day: RecordedDay, times: Sequence[Tick], marks: Sequence[Tick]) -> Chart:
+def _rates(day: RecordedDay) -> Chart:
     rates = _total_rates(day)
     scale = from_zero(rates)
     shapes = [Shape(charts.steps(rates, scale), "area")]
-    return Chart("Rows a second", "all symbols", times, scale.ticks(), shapes, marks=marks)
+    return Chart("Rows a second", "all symbols", scale.ticks(), shapes)
 
 
-def _ingest_view(ingest: IngestDay, bins: Bins, times: Sequence[Tick], marks: Sequence[Tick]) -> IngestView:
-    return IngestView(
-        ingest.name, list(_lanes(ingest, bins)), _lag(ingest, times, marks), [run_row(run) for run in ingest.runs]
-    )
+def _ingest_view(ingest: IngestDay, bins: Bins) -> IngestView:
+    return IngestView(ingest.name, list(_lanes(ingest, bins)), _lag(ingest), [run_row(run) for run in ingest.runs])
 
 
 def _lanes(ingest: IngestDay, bins: Bins) -> Iterator[Lane]:
@@ -196,10 +186,10 @@ def _lanes(ingest: IngestDay, bins: Bins) -> Iterator[Lane]:
     for name, events, always in lanes:
         if events or always:
             path = "".join(charts.stretch(bins, event.ts, event.ts) for event in events)
-            yield Lane(name, number(sum(event.many for event in events)), [Shape(path, "bad")] if path else [])
+            yield Lane(name, number(total(events)), [Shape(path, "bad")] if path else [])
 
 
-def _lag(ingest: IngestDay, times: Sequence[Tick], marks: Sequence[Tick]) -> Chart | None:
+def _lag(ingest: IngestDay) -> Chart | None:
     both = np.concatenate([ingest.lag_p50, ingest.lag_p99])
     if np.all(np.isnan(both)):
         return None
@@ -210,10 +200,10 @@ def _lag(ingest: IngestDay, times: Sequence[Tick], marks: Sequence[Tick]) -> Cha
     ]
     keys = [Key("first", "99th percentile"), Key("second", "median")]
     title = "Latency, from a row's arrival to Redis"
-    return Chart(title, "ms", times, scale.ticks(), shapes, keys=keys, marks=marks)
+    return Chart(title, "ms", scale.ticks(), shapes, keys=keys)
 
 
-def _depth_view(depth: DepthMap, day: RecordedDay, times: Sequence[Tick], marks: Sequence[Tick]) -> DepthView:
+def _depth_view(depth: DepthMap, day: RecordedDay) -> DepthView:
     symbol = next(each for each in day.symbols if each.symbol == depth.symbol)
     prices = Scale(depth.grid.low, depth.grid.high)
     shapes = [Shape(charts.line(side, prices), "ink") for side in (symbol.bid, symbol.ask)]
@@ -221,20 +211,18 @@ def _depth_view(depth: DepthMap, day: RecordedDay, times: Sequence[Tick], marks:
     heat = Chart(
         "Depth",
         "mean size at a price",
-        times,
         prices.ticks(8),
         shapes,
         height=360,
         keys=keys,
-        marks=marks,
         picture=charts.depth_picture(depth),
     )
-    return DepthView(depth.symbol, [heat, _spread(symbol, times, marks)])
+    return DepthView(depth.symbol, [heat, _spread(symbol)])
 
 
-def _spread(symbol: SymbolDay, times: Sequence[Tick], marks: Sequence[Tick]) -> Chart:
+def _spread(symbol: SymbolDay) -> Chart:
     low, median, high = symbol.spreads
     scale = from_zero(high)
     shapes = [Shape(charts.band(low, high, scale), "band"), Shape(charts.line(median, scale), "first")]
     keys = [Key("first", "median"), Key("band", "10th to 90th percentile")]
-    return Chart("Spread", "price", times, scale.ticks(), shapes, keys=keys, marks=marks)
+    return Chart("Spread", "price", scale.ticks(), shapes, keys=keys)
