@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,7 @@ class SymbolQueue:
         self.uncertain_seq = 0  # snapshots up to this one may be stored already
         self.pause = 0.0  # seconds until its next try, after its key failed
         self.not_before = 0.0  # loop time of that try
+        self.next_beat = 0.0  # loop time before which no other heartbeat is sent
         self._backlog = backlog
 
     def store(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
@@ -70,13 +71,25 @@ class SymbolQueue:
         """
         entry = self.packer.pack(ts, seq, venue, bids, asks)
         if not self.waiting:  # else whoever put the first one there has said so
-            self._backlog.on_work()
+            self._backlog.has_work(self)
         self.waiting.append(entry)
         self._backlog.grown(len(entry))
 
-    def commands_due(self, now: float) -> bool:
-        """Whether there is anything to do that need not wait."""
-        return now >= self.not_before and bool(self.waiting or self.stored or self.beat or self.venue)
+    def note_beat(self, ts: int) -> None:
+        """The book is live; ts is the unix ms of its last row."""
+        self.beat = ts
+        self._backlog.has_work(self)
+
+    def note_venue(self, fields: dict[Any, Any]) -> None:
+        """What the venue hash is to hold."""
+        self.venue = fields
+        self._backlog.has_work(self)
+
+    def due_at(self) -> float | None:
+        """The loop time from which on there is something to do; None where there is nothing at all."""
+        if self.waiting or self.stored or self.venue:
+            return self.not_before
+        return max(self.not_before, self.next_beat) if self.beat else None
 
     def take(self, most: int) -> list[bytes]:
         """The next entries to send, at least one."""
@@ -130,7 +143,8 @@ class Backlog:
         self._much = throttle.high if throttle is not None else bound
         self._figures = figures
         self._log = get_log()
-        self.on_work = on_work
+        self._on_work = on_work
+        self._busy: dict[str, SymbolQueue] = {}  # those that may have something to do, now or later
         self.queues: dict[str, SymbolQueue] = {}
 
     def queue(self, symbol: str) -> SymbolQueue:
@@ -141,13 +155,25 @@ class Backlog:
             queue = self.queues[symbol] = SymbolQueue(symbol, packer, self)
         return queue
 
+    def has_work(self, queue: SymbolQueue) -> None:
+        """There is something to do for this queue."""
+        self._busy[queue.symbol] = queue
+        self._on_work()
+
     def due(self, now: float) -> list[SymbolQueue]:
         """The queues with something to do at loop time `now`."""
-        return [queue for queue in self.queues.values() if queue.commands_due(now)]
+        return [queue for queue in self._busy.values() if (at := queue.due_at()) is not None and at <= now]
 
-    def unfinished(self) -> Iterable[SymbolQueue]:
-        """Every queue with something to do, now or later."""
-        return self.due(float("inf"))
+    def next_due(self) -> float | None:
+        """The loop time at which there is something to do next; None where there is nothing at all."""
+        times = {symbol: queue.due_at() for symbol, queue in self._busy.items()}
+        self._busy = {symbol: self._busy[symbol] for symbol, at in times.items() if at is not None}
+        return min((at for at in times.values() if at is not None), default=None)
+
+    def hurry(self) -> None:
+        """Let no heartbeat wait."""
+        for queue in self._busy.values():
+            queue.next_beat = 0.0
 
     def grown(self, size: int) -> None:
         """An entry of so many bytes waits; past the bound the oldest of any symbol go."""

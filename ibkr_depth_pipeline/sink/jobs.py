@@ -26,6 +26,9 @@ from ibkr_depth_pipeline.sink.wire import Part
 FLUSH_ENTRIES = 2048
 """Most snapshots of one symbol in one flush, so that a long backlog neither blocks Redis nor starves other symbols."""
 
+BEAT_PAUSE_SECS = 0.1
+"""Between two heartbeats of a symbol, which live for 30 s at least; a row that comes meanwhile has to wait for each."""
+
 _ALREADY_STORED = "equal or smaller than the target stream top item"
 _MULTI = b"*1\r\n$5\r\nMULTI\r\n"
 _EXEC = b"*1\r\n$4\r\nEXEC\r\n"
@@ -46,14 +49,15 @@ class Job(Protocol):
         """Take note that nobody knows whether any of it was carried out."""
 
 
-def jobs_of(queue: SymbolQueue, heartbeat_ttl: int) -> list[Job]:
-    """All that is to be sent for a symbol now; its waiting snapshots are taken from the queue. TTL in seconds."""
+def jobs_of(queue: SymbolQueue, now: float, heartbeat_ttl: int) -> list[Job]:
+    """All that is to be sent for a symbol at loop time `now`; its waiting snapshots are taken from the queue."""
     jobs: list[Job] = []
     if queue.waiting:
         jobs.append(StreamJob(queue, queue.take(FLUSH_ENTRIES)))
     if queue.stored is not None:
         jobs.append(_HashJob(queue, queue.stored))
-    if queue.beat is not None:
+    if queue.beat is not None and now >= queue.next_beat:
+        queue.next_beat = now + BEAT_PAUSE_SECS
         jobs.append(_BeatJob(queue, queue.beat, heartbeat_ttl))
     if queue.venue is not None:
         jobs.append(_VenueJob(queue, queue.venue))

@@ -60,22 +60,24 @@ class Wire:
                 self._connection = self._pool.make_connection()
                 await _in_time(self._connection.connect())
             packed = [each for part in parts for each in part.packed]
-            await _in_time(self._connection.send_packed_command(packed, check_health=False))
-            replies = await self._read(sum(part.replies for part in parts))
+            first = await _in_time(self._send_and_read(packed))  # one timer for both, as most flushes are small
+            replies = await self._read_on(first, sum(part.replies for part in parts))
         except BaseException:
             await self.close()
             raise
         ends = iter(replies)
         return [[next(ends) for _ in range(part.replies)] for part in parts]
 
-    async def _read(self, wanted: int) -> list[Any]:
-        stream = self._connection._reader  # redis-py itself reads one reply at a time
+    async def _send_and_read(self, packed: list[bytes]) -> bytes:
+        await self._connection.send_packed_command(packed, check_health=False)
+        return bytes(await self._connection._reader.read(_READ_BYTES))  # redis-py itself reads reply by reply
+
+    async def _read_on(self, data: bytes, wanted: int) -> list[Any]:
         parser = hiredis.Reader(
             protocolError=ConnectionError, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
         )
         replies: list[Any] = []
-        while len(replies) < wanted:
-            data = await _in_time(stream.read(_READ_BYTES))
+        while True:
             if not data:
                 raise ConnectionError("Redis closed the connection")
             parser.feed(data)
@@ -83,7 +85,9 @@ class Wire:
                 if isinstance(reply, ConnectionError):  # loading, or no master: it says so to each command
                     raise reply
                 replies.append(reply)
-        return replies
+            if len(replies) >= wanted:
+                return replies
+            data = await _in_time(self._connection._reader.read(_READ_BYTES))
 
     async def close(self) -> None:
         """Close the connection; the next exchange makes another one."""

@@ -83,13 +83,11 @@ class RedisWriter:
 
     def beat(self, symbol: str, ts: int) -> None:
         """Say that the book of `symbol` is live; ts is the unix ms of its last row."""
-        self._backlog.queue(symbol).beat = ts
-        self._there_is_work()
+        self._backlog.queue(symbol).note_beat(ts)
 
     def record_venue(self, resolution: Instrument | Unresolved, checked_ts: int, reason: str = "") -> None:
         """Store what is known of a symbol's venue. Where its key fails, that is logged and costs nothing else."""
-        self._backlog.queue(resolution.symbol).venue = venue_fields(resolution, checked_ts, reason)
-        self._there_is_work()
+        self._backlog.queue(resolution.symbol).note_venue(venue_fields(resolution, checked_ts, reason))
 
     def _there_is_work(self) -> None:
         self._wake.set()
@@ -122,6 +120,8 @@ class RedisWriter:
 
     async def drain(self, timeout: float) -> bool:
         """Wait until nothing is left to write, at most `timeout` seconds. Returns whether nothing is."""
+        self._backlog.hurry()
+        self._wake.set()
         waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._ended)]
         try:
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -131,9 +131,9 @@ class RedisWriter:
         return self._idle.is_set()
 
     def _look_again(self) -> None:
-        """Wake up for what came meanwhile, at once; for keys that failed, when their pause is over."""
+        """Wake up for what came meanwhile, at once; for heartbeats and keys that failed, when their pause is over."""
         loop = asyncio.get_running_loop()
-        earliest = min((queue.not_before for queue in self._backlog.unfinished()), default=None)
+        earliest = self._backlog.next_due()
         if earliest is None:
             self._idle.set()
         elif earliest <= loop.time():
@@ -144,8 +144,8 @@ class RedisWriter:
     async def _flush(self) -> None:
         """Send what is due and take the answers in. Raises what is in UNREACHABLE where there were none at all."""
         await self._permit()
-        due = self._backlog.due(asyncio.get_running_loop().time())
-        jobs = [job for queue in due for job in jobs_of(queue, self.heartbeat_ttl)]
+        now = asyncio.get_running_loop().time()
+        jobs = [job for queue in self._backlog.due(now) for job in jobs_of(queue, now, self.heartbeat_ttl)]
         if not jobs:
             return
         began = time.monotonic()

@@ -1,0 +1,89 @@
+"""When reading rests, and that it never waits for a Redis that is slow or away."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import redis.asyncio as redis
+
+from ibkr_depth_pipeline.ingest.session import IngestSession
+from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.simulation import SimulatedGateway
+from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.sink.throttle import LONGEST_REST_SECS, Throttle
+from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of
+
+BOUND = 400
+
+
+class Reading:
+    """What is throttled."""
+
+    def __init__(self) -> None:
+        self.rests = False
+        self.times = 0
+        self.throttle = Throttle(BOUND, self.rest, self.go_on)
+
+    def rest(self) -> None:
+        self.rests = True
+        self.times += 1
+
+    def go_on(self) -> None:
+        self.rests = False
+
+
+async def test_reading_rests_above_half_the_bound_until_a_quarter_is_left() -> None:
+    reading = Reading()
+    reading.throttle.flushed(0.01, 150)
+    reading.throttle.pressed()
+    reading.throttle.pressed()
+    assert (reading.rests, reading.times) == (True, 1)
+    reading.throttle.flushed(0.01, 150)
+    assert reading.rests
+    reading.throttle.flushed(0.01, 100)
+    assert not reading.rests
+
+
+async def test_reading_does_not_rest_before_redis_has_answered_or_where_it_is_slow() -> None:
+    reading = Reading()
+    reading.throttle.pressed()
+    reading.throttle.flushed(2 * LONGEST_REST_SECS, 300)
+    reading.throttle.pressed()
+    assert reading.times == 0
+
+
+async def test_reading_goes_on_by_itself_where_redis_does_not_answer_any_more() -> None:
+    reading = Reading()
+    reading.throttle.flushed(0.01, 300)
+    reading.throttle.pressed()
+    assert reading.rests
+    while reading.rests:  # noqa: ASYNC110 - the test's own timeout bounds it
+        await asyncio.sleep(0.01)
+    reading.throttle.pressed()
+    assert reading.times == 1
+
+
+async def test_a_burst_far_larger_than_the_buffer_is_stored_row_by_row(shared_redis_url: str) -> None:
+    rows = 30_000
+    async with SimulatedGateway() as gateway, redis.Redis.from_url(shared_redis_url) as client:
+        settings = load_settings(
+            ibkr_host=gateway.host,
+            ibkr_port=gateway.port,
+            redis_url=shared_redis_url,
+            ibkr_stream_maxlen=1_000_000,
+            ibkr_buffer_bytes=1 << 20,
+            symbol_config_path=Path("unused.yaml"),
+        )
+        session = IngestSession(settings, universe_of("SPY"))
+        running = asyncio.ensure_future(session.run())
+        while not await client.xlen(stream_key("SPY")):
+            await asyncio.sleep(0.01)
+        await gateway.burst("SPY", rows)
+        while await client.xlen(stream_key("SPY")) < rows and not running.done():
+            await asyncio.sleep(0.01)
+        session.stop()
+        summary = await running
+        numbers = [int(fields[b"seq"]) for _, fields in await client.xrange(stream_key("SPY"))]
+    assert numbers == list(range(1, summary.rows["SPY"] + 1))
+    assert summary.snapshots == summary.rows
