@@ -143,6 +143,7 @@ class IngestSession:
             lease=self._lease,
             maxlen=settings.ibkr_stream_maxlen,
             buffer_bytes=settings.ibkr_buffer_bytes,
+            min_replicas=settings.ibkr_redis_min_replicas,
             throttle=Throttle(settings.ibkr_buffer_bytes, self._gateway.rest, self._gateway.go_on),
         )
         self._rows = settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows

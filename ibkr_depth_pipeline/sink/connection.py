@@ -21,7 +21,7 @@ ANSWER_TIMEOUT_SECS = 5.0
 _CHECK_SECS = 10
 
 
-def open_redis(url: str) -> Any:
+def open_redis(url: str) -> Client:
     """A client for `url`, which may name one server, Sentinels or a cluster; connects at the first command.
 
     It never repeats a command that may have been carried out: only the writer knows which writes may be said twice.

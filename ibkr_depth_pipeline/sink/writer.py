@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Any
-
-import redis.asyncio as redis
 
 from ibkr_depth_pipeline.errors import SinkConflict
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
+from ibkr_depth_pipeline.redis_link.asking import ask_each
+from ibkr_depth_pipeline.redis_link.awaited import Client
 from ibkr_depth_pipeline.sink.backlog import Backlog, WriterFigures, longer_pause
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.encoding import StreamPosition, venue_fields
@@ -24,7 +23,8 @@ from ibkr_depth_pipeline.sink.keys import heartbeat_key
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions, read_positions
 from ibkr_depth_pipeline.sink.throttle import Throttle
-from ibkr_depth_pipeline.sink.wire import Answer, Wire
+from ibkr_depth_pipeline.sink.wire import Answer
+from ibkr_depth_pipeline.sink.wires import open_wire
 
 
 class RedisWriter:
@@ -33,20 +33,21 @@ class RedisWriter:
 
     maxlen is the approximate length of a stream, buffer_bytes the bound of what waits while Redis is away (the oldest
     go first, counted). With a `lease`, nothing is sent that it does not allow; a `throttle` hears how the flushes go.
-    `heartbeat_ttl` is in seconds and may be changed.
+    `heartbeat_ttl` is in seconds and may be changed. What fewer than min_replicas replicas have is said again.
     """
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: Client,
         *,
         maxlen: int,
         buffer_bytes: int,
         lease: Lease | None = None,
         throttle: Throttle | None = None,
+        min_replicas: int = 0,
     ) -> None:
         self._client = client
-        self._wire = Wire(client)
+        self._wire = open_wire(client, min_replicas)
         self._lease = lease
         self._throttle = throttle
         self._wake = asyncio.Event()
@@ -196,14 +197,12 @@ class RedisWriter:
 
         For when the batch shrinks: a symbol that waits its turn must not look dead. A heartbeat that is gone stays so.
         """
-        pipe: Any = self._client.pipeline(transaction=False)
-        for symbol, ts in last_rows.items():
-            left = self.heartbeat_ttl - (now_ms - ts) // 1000
-            if left > 0:
-                pipe.expire(heartbeat_key(symbol), left)
+        left = {symbol: self.heartbeat_ttl - (now_ms - ts) // 1000 for symbol, ts in last_rows.items()}
         try:
             await self._permit()
-            await pipe.execute(raise_on_error=False)
+            await ask_each(
+                self._client, [("EXPIRE", heartbeat_key(symbol), secs) for symbol, secs in left.items() if secs > 0]
+            )
         except UNREACHABLE as error:
             self._gone(error)
 

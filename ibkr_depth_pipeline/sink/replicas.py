@@ -1,0 +1,65 @@
+"""A flush counts only once so many replicas have it: what a master that dies had acknowledged is not lost with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import hiredis
+from redis.exceptions import ReadOnlyError, RedisError
+
+from ibkr_depth_pipeline.sink.wire import Answer, Part
+
+WAIT_MS = 1_000
+"""For how long the replicas are waited for; well below the time after which an answer is overdue."""
+
+
+class NotReplicated(RedisError):
+    """Too few replicas have what was sent, so that nobody knows whether it will stay."""
+
+
+class AnyWire(Protocol):
+    """See Wire."""
+
+    async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
+        """An answer for each part. Raises what is in UNREACHABLE where nothing is known of any."""
+
+    async def close(self) -> None:
+        """Close the connection; the next exchange makes another one."""
+
+
+class ReplicatedWire:
+    """As the wire that it sends through, but that `replicas` of the server must have everything; 0 asks for none.
+
+    Where too few have it within WAIT_MS the answer to each part is NotReplicated. The part may be said again: WAIT then
+    waits for all that the server had by then, not only for what it had not had before. A server that is a replica
+    itself by now is left: the next exchange looks for the master.
+    """
+
+    def __init__(self, wire: AnyWire, replicas: int) -> None:
+        self._wire = wire
+        self._replicas = replicas
+        wait: Any = ("WAIT", replicas, WAIT_MS)
+        self._wait = Part("", [hiredis.pack_command(wait)], 1)
+
+    async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
+        """See AnyWire."""
+        if not self._replicas:
+            return await self._leave_replica(await self._wire.exchange(parts))
+        *answers, waited = await self._wire.exchange([*parts, self._wait])
+        reached = waited if isinstance(waited, Exception) else waited[0]
+        if isinstance(reached, int) and reached >= self._replicas:
+            return await self._leave_replica(answers)
+        await self._leave_replica(answers)
+        why = reached if isinstance(reached, Exception) else f"{reached} of {self._replicas} replicas have it"
+        return [NotReplicated(f"not replicated: {why}") for _ in parts]
+
+    async def _leave_replica(self, answers: list[Answer]) -> list[Answer]:
+        replies = (reply for answer in answers if not isinstance(answer, Exception) for reply in answer)
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            await self._wire.close()
+        return answers
+
+    async def close(self) -> None:
+        """See AnyWire."""
+        await self._wire.close()
