@@ -19,7 +19,7 @@ from typing import Any
 
 from bench import dagster_run, growth, latency, profiling, slots, throughput, verify
 from bench.processes import PEERS_PYTHON, REPOSITORY, BenchmarkFailed
-from bench.recorder import Stage, play
+from bench.recorder import Stage
 from bench.recording import RECORDED, record
 from bench.report import markdown
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
@@ -67,15 +67,6 @@ class Benchmark:
     def throughput(self) -> None:
         self.results["throughput"] = throughput.measure(self.stage, self.size.rows, self.size.runs, say)
 
-    def defaults(self) -> None:
-        """Whether full speed is borne with the default settings: the buffer's bound must not cost a row."""
-        try:
-            cost = play(self.long_stage(), RECORDED, FULL.rows)
-        except BenchmarkFailed as failure:
-            self.results["defaults"] = {"lost": f"FAILED, {str(failure).splitlines()[0]}"}
-            raise
-        self.results["defaults"] = {"rate": cost.rate, "rss_mb": cost.peak_rss_mb}
-
     def latency(self) -> None:
         self.results["latency"] = latency.measure(self.stage, self.size.secs, self.size.runs, say)
 
@@ -106,7 +97,6 @@ class Benchmark:
 
 PARTS: dict[str, Callable[[Benchmark], None]] = {
     "throughput": Benchmark.throughput,
-    "defaults": Benchmark.defaults,
     "latency": Benchmark.latency,
     "slots": Benchmark.slots,
     "growth": Benchmark.growth,

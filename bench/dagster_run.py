@@ -15,7 +15,6 @@ from bench.processes import REPOSITORY, Child
 from bench.recorder import Stage, environment, play
 from bench.recording import RECORDED
 from bench.slots import SLOTS, SYMBOLS
-from bench.throughput import WIDE_BUFFER
 from ibkr_depth_pipeline.simulation import gateway_process
 
 JOB = (
@@ -34,10 +33,8 @@ def measure(stage: Stage, rows: int, runs: int, say: Callable[[str], None]) -> d
     found: dict[str, list[Any]] = {"CLI": [], "Dagster": []}
     home = instance(stage.folder / "dagster_home")
     for number in range(1, runs + 1):
-        found["CLI"].append(play(stage, RECORDED, rows, IBKR_BUFFER_BYTES=WIDE_BUFFER))
-        found["Dagster"].append(
-            play(stage, RECORDED, rows, command=JOB, extra=home, stopped_well=None, IBKR_BUFFER_BYTES=WIDE_BUFFER)
-        )
+        found["CLI"].append(play(stage, RECORDED, rows))
+        found["Dagster"].append(play(stage, RECORDED, rows, command=JOB, extra=home, stopped_well=None))
         say(f"  round {number}: " + ", ".join(f"{name} {costs[-1].rate:,.0f}" for name, costs in found.items()))
     return {
         name: {

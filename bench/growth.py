@@ -10,7 +10,6 @@ from typing import Any
 
 from bench.recorder import Cost, Stage, play
 from bench.recording import RECORDED, record
-from bench.throughput import WIDE_BUFFER
 
 POINTS: dict[str, tuple[int, ...]] = {
     "slots": (1, 3, 10, 30, 60),
@@ -43,21 +42,21 @@ def symbols(count: int) -> list[str]:
 
 
 def _of_slots(stage: Stage, rows: int, slots: int) -> Cost:
-    return play(stage, symbols(slots), rows // slots * slots, slots=slots, IBKR_BUFFER_BYTES=WIDE_BUFFER)
+    return play(stage, symbols(slots), rows // slots * slots, slots=slots)
 
 
 def _of_symbols(stage: Stage, rows: int, count: int) -> Cost:
-    return play(stage, symbols(count), rows, IBKR_BUFFER_BYTES=WIDE_BUFFER)
+    return play(stage, symbols(count), rows)
 
 
 def _of_maxlen(stage: Stage, rows: int, maxlen: int) -> Cost:
-    return play(stage, RECORDED, rows, IBKR_BUFFER_BYTES=WIDE_BUFFER, IBKR_STREAM_MAXLEN=maxlen)
+    return play(stage, RECORDED, rows, IBKR_STREAM_MAXLEN=maxlen)
 
 
 def _of_depth(stage: Stage, rows: int, depth: int) -> Cost:
     tape = record(rows // len(RECORDED), depth)
     own = replace(stage, tape=tape, tape_path=tape.save(stage.folder / f"tape-{depth}"))
-    return play(own, RECORDED, rows, IBKR_BUFFER_BYTES=WIDE_BUFFER)
+    return play(own, RECORDED, rows)
 
 
 _POINT = {"slots": _of_slots, "symbols": _of_symbols, "MAXLEN": _of_maxlen, "depth rows": _of_depth}

@@ -13,7 +13,6 @@ from typing import Any
 from bench.processes import PEERS_PYTHON, BenchmarkFailed
 from bench.recorder import Stage, play
 from bench.recording import RECORDED
-from bench.throughput import WIDE_BUFFER
 
 _SAMPLES_A_SECOND = 400
 _SHOWN = 40
@@ -35,7 +34,7 @@ def measure(stage: Stage, rows: int) -> dict[str, Any]:
             spy = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             stack.callback(_end, spy)
 
-        cost = play(stage, RECORDED, rows, on_start=attach, IBKR_BUFFER_BYTES=WIDE_BUFFER)
+        cost = play(stage, RECORDED, rows, on_start=attach)
     if not folded.exists():
         raise BenchmarkFailed("py-spy wrote no profile; it needs the right to trace a process")
     return {"rate_while_sampled": cost.rate, **summary(folded.read_text().splitlines())}

@@ -15,9 +15,6 @@ from bench.recorder import Stage, play
 from bench.recording import RECORDED
 from bench.tape import SHOWN, Tape, books
 
-WIDE_BUFFER = 1 << 30
-"""IBKR_BUFFER_BYTES while the rate is measured. Whether the default is enough is a measurement of its own."""
-
 THIS = "this project, wire to Redis"
 REDIS_LIMITS = ("redis-benchmark, the same XADD", "Redis, the same XADDs sent packed")
 BARE = "bare ib_insync, no Redis"
@@ -55,7 +52,7 @@ def contenders(stage: Stage, rows: int) -> dict[str, Callable[[], Sample]]:
 
 def this_project(stage: Stage, rows: int) -> Sample:
     """Every row mirrored and checked."""
-    cost = play(stage, RECORDED, rows, IBKR_BUFFER_BYTES=WIDE_BUFFER)
+    cost = play(stage, RECORDED, rows)
     return {
         "rate": cost.rate,
         "cpu": cost.cpu_secs_per_million,
