@@ -24,6 +24,8 @@ Store = Callable[[int, int, bytes, bytes, bytes], None]
 TEXTS_REMEMBERED = 20_000  # of each kind; some 2 MB
 
 _POSITIONS = {b"%d" % position: position for position in range(100)}
+_SIDES = {b"0": False, b"1": True}  # whether it is the bid
+_SMART = (b"0", b"1")
 
 
 class NumberTexts(dict[bytes, bytes]):
@@ -103,21 +105,6 @@ class LiveBook:
 
     first_row_ms and last_row_ms are unix ms as stored, 0 before the first row; `applied` counts the rows.
     """
-
-    __slots__ = (
-        *(
-            "_asks",
-            "_asks_text",
-            "_bids",
-            "_bids_text",
-            "_levels_shown",
-            "_numbering",
-            "_rows",
-            "_store",
-            "_venue_field",
-        ),
-        *("applied", "first_row_ms", "last_row_ms", "request", "symbol", "venue", "venue_text"),
-    )
 
     def __init__(
         self, request: int, symbol: str, venue: str, numbering: Numbering, store: Store, rows: int, levels_shown: int
@@ -219,14 +206,9 @@ class HotPath:
                 venue, smart = b"", b"0"
             book = self._books[request]
             text = self._prices[price] + self._sizes[size] + (self._venues[venue] if venue else book.venue_text)
-            if end or version != b"1" or smart not in _SMART or side not in _SIDES:
-                return 0
-            if not book.take(_OPERATIONS[operation], side == b"1", _POSITIONS[position], text, now_ms):
-                return 0
+            change, is_bid, at = _OPERATIONS[operation], _SIDES[side], _POSITIONS[position]
         except (KeyError, ValueError):
             return 0
-        return book.request
-
-
-_SMART = (b"0", b"1")
-_SIDES = (b"0", b"1")  # ask, bid
+        if end or version != b"1" or smart not in _SMART:
+            return 0
+        return book.request if book.take(change, is_bid, at, text, now_ms) else 0

@@ -188,4 +188,5 @@ def _cause(replies: Sequence[Any]) -> Exception:
 
 
 def _packed(*words: Any) -> bytes:
-    return hiredis.pack_command(words)
+    packed: bytes = hiredis.pack_command(words)
+    return packed

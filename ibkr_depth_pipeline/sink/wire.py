@@ -46,7 +46,7 @@ class Wire:
     """To one Redis server. `exchange` from one task only; `close` it at the end."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._pool = client.connection_pool
+        self._pool: Any = client.connection_pool
         self._connection: Any = None
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
