@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer, judged
-from ibkr_depth_pipeline.archive.figures import FIGURES_FLUSH_SECS, FIGURES_SECS, FiguresBuffer
+from ibkr_depth_pipeline.archive.figures_watch import FiguresWatch
 from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId, Place, day_of, first_ms_of, hole_place, part_place
 from ibkr_depth_pipeline.archive.ownership import Ownership
 from ibkr_depth_pipeline.archive.reading import positions, prune
@@ -78,7 +78,6 @@ class Archiver:
         self._flush_rows = max(1, min(settings.archive_flush_rows, settings.ibkr_stream_maxlen // 4))
         self._kept: dict[str, EntryId] = {}  # the newest snapshot of each symbol that is in a file
         self._buffers: dict[str, SymbolBuffer] = {}
-        self._figures = FiguresBuffer()
         self._since: dict[str, float] = {}  # symbol -> loop time of its oldest buffered snapshot
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
@@ -116,23 +115,27 @@ class Archiver:
         return self.summary
 
     async def _work(self, streams: Streams, owned: Ownership, *, once: bool) -> None:
-        """Follow, and store beside it; an end of the storing is the end of both."""
-        storing = asyncio.ensure_future(self._store_files(owned))
-        storing.add_done_callback(lambda task: self.stop())
+        """Follow, store and watch the figures beside it; an end of one is the end of all."""
+        figures = FiguresWatch(streams, self._queue, self._oldest_ms)
+        beside = [asyncio.ensure_future(work) for work in (self._store_files(owned), figures.follow())]
+        for task in beside:
+            task.add_done_callback(lambda task: self.stop())
         try:
             await self._follow(streams, once=once)
-            await self._end()
-            if storing.done():
-                await storing
+            await self._end(figures)
+            for task in beside:
+                if task.done():
+                    await task
         finally:
-            storing.cancel()
-            await asyncio.gather(storing, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     # ---- following
 
     async def _follow(self, streams: Streams, *, once: bool) -> None:
         loop = asyncio.get_running_loop()
-        looked, pruned, figured = loop.time(), 0.0, 0.0
+        looked, pruned = loop.time(), 0.0
         pause = 0.0
         while not self._stopping.is_set():
             try:
@@ -141,9 +144,6 @@ class Archiver:
                     await self._discover(streams)
                 if loop.time() >= pruned:
                     pruned = loop.time() + await self._prune()
-                if loop.time() >= figured:
-                    figured = loop.time() + FIGURES_SECS
-                    await self._look_at_figures(streams)
                 most = await self._read(streams)
                 pause = 0.0
             except SinkUnavailable as error:
@@ -151,7 +151,6 @@ class Archiver:
                 self._log.error("archive_read_failed", error=str(error), pause_secs=pause)
                 most = 0
             self._flush(loop.time() - self._settings.archive_flush_secs)
-            self._flush_figures(loop.time() - FIGURES_FLUSH_SECS)
             at_end = most < ENTRIES_AT_ONCE and not self._backlogged
             if once and at_end and not pause:
                 return
@@ -218,13 +217,6 @@ class Archiver:
         self.summary.holes.append(hole)
         self._queue(hole_place(hole.symbol, day_of(hole.before_ts), hole.after), hole_bytes([hole.as_row()]), 0)
 
-    async def _look_at_figures(self, streams: Streams) -> None:
-        """Take what each ingest tells of itself by now, where that is new."""
-        for ingest in await streams.ingests():
-            figures = await streams.ingest_figures(ingest)
-            if figures is not None and figures.written_ts >= self._oldest_ms():
-                self._figures.add(ingest, figures, asyncio.get_running_loop().time())
-
     async def _prune(self) -> float:
         """Let go of what is too old. Returns in how many seconds to look again."""
         days = self._settings.archive_retention_days
@@ -244,10 +236,6 @@ class Archiver:
         """Make files of what has waited since before that loop time."""
         for symbol in [symbol for symbol, since in self._since.items() if since <= older_than]:
             self._freeze(self._buffers[symbol])
-
-    def _flush_figures(self, older_than: float) -> None:
-        for place, content in self._figures.take(older_than):
-            self._queue(place, content, 0)
 
     def _freeze(self, buffer: SymbolBuffer) -> None:
         """From here on its snapshots are a file, and stay that very file however often it has to be stored."""
@@ -302,9 +290,9 @@ class Archiver:
             self.summary.snapshots[symbol] = self.summary.snapshots.get(symbol, 0) + file.rows
         self._log.debug("archive_file", name=file.place.name, rows=file.rows, bytes=len(file.content))
 
-    async def _end(self) -> None:
+    async def _end(self, figures: FiguresWatch) -> None:
         self._flush(float("inf"))
-        self._flush_figures(float("inf"))
+        await figures.end()
         if self._waiting:
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), DRAIN_SECS)

@@ -27,11 +27,6 @@ from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, PART_LEVEL
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.sink.figures import FeedFigures
 
-FIGURES_SECS = 2.0
-"""How often the figures are looked at: as often as an ingest writes them."""
-FIGURES_FLUSH_SECS = 60.0
-"""How long figures wait for a file; a kill of the archiver may cost so much of their history."""
-
 _TS = pa.timestamp("ms", "UTC")
 
 

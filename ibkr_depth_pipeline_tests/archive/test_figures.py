@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from ibkr_depth_pipeline.archive import archiver as archiver_module
+from ibkr_depth_pipeline.archive import figures_watch
 from ibkr_depth_pipeline.archive.archiver import Archiver
 from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer, ingests, read_figures
 from ibkr_depth_pipeline.archive.layout import FIGURES, Place, day_figures_place, figures_place, parse
 from ibkr_depth_pipeline.archive.reading import days
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.keys import ingest_heartbeat_key, ingest_key
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror
@@ -144,8 +149,8 @@ def test_what_is_no_figures_is_passed_over(mirror: Mirror, desk: Desk) -> None:
 async def test_it_follows_the_figures_and_keeps_what_waits_when_it_is_stopped(
     mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archiver_module, "FIGURES_SECS", 0.02)
-    monkeypatch.setattr(archiver_module, "FIGURES_FLUSH_SECS", 0.1)
+    monkeypatch.setattr(figures_watch, "FIGURES_SECS", 0.02)
+    monkeypatch.setattr(figures_watch, "FIGURES_FLUSH_SECS", 0.1)
     following = Archiver(desk.settings)
     task = asyncio.ensure_future(following.run())
     expected = []
@@ -155,10 +160,29 @@ async def test_it_follows_the_figures_and_keeps_what_waits_when_it_is_stopped(
         while moments(read_figures(desk.store, DAY, "default")) != expected:
             assert not task.done()
             await asyncio.sleep(0.01)
-    monkeypatch.setattr(archiver_module, "FIGURES_FLUSH_SECS", 3600.0)
-    following.stop()
+    monkeypatch.setattr(figures_watch, "FIGURES_FLUSH_SECS", 3600.0)
+    monkeypatch.setattr(figures_watch, "FIGURES_SECS", 3600.0)
+    tell(mirror, state(6))
+    following.stop()  # it looks a last time
     await task
-    assert moments(read_figures(desk.store, DAY, "default")) == expected
+    assert moments(read_figures(desk.store, DAY, "default")) == [*expected, 6]
+
+
+async def test_figures_that_nobody_answers_for_hold_nothing_up(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+    settings = load_settings(redis_url=redis_server.url, archive_url=str(tmp_path / "archive"), archive_flush_secs=0.2)
+    mirror = Mirror(redis_server.url)
+    mirror.redis.execute_command("ACL", "SETUSER", "default", "-get")
+    tell(mirror, state(1))
+    mirror.write("SPY", range(1, 11))
+    archiver = Archiver(settings)
+    task = asyncio.ensure_future(archiver.run())
+    while archiver.summary.snapshots.get("SPY") != 10:
+        assert not task.done()
+        await asyncio.sleep(0.01)
+    archiver.stop()
+    assert (await task).drained
+    assert ingests(ArchiveStore(settings.archive_url), DAY) == []
+    mirror.redis.close()
 
 
 def test_a_date_without_figures_has_an_empty_table(desk: Desk) -> None:

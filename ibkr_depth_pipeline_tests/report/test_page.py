@@ -1,0 +1,233 @@
+"""The page of a day: its numbers are the archive's, it needs no network, and nothing on it is anybody's markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+import orjson
+import pytest
+
+from ibkr_depth_pipeline.archive.compaction import compact_day
+from ibkr_depth_pipeline.archive.layout import EntryId, hole_place
+from ibkr_depth_pipeline.archive.schema import hole_bytes
+from ibkr_depth_pipeline.errors import ConfigurationError, NothingKept
+from ibkr_depth_pipeline.report.view import MOST_HOLES
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, book
+from ibkr_depth_pipeline_tests.report.conftest import OPEN, Page, Report
+from ibkr_depth_pipeline_tests.report.made_up import keep_figures
+
+RUN = RunIdentity("run-1", "a-host", 77, OPEN)
+EVIL = "<script>alert('x')</script>&\""
+
+
+def an_hour(mirror: Mirror, desk: Desk, *symbols: str) -> None:
+    """A snapshot every second of the first hour of the session."""
+    for symbol in symbols:
+        mirror.write(symbol, range(1, 3602), start=OPEN, every=1000)
+    desk.keep()
+
+
+def tell(desk: Desk, *states: FeedFigures) -> None:
+    keep_figures(desk.store, states)
+
+
+def test_the_numbers_on_the_page_are_those_of_the_day(mirror: Mirror, desk: Desk, report: Report) -> None:
+    an_hour(mirror, desk, "SPY", "BRK B")
+    written, page = report()
+    assert page.fact("snapshots") == ("7,202", "of 2 symbols")
+    assert page.fact("rows a second") == ("0.3", "at most 2")
+    assert page.fact("coverage") == ("15.4%", "mean of the symbols")  # one hour of six and a half
+    assert page.fact("missing snapshots") == ("0", "in 0 holes")
+    assert "Monday, 5 January 2026" in page.text
+    assert "the session of XNYS, 14:30:00 to 21:00:00 UTC" in page.text
+    line = page.line("BRK B")
+    assert line[:3] == ["BRK B", "ISLAND", "3,601"]
+    assert line[4:8] == ["15.4%", "5 h 30 min from 15:30:00", "0", "0.01 1.0 bp"]
+    assert "The book of BRK B" in page.text  # of two that are equally busy the first
+    assert "every snapshot that was numbered is in the archive" in page.text
+    assert (written.bytes, written.day.snapshots) == (len(page.html.encode()), 7202)
+
+
+def test_it_stands_beside_the_archive_unless_told_otherwise(
+    mirror: Mirror, desk: Desk, report: Report, tmp_path: Path
+) -> None:
+    an_hour(mirror, desk, "SPY")
+    written, page = report()
+    assert Path(written.path) == Path(desk.settings.archive_url) / "reports" / "2026-01-05.html"
+    elsewhere, same = report(output=tmp_path / "page.html")
+    assert elsewhere.path == str(tmp_path / "page.html")
+    assert same.html == page.html
+    with pytest.raises(ConfigurationError, match=r"nowhere/page\.html can't be written"):
+        report(output=tmp_path / "nowhere" / "page.html")
+
+
+def test_it_is_one_file_that_asks_for_nothing(mirror: Mirror, desk: Desk, report: Report) -> None:
+    an_hour(mirror, desk, "SPY")
+    tell(desk, FeedFigures(RUN, OPEN, lag_p50_ms=1.0, lag_p99_ms=2.0))
+    _, page = report()
+    assert len(page.addresses) == 2
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert not {"link", "iframe", "object", "embed"} & set(page.tags)
+    assert not re.search(r"https?:|@import|url\(", page.html)
+
+
+def test_a_compacted_day_has_the_same_page(mirror: Mirror, desk: Desk, report: Report) -> None:
+    an_hour(mirror, desk, "SPY", "QQQ")
+    tell(desk, FeedFigures(RUN, OPEN + 2000, connected=True), FeedFigures(RUN, OPEN + 4000, connected=True))
+    before = report()[1].html
+    compact_day(desk.store, DAY)
+    assert report()[1].html == before
+
+
+def test_names_from_outside_are_text_and_never_markup(mirror: Mirror, desk: Desk, report: Report) -> None:
+    bids, asks = map(orjson.dumps, book(1))
+    fields = {"bids": bids, "asks": asks, "venue": EVIL}
+    mirror.redis.xadd(stream_key("A&B"), fields, id=f"{OPEN}-1")
+    mirror.redis.xadd(stream_key("A&B"), fields, id=f"{OPEN + 1000}-2")
+    desk.keep()
+    odd = SymbolFigures(dropped={EVIL: 1})
+    tell(desk, FeedFigures(replace(RUN, run_id=EVIL, host=EVIL), OPEN, symbols={EVIL: odd}))
+    _, page = report(symbols=["A&B"])
+    assert "<script>alert" not in page.html
+    assert page.tags.count("script") == 1
+    assert page.line("A&B")[1] == EVIL
+    assert page.line(EVIL)[1] == f"{EVIL}, 77"
+    assert page.line(EVIL)[-1] == f"1 {EVIL}"
+    assert f"Nothing is kept of {EVIL}, which an ingest was to record" in page.text
+
+
+def test_without_figures_the_page_says_so_and_draws_no_zeros(mirror: Mirror, desk: Desk, report: Report) -> None:
+    an_hour(mirror, desk, "SPY")
+    _, page = report()
+    assert page.fact("309s, reconnects, latency") == ("unknown", "no figures were kept")
+    assert "No figures of an ingest were kept of this date" in page.text
+    for word in ("Errors 309", "Connection", "slot held", "99th percentile", "reconnects 0"):
+        assert word not in page.text
+
+
+def test_what_the_ingest_told_of_itself(mirror: Mirror, desk: Desk, report: Report) -> None:
+    an_hour(mirror, desk, "SPY")
+    told = [(0, False, 0, 0), (2000, True, 2, 0), (4000, True, 2, 1), (6000, True, 3, 1)]
+    symbols = {"SPY": SymbolFigures(rows=12, snapshots=12), "QQQ": SymbolFigures()}
+    states = [
+        FeedFigures(
+            RUN,
+            OPEN + at,
+            ended_ts=OPEN + at if at == 6000 else 0,
+            connected=connected,
+            connections=again + 1,
+            reconnects=again,
+            refused_309=refused,
+            lag_p50_ms=2.0,
+            lag_p99_ms=40.0,
+            symbols=symbols,
+        )
+        for at, connected, refused, again in told
+    ]
+    tell(desk, *states)
+    _, page = report()
+    assert page.fact("errors 309") == ("3", "slots refused")
+    assert page.fact("reconnects") == ("1", "0 snapshots lost")
+    assert page.fact("latency p99, usually") == ("40 ms", "at worst 40 ms")
+    assert page.line("run-1") == ["run-1", "a-host, 77", "14:30:00", "14:30:06", "12", "2", "3", "0", "none"]
+    assert page.texts[page.texts.index("Connection") + 1] == "66.7%"
+    assert "Nothing is kept of QQQ, which an ingest was to record" in page.text
+    assert "No figures" not in page.text
+
+
+def test_holes_are_listed_and_many_are_cut_short(mirror: Mirror, desk: Desk, report: Report) -> None:
+    mirror.write("SPY", [1, 2, 5, 6], start=OPEN, every=1000)
+    desk.keep()
+    _, page = report()
+    assert page.line("SPY", "3 to 4") == ["SPY", "3 to 4", "2", "14:30:01", "14:30:02", "never stored"]
+    assert page.line("SPY", "ISLAND")[6] == "2"
+    row = {"first_seq": 1, "last_seq": 1, "after_ts": OPEN, "before_ts": OPEN, "reason": "trimmed"}
+    for number in range(MOST_HOLES + 2):
+        place = hole_place("SPY", DAY, EntryId(OPEN + number, number))
+        desk.store.put(place, hole_bytes([row | {"after_ts": OPEN + number, "before_ts": OPEN + number + 1}]))
+    _, page = report()
+    assert len([line for line in page.lines if line[-1] == "trimmed"]) + 1 >= MOST_HOLES
+    assert "And 3 more: ibkr_depth_archive holes 2026-01-05" in page.text
+
+
+def test_the_books_asked_for_are_drawn_and_no_other(mirror: Mirror, desk: Desk, report: Report) -> None:
+    mirror.write("SPY", range(1, 101), start=OPEN, every=1000)
+    mirror.write("QQQ", range(1, 11), start=OPEN, every=1000)
+    desk.keep()
+    assert "The book of SPY" in report()[1].text
+    _, page = report(symbols=["QQQ", "QQQ"])
+    assert page.text.count("The book of QQQ") == 1
+    assert "The book of SPY" not in page.text
+    with pytest.raises(
+        ConfigurationError, match="nothing is kept of 'spy' on 2026-01-05; of that date there are QQQ, SPY"
+    ):
+        report(symbols=["spy"])
+
+
+def test_a_day_outside_of_any_session_is_covered_from_first_to_last(mirror: Mirror, desk: Desk, report: Report) -> None:
+    mirror.write("SPY", range(1, 62), start=NOON, every=1000)  # before the open
+    desk.keep()
+    _, page = report()
+    assert page.fact("coverage")[0] == "100.0%"
+    assert "what was recorded, 12:00:00 to 12:01:00 UTC" in page.text
+
+
+def test_of_a_session_that_goes_on_only_what_has_passed_is_to_be_covered(
+    mirror: Mirror, desk: Desk, report: Report
+) -> None:
+    an_hour(mirror, desk, "SPY")
+    now = datetime(2026, 1, 5, 16, 30, tzinfo=timezone.utc)
+    _, page = report("today", now=now)
+    assert page.fact("coverage")[0] == "50.0%"
+    assert "14:30:00 to 16:30:00 UTC" in page.text
+
+
+def test_a_single_snapshot_is_a_day(mirror: Mirror, desk: Desk, report: Report) -> None:
+    mirror.write("SPY", [1], start=OPEN)
+    desk.keep()
+    assert report()[1].fact("snapshots") == ("1", "of 1 symbols")
+
+
+def test_a_day_of_empty_books_has_no_picture_of_depth(mirror: Mirror, desk: Desk, report: Report) -> None:
+    nothing = orjson.dumps([[0.0, 0.0, ""]] * 10)
+    for number in (1, 2):
+        fields = {"bids": nothing, "asks": nothing, "venue": "ARCA"}
+        mirror.redis.xadd(stream_key("SPY"), fields, id=f"{OPEN + number}-{number}")
+    desk.keep()
+    _, page = report()
+    assert "The book of" not in page.text
+    assert page.line("SPY")[7] == "none"
+
+
+def test_a_day_of_which_nothing_is_kept_is_an_error_that_says_what_there_is(
+    mirror: Mirror, desk: Desk, report: Report
+) -> None:
+    with pytest.raises(NothingKept, match="nothing is kept of 2026-01-05; it holds no snapshot at all"):
+        report()
+    an_hour(mirror, desk, "SPY")
+    with pytest.raises(NothingKept, match="2026-01-06; what is kept lies between 2026-01-05 and 2026-01-05"):
+        report(str(DAY + timedelta(days=1)))
+    assert not (Path(desk.settings.archive_url) / "reports" / "2026-01-06.html").exists()
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "20260105", ""])
+def test_a_date_that_is_none_is_refused(report: Report, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"is not allowed; a UTC date such as 2026-01-05, or today"):
+        report(text)
+
+
+def test_figures_of_a_day_without_snapshots_are_no_day(desk: Desk, report: Report) -> None:
+    tell(desk, FeedFigures(RUN, OPEN))
+    with pytest.raises(NothingKept):
+        report()
+    assert date(2026, 1, 5) == DAY
+
+
+def test_a_page_taken_apart_is_what_was_written() -> None:
+    page = Page("<p>a</p><table><tr><td>b<small>c</small></td><td>d</td></tr></table><style>e</style>")
+    assert (page.text, page.lines) == ("a b c d", [["b c", "d"]])
