@@ -132,8 +132,10 @@ class TwsSession:
 
     def expect_details(self, request: int) -> asyncio.Future[list[Any]]:
         """A future for the contracts that `request` asks for."""
-        self._details[request] = ([], self._loop.create_future())
-        return self._details[request][1]
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._details[request] = ([], future)
+        future.add_done_callback(lambda _: self._details.pop(request, None))  # whoever asked may have given up
+        return future
 
     def _answer(self, what: str, value: object) -> None:
         future = self._expected.pop(what, None)

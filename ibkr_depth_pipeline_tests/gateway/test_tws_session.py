@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -73,6 +75,21 @@ async def test_a_fault_of_whoever_listens_is_not_swallowed() -> None:
     session.client._apiReady = True
     with pytest.raises(RuntimeError, match="ours"):
         session.take(b"12\x001\x007\x000\x000\x001\x001.0\x00100\x00")
+
+
+async def test_contracts_that_come_after_whoever_asked_gave_up_are_not_kept() -> None:
+    class Details:
+        """Something a weak reference can follow."""
+
+    session = TwsSession(lambda event: None, lambda request, row: None)
+    asked, late = session.expect_details(7), Details()
+    asked.cancel()
+    await asyncio.wait({asked})
+    session.contractDetails(7, late)
+    forgotten = weakref.ref(late)
+    del late
+    gc.collect()
+    assert forgotten() is None
 
 
 async def test_a_gateway_that_is_too_old_or_none_is_unavailable() -> None:
