@@ -113,6 +113,14 @@ async def test_one_frame_shows_the_ladder_and_the_universe(run: Recording, share
     assert "\x1b" not in output
 
 
+async def test_the_table_shows_the_coverage_that_the_ingest_has_told(run: Recording, shared_redis_url: str) -> None:
+    cover = re.compile(r"^.(SPY|AAPL) .* [1-9]\d*%$", re.MULTILINE)
+    output = ""
+    while set(cover.findall(output)) != {"SPY", "AAPL"}:  # the figures come every 2 s; the test's timeout bounds it
+        _, output, _ = await once(shared_redis_url, "--once")
+    assert re.search(r"^ QQQ .* 0%$", output, re.MULTILINE)
+
+
 async def test_a_terminal_without_utf8_gets_plain_letters(run: Recording, shared_redis_url: str) -> None:
     code, output, errors = await once(shared_redis_url, "--once", PYTHONIOENCODING="ascii")
     assert (code, errors) == (0, "")
