@@ -120,6 +120,8 @@ def run_soak(redis_url: str, tmp_path: Path, rows: int) -> Samples:
     )
     gc.collect()
     assert sum(summary.snapshots.values()) >= rows
+    assert summary.drained
+    assert summary.snapshots == summary.rows
     assert set(summary.snapshots) == set(SYMBOLS)
     assert summary.connections > 1
     assert summary.refused_309 > 0 or rows < 1_000_000
