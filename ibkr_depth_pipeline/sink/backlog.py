@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.sink.encoding import EntryPacker, StreamPosition
@@ -45,6 +45,14 @@ class WriterFigures:
         if not ordered:
             return None, None
         return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
+
+
+class Block(NamedTuple):
+    """Packed entries of one symbol that go out together; the time (unix ms) and seq of the first of them."""
+
+    entries: list[bytes]
+    oldest_ts: int
+    oldest_seq: int
 
 
 class SymbolQueue:
@@ -91,29 +99,31 @@ class SymbolQueue:
             return self.not_before
         return max(self.not_before, self.next_beat) if self.beat else None
 
-    def take(self, most: int) -> list[bytes]:
+    def take(self, most: int) -> Block:
         """The next entries to send, at least one."""
         if len(self.waiting) <= most:
             entries = list(self.waiting)
             self.waiting.clear()
         else:
             entries = [self.waiting.popleft() for _ in range(most)]
-        self.newest_sent = max(self.newest_sent, self.packer.position(entries[-1]))
-        return entries
+        oldest = self.packer.position(entries[0])
+        newest = self.packer.position(entries[-1]) if len(entries) > 1 else oldest
+        self.newest_sent = max(self.newest_sent, newest)
+        return Block(entries, oldest.ts, oldest.seq)
 
     def put_back(self, entries: list[bytes]) -> None:
         """These were not stored, or nobody knows."""
         self.waiting.extendleft(reversed(entries))
 
-    def doubt(self, entries: list[bytes]) -> None:
+    def doubt(self, block: Block) -> None:
         """Whether these were stored is unknown."""
-        self.uncertain_seq = max(self.uncertain_seq, self.packer.position(entries[-1]).seq)
+        self.uncertain_seq = max(self.uncertain_seq, block.oldest_seq + len(block.entries) - 1)
 
-    def is_stored(self, entries: list[bytes]) -> None:
-        """These are in the stream, the newest last."""
-        if entries:
-            self.stored = entries[-1]
-            self._backlog.stored(self.symbol, entries, self.packer.position(entries[-1]).seq)
+    def is_stored(self, block: Block, count: int) -> None:
+        """The first `count` entries of the block are in the stream."""
+        if count:
+            self.stored = block.entries[count - 1]
+            self._backlog.stored(self.symbol, block.entries[:count], block.oldest_seq + count - 1)
 
     def postpone(self, now: float) -> None:
         """Its key failed: leave it alone for a while, so that it holds up no other symbol."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import hiredis
 from redis.exceptions import ExecAbortError
 
-from ibkr_depth_pipeline.sink.backlog import SymbolQueue
+from ibkr_depth_pipeline.sink.backlog import Block, SymbolQueue
 from ibkr_depth_pipeline.sink.encoding import LastValue
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, venue_key
 from ibkr_depth_pipeline.sink.scripts import STORE_BEAT, STORE_LAST
@@ -70,38 +70,35 @@ class StreamJob:
     command = "XADD"
     holds_up = True
 
-    def __init__(self, queue: SymbolQueue, entries: list[bytes]) -> None:
+    def __init__(self, queue: SymbolQueue, block: Block) -> None:
         self.queue = queue
-        self.part = Part(queue.packer.key, [_MULTI, *entries, _EXEC], len(entries) + 2)
-        self._entries = entries
-
-    @property
-    def oldest_ts(self) -> int:
-        """Unix ms of the first entry."""
-        return self.queue.packer.position(self._entries[0]).ts
+        self.block = block
+        self.part = Part(queue.packer.key, [_MULTI, *block.entries, _EXEC], len(block.entries) + 2)
 
     def unknown(self) -> None:
-        self.queue.put_back(self._entries)
-        self.queue.doubt(self._entries)
+        self.queue.put_back(self.block.entries)
+        self.queue.doubt(self.block)
 
     def settle(self, replies: list[Any]) -> Exception | None:
         if isinstance(replies[0], Exception):  # without its MULTI each XADD went by itself
-            self.queue.doubt(self._entries)
+            self.queue.doubt(self.block)
         outcome = replies[-1]
         if isinstance(outcome, Exception):
             return self._refused(0, _cause(replies))
-        first = self.queue.packer.position(self._entries[0]).seq
         for at, reply in enumerate(outcome):
-            held = isinstance(reply, Exception) and is_held(reply) and first + at <= self.queue.uncertain_seq
-            if isinstance(reply, Exception) and not held:
+            if isinstance(reply, Exception) and not self._was_held(at, reply):
                 return self._refused(at, reply)
-        self.queue.is_stored(self._entries)
+        self.queue.is_stored(self.block, len(outcome))
         self.queue.pause = 0.0
         return None
 
+    def _was_held(self, at: int, reply: Exception) -> bool:
+        """Whether an entry was refused because it had been stored by a block that was never answered."""
+        return is_held(reply) and self.block.oldest_seq + at <= self.queue.uncertain_seq
+
     def _refused(self, at: int, error: Exception) -> Exception:
-        self.queue.is_stored(self._entries[:at])
-        self.queue.put_back(self._entries[at:])
+        self.queue.is_stored(self.block, at)
+        self.queue.put_back(self.block.entries[at:])
         return error
 
 

@@ -1,7 +1,7 @@
 """A whole flush in one go: packed commands out on a connection of our own, and their replies read in bulk.
 
-redis-py connects, authenticates and sends. Its pipelines pack command by command and arm a timer for each reply: at
-full speed that was more than half of a recording's time (docs/benchmarks.md).
+redis-py connects and authenticates; then its streams are used as they are. Its pipelines pack command by command and
+arm a timer for each reply: at full speed that was more than half of a recording's time (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -69,8 +69,17 @@ class Wire:
         return [[next(ends) for _ in range(part.replies)] for part in parts]
 
     async def _send_and_read(self, packed: list[bytes]) -> bytes:
-        await self._connection.send_packed_command(packed, check_health=False)
-        return bytes(await self._connection._reader.read(_READ_BYTES))  # redis-py itself reads reply by reply
+        writer: asyncio.StreamWriter = self._connection._writer
+        writer.writelines(packed)
+        await writer.drain()
+        return await self._more()
+
+    async def _more(self) -> bytes:
+        reader: asyncio.StreamReader = self._connection._reader
+        data = await reader.read(_READ_BYTES)
+        if not data:
+            raise ConnectionError("Redis closed the connection")
+        return data
 
     async def _read_on(self, data: bytes, wanted: int) -> list[Any]:
         parser = hiredis.Reader(
@@ -78,8 +87,6 @@ class Wire:
         )
         replies: list[Any] = []
         while True:
-            if not data:
-                raise ConnectionError("Redis closed the connection")
             parser.feed(data)
             while (reply := parser.gets()) is not _NOTHING:
                 if isinstance(reply, ConnectionError):  # loading, or no master: it says so to each command
@@ -87,7 +94,7 @@ class Wire:
                 replies.append(reply)
             if len(replies) >= wanted:
                 return replies
-            data = await _in_time(self._connection._reader.read(_READ_BYTES))
+            data = await _in_time(self._more())
 
     async def close(self) -> None:
         """Close the connection; the next exchange makes another one."""
