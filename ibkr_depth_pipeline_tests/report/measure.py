@@ -1,7 +1,9 @@
-"""Time, memory and size of a report: `python -m ibkr_depth_pipeline_tests.report.measure [MILLIONS_OF_SNAPSHOTS]`.
+"""Time, memory and size of a report: `python -m ibkr_depth_pipeline_tests.report.measure [MILLIONS | figures]`.
 
 A made-up session of ten symbols, compacted: in each snapshot one of the twenty rows has changed, and now and then the
 price has moved. The symbols are ten names of one file, so that making the day does not take longer than reading it.
+MILLIONS is how many snapshots. With `figures` instead of a number: the size of a session's history of figures, of
+sixty symbols.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ibkr_depth_pipeline.archive.layout import EntryId, Span, day_place
+from ibkr_depth_pipeline.archive.figures import FiguresBuffer, compact_figures
+from ibkr_depth_pipeline.archive.layout import FIGURES, EntryId, Span, day_place
 from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, ROWS_PER_GROUP, SNAPSHOTS, described, write_options
+from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.report.making import make_report
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
 
 DAY = date(2026, 1, 5)
 OPEN = 1_767_623_400_000  # 14:30 UTC
@@ -78,7 +83,38 @@ def make_day(root: Path, count: int) -> None:
         path.hardlink_to(paths[0])
 
 
+def measure_figures() -> None:
+    """What an ingest of sixty symbols tells of itself in a session, every 2 s, as parts and compacted."""
+    rng, run = np.random.default_rng(1), RunIdentity("0123456789abcdef", "a-host", 4321, OPEN)
+    rows = np.zeros(60, dtype=np.int64)
+    folder = tempfile.mkdtemp()
+    try:
+        store, buffer = ArchiveStore(folder), FiguresBuffer()
+        for at in range(0, SESSION_MS, 2000):
+            first = at // 15_000 * 3
+            turn = [(first + slot) % 60 for slot in range(3)]
+            rows[turn] += rng.integers(50, 1000, 3)
+            symbols = {f"SYM{n}": symbol_figures(OPEN + at, int(rows[n]), n in turn, 100.0 + n) for n in range(60)}
+            lags = {"lag_p50_ms": float(rng.integers(1, 5)), "lag_p99_ms": float(rng.integers(5, 50))}
+            buffer.add("default", FeedFigures(run, OPEN + at, turns=at // 15_000, symbols=symbols, **lags), float(at))
+            for place, content in buffer.take(at - 60_000.0):
+                store.put(place, content)
+        parts = sum(map(store.size, store.places(FIGURES)))
+        compact_figures(store, DAY)
+        (day,) = store.places(FIGURES)
+        print(f"figures of a session: {parts / 1e6:.1f} MB in parts, {store.size(day) / 1e6:.1f} MB compacted")
+    finally:
+        shutil.rmtree(folder)
+
+
+def symbol_figures(now: int, rows: int, subscribed: bool, price: float) -> SymbolFigures:
+    seen = now if subscribed else now - now % 300_000
+    return SymbolFigures(subscribed, seen, rows, 2 * rows, price, price + 0.01, rows, rows, venue="ISLAND")
+
+
 def main() -> None:
+    if sys.argv[1:] == ["figures"]:
+        return measure_figures()
     count = int(float(sys.argv[1]) * 1e6 if len(sys.argv) > 1 else 1e6) // len(SYMBOLS)
     folder = Path(tempfile.mkdtemp())
     try:
