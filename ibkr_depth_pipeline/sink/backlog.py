@@ -69,7 +69,7 @@ class SymbolQueue:
         self.uncertain_seq = 0  # snapshots up to this one may be stored already
         self.pause = 0.0  # seconds until its next try, after its key failed
         self.not_before = 0.0  # loop time of that try
-        self.next_beat = 0.0  # loop time before which no other heartbeat is sent
+        self.next_hash = self.next_beat = 0.0  # loop times before which no other one is sent
         self._backlog = backlog
 
     def store(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
@@ -95,9 +95,10 @@ class SymbolQueue:
 
     def due_at(self) -> float | None:
         """The loop time from which on there is something to do; None where there is nothing at all."""
-        if self.waiting or self.stored or self.venue:
+        if self.waiting or self.venue:
             return self.not_before
-        return max(self.not_before, self.next_beat) if self.beat else None
+        pauses = [end for wanted, end in ((self.stored, self.next_hash), (self.beat, self.next_beat)) if wanted]
+        return max(self.not_before, min(pauses)) if pauses else None
 
     def take(self, most: int) -> Block:
         """The next entries to send, at least one."""
@@ -181,9 +182,9 @@ class Backlog:
         return min((at for at in times.values() if at is not None), default=None)
 
     def hurry(self) -> None:
-        """Let no heartbeat wait."""
+        """Let no hash and no heartbeat wait."""
         for queue in self._busy.values():
-            queue.next_beat = 0.0
+            queue.next_hash = queue.next_beat = 0.0
 
     def grown(self, size: int) -> None:
         """An entry of so many bytes waits; past the bound the oldest of any symbol go."""

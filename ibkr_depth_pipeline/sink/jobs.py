@@ -1,7 +1,8 @@
 """One flush's work, key by key: what is sent for a key, and what its answer means for the symbol's queue.
 
 A snapshot's commands are XADD, the hash, the heartbeat, in that order, each only after the one before was acknowledged:
-each goes out a flush later than the one before. For the hash and the heartbeat only the newest snapshot counts.
+each goes out a flush later than the one before. For the hash and the heartbeat only the newest snapshot counts; where
+rows come without end, they are written a hundred and ten times a second.
 
 The XADDs of one symbol go in one MULTI on its one key: Redis refuses such a block as a whole (out of memory, read-only,
 loading), and so no later snapshot can get in before an earlier one. Where the answer was lost the block is said again:
@@ -26,8 +27,9 @@ from ibkr_depth_pipeline.sink.wire import Part
 FLUSH_ENTRIES = 2048
 """Most snapshots of one symbol in one flush, so that a long backlog neither blocks Redis nor starves other symbols."""
 
+HASH_PAUSE_SECS = 0.01
 BEAT_PAUSE_SECS = 0.1
-"""Between two heartbeats of a symbol, which live for 30 s at least; a row that comes meanwhile has to wait for each."""
+"""Between two hashes, or heartbeats, of one symbol: rows that come meanwhile have to wait for each of them."""
 
 _ALREADY_STORED = "equal or smaller than the target stream top item"
 _MULTI = b"*1\r\n$5\r\nMULTI\r\n"
@@ -54,7 +56,8 @@ def jobs_of(queue: SymbolQueue, now: float, heartbeat_ttl: int) -> list[Job]:
     jobs: list[Job] = []
     if queue.waiting:
         jobs.append(StreamJob(queue, queue.take(FLUSH_ENTRIES)))
-    if queue.stored is not None:
+    if queue.stored is not None and now >= queue.next_hash:
+        queue.next_hash = now + HASH_PAUSE_SECS
         jobs.append(_HashJob(queue, queue.stored))
     if queue.beat is not None and now >= queue.next_beat:
         queue.next_beat = now + BEAT_PAUSE_SECS

@@ -54,6 +54,7 @@ class RedisWriter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._away = False
         self._log = get_log()
         self.heartbeat_ttl = 30
@@ -132,15 +133,17 @@ class RedisWriter:
         return self._idle.is_set()
 
     def _look_again(self) -> None:
-        """Wake up for what came meanwhile, at once; for heartbeats and keys that failed, when their pause is over."""
+        """Wake up for what came meanwhile, at once; for what is to wait a while, when that is over."""
         loop = asyncio.get_running_loop()
         earliest = self._backlog.next_due()
+        if self._timer is not None:
+            self._timer.cancel()
         if earliest is None:
             self._idle.set()
         elif earliest <= loop.time():
             self._wake.set()
         else:
-            loop.call_at(earliest, self._wake.set)
+            self._timer = loop.call_at(earliest, self._wake.set)
 
     async def _flush(self) -> None:
         """Send what is due and take the answers in. Raises what is in UNREACHABLE where there were none at all."""
