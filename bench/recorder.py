@@ -107,11 +107,11 @@ def play(
             redis_bytes=float(store.info("memory")["used_memory_dataset"]) - used,
             rows=each * slots,
         )
+        if stopped_well not in (None, code := ingest.stop()):
+            raise ingest.failed(f"ended with {code} after SIGTERM")
         wrong = verify.faults(store, stage.tape, symbols, each, trimmed="IBKR_STREAM_MAXLEN" in settings)
         if wrong:
             raise BenchmarkFailed("what is stored is wrong: " + "; ".join(wrong))
-        if stopped_well not in (None, code := ingest.stop()):
-            raise ingest.failed(f"ended with {code} after SIGTERM")
         return cost
 
 
