@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ibkr_depth_pipeline.archive import archiver as archiver_module
 from ibkr_depth_pipeline.archive import figures_watch
 from ibkr_depth_pipeline.archive.archiver import Archiver
 from ibkr_depth_pipeline.archive.compaction import compact_day
-from ibkr_depth_pipeline.archive.figures import FiguresBuffer, ingests, read_figures
+from ibkr_depth_pipeline.archive.figures import SCHEMA, FiguresBuffer, ingests, read_figures
 from ibkr_depth_pipeline.archive.layout import FIGURES, Place, day_figures_place, figures_place, parse
 from ibkr_depth_pipeline.archive.reading import days
 from ibkr_depth_pipeline.archive.store import ArchiveStore
@@ -188,3 +188,10 @@ async def test_figures_that_nobody_answers_for_hold_nothing_up(redis_server: Emb
 def test_a_date_without_figures_has_an_empty_table(desk: Desk) -> None:
     assert ingests(desk.store, date(2026, 1, 6)) == []
     assert read_figures(desk.store, date(2026, 1, 6), "default").num_rows == 0
+
+
+def test_every_figure_has_a_column() -> None:
+    run, feed, symbol = ({field.name for field in fields(each)} for each in (RunIdentity, FeedFigures, SymbolFigures))
+    assert set(SCHEMA.names) == (feed - {"run"}) | run
+    struct = SCHEMA.field("symbols").type.value_type
+    assert {struct.field(at).name for at in range(struct.num_fields)} == symbol | {"symbol"}
