@@ -1,0 +1,28 @@
+"""The history of figures, from wherever the ingests' keys lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ibkr_depth_pipeline.archive.figures import ingests, read_figures
+from ibkr_depth_pipeline.archive.run import run_archiver
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.sink.keys import ingest_key
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON
+from ibkr_depth_pipeline_tests.cluster.servers import Servers
+
+NAMES = ["a", "b", "c", "default", "e", "f"]
+
+
+def test_figures_of_every_ingest_are_kept(several: Servers, tmp_path: Path) -> None:
+    settings = load_settings(redis_url=several.url, archive_url=str(tmp_path / "archive"))
+    with several.client() as client:
+        for name in NAMES:
+            figures = FeedFigures(RunIdentity(f"run-{name}", "a-host", 77, NOON), NOON)
+            client.set(ingest_key(name), figures.to_json())
+    run_archiver(settings, once=True)
+    store = ArchiveStore(settings.archive_url)
+    assert ingests(store, DAY) == NAMES
+    assert [read_figures(store, DAY, name)["run_id"].to_pylist() for name in NAMES] == [[f"run-{n}"] for n in NAMES]
