@@ -12,6 +12,7 @@ from pathlib import Path
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, GatewayError, SinkUnavailable
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
+from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.settings import Settings, names_without_setting
 from ibkr_depth_pipeline.sink.connection import check_writable
@@ -49,6 +50,7 @@ async def run_checklist(settings: Settings, symbols: Sequence[str] = ()) -> list
     findings = [*_unknown_settings(), *findings]
     wanted = len(universe.specs) if universe else 0
     findings += check_rotation(settings, wanted) if wanted else []
+    findings += _metrics(settings)
     findings.append(await _redis(settings))
     return findings + await _gateway(settings, universe)
 
@@ -80,6 +82,14 @@ def check_rotation(settings: Settings, symbols: int) -> Iterator[Finding]:
         yield Finding(
             Verdict.WARN, "slots", f"{slots} asked for; an account has {USUAL_SLOTS} unless quote boosters add more"
         )
+
+
+def _metrics(settings: Settings) -> list[Finding]:
+    try:
+        MetricsEndpoint.of_settings(settings)
+    except ConfigurationError as error:
+        return [Finding(Verdict.FAIL, "metrics", problem) for problem in error.problems]
+    return []
 
 
 async def _redis(settings: Settings) -> Finding:

@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.sink.keys import stream_key
 from ibkr_depth_pipeline.sink.throttle import LONGEST_REST_SECS, Throttle
 from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of
+from ibkr_depth_pipeline_tests.sink.writing import eventually
 
 BOUND = 400
 
@@ -77,11 +78,13 @@ async def test_a_burst_far_larger_than_the_buffer_is_stored_row_by_row(shared_re
         )
         session = IngestSession(settings, universe_of("SPY"))
         running = asyncio.ensure_future(session.run())
-        while not await client.xlen(stream_key("SPY")):
-            await asyncio.sleep(0.01)
+
+        async def stored(least: int) -> bool:
+            return running.done() or await client.xlen(stream_key("SPY")) >= least
+
+        await eventually(lambda: stored(1))
         await gateway.burst("SPY", rows)
-        while await client.xlen(stream_key("SPY")) < rows and not running.done():
-            await asyncio.sleep(0.01)
+        await eventually(lambda: stored(rows))
         session.stop()
         summary = await running
         numbers = [int(fields[b"seq"]) for _, fields in await client.xrange(stream_key("SPY"))]
