@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.report.bins import Array, Bins
 
 _TIME_STEPS_SECS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600)
 _MOST_TIMES = 14
+_RARE_TIMES = 3.0
 
 
 class Tick(NamedTuple):
@@ -64,12 +65,22 @@ def from_zero(values: Array) -> Scale:
     return Scale(0.0, step * math.ceil(1.02 * top / step))
 
 
+def usual(values: Array) -> Array:
+    """The values without the few that would make a picture of all others a flat line."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return known
+    limit = _RARE_TIMES * float(np.percentile(known, 95))
+    found: Array = known[known <= limit] if limit > 0 else known
+    return found
+
+
 def decades(values: Array) -> Scale:
-    """From a power of ten to another, with all values above zero between them."""
+    """From a power of ten to another, with all values above zero between them and none at the very bottom."""
     known = values[values > 0]
     if not len(known):
         return Scale(1.0, 10.0, log=True)
-    low, high = math.floor(math.log10(float(known.min()))), math.ceil(math.log10(float(known.max())))
+    low, high = math.floor(math.log10(float(known.min())) - 0.05), math.ceil(math.log10(float(known.max())))
     return Scale(10.0**low, 10.0 ** max(high, low + 1), log=True)
 
 

@@ -10,7 +10,7 @@ from ibkr_depth_pipeline.archive.decoding import Hole
 from ibkr_depth_pipeline.report import charts
 from ibkr_depth_pipeline.report.bins import Array, Bins
 from ibkr_depth_pipeline.report.ingest_day import Run
-from ibkr_depth_pipeline.report.scales import clock, duration, from_zero, number
+from ibkr_depth_pipeline.report.scales import clock, duration, from_zero, number, usual
 from ibkr_depth_pipeline.report.symbol_day import SymbolDay
 
 _SPARKS = 120
@@ -76,7 +76,7 @@ def symbol_row(symbol: SymbolDay, missing: int, bins: Bins) -> SymbolRow:
         missing=missing,
         spread=number(symbol.spread) if symbol.spread is not None else "none",
         spread_bps=f"{bps:.1f} bp" if bps is not None else "",
-        spreads=charts.line(spreads, from_zero(spreads)),
+        spreads=charts.line(spreads, from_zero(usual(spreads))),
     )
 
 

@@ -14,7 +14,17 @@ from ibkr_depth_pipeline.report.charts import Chart, Key, Lane, Shape
 from ibkr_depth_pipeline.report.day import RecordedDay
 from ibkr_depth_pipeline.report.depth_map import DepthMap
 from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, total
-from ibkr_depth_pipeline.report.scales import Scale, Tick, clock, decades, duration, from_zero, number, time_ticks
+from ibkr_depth_pipeline.report.scales import (
+    Scale,
+    Tick,
+    clock,
+    decades,
+    duration,
+    from_zero,
+    number,
+    time_ticks,
+    usual,
+)
 from ibkr_depth_pipeline.report.symbol_day import SymbolDay
 from ibkr_depth_pipeline.report.tables import HoleRow, RunRow, SymbolRow, hole_row, run_row, symbol_row
 
@@ -222,7 +232,10 @@ def _depth_view(depth: DepthMap, day: RecordedDay) -> DepthView:
 
 def _spread(symbol: SymbolDay) -> Chart:
     low, median, high = symbol.spreads
-    scale = from_zero(high)
+    shown = usual(high)
+    scale = from_zero(shown)
     shapes = [Shape(charts.band(low, high, scale), "band"), Shape(charts.line(median, scale), "first")]
     keys = [Key("first", "median"), Key("band", "10th to 90th percentile")]
-    return Chart("Spread", "price", scale.ticks(), shapes, keys=keys)
+    most = np.nanmax(high, initial=0.0)
+    unit = f"price; cut off at the top, it reached {number(most)}" if most > scale.high else "price"
+    return Chart("Spread", unit, scale.ticks(), shapes, keys=keys)

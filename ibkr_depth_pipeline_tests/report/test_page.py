@@ -187,6 +187,20 @@ def test_of_a_session_that_goes_on_only_what_has_passed_is_to_be_covered(
     assert "14:30:00 to 16:30:00 UTC" in page.text
 
 
+def test_a_spread_that_leaves_the_chart_is_named(mirror: Mirror, desk: Desk, report: Report) -> None:
+    for number in range(1, 102):
+        bid = 90.0 if number == 50 else 100.0
+        fields = {"bids": side(bid), "asks": side(100.25), "venue": "ARCA"}
+        mirror.redis.xadd(stream_key("SPY"), fields, id=f"{OPEN + 60_000 * number}-{2 * number - 1}")
+        mirror.redis.xadd(stream_key("SPY"), fields, id=f"{OPEN + 60_000 * number + 5000}-{2 * number}")
+    desk.keep()
+    assert "price; cut off at the top, it reached 10.25" in report()[1].text
+
+
+def side(price: float) -> bytes:
+    return orjson.dumps([[price, 1.0, ""], *[[0.0, 0.0, ""]] * 9])
+
+
 def test_a_single_snapshot_is_a_day(mirror: Mirror, desk: Desk, report: Report) -> None:
     mirror.write("SPY", [1], start=OPEN)
     desk.keep()

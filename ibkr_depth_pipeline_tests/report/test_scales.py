@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.report.bins import Bins
-from ibkr_depth_pipeline.report.scales import Scale, clock, decades, duration, from_zero, nice_step, number, time_ticks
+from ibkr_depth_pipeline.report.scales import (
+    Scale,
+    clock,
+    decades,
+    duration,
+    from_zero,
+    nice_step,
+    number,
+    time_ticks,
+    usual,
+)
 
 NOON = 1_767_614_400_000
 
@@ -33,6 +43,15 @@ def test_latencies_are_marked_by_powers_of_ten() -> None:
     assert labels(scale) == ["1", "10", "100", "1,000"]
     assert scale.of(np.array([0.0, 1.0, 10.0, 1000.0])) == pytest.approx([0, 0, 1 / 3, 1])
     assert labels(decades(np.array([0.02]))) == ["0.01", "0.1"]
+    assert decades(np.array([1.0, 100.0])) == Scale(0.1, 100.0, log=True), "what is never more than 1 is seen as well"
+
+
+def test_a_few_outliers_do_not_flatten_a_picture() -> None:
+    values = np.array([*[0.01, 0.02] * 20, 5.0, np.nan])
+    assert usual(values).max() == 0.02
+    assert len(usual(values)) == 40
+    assert usual(np.array([0.0, 0.0, 1.0])).tolist() == [0.0, 0.0, 1.0]
+    assert len(usual(np.array([np.nan]))) == 0
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [0.0]])
