@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import DepthPipelineError
-from ibkr_depth_pipeline.ingest.session import IngestSession, IngestSummary, Wanted, Watcher
+from ibkr_depth_pipeline.ingest.onlookers import Wanted, Watcher
+from ibkr_depth_pipeline.ingest.session import IngestSession
+from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.signals import signals_caught

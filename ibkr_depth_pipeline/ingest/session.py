@@ -11,20 +11,21 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from ibkr_depth_pipeline.errors import GatewayError, NoLongerWanted, NothingToRecord
+from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest import effects as do
-from ibkr_depth_pipeline.ingest.books import LastBook, Stretch
+from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
 from ibkr_depth_pipeline.ingest.figures import feed_figures
-from ibkr_depth_pipeline.ingest.line_budget import LineBudget
+from ibkr_depth_pipeline.ingest.onlookers import Wanted, Watcher, ask_for_ever, show_for_ever
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbol, resolve_symbols
+from ibkr_depth_pipeline.ingest.summary import IngestSummary
+from ibkr_depth_pipeline.ingest.tasks import RunTasks, at_most, first_of
 from ibkr_depth_pipeline.ingest.watch import GatewayWatch
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
@@ -46,49 +47,11 @@ DROPS_CYCLE_SECS = 5.0
 
 FIRST_BACKOFF_SECS = 0.1
 RECHECK_PAUSE_SECS = 5.0
-CANCEL_AGAIN_SECS = 0.2
 DRAIN_SECS = 3.0
 """For what is buffered when the end comes; all of it together stays below 5 s."""
 
 FAREWELL_SECS = 0.5
 """For the last figures and for giving the lease back."""
-
-
-@dataclass(frozen=True, slots=True)
-class IngestSummary:
-    """What a run did. Times are unix ms; the counts are of this run."""
-
-    started_ts: int
-    ended_ts: int
-    rows: dict[str, int]
-    snapshots: dict[str, int]
-    dropped: dict[str, int] = field(default_factory=dict)
-    unresolved: dict[str, str] = field(default_factory=dict)
-    refused_309: int = 0
-    connections: int = 0
-    turns: int = 0
-    drained: bool = True
-    books: dict[str, LastBook] = field(default_factory=dict)
-    stretches: tuple[Stretch, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Watcher:
-    """Somebody who wants to see the figures every so many seconds; `look` is called in a thread of its own."""
-
-    look: Callable[[FeedFigures], None]
-    every_secs: float
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Whether whoever started the run still counts on it; asked in a thread of its own, as often as a Watcher is.
-
-    False ends the run: it drains, and `run` raises NoLongerWanted. What `ask` raises is logged, and ends nothing.
-    """
-
-    ask: Callable[[], bool]
-    every_secs: float = 10.0
 
 
 class IngestSession:
@@ -120,15 +83,11 @@ class IngestSession:
             on_depth=self._on_depth,
         )
         self._log = get_log()
-        self._lines = LineBudget()
         self._stop = asyncio.Event()
         self._lost = asyncio.Event()
         self._connected = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._failure: BaseException | None = None
-        self._reported_stored: dict[str, int] = {}
-        self._reported_drops: dict[tuple[str, str], int] = {}
+        self._tasks = RunTasks(self._stop)
         self._unresolved: dict[str, str] = {}
         self._rechecking: set[str] = set()
         self._identity = RunIdentity.of_this_process(_now_ms(), run_id)
@@ -155,6 +114,7 @@ class IngestSession:
             levels_shown=settings.ibkr_depth_rows,
             heartbeat_ttl=settings.ibkr_heartbeat_ttl,
         )
+        self._lines = CountedLines(self._pipeline.figures, self._writer.figures)
         self._watch = GatewayWatch(
             self._gateway,
             settings.ibkr_stall_secs,
@@ -175,15 +135,17 @@ class IngestSession:
         try:
             self._metrics.open()
             drained = True
-            if await self._unless_stopped(self._set_up()):
+            if await self._tasks.unless_stopped(self._set_up()):
                 drained = await self._record()
-            if self._failure is not None:
-                raise self._failure
+            if self._tasks.failure is not None:
+                raise self._tasks.failure
             return self._summary(started, drained)
         finally:
             self._gateway.disconnect()
-            await self._end_tasks()
-            await asyncio.gather(_at_most(FAREWELL_SECS, self._say_farewell()), self._metrics.aclose())
+            if self._timer is not None:
+                self._timer.cancel()
+            await self._tasks.end()
+            await asyncio.gather(at_most(FAREWELL_SECS, self._say_farewell()), self._metrics.aclose())
             await self._redis.aclose()
 
     # ---- the course of a run
@@ -191,12 +153,12 @@ class IngestSession:
     async def _set_up(self) -> None:
         """Find out where the numbering stands, connect, find the venues."""
         await self._lease.acquire(self._settings.ibkr_lease_wait_secs)
-        self._start(self._lease.keep())
+        self._tasks.start(self._lease.keep())
         self._pipeline.number_from(await self._writer.take_over(self._universe.symbols, _now_ms()))
-        self._start(self._writer.run())
-        self._start(self._tell_for_ever())
+        self._tasks.start(self._writer.run())
+        self._tasks.start(self._tell_for_ever())
         if self._wanted is not None:
-            self._start(self._ask_for_ever(self._wanted))
+            self._tasks.start(ask_for_ever(self._wanted))
         await self._connect()
         resolutions = await resolve_symbols(self._gateway, self._universe.specs)
         for resolution in resolutions.values():
@@ -208,15 +170,15 @@ class IngestSession:
     async def _record(self) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
         if self._watcher is not None:
-            self._start(self._show_for_ever(self._watcher))
-        self._start(self._watch.run())
-        self._start(self._look_after_rows())
+            self._tasks.start(show_for_ever(self._watcher, self._figures))
+        self._tasks.start(self._watch.run())
+        self._tasks.start(self._look_after_rows())
         self._begin_rotation()
         try:
             while not self._stop.is_set():
-                await _first_of(self._stop.wait(), self._lost.wait())
+                await first_of(self._stop.wait(), self._lost.wait())
                 if self._lost.is_set() and not self._stop.is_set():
-                    await self._unless_stopped(self._reconnect())
+                    await self._tasks.unless_stopped(self._reconnect())
         finally:
             drained = await self._drain()
         return drained
@@ -225,8 +187,8 @@ class IngestSession:
         self._log.info("draining", subscriptions=len(self._pipeline.subscribed))
         self._carry_out(self._pipeline.tell_rotation(Stop(), self._now()))
         drained = await self._writer.drain(DRAIN_SECS)
-        self._report_persisted(self._universe.symbols)
-        self._report_drops()
+        self._lines.stored(self._universe.symbols)
+        self._lines.dropped()
         self._log.info("stopped", drained=drained, lost=self._writer.figures.buffered_entries)
         return drained
 
@@ -315,7 +277,7 @@ class IngestSession:
                 self._carry_out(pipeline.first_row(request, self._now()))
             return request != 0
         except Exception as error:
-            self._fail(error)
+            self._tasks.fail(error)
             return True
 
     def _on_row(self, request: int, row: DepthRow) -> None:
@@ -324,7 +286,7 @@ class IngestSession:
             if request in self._pipeline.awaited:
                 self._carry_out(self._pipeline.first_row(request, self._now(), applied))
         except Exception as error:
-            self._fail(error)
+            self._tasks.fail(error)
 
     def _on_event(self, event: GatewayEvent) -> None:
         if isinstance(event, ConnectionLost):
@@ -334,7 +296,7 @@ class IngestSession:
         try:
             self._carry_out(self._pipeline.handle(event, self._now(), _now_ms()))
         except Exception as error:
-            self._fail(error)
+            self._tasks.fail(error)
 
     # ---- what the pipeline wants done
 
@@ -354,7 +316,7 @@ class IngestSession:
         try:
             self._carry_out(self._pipeline.tell_rotation(Deadline(), self._now()))
         except Exception as error:
-            self._fail(error)
+            self._tasks.fail(error)
 
     def _subscribe(self, effect: do.Subscribe) -> None:
         self._log.info(
@@ -378,27 +340,18 @@ class IngestSession:
 
     def _start_recheck(self, effect: do.Recheck) -> None:
         if effect.symbol not in self._rechecking:
-            self._start(self._recheck(effect.symbol))
+            self._tasks.start(self._recheck(effect.symbol))
 
     def _record_refusal(self, effect: do.RecordRefusal) -> None:
         self._writer.record_venue(effect.instrument, _now_ms(), effect.reason)
 
     def _report(self, effect: do.ReportPersisted) -> None:
-        self._report_persisted(effect.symbols)
-
-    def _report_persisted(self, symbols: Iterable[str]) -> None:
-        for symbol in symbols:
-            stored = self._writer.figures.stored.get(symbol, 0)
-            since = stored - self._reported_stored.get(symbol, 0)
-            if since:
-                self._reported_stored[symbol] = stored
-                seq = self._writer.figures.newest_seq.get(symbol, 0)
-                self._log.info("snapshots_persisted", symbol=symbol, snapshots=since, seq=seq)
+        self._lines.stored(effect.symbols)
 
     def _set_heartbeat_ttl(self, effect: do.SetHeartbeatTtl) -> None:
         self._writer.heartbeat_ttl = effect.secs
         if effect.last_rows:
-            self._start(self._writer.extend_heartbeats(dict(effect.last_rows), _now_ms()))
+            self._tasks.start(self._writer.extend_heartbeats(dict(effect.last_rows), _now_ms()))
 
     def _drop_connection(self, effect: do.Reconnect) -> None:
         self._give_connection_up(effect.why)
@@ -408,8 +361,7 @@ class IngestSession:
         self._on_event(ConnectionLost(why))
 
     def _say(self, effect: do.Say) -> None:
-        if self._lines.spend(effect.event):
-            getattr(self._log, effect.level)(effect.event, **effect.fields)
+        self._lines.say(effect)
 
     # ---- heartbeats and dropped rows
 
@@ -425,20 +377,7 @@ class IngestSession:
             await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
             self._carry_out(self._pipeline.look_at_late_rows(self._now()))
             if cycle % (DROPS_CYCLE_SECS // LATE_ROWS_CYCLE_SECS) == 0:
-                self._report_drops()
-
-    def _report_drops(self) -> None:
-        """One line per symbol and reason, however many rows, and per event of which there were too many.
-
-        That is the rate limit on what a broken feed can log.
-        """
-        for (symbol, reason), count in self._pipeline.figures.dropped.items():
-            since = count - self._reported_drops.get((symbol, reason), 0)
-            if since:
-                self._reported_drops[symbol, reason] = count
-                self._log.warning("rows_dropped", symbol=symbol, reason=reason, rows=since, total=count)
-        for event, lines in self._lines.renew().items():
-            self._log.warning("lines_left_out", of=event, lines=lines)
+                self._lines.dropped()
 
     # ---- the run's own figures
 
@@ -449,26 +388,6 @@ class IngestSession:
             if self._lease.fresh:
                 await self._report_of_run.tell(figures)
             await asyncio.sleep(REPORT_SECS)
-
-    async def _show_for_ever(self, watcher: Watcher) -> None:
-        """In a thread: whoever looks on may take its time. What it raises is logged, and ends nothing."""
-        while True:
-            await asyncio.sleep(watcher.every_secs)
-            try:
-                await asyncio.to_thread(watcher.look, self._figures())
-            except Exception as error:
-                self._log.warning("watcher_failed", error=repr(error))
-
-    async def _ask_for_ever(self, wanted: Wanted) -> None:
-        while True:
-            await asyncio.sleep(wanted.every_secs)
-            try:
-                still = await asyncio.to_thread(wanted.ask)
-            except Exception as error:
-                self._log.warning("not_known_whether_wanted", error=repr(error))
-            else:
-                if not still:
-                    raise NoLongerWanted("this run has ended already for whoever started it")
 
     async def _say_farewell(self) -> None:
         if self._lease.fresh:
@@ -487,38 +406,7 @@ class IngestSession:
             ended=ended,
         )
 
-    # ---- tasks and time
-
-    def _start(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        failure = None if task.cancelled() else task.exception()
-        if failure is not None:
-            self._fail(failure)
-
-    def _fail(self, failure: BaseException) -> None:
-        """End the run: `run` raises this. Nothing of ours goes wrong in silence."""
-        self._failure = self._failure or failure
-        self._stop.set()
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether `work` was done before the end was asked for; otherwise it is cancelled."""
-        task = asyncio.ensure_future(work)
-        await _first_of(asyncio.shield(task), self._stop.wait())
-        if task.done():
-            await task
-            return True
-        await end([task])
-        return False
-
-    async def _end_tasks(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        await end(self._tasks)
+    # ---- time and the end
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -554,36 +442,6 @@ def _plan(settings: Settings) -> RotationPlan:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-async def _at_most(secs: float, work: Coroutine[Any, Any, None]) -> None:
-    with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-        await asyncio.wait_for(work, secs)
-
-
-async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel the tasks until they have ended, and leave what they raise unread.
-
-    Once may not be enough: before Python 3.12 asyncio.wait_for forgets a cancellation that comes together with its
-    result, and a loop around it then goes on for ever.
-    """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        done, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECS)
-        for task in done:
-            _ = task.cancelled() or task.exception()
-
-
-async def _first_of(*awaitables: Any) -> None:
-    tasks = [asyncio.ensure_future(each) for each in awaitables]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 _DEEDS: dict[type, Callable[[IngestSession, Any], None]] = {

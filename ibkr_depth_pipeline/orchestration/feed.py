@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from ibkr_depth_pipeline.ingest.onlookers import Wanted
 from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
-from ibkr_depth_pipeline.ingest.session import Wanted
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
 from ibkr_depth_pipeline.orchestration.lineage import Lineage, Names

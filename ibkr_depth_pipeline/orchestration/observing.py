@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import dagster as dg
 
-from ibkr_depth_pipeline.ingest.session import IngestSummary, Watcher
+from ibkr_depth_pipeline.ingest.onlookers import Watcher
+from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.orchestration.lineage import symbol_key
 from ibkr_depth_pipeline.orchestration.progress import (
     feed_progress,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ibkr_depth_pipeline.ingest.session import IngestSummary
+from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.model import Levels
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
 

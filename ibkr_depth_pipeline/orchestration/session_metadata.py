@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from ibkr_depth_pipeline.ingest.run import IngestOutcome
-from ibkr_depth_pipeline.ingest.session import IngestSummary
+from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.orchestration.coverage_plot import coverage_markdown
 from ibkr_depth_pipeline.orchestration.ladder import ladder_markdown
 from ibkr_depth_pipeline.orchestration.progress import dropped_by_symbol

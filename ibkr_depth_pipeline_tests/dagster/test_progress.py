@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ibkr_depth_pipeline.ingest.books import LastBook, Stretch
-from ibkr_depth_pipeline.ingest.session import IngestSummary
+from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.orchestration.progress import (
     feed_progress,
     figures_at_end,

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 import redis.asyncio as redis
 
-from ibkr_depth_pipeline.ingest.session import IngestSession, IngestSummary
+from ibkr_depth_pipeline.ingest.session import IngestSession
+from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.sink.keys import stream_key

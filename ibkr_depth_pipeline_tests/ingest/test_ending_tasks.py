@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ibkr_depth_pipeline.ingest.session import end
+from ibkr_depth_pipeline.ingest.tasks import end
 
 
 async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:

@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from ibkr_depth_pipeline.errors import NoLongerWanted
+from ibkr_depth_pipeline.ingest.onlookers import Wanted
 from ibkr_depth_pipeline.ingest.run import run_ingest
-from ibkr_depth_pipeline.ingest.session import Wanted
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions

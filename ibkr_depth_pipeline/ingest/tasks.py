@@ -1,0 +1,82 @@
+"""A run's tasks, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+CANCEL_AGAIN_SECS = 0.2
+
+
+class RunTasks:
+    """What one of them raises ends the run: `failure` holds the first, and `stop` is set."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.failure: BaseException | None = None
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work` go on beside all else."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            self.fail(failure)
+
+    def fail(self, failure: BaseException) -> None:
+        """Nothing of ours goes wrong in silence."""
+        self.failure = self.failure or failure
+        self._stop.set()
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether `work` was done before the end was asked for; otherwise it is cancelled."""
+        task = asyncio.ensure_future(work)
+        await first_of(asyncio.shield(task), self._stop.wait())
+        if task.done():
+            await task
+            return True
+        await end([task])
+        return False
+
+    async def end(self) -> None:
+        """Cancel them all."""
+        await end(self._tasks)
+
+
+async def at_most(secs: float, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work`, and give it up when its time is over."""
+    with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+        await asyncio.wait_for(work, secs)
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks until they have ended, and leave what they raise unread.
+
+    Once may not be enough: before Python 3.12 asyncio.wait_for forgets a cancellation that comes together with its
+    result, and a loop around it then goes on for ever.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECS)
+        for task in done:
+            _ = task.cancelled() or task.exception()
+
+
+async def first_of(*awaitables: Any) -> None:
+    """Wait until one of them is done; the others are cancelled."""
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
