@@ -140,8 +140,10 @@ class Archiver:
         while not self._stopping.is_set():
             try:
                 if loop.time() - looked > DISCOVER_SECS:
-                    looked = loop.time()
-                    await self._discover(streams)
+                    try:
+                        await self._discover(streams)
+                    finally:  # where a part of a cluster hangs, the rest is read in between
+                        looked = loop.time()
                 if loop.time() >= pruned:
                     pruned = loop.time() + await self._prune()
                 most = await self._read(streams)

@@ -91,6 +91,8 @@ class Following:
             self._positions = yield from _resolve(self._starts)
 
     def _take(self, batches: Sequence[tuple[str, Sequence[RawEntry]]]) -> Query[list[Item]]:
+        # a stream that is made or whose last id is raised wakes a waiting XREAD, with nothing in it
+        batches = [(symbol, entries) for symbol, entries in batches if entries]
         oldest = yield from self._oldest_where_doubtful(batches)
         items: list[Item] = []
         taken: dict[str, Position] = {}

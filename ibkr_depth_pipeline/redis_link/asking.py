@@ -13,14 +13,11 @@ import redis.asyncio as redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection
-from redis.exceptions import AskError, ClusterDownError, ConnectionError, ResponseError, TryAgainError
-from redis.exceptions import TimeoutError as NoAnswer
+from redis.exceptions import AskError, ResponseError, TryAgainError
 
-from ibkr_depth_pipeline.redis_link.awaited import UNREACHABLE, Client, ClusterClient, borrowed
+from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.redis_link.cluster import LOST, UNREACHABLE, ClusterClient, borrowed
 from ibkr_depth_pipeline.redis_link.commands import Command, key_of
-
-LOST = (ConnectionError, NoAnswer, ClusterDownError, OSError)
-"""After one of these a cluster may look different."""
 
 
 async def ask(client: Client, commands: Sequence[Command]) -> list[Any]:
@@ -51,8 +48,8 @@ async def ask_each(client: Client, commands: Sequence[Command]) -> list[Any]:
 async def ask_at_once(client: Client, commands: Sequence[Command]) -> list[Any]:
     """As `ask`, in one MULTI: `commands` are of one key, and all of them are carried out, or none."""
     if isinstance(client, ClusterClient):
-        await client.initialize()
-        async with borrowed(owner(client, key_of(commands[0]))) as connection:
+        await client.find_nodes()
+        async with borrowed(client.owner(key_of(commands[0]))) as connection:
             await connection.send_packed_command(connection.pack_commands([("MULTI",), *commands, ("EXEC",)]))
             queued = [await _reply(connection) for _ in range(len(commands) + 1)]
             outcome = await _reply(connection)
@@ -67,18 +64,13 @@ async def ask_at_once(client: Client, commands: Sequence[Command]) -> list[Any]:
     return list(await pipe.execute())
 
 
-def masters(client: ClusterClient) -> set[str]:
-    """The names of the nodes that own slots, as far as is known."""
-    return {nodes[0].name for nodes in client.nodes_manager.slots_cache.values() if nodes}
-
-
 async def _ask_cluster(client: ClusterClient, commands: Sequence[Command]) -> list[Any]:
-    await client.initialize()
+    await client.find_nodes()
     replies: list[Any] = [None] * len(commands)
     shares: dict[ClusterNode, list[int]] = {}
     for place, command in enumerate(commands):
         try:
-            shares.setdefault(owner(client, key_of(command)), []).append(place)
+            shares.setdefault(client.owner(key_of(command)), []).append(place)
         except UNREACHABLE as uncovered:
             replies[place] = uncovered
     answers = await asyncio.gather(
@@ -90,23 +82,17 @@ async def _ask_cluster(client: ClusterClient, commands: Sequence[Command]) -> li
     return replies
 
 
-def owner(client: ClusterClient, key: Any) -> ClusterNode:
-    """The node that takes commands for `key`, as far as is known. Raises SlotNotCoveredError where none does."""
-    node = client.get_node_from_key(key)
-    assert node is not None  # that it may be is for replicas
-    return node
-
-
 async def _ask_node(client: ClusterClient, node: ClusterNode, commands: Sequence[Command]) -> list[Any]:
     try:
+        client.check(node)
         async with borrowed(node) as connection:
             await connection.send_packed_command(connection.pack_commands(commands))
             replies = [await _reply(connection) for _ in commands]
     except UNREACHABLE as error:
-        await client.refresh(node.name)
+        client.has_failed(node)
         return [error] * len(commands)
     if any(isinstance(reply, LOST) for reply in replies):
-        await client.refresh(node.name)
+        client.has_failed(node)
     return [
         await _elsewhere(client, command) if isinstance(reply, (AskError, TryAgainError)) else reply
         for command, reply in zip(commands, replies, strict=True)

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
+from ibkr_depth_pipeline.redis_link.cluster import ClusterClient
 from ibkr_depth_pipeline.redis_link.url import Kind, RedisTarget, parse_redis_url
 
 if sys.version_info >= (3, 11):
@@ -30,13 +29,10 @@ else:
     from async_timeout import timeout as timeout  # redis-py brings it where Python is older
 
 T = TypeVar("T")
-Client = redis.Redis | RedisCluster
+Client = redis.Redis | ClusterClient
 
 SENTINEL_TIMEOUT_SECS = 1.0
 """How long one Sentinel may take before the next one is asked."""
-
-UNREACHABLE = (RedisError, RedisClusterException, OSError, TimeoutError, asyncio.TimeoutError)
-"""What redis-py raises when a command could not be carried out or its answer is unknown."""
 
 
 class _Bounded:
@@ -88,15 +84,6 @@ class SentinelClient(redis.Redis):
         await super().aclose(close_connection_pool)
         for each in self.connection_pool.sentinel_manager.sentinels:  # type: ignore[attr-defined]
             await each.aclose()
-
-
-class ClusterClient(RedisCluster):
-    """A cluster. It carries on with the slots that are served while others are not."""
-
-    async def refresh(self, failed: str | None = None) -> None:
-        """Ask the cluster who owns which slot, the node called `failed` last. That it can't be asked is borne."""
-        with suppress(*UNREACHABLE):
-            await self.nodes_manager.initialize(last_failed_node_name=failed)
 
 
 def open_client(url: str, *, connect_timeout: float, answer_timeout: float) -> Client:
@@ -153,6 +140,7 @@ def _cluster(target: RedisTarget, options: dict[str, Any]) -> Client:
     client = ClusterClient(
         startup_nodes=[ClusterNode(host, port) for host, port in target.nodes],
         require_full_coverage=False,
+        reinitialize_steps=0,
         ssl=encrypted,
         **options,
         **given,
@@ -170,18 +158,3 @@ _OPENERS = {Kind.SERVER: _server, Kind.SENTINEL: _master, Kind.CLUSTER: _cluster
 def _given(target: RedisTarget) -> dict[str, Any]:
     """What the URL says, in redis-py's words."""
     return {"connection_class": None, **parse_url(target.plain)}
-
-
-@asynccontextmanager
-async def borrowed(node: ClusterNode) -> AsyncIterator[Any]:
-    """A connection to `node`, to be given back with nothing unread: it is closed where the block fails."""
-    connection: Any = node.acquire_connection()
-    try:
-        if connection.should_reconnect():
-            await connection.disconnect()
-        yield connection
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    finally:
-        node.release(connection)

@@ -9,14 +9,12 @@ from typing import Any
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedError
+from redis.exceptions import AskError, ClusterDownError, MovedError
 
-from ibkr_depth_pipeline.redis_link.asking import owner
-from ibkr_depth_pipeline.redis_link.awaited import UNREACHABLE, ClusterClient
-from ibkr_depth_pipeline.sink.replicas import NotReplicated, ReplicatedWire
+from ibkr_depth_pipeline.redis_link.cluster import UNREACHABLE, ClusterClient
+from ibkr_depth_pipeline.sink.replicas import ReplicatedWire
 from ibkr_depth_pipeline.sink.wire import Answer, Part, Wire
 
-_PING = Part("", [b"*1\r\n$4\r\nPING\r\n"], 1)
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 _Numbered = dict[int, Part]
@@ -36,13 +34,14 @@ class ClusterWire:
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """See Wire. Raises what is in UNREACHABLE where nothing is known of any part."""
-        await self._client.initialize()
+        await self._client.find_nodes()
         answers: dict[int, Answer] = {}
         await self._send(self._by_owner(dict(enumerate(parts)), answers), answers)
         moved = {at: answer for at, answer in answers.items() if isinstance(answer, AskError)}
-        if any(isinstance(answer, Exception) and not isinstance(answer, NotReplicated) for answer in answers.values()):
-            await self._client.refresh()
+        if any(isinstance(answer, ClusterDownError) for answer in answers.values()):
+            self._client.refresh_soon()
         if moved:
+            await self._client.refresh_soon()
             await self._send_on({at: (parts[at], why) for at, why in moved.items()}, answers)
         told = [answers[at] for at in range(len(parts))]
         failures = [answer for answer in told if isinstance(answer, Exception)]
@@ -60,7 +59,7 @@ class ClusterWire:
         shares: dict[ClusterNode, _Numbered] = {}
         for at, part in parts.items():
             try:
-                shares.setdefault(owner(self._client, part.key), {})[at] = part
+                shares.setdefault(self._client.owner(part.key), {})[at] = part
             except UNREACHABLE as uncovered:
                 answers[at] = uncovered
         return shares
@@ -89,43 +88,30 @@ class ClusterWire:
     def _line(self, node: ClusterNode) -> _Line:
         line = self._lines.get(node.name)
         if line is None:
-            line = self._lines[node.name] = _Line(node, self._replicas)
+            line = self._lines[node.name] = _Line(self._client, node, self._replicas)
         return line
 
 
 class _Line:
-    """To one node. Once it has not answered, it must answer a PING before it is sent anything: so one that hangs holds
-    the others up only once."""
+    """To one node. Once it has failed it is left alone until it answers a PING, see ClusterClient: so one that hangs
+    holds the others up only once."""
 
-    def __init__(self, node: ClusterNode, replicas: int) -> None:
-        self._name = node.name
+    def __init__(self, client: ClusterClient, node: ClusterNode, replicas: int) -> None:
         maker: Any = _Maker(node)
+        self._client = client
+        self._node = node
         self._wire = ReplicatedWire(Wire(maker), replicas)
-        self._probe: asyncio.Task[Any] | None = None
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """An answer for each part, never an exception for all."""
-        if self._probe is not None and not self._recovered(self._probe):
-            return [ConnectionError(f"{self._name} does not answer")] * len(parts)
-        self._probe = None
         try:
+            self._client.check(self._node)
             return await self._wire.exchange(parts)
         except UNREACHABLE as error:
-            self._probe = asyncio.ensure_future(self._wire.exchange([_PING]))
+            self._client.has_failed(self._node)
             return [error] * len(parts)
 
-    def _recovered(self, probe: asyncio.Task[Any]) -> bool:
-        if not probe.done():
-            return False
-        if probe.exception() is None:
-            return True
-        self._probe = asyncio.ensure_future(self._wire.exchange([_PING]))
-        return False
-
     async def close(self) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.gather(self._probe, return_exceptions=True)
         await self._wire.close()
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.redis_link.asking import ask_at_once, masters, owner
-from ibkr_depth_pipeline.redis_link.awaited import UNREACHABLE as UNREACHABLE
-from ibkr_depth_pipeline.redis_link.awaited import Client, ClusterClient, open_client
+from ibkr_depth_pipeline.redis_link.asking import ask_at_once
+from ibkr_depth_pipeline.redis_link.awaited import Client, open_client
+from ibkr_depth_pipeline.redis_link.cluster import UNREACHABLE as UNREACHABLE
+from ibkr_depth_pipeline.redis_link.cluster import ClusterClient
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 
@@ -59,11 +60,11 @@ async def _names(client: Client) -> list[str]:
     names = (f"check-{os.getpid()}-{number}" for number in itertools.count())
     if not isinstance(client, ClusterClient):
         return [next(names)]
-    await client.initialize()
+    await client.find_nodes()
     of_nodes: dict[str, str] = {}
-    while len(of_nodes) < len(masters(client)):
+    while len(of_nodes) < len(client.masters()):
         name = next(names)
-        of_nodes.setdefault(owner(client, stream_key(name)).name, name)
+        of_nodes.setdefault(client.owner(stream_key(name)).name, name)
     return list(of_nodes.values())
 
 

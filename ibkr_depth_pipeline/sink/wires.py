@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import redis.asyncio as redis
 
-from ibkr_depth_pipeline.redis_link.awaited import Client, ClusterClient
+from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.redis_link.cluster import ClusterClient
 from ibkr_depth_pipeline.sink.cluster_wire import ClusterWire
 from ibkr_depth_pipeline.sink.replicas import AnyWire, ReplicatedWire
 from ibkr_depth_pipeline.sink.wire import Wire

@@ -27,7 +27,7 @@ _PATIENCE_SECS = 60.0
 _REPLICATION = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 _CLUSTER = (
     *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
-    *("--cluster-replica-validity-factor", "0"),
+    *("--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no"),
 )
 
 
@@ -35,6 +35,11 @@ def ask(port: int, *command: Any) -> Any:
     """The reply of the server at `port`, as redis-py reads it."""
     with redis.Redis(HOST, port, socket_timeout=5) as client:
         return client.execute_command(*command)
+
+
+def client_of(server: EmbeddedRedis) -> Any:
+    """To look into that server alone."""
+    return redis.Redis(HOST, server.port, socket_timeout=5)
 
 
 def _holds(condition: Callable[[], bool], what: str) -> None:
@@ -54,6 +59,7 @@ class ClusterOfRedis:
     def __init__(self, extra_args: Sequence[str] = ()) -> None:
         self._stack = ExitStack()
         self.servers = [EmbeddedRedis(extra_args=(*_CLUSTER, *_REPLICATION, *extra_args)) for _ in range(6)]
+        self.paused: set[EmbeddedRedis] = set()
 
     def __enter__(self) -> ClusterOfRedis:
         try:
@@ -76,8 +82,19 @@ class ClusterOfRedis:
         return redis.RedisCluster(HOST, self.live()[0].port)
 
     def live(self) -> list[EmbeddedRedis]:
-        """The servers that run."""
-        return [server for server in self.servers if server.running]
+        """The servers that run and are not paused."""
+        return [server for server in self.servers if server.running and server not in self.paused]
+
+    def pause(self, *servers: EmbeddedRedis) -> None:
+        """They hang, until `heal` or `resume`."""
+        for server in servers:
+            server.pause()
+            self.paused.add(server)
+
+    def resume(self) -> None:
+        """Nothing hangs any more."""
+        while self.paused:
+            self.paused.pop().resume()
 
     def start(self) -> None:
         for server in self.servers:
@@ -102,22 +119,27 @@ class ClusterOfRedis:
         return [line for line in lines if "handshake" not in line[2] and "noaddr" not in line[2]]
 
     def wait_until_whole(self) -> None:
-        """Every live node finds the cluster in order, and every live replica follows its master."""
-        _holds(lambda: all(self._is_content(server) for server in self.live()), "the cluster is in order")
+        """Every live node finds the cluster in order, and all but three of them follow a master."""
+        _holds(self._is_whole, "the cluster is in order")
 
-    def _is_content(self, server: EmbeddedRedis) -> bool:
+    def _is_whole(self) -> bool:
+        roles = [self._role(server) for server in self.live()]
+        return roles.count("master") == 3 and roles.count("replica") == len(roles) - 3
+
+    def _role(self, server: EmbeddedRedis) -> str:
         with redis.Redis(HOST, server.port, socket_timeout=5) as client:
             client.response_callbacks.clear()
             if b"cluster_state:ok" not in client.execute_command("CLUSTER INFO"):
-                return False
+                return "out of order"
             role = client.execute_command("ROLE")
-        return role[0] == b"master" or role[3] == b"connected"
+        if role[0] == b"master":
+            return "master"
+        return "replica" if role[3] == b"connected" else "not yet a replica"
 
     def heal(self) -> None:
         """Start what was killed, let go on what was paused, and empty everything."""
+        self.resume()
         for server in self.servers:
-            if server.running:
-                server.resume()
             server.start()
         self.wait_until_whole()
         for server in self.servers:
@@ -219,13 +241,15 @@ class WatchedRedis:
         _holds(lambda: all(each.knows_all(self.name) for each in self.sentinels), "the Sentinels know each other")
 
     def heal(self) -> None:
-        """Start what was killed, let go on what was paused, and empty everything."""
+        """Start what was killed, and empty everything."""
         for server in self.servers:
-            if server.running:
-                server.resume()
             server.start()
-        _holds(self._is_whole, "the replica follows the master that the Sentinels name")
+        self.wait_until_whole()
         self.master.flush()
+
+    def wait_until_whole(self) -> None:
+        """The other server follows the master that the Sentinels name."""
+        _holds(self._is_whole, "the replica follows the master that the Sentinels name")
 
     def _is_whole(self) -> bool:
         roles = {server: ask(server.port, "ROLE") for server in self.servers}

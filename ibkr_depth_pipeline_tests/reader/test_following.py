@@ -22,7 +22,9 @@ from ibkr_depth_pipeline.reader import (
     Item,
     SinkUnavailable,
 )
+from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.sink.positions import raise_positions
 from ibkr_depth_pipeline_tests.reader.filling import T0, Filler
 
 
@@ -337,6 +339,22 @@ async def test_a_cancelled_read_loses_nothing(shared_redis_url: str, filler: Fil
             filler.add(3)
             found += await following.read()
     assert seqs(found) == list(range(1, 181))
+
+
+async def test_a_recorder_that_starts_wakes_a_following_and_breaks_none(shared_redis_url: str, filler: Filler) -> None:
+    async with AsyncDepthReader(shared_redis_url) as reader:
+        following = reader.follow("SPY", start=At(0))
+        waiting = asyncio.ensure_future(following.read())
+        while not filler.client.info("clients")["blocked_clients"]:  # noqa: ASYNC110 - the condition is in Redis
+            await asyncio.sleep(0.01)
+        client = open_redis(shared_redis_url)
+        await raise_positions(client, ["SPY"], T0 - 1)
+        await client.aclose()
+        filler.add(3)
+        found = await waiting
+        while len(found) < 3:
+            found += await following.read()
+        assert seqs(found) == [1, 2, 3]
 
 
 async def test_many_readers_share_one_event_loop(shared_redis_url: str, filler: Filler) -> None:

@@ -1,0 +1,155 @@
+"""A recording into several servers under load, a reader and an archiver beside it, and the truth to compare with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from ibkr_depth_pipeline.archive.archiver import Archiver
+from ibkr_depth_pipeline.ingest.session import IngestSession
+from ibkr_depth_pipeline.reader import AsyncDepthReader, At, Item
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, DepthRow
+from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
+from ibkr_depth_pipeline_tests.cluster.servers import Servers, client_of
+from ibkr_depth_pipeline_tests.end_to_end.recording import settings_for, universe_of
+
+Sides = tuple[list[list[Any]], list[list[Any]]]
+
+_SETTINGS: dict[str, Any] = {
+    "ibkr_rotation_secs": 3600,
+    "ibkr_max_concurrent_depth": len(SYMBOLS),
+    "archive_flush_secs": 0.5,
+}
+
+
+def books_of(rows: Iterable[DepthRow], levels: int = 10) -> list[Sides]:
+    """Bids and asks after each row, in a way of its own: plain lists, as the rows' own words say."""
+    bids: list[list[Any]] = []
+    asks: list[list[Any]] = []
+    books = []
+    for position, operation, side, price, size, venue in rows:
+        book = bids if side == BID else asks
+        level = [price, size, venue]
+        if operation == INSERT:
+            book.insert(position, level)
+        elif operation == DELETE:
+            del book[position]
+        else:
+            book[position] = level
+        books.append((bids[:levels], asks[:levels]))
+    return books
+
+
+@dataclass
+class Trial:
+    """A recording under way. `followed` is what the reader has seen."""
+
+    servers: Servers
+    gateway: SimulatedGateway
+    archiver: Archiver
+    tasks: Sequence[asyncio.Task[Any]]
+    logged: list[Any]
+    followed: list[Item]
+
+    def stored(self, symbol: str) -> list[dict[bytes, bytes]]:
+        """The entries of its stream."""
+        with client_of(self.servers.master_of(stream_key(symbol))) as client:
+            return [fields for _, fields in client.xrange(stream_key(symbol))]
+
+    def length(self, symbol: str) -> int:
+        """How many entries its stream has."""
+        with client_of(self.servers.master_of(stream_key(symbol))) as client:
+            return int(client.xlen(stream_key(symbol)))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something in Redis or here; fails as what runs meanwhile does. The test's own timeout bounds it."""
+        while not await asyncio.to_thread(condition):
+            for task in self.tasks:
+                if task.done():
+                    raise AssertionError(f"it ended: {task}") from task.exception()
+            await asyncio.sleep(0.05)
+
+    async def grows(self, symbols: Sequence[str] = SYMBOLS, by: int = 200) -> None:
+        """Wait until the streams of `symbols` have so many more entries than now."""
+
+        before = {symbol: await asyncio.to_thread(self.length, symbol) for symbol in symbols}
+        await self.until(lambda: all(self.length(symbol) >= before[symbol] + by for symbol in symbols))
+
+    async def is_true(self) -> None:
+        """Stop the market and wait until each row that was sent has its snapshot in Redis, in the archive and with the
+        reader; then compare them one by one."""
+        self.gateway.set_rate(0.0)
+        for symbol in SYMBOLS:
+            await self.until(lambda symbol=symbol: self._has_all(symbol))  # type: ignore[misc]
+            await asyncio.to_thread(self._is_the_truth, symbol)
+            followed = self.numbers_followed(symbol)
+            assert followed == list(range(1, len(followed) + 1)), [n for n in followed if not isinstance(n, int)]
+
+    def _has_all(self, symbol: str) -> bool:
+        kept = self.archiver.summary.snapshots.get(symbol, 0)
+        count = self.gateway.journal.row_counts[symbol]
+        return self.length(symbol) == kept == len(self.numbers_followed(symbol)) == count
+
+    def _is_the_truth(self, symbol: str) -> None:
+        stored = self.stored(symbol)
+        truth = books_of(self.gateway.journal.rows(symbol))
+        assert [int(fields[b"seq"]) for fields in stored] == list(range(1, len(truth) + 1))
+        for fields, (bids, asks) in zip(stored, truth, strict=True):
+            assert _shown(fields[b"bids"]) == bids
+            assert _shown(fields[b"asks"]) == asks
+
+    def numbers_followed(self, symbol: str) -> list[Any]:
+        """The seq of every snapshot that the reader was given, and a Gap as it is."""
+        return [getattr(item, "seq", item) for item in self.followed if item.symbol == symbol]
+
+
+def _shown(side: bytes) -> list[list[Any]]:
+    return [level for level in orjson.loads(side) if level != [0.0, 0.0, ""]]
+
+
+@asynccontextmanager
+async def recorded(servers: Servers, archive: Path, rate: float = 300.0, **settings: Any) -> AsyncIterator[Trial]:
+    """The ingest, a reader that follows, and an archiver; all of them are stopped at the end, and must end well."""
+    options = GatewayOptions(slots=len(SYMBOLS), rows_per_second=rate)
+    with structlog.testing.capture_logs() as logged:
+        async with SimulatedGateway(options) as gateway, AsyncDepthReader(servers.url) as reader:
+            chosen = settings_for(
+                gateway, servers.url, archive_url=str(archive / "archive"), **{**_SETTINGS, **settings}
+            )
+            session, archiver = IngestSession(chosen, universe_of(*SYMBOLS)), Archiver(chosen)
+            followed: list[Item] = []
+            ingest = asyncio.ensure_future(session.run())
+            archiving = asyncio.ensure_future(archiver.run())
+            following = asyncio.ensure_future(_follow(reader, followed))
+            trial = Trial(servers, gateway, archiver, [ingest, archiving, following], logged, followed)
+            try:
+                await trial.grows()
+                yield trial
+                session.stop()
+                summary = await ingest
+                archiver.stop()
+                kept = await archiving
+                sent = dict(gateway.journal.row_counts)
+                assert summary.drained, summary
+                assert summary.snapshots == sent, (summary.snapshots, sent)
+                assert (kept.snapshots, kept.holes) == (sent, []), (kept.snapshots, kept.holes, sent)
+            finally:
+                session.stop()
+                archiver.stop()
+                following.cancel()
+                await asyncio.gather(*trial.tasks, return_exceptions=True)
+
+
+async def _follow(reader: AsyncDepthReader, found: list[Item]) -> None:
+    following = reader.follow(*SYMBOLS, start=At(0))
+    while True:
+        found += await following.read(1.0)
