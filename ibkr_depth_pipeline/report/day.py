@@ -90,9 +90,9 @@ def read_recorded_day(
     _check(wanted, list(files), day)
     told = {name: figures.read_figures(store, day, name) for name in figures.ingests(store, day)}
     first, last = _first_and_last(files)
-    session = _session(calendar, day, first, last, now_ms)
-    bins = _bins(first, last, session, told)
-    window = Window(*(session or (first, max(last, first + 1))))
+    session = _session(calendar, day, first, last)
+    window = _window(session, first, last, now_ms)
+    bins = _bins(first, last, window, told)
     found = [_symbol_day(store, symbol, files[symbol], bins, window) for symbol in files]
     busiest = max(found, key=lambda each: each.snapshots).symbol
     chosen = [each for name in wanted or [busiest] for each in found if each.symbol == name]
@@ -129,25 +129,28 @@ def _first_and_last(files: Mapping[str, Sequence[SpannedFile]]) -> tuple[int, in
     return min(span.first.ts for span in spans), max(span.last.ts for span in spans)
 
 
-def _session(calendar: str, day: date, first: int, last: int, now_ms: int) -> tuple[int, int] | None:
+def _session(calendar: str, day: date, first: int, last: int) -> tuple[int, int] | None:
     """The session's time on that UTC date, where something is kept of it."""
     opened, closed = session_of(calendar, day)
     if opened is None or closed is None:
         return None
-    starts = max(opened, first_ms_of(day))
-    ends = min(closed, first_ms_of(day + timedelta(days=1)), max(now_ms, last))
-    return (starts, ends) if first < ends and last >= starts and starts < ends else None
+    starts, ends = max(opened, first_ms_of(day)), min(closed, first_ms_of(day + timedelta(days=1)))
+    return (starts, ends) if starts <= last and first < ends else None
 
 
-def _bins(first: int, last: int, session: tuple[int, int] | None, told: Mapping[str, Any]) -> Bins:
-    """Over everything that happened that day, and over its session."""
-    moments = [first, last]
+def _window(session: tuple[int, int] | None, first: int, last: int, now_ms: int) -> Window:
+    """What is to be covered: of a session, as much as is over."""
+    start, end = session or (first, last)
+    return Window(start, max(min(end, max(now_ms, last)), start + 1))
+
+
+def _bins(first: int, last: int, window: Window, told: Mapping[str, Any]) -> Bins:
+    """Over everything that happened that day, and over what is to be covered."""
+    moments = [first, last, window.start, window.end - 1]
     for table in told.values():
         if table.num_rows:
             written = table["written_ts"].cast(pa.int64()).to_numpy()
             moments += [int(written[0]), int(written[-1])]
-    if session is not None:
-        moments += [session[0], session[1] - 1]
     return Bins.over(min(moments), max(moments))
 
 

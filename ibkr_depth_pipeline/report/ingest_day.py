@@ -55,25 +55,21 @@ class Run:
     heard_ts: int
     ended_ts: int
     rows: int
-    snapshots: int
     connections: int
-    reconnects: int
     refused_309: int
     lost: int
-    write_failures: int
     dropped: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class IngestDay:
-    """What is to be told of an ingest, from `states` states of it.
+    """What is to be told of an ingest.
 
     `symbols` are those it was to record. held_ms: for each that was subscribed, for how long in each bin it was.
     lag_p50, lag_p99: ms from a row's arrival to Redis' answer, the worst state of each bin; NaN where there was none.
     """
 
     name: str
-    states: int
     symbols: Sequence[str]
     runs: Sequence[Run]
     stretches: Sequence[Stretch]
@@ -94,7 +90,6 @@ def ingest_day(name: str, table: Any, bins: Bins, day_start: int) -> IngestDay |
     runs.sort(key=lambda run: int(run.ts[0]))
     return IngestDay(
         name=name,
-        states=table.num_rows,
         symbols=sorted({symbol for run in runs for symbol in run.symbols()}),
         runs=[run.told() for run in runs],
         stretches=sorted((each for run in runs for each in run.stretches()), key=lambda each: each.start),
@@ -176,7 +171,6 @@ class _RunStates:
         dropped: Counter[str] = Counter()
         for symbol in last["symbols"]:
             dropped.update(dict(symbol["dropped"]))
-        counts = ("connections", "reconnects", "refused_309", "lost", "write_failures")
         return Run(
             run_id=last["run_id"],
             host=last["host"],
@@ -185,9 +179,10 @@ class _RunStates:
             heard_ts=int(self.ts[-1]),
             ended_ts=int(self._moments("ended_ts")[-1]),
             rows=sum(symbol["rows"] for symbol in last["symbols"]),
-            snapshots=sum(symbol["snapshots"] for symbol in last["symbols"]),
+            connections=last["connections"],
+            refused_309=last["refused_309"],
+            lost=last["lost"],
             dropped=dict(dropped.most_common()),
-            **{name: last[name] for name in counts},
         )
 
 

@@ -122,7 +122,8 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
 def _covered(day: RecordedDay) -> str:
     until = f"{clock(day.window.start)} to {clock(day.window.end)} UTC"
     if day.session is not None:
-        return f"the session of {day.calendar}, {until}"
+        so_far = " so far" if day.window.end < day.session[1] else ""
+        return f"the session of {day.calendar}{so_far}, {until}"
     return f"what was recorded, {until}"
 
 
@@ -196,7 +197,7 @@ def _lanes(ingest: IngestDay, bins: Bins) -> Iterator[Lane]:
     for name, events, always in lanes:
         if events or always:
             path = "".join(charts.stretch(bins, event.ts, event.ts) for event in events)
-            yield Lane(name, number(total(events)), [Shape(path, "bad")] if path else [])
+            yield Lane(name, number(total(events)), [Shape(path, "bad tick")] if path else [])
 
 
 def _lag(ingest: IngestDay) -> Chart | None:

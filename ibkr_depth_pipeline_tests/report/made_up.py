@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer, read_figures
 from ibkr_depth_pipeline.archive.layout import day_of
@@ -50,8 +49,3 @@ def keep_figures(store: ArchiveStore, states: Sequence[FeedFigures], ingest: str
     for place, content in buffer.take(float("inf")):
         store.put(place, content)
     return read_figures(store, day_of(states[0].written_ts), ingest)
-
-
-def moments(table: Any) -> list[int]:
-    """When its states were written, in ms after START."""
-    return [ts - START for ts in table["written_ts"].cast(pa.int64()).to_pylist()]
