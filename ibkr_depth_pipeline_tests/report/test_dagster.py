@@ -46,12 +46,12 @@ def pages(instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
     return [record.asset_materialization for record in records if record.asset_materialization is not None]
 
 
-def test_a_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk) -> None:
+def test_a_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk, tmp_path: Path) -> None:
     mirror.write("SPY", range(1, 3602), start=OPEN, every=1000)
     mirror.write("QQQ", range(1, 11), start=OPEN, every=1000)
     desk.keep()
     keep_figures(desk.store, [FeedFigures(RUN, OPEN), FeedFigures(RUN, OPEN + 2000, refused_309=3, reconnects=1)])
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         assert run_day(instance, symbols=["QQQ"]).success
         (made,) = pages(instance)
         assert instance.get_latest_materialization_event(DAY_KEY) is not None
