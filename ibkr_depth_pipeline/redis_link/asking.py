@@ -13,10 +13,10 @@ import redis.asyncio as redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection
-from redis.exceptions import AskError, ResponseError, TryAgainError
+from redis.exceptions import AskError, MovedError, ResponseError
 
 from ibkr_depth_pipeline.redis_link.awaited import Client
-from ibkr_depth_pipeline.redis_link.cluster import LOST, UNREACHABLE, ClusterClient, borrowed
+from ibkr_depth_pipeline.redis_link.cluster import LOST, UNREACHABLE, ClusterClient
 from ibkr_depth_pipeline.redis_link.commands import Command, key_of
 
 
@@ -49,7 +49,7 @@ async def ask_at_once(client: Client, commands: Sequence[Command]) -> list[Any]:
     """As `ask`, in one MULTI: `commands` are of one key, and all of them are carried out, or none."""
     if isinstance(client, ClusterClient):
         await client.find_nodes()
-        async with borrowed(client.owner(key_of(commands[0]))) as connection:
+        async with client.borrowed(client.owner(key_of(commands[0]))) as connection:
             await connection.send_packed_command(connection.pack_commands([("MULTI",), *commands, ("EXEC",)]))
             queued = [await _reply(connection) for _ in range(len(commands) + 1)]
             outcome = await _reply(connection)
@@ -66,26 +66,41 @@ async def ask_at_once(client: Client, commands: Sequence[Command]) -> list[Any]:
 
 async def _ask_cluster(client: ClusterClient, commands: Sequence[Command]) -> list[Any]:
     await client.find_nodes()
-    replies: list[Any] = [None] * len(commands)
-    shares: dict[ClusterNode, list[int]] = {}
-    for place, command in enumerate(commands):
+    replies = await _ask_owners(client, dict(enumerate(commands)))
+    moved = {place: commands[place] for place, reply in replies.items() if isinstance(reply, MovedError)}
+    if moved:  # nothing of it was carried out, so it may be said again
+        await client.refresh_soon()
+        replies.update(await _ask_owners(client, moved))
+    for place, reply in replies.items():
+        if isinstance(reply, AskError):
+            replies[place] = await _ask_importer(client, commands[place], reply)
+    return [replies[place] for place in range(len(commands))]
+
+
+async def _ask_owners(client: ClusterClient, commands: dict[int, Command]) -> dict[int, Any]:
+    replies: dict[int, Any] = {}
+    shares: dict[ClusterNode, dict[int, Command]] = {}
+    for place, command in commands.items():
         try:
-            shares.setdefault(client.owner(key_of(command)), []).append(place)
+            shares.setdefault(client.owner(key_of(command)), {})[place] = command
         except UNREACHABLE as uncovered:
             replies[place] = uncovered
-    answers = await asyncio.gather(
-        *(_ask_node(client, node, [commands[place] for place in share]) for node, share in shares.items())
-    )
+    answers = await asyncio.gather(*(_ask_node(client, node, list(share.values())) for node, share in shares.items()))
     for share, answer in zip(shares.values(), answers, strict=True):
-        for place, reply in zip(share, answer, strict=True):
-            replies[place] = reply
+        replies.update(zip(share, answer, strict=True))
     return replies
+
+
+async def _ask_importer(client: ClusterClient, command: Command, why: AskError) -> Any:
+    """The slot is on its way to another node, which has the key already, or will: only this once it is to be asked."""
+    node = client.get_node(why.host, why.port)
+    return why if node is None else (await _ask_node(client, node, [("ASKING",), command]))[-1]
 
 
 async def _ask_node(client: ClusterClient, node: ClusterNode, commands: Sequence[Command]) -> list[Any]:
     try:
         client.check(node)
-        async with borrowed(node) as connection:
+        async with client.borrowed(node) as connection:
             await connection.send_packed_command(connection.pack_commands(commands))
             replies = [await _reply(connection) for _ in commands]
     except UNREACHABLE as error:
@@ -93,10 +108,7 @@ async def _ask_node(client: ClusterClient, node: ClusterNode, commands: Sequence
         return [error] * len(commands)
     if any(isinstance(reply, LOST) for reply in replies):
         client.has_failed(node)
-    return [
-        await _elsewhere(client, command) if isinstance(reply, (AskError, TryAgainError)) else reply
-        for command, reply in zip(commands, replies, strict=True)
-    ]
+    return replies
 
 
 async def _reply(connection: Connection) -> Any:
@@ -104,11 +116,3 @@ async def _reply(connection: Connection) -> Any:
         return await connection.read_response()
     except ResponseError as refused:
         return refused
-
-
-async def _elsewhere(client: ClusterClient, command: Command) -> Any:
-    """Nothing was carried out: redis-py finds where to, and learns from it."""
-    try:
-        return await client.execute_command(*command)
-    except UNREACHABLE as error:
-        return error

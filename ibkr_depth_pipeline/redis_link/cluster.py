@@ -52,6 +52,22 @@ class ClusterClient(RedisCluster):
         """The names of the nodes that own slots, as far as is known."""
         return {nodes[0].name for nodes in self.nodes_manager.slots_cache.values() if nodes}
 
+    @asynccontextmanager
+    async def borrowed(self, node: ClusterNode) -> AsyncIterator[Any]:
+        """A connection to `node`, to be given back with nothing unread: it is closed where the block fails."""
+        connection: Any = node.acquire_connection()
+        try:
+            if connection.should_reconnect():
+                await connection.disconnect()
+            yield connection
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            node.release(connection)
+            if self.nodes_manager.nodes_cache.get(node.name) is not node:  # nobody will close it
+                await connection.disconnect(nowait=True)
+
     def has_failed(self, node: ClusterNode) -> None:
         """It was away, or knew nothing: look for it, and for another one in its place."""
         if node.name not in self._looking:
@@ -86,7 +102,7 @@ class ClusterClient(RedisCluster):
 
     async def _answers(self, node: ClusterNode) -> bool:
         try:
-            async with borrowed(node) as connection:
+            async with self.borrowed(node) as connection:
                 await connection.send_command("PING")
                 await connection.read_response()
         except UNREACHABLE:
@@ -105,18 +121,3 @@ class ClusterClient(RedisCluster):
         await super().aclose()
         for kind in ("nodes_cache", "startup_nodes"):
             await self.nodes_manager.aclose(kind)
-
-
-@asynccontextmanager
-async def borrowed(node: ClusterNode) -> AsyncIterator[Any]:
-    """A connection to `node`, to be given back with nothing unread: it is closed where the block fails."""
-    connection: Any = node.acquire_connection()
-    try:
-        if connection.should_reconnect():
-            await connection.disconnect()
-        yield connection
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    finally:
-        node.release(connection)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,14 @@ def ask(port: int, *command: Any) -> Any:
 def client_of(server: EmbeddedRedis) -> Any:
     """To look into that server alone."""
     return redis.Redis(HOST, server.port, socket_timeout=5)
+
+
+def length_at(server: EmbeddedRedis, key: str, *before: str) -> int:
+    """The length of a stream on that server, which is told the words of `before` first; 0 where it has none."""
+    with client_of(server) as client:
+        for word in before:
+            client.execute_command(word)
+        return int(client.xlen(key))
 
 
 def _holds(condition: Callable[[], bool], what: str) -> None:
@@ -145,6 +153,20 @@ class ClusterOfRedis:
         for server in self.servers:
             if ask(server.port, "ROLE")[0] == b"master":
                 server.flush()
+
+    def moving(self, key: str, source: EmbeddedRedis, target: EmbeddedRedis) -> Iterator[None]:
+        """Move the slot of `key`, in three steps: announced, its keys moved, done."""
+        slot = ask(source.port, "CLUSTER", "KEYSLOT", key)
+        ids = {server: ask(server.port, "CLUSTER", "MYID").decode() for server in (source, target)}
+        ask(target.port, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        ask(source.port, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        yield
+        for name in ask(source.port, "CLUSTER", "GETKEYSINSLOT", slot, 100):
+            ask(source.port, "MIGRATE", HOST, target.port, name, 0, 5000)
+        yield
+        for server in (target, source):
+            ask(server.port, "CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+        yield
 
     def master_of(self, key: str) -> EmbeddedRedis:
         """The live server that owns the slot of `key`."""

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.keys import lease_key, stream_key
+from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
-from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, Servers
-from ibkr_depth_pipeline_tests.cluster.truth import recorded
+from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, Servers, client_of, length_at
+from ibkr_depth_pipeline_tests.cluster.truth import eventually, recorded
+from ibkr_depth_pipeline_tests.faults.test_lease import identity
+
+FIRST_THE_CLUSTER = pytest.mark.parametrize(
+    "several", ["cluster", pytest.param("watched", marks=pytest.mark.faults)], indirect=True
+)
 
 
+@FIRST_THE_CLUSTER
 async def test_a_master_that_is_killed_under_load_costs_no_row(several: Servers, tmp_path: Path) -> None:
     key = stream_key("SPY")
     async with recorded(several, tmp_path, ibkr_redis_min_replicas=1) as trial:
@@ -23,6 +33,7 @@ async def test_a_master_that_is_killed_under_load_costs_no_row(several: Servers,
         await trial.is_true()
 
 
+@pytest.mark.faults
 async def test_the_other_masters_are_written_and_read_while_one_hangs(cluster: ClusterOfRedis, tmp_path: Path) -> None:
     async with recorded(cluster, tmp_path) as trial:
         owners = {symbol: cluster.master_of(stream_key(symbol)) for symbol in SYMBOLS}
@@ -37,3 +48,74 @@ async def test_the_other_masters_are_written_and_read_while_one_hangs(cluster: C
         cluster.resume()
         await trial.grows()
         await trial.is_true()
+
+
+@pytest.mark.faults
+async def test_a_master_that_hangs_is_replaced_and_what_it_alone_had_is_said_again(
+    cluster: ClusterOfRedis, tmp_path: Path
+) -> None:
+    key = stream_key("SPY")
+    async with recorded(cluster, tmp_path, ibkr_redis_min_replicas=1) as trial:
+        hangs = await asyncio.to_thread(cluster.master_of, key)
+        cluster.pause(hangs)
+        await asyncio.to_thread(cluster.wait_for_another, hangs, key)
+        cluster.resume()
+        await asyncio.to_thread(cluster.wait_until_whole)
+        await trial.grows()
+        await trial.is_true()
+
+
+@pytest.mark.faults
+async def test_one_master_after_the_other_is_killed_and_comes_back(cluster: ClusterOfRedis, tmp_path: Path) -> None:
+    async with recorded(cluster, tmp_path, ibkr_redis_min_replicas=1) as trial:
+        for symbol in SYMBOLS:
+            key = stream_key(symbol)
+            dead = await asyncio.to_thread(cluster.master_of, key)
+            dead.kill()
+            await asyncio.to_thread(cluster.wait_for_another, dead, key)
+            dead.start()
+            await asyncio.to_thread(cluster.wait_until_whole)
+            await trial.grows()
+        await trial.is_true()
+
+
+async def test_a_slot_that_moves_to_another_master_under_load_costs_no_row(
+    cluster: ClusterOfRedis, tmp_path: Path
+) -> None:
+    key = stream_key("SPY")
+    async with recorded(cluster, tmp_path) as trial:
+        source = cluster.master_of(key)
+        target = cluster.master_of(
+            stream_key(next(s for s in SYMBOLS if cluster.master_of(stream_key(s)) is not source))
+        )
+        move = cluster.moving(key, source, target)
+        await asyncio.to_thread(next, move)  # the slot is being moved, the stream is where it was
+        await trial.grows()
+        await asyncio.to_thread(next, move)  # the stream is moved, the slot not yet
+        await trial.until(lambda: length_at(target, key, "ASKING") > 0)
+        before = length_at(target, key, "ASKING")
+        await trial.until(lambda: length_at(target, key, "ASKING") > before + 100)
+        await asyncio.to_thread(next, move)  # the slot is moved
+        await trial.grows()
+        assert cluster.master_of(key) is target
+        await trial.is_true()
+
+
+async def test_the_lease_outlives_its_master(several: Servers) -> None:
+    sink = open_redis(several.url)
+    holder, other = (Lease(sink, "default", identity(name), 5) for name in ("one", "two"))
+    await holder.acquire()
+    keeping = asyncio.ensure_future(holder.keep())
+    standing_by = asyncio.ensure_future(other.acquire(30))
+    dead = await asyncio.to_thread(several.master_of, lease_key("default"))
+    dead.kill()
+    await asyncio.to_thread(several.wait_for_another, dead, lease_key("default"))
+    with client_of(several.master_of(lease_key("default"))) as client:
+        client.delete(lease_key("default"))  # as if it had not been replicated in time
+        await eventually(lambda: client.exists(lease_key("default")))
+    await holder.hold()
+    assert not standing_by.done()
+    keeping.cancel()
+    standing_by.cancel()
+    await asyncio.gather(keeping, standing_by, return_exceptions=True)
+    await sink.aclose()

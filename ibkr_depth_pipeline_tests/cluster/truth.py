@@ -153,3 +153,9 @@ async def _follow(reader: AsyncDepthReader, found: list[Item]) -> None:
     following = reader.follow(*SYMBOLS, start=At(0))
     while True:
         found += await following.read(1.0)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds; the test's own timeout bounds it."""
+    while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - the condition is elsewhere
+        await asyncio.sleep(0.05)
