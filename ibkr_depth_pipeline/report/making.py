@@ -7,9 +7,11 @@ from datetime import date, datetime
 from pathlib import Path
 
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.report.day import read_recorded_day
+from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError
+from ibkr_depth_pipeline.report.day import RecordedDay, read_recorded_day
 from ibkr_depth_pipeline.report.page import WrittenReport, write_beside, write_file
+
+_TRIES = 3
 
 
 def make_report(
@@ -27,9 +29,17 @@ def make_report(
     ArchiveUnavailable, and ConfigurationError for what was given wrongly.
     """
     store = ArchiveStore(archive)
-    wanted = list(dict.fromkeys(symbols))
-    found = read_recorded_day(store, _date(day, now.date()), calendar, wanted, now_ms=round(now.timestamp() * 1000))
+    found = _read(store, _date(day, now.date()), calendar, list(dict.fromkeys(symbols)), now)
     return write_beside(store, found, now) if output is None else write_file(output, found, now)
+
+
+def _read(store: ArchiveStore, day: date, calendar: str, symbols: Sequence[str], now: datetime) -> RecordedDay:
+    for _ in range(_TRIES):
+        try:
+            return read_recorded_day(store, day, calendar, symbols, now_ms=round(now.timestamp() * 1000))
+        except FileNotFoundError:  # a compaction has put another file in its place
+            continue
+    raise ArchiveUnavailable(f"archive {store.url}: files of {day} vanish while they are read")
 
 
 def _date(text: str, today: date) -> date:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import orjson
@@ -12,8 +12,10 @@ import pytest
 
 from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.layout import EntryId, hole_place
+from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of
 from ibkr_depth_pipeline.archive.schema import hole_bytes
-from ibkr_depth_pipeline.errors import ConfigurationError, NothingKept
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError, NothingKept
 from ibkr_depth_pipeline.report.view import MOST_HOLES
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.keys import stream_key
@@ -82,6 +84,32 @@ def test_a_compacted_day_has_the_same_page(mirror: Mirror, desk: Desk, report: R
     before = report()[1].html
     compact_day(desk.store, DAY)
     assert report()[1].html == before
+
+
+def test_a_compaction_in_the_middle_of_reading_is_gone_around(
+    mirror: Mirror, desk: Desk, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_hour(mirror, desk, "SPY", "QQQ")
+    before = report()[1].html
+
+    def list_and_compact(store: ArchiveStore, day: date, symbol: str) -> list[SpannedFile]:
+        listed = files_of(store, day, symbol)
+        compact_day(store, day)
+        return listed
+
+    monkeypatch.setattr("ibkr_depth_pipeline.report.day.files_of", list_and_compact)
+    assert report()[1].html == before
+
+
+def test_files_that_vanish_again_and_again_are_an_error_in_plain_words(
+    mirror: Mirror, desk: Desk, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_hour(mirror, desk, "SPY")
+    listed = files_of(desk.store, DAY, "SPY")
+    monkeypatch.setattr("ibkr_depth_pipeline.report.day.files_of", lambda *asked: listed)
+    compact_day(desk.store, DAY)
+    with pytest.raises(ArchiveUnavailable, match="files of 2026-01-05 vanish while they are read"):
+        report()
 
 
 def test_names_from_outside_are_text_and_never_markup(mirror: Mirror, desk: Desk, report: Report) -> None:
