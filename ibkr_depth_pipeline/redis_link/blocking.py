@@ -20,9 +20,9 @@ from redis.exceptions import (
     AskError,
     ClusterDownError,
     ConnectionError,
+    MovedError,
     RedisClusterException,
     RedisError,
-    TryAgainError,
 )
 from redis.exceptions import TimeoutError as NoAnswer
 from redis.retry import Retry
@@ -131,31 +131,15 @@ class _Cluster:
         if not commands:
             return []
         client = self._client
-        replies: list[Any] = [None] * len(commands)
-        shares: dict[ClusterNode, list[int]] = {}
-        for place, command in enumerate(commands):
-            try:
-                shares.setdefault(client.get_node_from_key(key_of(command)), []).append(place)
-            except _UNREACHABLE as uncovered:
-                replies[place] = uncovered
-        for node, share in shares.items():
-            answer = self._ask_node(client, node, [commands[place] for place in share])
-            for place, reply in zip(share, answer, strict=True):
-                replies[place] = reply
-        return replies
-
-    def _ask_node(self, client: Any, node: ClusterNode, commands: Sequence[Command]) -> list[Any]:
-        try:
-            replies = _pipelined(client.get_redis_connection(node), commands)
-        except _UNREACHABLE as error:
-            replies = [error] * len(commands)
-        if any(isinstance(reply, _LOST) for reply in replies):
-            with suppress(*_UNREACHABLE):
-                client.nodes_manager.initialize()
-        return [
-            _elsewhere(client, command) if isinstance(reply, (AskError, TryAgainError)) else reply
-            for command, reply in zip(commands, replies, strict=True)
-        ]
+        replies = _ask_owners(client, dict(enumerate(commands)))
+        moved = {place: commands[place] for place, reply in replies.items() if isinstance(reply, MovedError)}
+        if moved:  # nothing of it was carried out, so it may be said again
+            _refresh(client)
+            replies.update(_ask_owners(client, moved))
+        for place, reply in replies.items():
+            if isinstance(reply, AskError):
+                replies[place] = _ask_importer(client, commands[place], reply)
+        return [replies[place] for place in range(len(commands))]
 
     def keys(self, pattern: str) -> Iterator[bytes]:
         return iter(self._client.scan_iter(match=pattern, count=1_000))
@@ -167,6 +151,40 @@ class _Cluster:
                 self._made = None
 
 
+def _ask_owners(client: Any, commands: dict[int, Command]) -> dict[int, Any]:
+    replies: dict[int, Any] = {}
+    shares: dict[ClusterNode, dict[int, Command]] = {}
+    for place, command in commands.items():
+        try:
+            shares.setdefault(client.get_node_from_key(key_of(command)), {})[place] = command
+        except _UNREACHABLE as uncovered:
+            replies[place] = uncovered
+    for node, share in shares.items():
+        replies.update(zip(share, _ask_node(client, node, list(share.values())), strict=True))
+    return replies
+
+
+def _ask_importer(client: Any, command: Command, why: AskError) -> Any:
+    """The slot is on its way to another node, which has the key already, or will: only this once it is to be asked."""
+    node = client.get_node(why.host, why.port)
+    return why if node is None else _ask_node(client, node, [("ASKING",), command])[-1]
+
+
+def _ask_node(client: Any, node: ClusterNode, commands: Sequence[Command]) -> list[Any]:
+    try:
+        replies = _pipelined(client.get_redis_connection(node), commands)
+    except _UNREACHABLE as error:
+        replies = [error] * len(commands)
+    if any(isinstance(reply, _LOST) for reply in replies):
+        _refresh(client)
+    return replies
+
+
+def _refresh(client: Any) -> None:
+    with suppress(*_UNREACHABLE):
+        client.nodes_manager.initialize()
+
+
 def _pipelined(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     if not commands:
         return []
@@ -174,11 +192,3 @@ def _pipelined(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     for command in commands:
         pipe.execute_command(*command)
     return list(pipe.execute(raise_on_error=False))
-
-
-def _elsewhere(client: Any, command: Command) -> Any:
-    """Nothing was carried out: redis-py finds where to, and learns from it."""
-    try:
-        return client.execute_command(*command)
-    except _UNREACHABLE as error:
-        return error

@@ -264,8 +264,9 @@ class WatchedRedis:
 
     def heal(self) -> None:
         """Start what was killed, and empty everything."""
-        for server in self.servers:
+        for server in [server for server in self.servers if not server.running]:
             server.start()
+            ask(server.port, "REPLICAOF", HOST, self.master.port)  # the Sentinels do so, too, after ten seconds
         self.wait_until_whole()
         self.master.flush()
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
+from redis.asyncio.connection import SSLConnection
 
 from ibkr_depth_pipeline.archive.reading import read_day
 from ibkr_depth_pipeline.archive.run import run_archiver
@@ -182,3 +185,41 @@ async def test_a_server_that_is_no_cluster_is_said_to_be_none(redis_server: Embe
 async def test_a_name_that_the_sentinels_do_not_know_is_named(watched: WatchedRedis) -> None:
     with pytest.raises(SinkUnavailable, match="No master found for 'nobody'"):
         await check_writable(watched.url.replace("/depth", "/nobody"))
+
+
+async def test_a_password_opens_every_node(cluster: ClusterOfRedis) -> None:
+    for server in cluster.servers:
+        ask(server.port, "CONFIG", "SET", "requirepass", "hunter2")
+    try:
+        with pytest.raises(SinkUnavailable, match="invalid username-password") as refused:
+            await check_writable(cluster.url.replace("://", "://:wrong@"))
+        assert "wrong" not in str(refused.value)
+        url = cluster.url.replace("://", "://:hunter2@")
+        assert await check_writable(url) == "6.2.14"
+        with DepthReader(url) as reader:
+            assert reader.symbols() == ()
+    finally:
+        for server in cluster.servers:
+            with redis.Redis(HOST, server.port, password="hunter2") as client:
+                client.config_set("requirepass", "")
+
+
+def test_tls_and_passwords_reach_every_connection(tmp_path: Path) -> None:
+    certificate = tmp_path / "ca.pem"
+    certificate.touch()
+    for where in (
+        "rediss+cluster://user:hunter2@one",
+        "rediss+sentinel://user:hunter2@one/depth?sentinel_password=2nd",
+    ):
+        settings = load_settings(redis_url=where, redis_tls_ca_file=str(certificate))
+        client: Any = open_redis(settings.redis_target)
+        if "cluster" in where:
+            (node,) = client.startup_nodes
+            given, kind = node.connection_kwargs, node.connection_class
+        else:
+            given, kind = client.connection_pool.connection_kwargs, client.connection_pool.connection_class
+            (sentinel,) = client.connection_pool.sentinel_manager.sentinels
+            of_sentinel = sentinel.connection_pool.connection_kwargs
+            assert (of_sentinel["password"], of_sentinel["ssl_ca_certs"]) == ("2nd", str(certificate))
+        assert issubclass(kind, SSLConnection)
+        assert (given["username"], given["password"], given["ssl_ca_certs"]) == ("user", "hunter2", str(certificate))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import structlog
 
 from ibkr_depth_pipeline.archive.archiver import Archiver
 from ibkr_depth_pipeline.ingest.session import IngestSession
-from ibkr_depth_pipeline.reader import AsyncDepthReader, At, Item
+from ibkr_depth_pipeline.reader import AsyncDepthReader, At, DepthReader, Gap, Item
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, DepthRow
 from ibkr_depth_pipeline.sink.keys import stream_key
@@ -51,7 +52,7 @@ def books_of(rows: Iterable[DepthRow], levels: int = 10) -> list[Sides]:
 
 @dataclass
 class Trial:
-    """A recording under way. `followed` is what the reader has seen."""
+    """A recording under way. `followed` is what the readers have seen, the one for asyncio first."""
 
     servers: Servers
     gateway: SimulatedGateway
@@ -59,6 +60,7 @@ class Trial:
     tasks: Sequence[asyncio.Task[Any]]
     logged: list[Any]
     followed: list[Item]
+    followed_too: list[Item]
 
     def stored(self, symbol: str) -> list[dict[bytes, bytes]]:
         """The entries of its stream."""
@@ -91,13 +93,17 @@ class Trial:
         for symbol in SYMBOLS:
             await self.until(lambda symbol=symbol: self._has_all(symbol))  # type: ignore[misc]
             await asyncio.to_thread(self._is_the_truth, symbol)
-            followed = self.numbers_followed(symbol)
-            assert followed == list(range(1, len(followed) + 1)), [n for n in followed if not isinstance(n, int)]
+            for items in (self.followed, self.followed_too):
+                followed = numbers(items, symbol)
+                assert followed == list(range(1, len(followed) + 1)), [
+                    each for each in followed if isinstance(each, Gap)
+                ]
 
     def _has_all(self, symbol: str) -> bool:
         kept = self.archiver.summary.snapshots.get(symbol, 0)
         count = self.gateway.journal.row_counts[symbol]
-        return self.length(symbol) == kept == len(self.numbers_followed(symbol)) == count
+        seen = [len(numbers(items, symbol)) for items in (self.followed, self.followed_too)]
+        return [self.length(symbol), kept, *seen] == [count] * 4
 
     def _is_the_truth(self, symbol: str) -> None:
         stored = self.stored(symbol)
@@ -107,9 +113,10 @@ class Trial:
             assert _shown(fields[b"bids"]) == bids
             assert _shown(fields[b"asks"]) == asks
 
-    def numbers_followed(self, symbol: str) -> list[Any]:
-        """The seq of every snapshot that the reader was given, and a Gap as it is."""
-        return [getattr(item, "seq", item) for item in self.followed if item.symbol == symbol]
+
+def numbers(items: Sequence[Item], symbol: str) -> list[Any]:
+    """The seq of every snapshot of `symbol`, and a Gap as it is."""
+    return [getattr(item, "seq", item) for item in tuple(items) if item.symbol == symbol]
 
 
 def _shown(side: bytes) -> list[list[Any]]:
@@ -127,10 +134,14 @@ async def recorded(servers: Servers, archive: Path, rate: float = 300.0, **setti
             )
             session, archiver = IngestSession(chosen, universe_of(*SYMBOLS)), Archiver(chosen)
             followed: list[Item] = []
+            followed_too: list[Item] = []
+            over = threading.Event()
             ingest = asyncio.ensure_future(session.run())
             archiving = asyncio.ensure_future(archiver.run())
             following = asyncio.ensure_future(_follow(reader, followed))
-            trial = Trial(servers, gateway, archiver, [ingest, archiving, following], logged, followed)
+            too = asyncio.ensure_future(asyncio.to_thread(_follow_too, servers.url, followed_too, over))
+            tasks = [ingest, archiving, following, too]
+            trial = Trial(servers, gateway, archiver, tasks, logged, followed, followed_too)
             try:
                 await trial.grows()
                 yield trial
@@ -146,6 +157,7 @@ async def recorded(servers: Servers, archive: Path, rate: float = 300.0, **setti
                 session.stop()
                 archiver.stop()
                 following.cancel()
+                over.set()
                 await asyncio.gather(*trial.tasks, return_exceptions=True)
 
 
@@ -153,6 +165,13 @@ async def _follow(reader: AsyncDepthReader, found: list[Item]) -> None:
     following = reader.follow(*SYMBOLS, start=At(0))
     while True:
         found += await following.read(1.0)
+
+
+def _follow_too(url: str, found: list[Item], over: threading.Event) -> None:
+    with DepthReader(url) as reader:
+        following = reader.follow(*SYMBOLS, start=At(0))
+        while not over.is_set():
+            found += following.read(0.5)
 
 
 async def eventually(condition: Callable[[], object]) -> None:
