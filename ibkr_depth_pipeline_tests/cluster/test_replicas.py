@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
-from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.connection import check_writable, open_redis
+from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, ask
 from ibkr_depth_pipeline_tests.cluster.truth import eventually
+from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 from ibkr_depth_pipeline_tests.sink.writing import DRAIN, SnapshotWriter, numbers, reading, snapshots
+
+DOCUMENT = REPOSITORY / "docs" / "redis-cluster.md"
 
 
 @asynccontextmanager
@@ -70,3 +75,20 @@ async def test_a_master_without_its_replica_holds_up_only_its_own_symbols(cluste
         replicas[0].start()
         assert await writer.drain(DRAIN)
         assert writer.figures.stored == dict.fromkeys(symbols, 50)
+
+
+async def test_a_user_with_no_more_rights_than_docs_redis_cluster_says_is_enough(cluster: ClusterOfRedis) -> None:
+    rules = re.search(r"ACL SETUSER recorder (.*?)\n\n", DOCUMENT.read_text(), re.DOTALL)
+    assert rules is not None
+    words = rules[1].replace("\\\n", " ").replace(">PASSWORD", ">hunter2").split()
+    for server in cluster.servers:
+        ask(server.port, "ACL", "SETUSER", "recorder", *words)
+    url = cluster.url.replace("://", "://recorder:hunter2@")
+    await check_writable(url)
+    async with writing_to_replicas(url, 1) as writer:
+        for symbol in SYMBOLS:
+            for snapshot in snapshots(symbol, count=50):
+                writer.append(snapshot)
+        assert await writer.drain(DRAIN)
+    for server in cluster.servers:
+        ask(server.port, "ACL", "DELUSER", "recorder")
