@@ -24,8 +24,9 @@ from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, venue_key
 from ibkr_depth_pipeline.sink.scripts import STORE_BEAT, STORE_LAST
 from ibkr_depth_pipeline.sink.wire import Part
 
-FLUSH_ENTRIES = 2048
-"""Most snapshots of one symbol in one flush, so that a long backlog neither blocks Redis nor starves other symbols."""
+FLUSH_ENTRIES = 256
+"""Most snapshots of one symbol in one flush, so that a long backlog neither blocks Redis nor starves other symbols; and
+so few that what Redis queues between MULTI and EXEC stays in its processor's cache."""
 
 HASH_PAUSE_SECS = 0.01
 BEAT_PAUSE_SECS = 0.1
