@@ -69,7 +69,7 @@ async def _ask_cluster(client: ClusterClient, commands: Sequence[Command]) -> li
     replies = await _ask_owners(client, dict(enumerate(commands)))
     moved = {place: commands[place] for place, reply in replies.items() if isinstance(reply, MovedError)}
     if moved:  # nothing of it was carried out, so it may be said again
-        await client.refresh_soon()
+        await client.refresh()
         replies.update(await _ask_owners(client, moved))
     for place, reply in replies.items():
         if isinstance(reply, AskError):
@@ -78,15 +78,12 @@ async def _ask_cluster(client: ClusterClient, commands: Sequence[Command]) -> li
 
 
 async def _ask_owners(client: ClusterClient, commands: dict[int, Command]) -> dict[int, Any]:
-    replies: dict[int, Any] = {}
-    shares: dict[ClusterNode, dict[int, Command]] = {}
-    for place, command in commands.items():
-        try:
-            shares.setdefault(client.owner(key_of(command)), {})[place] = command
-        except UNREACHABLE as uncovered:
-            replies[place] = uncovered
-    answers = await asyncio.gather(*(_ask_node(client, node, list(share.values())) for node, share in shares.items()))
-    for share, answer in zip(shares.values(), answers, strict=True):
+    shares, nobodys = client.shares({place: key_of(command) for place, command in commands.items()})
+    answers = await asyncio.gather(
+        *(_ask_node(client, node, [commands[place] for place in share]) for node, share in shares)
+    )
+    replies: dict[int, Any] = dict(nobodys)
+    for (_, share), answer in zip(shares, answers, strict=True):
         replies.update(zip(share, answer, strict=True))
     return replies
 

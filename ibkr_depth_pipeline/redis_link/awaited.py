@@ -147,7 +147,7 @@ def _cluster(target: RedisTarget, options: dict[str, Any]) -> Client:
     )
     # its constructor knows only redis-py's own two classes of connections
     client.connection_kwargs["connection_class"] = _Tls if encrypted else _Tcp
-    for node in client.startup_nodes:
+    for node in client.nodes_manager.startup_nodes.values():
         node.connection_class = _Tls if encrypted else _Tcp
     return client
 

@@ -153,14 +153,16 @@ class _Cluster:
 
 def _ask_owners(client: Any, commands: dict[int, Command]) -> dict[int, Any]:
     replies: dict[int, Any] = {}
-    shares: dict[ClusterNode, dict[int, Command]] = {}
+    shares: dict[str, tuple[ClusterNode, list[int]]] = {}
     for place, command in commands.items():
         try:
-            shares.setdefault(client.get_node_from_key(key_of(command)), {})[place] = command
+            node = client.get_node_from_key(key_of(command))
         except _UNREACHABLE as uncovered:
             replies[place] = uncovered
-    for node, share in shares.items():
-        replies.update(zip(share, _ask_node(client, node, list(share.values())), strict=True))
+        else:
+            shares.setdefault(node.name, (node, []))[1].append(place)
+    for node, share in shares.values():
+        replies.update(zip(share, _ask_node(client, node, [commands[place] for place in share]), strict=True))
     return replies
 
 

@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -48,6 +48,19 @@ class ClusterClient(RedisCluster):
         assert node is not None  # that it may be is for replicas
         return node
 
+    def shares(self, keys: Mapping[int, Any]) -> tuple[list[tuple[ClusterNode, list[int]]], dict[int, Exception]]:
+        """Which of the numbered keys are whose, and why some are nobody's."""
+        places: dict[str, tuple[ClusterNode, list[int]]] = {}
+        nobodys: dict[int, Exception] = {}
+        for place, key in keys.items():
+            try:
+                node = self.owner(key)
+            except UNREACHABLE as uncovered:
+                nobodys[place] = uncovered
+            else:
+                places.setdefault(node.name, (node, []))[1].append(place)
+        return list(places.values()), nobodys
+
     def masters(self) -> set[str]:
         """The names of the nodes that own slots, as far as is known."""
         return {nodes[0].name for nodes in self.nodes_manager.slots_cache.values() if nodes}
@@ -78,8 +91,12 @@ class ClusterClient(RedisCluster):
         if node.name in self._looking:
             raise ConnectionError(f"{node.name} does not answer")
 
+    async def refresh(self) -> None:
+        """Ask the cluster who owns which slot. That it can't be asked is borne."""
+        await asyncio.wait([self.refresh_soon()])  # others wait for it, too: neither its end nor ours is the other's
+
     def refresh_soon(self, failed: str | None = None) -> asyncio.Task[None]:
-        """Ask the cluster who owns which slot, the node called `failed` last. That it can't be asked is borne."""
+        """As refresh, beside what else is done; the node called `failed` is asked last."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.ensure_future(self._refresh(failed))
         return self._refreshing

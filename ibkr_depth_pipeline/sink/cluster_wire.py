@@ -17,8 +17,6 @@ from ibkr_depth_pipeline.sink.wire import Answer, Part, Wire
 
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
-_Numbered = dict[int, Part]
-
 
 class ClusterWire:
     """As Wire, to a cluster. A node that is away costs its own parts only: their answers say so, the others are sent.
@@ -35,19 +33,20 @@ class ClusterWire:
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """See Wire. Raises what is in UNREACHABLE where nothing is known of any part."""
         await self._client.find_nodes()
-        answers: dict[int, Answer] = {}
-        await self._send(self._by_owner(dict(enumerate(parts)), answers), answers)
-        moved = {at: answer for at, answer in answers.items() if isinstance(answer, AskError)}
+        answers = await self._send(dict(enumerate(parts)))
         if any(isinstance(answer, ClusterDownError) for answer in answers.values()):
             self._client.refresh_soon()
+        moved = {at: parts[at] for at, answer in answers.items() if isinstance(answer, MovedError)}
         if moved:
-            await self._client.refresh_soon()
-            await self._send_on({at: (parts[at], why) for at, why in moved.items()}, answers)
-        told = [answers[at] for at in range(len(parts))]
-        failures = [answer for answer in told if isinstance(answer, Exception)]
-        if told and len(failures) == len(told):
+            await self._client.refresh()
+            answers.update(await self._send(moved))
+        for at, answer in answers.items():
+            if isinstance(answer, AskError):
+                answers[at] = await self._send_to_importer(parts[at], answer)
+        failures = [answer for answer in answers.values() if isinstance(answer, Exception)]
+        if parts and len(failures) == len(parts):
             raise failures[0]
-        return told
+        return [answers[at] for at in range(len(parts))]
 
     async def close(self) -> None:
         """Close the connections; the next exchange makes others."""
@@ -55,35 +54,22 @@ class ClusterWire:
         for line in lines.values():
             await line.close()
 
-    def _by_owner(self, parts: _Numbered, answers: dict[int, Answer]) -> dict[ClusterNode, _Numbered]:
-        shares: dict[ClusterNode, _Numbered] = {}
-        for at, part in parts.items():
-            try:
-                shares.setdefault(self._client.owner(part.key), {})[at] = part
-            except UNREACHABLE as uncovered:
-                answers[at] = uncovered
-        return shares
-
-    async def _send_on(self, moved: dict[int, tuple[Part, AskError]], answers: dict[int, Answer]) -> None:
-        """Send again what was refused because of where it was sent."""
-        shares = self._by_owner({at: part for at, (part, why) in moved.items() if isinstance(why, MovedError)}, answers)
-        asking: set[int] = set()
-        for at, (part, why) in moved.items():
-            node = None if isinstance(why, MovedError) else self._client.get_node(why.host, why.port)
-            if node is not None:
-                shares.setdefault(node, {})[at] = Part(part.key, [_ASKING, *part.packed], part.replies + 1)
-                asking.add(at)
-        await self._send(shares, answers)
-        for at in asking:
-            answer = answers[at]
-            answers[at] = answer if isinstance(answer, Exception) else answer[1:]
-
-    async def _send(self, shares: dict[ClusterNode, _Numbered], answers: dict[int, Answer]) -> None:
-        told = await asyncio.gather(
-            *(self._line(node).exchange(list(share.values())) for node, share in shares.items())
-        )
-        for share, of_node in zip(shares.values(), told, strict=True):
+    async def _send(self, parts: dict[int, Part]) -> dict[int, Answer]:
+        """Each part to the owner of its key, as far as that is known."""
+        shares, nobodys = self._client.shares({at: part.key for at, part in parts.items()})
+        told = await asyncio.gather(*(self._line(node).exchange([parts[at] for at in share]) for node, share in shares))
+        answers: dict[int, Answer] = dict(nobodys)
+        for (_, share), of_node in zip(shares, told, strict=True):
             answers.update(zip(share, map(_judged, of_node), strict=True))
+        return answers
+
+    async def _send_to_importer(self, part: Part, why: AskError) -> Answer:
+        """The slot is on its way to another node, which has the key already, or will: only this once it is asked."""
+        node = self._client.get_node(why.host, why.port)
+        if node is None:
+            return why
+        [answer] = await self._line(node).exchange([Part(part.key, [_ASKING, *part.packed], part.replies + 1)])
+        return answer if isinstance(answer, Exception) else _judged(answer[1:])
 
     def _line(self, node: ClusterNode) -> _Line:
         line = self._lines.get(node.name)

@@ -214,7 +214,7 @@ def test_tls_and_passwords_reach_every_connection(tmp_path: Path) -> None:
         settings = load_settings(redis_url=where, redis_tls_ca_file=str(certificate))
         client: Any = open_redis(settings.redis_target)
         if "cluster" in where:
-            (node,) = client.startup_nodes
+            (node,) = client.nodes_manager.startup_nodes.values()
             given, kind = node.connection_kwargs, node.connection_class
         else:
             given, kind = client.connection_pool.connection_kwargs, client.connection_pool.connection_class

@@ -104,6 +104,7 @@ async def test_a_slot_that_moves_to_another_master_under_load_costs_no_row(
         await trial.is_true()
 
 
+@FIRST_THE_CLUSTER
 async def test_the_lease_outlives_its_master(several: Servers) -> None:
     sink = open_redis(several.url)
     holder, other = (Lease(sink, "default", identity(name), 5) for name in ("one", "two"))
