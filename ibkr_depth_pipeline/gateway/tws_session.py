@@ -45,8 +45,8 @@ def hand_on(_message: bytes) -> bool:
 
 
 READ_BYTES = 1 << 13
-"""Most that is read at once: some 160 rows, a millisecond's work. asyncio's own 256 KiB would keep Redis waiting for its
-next flush, and everybody else, 32 times as long."""
+"""Most that is read at once: some 160 rows, a millisecond's work. asyncio's own 256 KiB would keep Redis waiting for
+its next flush, and everybody else, 32 times as long."""
 
 _DEPTH = (ROW, ROW_OF_MARKET_MAKER)
 _READERS: dict[type, Callable[[str], Any]] = {
