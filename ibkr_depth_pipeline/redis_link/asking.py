@@ -15,34 +15,39 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection
 from redis.exceptions import AskError, MovedError, ResponseError
 
-from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.redis_link.awaited import Client, timeout
 from ibkr_depth_pipeline.redis_link.cluster import LOST, UNREACHABLE, ClusterClient
 from ibkr_depth_pipeline.redis_link.commands import Command, key_of
 
 
-async def ask(client: Client, commands: Sequence[Command]) -> list[Any]:
-    """The reply to each command, as RESP2 has it. Raises what is in UNREACHABLE, also where only one was refused."""
-    replies = await ask_each(client, commands)
+async def ask(client: Client, commands: Sequence[Command], within: float | None = None) -> list[Any]:
+    """The reply to each command, as RESP2 has it. Raises what is in UNREACHABLE, also where only one was refused.
+
+    `within` so many seconds a server must have answered, None: within what its connections have been given.
+    """
+    replies = await ask_each(client, commands, within)
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
     return replies
 
 
-async def ask_each(client: Client, commands: Sequence[Command]) -> list[Any]:
+async def ask_each(client: Client, commands: Sequence[Command], within: float | None = None) -> list[Any]:
     """The reply to each command, as RESP2 has it, or the exception that stands for it.
 
-    Raises what is in UNREACHABLE where nothing can be reached. Parts of a cluster may be: the exceptions say which.
+    Raises what is in UNREACHABLE where nothing can be reached. Parts of a cluster may be: the exceptions say which. See
+    `ask`.
     """
     if not commands:
         return []
     if isinstance(client, ClusterClient):
-        return await _ask_cluster(client, commands)
+        return await _ask_cluster(client, commands, within)
     assert isinstance(client, redis.Redis)
     pipe: Any = Pipeline(client.connection_pool, {}, transaction=False, shard_hint=None)
     for command in commands:
         pipe.execute_command(*command)
-    return list(await pipe.execute(raise_on_error=False))
+    async with timeout(within):
+        return list(await pipe.execute(raise_on_error=False))
 
 
 async def ask_at_once(client: Client, commands: Sequence[Command]) -> list[Any]:
@@ -64,23 +69,23 @@ async def ask_at_once(client: Client, commands: Sequence[Command]) -> list[Any]:
     return list(await pipe.execute())
 
 
-async def _ask_cluster(client: ClusterClient, commands: Sequence[Command]) -> list[Any]:
+async def _ask_cluster(client: ClusterClient, commands: Sequence[Command], within: float | None) -> list[Any]:
     await client.find_nodes()
-    replies = await _ask_owners(client, dict(enumerate(commands)))
+    replies = await _ask_owners(client, dict(enumerate(commands)), within)
     moved = {place: commands[place] for place, reply in replies.items() if isinstance(reply, MovedError)}
     if moved:  # nothing of it was carried out, so it may be said again
         await client.refresh()
-        replies.update(await _ask_owners(client, moved))
+        replies.update(await _ask_owners(client, moved, within))
     for place, reply in replies.items():
-        if isinstance(reply, AskError):
-            replies[place] = await _ask_importer(client, commands[place], reply)
+        if isinstance(reply, AskError):  # or MOVED once more, which names the owner as well
+            replies[place] = await _ask_importer(client, commands[place], reply, within)
     return [replies[place] for place in range(len(commands))]
 
 
-async def _ask_owners(client: ClusterClient, commands: dict[int, Command]) -> dict[int, Any]:
+async def _ask_owners(client: ClusterClient, commands: dict[int, Command], within: float | None) -> dict[int, Any]:
     shares, nobodys = client.shares({place: key_of(command) for place, command in commands.items()})
     answers = await asyncio.gather(
-        *(_ask_node(client, node, [commands[place] for place in share]) for node, share in shares)
+        *(_ask_node(client, node, [commands[place] for place in share], within) for node, share in shares)
     )
     replies: dict[int, Any] = dict(nobodys)
     for (_, share), answer in zip(shares, answers, strict=True):
@@ -88,16 +93,18 @@ async def _ask_owners(client: ClusterClient, commands: dict[int, Command]) -> di
     return replies
 
 
-async def _ask_importer(client: ClusterClient, command: Command, why: AskError) -> Any:
+async def _ask_importer(client: ClusterClient, command: Command, why: AskError, within: float | None) -> Any:
     """The slot is on its way to another node, which has the key already, or will: only this once it is to be asked."""
     node = client.get_node(why.host, why.port)
-    return why if node is None else (await _ask_node(client, node, [("ASKING",), command]))[-1]
+    return why if node is None else (await _ask_node(client, node, [("ASKING",), command], within))[-1]
 
 
-async def _ask_node(client: ClusterClient, node: ClusterNode, commands: Sequence[Command]) -> list[Any]:
+async def _ask_node(
+    client: ClusterClient, node: ClusterNode, commands: Sequence[Command], within: float | None
+) -> list[Any]:
     try:
         client.check(node)
-        async with client.borrowed(node) as connection:
+        async with timeout(within), client.borrowed(node) as connection:
             await connection.send_packed_command(connection.pack_commands(commands))
             replies = [await _reply(connection) for _ in commands]
     except UNREACHABLE as error:

@@ -115,7 +115,7 @@ class ClusterClient(RedisCluster):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECS)
         finally:
-            del self._looking[node.name]
+            self._looking.pop(node.name, None)
 
     async def _answers(self, node: ClusterNode) -> bool:
         try:
@@ -135,6 +135,7 @@ class ClusterClient(RedisCluster):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._looking.clear()  # one that had not begun could not take itself out
         await super().aclose()
         for kind in ("nodes_cache", "startup_nodes"):
             await self.nodes_manager.aclose(kind)

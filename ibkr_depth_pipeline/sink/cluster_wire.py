@@ -41,7 +41,7 @@ class ClusterWire:
             await self._client.refresh()
             answers.update(await self._send(moved))
         for at, answer in answers.items():
-            if isinstance(answer, AskError):
+            if isinstance(answer, AskError):  # or MOVED once more, which names the owner as well
                 answers[at] = await self._send_to_importer(parts[at], answer)
         failures = [answer for answer in answers.values() if isinstance(answer, Exception)]
         if parts and len(failures) == len(parts):

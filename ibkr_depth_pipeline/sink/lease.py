@@ -15,7 +15,7 @@ import orjson
 from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.asking import ask
-from ibkr_depth_pipeline.redis_link.awaited import Client, timeout
+from ibkr_depth_pipeline.redis_link.awaited import Client
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.keys import lease_key
@@ -102,11 +102,9 @@ class Lease:
     async def _claim(self) -> bytes | None:
         """Take or renew. Returns the text of the holder where it is another's."""
         asked = _now()
+        claim = ("EVAL", HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))
         try:
-            async with timeout(self._ttl / 2):
-                [reply] = await ask(
-                    self._client, [("EVAL", HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))]
-                )
+            [reply] = await ask(self._client, [claim], within=self._ttl / 2)
         except asyncio.TimeoutError:
             raise TimeoutError("no answer to the renewal of the lease in time") from None
         if reply not in (b"kept", b"taken"):

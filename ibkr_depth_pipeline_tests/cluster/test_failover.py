@@ -54,10 +54,10 @@ async def test_the_other_masters_are_written_and_read_while_one_hangs(cluster: C
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("key", [stream_key("SPY"), lease_key("default")])
 async def test_a_master_that_hangs_is_replaced_and_what_it_alone_had_is_said_again(
-    cluster: ClusterOfRedis, tmp_path: Path
+    cluster: ClusterOfRedis, tmp_path: Path, key: str
 ) -> None:
-    key = stream_key("SPY")
     async with recorded(cluster, tmp_path, ibkr_redis_min_replicas=1) as trial:
         hangs = await asyncio.to_thread(cluster.master_of, key)
         cluster.pause(hangs)
