@@ -94,7 +94,7 @@ def _metrics(settings: Settings) -> list[Finding]:
 
 async def _redis(settings: Settings) -> Finding:
     try:
-        version = await check_writable(settings.redis_target)
+        version = await check_writable(settings.redis_target, settings.ibkr_redis_min_replicas)
     except SinkUnavailable as error:
         return Finding(Verdict.FAIL, "redis", str(error))
     return Finding(Verdict.OK, "redis", f"{settings.redis_url_masked} is reachable and writable (version {version})")

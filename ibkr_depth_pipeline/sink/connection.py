@@ -19,6 +19,9 @@ from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, v
 
 CONNECT_TIMEOUT_SECS = 2.0
 ANSWER_TIMEOUT_SECS = 5.0
+WAIT_MS = 1_000
+"""For how long replicas are waited for; well below the time after which an answer is overdue."""
+
 _CHECK_SECS = 10
 
 
@@ -31,14 +34,15 @@ def open_redis(url: str) -> Client:
     return open_client(url, connect_timeout=CONNECT_TIMEOUT_SECS, answer_timeout=ANSWER_TIMEOUT_SECS)
 
 
-async def check_writable(url: str) -> str:
+async def check_writable(url: str, min_replicas: int = 0) -> str:
     """Carry out each kind of write that a run needs, on keys of our own that are gone afterwards.
 
-    Returns the server's version, "unknown" where the user may not ask. Raises SinkUnavailable with the reason.
+    In a cluster that is done on each master; each must have `min_replicas` replicas that keep up. Returns the server's
+    version, "unknown" where the user may not ask. Raises SinkUnavailable with the reason.
     """
     client = open_redis(url)
     try:
-        await _write_and_delete(client)
+        await _write_and_delete(client, min_replicas)
         return await _version(client)
     except UNREACHABLE as error:
         raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
@@ -46,10 +50,11 @@ async def check_writable(url: str) -> str:
         await client.aclose()
 
 
-async def _write_and_delete(client: Any) -> None:
+async def _write_and_delete(client: Any, min_replicas: int) -> None:
     for name in await _names(client):
         keys = stream_key(name), last_key(name), heartbeat_key(name), venue_key(name)
         await _write(client, *keys)
+        await _wait_for_replicas(client, keys[0], min_replicas)
         for key in keys:
             with contextlib.suppress(ResponseError):  # a run can do without: a user that may not is good enough
                 await client.delete(key)
@@ -86,6 +91,15 @@ async def _write(client: Any, stream: str, last: str, beat: str, venue: str) -> 
     await client.pttl(beat)
     await client.pexpire(beat, _CHECK_SECS * 1000)
     await client.eval("return redis.call('GET', KEYS[1])", 1, beat)
+
+
+async def _wait_for_replicas(client: Any, key: str, wanted: int) -> None:
+    if not wanted:
+        return
+    where = {"target_nodes": client.owner(key)} if isinstance(client, ClusterClient) else {}
+    reached = await client.execute_command("WAIT", wanted, WAIT_MS, **where)
+    if reached < wanted:
+        raise ResponseError(f"{reached} of the {wanted} replicas that IBKR_REDIS_MIN_REPLICAS asks for keep up")
 
 
 async def _version(client: Any) -> str:

@@ -8,10 +8,8 @@ from typing import Any, Protocol
 import hiredis
 from redis.exceptions import ReadOnlyError, RedisError
 
+from ibkr_depth_pipeline.sink.connection import WAIT_MS
 from ibkr_depth_pipeline.sink.wire import Answer, Part
-
-WAIT_MS = 1_000
-"""For how long the replicas are waited for; well below the time after which an answer is overdue."""
 
 
 class NotReplicated(RedisError):

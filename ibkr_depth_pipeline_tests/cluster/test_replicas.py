@@ -7,9 +7,11 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
+from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.sink.connection import check_writable, open_redis
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, ask
@@ -75,6 +77,14 @@ async def test_a_master_without_its_replica_holds_up_only_its_own_symbols(cluste
         replicas[0].start()
         assert await writer.drain(DRAIN)
         assert writer.figures.stored == dict.fromkeys(symbols, 50)
+
+
+async def test_the_check_looks_for_the_replicas(redis_server: EmbeddedRedis, cluster: ClusterOfRedis) -> None:
+    with pytest.raises(SinkUnavailable, match="0 of the 1 replicas that IBKR_REDIS_MIN_REPLICAS asks for"):
+        await check_writable(redis_server.url, 1)
+    await check_writable(cluster.url, 1)
+    with pytest.raises(SinkUnavailable, match="1 of the 2 replicas"):
+        await check_writable(cluster.url, 2)
 
 
 async def test_a_user_with_no_more_rights_than_docs_redis_cluster_says_is_enough(cluster: ClusterOfRedis) -> None:
