@@ -99,6 +99,11 @@ class ClusterOfRedis:
             server.pause()
             self.paused.add(server)
 
+    def cut_off(self, master: EmbeddedRedis) -> None:
+        """Its replica is sent away, and can't come back as long as that server runs."""
+        ask(master.port, "ACL", "SETUSER", "default", "-psync", "-sync")
+        ask(master.port, "CLIENT", "KILL", "TYPE", "replica")
+
     def resume(self) -> None:
         """Nothing hangs any more."""
         while self.paused:
