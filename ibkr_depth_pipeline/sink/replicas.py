@@ -29,9 +29,9 @@ class AnyWire(Protocol):
 class ReplicatedWire:
     """As the wire that it sends through, but that `replicas` of the server must have everything; 0 asks for none.
 
-    Where too few have it within WAIT_MS the answer to each part is NotReplicated. The part may be said again: WAIT then
-    waits for all that the server had by then, not only for what it had not had before. A server that is a replica
-    itself by now is left: the next exchange looks for the master.
+    Where too few have it within WAIT_MS the answer to each part that was not refused is NotReplicated. The part may be
+    said again: WAIT then waits for all that the server had by then, not only for what it had not had before. A server
+    that is a replica itself by now is left: the next exchange looks for the master.
     """
 
     def __init__(self, wire: AnyWire, replicas: int) -> None:
@@ -45,12 +45,12 @@ class ReplicatedWire:
         if not self._replicas:
             return await self._leave_replica(await self._wire.exchange(parts))
         *answers, waited = await self._wire.exchange([*parts, self._wait])
+        await self._leave_replica(answers)
         reached = waited if isinstance(waited, Exception) else waited[0]
         if isinstance(reached, int) and reached >= self._replicas:
-            return await self._leave_replica(answers)
-        await self._leave_replica(answers)
+            return answers
         why = reached if isinstance(reached, Exception) else f"{reached} of {self._replicas} replicas have it"
-        return [NotReplicated(f"not replicated: {why}") for _ in parts]
+        return [answer if _is_refused(answer) else NotReplicated(f"not replicated: {why}") for answer in answers]
 
     async def _leave_replica(self, answers: list[Answer]) -> list[Answer]:
         replies = (reply for answer in answers if not isinstance(answer, Exception) for reply in answer)
@@ -61,3 +61,9 @@ class ReplicatedWire:
     async def close(self) -> None:
         """See AnyWire."""
         await self._wire.close()
+
+
+def _is_refused(answer: Answer) -> bool:
+    """Whether there is nothing that a replica could have. Of a block that is carried out the last reply is a list, also
+    where all of it is held already: that must be waited for."""
+    return isinstance(answer, Exception) or isinstance(answer[-1], Exception)

@@ -116,6 +116,7 @@ async def test_one_master_after_the_other_is_killed_and_comes_back(cluster: Clus
         await trial.is_true()
 
 
+@pytest.mark.faults
 async def test_a_slot_that_moves_to_another_master_under_load_costs_no_row(
     cluster: ClusterOfRedis, tmp_path: Path
 ) -> None:
@@ -138,7 +139,7 @@ async def test_a_slot_that_moves_to_another_master_under_load_costs_no_row(
         await trial.is_true()
 
 
-@FIRST_THE_CLUSTER
+@pytest.mark.faults
 async def test_the_lease_outlives_its_master(several: Servers) -> None:
     sink = open_redis(several.url)
     holder, other = (Lease(sink, "default", identity(name), 5) for name in ("one", "two"))

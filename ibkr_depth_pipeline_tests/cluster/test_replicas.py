@@ -53,6 +53,15 @@ async def test_what_no_replica_has_waits_and_is_there_once_when_one_has_it(redis
             assert await numbers(client) == list(range(1, 201))
 
 
+async def test_what_is_refused_is_told_as_it_is_also_where_replicas_are_missing(redis_server: EmbeddedRedis) -> None:
+    async with writing_to_replicas(redis_server.url, 1) as writer, reading(redis_server.url) as client:
+        await client.config_set("maxmemory", 1)
+        with capture_logs() as logged:
+            for snapshot in snapshots(count=3):
+                writer.append(snapshot)
+            await eventually(lambda: [line for line in logged if "maxmemory" in line.get("error", "")])
+
+
 async def test_none_are_waited_for_unless_asked(redis_server: EmbeddedRedis) -> None:
     async with writing_to_replicas(redis_server.url, 0) as writer, reading(redis_server.url) as client:
         for snapshot in snapshots(count=100):
