@@ -29,6 +29,9 @@ class Fault(Enum):
     ARRIVE_LATE = "arrives when the test says, long after its sender gave up"
 
 
+_ENDINGS = (Fault.LOSE_REQUEST, Fault.CUT_REQUEST, Fault.ARRIVE_LATE)
+
+
 @dataclass
 class _Link:
     """Both ends of one connection through the proxy."""
@@ -115,7 +118,10 @@ class RedisProxy:
                 if self.faults and (block or b"MULTI" in data):
                     block += data
                     if _END_OF_BLOCK in block:  # what follows it in the same flush shares its fate
-                        await self._suffer(self.faults.popleft(), block, link)
+                        fault = self.faults.popleft()
+                        await self._suffer(fault, block, link)
+                        if fault in _ENDINGS:  # a connection never loses bytes and brings later ones
+                            return
                         block = b""
                 else:
                     link.server.write(data)
