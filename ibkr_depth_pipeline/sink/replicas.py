@@ -53,7 +53,8 @@ class ReplicatedWire:
         return [answer if _is_refused(answer) else NotReplicated(f"not replicated: {why}") for answer in answers]
 
     async def _leave_replica(self, answers: list[Answer]) -> list[Answer]:
-        replies = (reply for answer in answers if not isinstance(answer, Exception) for reply in answer)
+        # of a block the second reply, to its first XADD, tells; the rest is left, as this is done for each flush
+        replies = (reply for answer in answers if not isinstance(answer, Exception) for reply in answer[:2])
         if any(isinstance(reply, ReadOnlyError) for reply in replies):
             await self._wire.close()
         return answers
