@@ -37,6 +37,12 @@ def ask(port: int, *command: Any) -> Any:
         return client.execute_command(*command)
 
 
+def version() -> str:
+    """Of the servers that are started here, as they say themselves."""
+    with EmbeddedRedis() as server, client_of(server) as client:
+        return str(client.info("server")["redis_version"])
+
+
 def client_of(server: EmbeddedRedis) -> Any:
     """To look into that server alone."""
     return redis.Redis(HOST, server.port, socket_timeout=5)

@@ -28,7 +28,7 @@ from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions, read
 from ibkr_depth_pipeline.sink.report import IngestReport
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, ids_of
 from ibkr_depth_pipeline_tests.cluster.filling import BEGIN, SYMBOLS, fill
-from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, Servers, WatchedRedis, ask
+from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, Servers, WatchedRedis, ask, version
 from ibkr_depth_pipeline_tests.faults.test_lease import identity
 
 VENUE = {"con_id": 1, "exchange": "ARCA", "primary_exchange": "ARCA", "valid_exchanges": "ARCA", "depth_supported": 1}
@@ -43,7 +43,7 @@ def test_the_symbols_of_the_tests_lie_on_every_master(cluster: ClusterOfRedis) -
 
 async def test_the_check_writes_to_every_master_and_leaves_nothing(several: Servers) -> None:
     with several.client() as client:
-        assert await check_writable(several.url) == "6.2.14"
+        assert await check_writable(several.url) == version()
         assert list(client.scan_iter()) == []
 
 
@@ -195,7 +195,7 @@ async def test_a_password_opens_every_node(cluster: ClusterOfRedis) -> None:
             await check_writable(cluster.url.replace("://", "://:wrong@"))
         assert "wrong" not in str(refused.value)
         url = cluster.url.replace("://", "://:hunter2@")
-        assert await check_writable(url) == "6.2.14"
+        assert await check_writable(url) == version()
         with DepthReader(url) as reader:
             assert reader.symbols() == ()
     finally:
