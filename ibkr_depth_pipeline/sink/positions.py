@@ -1,4 +1,4 @@
-"""Where the numbering of each symbol stands in Redis: read, or read and fenced off against a predecessor."""
+"""Where the numbering of each symbol stands in Redis, fenced off against a predecessor."""
 
 from __future__ import annotations
 
@@ -20,19 +20,8 @@ from ibkr_depth_pipeline.sink.scripts import RAISE_STREAM
 Positions = dict[str, StreamPosition]
 
 
-async def read_positions(client: Client, symbols: Iterable[str]) -> Positions:
-    """The newest snapshot that is stored of each of `symbols`. Raises SinkUnavailable."""
-    wanted = list(symbols)
-    try:
-        hashes = await _of_hashes(client, wanted)
-        streams = await _of_streams(client, wanted)
-    except UNREACHABLE as error:
-        raise _unavailable(error) from None
-    return {symbol: _later(hashes[symbol], streams[symbol]) for symbol in wanted}
-
-
 async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int) -> Positions:
-    """As read_positions, and from then on the streams refuse every snapshot that was taken before `now_ms`.
+    """The newest snapshot stored of each of `symbols`; from then on the streams refuse all taken before `now_ms`.
 
     So whatever a predecessor still has on its way is never stored, provided that its clock is not ahead of ours. A key
     of another type costs only its own symbol. Raises SinkUnavailable.
@@ -96,10 +85,6 @@ def _tolerant(symbols: Sequence[str], replies: Sequence[Any]) -> list[Any]:
 
 def _of_fields(values: Sequence[bytes | None]) -> StreamPosition:
     return StreamPosition(*(int(value) if value is not None and value.isdigit() else 0 for value in values))
-
-
-def _later(one: StreamPosition, other: StreamPosition) -> StreamPosition:
-    return StreamPosition(max(one.ts, other.ts), max(one.seq, other.seq))
 
 
 def _unavailable(error: Exception) -> SinkUnavailable:

@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.sink.encoding import StreamPosition, venue_fields
 from ibkr_depth_pipeline.sink.jobs import Job, StreamJob, is_held, jobs_of
 from ibkr_depth_pipeline.sink.keys import heartbeat_key
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions, read_positions
+from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions
 from ibkr_depth_pipeline.sink.throttle import Throttle
 from ibkr_depth_pipeline.sink.wire import Answer
 from ibkr_depth_pipeline.sink.wires import open_wire
@@ -70,12 +70,8 @@ class RedisWriter:
 
     # ---- before the first snapshot
 
-    async def positions(self, symbols: Iterable[str]) -> dict[str, StreamPosition]:
-        """Where each symbol's numbering stands in Redis. Raises SinkUnavailable."""
-        return await read_positions(self._client, symbols)
-
     async def take_over(self, symbols: Iterable[str], now_ms: int) -> dict[str, StreamPosition]:
-        """As `positions`, after which no predecessor can add to the streams any more. See raise_positions."""
+        """Where each symbol's numbering stands; no predecessor can add to the streams any more. See raise_positions."""
         positions = await raise_positions(self._client, symbols, now_ms)
         for symbol, position in positions.items():
             self._backlog.queue(symbol).newest_sent = position

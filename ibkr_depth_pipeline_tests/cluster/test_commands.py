@@ -24,7 +24,7 @@ from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.health import SymbolState, read_health
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions, read_positions
+from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions
 from ibkr_depth_pipeline.sink.report import IngestReport
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, ids_of
 from ibkr_depth_pipeline_tests.cluster.filling import BEGIN, SYMBOLS, fill
@@ -62,10 +62,9 @@ async def test_positions_are_read_and_raised(several: Servers) -> None:
         fill(client, 7)
         client.hset(last_key("NEW"), mapping={"ts": BEGIN + 9, "seq": 12})
     sink = open_redis(several.url)
-    known = await read_positions(sink, [*SYMBOLS, "NEW", "NEVER"])
-    assert {symbol: each.seq for symbol, each in known.items()} == {**dict.fromkeys(SYMBOLS, 7), "NEW": 12, "NEVER": 0}
-    raised = await raise_positions(sink, [*SYMBOLS, "NEW"], BEGIN + 1_000_000)
-    assert {(each.ts, each.seq) for each in raised.values()} == {(BEGIN + 1_000_000, 7), (BEGIN + 1_000_000, 12)}
+    raised = await raise_positions(sink, [*SYMBOLS, "NEW", "NEVER"], BEGIN + 1_000_000)
+    assert {symbol: each.seq for symbol, each in raised.items()} == {**dict.fromkeys(SYMBOLS, 7), "NEW": 12, "NEVER": 0}
+    assert {each.ts for each in raised.values()} == {BEGIN + 1_000_000}
     assert await newest_ids(sink, SYMBOLS) == {symbol: raised[symbol] for symbol in SYMBOLS}
     await sink.aclose()
 

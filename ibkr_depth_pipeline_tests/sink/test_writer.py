@@ -87,13 +87,13 @@ async def test_numbering_goes_on_where_redis_stands(shared_redis_url: str) -> No
         for snapshot in snapshots(count=20):
             writer.append(snapshot)
         assert await writer.drain(DRAIN)
-        assert await writer.positions(["SPY", "QQQ"]) == {
+        assert await writer.take_over(["SPY", "QQQ"], 0) == {
             "SPY": StreamPosition(1_700_000_000_006, 20),
             "QQQ": StreamPosition(0, 0),
         }
         await client.delete(last_key("SPY"))
         await client.xtrim(stream_key("SPY"), maxlen=0, approximate=False)
-        assert (await writer.positions(["SPY"]))["SPY"].seq == 20, "an emptied stream still knows its last id"
+        assert (await writer.take_over(["SPY"], 0))["SPY"].seq == 20, "an emptied stream still knows its last id"
 
 
 async def test_connections_cut_in_the_middle_of_pipelines_lose_and_double_nothing(shared_redis_url: str) -> None:
