@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, encode_side, json_text
 Store = Callable[[int, int, bytes, bytes, bytes], None]
 """Takes a snapshot: unix ms, seq, and venue, bids and asks as texts (sink/backlog.py: SymbolQueue.store)."""
 
-TEXTS_REMEMBERED = 20_000  # of each kind; some 2 MB
+TEXTS_REMEMBERED = 4_000  # of each kind, less than 1 MB: prices of a whole day would be many, those of now are few
 
 _POSITIONS = {b"%d" % position: position for position in range(100)}
 _SIDES = {b"0": False, b"1": True}  # whether it is the bid
