@@ -197,7 +197,9 @@ class EmbeddedRedis:
     def _command(self, binary: Path, directory: Path, port: int) -> list[str]:
         keep = "yes" if self._persist else "no"
         where = ["--bind", HOST, "--port", str(port), "--dir", str(directory)]
-        return [str(binary), *where, "--save", "", "--appendonly", keep, "--daemonize", "no", *self._args]
+        # never synced: a write that waits for a sync would come after its reply
+        file = ["--save", "", "--appendonly", keep, "--appendfsync", "no"]
+        return [str(binary), *where, *file, "--daemonize", "no", *self._args]
 
     def _answers(self, port: int, pid: int) -> bool:
         # The pid, too: on a port that was taken in between, somebody else's Redis would answer PING just as well.

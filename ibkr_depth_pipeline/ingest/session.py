@@ -51,7 +51,7 @@ DRAIN_SECS = 3.0
 """For what is buffered when the end comes; all of it together stays below 5 s."""
 
 FAREWELL_SECS = 0.5
-"""For the last figures and for giving the lease back."""
+"""For the gateway to read the cancels; for the last figures and for giving the lease back."""
 
 
 class IngestSession:
@@ -186,11 +186,18 @@ class IngestSession:
     async def _drain(self) -> bool:
         self._log.info("draining", subscriptions=len(self._pipeline.subscribed))
         self._carry_out(self._pipeline.tell_rotation(Stop(), self._now()))
-        drained = await self._writer.drain(DRAIN_SECS)
+        drained, _ = await asyncio.gather(
+            self._writer.drain(DRAIN_SECS), at_most(FAREWELL_SECS, self._cancels_have_arrived())
+        )
         self._lines.stored(self._universe.symbols)
         self._lines.dropped()
         self._log.info("stopped", drained=drained, lost=self._writer.figures.buffered_entries)
         return drained
+
+    async def _cancels_have_arrived(self) -> None:
+        """The gateway takes messages in order: its answer says that it has read the cancels, and not only our end."""
+        with contextlib.suppress(GatewayError, ConnectionError):
+            await self._gateway.server_time(timeout=None)
 
     def _begin_rotation(self) -> None:
         if self._lost.is_set():  # again, already
