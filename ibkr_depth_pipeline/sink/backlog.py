@@ -48,20 +48,23 @@ class WriterFigures:
 
 
 class Block(NamedTuple):
-    """Packed entries of one symbol that go out together; the time (unix ms) and seq of the first of them."""
+    """Packed entries of one symbol that go out together, and where the first and the last of them stand.
+
+    Between two of them there may be a hole: what the bound took from behind a block that was on its way.
+    """
 
     entries: list[bytes]
-    oldest_ts: int
-    oldest_seq: int
+    oldest: StreamPosition
+    newest: StreamPosition
 
 
 class SymbolQueue:
-    """What is still to be done for one symbol. The entries are packed; the seq of each is the one before's plus 1."""
+    """What is still to be done for one symbol."""
 
     def __init__(self, symbol: str, packer: EntryPacker, backlog: Backlog) -> None:
         self.symbol = symbol
         self.packer = packer
-        self.waiting: deque[bytes] = deque()  # for XADD
+        self.waiting: deque[bytes] = deque()  # for XADD, packed, in order
         self.stored: bytes | None = None  # newest in the stream, for the hash
         self.beat: int | None = None  # unix ms, for the heartbeat
         self.venue: dict[Any, Any] | None = None  # for the venue hash
@@ -110,7 +113,7 @@ class SymbolQueue:
         oldest = self.packer.position(entries[0])
         newest = self.packer.position(entries[-1]) if len(entries) > 1 else oldest
         self.newest_sent = max(self.newest_sent, newest)
-        return Block(entries, oldest.ts, oldest.seq)
+        return Block(entries, oldest, newest)
 
     def put_back(self, entries: list[bytes]) -> None:
         """These were not stored, or nobody knows."""
@@ -118,13 +121,13 @@ class SymbolQueue:
 
     def doubt(self, block: Block) -> None:
         """Whether these were stored is unknown."""
-        self.uncertain_seq = max(self.uncertain_seq, block.oldest_seq + len(block.entries) - 1)
+        self.uncertain_seq = max(self.uncertain_seq, block.newest.seq)
 
-    def is_stored(self, block: Block, count: int) -> None:
-        """The first `count` entries of the block are in the stream."""
-        if count:
-            self.stored = block.entries[count - 1]
-            self._backlog.stored(self.symbol, block.entries[:count], block.oldest_seq + count - 1)
+    def is_stored(self, entries: list[bytes]) -> None:
+        """These are in the stream, the newest last."""
+        if entries:
+            self.stored = entries[-1]
+            self._backlog.stored(self.symbol, entries, self.packer.position(entries[-1]).seq)
 
     def postpone(self, now: float) -> None:
         """Its key failed: leave it alone for a while, so that it holds up no other symbol."""

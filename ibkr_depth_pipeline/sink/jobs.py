@@ -92,16 +92,16 @@ class StreamJob:
         for at, reply in enumerate(outcome):
             if isinstance(reply, Exception) and not self._was_held(at, reply):
                 return self._refused(at, reply)
-        self.queue.is_stored(self.block, len(outcome))
+        self.queue.is_stored(self.block.entries)
         self.queue.pause = 0.0
         return None
 
     def _was_held(self, at: int, reply: Exception) -> bool:
         """Whether an entry was refused because it had been stored by a block that was never answered."""
-        return is_held(reply) and self.block.oldest_seq + at <= self.queue.uncertain_seq
+        return is_held(reply) and self.queue.packer.position(self.block.entries[at]).seq <= self.queue.uncertain_seq
 
     def _refused(self, at: int, error: Exception) -> Exception:
-        self.queue.is_stored(self.block, at)
+        self.queue.is_stored(self.block.entries[:at])
         self.queue.put_back(self.block.entries[at:])
         return error
 

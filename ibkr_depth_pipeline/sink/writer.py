@@ -184,7 +184,7 @@ class RedisWriter:
         error = job.settle(answer)
         if error is None:
             if isinstance(job, StreamJob):
-                self.figures.lags_ms.append(time.time_ns() // 1_000_000 - job.block.oldest_ts)
+                self.figures.lags_ms.append(time.time_ns() // 1_000_000 - job.block.oldest.ts)
             return None
         self._failed(job, error)
         if isinstance(job, StreamJob) and is_held(error):

@@ -1,0 +1,64 @@
+"""What waits, where the bound has taken snapshots out of the middle: numbers are read from the entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from redis.exceptions import ResponseError
+
+from ibkr_depth_pipeline.sink.backlog import Backlog, SymbolQueue, WriterFigures
+from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, venue_field
+from ibkr_depth_pipeline.sink.jobs import StreamJob
+
+HELD = ResponseError("The ID specified in XADD is equal or smaller than the target stream top item")
+T0 = 1_700_000_000_000
+
+
+def made(bound: int) -> tuple[SymbolQueue, WriterFigures]:
+    figures = WriterFigures()
+    backlog = Backlog(maxlen=100, bound=bound, figures=figures, throttle=None, on_work=lambda: None)
+    return backlog.queue("SPY"), figures
+
+
+def store(queue: SymbolQueue, numbers: Iterable[int]) -> None:
+    for seq in numbers:
+        queue.store(T0 + seq, seq, venue_field("ARCA"), EMPTY_SIDE, EMPTY_SIDE)
+
+
+def numbers(queue: SymbolQueue, entries: Iterable[bytes]) -> list[int]:
+    return [queue.packer.position(entry).seq for entry in entries]
+
+
+def with_a_hole() -> tuple[SymbolQueue, WriterFigures]:
+    """1 to 5 were on their way while the bound took what followed them, and came back unanswered."""
+    queue, figures = made(bound=10_000)
+    store(queue, range(1, 6))
+    on_their_way = queue.take(100)
+    store(queue, range(6, 40))
+    queue.put_back(on_their_way.entries)
+    found = numbers(queue, queue.waiting)
+    assert found[:5] == [1, 2, 3, 4, 5]
+    assert found[5] > 6
+    assert found[-1] == 39
+    return queue, figures
+
+
+def test_the_newest_number_that_is_stored_is_the_entrys_own() -> None:
+    queue, figures = with_a_hole()
+    job = StreamJob(queue, queue.take(100))
+    answer = ["OK", *["QUEUED"] * len(job.block.entries), [b"id"] * len(job.block.entries)]
+    assert job.settle(answer) is None
+    assert figures.newest_seq["SPY"] == 39
+    assert figures.buffered_entries == figures.buffered_bytes == 0
+
+
+def test_what_an_unanswered_block_behind_a_hole_stored_is_known_as_ours_when_it_is_said_again() -> None:
+    queue, figures = with_a_hole()
+    lost = StreamJob(queue, queue.take(100))
+    lost.unknown()
+    for _ in range(5):
+        queue.waiting.popleft()  # the bound goes on taking the oldest
+    again = StreamJob(queue, queue.take(100))
+    entries = again.block.entries
+    assert again.settle(["OK", *["QUEUED"] * len(entries), [HELD] * len(entries)]) is None
+    assert figures.newest_seq["SPY"] == 39
