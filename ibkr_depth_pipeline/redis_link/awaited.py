@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import TimeoutError as NoAnswer
 
 from ibkr_depth_pipeline.redis_link.cluster import ClusterClient
+from ibkr_depth_pipeline.redis_link.options import connection_options, sentinel_options
 from ibkr_depth_pipeline.redis_link.url import Kind, RedisTarget, parse_redis_url
 
 if sys.version_info >= (3, 11):
@@ -30,9 +31,6 @@ else:
 
 T = TypeVar("T")
 Client = redis.Redis | ClusterClient
-
-SENTINEL_TIMEOUT_SECS = 1.0
-"""How long one Sentinel may take before the next one is asked."""
 
 
 class _Bounded:
@@ -92,13 +90,7 @@ def open_client(url: str, *, connect_timeout: float, answer_timeout: float) -> C
     Raises ValueError, without a part of the URL, where it is none.
     """
     target = parse_redis_url(url)
-    options: dict[str, Any] = {
-        "socket_connect_timeout": connect_timeout,
-        "socket_timeout": answer_timeout,
-        "retry": Retry(NoBackoff(), 0),
-        "health_check_interval": 0,
-        "protocol": 2,
-    }
+    options = {**connection_options(connect_timeout, answer_timeout), "retry": Retry(NoBackoff(), 0)}
     return _OPENERS[target.kind](target, options)
 
 
@@ -125,10 +117,10 @@ def _master(target: RedisTarget, options: dict[str, Any]) -> Client:
 def _sentinel(target: RedisTarget, node: tuple[str, int], options: dict[str, Any]) -> redis.Redis:
     given = {name: value for name, value in _given(target).items() if name.startswith("ssl_")}
     connection = _Tls if target.plain.startswith("rediss") else _Tcp
-    short = {"socket_connect_timeout": SENTINEL_TIMEOUT_SECS, "socket_timeout": SENTINEL_TIMEOUT_SECS}
-    who: dict[str, Any] = {"username": target.sentinel_username, "password": target.sentinel_password}
     host, port = node
-    pool = ConnectionPool(connection_class=connection, host=host, port=port, **who, **{**options, **short}, **given)
+    pool = ConnectionPool(
+        connection_class=connection, host=host, port=port, **{**options, **sentinel_options(target)}, **given
+    )
     return redis.Redis.from_pool(pool)
 
 

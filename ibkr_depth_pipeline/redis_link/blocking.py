@@ -29,10 +29,8 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from ibkr_depth_pipeline.redis_link.commands import Command, key_of
+from ibkr_depth_pipeline.redis_link.options import connection_options, sentinel_options
 from ibkr_depth_pipeline.redis_link.url import Kind, RedisTarget
-
-SENTINEL_TIMEOUT_SECS = 1.0
-"""How long one Sentinel may take before the next one is asked."""
 
 _UNREACHABLE = (RedisError, RedisClusterException, OSError)
 _LOST = (ConnectionError, NoAnswer, ClusterDownError, OSError)
@@ -56,13 +54,7 @@ class BlockingLink(Protocol):
 
 def open_link(target: RedisTarget, *, connect_timeout: float, answer_timeout: float) -> BlockingLink:
     """The link to `target`; connects at the first command. Times are seconds."""
-    options: dict[str, Any] = {
-        "socket_connect_timeout": connect_timeout,
-        "socket_timeout": answer_timeout,
-        "retry": Retry(NoBackoff(), 0),
-        "health_check_interval": 0,
-        "protocol": 2,
-    }
+    options = {**connection_options(connect_timeout, answer_timeout), "retry": Retry(NoBackoff(), 0)}
     if target.kind is Kind.CLUSTER:
         return _Cluster(target, options)
     if target.kind is Kind.SENTINEL:
@@ -72,11 +64,9 @@ def open_link(target: RedisTarget, *, connect_timeout: float, answer_timeout: fl
 
 def _master(target: RedisTarget, options: dict[str, Any]) -> tuple[redis.Redis, list[redis.Redis]]:
     given = _given(target)
-    short = {"socket_connect_timeout": SENTINEL_TIMEOUT_SECS, "socket_timeout": SENTINEL_TIMEOUT_SECS}
     tls = {name: value for name, value in given.items() if name.startswith("ssl")}
-    who: dict[str, Any] = {"username": target.sentinel_username, "password": target.sentinel_password}
     made: Any = Sentinel  # untyped in redis-py, as is its client for clusters
-    sentinels = made(target.nodes, sentinel_kwargs={**options, **short, **tls, **who})
+    sentinels = made(target.nodes, sentinel_kwargs={**options, **tls, **sentinel_options(target)})
     client: redis.Redis = sentinels.master_for(target.service, **options, **given)
     return client, sentinels.sentinels
 

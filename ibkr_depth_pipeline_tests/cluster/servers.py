@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.sentinel import Sentinel
@@ -67,15 +67,16 @@ def _holds(condition: Callable[[], bool], what: str) -> None:
         raise BoxError(f"in {_PATIENCE_SECS:g} s it did not come to pass that {what}")
 
 
-class ClusterOfRedis:
-    """Three masters and their three replicas; `start` returns when all slots are served and all replicas follow."""
+_T = TypeVar("_T", bound="_Together")
 
-    def __init__(self, extra_args: Sequence[str] = ()) -> None:
+
+class _Together:
+    """Servers that start and end together; those on the stack end also where not all of them came up."""
+
+    def __init__(self) -> None:
         self._stack = ExitStack()
-        self.servers = [EmbeddedRedis(extra_args=(*_CLUSTER, *_REPLICATION, *extra_args)) for _ in range(6)]
-        self.paused: set[EmbeddedRedis] = set()
 
-    def __enter__(self) -> ClusterOfRedis:
+    def __enter__(self: _T) -> _T:
         try:
             self.start()
         except BaseException:
@@ -85,6 +86,18 @@ class ClusterOfRedis:
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
         self._stack.close()
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+
+class ClusterOfRedis(_Together):
+    """Three masters and their three replicas; `start` returns when all slots are served and all replicas follow."""
+
+    def __init__(self, extra_args: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.servers = [EmbeddedRedis(extra_args=(*_CLUSTER, *_REPLICATION, *extra_args)) for _ in range(6)]
+        self.paused: set[EmbeddedRedis] = set()
 
     @property
     def url(self) -> str:
@@ -233,26 +246,15 @@ class _Sentinel:
             return int(client.sentinel_get_master_addr_by_name(name)[1])
 
 
-class WatchedRedis:
+class WatchedRedis(_Together):
     """A master, its replica and three Sentinels; `start` returns when all of them know each other."""
 
     name = "depth"
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
+        super().__init__()
         self.servers = [EmbeddedRedis(extra_args=_REPLICATION) for _ in range(2)]
         self.sentinels: list[_Sentinel] = []
-
-    def __enter__(self) -> WatchedRedis:
-        try:
-            self.start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        self._stack.close()
 
     @property
     def url(self) -> str:
