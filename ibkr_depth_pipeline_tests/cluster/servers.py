@@ -203,6 +203,14 @@ class ClusterOfRedis(_Together):
                     return server
         raise BoxError(f"nobody serves the slot of {key}")
 
+    def replica_of(self, master: EmbeddedRedis) -> EmbeddedRedis:
+        """The live server that follows `master`."""
+        for server in self.live():
+            role = ask(server.port, "ROLE")
+            if role[0] == b"slave" and int(role[2]) == master.port:
+                return server
+        raise BoxError(f"nobody follows the server at {master.port}")
+
     def wait_for_another(self, dead: EmbeddedRedis, key: str) -> EmbeddedRedis:
         """Wait until a replica has taken over from `dead`, which owned `key`'s slot."""
         _holds(lambda: self.master_of(key) is not dead, f"a replica owns the slot of {key}")

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.sink.connection import check_writable, open_redis
+from ibkr_depth_pipeline.sink.jobs import FLUSH_ENTRIES
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, ask
 from ibkr_depth_pipeline_tests.cluster.truth import eventually
@@ -39,18 +40,18 @@ async def test_what_no_replica_has_waits_and_is_there_once_when_one_has_it(redis
     with EmbeddedRedis(extra_args=("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")) as replica:
         async with writing_to_replicas(redis_server.url, 1) as writer, reading(redis_server.url) as client:
             with capture_logs() as logged:
-                for snapshot in snapshots(count=100):
+                for snapshot in snapshots(count=300):
                     writer.append(snapshot)
                 await eventually(lambda: [line for line in logged if "0 of 1 replicas" in line.get("error", "")])
-            assert await numbers(client) == list(range(1, 101))
+            assert await numbers(client) == list(range(1, FLUSH_ENTRIES + 1))
             assert writer.figures.stored == {}
-            assert writer.figures.buffered_entries == 100
+            assert writer.figures.buffered_entries == 300
             ask(replica.port, "REPLICAOF", HOST, redis_server.port)
-            for snapshot in snapshots(count=100, first=101):
+            for snapshot in snapshots(count=100, first=301):
                 writer.append(snapshot)
             assert await writer.drain(DRAIN)
-            assert writer.figures.stored == {"SPY": 200}
-            assert await numbers(client) == list(range(1, 201))
+            assert writer.figures.stored == {"SPY": 400}
+            assert await numbers(client) == list(range(1, 401))
 
 
 async def test_what_is_refused_is_told_as_it_is_also_where_replicas_are_missing(redis_server: EmbeddedRedis) -> None:

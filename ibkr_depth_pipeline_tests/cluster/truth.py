@@ -18,7 +18,8 @@ from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.reader import AsyncDepthReader, At, DepthReader, Gap, Item
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, DepthRow
-from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.sink.jobs import FLUSH_ENTRIES
+from ibkr_depth_pipeline.sink.keys import last_key, stream_key
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import Servers, client_of
 from ibkr_depth_pipeline_tests.end_to_end.recording import settings_for, universe_of
@@ -72,6 +73,11 @@ class Trial:
         with client_of(self.servers.master_of(stream_key(symbol))) as client:
             return int(client.xlen(stream_key(symbol)))
 
+    def acknowledged(self, symbol: str) -> int:
+        """The seq of its last-value hash, which is written once the snapshot counts as stored."""
+        with client_of(self.servers.master_of(last_key(symbol))) as client:
+            return int(client.hget(last_key(symbol), "seq") or 0)
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something in Redis or here; fails as what runs meanwhile does. The test's own timeout bounds it."""
         while not await asyncio.to_thread(condition):
@@ -85,6 +91,13 @@ class Trial:
 
         before = {symbol: await asyncio.to_thread(self.length, symbol) for symbol in symbols}
         await self.until(lambda: all(self.length(symbol) >= before[symbol] + by for symbol in symbols))
+
+    async def keeps_up(self, symbol: str) -> int:
+        """Wait until few rows wait, and return how many were sent. What comes after them is then in the next block,
+        so that it is stored by a master without a replica, too: there a block is only said again."""
+        sent = self.gateway.journal.row_counts
+        await self.until(lambda: sent[symbol] - self.acknowledged(symbol) < FLUSH_ENTRIES // 4)
+        return sent[symbol]
 
     async def is_true(self) -> None:
         """Stop the market and wait until each row that was sent has its snapshot in Redis, in the archive and with the
