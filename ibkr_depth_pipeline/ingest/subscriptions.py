@@ -1,0 +1,162 @@
+"""The subscriptions as the rotation wants them: its commands become effects. Pure; `now` is monotonic seconds.
+
+Each request gets a book and has its first row waited for; heartbeats live at least until a symbol's next turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
+from ibkr_depth_pipeline.ingest.doubts import Doubts
+from ibkr_depth_pipeline.ingest.effects import (
+    Cancel,
+    Effect,
+    Recheck,
+    Reconnect,
+    RecordRefusal,
+    ReportPersisted,
+    Say,
+    SetHeartbeatTtl,
+    Subscribe,
+)
+from ibkr_depth_pipeline.model import Instrument, Unresolved
+from ibkr_depth_pipeline.rotation import events as rotation
+from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
+
+LEAST_HEARTBEAT_TTL_SECS = 30
+
+
+class Subscriptions:
+    """Who is subscribed to, at which venue. It begins without symbols: `resolved` brings each into the rotation.
+
+    books, doubts and figures are kept up to date; heartbeat_ttl is the operator's, in seconds.
+    """
+
+    def __init__(
+        self,
+        plan: RotationPlan,
+        request_ids: Iterator[int],
+        books: Books,
+        doubts: Doubts,
+        figures: PipelineFigures,
+        *,
+        heartbeat_ttl: int,
+    ) -> None:
+        self._rotation = RotationController((), plan, request_ids)
+        self._instruments: dict[str, Instrument] = {}
+        self._books = books
+        self._doubts = doubts
+        self._figures = figures
+        self._configured_ttl = heartbeat_ttl
+        self._ttl = 0
+
+    # ---- what can be asked
+
+    def next_deadline(self) -> float | None:
+        """When the rotation is to be told `Deadline()`."""
+        return self._rotation.next_deadline()
+
+    @property
+    def subscribed(self) -> dict[int, str]:
+        """request -> symbol of every subscription."""
+        return self._rotation.subscribed
+
+    @property
+    def batch_size(self) -> int:
+        """Most subscriptions at once for now."""
+        return self._rotation.batch_size
+
+    def venues(self) -> dict[str, str]:
+        """symbol -> the venue it is asked for at."""
+        return {symbol: instrument.exchange for symbol, instrument in self._instruments.items()}
+
+    # ---- what changes them
+
+    def resolved(self, resolution: Instrument | Unresolved, now: float) -> list[Effect]:
+        """A symbol's venue was found, for the first time or anew; or it has none, and is looked at again later."""
+        symbol = resolution.symbol
+        if isinstance(resolution, Instrument):
+            self._instruments[symbol] = resolution
+            return self.tell(rotation.Rechecked(symbol, True), now)
+        self._instruments.pop(symbol, None)
+        return self.tell(rotation.Rechecked(symbol, False, resolution.reason), now)
+
+    def retire(self, request: int) -> None:
+        """Rows of this request never reach a book again."""
+        self._doubts.forget(request)
+        self._books.retire(request)
+
+    def tell(self, event: rotation.RotationEvent, now: float) -> list[Effect]:
+        """Tell the rotation, and return what it wants done."""
+        effects: list[Effect] = []
+        for command in self._rotation.handle(event, now):
+            effects += _COMMANDS[type(command)](self, command)
+        return effects
+
+    # ---- the rotation's commands
+
+    def _subscribe(self, command: rotation.Subscribe) -> list[Effect]:
+        instrument = self._instruments[command.symbol]
+        self._books.open(command.request, command.symbol, instrument.exchange)
+        self._doubts.wait_for(command.request)
+        return [Subscribe(command.request, instrument)]
+
+    def _cancel(self, command: rotation.Cancel) -> list[Effect]:
+        self.retire(command.request)
+        return [Cancel(command.request, command.symbol)]
+
+    def _recheck(self, command: rotation.Recheck) -> list[Effect]:
+        return [Recheck(command.symbol)]
+
+    def _reconnect(self, command: rotation.Reconnect) -> list[Effect]:
+        said = Say("warning", "slots_leaked", {"symbols": list(command.symbols)})
+        return [said, Reconnect("cancelled subscriptions still hold slots")]
+
+    def _turn_started(self, command: rotation.TurnStarted) -> list[Effect]:
+        self._figures.turns = command.turn
+        fields = {"turn": command.turn, "symbols": list(command.symbols), "batch_size": command.batch_size}
+        return [Say("info", "rotation_started", fields), *self._adjust_ttl(extend=False)]
+
+    def _turn_ended(self, command: rotation.TurnEnded) -> list[Effect]:
+        fields = {"turn": command.turn, "symbols": list(command.symbols), "secs": round(command.secs, 3)}
+        return [Say("info", "rotation_ended", fields), ReportPersisted(command.symbols)]
+
+    def _resized(self, command: rotation.BatchResized) -> list[Effect]:
+        shrunk = command.size < command.previous
+        fields = {"size": command.size, "previous": command.previous, "symbol": command.symbol}
+        said = Say("warning" if shrunk else "info", "batch_shrunk" if shrunk else "batch_grown", fields)
+        return [said, *self._adjust_ttl(extend=shrunk)]
+
+    def _release_raced(self, command: rotation.ReleaseRaced) -> list[Effect]:
+        fields = {"symbol": command.symbol, "pause_secs": command.pause_secs}
+        return [Say("warning", "slot_released_late", fields)]
+
+    def _unsupported(self, command: rotation.MarkedUnsupported) -> list[Effect]:
+        fields = {"symbol": command.symbol, "reason": command.reason, "retry_secs": command.retry_secs}
+        effects: list[Effect] = [Say("warning", "symbol_skipped", fields)]
+        if command.symbol in self._instruments:
+            effects.append(RecordRefusal(self._instruments[command.symbol], command.reason))
+        return effects
+
+    def _adjust_ttl(self, *, extend: bool) -> list[Effect]:
+        ttl = math.ceil(max(self._configured_ttl, self._rotation.window_secs(), LEAST_HEARTBEAT_TTL_SECS))
+        if ttl == self._ttl:
+            return []
+        self._ttl = ttl
+        return [SetHeartbeatTtl(ttl, self._books.last_rows() if extend else {})]
+
+
+_COMMANDS: dict[type, Callable[[Subscriptions, Any], list[Effect]]] = {
+    rotation.Subscribe: Subscriptions._subscribe,
+    rotation.Cancel: Subscriptions._cancel,
+    rotation.Recheck: Subscriptions._recheck,
+    rotation.Reconnect: Subscriptions._reconnect,
+    rotation.TurnStarted: Subscriptions._turn_started,
+    rotation.TurnEnded: Subscriptions._turn_ended,
+    rotation.BatchResized: Subscriptions._resized,
+    rotation.ReleaseRaced: Subscriptions._release_raced,
+    rotation.MarkedUnsupported: Subscriptions._unsupported,
+}
