@@ -46,7 +46,7 @@ class DepthPipeline:
             plan, request_ids, self._books, self._doubts, self.figures, heartbeat_ttl=heartbeat_ttl
         )
         self.awaited = self._doubts.awaited  # requests whose next row is waited for: say first_row
-        # what the parts do by themselves is theirs to describe
+        # what one part does alone is described there
         self.number_from = self._books.number_from
         self.message = self._books.message
         self.row = self._books.row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import pytest
 
@@ -11,30 +11,11 @@ from ibkr_depth_pipeline.gateway import events as gateway
 from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
-from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, RowFault, Side, Unresolved
+from ibkr_depth_pipeline.model import RowFault
 from ibkr_depth_pipeline.rotation import events as rotation
-from ibkr_depth_pipeline.rotation.controller import RotationPlan
 from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, StreamPosition, venue_field
+from ibkr_depth_pipeline_tests.ingest.wiring import PLAN, insert, instrument, of_kind, said
 from ibkr_depth_pipeline_tests.sink.writing import side_text
-
-T = TypeVar("T")
-PLAN = RotationPlan(max_batch=3, dwell=15, first_row_cap=15, cooldown=8, recovery_turns=4, unsupported_retry=3600)
-
-
-def instrument(symbol: str) -> Instrument:
-    return Instrument(symbol, 1, "STK", "USD", "ARCA", "ARCA", ("ARCA",))
-
-
-def insert(price: float = 10.0, side: Side = Side.BID, position: int = 0) -> DepthRow:
-    return DepthRow(DepthOperation.INSERT, side, position, price, 100.0, "")
-
-
-def of_kind(effects: list[do.Effect], kind: type[T]) -> list[T]:
-    return [effect for effect in effects if isinstance(effect, kind)]
-
-
-def said(effects: list[do.Effect]) -> list[str]:
-    return [effect.event for effect in of_kind(effects, do.Say)]
 
 
 class Stored(NamedTuple):
@@ -59,7 +40,7 @@ class Desk:
             self.pipeline.resolved(instrument(symbol), 0.0)
         self.now = 0.0
         self.requests: dict[str, int] = {}
-        self.began = self.note(self.pipeline.tell_rotation(rotation.Connected(), 0.0))
+        self.note(self.pipeline.tell_rotation(rotation.Connected(), 0.0))
 
     def outlet(self, symbol: str) -> Store:
         def store(ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
@@ -80,14 +61,12 @@ class Desk:
             self.pipeline.row(request, insert(), 1000)
             self.note(self.pipeline.first_row(request, self.now))
 
-    def until(self, end: float) -> list[do.Effect]:
-        effects: list[do.Effect] = []
+    def until(self, end: float) -> None:
         while (deadline := self.pipeline.next_deadline()) is not None and deadline <= end:
             self.now = deadline
-            effects += self.note(self.pipeline.tell_rotation(rotation.Deadline(), self.now))
+            self.note(self.pipeline.tell_rotation(rotation.Deadline(), self.now))
             self.first_rows()
         self.now = end
-        return effects
 
 
 def test_a_row_becomes_one_snapshot_with_the_next_number_and_the_venue_of_the_subscription() -> None:
@@ -128,51 +107,12 @@ def test_317_publishes_an_empty_book_and_answers_a_waiting_request() -> None:
     assert request not in desk.pipeline.awaited
 
 
-def test_heartbeats_outlive_the_time_in_which_every_symbol_gets_its_turn() -> None:
-    ten = Desk([f"S{number}" for number in range(10)])
-    (ttl,) = of_kind(ten.began, do.SetHeartbeatTtl)
-    assert ttl.secs == 4 * 15
-    few = Desk(["SPY"])
-    (ttl,) = of_kind(few.began, do.SetHeartbeatTtl)
-    assert ttl.secs == 30
-
-
-def test_a_shrunk_batch_lengthens_the_heartbeats_of_those_that_wait() -> None:
-    desk = Desk([f"S{number}" for number in range(10)])
-    desk.first_rows()
-    desk.until(16)
-    refused = desk.requests["S5"]
-    effects = desk.hear(gateway.SlotRefused(refused, "309"))
-    assert "batch_shrunk" in said(effects)
-    (ttl,) = of_kind(effects, do.SetHeartbeatTtl)
-    assert ttl.secs >= 5 * 15
-    assert set(ttl.last_rows) >= {"S0", "S1", "S2"}
-
-
 def test_a_refused_symbol_is_recorded_as_refused_and_the_next_one_takes_its_slot() -> None:
     desk = Desk(["A", "B", "C", "D"])
     effects = desk.hear(gateway.DepthRefused(desk.requests["B"], 354, "not subscribed"))
     assert [effect.instrument.symbol for effect in of_kind(effects, do.Subscribe)] == ["D"]
     (refusal,) = of_kind(effects, do.RecordRefusal)
     assert (refusal.instrument.symbol, refusal.reason) == ("B", "354: not subscribed")
-
-
-def test_a_refused_symbol_is_looked_at_again_and_comes_back_with_its_new_venue() -> None:
-    desk = Desk(["A", "B"])
-    desk.hear(gateway.DepthRefused(desk.requests["B"], 354, "not subscribed"))
-    desk.first_rows()
-    effects = desk.until(3601)
-    assert [effect.symbol for effect in of_kind(effects, do.Recheck)] == ["B"]
-    effects = desk.note(desk.pipeline.resolved(instrument("B"), desk.now))
-    assert [effect.instrument.symbol for effect in of_kind(effects, do.Subscribe)] == ["B"]
-
-
-def test_an_unresolved_symbol_is_said_once_and_looked_at_again_later() -> None:
-    desk = Desk(["A"])
-    effects = desk.pipeline.resolved(Unresolved("B", "no such contract"), desk.now)
-    assert said(effects) == ["symbol_skipped"]
-    desk.first_rows()
-    assert [effect.symbol for effect in of_kind(desk.until(3601), do.Recheck)] == ["B"]
 
 
 def test_322_asks_again_under_another_id() -> None:
@@ -228,3 +168,24 @@ def test_a_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -
     assert not desk.pipeline.row(request, insert(), 2000)
     desk.note(desk.pipeline.tell_rotation(rotation.Connected(), desk.now))
     assert desk.requests["SPY"] != request
+
+
+def test_rows_that_come_back_end_the_gap_and_say_why_it_was() -> None:
+    desk = Desk(["SPY"])
+    desk.first_rows()
+    desk.hear(gateway.ConnectivityLost("1100"))
+    desk.hear(gateway.ConnectivityRestored(False, "1102"))
+    desk.pipeline.row(desk.requests["SPY"], insert(), 4500)
+    (gap,) = of_kind(desk.pipeline.first_row(desk.requests["SPY"], desk.now), do.Say)
+    assert (gap.level, gap.event) == ("warning", "data_gap")
+    assert gap.fields == {"symbol": "SPY", "cause": "connectivity_lost", "code": 1100, "secs": 3.5}
+
+
+def test_rows_end_a_suspension_that_the_gateway_does_not_take_back_but_not_those_on_their_way_before_it() -> None:
+    desk = Desk(["SPY"])
+    desk.first_rows()
+    desk.hear(gateway.ConnectivityLost("1100"))
+    assert desk.pipeline.first_row(desk.requests["SPY"], desk.now + 1) == []
+    assert desk.pipeline.suspended
+    assert said(desk.pipeline.first_row(desk.requests["SPY"], desk.now + 3))[0] == "connectivity_restored"
+    assert desk.pipeline.live_books() == {"SPY": 1000}

@@ -1,11 +1,10 @@
-"""Stalls and quiet markets told apart, in simulated time; and the bookkeeping of gaps."""
+"""Stalls and quiet markets told apart, in simulated time."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.ingest.gaps import Gaps
 from ibkr_depth_pipeline.ingest.vigil import Verdict, Vigil
 
 LIMIT = 10.0
@@ -63,14 +62,3 @@ def test_after_a_pause_of_this_process_rows_that_waited_in_the_socket_count() ->
     vigil.connected(0.0, 0)
     assert vigil.look(0.0, 0) is Verdict.ASK
     assert vigil.look(3600.0, 500) is Verdict.WAIT
-
-
-def test_the_first_cause_of_a_gap_counts_and_its_length_is_from_row_to_row() -> None:
-    gaps = Gaps()
-    gaps.open([("SPY", 1000)], "connectivity_lost", 1100)
-    gaps.open([("SPY", 1500), ("QQQ", 1200)], "connection_lost")
-    assert gaps.missing == {"SPY": "connectivity_lost", "QQQ": "connection_lost"}
-    gap = gaps.close("SPY", 4500)
-    assert gap is not None
-    assert (gap.cause, gap.code, gap.secs) == ("connectivity_lost", 1100, 3.5)
-    assert gaps.close("SPY", 5000) is None

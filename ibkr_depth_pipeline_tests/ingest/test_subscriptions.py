@@ -1,0 +1,116 @@
+"""What becomes of the rotation's commands: books, awaited rows, heartbeats and effects, in simulated time."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+from ibkr_depth_pipeline.ingest import effects as do
+from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
+from ibkr_depth_pipeline.ingest.doubts import Doubts
+from ibkr_depth_pipeline.ingest.subscriptions import LEAST_HEARTBEAT_TTL_SECS, Subscriptions
+from ibkr_depth_pipeline.model import Unresolved
+from ibkr_depth_pipeline.rotation import events as rotation
+from ibkr_depth_pipeline.sink.encoding import StreamPosition
+from ibkr_depth_pipeline_tests.ingest.wiring import PLAN, insert, instrument, of_kind, said
+
+TEN = [f"S{number}" for number in range(10)]
+
+
+class Ring:
+    """Subscriptions to some symbols, on a connection from 0 s on, with their books and doubts."""
+
+    def __init__(self, symbols: list[str], heartbeat_ttl: int = 30) -> None:
+        self.doubts = Doubts()
+        self.figures = PipelineFigures()
+        self.books = Books(self.figures, lambda symbol: lambda *snapshot: None, rows=10, levels_shown=10)
+        self.books.number_from({symbol: StreamPosition() for symbol in symbols})
+        self.subscriptions = Subscriptions(
+            PLAN, itertools.count(1), self.books, self.doubts, self.figures, heartbeat_ttl=heartbeat_ttl
+        )
+        for symbol in symbols:
+            self.subscriptions.resolved(instrument(symbol), 0.0)
+        self.began = self.subscriptions.tell(rotation.Connected(), 0.0)
+
+    def request_of(self, symbol: str) -> int:
+        (request,) = [asked for asked, whose in self.subscriptions.subscribed.items() if whose == symbol]
+        return request
+
+    def answer(self, now: float) -> None:
+        """Each waiting subscription gets its first row."""
+        for request in sorted(self.doubts.awaited):
+            self.books.row(request, insert(), 1000)
+            self.doubts.dispel(request)
+            self.subscriptions.tell(rotation.Answered(request), now)
+
+    def until(self, end: float) -> list[do.Effect]:
+        """Deadlines as they come, each followed by first rows; what was to be done at them."""
+        effects: list[do.Effect] = []
+        while (deadline := self.subscriptions.next_deadline()) is not None and deadline <= end:
+            effects += self.subscriptions.tell(rotation.Deadline(), deadline)
+            self.answer(deadline)
+        return effects
+
+
+def test_each_request_has_a_book_and_is_waited_for_until_it_is_cancelled() -> None:
+    ring = Ring(["A", "B", "C", "D"])
+    assert [effect.instrument.symbol for effect in of_kind(ring.began, do.Subscribe)] == ["A", "B", "C"]
+    assert ring.books.requests() == ring.doubts.awaited == set(ring.subscriptions.subscribed)
+    cancelled = of_kind(ring.subscriptions.tell(rotation.Stop(), 1.0), do.Cancel)
+    assert [effect.symbol for effect in cancelled] == ["A", "B", "C"]
+    assert ring.books.requests() == ring.doubts.awaited == set()
+
+
+def test_a_turn_is_counted_and_its_end_asks_what_was_stored_of_its_symbols() -> None:
+    ring = Ring(["A", "B", "C", "D"])
+    ring.answer(0.0)
+    assert ring.figures.turns == 1
+    (ended,) = of_kind(ring.until(16.0), do.ReportPersisted)
+    assert ended.symbols == ("A", "B", "C")
+    assert ring.figures.turns == 2
+
+
+def test_heartbeats_outlive_the_time_in_which_every_symbol_gets_its_turn() -> None:
+    (ttl,) = of_kind(Ring(TEN).began, do.SetHeartbeatTtl)
+    assert ttl.secs == 4 * 15
+
+
+def test_heartbeats_live_no_shorter_than_the_operator_wants_nor_than_the_least() -> None:
+    for configured, expected in ((1, LEAST_HEARTBEAT_TTL_SECS), (90, 90)):
+        (ttl,) = of_kind(Ring(["SPY"], heartbeat_ttl=configured).began, do.SetHeartbeatTtl)
+        assert ttl.secs == expected
+
+
+def test_a_shrunk_batch_lengthens_the_heartbeats_of_those_that_wait() -> None:
+    ring = Ring(TEN)
+    ring.answer(0.0)
+    ring.until(16.0)
+    refused = ring.request_of("S5")
+    ring.subscriptions.retire(refused)
+    effects = ring.subscriptions.tell(rotation.Full(refused), 16.0)
+    assert "batch_shrunk" in said(effects)
+    (ttl,) = of_kind(effects, do.SetHeartbeatTtl)
+    assert ttl.secs >= 5 * 15
+    assert set(ttl.last_rows) >= {"S0", "S1", "S2"}
+
+
+def test_a_refused_symbol_is_looked_at_again_and_comes_back_with_its_new_venue() -> None:
+    ring = Ring(["A", "B"])
+    refused = ring.request_of("B")
+    ring.subscriptions.retire(refused)
+    ring.subscriptions.tell(rotation.Refused(refused, "354: not subscribed"), 0.0)
+    ring.answer(0.0)
+    assert [effect.symbol for effect in of_kind(ring.until(3601.0), do.Recheck)] == ["B"]
+    elsewhere = dataclasses.replace(instrument("B"), exchange="IEX")
+    asked = of_kind(ring.subscriptions.resolved(elsewhere, 3601.0), do.Subscribe)
+    assert [effect.instrument for effect in asked] == [elsewhere]
+    assert ring.subscriptions.venues() == {"A": "ARCA", "B": "IEX"}
+
+
+def test_an_unresolved_symbol_is_said_once_and_looked_at_again_later() -> None:
+    ring = Ring(["A"])
+    effects = ring.subscriptions.resolved(Unresolved("B", "no such contract"), 0.0)
+    assert said(effects) == ["symbol_skipped"]
+    assert not of_kind(effects, do.RecordRefusal), "there is no venue that refused it"
+    ring.answer(0.0)
+    assert [effect.symbol for effect in of_kind(ring.until(3601.0), do.Recheck)] == ["B"]
