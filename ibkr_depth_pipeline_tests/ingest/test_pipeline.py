@@ -170,15 +170,47 @@ def test_a_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -
     assert desk.requests["SPY"] != request
 
 
-def test_rows_that_come_back_end_the_gap_and_say_why_it_was() -> None:
+@pytest.mark.parametrize(
+    ("news", "cause", "code"),
+    [
+        (gateway.ConnectivityLost("1100"), "connectivity_lost", 1100),
+        (gateway.ConnectivityRestored(False, "1102"), "connectivity_restored", 1102),
+        (gateway.FeedHealth(False, 2103, "broken"), "feed_degraded", 2103),
+        (gateway.ConnectionLost("closed"), "connection_lost", 0),
+    ],
+)
+def test_rows_that_come_back_end_the_gap_and_say_why_it_was(news: gateway.GatewayEvent, cause: str, code: int) -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
-    desk.hear(gateway.ConnectivityLost("1100"))
-    desk.hear(gateway.ConnectivityRestored(False, "1102"))
+    desk.hear(news)
+    desk.now = 3.5
+    if isinstance(news, gateway.ConnectionLost):
+        desk.note(desk.pipeline.tell_rotation(rotation.Connected(), desk.now))
     desk.pipeline.row(desk.requests["SPY"], insert(), 4500)
-    (gap,) = of_kind(desk.pipeline.first_row(desk.requests["SPY"], desk.now), do.Say)
+    gap = of_kind(desk.pipeline.first_row(desk.requests["SPY"], desk.now), do.Say)[-1]
     assert (gap.level, gap.event) == ("warning", "data_gap")
-    assert gap.fields == {"symbol": "SPY", "cause": "connectivity_lost", "code": 1100, "secs": 3.5}
+    assert gap.fields == {"symbol": "SPY", "cause": cause, "code": code, "secs": 3.5}
+
+
+def test_317_does_not_prove_that_rows_are_back() -> None:
+    desk = Desk(["SPY"])
+    desk.first_rows()
+    desk.hear(gateway.FeedHealth(False, 2103, "broken"))
+    desk.hear(gateway.BookReset(desk.requests["SPY"]))
+    assert desk.pipeline.awaited == {desk.requests["SPY"]}
+
+
+def test_a_new_connection_knows_nothing_of_the_troubles_before_it() -> None:
+    desk = Desk(["SPY"])
+    desk.first_rows()
+    desk.hear(gateway.FeedHealth(False, 2103, "broken"))
+    desk.hear(gateway.ConnectivityLost("1100"))
+    desk.hear(gateway.ConnectionLost("closed"))
+    assert desk.pipeline.awaited == set()
+    desk.note(desk.pipeline.tell_rotation(rotation.Connected(), desk.now))
+    assert (desk.pipeline.suspended, desk.pipeline.ailments) == (False, ())
+    desk.first_rows()
+    assert desk.pipeline.live_books() == {"SPY": 1000}
 
 
 def test_rows_end_a_suspension_that_the_gateway_does_not_take_back_but_not_those_on_their_way_before_it() -> None:

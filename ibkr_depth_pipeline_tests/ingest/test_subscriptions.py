@@ -114,3 +114,12 @@ def test_an_unresolved_symbol_is_said_once_and_looked_at_again_later() -> None:
     assert not of_kind(effects, do.RecordRefusal), "there is no venue that refused it"
     ring.answer(0.0)
     assert [effect.symbol for effect in of_kind(ring.until(3601.0), do.Recheck)] == ["B"]
+
+
+def test_a_refused_symbol_that_has_no_venue_any_more_has_none_to_show() -> None:
+    ring = Ring(["A", "B"])
+    refused = ring.request_of("B")
+    ring.subscriptions.retire(refused)
+    ring.subscriptions.tell(rotation.Refused(refused, "354: not subscribed"), 0.0)
+    ring.subscriptions.resolved(Unresolved("B", "no such contract"), 3600.0)
+    assert ring.subscriptions.venues() == {"A": "ARCA"}
