@@ -1,6 +1,9 @@
-"""What adapts: how many subscriptions at once, and how long a slot that was given back takes to be free. Pure."""
+"""What adapts: how many subscriptions at once, how long a slot that was given back takes to be free, and how long a
+symbol that stays silent keeps its slot. Pure."""
 
 from __future__ import annotations
+
+from ibkr_depth_pipeline.rotation.slots import Slot
 
 _MOST_PATIENCE = 16  # a failed trial doubles the wait for the next one, up to this many times the operator's number
 
@@ -121,3 +124,31 @@ class AfterDrop:
             self._tries += 1
         self.trying = True
         return self._again_at - now
+
+
+_LONGEST_WAIT = 4  # a symbol that stays silent is asked for again after 1, 2, and then every 4 caps
+
+
+class Patience:
+    """With symbols that stay silent: the longer they do, the more rarely they are asked for anew.
+
+    first_row_cap is the wait for the first row of a symbol that answers, in seconds.
+    """
+
+    def __init__(self, first_row_cap: float) -> None:
+        self._first_row_cap = first_row_cap
+        self._fruitless: dict[str, int] = {}  # symbol -> how often it was asked for anew since it last answered
+
+    def answered(self, symbol: str) -> None:
+        """Rows of it came."""
+        self._fruitless.pop(symbol, None)
+
+    def is_over(self, slot: Slot, now: float) -> bool:
+        """Whether a subscription that could go on is to be made anew, since it has never answered; if so, it counts."""
+        if slot.answered_at is not None:
+            return False
+        times = self._fruitless.get(slot.symbol, 0)
+        if now < slot.requested_at + self._first_row_cap * min(2**times, _LONGEST_WAIT):
+            return False
+        self._fruitless[slot.symbol] = times + 1
+        return True
