@@ -1,4 +1,4 @@
-"""What the pipeline wants done, one type per deed; the session carries them out in order."""
+"""What the pipeline wants done, one type per deed; deeds.py carries them out in order."""
 
 from __future__ import annotations
 

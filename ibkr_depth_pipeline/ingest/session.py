@@ -1,4 +1,4 @@
-"""Runs the pipeline: the event loop, the clock, the connection, the timers, the signals.
+"""Runs the pipeline: puts the parts of a run together, and takes the run from its start to its end.
 
 Rows and events come from the gateway as plain calls and are dealt with at once, in order; nothing between the socket
 and the writer's buffer waits.
@@ -9,44 +9,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import random
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.ingest import effects as do
+from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
+from ibkr_depth_pipeline.ingest.deeds import Deeds
+from ibkr_depth_pipeline.ingest.effects import Effect
 from ibkr_depth_pipeline.ingest.figures import feed_figures
 from ibkr_depth_pipeline.ingest.onlookers import Wanted, Watcher, ask_for_ever, show_for_ever
-from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
-from ibkr_depth_pipeline.ingest.resolver import resolve_symbol, resolve_symbols
-from ibkr_depth_pipeline.ingest.summary import IngestSummary
+from ibkr_depth_pipeline.ingest.parts import pipeline_of, rows_requested, writer_of
+from ibkr_depth_pipeline.ingest.summary import IngestSummary, summary_of
 from ibkr_depth_pipeline.ingest.tasks import RunTasks, at_most, first_of
+from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.ingest.watch import GatewayWatch
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
-from ibkr_depth_pipeline.model import DepthRow, Unresolved
-from ibkr_depth_pipeline.rotation.controller import RotationPlan
+from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.report import REPORT_SECS, IngestReport
-from ibkr_depth_pipeline.sink.throttle import Throttle
-from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import Universe
 
 LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0
 """How often rows of cancelled requests are looked into, and how often dropped rows are logged."""
 
-FIRST_BACKOFF_SECS = 0.1
-RECHECK_PAUSE_SECS = 5.0
 DRAIN_SECS = 3.0
 """For what is buffered when the end comes; all of it together stays below 5 s."""
 
@@ -73,48 +68,41 @@ class IngestSession:
     ) -> None:
         self._settings = settings
         self._universe = universe
-        self._specs = {spec.symbol: spec for spec in universe.specs}
-        self._request_ids = itertools.count(1)
+        self._watcher = watcher
+        self._wanted = wanted
+        self._log = get_log()
+        self._stop = asyncio.Event()
+        self._tasks = RunTasks(self._stop)
+        self._timer: asyncio.TimerHandle | None = None
+        self._identity = RunIdentity.of_this_process(_now_ms(), run_id)
+        request_ids = itertools.count(1)
         self._gateway = TwsGateway.of_settings(
             settings,
-            request_ids=self._request_ids,
+            request_ids=request_ids,
             on_event=self._on_event,
             on_row=self._on_row,
             on_depth=self._on_depth,
         )
-        self._log = get_log()
-        self._stop = asyncio.Event()
-        self._lost = asyncio.Event()
-        self._connected = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._tasks = RunTasks(self._stop)
-        self._unresolved: dict[str, str] = {}
-        self._rechecking: set[str] = set()
-        self._identity = RunIdentity.of_this_process(_now_ms(), run_id)
-        self._watcher = watcher
-        self._wanted = wanted
+        self._connection = GatewayConnection(self._gateway, settings)
+        self._venues = VenueSearch(
+            self._gateway, universe.specs, connected=self._connection.in_use, take=self._take_venue
+        )
         self._redis = open_redis(settings.redis_target)
         self._metrics = MetricsEndpoint.of_settings(settings)
-        self._report_of_run = IngestReport(self._redis, settings.ibkr_gateway_name)
+        self._report = IngestReport(self._redis, settings.ibkr_gateway_name)
         self._lease = Lease(self._redis, settings.ibkr_gateway_name, self._identity, settings.ibkr_lease_ttl_secs)
-        self._writer = RedisWriter(
-            self._redis,
-            lease=self._lease,
-            maxlen=settings.ibkr_stream_maxlen,
-            buffer_bytes=settings.ibkr_buffer_bytes,
-            min_replicas=settings.ibkr_redis_min_replicas,
-            throttle=Throttle(settings.ibkr_buffer_bytes, self._gateway.rest, self._gateway.go_on),
-        )
-        self._rows = settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows
-        self._pipeline = DepthPipeline(
-            _plan(settings),
-            self._request_ids,
-            lambda symbol: self._writer.queue(symbol).store,
-            rows=self._rows,
-            levels_shown=settings.ibkr_depth_rows,
-            heartbeat_ttl=settings.ibkr_heartbeat_ttl,
-        )
+        self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
+        self._pipeline = pipeline_of(settings, request_ids, lambda symbol: self._writer.queue(symbol).store)
         self._lines = CountedLines(self._pipeline.figures, self._writer.figures)
+        self._deeds = Deeds(
+            self._gateway,
+            self._writer,
+            self._lines,
+            self._tasks,
+            rows=rows_requested(settings),
+            recheck=self._venues.look_again,
+            reconnect=self._give_connection_up,
+        )
         self._watch = GatewayWatch(
             self._gateway,
             settings.ibkr_stall_secs,
@@ -159,13 +147,10 @@ class IngestSession:
         self._tasks.start(self._tell_for_ever())
         if self._wanted is not None:
             self._tasks.start(ask_for_ever(self._wanted))
-        await self._connect()
-        resolutions = await resolve_symbols(self._gateway, self._universe.specs)
-        for resolution in resolutions.values():
-            await self._take(resolution)
-        if len(self._unresolved) == len(resolutions):
+        await self._connection.connect()
+        if not await self._venues.look_for_all():
             await self._writer.drain(FAREWELL_SECS)  # why, for each
-            raise NothingToRecord(self._unresolved)
+            raise NothingToRecord(self._venues.unresolved)
 
     async def _record(self) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
@@ -174,14 +159,24 @@ class IngestSession:
         self._tasks.start(self._watch.run())
         self._tasks.start(self._look_after_rows())
         self._begin_rotation()
+        lost = self._connection.lost
         try:
             while not self._stop.is_set():
-                await first_of(self._stop.wait(), self._lost.wait())
-                if self._lost.is_set() and not self._stop.is_set():
+                await first_of(self._stop.wait(), lost.wait())
+                if lost.is_set() and not self._stop.is_set():
                     await self._tasks.unless_stopped(self._reconnect())
         finally:
             drained = await self._drain()
         return drained
+
+    async def _reconnect(self) -> None:
+        await self._connection.reconnect()
+        self._begin_rotation()
+
+    def _begin_rotation(self) -> None:
+        if self._connection.use():
+            self._watch.connected()
+            self._carry_out(self._pipeline.tell_rotation(Connected(), self._now()))
 
     async def _drain(self) -> bool:
         self._log.info("draining", subscriptions=len(self._pipeline.subscribed))
@@ -199,81 +194,17 @@ class IngestSession:
         with contextlib.suppress(GatewayError, ConnectionError):
             await self._gateway.server_time(timeout=None)
 
-    def _begin_rotation(self) -> None:
-        if self._lost.is_set():  # again, already
-            return
-        self._connected.set()
-        self._watch.connected()
-        self._carry_out(self._pipeline.tell_rotation(Connected(), self._now()))
-
-    async def _connect(self) -> None:
-        settings = self._settings
-        ids = range(settings.ibkr_client_id, settings.ibkr_client_id + settings.ibkr_client_id_max_offset + 1)
-        self._lost.clear()  # before the attempt: the new connection may be lost at once
-        client_id = await self._gateway.connect(
-            ids, lambda taken: self._log.warning("client_id_in_use", client_id=taken, code=326)
-        )
-        self._log.info(
-            "connected",
-            host=settings.ibkr_host,
-            port=settings.ibkr_port,
-            client_id=client_id,
-            server_version=self._gateway.server_version,
+    def _summary(self, started: int, drained: bool) -> IngestSummary:
+        return summary_of(
+            self._pipeline,
+            self._writer.figures,
+            self._venues.unresolved,
+            started_ts=started,
+            ended_ts=_now_ms(),
+            drained=drained,
         )
 
-    async def _reconnect(self) -> None:
-        """Try again until the gateway answers or the run is to end. The pauses grow up to the setting, with jitter."""
-        self._gateway.disconnect()
-        began = self._now()
-        for attempt in itertools.count(1):
-            try:
-                await self._connect()
-            except GatewayError as error:
-                longest = min(self._settings.ibkr_reconnect_max_secs, FIRST_BACKOFF_SECS * 2 ** min(attempt, 20))
-                pause = longest * random.uniform(0.5, 1.0)
-                self._log.warning("connect_failed", error=str(error), attempt=attempt, pause_secs=round(pause, 3))
-                with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), pause)
-                if self._stop.is_set():
-                    return
-            else:
-                self._log.info("reconnected", attempts=attempt, away_secs=round(self._now() - began, 3))
-                self._begin_rotation()
-                return
-
-    # ---- symbols
-
-    async def _take(self, resolution: Resolution) -> None:
-        """Record and log a symbol's venue, or that it has none, and tell the rotation."""
-        if isinstance(resolution, Unresolved):
-            self._unresolved[resolution.symbol] = resolution.reason
-        else:
-            self._unresolved.pop(resolution.symbol, None)
-            self._log.info(
-                "symbol_resolved",
-                symbol=resolution.symbol,
-                con_id=resolution.con_id,
-                exchange=resolution.exchange,
-                primary_exchange=resolution.primary_exchange,
-            )
-        self._writer.record_venue(resolution, _now_ms())
-        self._carry_out(self._pipeline.resolved(resolution, self._now()))
-
-    async def _recheck(self, symbol: str) -> None:
-        self._rechecking.add(symbol)
-        while True:
-            await self._connected.wait()
-            try:
-                resolution = await resolve_symbol(self._gateway, self._specs[symbol])
-            except (GatewayError, ConnectionError) as error:  # says nothing of the symbol
-                self._log.warning("recheck_failed", symbol=symbol, error=str(error))
-                await asyncio.sleep(RECHECK_PAUSE_SECS)
-            else:
-                self._rechecking.discard(symbol)
-                await self._take(resolution)
-                return
-
-    # ---- called by the gateway
+    # ---- what the gateway says
 
     def _on_depth(self, message: bytes) -> bool:
         """The hot path. False: it is for the gateway to read, and comes again as a row."""
@@ -297,19 +228,26 @@ class IngestSession:
 
     def _on_event(self, event: GatewayEvent) -> None:
         if isinstance(event, ConnectionLost):
-            self._connected.clear()
+            self._connection.lose()
             self._watch.disconnected()
-            self._lost.set()
         try:
             self._carry_out(self._pipeline.handle(event, self._now(), _now_ms()))
         except Exception as error:
             self._tasks.fail(error)
 
-    # ---- what the pipeline wants done
+    def _take_venue(self, resolution: Resolution) -> None:
+        self._writer.record_venue(resolution, _now_ms())
+        self._carry_out(self._pipeline.resolved(resolution, self._now()))
 
-    def _carry_out(self, effects: Iterable[do.Effect]) -> None:
-        for effect in effects:
-            _DEEDS[type(effect)](self, effect)
+    def _give_connection_up(self, why: str) -> None:
+        """A loss of our own making: the gateway says nothing of it."""
+        self._gateway.disconnect()
+        self._on_event(ConnectionLost(why))
+
+    # ---- what the pipeline wants done, and when it wants to be asked again
+
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        self._deeds.carry_out(effects)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -324,51 +262,6 @@ class IngestSession:
             self._carry_out(self._pipeline.tell_rotation(Deadline(), self._now()))
         except Exception as error:
             self._tasks.fail(error)
-
-    def _subscribe(self, effect: do.Subscribe) -> None:
-        self._log.info(
-            "subscribed",
-            symbol=effect.instrument.symbol,
-            request_id=effect.request,
-            exchange=effect.instrument.exchange,
-            rows=self._rows,
-        )
-        self._try_sending(lambda: self._gateway.subscribe(effect.request, effect.instrument, self._rows))
-
-    def _cancel(self, effect: do.Cancel) -> None:
-        self._log.info("unsubscribed", symbol=effect.symbol, request_id=effect.request)
-        self._try_sending(lambda: self._gateway.cancel(effect.request))
-
-    def _try_sending(self, send: Callable[[], None]) -> None:
-        try:
-            send()
-        except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
-            self._log.warning("send_failed", error=str(error))
-
-    def _start_recheck(self, effect: do.Recheck) -> None:
-        if effect.symbol not in self._rechecking:
-            self._tasks.start(self._recheck(effect.symbol))
-
-    def _record_refusal(self, effect: do.RecordRefusal) -> None:
-        self._writer.record_venue(effect.instrument, _now_ms(), effect.reason)
-
-    def _report(self, effect: do.ReportPersisted) -> None:
-        self._lines.stored(effect.symbols)
-
-    def _set_heartbeat_ttl(self, effect: do.SetHeartbeatTtl) -> None:
-        self._writer.heartbeat_ttl = effect.secs
-        if effect.last_rows:
-            self._tasks.start(self._writer.extend_heartbeats(dict(effect.last_rows), _now_ms()))
-
-    def _drop_connection(self, effect: do.Reconnect) -> None:
-        self._give_connection_up(effect.why)
-
-    def _give_connection_up(self, why: str) -> None:
-        self._gateway.disconnect()
-        self._on_event(ConnectionLost(why))
-
-    def _say(self, effect: do.Say) -> None:
-        self._lines.say(effect)
 
     # ---- heartbeats and dropped rows
 
@@ -393,12 +286,12 @@ class IngestSession:
             figures = self._figures()
             self._metrics.tell(figures)
             if self._lease.fresh:
-                await self._report_of_run.tell(figures)
+                await self._report.tell(figures)
             await asyncio.sleep(REPORT_SECS)
 
     async def _say_farewell(self) -> None:
         if self._lease.fresh:
-            await self._report_of_run.tell(self._figures(ended=True))
+            await self._report.tell(self._figures(ended=True))
         await self._lease.release()
 
     def _figures(self, *, ended: bool = False) -> FeedFigures:
@@ -408,56 +301,14 @@ class IngestSession:
             self._pipeline,
             self._writer.figures,
             now_ms=_now_ms(),
-            connected=self._connected.is_set(),
+            connected=self._connection.in_use.is_set(),
             buffer_bound=self._settings.ibkr_buffer_bytes,
             ended=ended,
         )
 
-    # ---- time and the end
-
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-    def _summary(self, started: int, drained: bool) -> IngestSummary:
-        figures = self._pipeline.figures
-        return IngestSummary(
-            started_ts=started,
-            ended_ts=_now_ms(),
-            rows=dict(self._pipeline.rows()),
-            snapshots=dict(self._writer.figures.stored),
-            dropped={f"{symbol} {reason}": count for (symbol, reason), count in figures.dropped.items()},
-            unresolved=dict(self._unresolved),
-            refused_309=figures.refused_309,
-            connections=figures.connections,
-            turns=figures.turns,
-            drained=drained,
-            books=self._pipeline.last_books(),
-            stretches=tuple(self._pipeline.stretches()),
-        )
-
-
-def _plan(settings: Settings) -> RotationPlan:
-    return RotationPlan(
-        max_batch=settings.ibkr_max_concurrent_depth,
-        dwell=settings.ibkr_rotation_secs,
-        first_row_cap=settings.ibkr_first_row_secs,
-        cooldown=settings.ibkr_error309_cooldown_secs,
-        recovery_turns=settings.ibkr_error309_recovery_cycles,
-        unsupported_retry=settings.ibkr_unsupported_retry_secs,
-    )
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-_DEEDS: dict[type, Callable[[IngestSession, Any], None]] = {
-    do.Subscribe: IngestSession._subscribe,
-    do.Cancel: IngestSession._cancel,
-    do.Recheck: IngestSession._start_recheck,
-    do.RecordRefusal: IngestSession._record_refusal,
-    do.ReportPersisted: IngestSession._report,
-    do.SetHeartbeatTtl: IngestSession._set_heartbeat_ttl,
-    do.Reconnect: IngestSession._drop_connection,
-    do.Say: IngestSession._say,
-}

@@ -1,10 +1,13 @@
-"""What a run did."""
+"""What a run did. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ibkr_depth_pipeline.ingest.books import LastBook, Stretch
+from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.sink.backlog import WriterFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +26,30 @@ class IngestSummary:
     drained: bool = True
     books: dict[str, LastBook] = field(default_factory=dict)
     stretches: tuple[Stretch, ...] = ()
+
+
+def summary_of(
+    pipeline: DepthPipeline,
+    writer: WriterFigures,
+    unresolved: Mapping[str, str],
+    *,
+    started_ts: int,
+    ended_ts: int,
+    drained: bool,
+) -> IngestSummary:
+    """The summary of a run that has ended; `drained` says whether everything reached Redis."""
+    figures = pipeline.figures
+    return IngestSummary(
+        started_ts=started_ts,
+        ended_ts=ended_ts,
+        rows=dict(pipeline.rows()),
+        snapshots=dict(writer.stored),
+        dropped={f"{symbol} {reason}": count for (symbol, reason), count in figures.dropped.items()},
+        unresolved=dict(unresolved),
+        refused_309=figures.refused_309,
+        connections=figures.connections,
+        turns=figures.turns,
+        drained=drained,
+        books=pipeline.last_books(),
+        stretches=tuple(pipeline.stretches()),
+    )

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
-from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, ContractAnswer, Wanted
+from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, Wanted
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols, wanted_of
 from ibkr_depth_pipeline.model import Instrument, Unresolved
-from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.universe import SymbolSpec
+from ibkr_depth_pipeline_tests.ingest.odd_gateway import connected
 
 DEFAULT_VENUES = {
     "SPY": ("ARCA", "ARCA"),
@@ -26,36 +21,6 @@ DEFAULT_VENUES = {
     "BRK B": ("NYSE", "NYSE"),
     "SPX": ("CBOE", "CBOE"),
 }
-
-
-class OddGateway(TwsGateway):
-    """The real client, except that the questions about some symbols go wrong."""
-
-    failures: dict[str, GatewayError] = {}  # noqa: RUF012
-
-    async def contracts(self, wanted: Wanted) -> list[ContractAnswer]:
-        if wanted.symbol in self.failures:
-            raise self.failures[wanted.symbol]
-        return await super().contracts(wanted)
-
-
-@asynccontextmanager
-async def connected(options: GatewayOptions, **failures: GatewayError) -> AsyncIterator[tuple[Any, OddGateway]]:
-    async with SimulatedGateway(options) as simulated:
-        client = OddGateway(
-            simulated.host,
-            simulated.port,
-            request_ids=itertools.count(1),
-            on_event=lambda event: None,
-            on_row=lambda request, row: None,
-            connect_timeout=5,
-        )
-        client.failures = failures
-        await client.connect([777])
-        try:
-            yield simulated, client
-        finally:
-            client.disconnect()
 
 
 def specs(*names: str) -> list[SymbolSpec]:

@@ -1,0 +1,55 @@
+"""The parts of a run as the settings want them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.ingest.hot_path import Store
+from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.rotation.controller import RotationPlan
+from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.lease import Lease
+from ibkr_depth_pipeline.sink.throttle import Throttle
+from ibkr_depth_pipeline.sink.writer import RedisWriter
+
+
+def writer_of(settings: Settings, client: Client, lease: Lease, gateway: TwsGateway) -> RedisWriter:
+    """The way into Redis, which lets `gateway` rest where a burst is faster than it."""
+    return RedisWriter(
+        client,
+        lease=lease,
+        maxlen=settings.ibkr_stream_maxlen,
+        buffer_bytes=settings.ibkr_buffer_bytes,
+        min_replicas=settings.ibkr_redis_min_replicas,
+        throttle=Throttle(settings.ibkr_buffer_bytes, gateway.rest, gateway.go_on),
+    )
+
+
+def pipeline_of(settings: Settings, request_ids: Iterator[int], outlet: Callable[[str], Store]) -> DepthPipeline:
+    """Books and rotation, still without symbols. See DepthPipeline."""
+    return DepthPipeline(
+        _plan(settings),
+        request_ids,
+        outlet,
+        rows=rows_requested(settings),
+        levels_shown=settings.ibkr_depth_rows,
+        heartbeat_ttl=settings.ibkr_heartbeat_ttl,
+    )
+
+
+def rows_requested(settings: Settings) -> int:
+    """How many rows a side the gateway is asked for: the levels shown, and those that move up into their place."""
+    return settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows
+
+
+def _plan(settings: Settings) -> RotationPlan:
+    return RotationPlan(
+        max_batch=settings.ibkr_max_concurrent_depth,
+        dwell=settings.ibkr_rotation_secs,
+        first_row_cap=settings.ibkr_first_row_secs,
+        cooldown=settings.ibkr_error309_cooldown_secs,
+        recovery_turns=settings.ibkr_error309_recovery_cycles,
+        unsupported_retry=settings.ibkr_unsupported_retry_secs,
+    )

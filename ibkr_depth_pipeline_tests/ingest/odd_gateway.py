@@ -1,0 +1,43 @@
+"""A real client beside a simulated gateway, which may be made to fail for some symbols."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ibkr_depth_pipeline.errors import GatewayError
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.venues import ContractAnswer, Wanted
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+
+
+class OddGateway(TwsGateway):
+    """The real client, except that the questions about some symbols go wrong."""
+
+    failures: dict[str, GatewayError] = {}  # noqa: RUF012
+
+    async def contracts(self, wanted: Wanted) -> list[ContractAnswer]:
+        if wanted.symbol in self.failures:
+            raise self.failures[wanted.symbol]
+        return await super().contracts(wanted)
+
+
+@asynccontextmanager
+async def connected(options: GatewayOptions, **failures: GatewayError) -> AsyncIterator[tuple[Any, OddGateway]]:
+    async with SimulatedGateway(options) as simulated:
+        client = OddGateway(
+            simulated.host,
+            simulated.port,
+            request_ids=itertools.count(1),
+            on_event=lambda event: None,
+            on_row=lambda request, row: None,
+            connect_timeout=5,
+        )
+        client.failures = failures
+        await client.connect([777])
+        try:
+            yield simulated, client
+        finally:
+            client.disconnect()

@@ -1,0 +1,72 @@
+"""The connection beside a simulated gateway: made, lost, and made anew."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+import structlog
+
+from ibkr_depth_pipeline.errors import GatewayUnavailable
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.ingest.connection import GatewayConnection, pause_after
+from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.simulation import SimulatedGateway
+
+
+def connection_to(gateway: SimulatedGateway, longest_pause: float = 0.2) -> tuple[GatewayConnection, TwsGateway]:
+    settings = load_settings(ibkr_host=gateway.host, ibkr_port=gateway.port, ibkr_reconnect_max_secs=longest_pause)
+    client = TwsGateway.of_settings(
+        settings, request_ids=itertools.count(1), on_event=lambda event: None, on_row=lambda request, row: None
+    )
+    return GatewayConnection(client, settings), client
+
+
+def test_pauses_double_up_to_the_longest_and_vary() -> None:
+    pauses = [[pause_after(attempt, 2.0) for _ in range(50)] for attempt in (1, 2, 3, 10, 10_000)]
+    for tried, doubled in zip(pauses, (0.2, 0.4, 0.8, 2.0, 2.0), strict=True):
+        assert all(doubled / 2 <= pause <= doubled for pause in tried)
+        assert len(set(tried)) > 1
+
+
+async def test_it_is_in_use_from_its_use_to_its_loss() -> None:
+    async with SimulatedGateway() as gateway:
+        connection, client = connection_to(gateway)
+        await connection.connect()
+        assert not connection.in_use.is_set()
+        assert connection.use()
+        assert connection.in_use.is_set()
+        connection.lose()
+        assert connection.lost.is_set()
+        assert not connection.in_use.is_set()
+        client.disconnect()
+
+
+async def test_one_that_is_lost_before_its_use_is_of_none() -> None:
+    async with SimulatedGateway() as gateway:
+        connection, client = connection_to(gateway)
+        await connection.connect()
+        connection.lose()
+        assert not connection.use()
+        assert not connection.in_use.is_set()
+        await connection.reconnect()
+        assert connection.use()
+        client.disconnect()
+
+
+async def test_a_gateway_that_refuses_is_tried_until_it_answers() -> None:
+    with structlog.testing.capture_logs() as logged:
+        async with SimulatedGateway() as gateway:
+            connection, client = connection_to(gateway)
+            gateway.refuse_connections()
+            with pytest.raises(GatewayUnavailable):
+                await connection.connect()
+            trying = asyncio.ensure_future(connection.reconnect())
+            await gateway.wait_for(lambda: sum(line["event"] == "connect_failed" for line in logged) >= 2)
+            await gateway.listen()
+            await trying
+            client.disconnect()
+    failed = [line for line in logged if line["event"] == "connect_failed"]
+    assert [line["attempt"] for line in failed] == list(range(1, len(failed) + 1))
+    assert [line["attempts"] for line in logged if line["event"] == "reconnected"] == [len(failed) + 1]

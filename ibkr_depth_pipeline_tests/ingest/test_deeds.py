@@ -1,0 +1,135 @@
+"""What the pipeline wants done is done: at the gateway, in Redis, in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, get_args
+
+import structlog
+
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.ingest import effects as do
+from ibkr_depth_pipeline.ingest.books import PipelineFigures
+from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
+from ibkr_depth_pipeline.ingest.deeds import Deeds
+from ibkr_depth_pipeline.ingest.tasks import RunTasks
+from ibkr_depth_pipeline.model import Instrument
+from ibkr_depth_pipeline.sink.keys import heartbeat_key, venue_key
+from ibkr_depth_pipeline_tests.sink.writing import DRAIN, SnapshotWriter, eventually, reading, snapshots, writing
+
+SPY = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("ARCA",))
+
+
+class Desk:
+    """Deeds on a gateway that is not connected and a Redis that is, and what they called."""
+
+    def __init__(self, writer: SnapshotWriter, logged: list[Any]) -> None:
+        self.stop = asyncio.Event()
+        self.tasks = RunTasks(self.stop)
+        self.writer = writer
+        self.rechecked: list[str] = []
+        self.given_up: list[str] = []
+        self._logged = logged
+        gateway = TwsGateway(
+            "127.0.0.1",
+            9,
+            request_ids=itertools.count(1),
+            on_event=lambda event: None,
+            on_row=lambda request, row: None,
+            connect_timeout=1,
+        )
+        self.deeds = Deeds(
+            gateway,
+            writer,
+            CountedLines(PipelineFigures(), writer.figures),
+            self.tasks,
+            rows=15,
+            recheck=self._recheck,
+            reconnect=self._reconnect,
+        )
+
+    async def _recheck(self, symbol: str) -> None:
+        self.rechecked.append(symbol)
+
+    def _reconnect(self, why: str) -> None:
+        self.given_up.append(why)
+        self.deeds.carry_out([do.Say("warning", "connection_lost")])
+
+    def said(self) -> list[str]:
+        return [line["event"] for line in self._logged]
+
+
+@asynccontextmanager
+async def desk(redis_url: str) -> AsyncIterator[Desk]:
+    with structlog.testing.capture_logs() as logged:
+        async with writing(redis_url) as writer:
+            each = Desk(writer, logged)
+            yield each
+            await each.tasks.end()
+            assert each.tasks.failure is None
+
+
+async def test_there_is_a_deed_for_every_effect(shared_redis_url: str) -> None:
+    effects: list[do.Effect] = [
+        do.Subscribe(1, SPY),
+        do.Cancel(1, "SPY"),
+        do.Recheck("SPY"),
+        do.RecordRefusal(SPY, "354: not subscribed"),
+        do.ReportPersisted(("SPY",)),
+        do.SetHeartbeatTtl(90, {}),
+        do.Reconnect("slots leaked"),
+        do.Say("info", "rotation_started"),
+    ]
+    assert {type(effect) for effect in effects} == set(get_args(do.Effect))
+    async with desk(shared_redis_url) as here:
+        here.deeds.carry_out(effects)
+        await asyncio.sleep(0)
+        assert here.given_up == ["slots leaked"]
+        assert here.rechecked == ["SPY"]
+
+
+async def test_they_are_done_in_order_with_what_one_of_them_brings_about_in_between(shared_redis_url: str) -> None:
+    async with desk(shared_redis_url) as here:
+        here.deeds.carry_out(
+            [do.Say("warning", "slots_leaked"), do.Reconnect("slots leaked"), do.Say("info", "rotation_ended")]
+        )
+        assert here.said() == ["slots_leaked", "connection_lost", "rotation_ended"]
+
+
+async def test_what_can_no_longer_be_sent_is_logged_and_ends_nothing(shared_redis_url: str) -> None:
+    async with desk(shared_redis_url) as here:
+        here.deeds.carry_out([do.Subscribe(1, SPY), do.Cancel(1, "SPY")])
+        assert here.said() == ["subscribed", "send_failed", "unsubscribed", "send_failed"]
+
+
+async def test_a_refusal_is_stored_with_the_venue(shared_redis_url: str) -> None:
+    async with desk(shared_redis_url) as here, reading(shared_redis_url) as redis:
+        here.deeds.carry_out([do.RecordRefusal(SPY, "354: not subscribed")])
+        assert await here.writer.drain(DRAIN)
+        stored = await redis.hgetall(venue_key("SPY"))
+    assert b"354: not subscribed" in stored.values()
+
+
+async def test_heartbeats_that_stand_live_on_and_later_ones_live_as_long(shared_redis_url: str) -> None:
+    async with desk(shared_redis_url) as here, reading(shared_redis_url) as redis:
+        await redis.set(heartbeat_key("SPY"), 1, ex=30)
+        here.deeds.carry_out([do.SetHeartbeatTtl(90, {"SPY": time.time_ns() // 1_000_000})])
+
+        async def extended() -> bool:
+            return int(await redis.ttl(heartbeat_key("SPY"))) > 30
+
+        await eventually(extended)
+    assert here.writer.heartbeat_ttl == 90
+
+
+async def test_what_was_stored_is_told_once(shared_redis_url: str) -> None:
+    async with desk(shared_redis_url) as here:
+        for snapshot in snapshots("SPY", 3):
+            here.writer.append(snapshot)
+        assert await here.writer.drain(DRAIN)
+        here.deeds.carry_out([do.ReportPersisted(("SPY",)), do.ReportPersisted(("SPY",))])
+        assert here.said() == ["snapshots_persisted"]
