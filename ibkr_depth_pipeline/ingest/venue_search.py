@@ -46,7 +46,7 @@ class VenueSearch:
         return len(self.unresolved) < len(resolutions)
 
     async def look_again(self, symbol: str) -> None:
-        """Until there is an answer, however often the connection is lost meanwhile. One search per symbol at a time."""
+        """Ask until there is an answer, whatever becomes of the connection. Returns at once where that is under way."""
         if symbol in self._rechecking:
             return
         self._rechecking.add(symbol)
