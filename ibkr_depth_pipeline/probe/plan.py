@@ -15,16 +15,15 @@ from ibkr_depth_pipeline.gateway import events as says
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.commands import Cancel, Commands, LookForIngest, Reconnect, Subscribe
 from ibkr_depth_pipeline.probe.limits import ProbeLimits
+from ibkr_depth_pipeline.probe.news import News, one_line
 from ibkr_depth_pipeline.probe.observation import Observation
 from ibkr_depth_pipeline.probe.report import GatewayNotice, Outcome, SymbolReport
 from ibkr_depth_pipeline.probe.trial import QUEUED, Trial
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent, SlotState
 
-MAX_RESTARTS = 3
 RACE_SECS = 2.0
 """A 309 so soon after a cancel of our own is a slot that is freed a moment late, not somebody else's."""
 RACE_PAUSE_SECS = 0.5
-
 
 _CODES: dict[type, int] = {
     says.SlotRefused: 309,
@@ -51,8 +50,7 @@ class ProbePlan:
         self._waits_for_shell = False
         self._last_cancel = float("-inf")
         self._starving_since: float | None = None
-        self._trouble = ""
-        self._notices: dict[tuple[int, str], None] = {}
+        self._news = News()
 
     # ---- what there is to know
 
@@ -64,7 +62,7 @@ class ProbePlan:
     @property
     def notices(self) -> tuple[GatewayNotice, ...]:
         """What the gateway said that concerns no symbol, each once, good news left out."""
-        return tuple(GatewayNotice(code, text) for code, text in self._notices)
+        return self._news.notices
 
     def report(self, symbol: str) -> SymbolReport | None:
         """The symbol as it stands now; None for one that is not probed."""
@@ -73,7 +71,7 @@ class ProbePlan:
 
     def next_deadline(self) -> float | None:
         """When `deadline` is to be called, unless something happens before; None while only events count."""
-        times = [self._due(trial) for trial in self._active()]
+        times = [trial.due(self._limits) for trial in self._active()]
         if self._queue and not self._waits_for_shell and len(times) < self._room:
             times.append(self._not_before)
         return min(times, default=None)
@@ -116,9 +114,12 @@ class ProbePlan:
         code = _CODES.get(type(event), getattr(event, "code", 0))
         if slot is not None and code:
             self._trials[slot.symbol].saw(code)
+        if slot is None or not isinstance(event, says.Notice):  # a symbol's own notice is among its codes
+            self._news.hear(event)
         answer = _ANSWERS.get(type(event))
         # The rest, a rejected cancel above all, is noted and no more: an ignored early cancel goes on holding its slot.
-        return [] if answer is None else answer(self, event, slot, now)
+        held = None if slot is None or slot.state is SlotState.RELEASED else slot
+        return [] if answer is None else answer(self, event, held, now)
 
     def ingest_looked_for(self, running: bool | None, now: float) -> Commands:
         """The answer to LookForIngest; None: it can't be known. Then nothing more is asked for: it may be an ingest."""
@@ -146,10 +147,10 @@ class ProbePlan:
         """The operator ends the probe: cancel what is subscribed, close every case."""
         return self._end_all(Outcome.INTERRUPTED, "interrupted", now)
 
-    # ---- the gateway's answers, by type of event
+    # ---- the gateway's answers, by type of event; slot is None where none that may still be held is meant
 
     def _slot_refused(self, event: says.SlotRefused, slot: Slot | None, now: float) -> Commands:
-        if slot is None or slot.state is SlotState.RELEASED:
+        if slot is None:
             return []
         was = slot.state
         slot.on(SlotEvent.REFUSED)
@@ -166,8 +167,7 @@ class ProbePlan:
 
     def _starve(self, now: float) -> Commands:
         """Refused with nothing of our own in the way, as far as we know."""
-        abandoned = [slot for slot in self._slots.values() if slot.state is SlotState.ABANDONED]
-        if abandoned:
+        if any(slot.state is SlotState.ABANDONED for slot in self._slots.values()):
             self._lose_slots()
             self._waits_for_shell = True
             return [Reconnect()]
@@ -181,32 +181,30 @@ class ProbePlan:
         return [LookForIngest()]
 
     def _depth_refused(self, event: says.DepthRefused, slot: Slot | None, now: float) -> Commands:
-        if slot is None or slot.state is SlotState.RELEASED:
+        if slot is None:
             return []
         trial = self._trials[slot.symbol]
         slot.on(SlotEvent.REFUSED)
         self._starving_since = None
         if not trial.is_over:
-            trial.end(Outcome.REFUSED, f"the gateway refuses depth ({event.code}): {_one_line(event.text)}", now)
+            trial.end(Outcome.REFUSED, f"the gateway refuses depth ({event.code}): {one_line(event.text)}", now)
         return self._fill(now)
 
     def _subscription_died(
         self, event: says.DepthHalted | says.RequestIdRejected, slot: Slot | None, now: float
     ) -> Commands:
-        if slot is not None and slot.state is not SlotState.RELEASED:
+        if slot is not None:
             slot.on(SlotEvent.REFUSED)
             self._restart(self._trials[slot.symbol], _CODES[type(event)], now)
         return self._fill(now)
 
     def _reset(self, event: says.BookReset, slot: Slot | None, now: float) -> Commands:
-        trial = self._trials[slot.symbol] if slot is not None and slot.state is not SlotState.RELEASED else None
-        if trial is not None and trial.observation is not None:
-            trial.observation.reset(now)
+        seen = None if slot is None else self._trials[slot.symbol].observation
+        if seen is not None:
+            seen.reset(now)
         return []
 
     def _restored(self, event: says.ConnectivityRestored, slot: Slot | None, now: float) -> Commands:
-        self._note(1101 if event.data_lost else 1102, event.text)
-        self._trouble = ""
         if not event.data_lost:
             return []
         lost = self._active()
@@ -215,32 +213,8 @@ class ProbePlan:
             self._restart(trial, 1101, now)
         return self._fill(now)
 
-    def _connectivity_lost(self, event: says.ConnectivityLost, slot: Slot | None, now: float) -> Commands:
-        self._trouble = f"1100: {_one_line(event.text)}"
-        self._note(1100, event.text)
-        return []
-
-    def _farm(self, event: says.FeedHealth, slot: Slot | None, now: float) -> Commands:
-        self._trouble = "" if event.healthy else f"{event.code}: {_one_line(event.text)}"
-        if not event.healthy:
-            self._note(event.code, event.text)
-        return []
-
-    def _unreadable(self, event: says.RowUnreadable, slot: Slot | None, now: float) -> Commands:
-        self._trouble = f"rows that can't be read ({event.fault.value})"
-        return []
-
-    def _pacing(self, event: says.PacingViolation, slot: Slot | None, now: float) -> Commands:
-        self._note(100, event.text)
-        return []
-
-    def _notice(self, event: says.Notice, slot: Slot | None, now: float) -> Commands:
-        if slot is None:
-            self._note(event.code, event.text)
-        return []
-
     def _gone(self, event: says.ConnectionLost | says.SocketPortReset, slot: Slot | None, now: float) -> Commands:
-        self.give_up(f"the connection to the gateway was lost: {_one_line(event.text)}", now)
+        self.give_up(f"the connection to the gateway was lost: {one_line(event.text)}", now)
         return []
 
     # ---- steps
@@ -262,33 +236,20 @@ class ProbePlan:
     def _active(self) -> list[Trial]:
         return [trial for trial in self._trials.values() if trial.slot is not None and not trial.is_over]
 
-    def _due(self, trial: Trial) -> float:
-        assert trial.observation is not None
-        settled = trial.observation.settles_at(self._limits.quiet)
-        cap = trial.observation.requested_at + self._limits.book_cap
-        return cap if settled is None else min(settled, cap)
-
     def _judge(self, trials: Iterable[Trial], now: float) -> Commands:
-        return [command for trial in trials if now >= self._due(trial) for command in self._conclude(trial, now)]
-
-    def _conclude(self, trial: Trial, now: float) -> Commands:
-        """Its book is there, or the wait is over."""
-        seen = trial.observation
-        assert seen is not None
-        bids, asks = len(seen.book.bids), len(seen.book.asks)
-        if seen.has_both_sides:
-            shown = f"{min(bids, self._limits.full_rows)} bids, {min(asks, self._limits.full_rows)} asks"
-            trial.end(Outcome.DEPTH, f"{shown} on {trial.instrument.exchange}", now)
-        elif seen.first_row_at is not None:
-            trial.end(Outcome.ONE_SIDED, f"{bids} bids, {asks} asks and no more in {self._limits.book_cap:g} s", now)
-        else:
-            because = f"; the gateway sends {self._trouble}" if self._trouble else ""
-            trial.end(Outcome.SILENT, f"no row in {self._limits.book_cap:g} s{because}", now)
-        return self._end_subscription(trial, now)
+        """End those whose book is there, or whose wait is over."""
+        commands: Commands = []
+        for trial in trials:
+            if now >= trial.due(self._limits):
+                trial.judge(self._limits, self._news.trouble, now)
+                commands += self._end_subscription(trial, now)
+        return commands
 
     def _end_subscription(self, trial: Trial, now: float) -> Commands:
-        held = trial.slot is not None and trial.slot.state in (SlotState.REQUESTED, SlotState.LIVE)
-        return [self._cancel(trial.slot, now)] if held and trial.slot is not None else []
+        slot = trial.slot
+        if slot is None or slot.state not in (SlotState.REQUESTED, SlotState.LIVE):
+            return []
+        return [self._cancel(slot, now)]
 
     def _cancel(self, slot: Slot, now: float) -> Cancel:
         slot.on(SlotEvent.CANCELLED)
@@ -296,14 +257,9 @@ class ProbePlan:
         return Cancel(slot.request, slot.symbol)
 
     def _restart(self, trial: Trial, code: int, now: float) -> None:
-        if trial.is_over:
-            return
-        trial.saw(code)
-        trial.restarts += 1
-        if trial.restarts > MAX_RESTARTS:
-            trial.end(Outcome.HALTED, f"the gateway ended the subscription {trial.restarts} times ({code})", now)
-        else:
-            trial.back_in_line(f"subscribes again ({code})")
+        if not trial.is_over:
+            trial.died(code, now)
+        if not trial.is_over:
             self._queue.appendleft(trial)
 
     def _lose_slots(self) -> None:
@@ -320,13 +276,6 @@ class ProbePlan:
         self._queue.clear()
         return commands
 
-    def _note(self, code: int, text: str) -> None:
-        self._notices[code, _one_line(text)] = None
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
 
 _ANSWERS: dict[type, Callable[[ProbePlan, Any, Slot | None, float], Commands]] = {
     says.SlotRefused: ProbePlan._slot_refused,
@@ -334,12 +283,7 @@ _ANSWERS: dict[type, Callable[[ProbePlan, Any, Slot | None, float], Commands]] =
     says.DepthHalted: ProbePlan._subscription_died,
     says.RequestIdRejected: ProbePlan._subscription_died,
     says.BookReset: ProbePlan._reset,
-    says.ConnectivityLost: ProbePlan._connectivity_lost,
     says.ConnectivityRestored: ProbePlan._restored,
-    says.FeedHealth: ProbePlan._farm,
-    says.PacingViolation: ProbePlan._pacing,
-    says.RowUnreadable: ProbePlan._unreadable,
-    says.Notice: ProbePlan._notice,
     says.SocketPortReset: ProbePlan._gone,
     says.ConnectionLost: ProbePlan._gone,
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 from ibkr_depth_pipeline.model import Instrument
+from ibkr_depth_pipeline.probe.limits import ProbeLimits
 from ibkr_depth_pipeline.probe.observation import Observation
 from ibkr_depth_pipeline.probe.report import Outcome, SymbolReport
 from ibkr_depth_pipeline.rotation.slots import Slot
 
 QUEUED = "waits for a slot"
+MAX_RESTARTS = 3
 
 
 class Trial:
@@ -21,7 +23,7 @@ class Trial:
         self.reason = QUEUED
         self.slot: Slot | None = None
         self.observation: Observation | None = None
-        self.restarts = 0
+        self._restarts = 0
         self._codes: Counter[int] = Counter()
         self._l2: bool | None = None
         self._book_secs: float | None = None
@@ -54,6 +56,36 @@ class Trial:
         """It holds no subscription and is to be asked for again."""
         self.slot = self.observation = None
         self.reason = reason
+
+    def died(self, code: int, now: float) -> None:
+        """The gateway ended its subscription. Back in line, unless that has happened too often."""
+        self.saw(code)
+        self._restarts += 1
+        if self._restarts > MAX_RESTARTS:
+            self.end(Outcome.HALTED, f"the gateway ended the subscription {self._restarts} times ({code})", now)
+        else:
+            self.back_in_line(f"subscribes again ({code})")
+
+    def due(self, limits: ProbeLimits) -> float:
+        """When it can be judged by what its subscription has brought."""
+        assert self.observation is not None
+        settled = self.observation.settles_at(limits.quiet)
+        cap = self.observation.requested_at + limits.book_cap
+        return cap if settled is None else min(settled, cap)
+
+    def judge(self, limits: ProbeLimits, trouble: str, now: float) -> None:
+        """Its book is there, or the wait is over. trouble is what is known to be wrong with the feed, or empty."""
+        seen = self.observation
+        assert seen is not None
+        bids, asks = len(seen.book.bids), len(seen.book.asks)
+        if seen.has_both_sides:
+            shown = f"{min(bids, limits.full_rows)} bids, {min(asks, limits.full_rows)} asks"
+            self.end(Outcome.DEPTH, f"{shown} on {self.instrument.exchange}", now)
+        elif seen.first_row_at is not None:
+            self.end(Outcome.ONE_SIDED, f"{bids} bids, {asks} asks and no more in {limits.book_cap:g} s", now)
+        else:
+            because = f"; the gateway sends {trouble}" if trouble else ""
+            self.end(Outcome.SILENT, f"no row in {limits.book_cap:g} s{because}", now)
 
     def end(self, outcome: Outcome, reason: str, now: float) -> None:
         """It is over."""

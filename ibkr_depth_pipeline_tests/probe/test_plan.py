@@ -10,8 +10,9 @@ from ibkr_depth_pipeline.gateway import events as says
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, Side
 from ibkr_depth_pipeline.probe.commands import Cancel, Command, LookForIngest, Reconnect, Subscribe
 from ibkr_depth_pipeline.probe.limits import ProbeLimits
-from ibkr_depth_pipeline.probe.plan import MAX_RESTARTS, ProbePlan
+from ibkr_depth_pipeline.probe.plan import ProbePlan
 from ibkr_depth_pipeline.probe.report import Outcome
+from ibkr_depth_pipeline.probe.trial import MAX_RESTARTS
 
 CAP, QUIET, PAUSE, PATIENCE = 15.0, 0.5, 8.0, 24.0
 FULL = 2
