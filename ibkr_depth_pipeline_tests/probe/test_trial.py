@@ -20,7 +20,7 @@ def asked(*rows: tuple[float, Side, int]) -> Trial:
     seen = Observation("ARCA", LIMITS.rows, LIMITS.full_rows, 0.0)
     trial.requested(Slot(1, "A", 0.0), seen)
     for now, side, position in rows:
-        seen.apply(DepthRow(position, DepthOperation.INSERT, side, 10.0, 100.0, ""), now)
+        seen.apply(DepthRow(DepthOperation.INSERT, side, position, 10.0, 100.0, ""), now)
     return trial
 
 
