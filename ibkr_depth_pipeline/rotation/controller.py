@@ -279,7 +279,7 @@ class RotationController:
         following = self._ring.front(self._supply.batch_size)
         self._supply.giving_back(len(self._active))
         for slot in list(self._active.values()):
-            if slot.symbol not in following or self._patience.is_over(slot, now):
+            if slot.symbol not in following or self._patience.runs_out(slot, now):
                 self._cancel(slot, now, out)
 
     def _turn_due(self) -> float | None:

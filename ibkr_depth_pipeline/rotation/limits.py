@@ -143,7 +143,7 @@ class Patience:
         """Rows of it came."""
         self._fruitless.pop(symbol, None)
 
-    def is_over(self, slot: Slot, now: float) -> bool:
+    def runs_out(self, slot: Slot, now: float) -> bool:
         """Whether a subscription that could go on is to be made anew, since it has never answered; if so, it counts."""
         if slot.answered_at is not None:
             return False

@@ -8,8 +8,10 @@ from ibkr_depth_pipeline.rotation.slots import Slot
 
 
 class Turn:
-    """The turn under way, if one is. dwell is the time a subscription has from its first row on, first_row_cap from
-    its request to that row; seconds."""
+    """The turn under way, if one is.
+
+    dwell is the time that a subscription has from its first row on, first_row_cap from its request to that row; seconds.
+    """
 
     def __init__(self, dwell: float, first_row_cap: float) -> None:
         self._dwell = dwell

@@ -13,7 +13,7 @@ def waits(patience: Patience, times: int) -> list[float]:
     found = []
     for _ in range(times):
         caps = 0.0
-        while not patience.is_over(Slot(1, "A", requested_at=0.0), caps * CAP):
+        while not patience.runs_out(Slot(1, "A", requested_at=0.0), caps * CAP):
             caps += 0.5
         found.append(caps)
     return found
@@ -31,4 +31,4 @@ def test_once_it_answers_its_silence_is_forgotten() -> None:
 
 
 def test_a_subscription_that_has_answered_is_never_made_anew_for_its_silence() -> None:
-    assert not Patience(CAP).is_over(Slot(1, "A", requested_at=0.0, answered_at=0.1), 100 * CAP)
+    assert not Patience(CAP).runs_out(Slot(1, "A", requested_at=0.0, answered_at=0.1), 100 * CAP)
