@@ -10,7 +10,7 @@ from ibkr_depth_pipeline.rotation.slots import Slot
 class Turn:
     """The turn under way, if one is.
 
-    dwell is the time that a subscription has from its first row on, first_row_cap from its request to that row, in seconds.
+    Seconds: dwell is how long a subscription lasts from its first row on, first_row_cap how long that row may take.
     """
 
     def __init__(self, dwell: float, first_row_cap: float) -> None:
