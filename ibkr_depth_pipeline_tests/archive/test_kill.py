@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import random
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,31 +14,9 @@ from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, EntryId, Place
 from ibkr_depth_pipeline.archive.reading import all_holes
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of
+from ibkr_depth_pipeline_tests.archive.recorder import SYMBOLS, recorder
 
 KILLS = 8
-SYMBOLS = ("SPY", "BRK B")
-ROWS_AT_ONCE = 50
-
-
-@contextmanager
-def recorder(mirror: Mirror) -> Iterator[None]:
-    """Somebody who goes on writing both symbols, some thousand snapshots a second, until the block ends."""
-    over = threading.Event()
-
-    def write() -> None:
-        for first in itertools.count(1, ROWS_AT_ONCE):
-            for symbol in SYMBOLS:
-                mirror.write(symbol, range(first, first + ROWS_AT_ONCE), start=NOON + first)
-            if over.wait(0.01):
-                return
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def plainly_read(desk: Desk, tree: str) -> dict[str, list[EntryId]]:

@@ -12,7 +12,7 @@ from ibkr_depth_pipeline.redis_link.asking import ask
 from ibkr_depth_pipeline.sink import connection
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline_tests.faults.test_lease import identity
+from ibkr_depth_pipeline_tests.sink.writing import identity
 
 TIMES = 400
 

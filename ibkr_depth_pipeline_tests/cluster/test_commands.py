@@ -29,7 +29,7 @@ from ibkr_depth_pipeline.sink.report import IngestReport
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, ids_of
 from ibkr_depth_pipeline_tests.cluster.filling import BEGIN, SYMBOLS, fill
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, Servers, WatchedRedis, ask, version
-from ibkr_depth_pipeline_tests.faults.test_lease import identity
+from ibkr_depth_pipeline_tests.sink.writing import identity
 
 VENUE = {"con_id": 1, "exchange": "ARCA", "primary_exchange": "ARCA", "valid_exchanges": "ARCA", "depth_supported": 1}
 VENUE |= {"reason": "", "checked_ts": BEGIN}

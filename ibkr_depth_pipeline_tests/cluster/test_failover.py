@@ -15,7 +15,7 @@ from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, Servers, client_of, length_at
 from ibkr_depth_pipeline_tests.cluster.truth import Trial, eventually, numbers, recorded
 from ibkr_depth_pipeline_tests.faults.recovery import stopwatch
-from ibkr_depth_pipeline_tests.faults.test_lease import identity
+from ibkr_depth_pipeline_tests.sink.writing import identity
 
 FIRST_THE_CLUSTER = pytest.mark.parametrize(
     "several", ["cluster", pytest.param("watched", marks=pytest.mark.faults)], indirect=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.definitions import defs
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline.trading_hours import TradingHours
 
 SYMBOLS = ("AAPL", "MSFT", "SPY", "QQQ")
 FEED = dg.AssetKey(["raw", "ibkr", "depth", "feed"])
@@ -76,3 +78,13 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
     error = failed.step_failure_data.error
     assert error is not None
     return error.message
+
+
+def closed_now() -> str:
+    """The calendar of an exchange that is closed at this moment: New York and Tokyo never trade together."""
+    now = datetime.now(timezone.utc)
+    return next(name for name in ("XNYS", "XTKS") if _is_far_from_open(TradingHours(name, now), now))
+
+
+def _is_far_from_open(hours: TradingHours, now: datetime) -> bool:
+    return hours.session_at(now) is None and hours.next_session(now).open - now > timedelta(minutes=30)

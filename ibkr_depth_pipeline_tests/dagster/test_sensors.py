@@ -17,8 +17,7 @@ from ibkr_depth_pipeline.definitions import build_definitions
 from ibkr_depth_pipeline.orchestration.lineage import load_lineage, symbol_key
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.alerts.webhook import SECRET, Webhook
-from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS
-from ibkr_depth_pipeline_tests.dagster.test_trading_day import closed_now
+from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, closed_now
 
 INGEST, PROBE = "ibkr_depth_ingest_job", "ibkr_depth_probe_job"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -13,8 +13,8 @@ from ibkr_depth_pipeline.definitions import defs
 from ibkr_depth_pipeline.orchestration.run_config import IngestConfig
 from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours, opening_schedule
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline.trading_hours import OutsideSession, TradingHours
-from ibkr_depth_pipeline_tests.dagster.conftest import execute, failure_of
+from ibkr_depth_pipeline.trading_hours import OutsideSession
+from ibkr_depth_pipeline_tests.dagster.conftest import closed_now, execute, failure_of
 
 JOB = "ibkr_depth_ingest_job"
 NEW_YORK = ZoneInfo("America/New_York")
@@ -94,16 +94,6 @@ def test_a_run_follows_the_calendar_unless_config_or_setting_says_otherwise() ->
 def test_a_run_that_follows_the_calendar_refuses_a_closed_day() -> None:
     with pytest.raises(OutsideSession, match="Fri 2026-11-27 09:30 EST"):
         IngestConfig(stop_at_close=True).seconds_to_record(ExchangeHours(), new_york(26, 12))
-
-
-def closed_now() -> str:
-    """The calendar of an exchange that is closed at this moment: New York and Tokyo never trade together."""
-    now = datetime.now(timezone.utc)
-    return next(name for name in ("XNYS", "XTKS") if _is_far_from_open(TradingHours(name, now), now))
-
-
-def _is_far_from_open(hours: TradingHours, now: datetime) -> bool:
-    return hours.session_at(now) is None and hours.next_session(now).open - now > timedelta(minutes=30)
 
 
 def test_outside_the_session_the_run_fails_at_once_with_the_next_open_and_connects_nowhere(

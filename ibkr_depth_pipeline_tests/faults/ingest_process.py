@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
+from ibkr_depth_pipeline.sink.keys import stream_key
 
 SCRIPT = Path(sys.executable).with_name("ibkr_ingest_run")
 PATIENCE_SECS = 60.0
+SYMBOLS = ("SPY", "QQQ", "IWM")
 
 
 class IngestProcess:
@@ -76,3 +80,10 @@ def environment_of(folder: Path, port: int, redis_url: str, *symbols: str, **set
         **settings,
     }
     return {key.upper(): str(value) for key, value in given.items()}
+
+
+def grows(url: str, symbol: str, by: int) -> None:
+    """Wait until the stream of `symbol` is longer by `by`."""
+    with redis.Redis.from_url(url) as client:
+        before = client.xlen(stream_key(symbol))
+        assert wait_until(lambda: client.xlen(stream_key(symbol)) >= before + by, PATIENCE_SECS)

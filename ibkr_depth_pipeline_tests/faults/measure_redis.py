@@ -21,9 +21,14 @@ import structlog
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline_tests.faults.ingest_process import IngestProcess, environment_of, ingest_process
+from ibkr_depth_pipeline_tests.faults.ingest_process import (
+    SYMBOLS,
+    IngestProcess,
+    environment_of,
+    grows,
+    ingest_process,
+)
 from ibkr_depth_pipeline_tests.faults.redis_proxy import Fault, RedisProxy
-from ibkr_depth_pipeline_tests.faults.test_lease import SYMBOLS, grows
 from ibkr_depth_pipeline_tests.sink.writing import SnapshotWriter, reading, snapshots, writing
 
 AWAY_SECS = 6.0

@@ -12,43 +12,34 @@ import redis
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
-from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.keys import last_key, lease_key, stream_key
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS, environment_of, ingest_process
+from ibkr_depth_pipeline_tests.faults.ingest_process import (
+    SYMBOLS,
+    environment_of,
+    grows,
+    ingest_process,
+)
 from ibkr_depth_pipeline_tests.faults.redis_proxy import Fault, RedisProxy, port_of
 from ibkr_depth_pipeline_tests.sink.writing import (
     DRAIN,
     SnapshotWriter,
     eventually,
+    identity,
     numbers,
     reading,
     snapshots,
     writing,
 )
 
-SYMBOLS = ("SPY", "QQQ", "IWM")
-
-
-def identity(name: str) -> RunIdentity:
-    return RunIdentity(name, f"host-of-{name}", 1, 1_700_000_000_000)
-
 
 def stored(url: str, symbol: str) -> list[int]:
     with redis.Redis.from_url(url) as client:
         return [int(fields[b"seq"]) for _, fields in client.xrange(stream_key(symbol))]
-
-
-def grows(url: str, symbol: str, by: int) -> None:
-    """Wait until the stream of `symbol` is longer by `by`."""
-    with redis.Redis.from_url(url) as client:
-        before = client.xlen(stream_key(symbol))
-        assert wait_until(lambda: client.xlen(stream_key(symbol)) >= before + by, PATIENCE_SECS)
 
 
 def assert_whole(url: str) -> None:

@@ -22,7 +22,7 @@ from ibkr_depth_pipeline.box.processes import GuardedProcess
 from ibkr_depth_pipeline.metrics.samples import families
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
-from ibkr_depth_pipeline_tests.metrics.test_metrics import FIGURES
+from ibkr_depth_pipeline_tests.metrics.made_up import FIGURES
 
 pytest.importorskip("prometheus_client")
 

@@ -6,8 +6,8 @@ import fsspec
 import pytest
 
 from ibkr_depth_pipeline.report.making import make_report
+from ibkr_depth_pipeline_tests.archive.cloud import bucket, cloud, s3_server
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, Desk, Mirror
-from ibkr_depth_pipeline_tests.archive.test_s3 import bucket, cloud, s3_server
 from ibkr_depth_pipeline_tests.report.conftest import NEXT_DAY, OPEN, Page
 
 __all__ = ["bucket", "cloud", "s3_server"]

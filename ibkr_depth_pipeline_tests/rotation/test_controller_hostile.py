@@ -32,7 +32,7 @@ from ibkr_depth_pipeline.rotation.events import (
     WentOn,
 )
 from ibkr_depth_pipeline.rotation.leftovers import FIRST_PACE_SECS
-from ibkr_depth_pipeline_tests.rotation.test_controller_properties import PLAN, ModelGateway, Run, symbols
+from ibkr_depth_pipeline_tests.rotation.model_gateway import PLAN, ModelGateway, Run, symbols
 
 REQUESTS = st.integers(1, 30)
 ANY_EVENT = st.one_of(

@@ -12,6 +12,7 @@ import redis.asyncio as redis
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS, Levels
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.encoding import encode_side, level_text, venue_field
+from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.keys import stream_key
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
@@ -54,6 +55,11 @@ def snapshots(
     for seq in range(first, first + count):
         bids = ((float(seq), 100.0, "ARCA"),)
         yield BookSnapshot(symbol, seq, ts + seq // 3, "ARCA", bids, ((2.5, 300.0, "NSDQ"),))
+
+
+def identity(name: str) -> RunIdentity:
+    """Of a run called `name`, on a host of its own."""
+    return RunIdentity(name, f"host-of-{name}", 1, 1_700_000_000_000)
 
 
 @asynccontextmanager
