@@ -43,7 +43,7 @@ def _now() -> float:
 class Lease:
     """The right to write under `name`. `acquire`, then `keep` in a task, `hold` before each write, `release`.
 
-    `regained` is set when the lease had expired and was taken anew: another may have held it in between. Whoever
+    `regained` is set when another may have held the lease in between: it was taken anew, or may have been. Whoever
     finds it set looks into that and clears it.
     """
 
@@ -54,6 +54,7 @@ class Lease:
         self._ttl = ttl_secs
         self._good_until = 0.0
         self._held = False
+        self._unsure = False
         self._lost: LeaseLost | None = None
         self._log = get_log()
         self.regained = False
@@ -101,17 +102,27 @@ class Lease:
 
     async def _claim(self) -> bytes | None:
         """Take or renew. Returns the text of the holder where it is another's."""
-        asked = _now()
+        asked, good_until = _now(), self._good_until
+        try:
+            reply = await self._ask_for_it()
+        except BaseException:
+            self._unsure = True  # it may have been taken: the next answer will be that it was kept
+            raise
+        if reply not in (b"kept", b"taken"):
+            return reply
+        late = _now() >= good_until  # a claim given up long ago may have been carried out in between
+        self.regained = self.regained or reply == b"taken" or self._unsure or late
+        self._unsure = False
+        self._good_until = asked + self._ttl * 0.8
+        return None
+
+    async def _ask_for_it(self) -> bytes:
         claim = ("EVAL", HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))
         try:
             [reply] = await ask(self._client, [claim], within=self._ttl / 2)
         except asyncio.TimeoutError:
             raise TimeoutError("no answer to the renewal of the lease in time") from None
-        if reply not in (b"kept", b"taken"):
-            return bytes(reply)
-        self.regained = self.regained or reply == b"taken"
-        self._good_until = asked + self._ttl * 0.8
-        return None
+        return bytes(reply)
 
     async def keep(self) -> None:
         """Renew for ever. Raises LeaseLost once another holds it; Redis being away is borne."""

@@ -46,7 +46,8 @@ class _Link:
 class RedisProxy:
     """Passes everything on to the Redis at `port`, but for the `faults`, one for each coming block; then none.
 
-    `delay` is in seconds and holds for each exchange.
+    `delay` is in seconds and holds for each exchange. While it is `mute` everything is carried out, but each answer is
+    lost, with its connection; `lost` counts them.
     """
 
     def __init__(self, port: int) -> None:
@@ -58,6 +59,8 @@ class RedisProxy:
         self.faults: deque[Fault] = deque()
         self.met: list[Fault] = []
         self.delay = 0.0
+        self.mute = False
+        self.lost = 0
 
     @property
     def url(self) -> str:
@@ -151,7 +154,8 @@ class RedisProxy:
     async def _replies(self, answers: asyncio.StreamReader, link: _Link) -> None:
         try:
             while data := await answers.read(1 << 16):
-                if link.loses_replies:
+                if link.loses_replies or self.mute:
+                    self.lost += 1
                     break
                 if not link.outlives_client:
                     link.client.write(data)

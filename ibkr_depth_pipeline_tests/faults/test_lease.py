@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
@@ -49,6 +50,19 @@ def assert_whole(url: str) -> None:
             numbers_stored = stored(url, symbol)
             assert numbers_stored == list(range(1, len(numbers_stored) + 1)), symbol
             assert int(client.hget(last_key(symbol), "seq") or 0) <= len(numbers_stored)
+
+
+async def another_comes_and_goes(client: redis.asyncio.Redis, now_ms: int) -> None:
+    """Once the lease is free: another ingest takes it, takes the stream of SPY over, and is done."""
+    other = Lease(client, "default", identity("two"), 2)
+    await other.acquire()
+    await SnapshotWriter(client, maxlen=100, buffer_bytes=1).take_over(["SPY"], now_ms)
+    await other.release()
+
+
+async def taken_unheard(proxy: RedisProxy, client: redis.asyncio.Redis) -> bool:
+    """Whether a claim of the lease was carried out whose answer was lost."""
+    return proxy.lost > 0 and await client.exists(lease_key("default")) > 0
 
 
 # ---- the lease by itself
@@ -119,6 +133,26 @@ async def test_a_redis_that_comes_back_empty_costs_the_holder_nothing(redis_serv
         await asyncio.gather(waiting, keeping, return_exceptions=True)
 
 
+async def test_a_lease_may_have_been_anothers_where_the_answer_that_it_was_taken_is_lost(shared_redis_url: str) -> None:
+    async with RedisProxy(port_of(shared_redis_url)) as proxy, reading(shared_redis_url) as client:
+        way = open_redis(proxy.url)
+        lease = Lease(way, "default", identity("one"), 60)
+        await lease.acquire()
+        await client.delete(lease_key("default"))  # as a Redis that was restarted may have
+        proxy.mute = True
+        keeping = asyncio.ensure_future(lease.keep())
+        await eventually(lambda: taken_unheard(proxy, client))
+        proxy.mute = False
+
+        async def regained() -> bool:
+            return lease.regained
+
+        await eventually(regained)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await way.aclose()
+
+
 async def test_without_redis_nobody_gets_a_lease() -> None:
     client = open_redis("redis://127.0.0.1:1/0")
     with pytest.raises(SinkUnavailable):
@@ -160,15 +194,45 @@ async def test_one_who_was_not_heard_while_another_came_and_went_stops(shared_re
         await lease.acquire()
         writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1 << 20, lease=lease)
         await writer.take_over(["SPY"], 1_700_000_000_000)
+        await another_comes_and_goes(client, 1_700_000_000_500)
+        for snapshot in snapshots(count=10):
+            writer.append(snapshot)
+        with pytest.raises(LeaseLost, match="SPY"):
+            await writer.run()
+        assert await numbers(client) == []
 
-        async def expired() -> bool:
-            return not lease.fresh and not await client.exists(lease_key("default"))
 
-        await eventually(expired)
-        second = Lease(client, "default", identity("two"), 2)
-        await second.acquire()
-        await SnapshotWriter(client, maxlen=100, buffer_bytes=1).take_over(["SPY"], 1_700_000_000_500)
-        await second.release()
+async def test_one_that_never_hears_that_it_took_the_lease_anew_stops_all_the_same(shared_redis_url: str) -> None:
+    async with RedisProxy(port_of(shared_redis_url)) as proxy, reading(shared_redis_url) as client:
+        way = open_redis(proxy.url)
+        lease = Lease(way, "default", identity("one"), 2)
+        await lease.acquire()
+        writer = SnapshotWriter(way, maxlen=100, buffer_bytes=1 << 20, lease=lease)
+        await writer.take_over(["SPY"], 1_600_000_000_000)
+        await another_comes_and_goes(client, 1_600_000_000_500)
+        proxy.mute = True
+        for snapshot in snapshots(count=10):
+            writer.append(snapshot)
+        running = asyncio.ensure_future(writer.run())
+        await eventually(lambda: taken_unheard(proxy, client))
+        proxy.mute = False
+        with pytest.raises(LeaseLost, match="SPY"):
+            await running
+        assert await numbers(client) == []
+        await way.aclose()
+
+
+async def test_one_whose_lease_expired_while_an_old_claim_was_on_its_way_stops_all_the_same(
+    shared_redis_url: str,
+) -> None:
+    async with reading(shared_redis_url) as client:
+        lease = Lease(client, "default", identity("one"), 2)
+        await lease.acquire()
+        text = await client.get(lease_key("default"))
+        writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1 << 20, lease=lease)
+        await writer.take_over(["SPY"], 1_600_000_000_000)
+        await another_comes_and_goes(client, 1_600_000_000_500)
+        await client.set(lease_key("default"), text, px=60_000)  # as the claim does when it arrives
         for snapshot in snapshots(count=10):
             writer.append(snapshot)
         with pytest.raises(LeaseLost, match="SPY"):
