@@ -30,7 +30,7 @@ LOOK_SECS = 0.25
 GRACE_SECS = 1.5
 """How long a lease must have been free for one who stands by: after a restart of Redis its holder comes first."""
 
-_RENEWED_MS = 200
+_RENEWED_SECS = 0.2
 """A lease that expires so much later than it would have has been renewed: its holder lives."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -82,12 +82,11 @@ class Lease:
         self._log.info("lease_acquired", key=self._key, ttl_secs=self._ttl)
 
     async def _stand_by(self, holder: bytes, deadline: float) -> None:
-        watch = _Watch(holder)
+        watch = HolderWatch(holder)
         while True:
             await asyncio.sleep(LOOK_SECS)
             try:
-                watch.saw(*await self._look(), _now())
-                if watch.is_free(_now()) and await self._claim() is None:
+                if await self._look(watch) and await self._claim() is None:
                     return
             except UNREACHABLE as error:
                 watch.saw_nothing()
@@ -96,9 +95,14 @@ class Lease:
             if watch.holder_lives and _now() >= deadline:
                 raise LeaseHeld(f"another ingest writes here already: {describe(watch.holder)}")
 
-    async def _look(self) -> tuple[bytes | None, int]:
+    async def _look(self, watch: HolderWatch) -> bool:
+        """Whether it may be taken, or is ours: a claim of which nothing was heard has been carried out."""
+        asked = _now()
         holder, ttl_ms = await ask(self._client, [("GET", self._key), ("PTTL", self._key)])
-        return holder, ttl_ms
+        if holder == self._text:
+            return True
+        watch.saw(holder, ttl_ms, asked, _now())
+        return watch.is_free
 
     async def _claim(self) -> bytes | None:
         """Take or renew. Returns the text of the holder where it is another's."""
@@ -166,31 +170,35 @@ class Lease:
                 self._log.warning("lease_not_released", error=str(error) or type(error).__name__)
 
 
-class _Watch:
-    """What one who stands by has seen. Pure."""
+class HolderWatch:
+    """What one who stands by has seen of a holder. Pure: `asked`, `answered` are seconds by one clock."""
 
     def __init__(self, holder: bytes) -> None:
         self.holder = holder
         self.holder_lives = False
-        self._expiry: float | None = None
+        self.is_free = False
+        self._expires_by: float | None = None  # the earliest end of its time that was seen, if nobody renews it
         self._free_since: float | None = None
 
-    def saw(self, holder: bytes | None, ttl_ms: int, now: float) -> None:
+    def saw(self, holder: bytes | None, ttl_ms: int, asked: float, answered: float) -> None:
+        """What stood there at some time between these two: an answer that is late shows neither life nor freedom."""
         if holder is None:
-            self.holder_lives, self._expiry = False, None
-            self._free_since = now if self._free_since is None else self._free_since
+            self._saw_it_free(asked, answered)
             return
-        expiry = now + ttl_ms / 1000
-        known = self._expiry is not None and expiry > self._expiry + _RENEWED_MS / 1000
+        known = self._expires_by is not None and asked + ttl_ms / 1000 > self._expires_by + _RENEWED_SECS
         self.holder_lives = self.holder_lives or known or holder != self.holder
-        self.holder, self._expiry, self._free_since = holder, expiry, None
+        expires_by = answered + ttl_ms / 1000
+        self._expires_by = expires_by if self._expires_by is None else min(self._expires_by, expires_by)
+        self.holder, self.is_free, self._free_since = holder, False, None
+
+    def _saw_it_free(self, asked: float, answered: float) -> None:
+        self.holder_lives, self._expires_by = False, None
+        self._free_since = answered if self._free_since is None else self._free_since
+        self.is_free = asked - self._free_since >= GRACE_SECS
 
     def saw_nothing(self) -> None:
         """Redis did not answer."""
-        self._expiry = self._free_since = None
-
-    def is_free(self, now: float) -> bool:
-        return self._free_since is not None and now - self._free_since >= GRACE_SECS
+        self.is_free, self._expires_by, self._free_since = False, None, None
 
 
 def describe(holder: bytes) -> str:

@@ -7,6 +7,7 @@ import random
 import signal
 from pathlib import Path
 
+import orjson
 import pytest
 import redis
 import redis.asyncio
@@ -18,7 +19,7 @@ from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.keys import last_key, lease_key, stream_key
-from ibkr_depth_pipeline.sink.lease import Lease
+from ibkr_depth_pipeline.sink.lease import GRACE_SECS, HolderWatch, Lease
 from ibkr_depth_pipeline_tests.faults.ingest_process import (
     SYMBOLS,
     environment_of,
@@ -106,6 +107,56 @@ async def test_a_dead_holders_lease_is_taken_over_and_the_dead_one_may_not_write
             await first.hold()
         await first.release()
         assert second.fresh, "the loser gives back nothing"
+
+
+def test_a_late_answer_is_no_sign_of_life() -> None:
+    watch = HolderWatch(b"one")
+    watch.saw(b"one", 5000, 0.0, 0.0)
+    watch.saw(b"one", 4750, 0.25, 1.25)
+    watch.saw(b"one", 3500, 0.5, 1.5)
+    watch.saw(b"one", 3250, 1.75, 1.75)
+    assert not watch.holder_lives
+
+
+def test_a_lease_that_is_renewed_shows_a_living_holder_also_where_every_answer_is_late() -> None:
+    watch = HolderWatch(b"one")
+    looks = 0
+    while not watch.holder_lives:
+        watch.saw(b"one", 5000, float(looks), looks + 1.0)  # renewed all the time, right before each look
+        looks += 1
+    assert 1 < looks < 5
+
+
+def test_a_lease_is_free_once_it_was_so_for_long_enough_whenever_the_answers_come() -> None:
+    watch = HolderWatch(b"one")
+    watch.saw(None, -2, 0.0, 0.5)
+    watch.saw(None, -2, 0.75, 0.5 + GRACE_SECS)  # it may have been looked at early
+    assert not watch.is_free
+    watch.saw(None, -2, 0.5 + GRACE_SECS, 10.0)
+    assert watch.is_free
+    watch.saw_nothing()
+    assert not watch.is_free
+    watch.saw(None, -2, 10.0, 10.0)
+    assert not watch.is_free
+    watch.saw(b"one", 5000, 20.0, 20.0)
+    watch.saw(None, -2, 20.0, 20.0)
+    assert not watch.is_free
+
+
+async def test_one_whose_claim_was_carried_out_unheard_has_the_lease(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        first, second = (Lease(client, "default", identity(name), 60) for name in ("one", "two"))
+        await first.acquire()
+        with capture_logs() as lines:
+            waiting = asyncio.ensure_future(second.acquire())
+
+            async def stands_by() -> bool:
+                return any(line["event"] == "lease_held" for line in lines)
+
+            await eventually(stands_by)
+        await client.set(lease_key("default"), orjson.dumps(identity("two")), px=60_000)  # as its claim does
+        await waiting
+        assert second.fresh
 
 
 async def test_a_redis_that_comes_back_empty_costs_the_holder_nothing(redis_server: EmbeddedRedis) -> None:
