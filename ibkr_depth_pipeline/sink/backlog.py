@@ -16,6 +16,7 @@ FIRST_PAUSE_SECS = 0.05
 LONGEST_PAUSE_SECS = 1.0
 
 _OVERHEAD = 45  # bytes beside the packed entry: its header by sys.getsizeof, and its place in a queue
+_ON_ITS_WAY = 4  # the share of the bound that may be, as 1 by this
 _SHED_SHARE = 256  # of the bound: a little more goes than must, so that not every row has to look for the oldest
 
 
@@ -58,6 +59,13 @@ class Block(NamedTuple):
     newest: StreamPosition
 
 
+class Beat(NamedTuple):
+    """A live book: the time of its last row, and when it was known to be live; unix ms."""
+
+    ts: int
+    known_ms: int
+
+
 class SymbolQueue:
     """What is still to be done for one symbol."""
 
@@ -66,13 +74,14 @@ class SymbolQueue:
         self.packer = packer
         self.waiting: deque[bytes] = deque()  # for XADD, packed, in order
         self.stored: bytes | None = None  # newest in the stream, for the hash
-        self.beat: int | None = None  # unix ms, for the heartbeat
+        self.beat: Beat | None = None  # for the heartbeat
         self.venue: dict[Any, Any] | None = None  # for the venue hash
+        self.on_its_way = False  # whether a block is
         self.newest_sent = StreamPosition()  # nothing later can be in the stream by our hand
         self.uncertain_seq = 0  # snapshots up to this one may be stored already
         self.pause = 0.0  # seconds until its next try, after its key failed
         self.not_before = 0.0  # loop time of that try
-        self.next_hash = self.next_beat = 0.0  # loop times before which no other one is sent
+        self.next_hash = self.next_beat = self.next_venue = 0.0  # loop times before which no other one is sent
         self._backlog = backlog
 
     def store(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
@@ -86,9 +95,14 @@ class SymbolQueue:
         self.waiting.append(entry)
         self._backlog.grown(len(entry))
 
-    def note_beat(self, ts: int) -> None:
-        """The book is live; ts is the unix ms of its last row."""
-        self.beat = ts
+    def note_beat(self, ts: int, now_ms: int) -> None:
+        """The book is live; ts is the unix ms of its last row.
+
+        Where rows are still to be written that is theirs to tell: a heartbeat stands for what a reader can see.
+        """
+        if self.waiting or self.on_its_way or self.stored is not None:
+            return
+        self.beat = Beat(ts, now_ms)
         self._backlog.has_work(self)
 
     def note_venue(self, fields: dict[Any, Any]) -> None:
@@ -98,13 +112,14 @@ class SymbolQueue:
 
     def due_at(self) -> float | None:
         """The loop time from which on there is something to do; None where there is nothing at all."""
-        if self.waiting or self.venue:
+        if self.waiting:
             return self.not_before
-        pauses = [end for wanted, end in ((self.stored, self.next_hash), (self.beat, self.next_beat)) if wanted]
+        last = ((self.stored, self.next_hash), (self.beat, self.next_beat), (self.venue, self.next_venue))
+        pauses = [end for wanted, end in last if wanted]
         return max(self.not_before, min(pauses)) if pauses else None
 
     def take(self, most: int) -> Block:
-        """The next entries to send, at least one."""
+        """The next entries to send, at least one. `put_back` or `is_stored` says what became of each."""
         if len(self.waiting) <= most:
             entries = list(self.waiting)
             self.waiting.clear()
@@ -113,10 +128,12 @@ class SymbolQueue:
         oldest = self.packer.position(entries[0])
         newest = self.packer.position(entries[-1]) if len(entries) > 1 else oldest
         self.newest_sent = max(self.newest_sent, newest)
+        self.on_its_way = True
         return Block(entries, oldest, newest)
 
     def put_back(self, entries: list[bytes]) -> None:
         """These were not stored, or nobody knows."""
+        self.on_its_way = False
         self.waiting.extendleft(reversed(entries))
 
     def doubt(self, block: Block) -> None:
@@ -125,6 +142,7 @@ class SymbolQueue:
 
     def is_stored(self, entries: list[bytes]) -> None:
         """These are in the stream, the newest last."""
+        self.on_its_way = False
         if entries:
             self.stored = entries[-1]
             self._backlog.stored(self.symbol, entries, self.packer.position(entries[-1]).seq)
@@ -185,9 +203,27 @@ class Backlog:
         return min((at for at in times.values() if at is not None), default=None)
 
     def hurry(self) -> None:
-        """Let no hash and no heartbeat wait."""
+        """Let nothing wait for its pause."""
         for queue in self._busy.values():
-            queue.next_hash = queue.next_beat = 0.0
+            queue.next_hash = queue.next_beat = queue.next_venue = 0.0
+
+    def acceptable_bytes(self) -> int:
+        """What waits, without that of symbols whose key failed at their last try."""
+        figures = self._figures
+        refused = sum(len(queue.waiting) for queue in self._busy.values() if queue.pause)
+        if not refused:
+            return figures.buffered_bytes
+        return figures.buffered_bytes * (figures.buffered_entries - refused) // figures.buffered_entries
+
+    def share(self, queues: int) -> int:
+        """How many entries of each of so many queues may go out together.
+
+        What is on its way can't make room: a quarter of the bound at most, or the bound would cost the newest.
+        """
+        figures = self._figures
+        if not figures.buffered_entries:
+            return 1
+        return max(1, figures.buffered_entries * self._bound // (_ON_ITS_WAY * figures.buffered_bytes * queues))
 
     def grown(self, size: int) -> None:
         """An entry of so many bytes waits; past the bound the oldest of any symbol go."""
@@ -198,7 +234,7 @@ class Backlog:
             self._press()
 
     def _press(self) -> None:
-        if self._throttle is not None:
+        if self._throttle is not None and self.acceptable_bytes() > self._much:
             self._throttle.pressed()
         if self._figures.buffered_bytes > self._bound:
             self._shed(self._bound - self._bound // _SHED_SHARE)

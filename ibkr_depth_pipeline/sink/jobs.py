@@ -12,13 +12,14 @@ by scripts that refuse what is older than what is there: an unanswered command m
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import hiredis
 from redis.exceptions import ExecAbortError
 
-from ibkr_depth_pipeline.sink.backlog import Block, SymbolQueue
+from ibkr_depth_pipeline.sink.backlog import Beat, Block, SymbolQueue
 from ibkr_depth_pipeline.sink.encoding import LastValue
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, venue_key
 from ibkr_depth_pipeline.sink.scripts import STORE_BEAT, STORE_LAST
@@ -30,7 +31,8 @@ so few that what Redis queues between MULTI and EXEC stays in its processor's ca
 
 HASH_PAUSE_SECS = 0.01
 BEAT_PAUSE_SECS = 0.1
-"""Between two hashes, or heartbeats, of one symbol: rows that come meanwhile have to wait for each of them."""
+VENUE_PAUSE_SECS = 1.0
+"""Between two hashes, heartbeats or venue hashes of one symbol: rows that come meanwhile have to wait for each."""
 
 _ALREADY_STORED = "equal or smaller than the target stream top item"
 _MULTI = b"*1\r\n$5\r\nMULTI\r\n"
@@ -52,20 +54,31 @@ class Job(Protocol):
         """Take note that nobody knows whether any of it was carried out."""
 
 
-def jobs_of(queue: SymbolQueue, now: float, heartbeat_ttl: int) -> list[Job]:
-    """All that is to be sent for a symbol at loop time `now`; its waiting snapshots are taken from the queue."""
+def jobs_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> list[Job]:
+    """All that is to be sent for a symbol at loop time `now`; at most so many waiting snapshots are taken from it."""
     jobs: list[Job] = []
     if queue.waiting:
-        jobs.append(StreamJob(queue, queue.take(FLUSH_ENTRIES)))
+        jobs.append(StreamJob(queue, queue.take(min(most, FLUSH_ENTRIES))))
     if queue.stored is not None and now >= queue.next_hash:
         queue.next_hash = now + HASH_PAUSE_SECS
         jobs.append(_HashJob(queue, queue.stored))
     if queue.beat is not None and now >= queue.next_beat:
         queue.next_beat = now + BEAT_PAUSE_SECS
-        jobs.append(_BeatJob(queue, queue.beat, heartbeat_ttl))
-    if queue.venue is not None:
+        jobs += _beat_jobs(queue, queue.beat, heartbeat_ttl)
+    if queue.venue is not None and now >= queue.next_venue:
+        queue.next_venue = now + VENUE_PAUSE_SECS
         jobs.append(_VenueJob(queue, queue.venue))
     return jobs
+
+
+def _beat_jobs(queue: SymbolQueue, beat: Beat, heartbeat_ttl: int) -> list[Job]:
+    """The heartbeat, for what is left of its time; none where that is over: the book may be dead by now."""
+    age_ms = time.time_ns() // 1_000_000 - beat.known_ms
+    left = heartbeat_ttl - max(0, age_ms) // 1000
+    if left > 0:
+        return [_BeatJob(queue, beat, left)]
+    queue.beat = None
+    return []
 
 
 class StreamJob:
@@ -77,6 +90,7 @@ class StreamJob:
     def __init__(self, queue: SymbolQueue, block: Block) -> None:
         self.queue = queue
         self.block = block
+        self.is_stored = False
         self.part = Part(queue.packer.key, [_MULTI, *block.entries, _EXEC], len(block.entries) + 2)
 
     def unknown(self) -> None:
@@ -94,6 +108,7 @@ class StreamJob:
                 return self._refused(at, reply)
         self.queue.is_stored(self.block.entries)
         self.queue.pause = 0.0
+        self.is_stored = True
         return None
 
     def _was_held(self, at: int, reply: Exception) -> bool:
@@ -127,7 +142,8 @@ class _HashJob:
         if self.queue.stored is self._entry:
             self.queue.stored = None
         if self._value.live:
-            self.queue.beat = max(self._value.ts, self.queue.beat or 0)
+            beat = Beat(self._value.ts, self._value.ts)
+            self.queue.beat = max(beat, self.queue.beat or beat)
         return None
 
 
@@ -137,11 +153,11 @@ class _BeatJob:
     command = "SET"
     holds_up = True
 
-    def __init__(self, queue: SymbolQueue, ts: int, ttl: int) -> None:
+    def __init__(self, queue: SymbolQueue, beat: Beat, ttl: int) -> None:
         key = heartbeat_key(queue.symbol)
         self.queue = queue
-        self.part = Part(key, [_packed("EVAL", STORE_BEAT, 1, key, ts, ttl)], 1)
-        self._ts = ts
+        self.part = Part(key, [_packed("EVAL", STORE_BEAT, 1, key, beat.ts, ttl)], 1)
+        self._beat = beat
 
     def unknown(self) -> None:
         """It stays to be written."""
@@ -149,13 +165,13 @@ class _BeatJob:
     def settle(self, replies: list[Any]) -> Exception | None:
         if isinstance(replies[0], Exception):
             return replies[0]
-        if self.queue.beat == self._ts:
+        if self.queue.beat == self._beat:
             self.queue.beat = None
         return None
 
 
 class _VenueJob:
-    """The venue hash; said once, whatever becomes of it, as it is told again at each look at the venue."""
+    """The venue hash; said once where Redis refuses it, as it is told again at each look at the venue."""
 
     command = "HSET"
     holds_up = False

@@ -57,3 +57,10 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
 """
 """ARGV: unix ms of the last row, TTL in seconds. An older row never renews the heartbeat of a newer one."""
+
+EXTEND_BEAT = """
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or left >= tonumber(ARGV[1]) then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+"""
+"""ARGV: TTL in ms. A heartbeat that is gone stays gone, and one that stands for longer stays as it is."""

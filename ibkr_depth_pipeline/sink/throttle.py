@@ -1,8 +1,8 @@
 """Keeps the buffer from running over at full speed: reading rests for moments while a Redis that is well catches up.
 
 A burst that comes faster than Redis stores would fill the buffer and cost snapshots, while the kernel's own buffer for
-the gateway's bytes has room. Reading never waits for a Redis that is away or slow: it rests only while flushes are
-quick, and goes on by itself where the next answer takes longer than LONGEST_REST_SECS.
+the gateway's bytes has room. Reading never waits for a Redis that is away, is slow or refuses: it rests only while
+flushes are quick and store something, and goes on by itself where the next one takes longer than LONGEST_REST_SECS.
 """
 
 from __future__ import annotations
@@ -35,10 +35,13 @@ class Throttle:
             self._rest()
             self._timer = loop.call_at(self._well_until, self.relax)
 
-    def flushed(self, secs: float, held: int) -> None:
-        """Redis has answered a flush, after so many seconds; so many bytes wait now."""
+    def flushed(self, secs: float, progress: bool, held: int) -> None:
+        """Redis has answered a flush, after so many seconds; so many bytes wait now that it has not just refused.
+
+        progress: whether it has stored snapshots, and not refused all that there were.
+        """
         loop = asyncio.get_running_loop()
-        if secs < LONGEST_REST_SECS:
+        if progress and secs < LONGEST_REST_SECS:
             self._well_until = loop.time() + LONGEST_REST_SECS
         if self._timer is not None:
             if held <= self._low:

@@ -22,6 +22,7 @@ from ibkr_depth_pipeline.sink.jobs import Job, StreamJob, is_held, jobs_of
 from ibkr_depth_pipeline.sink.keys import heartbeat_key
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions
+from ibkr_depth_pipeline.sink.scripts import EXTEND_BEAT
 from ibkr_depth_pipeline.sink.throttle import Throttle
 from ibkr_depth_pipeline.sink.wire import Answer
 from ibkr_depth_pipeline.sink.wires import open_wire
@@ -81,7 +82,7 @@ class RedisWriter:
 
     def beat(self, symbol: str, ts: int) -> None:
         """Say that the book of `symbol` is live; ts is the unix ms of its last row."""
-        self._backlog.queue(symbol).note_beat(ts)
+        self._backlog.queue(symbol).note_beat(ts, time.time_ns() // 1_000_000)
 
     def record_venue(self, resolution: Instrument | Unresolved, checked_ts: int, reason: str = "") -> None:
         """Store what is known of a symbol's venue. Where its key fails, that is logged and costs nothing else."""
@@ -145,7 +146,9 @@ class RedisWriter:
         """Send what is due and take the answers in. Raises what is in UNREACHABLE where there were none at all."""
         await self._permit()
         now = asyncio.get_running_loop().time()
-        jobs = [job for queue in self._backlog.due(now) for job in jobs_of(queue, now, self.heartbeat_ttl)]
+        due = self._backlog.due(now)
+        most = self._backlog.share(len(due)) if due else 0
+        jobs = [job for queue in due for job in jobs_of(queue, most, now, self.heartbeat_ttl)]
         if not jobs:
             return
         began = time.monotonic()
@@ -155,9 +158,11 @@ class RedisWriter:
             for job in jobs:
                 job.unknown()
             raise
+        secs = time.monotonic() - began
         conflicts = [self._settle(job, answer) for job, answer in zip(jobs, answers, strict=True)]
         if self._throttle is not None:
-            self._throttle.flushed(time.monotonic() - began, self.figures.buffered_bytes)
+            progress = any(isinstance(job, StreamJob) and job.is_stored for job in jobs)
+            self._throttle.flushed(secs, progress, self._backlog.acceptable_bytes())
         for conflict in filter(None, conflicts):
             raise conflict
 
@@ -194,13 +199,14 @@ class RedisWriter:
     async def extend_heartbeats(self, last_rows: dict[str, int], now_ms: int) -> None:
         """Give the heartbeats that still stand the TTL now in force, counted from their last row (unix ms).
 
-        For when the batch shrinks: a symbol that waits its turn must not look dead. A heartbeat that is gone stays so.
+        For when the batch shrinks: a symbol that waits its turn must not look dead. A heartbeat that is gone stays so,
+        and none is shortened: that of a quiet book counts from the gateway's last answer.
         """
-        left = {symbol: self.heartbeat_ttl - (now_ms - ts) // 1000 for symbol, ts in last_rows.items()}
+        left = {heartbeat_key(symbol): self.heartbeat_ttl - (now_ms - ts) // 1000 for symbol, ts in last_rows.items()}
         try:
             await self._permit()
             await ask_each(
-                self._client, [("EXPIRE", heartbeat_key(symbol), secs) for symbol, secs in left.items() if secs > 0]
+                self._client, [("EVAL", EXTEND_BEAT, 1, key, secs * 1000) for key, secs in left.items() if secs > 0]
             )
         except UNREACHABLE as error:
             self._gone(error)

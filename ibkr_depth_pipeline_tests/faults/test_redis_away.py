@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -221,6 +222,26 @@ async def test_past_the_bound_the_oldest_of_every_symbol_go_counted_and_logged(r
     told = [line for line in lines if line["event"] == "buffer_full"]
     assert {line["symbol"] for line in told} == {"SPY", "QQQ"}
     assert len(told) < 30, "logged with a rate limit"
+
+
+async def test_while_much_is_on_its_way_the_newest_stay(redis_server: EmbeddedRedis) -> None:
+    async with writing(redis_server.url, buffer_bytes=1 << 16) as writer, reading(redis_server.url) as client:
+        upcoming = snapshots(count=1200)
+        for snapshot in itertools.islice(upcoming, 1):
+            writer.append(snapshot)
+        assert await writer.drain(DRAIN)
+        async with paused(redis_server):
+            for snapshot in itertools.islice(upcoming, 199):
+                writer.append(snapshot)
+            await until(lambda: writer.queue("SPY").on_its_way)
+            for snapshot in upcoming:
+                writer.append(snapshot)
+            on_their_way = writer.figures.dropped["SPY"]
+        assert await writer.drain(DRAIN)
+        stored = await numbers(client)
+    assert stored[-1] == 1200
+    assert len(stored) == 1200 - writer.figures.dropped["SPY"]
+    assert on_their_way == writer.figures.dropped["SPY"]
 
 
 async def test_what_is_dropped_while_a_block_is_on_its_way_leaves_a_hole_and_no_disorder(

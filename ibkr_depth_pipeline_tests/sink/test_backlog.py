@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.sink.backlog import Backlog, SymbolQueue, WriterFigures
 from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, venue_field
-from ibkr_depth_pipeline.sink.jobs import StreamJob
+from ibkr_depth_pipeline.sink.jobs import VENUE_PAUSE_SECS, StreamJob, jobs_of
 
 HELD = ResponseError("The ID specified in XADD is equal or smaller than the target stream top item")
 T0 = 1_700_000_000_000
@@ -62,3 +62,25 @@ def test_what_an_unanswered_block_behind_a_hole_stored_is_known_as_ours_when_it_
     entries = again.block.entries
     assert again.settle(["OK", *["QUEUED"] * len(entries), [HELD] * len(entries)]) is None
     assert figures.newest_seq["SPY"] == 39
+
+
+def test_a_venue_of_unknown_fate_is_said_again_after_a_pause() -> None:
+    queue, _ = made(bound=10_000)
+    queue.note_venue({"exchange": "ARCA"})
+    assert queue.due_at() == 0.0
+    [job] = jobs_of(queue, most=1, now=100.0, heartbeat_ttl=30)
+    job.unknown()
+    assert queue.due_at() == 100.0 + VENUE_PAUSE_SECS
+    assert jobs_of(queue, most=1, now=100.0, heartbeat_ttl=30) == []
+
+
+def test_at_most_a_quarter_of_the_bound_goes_out_at_once() -> None:
+    figures = WriterFigures()
+    backlog = Backlog(maxlen=100, bound=100_000, figures=figures, throttle=None, on_work=lambda: None)
+    assert backlog.share(2) == 1
+    queues = [backlog.queue("SPY"), backlog.queue("QQQ")]
+    for queue in queues:
+        store(queue, range(1, 101))
+    most = backlog.share(len(queues))
+    assert sum(map(len, [entry for queue in queues for entry in queue.take(most).entries])) <= 25_000
+    assert backlog.share(1_000_000) == 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
+from typing import Any
 
+import redis as blocking
 import redis.asyncio as redis
 
 from ibkr_depth_pipeline.ingest.session import IngestSession
@@ -13,18 +16,23 @@ from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.sink.keys import stream_key
 from ibkr_depth_pipeline.sink.throttle import LONGEST_REST_SECS, Throttle
 from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of
-from ibkr_depth_pipeline_tests.sink.writing import eventually
+from ibkr_depth_pipeline_tests.sink.writing import eventually, snapshots, writing
 
 BOUND = 400
+BUFFER_BYTES = 1 << 17
+
+
+def client_of(url: str) -> Any:
+    return blocking.Redis.from_url(url)
 
 
 class Reading:
     """What is throttled."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int = BOUND) -> None:
         self.rests = False
         self.times = 0
-        self.throttle = Throttle(BOUND, self.rest, self.go_on)
+        self.throttle = Throttle(bound, self.rest, self.go_on)
 
     def rest(self) -> None:
         self.rests = True
@@ -36,33 +44,70 @@ class Reading:
 
 async def test_reading_rests_above_half_the_bound_until_a_quarter_is_left() -> None:
     reading = Reading()
-    reading.throttle.flushed(0.01, 150)
+    reading.throttle.flushed(0.01, True, 150)
     reading.throttle.pressed()
     reading.throttle.pressed()
     assert (reading.rests, reading.times) == (True, 1)
-    reading.throttle.flushed(0.01, 150)
+    reading.throttle.flushed(0.01, True, 150)
     assert reading.rests
-    reading.throttle.flushed(0.01, 100)
+    reading.throttle.flushed(0.01, True, 100)
     assert not reading.rests
 
 
 async def test_reading_does_not_rest_before_redis_has_answered_or_where_it_is_slow() -> None:
     reading = Reading()
     reading.throttle.pressed()
-    reading.throttle.flushed(2 * LONGEST_REST_SECS, 300)
+    reading.throttle.flushed(2 * LONGEST_REST_SECS, True, 300)
     reading.throttle.pressed()
     assert reading.times == 0
 
 
 async def test_reading_goes_on_by_itself_where_redis_does_not_answer_any_more() -> None:
     reading = Reading()
-    reading.throttle.flushed(0.01, 300)
+    reading.throttle.flushed(0.01, True, 300)
     reading.throttle.pressed()
     assert reading.rests
     while reading.rests:  # noqa: ASYNC110 - the test's own timeout bounds it
         await asyncio.sleep(0.01)
     reading.throttle.pressed()
     assert reading.times == 1
+
+
+async def test_reading_does_not_rest_for_a_redis_that_refuses() -> None:
+    reading = Reading()
+    reading.throttle.flushed(0.01, False, 300)
+    reading.throttle.pressed()
+    assert reading.times == 0
+
+
+async def test_a_rest_ends_where_redis_refuses_again_and_again() -> None:
+    reading = Reading()
+    reading.throttle.flushed(0.01, True, 300)
+    reading.throttle.pressed()
+    while reading.rests:
+        reading.throttle.flushed(0.01, False, 300)
+        await asyncio.sleep(0.01)
+    reading.throttle.pressed()
+    assert reading.times == 1
+
+
+async def test_what_one_symbol_cannot_store_makes_reading_rest_for_no_other(shared_redis_url: str) -> None:
+    reading = Reading(bound=BUFFER_BYTES)
+    async with writing(shared_redis_url, buffer_bytes=BUFFER_BYTES, throttle=reading.throttle) as writer:
+        with client_of(shared_redis_url) as client:
+            client.set(stream_key("SPY"), "of another type")
+        bad = snapshots("SPY", count=1000)
+        writer.append(next(bad))
+        while not writer.figures.write_failures:  # noqa: ASYNC110 - the test's own timeout bounds it
+            await asyncio.sleep(0.01)
+        for number, snapshot in enumerate(snapshots("QQQ", count=50), 1):
+            for each in itertools.islice(bad, 20):
+                writer.append(each)
+            writer.append(snapshot)
+            while writer.figures.stored.get("QQQ", 0) < number:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+        assert writer.figures.buffered_bytes > reading.throttle.high
+    assert reading.times == 0
 
 
 async def test_a_burst_far_larger_than_the_buffer_is_stored_row_by_row(shared_redis_url: str) -> None:

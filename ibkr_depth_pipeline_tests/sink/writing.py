@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.encoding import encode_side, level_text, venue_field
 from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.sink.throttle import Throttle
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
 DRAIN = 20.0
@@ -40,6 +42,10 @@ def side_json(side: Levels, levels_shown: int = SNAPSHOT_LEVELS) -> bytes:
     return side_text(side, levels_shown).split(b"\r\n")[1]
 
 
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class SnapshotWriter(RedisWriter):
     """A writer that takes values."""
 
@@ -63,10 +69,12 @@ def identity(name: str) -> RunIdentity:
 
 
 @asynccontextmanager
-async def writing(url: str, *, maxlen: int = 1_000_000, buffer_bytes: int = 1 << 26) -> AsyncIterator[SnapshotWriter]:
+async def writing(
+    url: str, *, maxlen: int = 1_000_000, buffer_bytes: int = 1 << 26, throttle: Throttle | None = None
+) -> AsyncIterator[SnapshotWriter]:
     """A writer at work on the Redis at `url`."""
     client = open_redis(url)
-    writer = SnapshotWriter(client, maxlen=maxlen, buffer_bytes=buffer_bytes)
+    writer = SnapshotWriter(client, maxlen=maxlen, buffer_bytes=buffer_bytes, throttle=throttle)
     task = asyncio.ensure_future(writer.run())
     try:
         yield writer
