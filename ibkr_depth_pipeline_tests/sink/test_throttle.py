@@ -100,7 +100,7 @@ async def test_what_one_symbol_cannot_store_makes_reading_rest_for_no_other(shar
         writer.append(next(bad))
         while not writer.figures.write_failures:  # noqa: ASYNC110 - the test's own timeout bounds it
             await asyncio.sleep(0.01)
-        for number, snapshot in enumerate(snapshots("QQQ", count=50), 1):
+        for number, snapshot in enumerate(snapshots("QQQ", count=50, ts=1_800_000_000_000), 1):
             for each in itertools.islice(bad, 20):
                 writer.append(each)
             writer.append(snapshot)
