@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ibkr_depth_pipeline.errors import SchemaMismatch
-from ibkr_depth_pipeline.reader.model import DepthSnapshot, VenueInfo
+from ibkr_depth_pipeline.reader.model import DepthSnapshot, Heartbeat, VenueInfo
 
 LAST_FIELDS = ("ts", "seq", "venue", "bids_json", "asks_json")
 VENUE_FIELDS = (
@@ -60,6 +60,14 @@ def venue_of_hash(symbol: str, values: Sequence[Any]) -> VenueInfo | None:
         return VenueInfo(symbol, int(con_id), exchange, primary, exchanges, supported == "1", reason, int(checked))
     except (ValueError, AttributeError):
         _refuse(f"the venue hash of {symbol}")
+
+
+def heartbeat_of(symbol: str, last_row_ts: bytes, ttl_ms: int) -> Heartbeat:
+    """A heartbeat that stands. Raises SchemaMismatch where it holds no time."""
+    try:
+        return Heartbeat(int(last_row_ts), ttl_ms / 1000)
+    except ValueError:
+        _refuse(f"the heartbeat of {symbol}")
 
 
 def parts_of_id(stream_id: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ibkr_depth_pipeline.reader.decoding import (
     LAST_FIELDS,
     VENUE_FIELDS,
+    heartbeat_of,
     snapshot_of_entry,
     snapshot_of_hash,
     venue_of_hash,
@@ -44,10 +45,17 @@ STREAMS = f"{stream_key('')}*"
 
 
 def symbols_of(keys: Iterable[bytes]) -> tuple[str, ...]:
-    """The symbols of these streams, sorted."""
-    found = {key.decode().removeprefix(stream_key("")) for key in keys}
+    """The symbols of these streams, sorted. Another program's key, the name of which is no text, is passed over."""
+    found = {_symbol_of(key) for key in keys}
     # the recorder's check of a Redis leaves a name in lower case for a moment
-    return tuple(sorted(symbol for symbol in found if symbol == symbol.upper()))
+    return tuple(sorted(symbol for symbol in found if symbol and symbol == symbol.upper()))
+
+
+def _symbol_of(key: bytes) -> str:
+    try:
+        return key.decode().removeprefix(stream_key(""))
+    except UnicodeDecodeError:
+        return ""
 
 
 def latest(symbols: Sequence[str]) -> Query[dict[str, DepthSnapshot]]:
@@ -65,7 +73,7 @@ def heartbeats(symbols: Sequence[str]) -> Query[dict[str, Heartbeat]]:
         commands += [("GET", key), ("PTTL", key)]
     replies = yield commands
     return {
-        symbol: Heartbeat(int(beat), ttl / 1000)
+        symbol: heartbeat_of(symbol, beat, ttl)
         for symbol, beat, ttl in zip(symbols, replies[::2], replies[1::2], strict=True)
         if beat is not None and ttl > 0
     }

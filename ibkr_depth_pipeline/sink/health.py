@@ -154,7 +154,7 @@ def _symbol(symbol: str, replies: list[Any], known: Mapping[str, SymbolFigures],
     last_ts, last_venue = last or (None, None)
     exchange, supported, reason = resolution or (None, None, None)
     figures = known.get(symbol, SymbolFigures())
-    last_row = max(int(beat or 0), int(last_ts or 0), figures.last_row_ts)
+    last_row = max(_number(beat), _number(last_ts), figures.last_row_ts)
     venue = _text(last_venue) or _text(exchange) or figures.venue
     age = max(0, now_ms - last_row) / 1000 if last_row else None
     state = _state(ttl > 0, supported == b"0", last_row)
@@ -171,6 +171,11 @@ def _state(beats: bool, unsupported: bool, last_row: int) -> SymbolState:
 
 def _seconds(pttl: int) -> float | None:
     return pttl / 1000 if pttl > 0 else None
+
+
+def _number(value: bytes | None) -> int:
+    """0 also for what is no number: somebody else's, and no sign of a row."""
+    return int(value) if value is not None and value.isdigit() else 0
 
 
 def _text(value: bytes | None) -> str:

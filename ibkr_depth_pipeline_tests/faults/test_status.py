@@ -76,6 +76,14 @@ async def test_a_symbol_never_recorded_is_missing_and_one_without_depth_unsuppor
     assert (await health(shared_redis_url, "SPX")).is_well, "nothing is to be expected of it"
 
 
+async def test_what_is_no_number_is_no_sign_of_a_row(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        await client.set(heartbeat_key("SPY"), b"\xff")
+        await client.hset(last_key("SPY"), mapping={"ts": "yesterday", "venue": b"\xff"})
+    (found,) = (await health(shared_redis_url, "SPY")).symbols
+    assert (found.state, found.last_row_ts) == (SymbolState.MISSING, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

@@ -93,6 +93,19 @@ def test_what_the_recorders_check_leaves_for_a_moment_is_no_symbol(filler: Fille
     assert reader.symbols() == ("SPY",)
 
 
+def test_a_key_whose_name_is_no_text_is_no_symbol(filler: Filler, reader: DepthReader) -> None:
+    filler.add()
+    filler.client.xadd(stream_key("").encode() + b"\xff", {"a": 1})
+    assert reader.symbols() == ("SPY",)
+    assert list(reader.latest_all()) == ["SPY"]
+
+
+def test_a_heartbeat_that_holds_no_time_is_refused(filler: Filler, reader: DepthReader) -> None:
+    filler.client.set(heartbeat_key("SPY"), b"\xff", ex=30)
+    with pytest.raises(SchemaMismatch, match="the heartbeat of SPY"):
+        reader.heartbeat("SPY")
+
+
 def test_a_range_holds_its_start_and_not_its_end(filler: Filler, reader: DepthReader) -> None:
     filler.add(10)
     assert [each.seq for each in reader.range("SPY", T0 + 20, T0 + 50)] == [3, 4, 5]
