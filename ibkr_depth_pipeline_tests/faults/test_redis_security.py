@@ -70,6 +70,17 @@ async def test_the_documented_user_is_enough_for_a_run(redis_server: EmbeddedRed
         assert await admin.exists("raw:ibkr:depth:lease:default") == 0
 
 
+async def test_what_the_documented_user_needs_besides_for_another_database(redis_server: EmbeddedRedis) -> None:
+    assert "needs `+select` besides" in DOCUMENTED.read_text()
+    await make_user(redis_server.url)
+    url = redis_server.url.replace("redis://", f"redis://recorder:{SECRET}@").removesuffix("/0") + "/1"
+    with pytest.raises(SinkUnavailable, match="'select'"):
+        await check_writable(url)
+    async with reading(redis_server.url) as admin:
+        await admin.execute_command("ACL", "SETUSER", "recorder", "+select")
+    await check_writable(url)
+
+
 async def test_the_documented_user_may_touch_no_other_key(redis_server: EmbeddedRedis) -> None:
     await make_user(redis_server.url)
     client = open_redis(redis_server.url.replace("redis://", f"redis://recorder:{SECRET}@"))
