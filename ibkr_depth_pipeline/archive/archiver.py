@@ -32,6 +32,7 @@ from ibkr_depth_pipeline.archive.reading import positions, prune
 from ibkr_depth_pipeline.archive.schema import hole_bytes, part_bytes
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import ENTRIES_AT_ONCE, Streams
+from ibkr_depth_pipeline.archive.trouble import Trouble
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings
@@ -107,7 +108,9 @@ class Archiver:
                 self._store.sweep("put")
                 await asyncio.to_thread(self._store.check_writable)
                 self._kept = await asyncio.to_thread(positions, self._store)
-                await self._discover(streams)
+                trouble = await self._discover(streams)
+                if trouble is not None and once:  # it would end without having kept everything there is
+                    raise trouble
                 self._log.info("archive_started", url=self._store.url, symbols=sorted(self._buffers))
                 await self._work(streams, owned, once=once)
         finally:
@@ -115,9 +118,10 @@ class Archiver:
         return self.summary
 
     async def _work(self, streams: Streams, owned: Ownership, *, once: bool) -> None:
-        """Follow, store and watch the figures beside it; an end of one is the end of all."""
+        """Follow, store, look for symbols and watch the figures beside it; an end of one is the end of all."""
         figures = FiguresWatch(streams, self._queue, self._oldest_ms)
-        beside = [asyncio.ensure_future(work) for work in (self._store_files(owned), figures.follow())]
+        works = self._store_files(owned), self._look_for_symbols(streams), figures.follow()
+        beside = [asyncio.ensure_future(work) for work in works]
         for task in beside:
             task.add_done_callback(lambda task: self.stop())
         try:
@@ -135,26 +139,21 @@ class Archiver:
 
     async def _follow(self, streams: Streams, *, once: bool) -> None:
         loop = asyncio.get_running_loop()
-        looked, pruned = loop.time(), 0.0
-        pause = 0.0
+        pruned = pause = 0.0
+        trouble = Trouble("archive_read_failed")
         while not self._stopping.is_set():
+            if loop.time() >= pruned:
+                pruned = loop.time() + await self._prune()
             try:
-                if loop.time() - looked > DISCOVER_SECS:
-                    try:
-                        await self._discover(streams)
-                    finally:  # where a part of a cluster hangs, the rest is read in between
-                        looked = loop.time()
-                if loop.time() >= pruned:
-                    pruned = loop.time() + await self._prune()
-                most = await self._read(streams)
+                most, troubles = await self._read(streams)
                 pause = 0.0
             except SinkUnavailable as error:
                 pause = min(max(2 * pause, FIRST_PAUSE_SECS), LONGEST_PAUSE_SECS)
-                self._log.error("archive_read_failed", error=str(error), pause_secs=pause)
-                most = 0
+                most, troubles = 0, dict.fromkeys(self._buffers, error)
+            trouble.tell(next(iter(troubles.values()), None), loop.time(), symbols=sorted(troubles))
             self._flush(loop.time() - self._settings.archive_flush_secs)
             at_end = most < ENTRIES_AT_ONCE and not self._backlogged
-            if once and at_end and not pause:
+            if once and at_end and not troubles:
                 return
             if at_end or self._backlogged:
                 await self._rest(pause or LOOK_SECS)
@@ -166,31 +165,46 @@ class Archiver:
         except (asyncio.TimeoutError, TimeoutError):
             return
 
-    async def _discover(self, streams: Streams) -> None:
-        for symbol in await streams.symbols():
+    async def _look_for_symbols(self, streams: Streams) -> None:
+        """Again and again, beside the reading: a part of a cluster that is away holds up nothing of the rest."""
+        trouble = Trouble("archive_discover_failed")
+        while True:
+            await asyncio.sleep(DISCOVER_SECS)
+            try:
+                error = await self._discover(streams)
+            except SinkUnavailable as away:
+                error = away
+            trouble.tell(error, asyncio.get_running_loop().time())
+
+    async def _discover(self, streams: Streams) -> SinkUnavailable | None:
+        """Take in the symbols that are new. Returns why there may be more."""
+        symbols, trouble = await streams.symbols()
+        for symbol in symbols:
             if symbol not in self._buffers and (not self._only or symbol in self._only):
                 position = max(self._kept.get(symbol, NOTHING), EntryId(self._oldest_ms(), 0))
                 self._buffers[symbol] = SymbolBuffer(symbol, position)
                 self._log.info("archive_symbol", symbol=symbol, position=str(position))
+        return trouble
 
     def _oldest_ms(self) -> int:
         """The time before which nothing is kept, in unix ms."""
         days = self._settings.archive_retention_days
         return first_ms_of(day_of(_now_ms()) - timedelta(days=days)) if days else 0
 
-    async def _read(self, streams: Streams) -> int:
+    async def _read(self, streams: Streams) -> tuple[int, dict[str, SinkUnavailable]]:
         """Take what is new. Returns the most entries that a symbol had: ENTRIES_AT_ONCE says that there are more.
 
-        Raises SinkUnavailable, where only a part of a cluster is away after the rest is taken.
+        And why some symbols could not be read; raises SinkUnavailable where none could.
         """
         if self._backlogged or not self._buffers:
-            return 0
-        found, trouble = await streams.read({symbol: buffer.cursor for symbol, buffer in self._buffers.items()})
+            return 0, {}
+        positions = {symbol: buffer.cursor for symbol, buffer in self._buffers.items()}
+        found, troubles = await streams.read(positions)
+        if len(troubles) == len(positions):
+            raise next(iter(troubles.values()))
         for symbol, entries in found.items():
             await self._take(streams, symbol, entries)
-        if trouble is not None:
-            raise trouble
-        return max(map(len, found.values()), default=0)
+        return max(map(len, found.values()), default=0), troubles
 
     @property
     def _backlogged(self) -> bool:

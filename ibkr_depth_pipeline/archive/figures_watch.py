@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer
 from ibkr_depth_pipeline.archive.layout import Place
 from ibkr_depth_pipeline.archive.streams import Streams
+from ibkr_depth_pipeline.archive.trouble import Trouble
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.logs import get_log
 
 FIGURES_SECS = 2.0
 """How often the figures are looked at: as often as an ingest writes them."""
@@ -33,7 +34,7 @@ class FiguresWatch:
         self._queue = queue
         self._oldest_ms = oldest_ms
         self._buffer = FiguresBuffer()
-        self._log = get_log()
+        self._trouble = Trouble("archive_figures_missed", logging.WARNING)
 
     async def follow(self) -> None:
         """Look until cancelled."""
@@ -49,13 +50,16 @@ class FiguresWatch:
         self._flush(float("inf"))
 
     async def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
         try:
-            for ingest in await self._streams.ingests():
+            ingests, trouble = await self._streams.ingests()
+            for ingest in ingests:
                 figures = await self._streams.ingest_figures(ingest)
                 if figures is not None and figures.written_ts >= self._oldest_ms():
-                    self._buffer.add(ingest, figures, asyncio.get_running_loop().time())
+                    self._buffer.add(ingest, figures, now)
         except SinkUnavailable as error:
-            self._log.warning("archive_figures_missed", error=str(error))
+            trouble = error
+        self._trouble.tell(trouble, now)
 
     def _flush(self, older_than: float) -> None:
         for place, content in self._buffer.take(older_than):

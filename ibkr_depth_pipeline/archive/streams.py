@@ -9,7 +9,9 @@ from typing import Any
 from ibkr_depth_pipeline.archive.decoding import RawEntry
 from ibkr_depth_pipeline.archive.layout import EntryId
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.redis_link.asking import ask_each
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.redis_link.asking import ask, ask_each
+from ibkr_depth_pipeline.redis_link.scanning import scan_each
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures
@@ -18,89 +20,102 @@ from ibkr_depth_pipeline.sink.keys import ingest_key, last_key, stream_key
 ENTRIES_AT_ONCE = 1000
 """Most entries of a stream in one answer: about a megabyte."""
 
-_PREFIX = stream_key("")
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?")  # as universe.py allows; no check of ours matches
 
 
 class Streams:
     """A Redis, seen as streams. Each command names one key, so keys may live in different slots of a cluster.
 
-    Methods raise SinkUnavailable, with the reason and without a password.
+    Methods raise SinkUnavailable, with the reason and without a password, where nothing answers. Where a part of a
+    cluster is away, those that look at many keys return what the rest said, and the reason beside it.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._passed_over: set[bytes] = set()
+        self._log = get_log()
         self.client: Any = open_redis(url)
 
     async def close(self) -> None:
         await self.client.aclose()
 
-    async def symbols(self) -> list[str]:
-        """The symbols that have a stream, by name."""
-        try:
-            keys = self.client.scan_iter(match=f"{_PREFIX}*", count=1000, _type="stream")
-            found = [key.decode() async for key in keys]
-        except UNREACHABLE as error:
-            raise self._unavailable(error) from None
-        names = (key[len(_PREFIX) :] for key in found)
-        return sorted(name for name in names if _SYMBOL.fullmatch(name))
+    async def symbols(self) -> tuple[list[str], SinkUnavailable | None]:
+        """The symbols that have a stream, by name, and why there may be more."""
+        names, trouble = await self._names(stream_key(""), "stream")
+        return [name for name in names if _SYMBOL.fullmatch(name)], trouble
 
-    async def read(self, positions: Mapping[str, EntryId]) -> tuple[dict[str, list[RawEntry]], SinkUnavailable | None]:
+    async def read(
+        self, positions: Mapping[str, EntryId]
+    ) -> tuple[dict[str, list[RawEntry]], dict[str, SinkUnavailable]]:
         """What stands behind each position, oldest first, at most ENTRIES_AT_ONCE; only symbols that have something.
 
-        And, where a part of a cluster is away, why some symbols could not be read.
+        And why some symbols could not be read.
         """
         commands = [
             ("XREAD", "COUNT", ENTRIES_AT_ONCE, "STREAMS", stream_key(symbol), str(position))
             for symbol, position in positions.items()
         ]
         try:
-            replies = await ask_each(self.client, commands)
+            replies = dict(zip(positions, await ask_each(self.client, commands), strict=True))
         except UNREACHABLE as error:
             raise self._unavailable(error) from None
-        trouble = next((self._unavailable(reply) for reply in replies if isinstance(reply, Exception)), None)
-        found = {symbol: _entries(reply) for symbol, reply in zip(positions, replies, strict=True)}
-        return {symbol: entries for symbol, entries in found.items() if entries}, trouble
+        found = {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
+        return found, {symbol: self._unavailable(reply) for symbol, reply in replies.items() if _failed(reply)}
 
     async def oldest(self, symbol: str) -> EntryId | None:
         """The oldest id that the stream holds; None where it is empty."""
-        try:
-            entries = await self.client.xrange(stream_key(symbol), count=1)
-        except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+        entries = await self._ask("XRANGE", stream_key(symbol), "-", "+", "COUNT", 1)
         return EntryId.of(entries[0][0]) if entries else None
 
     async def newest_mirrored(self, symbol: str) -> EntryId | None:
         """Time and number in the last-value hash; None where there is none."""
-        try:
-            ts, seq = await self.client.hmget(last_key(symbol), ["ts", "seq"])
-        except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+        ts, seq = await self._ask("HMGET", last_key(symbol), "ts", "seq")
         return EntryId(int(ts), int(seq)) if ts and seq else None
 
-    async def ingests(self) -> list[str]:
-        """The names of the ingests that tell of themselves."""
-        prefix = ingest_key("")
-        try:
-            found = [key.decode() async for key in self.client.scan_iter(match=f"{prefix}*", count=1000)]
-        except UNREACHABLE as error:
-            raise self._unavailable(error) from None
-        return sorted(name for key in found if ":" not in (name := key[len(prefix) :]))
+    async def ingests(self) -> tuple[list[str], SinkUnavailable | None]:
+        """The names of the ingests that tell of themselves, and why there may be more."""
+        names, trouble = await self._names(ingest_key(""))
+        return [name for name in names if ":" not in name], trouble
 
     async def ingest_figures(self, name: str) -> FeedFigures | None:
         """What the newest run of the ingest `name` tells of itself; None where there is nothing."""
+        return FeedFigures.of_json(await self._ask("GET", ingest_key(name)))
+
+    async def _ask(self, *command: Any) -> Any:
         try:
-            return FeedFigures.of_json(await self.client.get(ingest_key(name)))
+            (reply,) = await ask(self.client, [command])
         except UNREACHABLE as error:
             raise self._unavailable(error) from None
+        return reply
+
+    async def _names(self, prefix: str, kind: str | None = None) -> tuple[list[str], SinkUnavailable | None]:
+        """What follows `prefix` in the names of keys, sorted."""
+        try:
+            keys, troubles = await scan_each(self.client, f"{prefix}*", kind)
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+        names = sorted(name for key in keys if (name := self._text(key)) is not None)
+        return [name.removeprefix(prefix) for name in names], self._unavailable(troubles[0]) if troubles else None
+
+    def _text(self, key: bytes) -> str | None:
+        """The key's name; None where it is no text, and so none of ours."""
+        try:
+            return key.decode()
+        except UnicodeDecodeError:
+            if key not in self._passed_over:
+                self._passed_over.add(key)
+                self._log.warning("archive_key_passed_over", key=repr(key))
+            return None
 
     def _unavailable(self, error: Exception) -> SinkUnavailable:
         return SinkUnavailable(f"Redis at {mask_url(self._url)}: {str(error) or type(error).__name__}")
 
 
+def _failed(reply: Any) -> bool:
+    return isinstance(reply, Exception)
+
+
 def _entries(reply: Any) -> list[RawEntry]:
-    """The one stream of an XREAD's answer; empty where there is nothing new, or nothing is known."""
-    if not reply or isinstance(reply, Exception):
-        return []
+    """The one stream of an XREAD's answer."""
     ((_, entries),) = reply
     return [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in entries]

@@ -40,7 +40,11 @@ class ClusterClient(RedisCluster):
     async def find_nodes(self) -> None:
         """Look for the nodes, where that was not done yet. Raises what is in UNREACHABLE."""
         if not self.nodes_manager.slots_cache:
-            await self.initialize()
+            try:
+                await self.initialize()
+            except UNREACHABLE:
+                if not self.nodes_manager.slots_cache:
+                    raise  # else they are found, and only the one that was asked for its commands is dead
 
     def owner(self, key: Any) -> ClusterNode:
         """The node that takes commands for `key`, as far as is known. Raises what is in UNREACHABLE where none does."""

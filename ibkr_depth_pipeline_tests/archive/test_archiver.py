@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
-from ibkr_depth_pipeline.archive.archiver import Archiver, ArchiveSummary
+from ibkr_depth_pipeline.archive import archiver, trouble
 from ibkr_depth_pipeline.archive.decoding import HoleReason
 from ibkr_depth_pipeline.archive.layout import PARTS, EntryId
 from ibkr_depth_pipeline.archive.reading import all_holes, days, holes_of, positions, read_day, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError, SinkUnavailable
-from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.sink.keys import ingest_key, stream_key
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror, ids_of
+from ibkr_depth_pipeline_tests.archive.following import Following
 
 
 def numbers(found: Iterable[EntryId]) -> list[int]:
@@ -29,28 +31,6 @@ def numbers(found: Iterable[EntryId]) -> list[int]:
 
 def with_settings(desk: Desk, **changed: object) -> Desk:
     return replace(desk, settings=desk.settings.model_copy(update=changed))
-
-
-class Following:
-    """An archiver at work."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.archiver = Archiver(settings)
-        self.task = asyncio.ensure_future(self.archiver.run())
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait; fails as the archiver does, if it ends before. The test's timeout bounds it."""
-        while not condition():
-            if self.task.done():
-                raise AssertionError(f"the archiver ended: {self.task.exception() or self.task.result()}")
-            await asyncio.sleep(0.01)
-
-    async def until_kept(self, symbol: str, count: int) -> None:
-        await self.until(lambda: self.archiver.summary.snapshots.get(symbol) == count)
-
-    async def stop(self) -> ArchiveSummary:
-        self.archiver.stop()
-        return await self.task
 
 
 def test_every_snapshot_of_every_symbol_is_kept_once_and_as_it_was(mirror: Mirror, desk: Desk) -> None:
@@ -151,6 +131,65 @@ async def test_it_follows_until_it_is_stopped_and_new_symbols_join(
     await following.until_kept("SPY", 8)
     assert (await following.stop()).drained
     assert await asyncio.to_thread(desk.kept) == mirror.written
+
+
+async def test_one_stream_that_cannot_be_read_holds_up_no_other(
+    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver, "FIRST_PAUSE_SECS", 3600.0)
+    monkeypatch.setattr(archiver, "LONGEST_PAUSE_SECS", 3600.0)
+    monkeypatch.setattr(trouble, "REMIND_SECS", 3600.0)
+    for symbol in ("SPY", "BAD"):
+        mirror.write(symbol, [1])
+    with capture_logs() as logged:
+        following = Following(desk.settings)
+        await following.until_kept("BAD", 1)
+        mirror.redis.delete(stream_key("BAD"))
+        mirror.redis.set(stream_key("BAD"), "text")
+        for first in (2, 1002, 2002):
+            mirror.write("SPY", range(first, first + 1000), start=NOON + first)
+            await following.until_kept("SPY", first + 999)
+        mirror.redis.delete(stream_key("BAD"))
+        mirror.write("BAD", [2], start=NOON + 1)
+        await following.until_kept("BAD", 2)
+        await following.stop()
+    assert await asyncio.to_thread(desk.kept) == mirror.written
+    (said, over) = [line for line in logged if line["event"].startswith("archive_read_failed")]
+    assert (said["symbols"], over["event"]) == (["BAD"], "archive_read_failed_no_more")
+    assert "WRONGTYPE" in said["error"]
+
+
+async def test_a_look_for_symbols_that_fails_is_no_end_of_reading(
+    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver, "DISCOVER_SECS", 0.0)
+    mirror.write("SPY", [1])
+    following = Following(desk.settings)
+    await following.until_kept("SPY", 1)
+    mirror.redis.execute_command("ACL", "SETUSER", "default", "-scan")
+    try:
+        for first in (2, 1002, 2002):
+            mirror.write("SPY", range(first, first + 1000), start=NOON + first)
+            await following.until_kept("SPY", first + 999)
+    finally:
+        mirror.redis.execute_command("ACL", "SETUSER", "default", "+scan")
+    await following.stop()
+    assert await asyncio.to_thread(desk.kept) == mirror.written
+
+
+async def test_keys_whose_names_are_no_text_are_passed_over_and_said_once(
+    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver, "DISCOVER_SECS", 0.0)
+    mirror.redis.xadd(stream_key("").encode() + b"\xff", {"a": 1})
+    mirror.redis.set(ingest_key("").encode() + b"\xff", "text")
+    with capture_logs() as logged:
+        following = Following(desk.settings)
+        mirror.write("SPY", [1])
+        await following.until_kept("SPY", 1)
+        await following.stop()
+    keys = [line["key"] for line in logged if line["event"] == "archive_key_passed_over"]
+    assert sorted(keys) == [repr(key("").encode() + b"\xff") for key in (ingest_key, stream_key)]
 
 
 async def test_what_is_read_when_it_is_stopped_is_kept(mirror: Mirror, desk: Desk) -> None:
