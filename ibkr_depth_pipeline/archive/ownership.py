@@ -15,8 +15,7 @@ from types import TracebackType
 
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
-from ibkr_depth_pipeline.errors import ArchiveHeld, LeaseHeld, LeaseLost, SinkUnavailable
-from ibkr_depth_pipeline.sink.connection import UNREACHABLE
+from ibkr_depth_pipeline.errors import ArchiveHeld, LeaseHeld, LeaseLost
 from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.lease import Lease
 
@@ -61,13 +60,9 @@ class Ownership:
         if self._lease is None:
             return True
         try:
-            await self._lease.hold()
+            return await self._lease.confirm()
         except LeaseLost as lost:
             raise self._anothers(lost) from None
-        except UNREACHABLE as error:
-            raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from None
-        regained, self._lease.regained = self._lease.regained, False
-        return not regained
 
     def _anothers(self, why: LeaseHeld | LeaseLost) -> ArchiveHeld:
         return ArchiveHeld(f"{self._store.url}: another archiver is at work there ({why})")

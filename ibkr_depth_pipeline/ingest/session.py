@@ -33,6 +33,7 @@ from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.encoding import StreamPosition
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.report import REPORT_SECS, IngestReport
@@ -142,7 +143,7 @@ class IngestSession:
         """Find out where the numbering stands, connect, find the venues."""
         await self._lease.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._lease.keep())
-        self._pipeline.number_from(await self._writer.take_over(self._universe.symbols, _now_ms()))
+        self._pipeline.number_from(await self._take_over())
         self._tasks.start(self._writer.run())
         self._tasks.start(self._tell_for_ever())
         if self._wanted is not None:
@@ -151,6 +152,17 @@ class IngestSession:
         if not await self._venues.look_for_all():
             await self._writer.drain(FAREWELL_SECS)  # why, for each
             raise NothingToRecord(self._venues.unresolved)
+
+    async def _take_over(self) -> dict[str, StreamPosition]:
+        """Raise the streams to a time at which the lease was ours, for sure: it may have been lost while we slept, and
+        whoever holds it since has raised them higher. Once more where it may have been another's in between.
+        """
+        while True:
+            now_ms = _now_ms()
+            if await self._lease.confirm():
+                positions = await self._writer.take_over(self._universe.symbols, now_ms)
+                if await self._lease.confirm():
+                    return positions
 
     async def _record(self) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""

@@ -150,6 +150,18 @@ class Lease:
         if _now() >= self._good_until:
             await self._renew()
 
+    async def confirm(self) -> bool:
+        """As hold. Returns whether it was held all the time since it was acquired or last confirmed.
+
+        If not, another may have written: look, and ask again. Raises SinkUnavailable where Redis does not say.
+        """
+        try:
+            await self.hold()
+        except UNREACHABLE as error:
+            raise _unavailable(error) from None
+        regained, self.regained = self.regained, False
+        return not regained
+
     async def _renew(self) -> None:
         holder = await self._claim()
         if holder is not None:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
 import pytest
 import redis
 import redis.asyncio
+import structlog
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
+from ibkr_depth_pipeline.ingest.session import IngestSession
+from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.encoding import StreamPosition
 from ibkr_depth_pipeline.sink.keys import last_key, lease_key, stream_key
 from ibkr_depth_pipeline.sink.lease import GRACE_SECS, HolderWatch, Lease
+from ibkr_depth_pipeline.sink.positions import newest_ids
+from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of
 from ibkr_depth_pipeline_tests.faults.ingest_process import (
     SYMBOLS,
     environment_of,
@@ -279,16 +288,56 @@ async def test_one_whose_lease_expired_while_an_old_claim_was_on_its_way_stops_a
     async with reading(shared_redis_url) as client:
         lease = Lease(client, "default", identity("one"), 2)
         await lease.acquire()
-        text = await client.get(lease_key("default"))
         writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1 << 20, lease=lease)
         await writer.take_over(["SPY"], 1_600_000_000_000)
         await another_comes_and_goes(client, 1_600_000_000_500)
-        await client.set(lease_key("default"), text, px=60_000)  # as the claim does when it arrives
+        await client.set(lease_key("default"), orjson.dumps(identity("one")), px=60_000)  # as it does when it arrives
         for snapshot in snapshots(count=10):
             writer.append(snapshot)
         with pytest.raises(LeaseLost, match="SPY"):
             await writer.run()
         assert await numbers(client) == []
+
+
+async def test_one_who_sleeps_between_the_lease_and_the_streams_leaves_its_successor_alone(
+    shared_redis_url: str,
+) -> None:
+    raised: list[dict[str, StreamPosition]] = []
+
+    async def its_successor() -> None:
+        async with reading(shared_redis_url) as client:
+            await Lease(client, "default", identity("two"), 60).acquire()
+            writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1)
+            raised.append(await writer.take_over(["SPY"], time.time_ns() // 1_000_000))
+
+    def sleeps(_logger: object, _method: str, line: EventDict) -> EventDict:
+        if line["event"] == "lease_acquired" and line["ttl_secs"] == 2:
+            with ThreadPoolExecutor() as meanwhile:
+                meanwhile.submit(asyncio.run, its_successor()).result()
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[sleeps])
+    session = IngestSession(
+        load_settings(redis_url=shared_redis_url, ibkr_port=1, ibkr_lease_ttl_secs=2), universe_of("SPY")
+    )
+    with pytest.raises(LeaseLost, match="host-of-two"):
+        await session.run()
+    async with reading(shared_redis_url) as client:
+        assert await newest_ids(client, ["SPY"]) == raised[0]
+
+
+async def test_a_lease_is_confirmed_where_it_was_held_all_the_time(shared_redis_url: str) -> None:
+    async with reading(shared_redis_url) as client:
+        lease = Lease(client, "default", identity("one"), 2)
+        await lease.acquire()
+        assert await lease.confirm()
+
+        async def stale() -> bool:
+            return not lease.fresh
+
+        await eventually(stale)
+        assert not await lease.confirm()
+        assert await lease.confirm()
 
 
 async def test_one_whose_lease_expired_unseen_goes_on(shared_redis_url: str) -> None:
