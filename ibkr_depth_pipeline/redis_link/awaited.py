@@ -16,8 +16,14 @@ import redis.asyncio as redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from ibkr_depth_pipeline.redis_link.cluster import ClusterClient
@@ -66,12 +72,43 @@ class _Unix(_Bounded, UnixDomainSocketConnection):
     pass
 
 
-class _Master(_Bounded, SentinelManagedConnection):
+def is_deposed(refused: ResponseError) -> bool:
+    """Whether a server refuses a write because it is a replica, or lacks replicas: another may be master by now."""
+    return isinstance(refused, ReadOnlyError) or any(code in str(refused) for code in ("READONLY", "NOREPLICAS"))
+
+
+class _LeavesDeposed(_Bounded):
+    """Closed where the server is deposed, so that the Sentinels are asked anew. redis-py does so only where the server
+    is a replica, and says so itself: before Redis 7 a script's error says it in its own words."""
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as refused:
+            if not is_deposed(refused):
+                raise
+            await self.disconnect()  # type: ignore[attr-defined]
+            raise ConnectionError(str(refused)) from None
+
+
+class _Master(_LeavesDeposed, SentinelManagedConnection):
     pass
 
 
-class _TlsMaster(_Bounded, SentinelManagedSSLConnection):
+class _TlsMaster(_LeavesDeposed, SentinelManagedSSLConnection):
     pass
+
+
+class _MasterPool(SentinelConnectionPool):
+    """Leaves no connection with a former master: redis-py closes only those that nobody uses at the time, here the
+    others follow when they are given back."""
+
+    async def get_master_address(self) -> tuple[str, int]:
+        former = self.master_address
+        address: tuple[str, int] = await super().get_master_address()  # type: ignore[no-untyped-call]
+        if former not in (None, address):
+            await self.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
+        return address
 
 
 class SentinelClient(redis.Redis):
@@ -109,7 +146,7 @@ def _master(target: RedisTarget, options: dict[str, Any]) -> Client:
         given.pop(name, None)
     connection = _TlsMaster if encrypted else _Master
     client: SentinelClient = sentinels.master_for(
-        target.service, SentinelClient, connection_class=connection, **options, **given
+        target.service, SentinelClient, _MasterPool, connection_class=connection, **options, **given
     )
     return client
 

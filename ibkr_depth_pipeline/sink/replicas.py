@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import hiredis
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import RedisError, ResponseError
 
+from ibkr_depth_pipeline.redis_link.awaited import is_deposed
 from ibkr_depth_pipeline.sink.connection import WAIT_MS
 from ibkr_depth_pipeline.sink.wire import Answer, Part
 
@@ -30,11 +31,15 @@ class ReplicatedWire:
     """As the wire that it sends through, but that `replicas` of the server must have everything; 0 asks for none.
 
     Where too few have it within WAIT_MS the answer to each part that was not refused is NotReplicated. The part may be
-    said again: WAIT then waits for all that the server had by then, not only for what it had not had before. A server
-    that is a replica itself by now is left: the next exchange looks for the master.
+    said again: WAIT then waits for all that the server had by then, not only for what it had not had before, also on
+    another connection. A server that lacks replicas or refuses as one that is no master is left: the next exchange
+    looks for the master.
+
+    `lacks_replicas`: whether the newest exchange found too few, also where everything was refused.
     """
 
     def __init__(self, wire: AnyWire, replicas: int) -> None:
+        self.lacks_replicas = False
         self._wire = wire
         self._replicas = replicas
         wait: Any = ("WAIT", replicas, WAIT_MS)
@@ -43,21 +48,24 @@ class ReplicatedWire:
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """See AnyWire."""
         if not self._replicas:
-            return await self._leave_replica(await self._wire.exchange(parts))
+            answers = await self._wire.exchange(parts)
+            await self._leave_deposed(answers)
+            return answers
         *answers, waited = await self._wire.exchange([*parts, self._wait])
-        await self._leave_replica(answers)
         reached = waited if isinstance(waited, Exception) else waited[0]
-        if isinstance(reached, int) and reached >= self._replicas:
+        self.lacks_replicas = isinstance(reached, int) and reached < self._replicas
+        await self._leave_deposed(answers)
+        if isinstance(reached, int) and not self.lacks_replicas:
             return answers
         why = reached if isinstance(reached, Exception) else f"{reached} of {self._replicas} replicas have it"
         return [answer if _is_refused(answer) else NotReplicated(f"not replicated: {why}") for answer in answers]
 
-    async def _leave_replica(self, answers: list[Answer]) -> list[Answer]:
+    async def _leave_deposed(self, answers: list[Answer]) -> None:
+        """Where another server may be master by now."""
         # of a block the second reply, to its first XADD, tells; the rest is left, as this is done for each flush
         replies = (reply for answer in answers if not isinstance(answer, Exception) for reply in answer[:2])
-        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+        if self.lacks_replicas or any(isinstance(reply, ResponseError) and is_deposed(reply) for reply in replies):
             await self._wire.close()
-        return answers
 
     async def close(self) -> None:
         """See AnyWire."""

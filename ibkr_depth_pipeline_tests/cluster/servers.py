@@ -25,6 +25,7 @@ NODE_TIMEOUT_MS = 1000
 SLOTS = 16_384
 _PATIENCE_SECS = 60.0
 _REPLICATION = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+_CUT_OFF = "cut-off"
 _CLUSTER = (
     *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
     *("--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no"),
@@ -54,6 +55,12 @@ def length_at(server: EmbeddedRedis, key: str, *before: str) -> int:
         for word in before:
             client.execute_command(word)
         return int(client.xlen(key))
+
+
+def waits_at(server: EmbeddedRedis) -> int:
+    """How often that server was asked to wait for its replicas."""
+    with client_of(server) as client:
+        return int(client.info("commandstats").get("cmdstat_wait", {}).get("calls", 0))
 
 
 def _holds(condition: Callable[[], bool], what: str) -> None:
@@ -263,6 +270,7 @@ class WatchedRedis(_Together):
         super().__init__()
         self.servers = [EmbeddedRedis(extra_args=_REPLICATION) for _ in range(2)]
         self.sentinels: list[_Sentinel] = []
+        self._cut_off: set[EmbeddedRedis] = set()
 
     @property
     def url(self) -> str:
@@ -283,11 +291,26 @@ class WatchedRedis(_Together):
             self.sentinels.append(sentinel)
         _holds(lambda: all(each.knows_all(self.name) for each in self.sentinels), "the Sentinels know each other")
 
+    def cut_off(self, master: EmbeddedRedis) -> None:
+        """Its replica and the Sentinels are sent away, and nobody gets in until `heal`. Whoever else has a connection
+        keeps it."""
+        with client_of(master) as client:
+            client.config_set("requirepass", _CUT_OFF)
+            self._cut_off.add(master)
+            for each in client.client_list():
+                if "S" in each["flags"] or each["name"].startswith("sentinel-"):
+                    client.client_kill(each["addr"])
+
     def heal(self) -> None:
-        """Start what was killed, and empty everything."""
-        for server in [server for server in self.servers if not server.running]:
+        """Start what was killed, let everybody in, and empty everything."""
+        strayed = [server for server in self.servers if not server.running or server in self._cut_off]
+        for server in strayed:
             server.start()
+            if server in self._cut_off:
+                with redis.Redis(HOST, server.port, password=_CUT_OFF, socket_timeout=5) as client:
+                    client.config_set("requirepass", "")
             ask(server.port, "REPLICAOF", HOST, self.master.port)  # the Sentinels do so, too, after ten seconds
+        self._cut_off.clear()
         self.wait_until_whole()
         self.master.flush()
 
