@@ -95,6 +95,10 @@ class ClusterClient(RedisCluster):
         if node.name in self._looking:
             raise ConnectionError(f"{node.name} does not answer")
 
+    def is_away(self) -> bool:
+        """Whether every node that owns slots has failed, and none has answered since."""
+        return self.masters() <= self._looking.keys()
+
     async def refresh(self) -> None:
         """Ask the cluster who owns which slot. That it can't be asked is borne."""
         await asyncio.wait([self.refresh_soon()])  # others wait for it, too: neither its end nor ours is the other's

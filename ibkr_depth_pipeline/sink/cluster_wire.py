@@ -11,8 +11,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AskError, ClusterDownError, MovedError
 
-from ibkr_depth_pipeline.redis_link.cluster import UNREACHABLE, ClusterClient
-from ibkr_depth_pipeline.sink.replicas import ReplicatedWire
+from ibkr_depth_pipeline.redis_link.cluster import FIRST_PAUSE_SECS, UNREACHABLE, ClusterClient
+from ibkr_depth_pipeline.sink.connection import WAIT_MS
+from ibkr_depth_pipeline.sink.replicas import NotReplicated, ReplicatedWire
 from ibkr_depth_pipeline.sink.wire import Answer, Part, Wire
 
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
@@ -31,7 +32,7 @@ class ClusterWire:
         self._lines: dict[str, _Line] = {}
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
-        """See Wire. Raises what is in UNREACHABLE where nothing is known of any part."""
+        """See Wire. Raises what is in UNREACHABLE where nothing is known of the cluster, or every master has failed."""
         await self._client.find_nodes()
         answers = await self._send(dict(enumerate(parts)))
         if any(isinstance(answer, ClusterDownError) for answer in answers.values()):
@@ -44,7 +45,7 @@ class ClusterWire:
             if isinstance(answer, AskError):  # or MOVED once more, which names the owner as well
                 answers[at] = await self._send_to_importer(parts[at], answer)
         failures = [answer for answer in answers.values() if isinstance(answer, Exception)]
-        if parts and len(failures) == len(parts):
+        if failures and len(failures) == len(parts) and self._client.is_away():
             raise failures[0]
         return [answers[at] for at in range(len(parts))]
 
@@ -79,25 +80,55 @@ class ClusterWire:
 
 
 class _Line:
-    """To one node. Once it has failed it is left alone until it answers a PING, see ClusterClient: so one that hangs
-    holds the others up only once."""
+    """To one node. Once it has failed it is left alone until it answers a PING, see ClusterClient, and once it lacks
+    replicas, until it has them: so a node holds the others up only once."""
 
     def __init__(self, client: ClusterClient, node: ClusterNode, replicas: int) -> None:
         maker: Any = _Maker(node)
         self._client = client
         self._node = node
+        self._replicas = replicas
         self._wire = ReplicatedWire(Wire(maker), replicas)
+        self._looking: asyncio.Task[None] | None = None
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """An answer for each part, never an exception for all."""
         try:
             self._client.check(self._node)
-            return await self._wire.exchange(parts)
+            if self._looking is not None and not self._looking.done():
+                return [NotReplicated(f"not sent: {self._node.name} lacks replicas")] * len(parts)
+            answers = await self._wire.exchange(parts)
         except UNREACHABLE as error:
             self._client.has_failed(self._node)
             return [error] * len(parts)
+        if self._wire.lacks_replicas:
+            self._looking = asyncio.ensure_future(self._look_for_replicas())
+        return answers
+
+    async def _look_for_replicas(self) -> None:
+        """Until enough of them have all that the node has. To read from it, it may be asked meanwhile."""
+        try:
+            while True:
+                if await self._has_replicas() or self._node.name not in self._client.masters():
+                    return
+                await asyncio.sleep(FIRST_PAUSE_SECS)
+        except UNREACHABLE:  # also where it is a replica by now: that refuses WAIT
+            self._client.has_failed(self._node)
+
+    async def _has_replicas(self) -> bool:
+        self._client.refresh_soon(self._node.name)  # nothing is sent that it could refuse, if another has its slots
+        async with self._client.borrowed(self._node) as connection:
+            # the PING, as WAIT waits for what there was at the connection's last command
+            await connection.send_packed_command(
+                connection.pack_commands([("PING",), ("WAIT", self._replicas, WAIT_MS)])
+            )
+            await connection.read_response()
+            return bool(await connection.read_response() >= self._replicas)
 
     async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self._wire.close()
 
 

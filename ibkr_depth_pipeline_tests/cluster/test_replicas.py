@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import pytest
+from hiredis import pack_command
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.sink.connection import check_writable, open_redis
+from ibkr_depth_pipeline.redis_link.asking import ask as ask_many
+from ibkr_depth_pipeline.sink.connection import WAIT_MS, check_writable, open_redis
 from ibkr_depth_pipeline.sink.jobs import FLUSH_ENTRIES
+from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key
+from ibkr_depth_pipeline.sink.wire import Part
+from ibkr_depth_pipeline.sink.wires import open_wire
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
-from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, ask
-from ibkr_depth_pipeline_tests.cluster.truth import eventually
+from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, ask, client_of, length_at
+from ibkr_depth_pipeline_tests.cluster.truth import eventually, secs_until_stored
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 from ibkr_depth_pipeline_tests.sink.writing import DRAIN, SnapshotWriter, numbers, reading, snapshots
 
 DOCUMENT = REPOSITORY / "docs" / "redis-cluster.md"
 
 
+SYMBOLS_OF_ALL = [f"S{number}" for number in range(20)]
+
+
 @asynccontextmanager
-async def writing_to_replicas(url: str, replicas: int) -> AsyncIterator[SnapshotWriter]:
+async def writing_to_replicas(url: str, replicas: int, *, buffer_bytes: int = 1 << 26) -> AsyncIterator[SnapshotWriter]:
     client = open_redis(url)
-    writer = SnapshotWriter(client, maxlen=1_000_000, buffer_bytes=1 << 26, min_replicas=replicas)
+    writer = SnapshotWriter(client, maxlen=1_000_000, buffer_bytes=buffer_bytes, min_replicas=replicas)
     task = asyncio.ensure_future(writer.run())
     try:
         yield writer
@@ -71,22 +80,140 @@ async def test_none_are_waited_for_unless_asked(redis_server: EmbeddedRedis) -> 
         assert "cmdstat_wait" not in await client.info("commandstats")
 
 
+class Lonely(NamedTuple):
+    """A master whose replica is down, and of SYMBOLS_OF_ALL those with their stream, and with no key at all, there."""
+
+    master: EmbeddedRedis
+    replica: EmbeddedRedis
+    its_own: list[str]
+    others: list[str]
+
+
+def lonely_master(cluster: ClusterOfRedis) -> Lonely:
+    """Kill the replica of one of the masters."""
+    master = cluster.master_of(stream_key(SYMBOLS_OF_ALL[0]))
+    replica = cluster.replica_of(master)
+    replica.kill()
+
+    def is_there(symbol: str, *keys: Callable[[str], str]) -> bool:
+        return any(cluster.master_of(key(symbol)) is master for key in keys)
+
+    its_own = [symbol for symbol in SYMBOLS_OF_ALL if is_there(symbol, stream_key)]
+    others = [symbol for symbol in SYMBOLS_OF_ALL if not is_there(symbol, stream_key, last_key, heartbeat_key)]
+    return Lonely(master, replica, its_own, others)
+
+
 async def test_a_master_without_its_replica_holds_up_only_its_own_symbols(cluster: ClusterOfRedis) -> None:
-    replicas = [server for server in cluster.servers if ask(server.port, "ROLE")[0] == b"slave"]
-    master_port = int(ask(replicas[0].port, "ROLE")[2])
-    (master,) = [server for server in cluster.servers if server.port == master_port]
-    symbols = [f"S{number}" for number in range(20)]
-    lonely = [symbol for symbol in symbols if cluster.master_of(f"raw:ibkr:depth:stream:{symbol}") is master]
-    replicas[0].kill()
+    lonely = lonely_master(cluster)
     async with writing_to_replicas(cluster.url, 1) as writer:
-        for symbol in symbols:
+        for symbol in SYMBOLS_OF_ALL:
             for snapshot in snapshots(symbol, count=50):
                 writer.append(snapshot)
-        others = dict.fromkeys(sorted(set(symbols) - set(lonely)), 50)
+        others = dict.fromkeys(sorted(set(SYMBOLS_OF_ALL) - set(lonely.its_own)), 50)
         await eventually(lambda: dict(sorted(writer.figures.stored.items())) == others)
-        replicas[0].start()
+        lonely.replica.start()
         assert await writer.drain(DRAIN)
-        assert writer.figures.stored == dict.fromkeys(symbols, 50)
+        assert writer.figures.stored == dict.fromkeys(SYMBOLS_OF_ALL, 50)
+
+
+@pytest.mark.parametrize("refuses", [0, 1])
+async def test_rows_for_the_other_masters_do_not_wait_for_it(cluster: ClusterOfRedis, refuses: int) -> None:
+    lonely = lonely_master(cluster)
+    lags = []
+    ask(lonely.master.port, "CONFIG", "SET", "min-replicas-to-write", refuses)
+    try:
+        async with writing_to_replicas(cluster.url, 1) as writer:
+            for snapshot in snapshots(lonely.its_own[0], count=10):
+                writer.append(snapshot)
+            await eventually(lambda: writer.figures.write_failures)
+            for snapshot in snapshots(lonely.others[0], count=50):
+                lags.append(await secs_until_stored(writer, snapshot))
+                await asyncio.sleep(0.05)
+    finally:
+        ask(lonely.master.port, "CONFIG", "SET", "min-replicas-to-write", 0)
+    assert max(lags) < WAIT_MS / 2000, lags
+
+
+async def test_such_a_master_gets_one_flush_and_no_more(cluster: ClusterOfRedis) -> None:
+    lonely = lonely_master(cluster)
+    symbol = lonely.its_own[0]
+    async with writing_to_replicas(cluster.url, 1, buffer_bytes=1 << 20) as writer:
+        for first in range(1, 40_001, 1_000):  # more than the buffer holds: the oldest go, and others come first
+            for snapshot in snapshots(symbol, count=1_000, first=first):
+                writer.append(snapshot)
+            await asyncio.sleep(0.1)
+        assert writer.figures.dropped[symbol] > FLUSH_ENTRIES
+        assert length_at(lonely.master, stream_key(symbol)) == FLUSH_ENTRIES
+        lonely.replica.start()
+        assert await writer.drain(DRAIN)
+        assert writer.figures.newest_seq == {symbol: 40_000}
+
+
+async def test_such_a_master_is_read_from_as_before(cluster: ClusterOfRedis) -> None:
+    lonely = lonely_master(cluster)
+    symbol = lonely.its_own[0]
+    client = open_redis(cluster.url)
+    wire = open_wire(client, 1)
+    part = Part(stream_key(symbol), [pack_command(("XADD", stream_key(symbol), "1-1", "seq", "1"))], 1)
+    [first] = await wire.exchange([part])
+    [second] = await wire.exchange([part])
+    assert [str(answer) for answer in (first, second)] == [
+        "not replicated: 0 of 1 replicas have it",
+        f"not sent: {HOST}:{lonely.master.port} lacks replicas",
+    ]
+    assert await ask_many(client, [("XLEN", stream_key(symbol))]) == [1]
+    await wire.close()
+    await client.aclose()
+
+
+async def test_a_slot_that_is_moved_away_from_it_is_found_although_it_is_sent_nothing(cluster: ClusterOfRedis) -> None:
+    lonely = lonely_master(cluster)
+    symbol, key = lonely.its_own[0], stream_key(lonely.its_own[0])
+    target = cluster.master_of(stream_key(lonely.others[0]))
+    async with writing_to_replicas(cluster.url, 1) as writer:
+        for snapshot in snapshots(symbol, count=10):
+            writer.append(snapshot)
+        await eventually(lambda: writer.figures.write_failures)
+        for _ in cluster.moving(key, lonely.master, target):
+            pass
+        await eventually(lambda: writer.figures.stored == {symbol: 10})
+        lonely.replica.start()
+
+
+async def _outlived(cluster: ClusterOfRedis, writer: SnapshotWriter, until: Callable[[], object]) -> list[int]:
+    """The master takes ten snapshots, five more without its replica until `until` holds, and is killed; the replica
+    takes its place and gets five more. Returns the numbers that stand in the end."""
+    key = stream_key("SPY")
+    dead = cluster.master_of(key)
+    for snapshot in snapshots(count=10):
+        writer.append(snapshot)
+    assert await writer.drain(DRAIN)
+    await eventually(lambda: length_at(cluster.replica_of(dead), key, "READONLY") == 10)
+    cluster.cut_off(dead)
+    for snapshot in snapshots(count=5, first=11):
+        writer.append(snapshot)
+    await eventually(until)
+    assert length_at(dead, key) == 15
+    dead.kill()
+    await asyncio.to_thread(cluster.wait_for_another, dead, key)
+    dead.start()
+    for snapshot in snapshots(count=5, first=16):
+        writer.append(snapshot)
+    assert await writer.drain(DRAIN)
+    with client_of(cluster.master_of(key)) as client:
+        return [int(fields[b"seq"]) for _, fields in client.xrange(key)]
+
+
+async def test_what_a_dead_master_alone_had_was_not_acknowledged_and_is_said_again(cluster: ClusterOfRedis) -> None:
+    async with writing_to_replicas(cluster.url, 1) as writer:
+        stood = await _outlived(cluster, writer, lambda: writer.figures.write_failures)
+        assert stood == list(range(1, 21))
+
+
+async def test_without_replicas_to_wait_for_it_was_and_is_lost(cluster: ClusterOfRedis) -> None:
+    async with writing_to_replicas(cluster.url, 0) as writer:
+        stood = await _outlived(cluster, writer, lambda: writer.figures.stored == {"SPY": 15})
+        assert stood == [*range(1, 11), *range(16, 21)]
 
 
 async def test_the_check_looks_for_the_replicas(redis_server: EmbeddedRedis, cluster: ClusterOfRedis) -> None:

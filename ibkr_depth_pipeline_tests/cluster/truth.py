@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.reader import AsyncDepthReader, At, DepthReader, Gap, Item
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, DepthRow
-from ibkr_depth_pipeline.sink.jobs import FLUSH_ENTRIES
-from ibkr_depth_pipeline.sink.keys import last_key, stream_key
+from ibkr_depth_pipeline.sink.keys import stream_key
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import Servers, client_of
 from ibkr_depth_pipeline_tests.end_to_end.recording import settings_for, universe_of
+from ibkr_depth_pipeline_tests.sink.writing import BookSnapshot, SnapshotWriter
 
 Sides = tuple[list[list[Any]], list[list[Any]]]
 
@@ -73,11 +74,6 @@ class Trial:
         with client_of(self.servers.master_of(stream_key(symbol))) as client:
             return int(client.xlen(stream_key(symbol)))
 
-    def acknowledged(self, symbol: str) -> int:
-        """The seq of its last-value hash, which is written once the snapshot counts as stored."""
-        with client_of(self.servers.master_of(last_key(symbol))) as client:
-            return int(client.hget(last_key(symbol), "seq") or 0)
-
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something in Redis or here; fails as what runs meanwhile does. The test's own timeout bounds it."""
         while not await asyncio.to_thread(condition):
@@ -91,13 +87,6 @@ class Trial:
 
         before = {symbol: await asyncio.to_thread(self.length, symbol) for symbol in symbols}
         await self.until(lambda: all(self.length(symbol) >= before[symbol] + by for symbol in symbols))
-
-    async def keeps_up(self, symbol: str) -> int:
-        """Wait until few rows wait, and return how many were sent. What comes after them is then in the next block,
-        so that it is stored by a master without a replica, too: there a block is only said again."""
-        sent = self.gateway.journal.row_counts
-        await self.until(lambda: sent[symbol] - self.acknowledged(symbol) < FLUSH_ENTRIES // 4)
-        return sent[symbol]
 
     async def is_true(self) -> None:
         """Stop the market and wait until each row that was sent has its snapshot in Redis, in the archive and with the
@@ -191,3 +180,12 @@ async def eventually(condition: Callable[[], object]) -> None:
     """Wait until `condition` holds; the test's own timeout bounds it."""
     while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - the condition is elsewhere
         await asyncio.sleep(0.05)
+
+
+async def secs_until_stored(writer: SnapshotWriter, snapshot: BookSnapshot) -> float:
+    """Give the writer one snapshot and wait until it counts as stored."""
+    began = time.monotonic()
+    writer.append(snapshot)
+    while writer.figures.newest_seq.get(snapshot.symbol) != snapshot.seq:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.001)
+    return time.monotonic() - began

@@ -1,0 +1,45 @@
+"""Masters that stay dead: what is theirs waits, by itself while others live."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+
+from structlog.testing import capture_logs
+
+from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key
+from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis
+from ibkr_depth_pipeline_tests.cluster.truth import eventually, secs_until_stored
+from ibkr_depth_pipeline_tests.sink.writing import DRAIN, snapshots, writing
+
+SYMBOLS = [f"S{number}" for number in range(20)]
+
+
+async def test_a_lone_row_does_not_wait_for_what_only_a_dead_master_could_take(cluster: ClusterOfRedis) -> None:
+    dead = cluster.master_of(stream_key("S0"))
+    keys = (stream_key, last_key, heartbeat_key)
+    other = next(symbol for symbol in SYMBOLS if all(cluster.master_of(key(symbol)) is not dead for key in keys))
+    cluster.replica_of(dead).kill()
+    dead.kill()
+    async with writing(cluster.url) as writer:
+        lags = []
+        for of_dead, of_other in zip(snapshots("S0", count=6), snapshots(other, count=6), strict=True):
+            writer.append(of_dead)
+            await asyncio.sleep(0.5)
+            lags.append(await secs_until_stored(writer, of_other))
+        assert statistics.median(lags) < 0.03, lags
+        cluster.heal()
+        assert await writer.drain(DRAIN)
+
+
+async def test_that_every_master_is_away_is_said_once_a_flush(cluster: ClusterOfRedis) -> None:
+    for server in cluster.servers:
+        server.kill()
+    async with writing(cluster.url) as writer:
+        with capture_logs() as logged:
+            for symbol in SYMBOLS:
+                for snapshot in snapshots(symbol):
+                    writer.append(snapshot)
+            await eventually(lambda: [line for line in logged if line.get("waiting") == 200])
+        cluster.heal()
+        assert await writer.drain(DRAIN)
