@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer, judged
+from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer
 from ibkr_depth_pipeline.archive.figures_watch import FiguresWatch
 from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId, Place, day_of, first_ms_of, hole_place, part_place
 from ibkr_depth_pipeline.archive.ownership import Ownership
@@ -181,10 +181,21 @@ class Archiver:
         symbols, trouble = await streams.symbols()
         for symbol in symbols:
             if symbol not in self._buffers and (not self._only or symbol in self._only):
-                position = max(self._kept.get(symbol, NOTHING), EntryId(self._oldest_ms(), 0))
+                try:
+                    position = await self._begin(streams, symbol)
+                except SinkUnavailable as error:
+                    trouble = error
+                    continue
                 self._buffers[symbol] = SymbolBuffer(symbol, position)
                 self._log.info("archive_symbol", symbol=symbol, position=str(position))
         return trouble
+
+    async def _begin(self, streams: Streams, symbol: str) -> EntryId:
+        """Behind what is kept, and behind what is too old to be kept."""
+        kept, oldest_ms = self._kept.get(symbol, NOTHING), self._oldest_ms()
+        if kept.ts >= oldest_ms:
+            return kept
+        return max(kept, await streams.before(symbol, EntryId(oldest_ms, 0)) or NOTHING)
 
     def _oldest_ms(self) -> int:
         """The time before which nothing is kept, in unix ms."""
@@ -202,9 +213,14 @@ class Archiver:
         found, troubles = await streams.read(positions)
         if len(troubles) == len(positions):
             raise next(iter(troubles.values()))
+        most = 0
         for symbol, entries in found.items():
-            await self._take(streams, symbol, entries)
-        return max(map(len, found.values()), default=0), troubles
+            try:
+                await self._take(streams, symbol, entries)
+                most = max(most, len(entries))
+            except SinkUnavailable as error:  # nothing of it is taken: it will be read again
+                troubles[symbol] = error
+        return most, troubles
 
     @property
     def _backlogged(self) -> bool:
@@ -212,21 +228,14 @@ class Archiver:
 
     async def _take(self, streams: Streams, symbol: str, entries: Sequence[RawEntry]) -> None:
         buffer = self._buffers[symbol]
-        holes = buffer.add(entries)
-        if holes:
-            oldest = await self._oldest(streams, symbol)
-            for hole in holes:
-                self._record(judged(hole, oldest))
+        first = EntryId.of(entries[0][0])
+        before = None if buffer.follows(first) else await streams.before(symbol, first)
+        for hole in buffer.add(entries, before):
+            self._record(hole)
         if len(buffer):
             self._since.setdefault(symbol, asyncio.get_running_loop().time())
         if len(buffer) >= self._flush_rows:
             self._freeze(buffer)
-
-    async def _oldest(self, streams: Streams, symbol: str) -> EntryId | None:
-        try:
-            return await streams.oldest(symbol)
-        except SinkUnavailable:  # the reason stays the likelier one
-            return None
 
     def _record(self, hole: Hole) -> None:
         self._log.warning("archive_hole", **{"symbol": hole.symbol, **hole.as_row()})

@@ -41,7 +41,7 @@ class Finding:
 
 
 def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: EntryId | None = None) -> Finding:
-    """Each seq is the one before plus 1, but for known holes, and where the numbering began anew with a later ts.
+    """Each seq is the one before plus 1, but for known holes, and where the numbering fell back with a later ts.
 
     `before` is the newest snapshot of the days before, where there is one.
     """
@@ -56,7 +56,7 @@ def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: EntryId
             if ts[at + 1] <= ts[at]:
                 problems.append(f"seq {following} follows {last} at the same time: doubled or out of order")
                 continue
-            renumbered, last = renumbered + 1, 0
+            renumbered, last = renumbered + 1, _goes_on_from(seq[: at + 1], following)
         missing = known.missing(last + 1, following - 1)
         if missing:
             unknown += missing
@@ -72,6 +72,14 @@ def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: EntryId
         "renumbered": renumbered,
     }
     return Finding("seq_without_holes", _some(problems), figures)
+
+
+def _goes_on_from(seq: Array, following: int) -> int:
+    """The seq behind which the numbers that fell to `following` go on: the highest below it that there was, or 0.
+
+    A Redis that lost its newest snapshots goes on from the ones that it has left, an emptied one begins anew.
+    """
+    return int(seq[seq < following].max(initial=0))
 
 
 class _Seqs:

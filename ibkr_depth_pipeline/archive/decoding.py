@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from enum import Enum
 from typing import Any
@@ -103,8 +103,8 @@ class _Side:
 class SymbolBuffer:
     """The snapshots of one symbol that are read and not yet in a file.
 
-    `position` is the id of the newest snapshot taken, `cursor` that of the newest entry seen, which may have been
-    unreadable; what is added must come after it, in order.
+    `position` is the id of the newest snapshot taken, or passed over; `cursor` that of the newest entry seen, which may
+    have been unreadable. What is added must come after it, in order.
     """
 
     def __init__(self, symbol: str, position: EntryId) -> None:
@@ -123,19 +123,24 @@ class SymbolBuffer:
     def __len__(self) -> int:
         return len(self._ts)
 
-    def add(self, entries: Sequence[RawEntry]) -> list[Hole]:
+    def follows(self, entry: EntryId) -> bool:
+        """Whether nothing is missing before `entry`, and so nothing need be known of what stands before it."""
+        return entry.seq == self.position.seq + 1
+
+    def add(self, entries: Sequence[RawEntry], before: EntryId | None = None) -> list[Hole]:
         """Take entries as one reading of the stream returned them. Returns the holes before and between them.
 
-        A hole at the front is called TRIMMED, or BEFORE_ARCHIVE; whether it is, only the stream can tell (`judged`).
+        `before` is the id of what still stands before the first of them, None where nothing does: then what is missing
+        was cut.
         """
         holes: list[Hole] = []
         for index, (stream_id, fields) in enumerate(entries):
             self.cursor = entry = EntryId.of(stream_id)
             if not self._take(entry, fields):
                 continue
-            if entry.seq != self.position.seq + 1 and (hole := self._hole_before(entry, at_front=index == 0)):
+            if entry.seq != self.position.seq + 1 and (hole := self._hole_before(entry, before, at_front=index == 0)):
                 holes.append(hole)
-            self.position = entry
+            self.position = before = entry
         return holes
 
     def _take(self, entry: EntryId, fields: Mapping[bytes, bytes]) -> bool:
@@ -153,12 +158,13 @@ class SymbolBuffer:
         self._venues.append(self._codes.setdefault(venue, len(self._codes)))
         return True
 
-    def _hole_before(self, entry: EntryId, *, at_front: bool) -> Hole | None:
-        # Where seq fell the numbering began anew: what is missing is missing from its beginning.
-        first = self.position.seq + 1 if entry.seq > self.position.seq else 1
+    def _hole_before(self, entry: EntryId, before: EntryId | None, *, at_front: bool) -> Hole | None:
+        first = 1 + (self.position.seq if entry.seq > self.position.seq else _goes_on_from(entry.seq, before))
         if first == entry.seq:
             return None
-        reason = HoleReason.TRIMMED if at_front else HoleReason.NEVER_STORED
+        # Streams are cut at their beginning only: behind an entry that still stands nothing was cut.
+        stands = before is not None and before <= self.position
+        reason = HoleReason.TRIMMED if at_front and not stands else HoleReason.NEVER_STORED
         if self.position.seq == 0:
             reason = HoleReason.BEFORE_ARCHIVE
         elif self._unreadable and self._unreadable >= set(range(first, entry.seq)):
@@ -206,11 +212,10 @@ class SymbolBuffer:
         return pa.Table.from_arrays(columns, schema=SNAPSHOTS)
 
 
-def judged(hole: Hole, oldest: EntryId | None) -> Hole:
-    """`hole`, once the oldest id that the stream still held afterwards is known.
+def _goes_on_from(seq: int, before: EntryId | None) -> int:
+    """The seq behind which the numbers that fell to `seq` go on.
 
-    Streams are cut at their beginning only: where the entry before the hole still stands, nothing behind it was cut.
+    Where a lower one stands before it, Redis has lost its newest entries, and the numbering went on from what was left:
+    the lost ones are kept, or known to be missing. Otherwise it began anew.
     """
-    if hole.reason is HoleReason.TRIMMED and oldest is not None and oldest <= hole.after:
-        return replace(hole, reason=HoleReason.NEVER_STORED)
-    return hole
+    return before.seq if before is not None and before.seq < seq else 0

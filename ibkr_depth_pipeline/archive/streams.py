@@ -62,9 +62,10 @@ class Streams:
         found = {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
         return found, {symbol: self._unavailable(reply) for symbol, reply in replies.items() if _failed(reply)}
 
-    async def oldest(self, symbol: str) -> EntryId | None:
-        """The oldest id that the stream holds; None where it is empty."""
-        entries = await self._ask("XRANGE", stream_key(symbol), "-", "+", "COUNT", 1)
+    async def before(self, symbol: str, entry: EntryId) -> EntryId | None:
+        """The id of what stands before `entry` in the stream; None where nothing does."""
+        last = f"{entry.ts}-{entry.seq - 1}" if entry.seq else str(entry.ts - 1)
+        entries = await self._ask("XREVRANGE", stream_key(symbol), last, "-", "COUNT", 1)
         return EntryId.of(entries[0][0]) if entries else None
 
     async def newest_mirrored(self, symbol: str) -> EntryId | None:

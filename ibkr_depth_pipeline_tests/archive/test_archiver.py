@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.archive import archiver, trouble
+from ibkr_depth_pipeline.archive.audit import audit_day
 from ibkr_depth_pipeline.archive.decoding import HoleReason
 from ibkr_depth_pipeline.archive.layout import PARTS, EntryId
 from ibkr_depth_pipeline.archive.reading import all_holes, days, holes_of, positions, read_day, symbols
@@ -108,6 +109,78 @@ def test_a_redis_that_was_emptied_numbers_anew_and_loses_nothing(mirror: Mirror,
     desk.keep()
     assert all_holes(desk.store) == []
     assert desk.kept() == mirror.written
+
+
+def test_a_redis_that_lost_its_newest_entries_makes_no_hole_and_both_that_had_a_number_are_kept(
+    mirror: Mirror, desk: Desk
+) -> None:
+    mirror.write("SPY", range(1, 51))
+    desk.keep()
+    for entry in mirror.written["SPY"][40:]:
+        mirror.redis.xdel(stream_key("SPY"), str(entry))
+    mirror.write("SPY", range(41, 61), start=NOON + 500)
+    desk.keep()
+    assert all_holes(desk.store) == []
+    assert desk.kept() == mirror.written
+    assert all(audit.passed for audit in audit_day(desk.settings, DAY))
+
+
+def test_what_was_never_stored_behind_the_entries_that_were_left_is_a_hole(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", range(1, 51))
+    desk.keep()
+    for entry in mirror.written["SPY"][40:]:
+        mirror.redis.xdel(stream_key("SPY"), str(entry))
+    mirror.write("SPY", range(46, 61), start=NOON + 500)
+    desk.keep()
+    found = [(hole.first_seq, hole.last_seq, hole.reason) for hole in all_holes(desk.store)]
+    assert found == [(41, 45, HoleReason.NEVER_STORED)]
+
+
+def test_an_emptied_redis_that_was_cut_before_it_was_read_is_a_hole_from_its_beginning(
+    mirror: Mirror, desk: Desk
+) -> None:
+    mirror.write("SPY", range(1, 51))
+    desk.keep()
+    mirror.redis.flushdb()
+    mirror.write("SPY", range(1, 41), start=NOON + 500, maxlen=10)
+    desk.keep()
+    found = [(hole.first_seq, hole.last_seq, hole.reason) for hole in all_holes(desk.store)]
+    assert found == [(1, 30, HoleReason.TRIMMED)]
+
+
+async def test_what_may_be_a_hole_is_read_again_until_the_stream_says_what_stands_before_it(
+    mirror: Mirror, desk: Desk
+) -> None:
+    mirror.write("SPY", range(1, 11))
+    following = Following(desk.settings)
+    await following.until_kept("SPY", 10)
+    mirror.redis.execute_command("ACL", "SETUSER", "default", "-xrevrange")
+    try:
+        with capture_logs() as logged:
+            mirror.write("SPY", range(13, 21), start=NOON + 100)
+            await following.until(lambda: [line for line in logged if line["event"] == "archive_read_failed"])
+            assert following.archiver.summary.holes == []
+    finally:
+        mirror.redis.execute_command("ACL", "SETUSER", "default", "+xrevrange")
+    await following.until_kept("SPY", 18)
+    (hole,) = (await following.stop()).holes
+    assert (hole.first_seq, hole.last_seq, hole.reason) == (11, 12, HoleReason.NEVER_STORED)
+    assert await asyncio.to_thread(desk.kept) == mirror.written
+
+
+def test_entries_of_another_kind_are_passed_over_whatever_their_ids(mirror: Mirror, desk: Desk) -> None:
+    foreign = {"a": 1}
+    mirror.redis.xadd(stream_key("SPY"), foreign, id=f"{NOON - 1}-0")
+    mirror.write("SPY", range(1, 11))
+    mirror.redis.xadd(stream_key("SPY"), foreign, id=f"{NOON + 50}-0")
+    mirror.write("SPY", range(11, 21), start=NOON + 100)
+    desk.keep()
+    mirror.redis.xadd(stream_key("SPY"), foreign, id=f"{NOON + 150}-0")
+    desk.keep()
+    mirror.write("SPY", range(21, 31), start=NOON + 200)
+    desk.keep()
+    assert desk.kept() == mirror.written
+    assert all_holes(desk.store) == []
 
 
 def test_keys_that_are_no_streams_of_ours_are_left_alone(mirror: Mirror, desk: Desk) -> None:
@@ -273,3 +346,23 @@ def test_days_past_the_retention_go_and_are_not_kept_again(
     assert numbers(desk.kept()["SPY"]) == list(range(11, 21))
     assert short.keep().summary.files == 0, "what is still in the stream is too old to be kept"
     assert not (Path(desk.settings.archive_url) / PARTS / f"date={DAY}").exists()
+
+
+@pytest.mark.parametrize("kept_before", [True, False])
+def test_what_is_older_than_the_retention_is_not_missing_and_what_is_missing_behind_it_is(
+    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch, kept_before: bool
+) -> None:
+    mirror.write("SPY", range(1, 11))
+    if kept_before:
+        desk.keep()
+    mirror.write("SPY", range(11, 15), start=NOON + MS_PER_DAY)
+    monkeypatch.setattr(archiver, "_now_ms", lambda: NOON + 4 * MS_PER_DAY)
+    short = with_settings(desk, archive_retention_days=2)
+    mirror.write("SPY", range(15, 21), start=NOON + 4 * MS_PER_DAY)
+    assert short.keep().summary.snapshots == {"SPY": 6}
+    assert all_holes(desk.store) == []
+    assert short.keep().summary.files == 0
+    mirror.write("QQQ", range(1, 11))
+    mirror.write("QQQ", range(16, 21), start=NOON + 4 * MS_PER_DAY)
+    assert short.keep().summary.snapshots == {"QQQ": 5}
+    assert [(hole.first_seq, hole.last_seq) for hole in all_holes(desk.store)] == [(11, 15)]

@@ -59,6 +59,14 @@ def test_a_double_is_a_problem_and_a_new_beginning_is_none() -> None:
     assert anew.figures["renumbered"] == 1
 
 
+def test_numbers_that_fall_go_on_from_the_highest_that_there_was_below_them() -> None:
+    ts = numbers(1, 2, 3, 4)
+    assert check_sequence(ts, numbers(5, 6, 7, 6), []).passed
+    assert not check_sequence(ts, numbers(5, 6, 8, 7), [hole(7, 7)]).figures["unknown_missing"]
+    assert check_sequence(ts, numbers(5, 6, 7, 4), []).figures["unknown_missing"] == 3
+    assert check_sequence(ts, numbers(5, 6, 7, 4), [hole(1, 3)]).passed
+
+
 def test_a_time_that_falls_is_a_problem() -> None:
     assert not check_sequence(numbers(2, 1), numbers(1, 2), []).passed
 

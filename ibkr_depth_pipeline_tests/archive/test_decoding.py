@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason, SymbolBuffer, judged
+from ibkr_depth_pipeline.archive.decoding import HoleReason, SymbolBuffer
 from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId
 from ibkr_depth_pipeline.archive.schema import SNAPSHOTS
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, ids_of
@@ -100,7 +100,38 @@ def test_an_unreadable_entry_at_the_end_is_not_read_again_and_again() -> None:
 
 
 def test_a_hole_behind_an_entry_that_still_stands_was_never_stored() -> None:
-    hole = Hole("SPY", 5, 6, EntryId(NOON, 4), NOON + 9, HoleReason.TRIMMED)
-    assert judged(hole, EntryId(NOON, 3)).reason is HoleReason.NEVER_STORED
-    assert judged(hole, EntryId(NOON, 4)).reason is HoleReason.NEVER_STORED
-    assert judged(hole, EntryId(NOON + 9, 7)).reason is HoleReason.TRIMMED
+    at = EntryId(NOON, 4)
+    for before, reason in ((at, HoleReason.NEVER_STORED), (None, HoleReason.TRIMMED)):
+        (hole,) = SymbolBuffer("SPY", at).add([entry(7, ts=NOON + 9)], before)
+        assert (hole.first_seq, hole.last_seq, hole.after, hole.reason) == (5, 6, at, reason)
+
+
+@pytest.mark.parametrize("dropped", [0, 1, 30])
+def test_where_the_newest_entries_went_the_numbering_goes_on_from_what_was_left(dropped: int) -> None:
+    """50 of 900 that are kept went; of what came then the first `dropped` never reached the stream."""
+    buffer, left = SymbolBuffer("SPY", EntryId(NOON, 900)), EntryId(NOON - 50, 850)
+    holes = buffer.add([entry(851 + dropped, ts=NOON + 9), entry(852 + dropped, ts=NOON + 9)], before=left)
+    found = [(hole.first_seq, hole.last_seq, hole.reason) for hole in holes]
+    assert found == [(851, 850 + dropped, HoleReason.NEVER_STORED)] * bool(dropped)
+
+
+def test_where_nothing_is_left_before_it_all_that_is_missing_of_the_new_numbers_is_a_hole() -> None:
+    (hole,) = SymbolBuffer("SPY", EntryId(NOON, 900)).add([entry(41, ts=NOON + 1)], before=None)
+    assert (hole.first_seq, hole.last_seq, hole.reason) == (1, 40, HoleReason.TRIMMED)
+
+
+def test_an_unreadable_entry_before_a_hole_is_part_of_it() -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON, 4))
+    bad = entry(5, ts=NOON + 1)
+    del bad[1][b"bids"]
+    assert buffer.add([bad]) == []
+    (hole,) = buffer.add([entry(8, ts=NOON + 2)], before=EntryId(NOON + 1, 5))
+    assert (hole.first_seq, hole.last_seq) == (5, 7)
+
+
+def test_an_unreadable_entry_where_the_numbers_fall_is_all_that_is_missing() -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON, 900))
+    bad = entry(851, ts=NOON + 1)
+    del bad[1][b"bids"]
+    (hole,) = buffer.add([bad, entry(852, ts=NOON + 2)], before=EntryId(NOON - 9, 850))
+    assert (hole.first_seq, hole.last_seq, hole.reason) == (851, 851, HoleReason.UNREADABLE)
