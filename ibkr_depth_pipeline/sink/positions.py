@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import hiredis
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
@@ -16,15 +17,18 @@ from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.encoding import StreamPosition
 from ibkr_depth_pipeline.sink.keys import last_key, stream_key
 from ibkr_depth_pipeline.sink.scripts import RAISE_STREAM
+from ibkr_depth_pipeline.sink.wire import Part
+from ibkr_depth_pipeline.sink.wires import open_wire
 
 Positions = dict[str, StreamPosition]
 
 
-async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int) -> Positions:
+async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, min_replicas: int = 0) -> Positions:
     """The newest snapshot stored of each of `symbols`; from then on the streams refuse all taken before `now_ms`.
 
-    So whatever a predecessor still has on its way is never stored, provided that its clock is not ahead of ours. A key
-    of another type costs only its own symbol. Raises SinkUnavailable.
+    So whatever a predecessor still has on its way is never stored, provided that its clock is not ahead of ours. Waits
+    for so many replicas, and logs where too few have it. A key of another type costs only its own symbol. Raises
+    SinkUnavailable.
     """
     wanted = list(symbols)
     try:
@@ -34,12 +38,27 @@ async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int) -
             for symbol in wanted
         ]
         replies = _tolerant(wanted, await ask_each(client, raises))
+        if min_replicas:
+            await _replicate(client, wanted, raises, min_replicas)
     except UNREACHABLE as error:
         raise _unavailable(error) from None
     return {
         symbol: hashes[symbol] if reply is None else StreamPosition.of_stream_id(reply)
         for symbol, reply in zip(wanted, replies, strict=True)
     }
+
+
+async def _replicate(client: Client, symbols: Sequence[str], raises: Sequence[Any], replicas: int) -> None:
+    """Say it once more, with a WAIT behind it. A run without enough replicas goes on: it may well write elsewhere."""
+    wire = open_wire(client, replicas)
+    try:
+        parts = [Part(command[3], [hiredis.pack_command(command)], 1) for command in raises]
+        answers = await wire.exchange(parts)
+    finally:
+        await wire.close()
+    missing = {symbol: answer for symbol, answer in zip(symbols, answers, strict=True) if isinstance(answer, Exception)}
+    if missing:
+        get_log().warning("fence_not_replicated", symbols=list(missing), error=str(next(iter(missing.values()))))
 
 
 async def newest_ids(client: Client, symbols: Iterable[str]) -> Positions:

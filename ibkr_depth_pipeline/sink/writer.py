@@ -48,6 +48,7 @@ class RedisWriter:
         min_replicas: int = 0,
     ) -> None:
         self._client = client
+        self._min_replicas = min_replicas
         self._wire = open_wire(client, min_replicas)
         self._lease = lease
         self._throttle = throttle
@@ -73,7 +74,7 @@ class RedisWriter:
 
     async def take_over(self, symbols: Iterable[str], now_ms: int) -> dict[str, StreamPosition]:
         """Where each symbol's numbering stands; no predecessor can add to the streams any more. See raise_positions."""
-        positions = await raise_positions(self._client, symbols, now_ms)
+        positions = await raise_positions(self._client, symbols, now_ms, self._min_replicas)
         for symbol, position in positions.items():
             self._backlog.queue(symbol).newest_sent = position
         return positions
