@@ -286,8 +286,7 @@ class Archiver:
                 continue
             file = self._waiting[0]
             try:
-                while not await owned.confirm():
-                    await self._look_for_others()
+                await owned.confirm(self._look_for_others)
                 await asyncio.to_thread(self._store.put, file.place, file.content)
             except ArchiveHeld:
                 raise
@@ -300,7 +299,7 @@ class Archiver:
             self._stored(self._waiting.popleft())
 
     async def _look_for_others(self) -> None:
-        """The lease was lost for a while. Raises ArchiveHeld where somebody else has written meanwhile."""
+        """Raises ArchiveHeld where somebody else has written while the lease was lost."""
         found = await asyncio.to_thread(positions, self._store)
         if any(newest > self._kept.get(symbol, NOTHING) for symbol, newest in found.items()):
             raise ArchiveHeld(f"{self._store.url}: another archiver was at work there meanwhile")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -30,6 +31,7 @@ class Ownership:
         self._stack = ExitStack()
         self._lease = None if store.is_local else _lease(store, streams, ttl_secs)
         self._keeping: asyncio.Task[None] | None = None
+        self._unseen = False  # whether another may have written what nobody has looked for yet
 
     async def __aenter__(self) -> Ownership:
         self._stack.enter_context(self._store.alone(ROLE))
@@ -51,16 +53,22 @@ class Ownership:
             await self._lease.release()
         self._stack.close()
 
-    async def confirm(self) -> bool:
-        """To be asked before each file: raises ArchiveHeld where the archive is another's by now.
+    async def confirm(self, look_for_others: Callable[[], Awaitable[None]]) -> None:
+        """To be asked before each file: on return it is ours. Raises ArchiveHeld where the archive is another's by now.
 
-        Returns whether it was ours all the time; if not, another may have written: look before you write, and ask
-        again. Raises SinkUnavailable where Redis does not say.
+        Where it may have been another's in between, it awaits `look_for_others`, which is to raise ArchiveHeld if
+        somebody has written; if that fails, it is awaited again next time. Raises SinkUnavailable where Redis does not say.
         """
         if self._lease is None:
-            return True
+            return
+        self._unseen = not await self._ours_all_the_time(self._lease) or self._unseen
+        while self._unseen:
+            await look_for_others()
+            self._unseen = not await self._ours_all_the_time(self._lease)
+
+    async def _ours_all_the_time(self, lease: Lease) -> bool:
         try:
-            return await self._lease.confirm()
+            return await lease.confirm()
         except LeaseLost as lost:
             raise self._anothers(lost) from None
 
