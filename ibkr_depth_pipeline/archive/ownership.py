@@ -57,7 +57,8 @@ class Ownership:
         """To be asked before each file: on return it is ours. Raises ArchiveHeld where the archive is another's by now.
 
         Where it may have been another's in between, it awaits `look_for_others`, which is to raise ArchiveHeld if
-        somebody has written; if that fails, it is awaited again next time. Raises SinkUnavailable where Redis does not say.
+        somebody has written; if that fails, it is awaited again next time. Raises SinkUnavailable where Redis does not
+        say whose it is.
         """
         if self._lease is None:
             return

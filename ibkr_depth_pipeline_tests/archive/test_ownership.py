@@ -43,6 +43,7 @@ async def lose_the_lease(mirror: Mirror) -> None:
     mirror.redis.delete(key)
     while not mirror.redis.exists(key):  # noqa: ASYNC110 - the condition is in Redis
         await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)  # Redis' answer is on its way
 
 
 async def test_a_lease_that_was_kept_needs_no_look(owned: Ownership) -> None:
