@@ -171,15 +171,21 @@ class RedisWriter:
         """Owed right before each write that is sent."""
         if self._lease is not None:
             await self._lease.hold()
-            if self._lease.regained:
+            while self._lease.regained:
                 await self._look_for_others(self._lease)
+                await self._lease.hold()  # the look may have taken its time
 
     async def _look_for_others(self, lease: Lease) -> None:
         """The lease was free for a while: if somebody held it then, the streams have moved on."""
-        for symbol, newest in (await newest_ids(self._client, self._backlog.queues)).items():
+        lease.regained = False  # another may come while we look
+        try:
+            found = await newest_ids(self._client, self._backlog.queues)
+        except BaseException:
+            lease.regained = True
+            raise
+        for symbol, newest in found.items():
             if newest > self._backlog.queues[symbol].newest_sent:
                 lease.lose(f"another ingest has written the stream of {symbol} while this one could not be heard")
-        lease.regained = False
 
     def _settle(self, job: Job, answer: Answer) -> SinkConflict | None:
         """Take note of one answer. Returns the conflict that it shows, if it does."""

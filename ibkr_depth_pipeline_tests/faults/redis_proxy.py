@@ -47,7 +47,7 @@ class RedisProxy:
     """Passes everything on to the Redis at `port`, but for the `faults`, one for each coming block; then none.
 
     `delay` is in seconds and holds for each exchange. While it is `mute` everything is carried out, but each answer is
-    lost, with its connection; `lost` counts them.
+    lost, with its connection; `lost` counts them. While `heard` is not set answers wait; `held` counts those.
     """
 
     def __init__(self, port: int) -> None:
@@ -61,6 +61,9 @@ class RedisProxy:
         self.delay = 0.0
         self.mute = False
         self.lost = 0
+        self.heard = asyncio.Event()
+        self.heard.set()
+        self.held = 0
 
     @property
     def url(self) -> str:
@@ -157,6 +160,9 @@ class RedisProxy:
                 if link.loses_replies or self.mute:
                     self.lost += 1
                     break
+                if not self.heard.is_set():
+                    self.held += 1
+                    await self.heard.wait()
                 if not link.outlives_client:
                     link.client.write(data)
                     await link.client.drain()

@@ -299,6 +299,38 @@ async def test_one_whose_lease_expired_while_an_old_claim_was_on_its_way_stops_a
         assert await numbers(client) == []
 
 
+async def test_one_who_is_not_heard_again_while_it_looks_for_others_looks_once_more(shared_redis_url: str) -> None:
+    async with RedisProxy(port_of(shared_redis_url)) as proxy, reading(shared_redis_url) as client:
+        way = open_redis(proxy.url)
+        lease = Lease(way, "default", identity("one"), 2)
+        await lease.acquire()
+        writer = SnapshotWriter(way, maxlen=100, buffer_bytes=1 << 20, lease=lease)
+        await writer.take_over(["SPY"], 1_600_000_000_000)
+
+        async def stale() -> bool:
+            return not lease.fresh
+
+        async def looks() -> bool:
+            return proxy.held > 0
+
+        await eventually(stale)
+        await lease.hold()
+        assert lease.regained
+        proxy.heard.clear()
+        for snapshot in snapshots(count=10):
+            writer.append(snapshot)
+        running = asyncio.ensure_future(writer.run())
+        await eventually(looks)
+        await client.delete(lease_key("default"))
+        await another_comes_and_goes(client, 1_600_000_000_500)
+        await eventually(stale)
+        proxy.heard.set()
+        with pytest.raises(LeaseLost, match="SPY"):
+            await running
+        assert await numbers(client) == []
+        await way.aclose()
+
+
 async def test_one_who_sleeps_between_the_lease_and_the_streams_leaves_its_successor_alone(
     shared_redis_url: str,
 ) -> None:
