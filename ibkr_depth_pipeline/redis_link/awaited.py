@@ -78,8 +78,8 @@ def is_deposed(refused: ResponseError) -> bool:
 
 
 class _LeavesDeposed(_Bounded):
-    """Closed where the server is deposed, so that the Sentinels are asked anew. redis-py does so only where the server
-    is a replica, and says so itself: before Redis 7 a script's error says it in its own words."""
+    """Closed where the server is deposed, so that the next command asks the Sentinels anew. redis-py does that for a
+    replica only, and not where a script of Redis before 7 says that it is one."""
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:

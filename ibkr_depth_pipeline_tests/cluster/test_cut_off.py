@@ -6,7 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
+from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
+from ibkr_depth_pipeline.redis_link.awaited import is_deposed
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.keys import lease_key, stream_key
 from ibkr_depth_pipeline.sink.lease import Lease
@@ -55,6 +58,25 @@ async def test_a_connection_that_was_in_use_when_the_new_master_was_found_follow
     await pool.release(in_use)
     assert await asyncio.gather(_port(client), _port(client)) == [new.port] * 2
     await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("words", "deposed"),
+    [
+        (("REPLICAOF", HOST, "1"), True),
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), True),
+        (("CONFIG", "SET", "maxmemory", "1"), False),
+    ],
+    ids=["a replica", "no replicas", "full"],
+)
+def test_a_deposed_server_is_known_by_what_it_says_to_a_command_and_to_a_script(
+    redis_server: EmbeddedRedis, words: tuple[str, ...], deposed: bool
+) -> None:
+    ask(redis_server.port, *words)
+    for command in (("SET", "key", "1"), ("EVAL", "return redis.call('SET', KEYS[1], '1')", "1", "key")):
+        with pytest.raises(ResponseError) as refused:
+            ask(redis_server.port, *command)
+        assert is_deposed(refused.value) is deposed
 
 
 async def _port(client: Any) -> int:
