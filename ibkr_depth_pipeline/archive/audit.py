@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ibkr_depth_pipeline.archive import checks
 from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, EntryId, first_ms_of
-from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of, holes_of, symbols, tables
+from ibkr_depth_pipeline.archive.reading import files_of, holes_of, settled, symbols, tables
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
 from ibkr_depth_pipeline.errors import SinkUnavailable
@@ -69,7 +69,7 @@ def _audit(
     says: checks.IngestSays,
     least_coverage: float,
 ) -> SymbolAudit:
-    columns = _columns(store, files_of(store, day, symbol))
+    columns = settled(store, lambda: _columns(store, day, symbol))
     ts, seq = columns.ts, columns.seq
     holes = holes_of(store, day, symbol)
     return SymbolAudit(
@@ -91,9 +91,9 @@ class _Columns:
     faults: Sequence[checks.BookFaults]
 
 
-def _columns(store: ArchiveStore, files: Sequence[SpannedFile]) -> _Columns:
+def _columns(store: ArchiveStore, day: date, symbol: str) -> _Columns:
     ts, seq, live, faults = [], [], [], []
-    for table in tables(store, files):
+    for table in tables(store, files_of(store, day, symbol)):
         ts.append(table["ts"].cast(pa.int64()).to_numpy())
         seq.append(table["seq"].to_numpy())
         sides = [_matrix(table, f"{side}_{what}") for side in ("bid", "ask") for what in ("price", "size")]
@@ -120,7 +120,9 @@ def _days_before(store: ArchiveStore, day: date) -> dict[str, date]:
 
 
 def _newest_id(store: ArchiveStore, day: date | None, symbol: str) -> EntryId | None:
-    files = files_of(store, day, symbol) if day is not None else []
+    if day is None:
+        return None
+    files = settled(store, lambda: files_of(store, day, symbol))
     return max((file.span.last for file in files), default=None)
 
 

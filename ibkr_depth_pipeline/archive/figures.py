@@ -23,6 +23,7 @@ from ibkr_depth_pipeline.archive.layout import (
     figures_place,
     folder,
 )
+from ibkr_depth_pipeline.archive.reading import settled
 from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, PART_LEVEL
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.sink.figures import FeedFigures
@@ -117,7 +118,8 @@ def ingests(store: ArchiveStore, day: date) -> list[str]:
 
 def read_figures(store: ArchiveStore, day: date, ingest: str) -> Any:
     """An ingest's day as one Arrow table (SCHEMA), each state once, in order. Raises ArchiveUnavailable."""
-    return _once([_read(store, place) for place in store.places(folder(FIGURES, day, ingest))])
+    under = folder(FIGURES, day, ingest)
+    return _once(settled(store, lambda: [_read(store, place) for place in store.places(under)]))
 
 
 def compact_figures(store: ArchiveStore, day: date) -> None:

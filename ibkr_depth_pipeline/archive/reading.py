@@ -2,14 +2,15 @@
 
 A day may stand in parts, in the compacted file, or in both, for a moment or after a kill. What is read is always each
 snapshot once, in order: a part that the compacted file covers counts no more, and where files overlap, ids do not
-repeat.
+repeat. A compaction may replace files between their listing and their reading; then they are listed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,11 @@ from ibkr_depth_pipeline.archive.layout import (
 from ibkr_depth_pipeline.archive.schema import ROWS_PER_GROUP, SNAPSHOTS, file_info
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable
+
+LISTINGS = 5
+"""How often files are listed anew, because some were gone when they were to be read."""
+
+_T = TypeVar("_T")
 
 
 class SpannedFile(NamedTuple):
@@ -55,6 +61,10 @@ def positions(store: ArchiveStore) -> dict[str, EntryId]:
     Parts are listed before days: compaction publishes a day before it deletes the parts in it, so that whatever it
     does meanwhile, the newest snapshot is in one of the two listings.
     """
+    return settled(store, lambda: _positions(store))
+
+
+def _positions(store: ArchiveStore) -> dict[str, EntryId]:
     parts, compacted = store.places(PARTS), store.places(DAYS)
     newest: dict[str, EntryId] = {}
     for place in parts:
@@ -91,8 +101,23 @@ def compacted_file(store: ArchiveStore, day: date, symbol: str) -> SpannedFile |
 
 
 def read_day(store: ArchiveStore, day: date, symbol: str) -> Any:
-    """That day of that symbol as one Arrow table (schema.SNAPSHOTS), each snapshot once, in order."""
-    return pa.concat_tables([SNAPSHOTS.empty_table(), *tables(store, files_of(store, day, symbol))])
+    """That day of that symbol as one Arrow table (schema.SNAPSHOTS), each snapshot once, in order.
+
+    Raises ArchiveUnavailable.
+    """
+    found = settled(store, lambda: list(tables(store, files_of(store, day, symbol))))
+    return pa.concat_tables([SNAPSHOTS.empty_table(), *found])
+
+
+def settled(store: ArchiveStore, read: Callable[[], _T]) -> _T:
+    """What `read` returns, which lists files and reads them; done again where some of them are gone meanwhile.
+
+    Raises ArchiveUnavailable where that does not end.
+    """
+    for _ in range(LISTINGS):
+        with contextlib.suppress(FileNotFoundError):
+            return read()
+    raise ArchiveUnavailable(f"archive {store.url}: files vanish while they are read")
 
 
 def tables(
@@ -100,23 +125,29 @@ def tables(
 ) -> Iterator[Any]:
     """The snapshots of `files`, each once, in order, piece by piece: a day need not fit into memory.
 
-    Fewer `columns` are faster; `ts` and `seq` must be among them.
+    Fewer `columns` are faster; `ts` and `seq` must be among them. Raises FileNotFoundError where a file is gone, or is
+    another one by now: list them again (`settled`).
     """
     for cluster in _clusters(files):
         if len(cluster) == 1:
-            yield from _pieces(store, cluster[0].place, columns)
+            yield from _pieces(store, cluster[0], columns)
         else:  # two archivers were at work: rare, and not more than they wrote in that time
-            yield _merged([piece for file in cluster for piece in _pieces(store, file.place, columns)])
+            yield _merged([piece for file in cluster for piece in _pieces(store, file, columns)])
 
 
 def holes_of(store: ArchiveStore, day: date, symbol: str) -> list[Hole]:
     """The holes found on that day, in order."""
-    return _outermost(hole for place in store.places(folder(HOLES, day, symbol)) for hole in _holes_in(store, place))
+    return _holes_below(store, folder(HOLES, day, symbol))
 
 
 def all_holes(store: ArchiveStore) -> list[Hole]:
     """Every hole on record, by symbol, in order."""
-    return _outermost(hole for place in store.places(HOLES) for hole in _holes_in(store, place))
+    return _holes_below(store, HOLES)
+
+
+def _holes_below(store: ArchiveStore, under: str) -> list[Hole]:
+    found = settled(store, lambda: [hole for place in store.places(under) for hole in _holes_in(store, place)])
+    return _outermost(found)
 
 
 def prune(store: ArchiveStore, before: date) -> list[date]:
@@ -171,10 +202,12 @@ def _clusters(files: Iterable[SpannedFile]) -> Iterator[list[SpannedFile]]:
         yield cluster
 
 
-def _pieces(store: ArchiveStore, place: Place, columns: Sequence[str]) -> Iterator[Any]:
+def _pieces(store: ArchiveStore, file: SpannedFile, columns: Sequence[str]) -> Iterator[Any]:
     schema = pa.schema([SNAPSHOTS.field(name) for name in columns])
-    with store.parquet(place) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=list(columns)):
+    with store.parquet(file.place) as opened:
+        if file.place.span is None and file_info(opened).span != file.span:
+            raise FileNotFoundError(f"{file.place.name} has been compacted anew")
+        for batch in opened.iter_batches(batch_size=ROWS_PER_GROUP, columns=list(columns)):
             yield pa.Table.from_batches([batch]).select(list(columns)).cast(schema)
 
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ibkr_depth_pipeline.archive.compaction import compact_day
-from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, EntryId, Place
+from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, EntryId
 from ibkr_depth_pipeline.archive.reading import all_holes
-from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of
+from ibkr_depth_pipeline_tests.archive.midway import DiesAt
 from ibkr_depth_pipeline_tests.archive.recorder import SYMBOLS, recorder
 
 KILLS = 8
@@ -71,27 +71,6 @@ def test_a_compaction_killed_at_any_moment_leaves_a_day_that_reads_as_before(mir
     assert plainly_read(desk, DAYS) == mirror.written
     assert desk.store.places(PARTS) == []
     assert [path.name for path in begun.parent.iterdir() if path.suffix == ".writing"] == []
-
-
-class DiesAt(ArchiveStore):
-    """A store whose process ends at its n-th change: what had been done stays, and nothing else happens."""
-
-    def __init__(self, url: str, at: int) -> None:
-        super().__init__(url)
-        self._left = at
-
-    def _step(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise KeyboardInterrupt
-
-    def publish(self, aside: Path, place: Place) -> None:
-        self._step()
-        super().publish(aside, place)
-
-    def _delete(self, name: str) -> None:
-        self._step()
-        super()._delete(name)
 
 
 def test_after_each_single_step_of_a_compaction_the_day_reads_as_before(mirror: Mirror, desk: Desk) -> None:

@@ -1,0 +1,50 @@
+"""Stores in the midst of whose work something happens: the process ends, or others do theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ibkr_depth_pipeline.archive.layout import Place
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+
+
+class DiesAt(ArchiveStore):
+    """A store whose process ends at its n-th change: what had been done stays, and nothing else happens."""
+
+    def __init__(self, url: str, at: int) -> None:
+        super().__init__(url)
+        self._left = at
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise KeyboardInterrupt
+
+    def publish(self, aside: Path, place: Place) -> None:
+        self._step()
+        super().publish(aside, place)
+
+    def _delete(self, name: str) -> None:
+        self._step()
+        super()._delete(name)
+
+
+class MeanwhileAt(ArchiveStore):
+    """A store where somebody else does something right before its n-th file is opened."""
+
+    def __init__(self, url: str, at: int, meanwhile: Callable[[], object]) -> None:
+        super().__init__(url)
+        self._left = at
+        self._meanwhile = meanwhile
+
+    @contextmanager
+    def parquet(self, place: Place) -> Iterator[pq.ParquetFile]:
+        self._left -= 1
+        if self._left == -1:
+            self._meanwhile()
+        with super().parquet(place) as file:
+            yield file
