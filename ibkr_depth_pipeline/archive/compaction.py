@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.figures import compact_figures
-from ibkr_depth_pipeline.archive.layout import PARTS, Span, day_place, folder
+from ibkr_depth_pipeline.archive.layout import PARTS, day_place, folder, joined
 from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of, symbols, tables
 from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, ROWS_PER_GROUP, described, write_options
 from ibkr_depth_pipeline.archive.store import ArchiveStore
@@ -55,16 +55,15 @@ def compact_symbol(store: ArchiveStore, day: date, symbol: str) -> Compacted:
     fresh = [file for file in files if file.place != place]
     if fresh:
         with store.written_aside("day") as aside:
-            span = Span(min(file.span.first for file in files), max(file.span.last for file in files))
-            _write(store, aside, symbol, span, files)
+            _write(store, aside, symbol, files)
             store.publish(aside, place)
-    store.delete(parts)
+    store.delete(parts)  # each of them went into the file, now or before: it says so
     with store.parquet(place) as written:
         return Compacted(symbol, len(fresh), written.metadata.num_rows, store.size(place))
 
 
-def _write(store: ArchiveStore, aside: Path, symbol: str, span: Span, files: list[SpannedFile]) -> None:
-    schema = described(symbol, span)
+def _write(store: ArchiveStore, aside: Path, symbol: str, files: list[SpannedFile]) -> None:
+    schema = described(symbol, joined(run for file in files for run in file.runs))
     with pq.ParquetWriter(aside, schema, **write_options(DAY_LEVEL)) as writer:
         for table in _groups(tables(store, files)):
             writer.write_table(table.cast(schema), row_group_size=ROWS_PER_GROUP)

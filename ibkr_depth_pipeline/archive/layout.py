@@ -64,6 +64,17 @@ class Span(NamedTuple):
     last: EntryId
 
 
+def joined(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """The same in as few spans as can be: those that overlap, or between which no seq is missing, become one."""
+    runs: list[Span] = []
+    for span in sorted(spans):
+        if runs and (span.first <= runs[-1].last or span.first.seq == runs[-1].last.seq + 1):
+            runs[-1] = Span(runs[-1].first, max(runs[-1].last, span.last))
+        else:
+            runs.append(span)
+    return tuple(runs)
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a file of the archive belongs. In the tree of figures `symbol` is the name of an ingest."""

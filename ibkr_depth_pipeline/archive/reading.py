@@ -28,7 +28,7 @@ from ibkr_depth_pipeline.archive.layout import (
     day_place,
     folder,
 )
-from ibkr_depth_pipeline.archive.schema import ROWS_PER_GROUP, SNAPSHOTS, file_info
+from ibkr_depth_pipeline.archive.schema import ROWS_PER_GROUP, SNAPSHOTS, FileInfo, file_info
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable
 
@@ -39,10 +39,11 @@ _T = TypeVar("_T")
 
 
 class SpannedFile(NamedTuple):
-    """A snapshot file and what it holds."""
+    """A snapshot file and what it holds. Of `runs` it holds all; between two of them there may be more elsewhere."""
 
     span: Span
     place: Place
+    runs: tuple[Span, ...]
 
 
 def days(store: ArchiveStore) -> list[date]:
@@ -71,7 +72,7 @@ def _positions(store: ArchiveStore) -> dict[str, EntryId]:
         if (span := place.span) is not None:
             newest[place.symbol] = max(newest.get(place.symbol, span.last), span.last)
     for place in {place.symbol: place for place in sorted(compacted, key=lambda place: place.day)}.values():
-        if (span := _span_inside(store, place)) is not None:
+        if (span := _info(store, place).span) is not None:
             newest[place.symbol] = max(newest.get(place.symbol, span.last), span.last)
     return newest
 
@@ -79,14 +80,14 @@ def _positions(store: ArchiveStore) -> dict[str, EntryId]:
 def files_of(store: ArchiveStore, day: date, symbol: str) -> list[SpannedFile]:
     """The files that hold that day, in order of their first id; parts that the compacted file covers left out."""
     parts = [
-        SpannedFile(span, place)
+        SpannedFile(span, place, (span,))
         for place in store.places(folder(PARTS, day, symbol))
         if (span := place.span) is not None
     ]
     compacted = compacted_file(store, day, symbol)
     if compacted is not None:
-        parts = [part for part in parts if not _covers(compacted.span, part.span)] + [compacted]
-    return sorted(parts)
+        parts = [part for part in parts if not _covers(compacted, part.span)] + [compacted]
+    return sorted(parts, key=lambda file: file.span)
 
 
 def compacted_file(store: ArchiveStore, day: date, symbol: str) -> SpannedFile | None:
@@ -94,10 +95,10 @@ def compacted_file(store: ArchiveStore, day: date, symbol: str) -> SpannedFile |
     place = day_place(symbol, day)
     if place not in store.places(folder(DAYS, day, symbol)):
         return None
-    span = _span_inside(store, place)
-    if span is None:
+    said = _info(store, place)
+    if said.span is None:
         raise ArchiveUnavailable(f"archive {store.url}: {place.name} is not a file of this archive's")
-    return SpannedFile(span, place)
+    return SpannedFile(said.span, place, said.runs)
 
 
 def read_day(store: ArchiveStore, day: date, symbol: str) -> Any:
@@ -181,19 +182,19 @@ def _holes_in(store: ArchiveStore, place: Place) -> list[Hole]:
     ]
 
 
-def _span_inside(store: ArchiveStore, place: Place) -> Span | None:
+def _info(store: ArchiveStore, place: Place) -> FileInfo:
     with store.parquet(place) as file:
-        return file_info(file).span
+        return file_info(file)
 
 
-def _covers(outer: Span, inner: Span) -> bool:
-    return outer.first <= inner.first and inner.last <= outer.last
+def _covers(outer: SpannedFile, inner: Span) -> bool:
+    return any(run.first <= inner.first and inner.last <= run.last for run in outer.runs)
 
 
 def _clusters(files: Iterable[SpannedFile]) -> Iterator[list[SpannedFile]]:
     """Files in groups: within one, each overlaps another; between two, none does."""
     cluster: list[SpannedFile] = []
-    for file in sorted(files):
+    for file in sorted(files, key=lambda file: file.span):
         if cluster and file.span.first > max(each.span.last for each in cluster):
             yield cluster
             cluster = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 
 VERSION = b"1"
 _VERSION_KEY, _SYMBOL_KEY = b"ibkr_depth.schema", b"ibkr_depth.symbol"
-_FIRST_KEY, _LAST_KEY = b"ibkr_depth.first_id", b"ibkr_depth.last_id"
+_FIRST_KEY, _LAST_KEY, _RUNS_KEY = b"ibkr_depth.first_id", b"ibkr_depth.last_id", b"ibkr_depth.runs"
 
 _NAME = pa.dictionary(pa.int16(), pa.string())
 _NAMES = pa.string()
@@ -58,20 +59,26 @@ ROWS_PER_GROUP = 65_536
 
 
 class FileInfo(NamedTuple):
-    """What a snapshot file says of itself. `span` is None where another program wrote it."""
+    """What a snapshot file says of itself. `runs` are the spans of which it holds all; none where it is not ours."""
 
     rows: int
-    span: Span | None
+    runs: tuple[Span, ...]
+
+    @property
+    def span(self) -> Span | None:
+        """From the first to the last snapshot."""
+        return Span(self.runs[0].first, self.runs[-1].last) if self.runs else None
 
 
-def described(symbol: str, span: Span) -> Any:
-    """SNAPSHOTS with the symbol and the first and last id in it."""
+def described(symbol: str, runs: Sequence[Span]) -> Any:
+    """SNAPSHOTS with the symbol and what is in the file: between two of the spans there may be more elsewhere."""
     return SNAPSHOTS.with_metadata(
         {
             _VERSION_KEY: VERSION,
             _SYMBOL_KEY: symbol.encode(),
-            _FIRST_KEY: str(span.first).encode(),
-            _LAST_KEY: str(span.last).encode(),
+            _FIRST_KEY: str(runs[0].first).encode(),
+            _LAST_KEY: str(runs[-1].last).encode(),
+            _RUNS_KEY: b" ".join(f"{run.first}_{run.last}".encode() for run in runs),
         }
     )
 
@@ -84,7 +91,7 @@ def write_options(level: int) -> dict[str, Any]:
 def part_bytes(symbol: str, span: Span, table: Any) -> bytes:
     """A part as a file."""
     file = io.BytesIO()
-    pq.write_table(table.cast(described(symbol, span)), file, **write_options(PART_LEVEL))
+    pq.write_table(table.cast(described(symbol, [span])), file, **write_options(PART_LEVEL))
     return file.getvalue()
 
 
@@ -99,5 +106,6 @@ def file_info(file: pq.ParquetFile) -> FileInfo:
     """What the footer says."""
     said = file.schema_arrow.metadata or {}
     if _FIRST_KEY not in said or _LAST_KEY not in said:
-        return FileInfo(file.metadata.num_rows, None)
-    return FileInfo(file.metadata.num_rows, Span(EntryId.of(said[_FIRST_KEY]), EntryId.of(said[_LAST_KEY])))
+        return FileInfo(file.metadata.num_rows, ())
+    runs = said.get(_RUNS_KEY, said[_FIRST_KEY] + b"_" + said[_LAST_KEY])  # files from before there were runs
+    return FileInfo(file.metadata.num_rows, tuple(Span(*map(EntryId.of, run.split(b"_"))) for run in runs.split()))

@@ -48,3 +48,14 @@ class MeanwhileAt(ArchiveStore):
             self._meanwhile()
         with super().parquet(place) as file:
             yield file
+
+
+class Overlooks(ArchiveStore):
+    """A store whose listings do not show one file, as one may that is made while others are made as well."""
+
+    def __init__(self, url: str, overlooked: Place) -> None:
+        super().__init__(url)
+        self._overlooked = overlooked
+
+    def places(self, under: str) -> list[Place]:
+        return [place for place in super().places(under) if place != self._overlooked]

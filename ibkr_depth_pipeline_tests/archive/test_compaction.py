@@ -11,10 +11,11 @@ import pytest
 from ibkr_depth_pipeline.archive import compaction
 from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, Span, day_place, part_place
-from ibkr_depth_pipeline.archive.reading import positions, read_day
+from ibkr_depth_pipeline.archive.reading import files_of, positions, read_day
 from ibkr_depth_pipeline.archive.schema import SNAPSHOTS, part_bytes
 from ibkr_depth_pipeline.errors import ArchiveHeld
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of
+from ibkr_depth_pipeline_tests.archive.midway import Overlooks
 
 
 def in_parts(mirror: Mirror, desk: Desk, symbol: str = "SPY", parts: int = 5, rows: int = 40) -> None:
@@ -87,13 +88,42 @@ def test_parts_that_overlap_are_merged_without_doubles_and_nothing_of_either_is_
     assert desk.kept() == {"SPY": expected}
 
 
+def test_a_part_that_the_listing_did_not_show_is_neither_lost_nor_passed_over(mirror: Mirror, desk: Desk) -> None:
+    in_parts(mirror, desk)
+    overlooked = desk.store.places(PARTS)[2]
+    compact_day(Overlooks(desk.settings.archive_url, overlooked), DAY)
+    assert desk.store.places(PARTS) == [overlooked]
+    assert desk.kept() == mirror.written
+    for parts in (1, 0):
+        assert [(each.parts, each.rows) for each in compact_day(desk.store, DAY)] == [(parts, 200)]
+        assert desk.store.places(PARTS) == []
+        assert desk.kept() == mirror.written
+
+
+def test_a_file_without_runs_holds_all_of_its_span(mirror: Mirror, desk: Desk) -> None:
+    in_parts(mirror, desk, parts=2)
+    parts = {place: (desk.folder / "archive" / place.name).read_bytes() for place in desk.store.places(PARTS)}
+    compact_day(desk.store, DAY)
+    path = desk.folder / "archive" / day_place("SPY", DAY).name
+    table = pq.read_table(path, partitioning=None)
+    said = {key: value for key, value in table.schema.metadata.items() if key != b"ibkr_depth.runs"}
+    pq.write_table(table.replace_schema_metadata(said), path)
+    for place, content in parts.items():
+        desk.store.put(place, content)  # as if it had been killed before it deleted them
+    assert [file.place for file in files_of(desk.store, DAY, "SPY")] == [day_place("SPY", DAY)]
+    assert [(each.parts, each.rows) for each in compact_day(desk.store, DAY)] == [(0, 80)]
+    assert desk.kept() == mirror.written
+
+
 def test_a_compacted_file_says_what_is_in_it_and_has_the_documented_schema(mirror: Mirror, desk: Desk) -> None:
     in_parts(mirror, desk)
     compact_day(desk.store, DAY)
     with pq.ParquetFile(Path(desk.settings.archive_url) / day_place("SPY", DAY).name) as file:
         assert file.schema_arrow.equals(SNAPSHOTS)
         assert file.schema_arrow.metadata[b"ibkr_depth.symbol"] == b"SPY"
-        assert file.schema_arrow.metadata[b"ibkr_depth.last_id"] == str(mirror.written["SPY"][-1]).encode()
+        first, last = (str(mirror.written["SPY"][at]) for at in (0, -1))
+        assert file.schema_arrow.metadata[b"ibkr_depth.last_id"] == last.encode()
+        assert file.schema_arrow.metadata[b"ibkr_depth.runs"] == f"{first}_{last}".encode()
         assert {file.metadata.row_group(0).column(n).compression for n in range(9)} == {"ZSTD"}
 
 

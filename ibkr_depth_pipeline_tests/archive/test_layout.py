@@ -15,6 +15,7 @@ from ibkr_depth_pipeline.archive.layout import (
     day_place,
     first_ms_of,
     hole_place,
+    joined,
     parse,
     part_place,
     places,
@@ -71,3 +72,21 @@ def test_what_is_not_of_the_layout_is_nobodys_to_read_or_delete(name: str) -> No
 def test_a_date_ends_where_the_next_begins(day: date) -> None:
     assert day_of(first_ms_of(day)) == day
     assert day_of(first_ms_of(day) + 86_399_999) == day
+
+
+def span(first_ts: int, first: int, last_ts: int, last: int) -> Span:
+    return Span(EntryId(first_ts, first), EntryId(last_ts, last))
+
+
+@pytest.mark.parametrize(
+    ("spans", "runs"),
+    [
+        ([span(10, 1, 20, 5), span(20, 6, 30, 9)], [span(10, 1, 30, 9)]),
+        ([span(25, 8, 30, 9), span(10, 1, 20, 5)], [span(10, 1, 20, 5), span(25, 8, 30, 9)]),
+        ([span(10, 1, 30, 9), span(12, 3, 15, 4), span(20, 7, 40, 12)], [span(10, 1, 40, 12)]),
+        ([span(10, 8, 20, 9), span(30, 1, 40, 3)], [span(10, 8, 20, 9), span(30, 1, 40, 3)]),
+        ([], []),
+    ],
+)
+def test_spans_become_one_where_nothing_can_be_between_them(spans: list[Span], runs: list[Span]) -> None:
+    assert joined(spans) == tuple(runs)

@@ -75,7 +75,7 @@ def make_day(root: Path, count: int) -> None:
     paths = [root / day_place(symbol, DAY).name for symbol in SYMBOLS]
     for path in paths:
         path.parent.mkdir(parents=True)
-    schema = described("SPY", Span(first, last))
+    schema = described("SPY", [Span(first, last)])
     with pq.ParquetWriter(paths[0], schema, **write_options(DAY_LEVEL)) as writer:
         for piece in made_up(count):
             writer.write_table(piece.cast(schema))
