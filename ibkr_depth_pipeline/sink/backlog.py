@@ -106,8 +106,8 @@ class SymbolQueue:
         self._backlog.has_work(self)
 
     def note_venue(self, fields: dict[Any, Any]) -> None:
-        """What the venue hash is to hold."""
-        self.venue = fields
+        """What the venue hash is to hold. News goes out at once; a pause is for what is said again."""
+        self.venue, self.next_venue = fields, 0.0
         self._backlog.has_work(self)
 
     def due_at(self) -> float | None:

@@ -72,6 +72,8 @@ def test_a_venue_of_unknown_fate_is_said_again_after_a_pause() -> None:
     job.unknown()
     assert queue.due_at() == 100.0 + VENUE_PAUSE_SECS
     assert jobs_of(queue, most=1, now=100.0, heartbeat_ttl=30) == []
+    queue.note_venue({"exchange": "ARCA", "reason": "354"})
+    assert len(jobs_of(queue, most=1, now=100.0, heartbeat_ttl=30)) == 1
 
 
 def test_at_most_a_quarter_of_the_bound_goes_out_at_once() -> None:
