@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -24,6 +25,9 @@ from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.sink.keys import ingest_key, stream_key
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror, ids_of
 from ibkr_depth_pipeline_tests.archive.following import Following
+from ibkr_depth_pipeline_tests.conftest import REPOSITORY
+
+DOCUMENT = REPOSITORY / "docs" / "archive.md"
 
 
 def numbers(found: Iterable[EntryId]) -> list[int]:
@@ -188,6 +192,23 @@ def test_keys_that_are_no_streams_of_ours_are_left_alone(mirror: Mirror, desk: D
     mirror.redis.set(stream_key("QQQ"), "text")
     mirror.write("SPY", [1])
     desk.keep()
+    assert desk.kept() == mirror.written
+
+
+def test_a_user_needs_no_more_than_the_document_says(mirror: Mirror, desk: Desk) -> None:
+    (commands,) = re.findall(r"of its own needs `([^`]+)`", DOCUMENT.read_text())
+    rights = ["on", ">secret", "resetkeys", f"~{stream_key('').removesuffix('stream:')}*", "-@all", *commands.split()]
+    mirror.redis.execute_command("ACL", "SETUSER", "archiver", *rights)
+    mirror.write("SPY", [1, 2, 5])
+    restricted = with_settings(desk, redis_url=desk.settings.redis_url.replace("://", "://archiver:secret@"))
+    try:
+        assert [(hole.first_seq, hole.last_seq) for hole in restricted.keep().summary.holes] == [(3, 4)]
+        mirror.write("SPY", [8], start=NOON + 9)
+        restricted.keep()
+        (audit,) = audit_day(restricted.settings, DAY)
+        assert "newest_seq_in_redis" in audit.findings[-1].figures
+    finally:
+        mirror.redis.execute_command("ACL", "DELUSER", "archiver")
     assert desk.kept() == mirror.written
 
 
