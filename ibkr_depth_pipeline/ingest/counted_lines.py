@@ -6,18 +6,18 @@ from collections.abc import Iterable
 
 from ibkr_depth_pipeline.ingest.books import PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import Say
-from ibkr_depth_pipeline.ingest.line_budget import LineBudget
+from ibkr_depth_pipeline.line_budget import LineBudget
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
 
 
 class CountedLines:
-    """Tells what is new in the figures of the pipeline and of the writer since it last did."""
+    """Tells what is new in the figures of the pipeline and of the writer since it last did; `lines` is the limit."""
 
-    def __init__(self, pipeline: PipelineFigures, writer: WriterFigures) -> None:
+    def __init__(self, pipeline: PipelineFigures, writer: WriterFigures, lines: LineBudget) -> None:
         self._pipeline = pipeline
         self._writer = writer
-        self._lines = LineBudget()
+        self._lines = lines
         self._told_stored: dict[str, int] = {}
         self._told_drops: dict[tuple[str, str], int] = {}
         self._log = get_log()

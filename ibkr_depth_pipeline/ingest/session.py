@@ -94,7 +94,7 @@ class IngestSession:
         self._lease = Lease(self._redis, settings.ibkr_gateway_name, self._identity, settings.ibkr_lease_ttl_secs)
         self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
         self._pipeline = pipeline_of(settings, request_ids, lambda symbol: self._writer.queue(symbol).store)
-        self._lines = CountedLines(self._pipeline.figures, self._writer.figures)
+        self._lines = CountedLines(self._pipeline.figures, self._writer.figures, self._writer.lines)
         self._deeds = Deeds(
             self._gateway,
             self._writer,

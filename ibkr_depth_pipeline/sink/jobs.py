@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import hiredis
 from redis.exceptions import ExecAbortError
 
-from ibkr_depth_pipeline.sink.backlog import Beat, Block, SymbolQueue
+from ibkr_depth_pipeline.sink.backlog import LONGEST_PAUSE_SECS, Beat, Block, SymbolQueue
 from ibkr_depth_pipeline.sink.encoding import LastValue
 from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, venue_key
 from ibkr_depth_pipeline.sink.scripts import STORE_BEAT, STORE_LAST
@@ -45,13 +45,15 @@ class Job(Protocol):
     queue: SymbolQueue
     part: Part
     command: str
-    holds_up: bool  # whether its failure keeps the symbol waiting
 
     def settle(self, replies: list[Any]) -> Exception | None:
         """Take note of what Redis said. Returns what went wrong."""
 
     def unknown(self) -> None:
         """Take note that nobody knows whether any of it was carried out."""
+
+    def postpone(self, now: float) -> None:
+        """It failed, at loop time `now`: leave its key alone for a while."""
 
 
 def jobs_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> list[Job]:
@@ -85,7 +87,6 @@ class StreamJob:
     """A block of entries for the stream."""
 
     command = "XADD"
-    holds_up = True
 
     def __init__(self, queue: SymbolQueue, block: Block) -> None:
         self.queue = queue
@@ -96,6 +97,9 @@ class StreamJob:
     def unknown(self) -> None:
         self.queue.put_back(self.block.entries)
         self.queue.doubt(self.block)
+
+    def postpone(self, now: float) -> None:
+        self.queue.postpone(now)
 
     def settle(self, replies: list[Any]) -> Exception | None:
         if isinstance(replies[0], Exception):  # without its MULTI each XADD went by itself
@@ -125,7 +129,6 @@ class _HashJob:
     """The last-value hash, after its entry is in the stream."""
 
     command = "HSET"
-    holds_up = True
 
     def __init__(self, queue: SymbolQueue, entry: bytes) -> None:
         key, self._value = last_key(queue.symbol), LastValue.of_entry(entry)
@@ -135,6 +138,9 @@ class _HashJob:
 
     def unknown(self) -> None:
         """It stays to be written."""
+
+    def postpone(self, now: float) -> None:
+        self.queue.next_hash = now + LONGEST_PAUSE_SECS
 
     def settle(self, replies: list[Any]) -> Exception | None:
         if isinstance(replies[0], Exception):
@@ -151,7 +157,6 @@ class _BeatJob:
     """The heartbeat, after the hash."""
 
     command = "SET"
-    holds_up = True
 
     def __init__(self, queue: SymbolQueue, beat: Beat, ttl: int) -> None:
         key = heartbeat_key(queue.symbol)
@@ -161,6 +166,9 @@ class _BeatJob:
 
     def unknown(self) -> None:
         """It stays to be written."""
+
+    def postpone(self, now: float) -> None:
+        self.queue.next_beat = now + LONGEST_PAUSE_SECS
 
     def settle(self, replies: list[Any]) -> Exception | None:
         if isinstance(replies[0], Exception):
@@ -174,7 +182,6 @@ class _VenueJob:
     """The venue hash; said once where Redis refuses it, as it is told again at each look at the venue."""
 
     command = "HSET"
-    holds_up = False
 
     def __init__(self, queue: SymbolQueue, fields: dict[Any, Any]) -> None:
         key = venue_key(queue.symbol)
@@ -184,6 +191,9 @@ class _VenueJob:
 
     def unknown(self) -> None:
         """It stays to be written."""
+
+    def postpone(self, now: float) -> None:
+        """It has its pause."""
 
     def settle(self, replies: list[Any]) -> Exception | None:
         if self.queue.venue is self._fields:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 
 from ibkr_depth_pipeline.errors import SinkConflict
+from ibkr_depth_pipeline.line_budget import LineBudget
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.redis_link.asking import ask_each
@@ -61,6 +62,7 @@ class RedisWriter:
         self._log = get_log()
         self.heartbeat_ttl = 30
         self.figures = WriterFigures()
+        self.lines = LineBudget()  # of what Redis refuses; to be renewed now and then
         self._backlog = Backlog(
             maxlen=maxlen,
             bound=buffer_bytes,
@@ -222,9 +224,9 @@ class RedisWriter:
 
     def _failed(self, job: Job, error: Exception) -> None:
         self.figures.write_failures += 1
-        self._log.error("redis_write_failed", symbol=job.queue.symbol, command=job.command, error=str(error))
-        if job.holds_up:
-            job.queue.postpone(asyncio.get_running_loop().time())
+        if self.lines.spend("redis_write_failed"):
+            self._log.error("redis_write_failed", symbol=job.queue.symbol, command=job.command, error=str(error))
+        job.postpone(asyncio.get_running_loop().time())
 
     def _gone(self, error: Exception) -> None:
         self.figures.write_failures += 1

@@ -19,7 +19,7 @@ import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
-from ibkr_depth_pipeline.ingest.line_budget import LINES_A_CYCLE
+from ibkr_depth_pipeline.line_budget import LINES_A_CYCLE
 from ibkr_depth_pipeline.reader import DepthReader
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread, SimulatedGateway
 from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS, raw_row

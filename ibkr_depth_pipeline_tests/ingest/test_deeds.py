@@ -45,7 +45,7 @@ class Desk:
         self.deeds = Deeds(
             gateway,
             writer,
-            CountedLines(PipelineFigures(), writer.figures),
+            CountedLines(PipelineFigures(), writer.figures, writer.lines),
             self.tasks,
             rows=15,
             recheck=self._recheck,

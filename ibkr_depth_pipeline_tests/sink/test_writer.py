@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkConflict
+from ibkr_depth_pipeline.line_budget import LINES_A_CYCLE
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.encoding import StreamPosition
@@ -179,6 +180,22 @@ async def test_one_symbols_failing_key_holds_up_no_other(
     failures = [line for line in lines if line["event"] == "redis_write_failed"]
     assert {line["symbol"] for line in failures} == {"BAD"}
     assert all("WRONGTYPE" in line["error"] for line in failures)
+
+
+async def test_a_redis_that_refuses_everything_fills_no_log(shared_redis_url: str) -> None:
+    symbols = [f"BAD{number}" for number in range(LINES_A_CYCLE + 20)]
+    with capture_logs() as lines:
+        async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+            await client.mset({stream_key(symbol): "not a stream" for symbol in symbols})
+            for symbol in symbols:
+                writer.append(next(snapshots(symbol)))
+
+            async def refused() -> bool:
+                return writer.figures.write_failures >= len(symbols)
+
+            await eventually(refused)
+    assert len([line for line in lines if line["event"] == "redis_write_failed"]) == LINES_A_CYCLE
+    assert writer.lines.renew() == {"redis_write_failed": writer.figures.write_failures - LINES_A_CYCLE}
 
 
 async def _write_beside_a_failing_key(shared_redis_url: str) -> None:

@@ -1,4 +1,4 @@
-"""How much is logged of what a gateway says: all of it, unless it floods. Pure."""
+"""How much is logged of what goes wrong elsewhere: all of it, unless it floods. Pure."""
 
 from __future__ import annotations
 

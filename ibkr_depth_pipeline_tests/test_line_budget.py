@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.ingest.line_budget import LINES_A_CYCLE, LineBudget
+from ibkr_depth_pipeline.line_budget import LINES_A_CYCLE, LineBudget
 
 
 def test_each_event_has_its_lines_and_what_is_past_them_is_counted() -> None:
