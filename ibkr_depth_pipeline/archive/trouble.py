@@ -20,7 +20,7 @@ class Trouble:
         self._log = get_log()
 
     def tell(self, error: Exception | None, now: float, **about: object) -> None:
-        """What went wrong this time, None where nothing did. `now` is seconds of any clock; `about` is logged with it."""
+        """What went wrong this time, None where nothing did. `now` is seconds of any clock, `about` goes beside it."""
         if error is None:
             if self._said is not None:
                 self._log.info(f"{self._event}_no_more")
