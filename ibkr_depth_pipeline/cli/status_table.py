@@ -35,7 +35,8 @@ def render_status(report: HealthReport) -> RenderableType:
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name in ("venue", "on") else "right", no_wrap=True)
     for each in report.symbols:
-        table.add_row(each.symbol, Text(each.state.value, _STYLES[each.state]), *_cells(each))
+        # as Text, since what Redis holds is nobody's markup
+        table.add_row(Text(each.symbol), Text(each.state.value, _STYLES[each.state]), *map(Text, _cells(each)))
     notes = [Text(note) for each in report.symbols for note in _notes(each)]
     return Group(*_feed(report.feed), "", table, *([Text(""), *notes] if notes else []))
 

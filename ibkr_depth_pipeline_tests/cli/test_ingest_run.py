@@ -19,7 +19,7 @@ import redis
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
-from ibkr_depth_pipeline.sink.keys import PREFIX, stream_key
+from ibkr_depth_pipeline.sink.keys import PREFIX, last_key, stream_key
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_ingest_run"
 SECRET = "hunter2"
@@ -220,6 +220,19 @@ def test_check_with_a_bad_universe_fails_and_goes_on(settled: Operator) -> None:
     done = settled.runs("check")
     assert (done.returncode, failed(done.stdout)) == (1, ["universe", "universe"])
     assert "ok   gateway" in done.stdout
+
+
+# ---- status
+
+
+def test_status_shows_what_redis_holds_as_it_stands_there(operator: Operator, redis_server: EmbeddedRedis) -> None:
+    operator.symbols("SPY")
+    operator.env["REDIS_URL"] = redis_server.url
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.hset(last_key("SPY"), mapping={"ts": "1", "venue": "[/x][bold]"})
+    done = operator.runs("status")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "[/x][bold]" in done.stdout
 
 
 # ---- run
