@@ -109,6 +109,13 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def rate(value: float) -> str:
+    """`12.3`, `0.31`: what is rare has two digits as well, and is not told as never."""
+    if 0 < value < 0.01:
+        return "below 0.01"
+    return number(round(value, 1) if value >= 10 else float(f"{value:.2g}"))
+
+
 def duration(ms: float) -> str:
     """`850 ms`, `12.4 s`, `3 min 20 s`, `2 h 05 min`."""
     if ms < 999.5:

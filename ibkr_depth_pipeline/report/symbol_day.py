@@ -37,14 +37,16 @@ class Gap:
 class SymbolDay:
     """What is to be told of a symbol.
 
-    Per bin: rows (snapshots), live_ms, spreads (10th, 50th and 90th percentile over time; NaN where there was none),
-    bid and ask (best prices, as they last were in the bin; NaN as well). `spread` is the median over the whole day.
-    reach is how far the rows usually lie behind the best price, tick the least step between two rows; prices, or 0.0.
+    in_window is how many of the snapshots came within the window. Per bin: rows (snapshots), live_ms, spreads (10th,
+    50th and 90th percentile over time; NaN where there was none), bid and ask (best prices, as they last were in the
+    bin; NaN as well). `spread` is the median over the whole day. reach is how far the rows usually lie behind the best
+    price, tick the least step between two rows; prices, or 0.0.
     """
 
     symbol: str
     venues: Mapping[str, int]
     snapshots: int
+    in_window: int
     covered_ms: int
     window: Window
     worst: Gap
@@ -81,6 +83,7 @@ class SymbolFold:
         self._live_ms = np.zeros(bins.count)
         self._bid, self._ask = np.full(bins.count, np.nan), np.full(bins.count, np.nan)
         self._spreads = SpreadTimes(bins.count)
+        self._in_window = 0
         self._covered_ms = 0
         self._worst = Gap()
         self._covered_until = window.start
@@ -94,6 +97,7 @@ class SymbolFold:
             return
         self._venues.update(venues)
         self._rows += np.bincount(self._bins.of(piece.ts), minlength=self._bins.count)
+        self._in_window += np.count_nonzero((piece.ts >= self._window.start) & (piece.ts <= self._window.end))
         self._quote(piece)
         self._look_deeper(piece)
         books = piece.after(self._before)
@@ -150,6 +154,7 @@ class SymbolFold:
             symbol=self._symbol,
             venues=dict(self._venues.most_common()),
             snapshots=int(self._rows.sum()),
+            in_window=self._in_window,
             covered_ms=self._covered_ms,
             window=self._window,
             worst=self._worst,

@@ -22,6 +22,7 @@ from ibkr_depth_pipeline.report.scales import (
     duration,
     from_zero,
     number,
+    rate,
     time_ticks,
     usual,
 )
@@ -138,7 +139,8 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
     rates = _total_rates(day)
     seconds = (day.window.end - day.window.start) / 1000
     yield Fact(number(day.snapshots), "snapshots", f"of {len(day.symbols)} symbols")
-    yield Fact(number(round(day.snapshots / seconds, 1)), "rows a second", f"at most {number(round(rates.max(), 1))}")
+    in_window = sum(symbol.in_window for symbol in day.symbols)
+    yield Fact(rate(in_window / seconds), "rows a second", f"at most {rate(float(rates.max()))}")
     yield Fact(f"{day.coverage:.1%}", "coverage", "mean of the symbols")
     yield Fact(number(day.missing), "missing snapshots", f"in {len(day.holes)} holes")
     if not day.ingests:

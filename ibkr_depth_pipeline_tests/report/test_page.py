@@ -42,7 +42,7 @@ def test_the_numbers_on_the_page_are_those_of_the_day(mirror: Mirror, desk: Desk
     an_hour(mirror, desk, "SPY", "BRK B")
     written, page = report()
     assert page.fact("snapshots") == ("7,202", "of 2 symbols")
-    assert page.fact("rows a second") == ("0.3", "at most 2")
+    assert page.fact("rows a second") == ("0.31", "at most 2")
     assert page.fact("coverage") == ("15.4%", "mean of the symbols")  # one hour of six and a half
     assert page.fact("missing snapshots") == ("0", "in 0 holes")
     assert "Monday, 5 January 2026" in page.text
@@ -235,6 +235,15 @@ def test_open_and_close_are_marked_where_more_was_recorded(mirror: Mirror, desk:
     desk.keep()
     _, page = report()
     assert {"open", "close"} <= set(page.texts)
+
+
+def test_what_was_recorded_outside_of_the_session_is_no_part_of_its_rate(
+    mirror: Mirror, desk: Desk, report: Report
+) -> None:
+    mirror.write("SPY", range(1, 5001), start=OPEN - 6_000_000, every=1000)
+    mirror.write("SPY", range(5001, 9681), start=OPEN, every=5000)  # until the close
+    desk.keep()
+    assert report()[1].fact("rows a second") == ("0.2", "at most 1")
 
 
 def test_a_single_snapshot_is_a_day(mirror: Mirror, desk: Desk, report: Report) -> None:

@@ -16,6 +16,7 @@ from ibkr_depth_pipeline.report.scales import (
     from_zero,
     nice_step,
     number,
+    rate,
     time_ticks,
     usual,
 )
@@ -91,6 +92,11 @@ def test_times_are_marked_at_round_ones_and_a_narrow_page_leaves_some_out() -> N
 )
 def test_durations_as_people_say_them(ms: float, text: str) -> None:
     assert duration(ms) == text
+
+
+def test_a_rare_row_is_not_told_as_none() -> None:
+    rates = [rate(value) for value in (0, 0.00004, 0.014, 0.306, 2.04, 12.34, 1234.5)]
+    assert rates == ["0", "below 0.01", "0.014", "0.31", "2", "12.3", "1,234"]
 
 
 def test_numbers_as_people_write_them() -> None:
