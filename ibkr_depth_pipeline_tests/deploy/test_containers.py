@@ -37,6 +37,14 @@ def test_the_three_dagster_processes_have_no_rights_beyond_their_own(compose: di
         assert "no-new-privileges:true" in service["security_opt"]
 
 
+def test_a_stop_reaches_the_ingest_and_leaves_it_time(compose: dict[str, Any]) -> None:
+    code = compose["services"]["code"]
+    assert code["init"] is True
+    assert code["environment"]["TINI_KILL_PROCESS_GROUP"] == "1"
+    assert code["environment"].items() >= compose["services"]["web"]["environment"].items()
+    assert code["stop_grace_period"] == "30s"
+
+
 def test_what_is_mounted_from_here_is_here(compose: dict[str, Any]) -> None:
     mounts = [mount for service in compose["services"].values() for mount in service.get("volumes", [])]
     for source in {mount.partition(":")[0] for mount in mounts}:
