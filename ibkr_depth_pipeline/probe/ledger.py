@@ -16,10 +16,11 @@ from ibkr_depth_pipeline.probe.store import RecordedRefusal, VenueStore
 class Ledger:
     """What Redis knows. Nothing here raises: a Redis that fails is noted once in `use` and `error`, then left alone.
 
-    url None: without Redis.
+    url None: without Redis. gateway_name is the one whose lease an ingest of the same slots holds.
     """
 
-    def __init__(self, url: str | None) -> None:
+    def __init__(self, url: str | None, gateway_name: str) -> None:
+        self._gateway_name = gateway_name
         self._store = VenueStore(url) if url is not None else None
         self._refusals: dict[str, RecordedRefusal] = {}
         self._log = get_log()
@@ -33,12 +34,13 @@ class Ledger:
             return None
         try:
             beats = await self._store.heartbeats()
-            self._refusals = await self._store.refusals(symbols) if beats else {}
+            runs = bool(beats) or await self._store.is_leased(self._gateway_name)
+            self._refusals = await self._store.refusals(symbols) if runs else {}
         except SinkUnavailable as error:
             self._away(error)
             return None
-        self.ingest = IngestSign(beats, _now_ms()) if beats else None
-        return self.ingest is not None
+        self.ingest = IngestSign(beats, _now_ms()) if runs else None
+        return runs
 
     def beside_ingest(self, report: SymbolReport) -> SymbolReport:
         """A symbol that was not subscribed to for the ingest's sake, with what the ingest itself knows of it."""

@@ -101,7 +101,8 @@ _WORDS = {Outcome.DEPTH: "ok", Outcome.VENUE_ONLY: "venue ok"}
 
 @dataclass(frozen=True, slots=True)
 class IngestSign:
-    """The heartbeats that speak of a running ingest: symbol -> unix ms of its last live row."""
+    """What speaks of a running ingest: heartbeats, symbol -> unix ms of its last live row, or, where it has none yet, the
+    lease alone."""
 
     heartbeats: dict[str, int]
     seen_ts: int
@@ -109,6 +110,8 @@ class IngestSign:
     @property
     def text(self) -> str:
         """What an operator reads."""
+        if not self.heartbeats:
+            return "an ingest is running (it holds the lease; no book is live yet)"
         age = max(0, self.seen_ts - max(self.heartbeats.values())) / 1000
         names = sorted(self.heartbeats)
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

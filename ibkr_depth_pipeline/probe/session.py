@@ -63,7 +63,7 @@ class ProbeSession:
         self._gateway = TwsGateway.of_settings(
             settings, request_ids=self._request_ids, on_event=self._on_event, on_row=self._on_row
         )
-        self._ledger = Ledger(settings.redis_target if record else None)
+        self._ledger = Ledger(settings.redis_target if record else None, settings.ibkr_gateway_name)
         self._plan = ProbePlan(self._limits, self._request_ids)
         self._resolutions: dict[str, Resolution] = {}
         self._unprobed: dict[str, SymbolReport] = {}

@@ -10,7 +10,7 @@ from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
 from ibkr_depth_pipeline.sink.encoding import venue_fields
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, venue_key
+from ibkr_depth_pipeline.sink.keys import heartbeat_key, lease_key, venue_key
 
 _SCAN_COUNT = 1000
 
@@ -40,6 +40,13 @@ class VenueStore:
         except UNREACHABLE as error:
             raise self._unavailable(error) from None
         return {symbol: int(value) for symbol, value in values.items() if value is not None and value.isdigit()}
+
+    async def is_leased(self, gateway_name: str) -> bool:
+        """Whether an ingest holds the lease of that name. One whose lines have had no row yet shows nothing else."""
+        try:
+            return bool(await self._client.exists(lease_key(gateway_name)))
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
 
     async def refusals(self, symbols: Iterable[str]) -> dict[str, RecordedRefusal]:
         """The symbols whose venue hash says that they have no depth."""

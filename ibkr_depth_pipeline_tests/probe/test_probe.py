@@ -205,6 +205,25 @@ async def test_a_real_ingest_goes_on_undisturbed_while_the_probe_looks(
     assert "the running ingest has its book" in of(report, "AAPL").reason
 
 
+async def test_an_ingest_whose_lines_have_had_no_row_yet_is_seen_by_its_lease(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    async with SimulatedGateway(GatewayOptions(silent_symbols=frozenset({"AAPL", "MSFT"}))) as gateway:
+        ingest = IngestSession(settings_for(gateway, shared_redis_url), universe_of("AAPL", "MSFT"))
+        ingesting = asyncio.ensure_future(ingest.run())
+        await gateway.wait_for(lambda: len(gateway.journal.requests("reqMktDepth")) == 2)
+        report = await probe(gateway, shared_redis_url, "AAPL", "IBM")
+        assert not ingesting.done()
+        ingest.stop()
+        await ingesting
+        assert len(gateway.journal.requests("reqMktDepth")) == 2
+    assert {each.outcome for each in report.symbols} == {Outcome.VENUE_ONLY}
+    assert report.ingest is not None
+    assert "holds the lease" in report.ingest.text
+    assert report.redis is RedisUse.READ_ONLY
+    assert not store.exists("raw:ibkr:depth:venue:IBM")
+
+
 async def test_beside_an_ingest_an_unknown_symbol_and_a_recorded_refusal_still_fail(
     shared_redis_url: str, store: redis.Redis
 ) -> None:
