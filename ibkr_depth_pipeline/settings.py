@@ -33,7 +33,7 @@ def _check_host(host: str) -> str:
     # A colon is an IPv6 address, or a port that belongs into IBKR_PORT.
     if ":" in host:
         ip_address(host)
-    elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+    elif not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", host):
         raise ValueError("no host name")
     return host
 
@@ -84,8 +84,15 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-Whole = Annotated[int, Field(strict=False)]
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
+def _number(value: object) -> object:
+    # YAML's yes and Python's 1_5 would pass.
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+        raise ValueError("no number")
+    return value
+
+
+Whole = Annotated[int, Field(strict=False), BeforeValidator(_number)]
+Seconds = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Host = Annotated[str, AfterValidator(_check_host)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Name = Annotated[str, AfterValidator(_check_name)]

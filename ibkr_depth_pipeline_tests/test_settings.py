@@ -37,6 +37,9 @@ TABLE = {
 }
 
 BAD_VALUES = [
+    ("IBKR_PORT", "7_497"),
+    ("IBKR_ROTATION_SECS", "1_5"),
+    ("IBKR_HOST", "-"),
     ("IBKR_HOST", "127.0.0.1:7497"),
     ("IBKR_HOST", "http://localhost"),
     ("IBKR_HOST", "   "),
@@ -241,6 +244,12 @@ def test_a_bad_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyPat
     assert str(Settings.model_fields[key.lower()].description) in problem
     if key != "REDIS_URL":
         assert repr(text.strip()) in problem or repr(text) in problem
+
+
+@pytest.mark.parametrize("key", ["ibkr_max_concurrent_depth", "ibkr_rotation_secs"])
+def test_a_switch_is_no_number(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{key.upper()}=True"):
+        load_settings(**{key: True})
 
 
 def test_one_error_lists_every_bad_key(monkeypatch: pytest.MonkeyPatch) -> None:
