@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.orchestration.lineage import Lineage, Names
 from ibkr_depth_pipeline.orchestration.observing import SessionObserver
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore
 from ibkr_depth_pipeline.orchestration.run_config import IngestConfig
+from ibkr_depth_pipeline.orchestration.run_records import Work
 from ibkr_depth_pipeline.orchestration.session_metadata import session_metadata
 from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours, utc_now
 from ibkr_depth_pipeline.orchestration.watchdog import still_wanted
@@ -99,6 +100,12 @@ def build_ingest_job(lineage: Lineage) -> Any:
         "session's close.",
         executor_def=dg.in_process_executor,  # a step process of its own would outlive a killed worker
     )
+
+
+def ingest_work(lineage: Lineage) -> Work:
+    """What records, however it was launched."""
+    names = lineage.names
+    return Work(names.named(INGEST_JOB), frozenset({names.feed_key}), names.named(FEED_OP))
 
 
 def scheduled_run_config(names: Names) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.orchestration.ladder import ladder_markdown
 from ibkr_depth_pipeline.orchestration.lineage import Lineage, symbol_key
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore
 from ibkr_depth_pipeline.orchestration.run_config import settings_and_universe
+from ibkr_depth_pipeline.orchestration.run_records import Work
 from ibkr_depth_pipeline.probe.report import DECIDED, ProbeReport, SymbolReport
 from ibkr_depth_pipeline.probe.run import run_probe
 
@@ -145,3 +146,9 @@ def build_probe_job(lineage: Lineage) -> Any:
         executor_def=dg.in_process_executor,
         tags={"dagster/max_retries": "0"},
     )
+
+
+def probe_work(lineage: Lineage) -> Work:
+    """What probes, however it was launched, be it for some symbols only."""
+    keys = frozenset({lineage.names.probe_key, *(spec.key for spec in lineage.specs)})
+    return Work(lineage.names.named(PROBE_JOB), keys, lineage.names.named(PROBE_OP))

@@ -25,8 +25,7 @@ def run_alert_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.Sen
         description="Alerts each run of the ingest and of the probe that fails or is canceled.",
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        jobs = (watched.ingest_job, watched.probe_job)
-        endings = bad_endings(context.instance, jobs, news_since(context.cursor))
+        endings = bad_endings(context.instance, (watched.ingest, watched.probe), news_since(context.cursor))
         done = news_round(watched.settings(), endings, context.cursor)
         return dg.SensorResult(skip_reason=f"{len(done.alerts)} alerts raised.", cursor=done.memory)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import dagster as dg
 
@@ -11,6 +13,12 @@ from ibkr_depth_pipeline.alerts.run_news import Ending
 from ibkr_depth_pipeline.alerts.supervision import Phase, Run
 
 NEWEST = 20
+_LOOKED_THROUGH = 200
+"""Of the runs that Materialize launched: of which assets each is, the instance can't be asked to filter."""
+
+_MATERIALIZE = "__ASSET_JOB"
+"""Dagster's own name for what Materialize on an asset's page launches."""
+
 _OVERLAP = timedelta(minutes=5)
 _PHASES = {
     dg.DagsterRunStatus.STARTED: Phase.STARTED,
@@ -21,16 +29,94 @@ _PHASES = {
 _BAD_ENDS = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
-def newest_runs(instance: dg.DagsterInstance, job_name: str) -> tuple[Run, ...]:
-    """The newest runs of a job, newest first."""
-    records = instance.get_run_records(dg.RunsFilter(job_name=job_name), limit=NEWEST)
-    return tuple(_run(instance, record) for record in records)
+_ACTIVE = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_STEP_EVENTS = {
+    dg.DagsterEventType.STEP_START,
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+}
 
 
-def _run(instance: dg.DagsterInstance, record: dg.RunRecord) -> Run:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What may be launched in two ways: by its job, or by Materialize on the page of one of its assets.
+
+    `step` is the op's name; it tells when the work goes on in a run that materializes other assets, too.
+    """
+
+    job: str
+    assets: frozenset[dg.AssetKey] = frozenset()
+    step: str = ""
+
+    def called(self, run: dg.DagsterRun) -> str:
+        """What an alert about that run names."""
+        if run.job_name != _MATERIALIZE:
+            return run.job_name
+        first, *more = sorted(key.to_user_string() for key in self.assets if _selects(run, key))
+        return f"Materialize of {first}" + (f" and {len(more)} more" if more else "")
+
+    def is_in(self, run: dg.DagsterRun) -> bool:
+        """Whether that run does it."""
+        return run.job_name == self.job or (
+            run.job_name == _MATERIALIZE and any(_selects(run, key) for key in self.assets)
+        )
+
+    def is_all_of(self, run: dg.DagsterRun) -> bool:
+        """Whether that run does nothing else."""
+        return run.job_name == self.job or (run.asset_selection is not None and run.asset_selection <= self.assets)
+
+
+def _selects(run: dg.DagsterRun, key: dg.AssetKey) -> bool:
+    if run.asset_selection is None:
+        return run.asset_check_selection is None  # neither: everything there is
+    return key in run.asset_selection
+
+
+def newest_runs(instance: dg.DagsterInstance, work: Work) -> tuple[Run, ...]:
+    """The newest runs of it and all that are not over, newest first."""
+    records = {record.dagster_run.run_id: record for record in _records(instance, work, NEWEST)}
+    records |= {record.dagster_run.run_id: record for record in _records(instance, work, None, statuses=_ACTIVE)}
+    newest_first = sorted(records.values(), key=lambda record: record.create_timestamp, reverse=True)
+    return tuple(_run(instance, record, work) for record in newest_first)
+
+
+def active_runs(instance: dg.DagsterInstance, work: Work) -> tuple[Run, ...]:
+    """Those of its runs that are not over."""
+    return tuple(_run(instance, record, work) for record in _records(instance, work, None, statuses=_ACTIVE))
+
+
+def _records(instance: dg.DagsterInstance, work: Work, limit: int | None, **filters: Any) -> list[dg.RunRecord]:
+    launched = instance.get_run_records(dg.RunsFilter(job_name=work.job, **filters), limit=limit)
+    if not work.assets:
+        return list(launched)
+    looked_through = None if limit is None else _LOOKED_THROUGH
+    by_page = instance.get_run_records(dg.RunsFilter(job_name=_MATERIALIZE, **filters), limit=looked_through)
+    return [*launched, *[record for record in by_page if work.is_in(record.dagster_run)][:limit]]
+
+
+def _run(instance: dg.DagsterInstance, record: dg.RunRecord, work: Work) -> Run:
     run = record.dagster_run
-    times = (int(record.create_timestamp.timestamp() * 1000), _ms(record.start_time), _ms(record.end_time))
-    return Run(run.run_id, _phase(instance, run), *times)
+    created, started, ended = int(record.create_timestamp.timestamp() * 1000), _ms(record.start_time), record.end_time
+    phase = _phase(instance, run)
+    if phase is Phase.STARTED and not work.is_all_of(run):
+        phase, started = _within(instance, run.run_id, work.step)
+    return Run(run.run_id, phase, created, started, _ms(ended))
+
+
+def _within(instance: dg.DagsterInstance, run_id: str, step: str) -> tuple[Phase, int]:
+    """How far a run that does more has come with this step, and when (unix ms) it began it."""
+    phase, began = Phase.WAITING, 0
+    for entry in instance.all_logs(run_id, of_type=_STEP_EVENTS):
+        if entry.step_key == step:
+            starts = entry.get_dagster_event().event_type is dg.DagsterEventType.STEP_START
+            phase, began = (Phase.STARTED, int(entry.timestamp * 1000)) if starts else (Phase.ENDING, began)
+    return phase, began
 
 
 def _phase(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Phase:
@@ -54,30 +140,28 @@ def last_end(instance: dg.DagsterInstance, job_name: str, since_ts: int) -> Phas
     return phase if phase.is_over else None
 
 
-def bad_endings(instance: dg.DagsterInstance, jobs: Sequence[str], since_ts: int) -> list[Ending]:
-    """The runs of these jobs that failed or were canceled since then (unix ms), and some before."""
+def bad_endings(instance: dg.DagsterInstance, works: Sequence[Work], since_ts: int) -> list[Ending]:
+    """The runs of these works that failed or were canceled since then (unix ms), and some before."""
     after = datetime.fromtimestamp(since_ts / 1000, timezone.utc) - _OVERLAP
-    found = [
-        record
-        for job in jobs
-        for record in instance.get_run_records(
-            dg.RunsFilter(job_name=job, statuses=_BAD_ENDS, updated_after=after), limit=NEWEST
-        )
-    ]
-    return [_ending(instance, record) for record in found]
+    found = {
+        record.dagster_run.run_id: (work, record)
+        for work in works
+        for record in _records(instance, work, NEWEST, statuses=_BAD_ENDS, updated_after=after)
+    }
+    return [_ending(instance, work, record) for work, record in found.values()]
 
 
-def _ending(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ending:
-    run = record.dagster_run
+def _ending(instance: dg.DagsterInstance, work: Work, record: dg.RunRecord) -> Ending:
+    run, called = record.dagster_run, work.called(record.dagster_run)
     times = (_ms(record.start_time), _ms(record.end_time))
     if run.status is dg.DagsterRunStatus.FAILURE:
         retried = run.tags.get("dagster/will_retry") == "true"
         follow_up = "Dagster starts another run." if retried else ""
-        return Ending(run.run_id, run.job_name, "failed", _reason(instance, run.run_id), *times, follow_up)
+        return Ending(run.run_id, called, "failed", _reason(instance, run.run_id), *times, follow_up)
     asked = _was_asked_to_end(instance, run.run_id)
     why = "Somebody terminated it." if asked else "A signal from outside ended it."
     follow_up = "No other is started until the next session, or until somebody launches one." if asked else ""
-    return Ending(run.run_id, run.job_name, "canceled", why, *times, follow_up)
+    return Ending(run.run_id, called, "canceled", why, *times, follow_up)
 
 
 def _reason(instance: dg.DagsterInstance, run_id: str) -> str:

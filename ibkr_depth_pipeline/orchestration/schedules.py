@@ -7,9 +7,9 @@ from datetime import timedelta
 import dagster as dg
 
 from ibkr_depth_pipeline.orchestration.automation import schedule_status, settings_at_load
-from ibkr_depth_pipeline.orchestration.feed import INGEST_JOB, scheduled_run_config
+from ibkr_depth_pipeline.orchestration.feed import ingest_work, scheduled_run_config
 from ibkr_depth_pipeline.orchestration.lineage import Lineage
-from ibkr_depth_pipeline.orchestration.probe import PROBE_JOB
+from ibkr_depth_pipeline.orchestration.probe import PROBE_JOB, probe_work
 from ibkr_depth_pipeline.orchestration.trading_day import opening_schedule
 from ibkr_depth_pipeline.orchestration.watchdog import held_by_probe
 
@@ -19,7 +19,7 @@ def build_probe_schedule(lineage: Lineage) -> dg.ScheduleDefinition:
     settings, names = settings_at_load(), lineage.names
     return opening_schedule(
         names.named("ibkr_depth_probe_before_open"),
-        names.named(PROBE_JOB),
+        probe_work(lineage),
         lead=timedelta(minutes=settings.ibkr_probe_lead_minutes),
         after_open=False,
         run_config={},
@@ -33,7 +33,7 @@ def build_ingest_schedule(lineage: Lineage) -> dg.ScheduleDefinition:
     settings, names = settings_at_load(), lineage.names
     return opening_schedule(
         names.named("ibkr_depth_ingest_before_open"),
-        names.named(INGEST_JOB),
+        ingest_work(lineage),
         lead=timedelta(minutes=settings.ibkr_ingest_lead_minutes),
         after_open=True,
         run_config=scheduled_run_config(names),

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.orchestration.run_records import Work, active_runs
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.trading_hours import Skip, TradingHours, judge_tick
 
@@ -17,14 +18,6 @@ SESSION_TAG = "ibkr_depth/session"
 
 EARLY = timedelta(minutes=15)
 """How long before the open a run that follows the calendar may start: books fill before it."""
-
-_ACTIVE = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 class ExchangeHours(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -55,7 +48,7 @@ def _never_held(instance: dg.DagsterInstance, opens: datetime) -> str:
 
 def opening_schedule(
     name: str,
-    job_name: str,
+    work: Work,
     *,
     lead: timedelta,
     after_open: bool,
@@ -76,19 +69,19 @@ def opening_schedule(
 
     @dg.schedule(
         name=name,
-        job_name=job_name,
+        job_name=work.job,
         cron_schedule=f"{at.minute} {at.hour} * * *",
         execution_timezone=str(usual.zone),
         default_status=status,
-        description=f"Starts {job_name} {lead} before {calendar} opens; closed days are skipped with the reason.",
+        description=f"Starts {work.job} {lead} before {calendar} opens; closed days are skipped with the reason.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         scheduled = context.scheduled_execution_time
         verdict = judge_tick(TradingHours(calendar, scheduled), scheduled, clock(), lead, after_open=after_open)
         if isinstance(verdict, Skip):
             return dg.SkipReason(verdict.reason)
-        if (active := _active_run(context.instance, job_name)) is not None:
-            return dg.SkipReason(f"Run {active} of {job_name} is under way already.")
+        if active := active_runs(context.instance, work):
+            return dg.SkipReason(f"Run {active[0].run_id} of {work.job} is under way already.")
         if reason := hold(context.instance, verdict.session.open):
             return dg.SkipReason(reason)
         day = verdict.session.day.isoformat()
@@ -102,8 +95,3 @@ def _hours_to_show(calendar: str, now: datetime) -> TradingHours:
         return TradingHours(calendar, now)
     except ConfigurationError:
         return TradingHours(DEFAULT_CALENDAR, now)
-
-
-def _active_run(instance: dg.DagsterInstance, job_name: str) -> str | None:
-    runs = instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=_ACTIVE), limit=1)
-    return runs[0].run_id if runs else None

@@ -25,7 +25,7 @@ def watchdog_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.Sens
 
     @dg.sensor(
         name=watched.named("ibkr_depth_watchdog"),
-        job_name=watched.ingest_job,
+        job_name=watched.ingest.job,
         minimum_interval_seconds=EVERY_SECS,
         default_status=status,
         description="Replaces an ingest run whose process is dead, and starts one where a session has none.",
@@ -45,8 +45,8 @@ def watchdog_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.Sens
 def _look(instance: dg.DagsterInstance, watched: Watched, cursor: str | None) -> WatchdogRound:
     settings = watched.settings()
     session = span_to_record(settings, now_ms())
-    probe = last_end(instance, watched.probe_job, session.start_ts - PROBE_AGE_MS) if session else None
-    return watchdog_round(settings, newest_runs(instance, watched.ingest_job), probe, session, cursor)
+    probe = last_end(instance, watched.probe.job, session.start_ts - PROBE_AGE_MS) if session else None
+    return watchdog_round(settings, newest_runs(instance, watched.ingest), probe, session, cursor)
 
 
 def _fail(instance: dg.DagsterInstance, done: WatchdogRound) -> None:
@@ -62,7 +62,7 @@ def _fail(instance: dg.DagsterInstance, done: WatchdogRound) -> None:
 
 def _request(watched: Watched, launch: Launch, day: str) -> dg.RunRequest:
     return dg.RunRequest(
-        run_key=f"{watched.ingest_job} watchdog {launch.key}", run_config=watched.run_config, tags={SESSION_TAG: day}
+        run_key=f"{watched.ingest.job} watchdog {launch.key}", run_config=watched.run_config, tags={SESSION_TAG: day}
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from ibkr_depth_pipeline.orchestration.run_records import Work
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
 
@@ -20,8 +21,8 @@ class Watched:
     """
 
     named: Callable[[str], str]
-    ingest_job: str
-    probe_job: str
+    ingest: Work
+    probe: Work
     feed_key: dg.AssetKey
     keys: Mapping[str, dg.AssetKey]
     run_config: Mapping[str, Any] = field(default_factory=dict)

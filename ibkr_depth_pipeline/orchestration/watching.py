@@ -5,10 +5,10 @@ from __future__ import annotations
 import dagster as dg
 
 from ibkr_depth_pipeline.orchestration.automation import sensor_status, settings_at_load
-from ibkr_depth_pipeline.orchestration.feed import INGEST_JOB, scheduled_run_config
+from ibkr_depth_pipeline.orchestration.feed import ingest_work, scheduled_run_config
 from ibkr_depth_pipeline.orchestration.heartbeats import heartbeat_checks, heartbeat_sensor
 from ibkr_depth_pipeline.orchestration.lineage import Lineage
-from ibkr_depth_pipeline.orchestration.probe import PROBE_JOB
+from ibkr_depth_pipeline.orchestration.probe import probe_work
 from ibkr_depth_pipeline.orchestration.run_alerts import run_alert_sensor
 from ibkr_depth_pipeline.orchestration.watchdog import watchdog_sensor
 from ibkr_depth_pipeline.orchestration.watched import Watched
@@ -30,8 +30,8 @@ def watched_by(lineage: Lineage) -> Watched:
     names = lineage.names
     return Watched(
         named=names.named,
-        ingest_job=names.named(INGEST_JOB),
-        probe_job=names.named(PROBE_JOB),
+        ingest=ingest_work(lineage),
+        probe=probe_work(lineage),
         feed_key=names.feed_key,
         keys={symbol: spec.key for symbol, spec in zip(lineage.universe.symbols, lineage.specs, strict=True)},
         run_config=scheduled_run_config(names),

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 import redis
+from dagster._core.execution.plan.objects import StepSuccessData
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.definitions import build_definitions
@@ -20,6 +22,14 @@ from ibkr_depth_pipeline_tests.alerts.webhook import SECRET, Webhook
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, closed_now
 
 INGEST, PROBE = "ibkr_depth_ingest_job", "ibkr_depth_probe_job"
+MATERIALIZE = "__ASSET_JOB"
+PROBED = symbol_key("SPY")
+
+
+Launched = tuple[Any, ...]
+LAUNCHED = pytest.mark.parametrize(
+    "launched", [(INGEST,), (MATERIALIZE, FEED)], ids=["by its job", "on the asset's page"]
+)
 
 
 @pytest.fixture
@@ -184,10 +194,11 @@ def test_executed_by_hand_the_checks_say_what_is_now(
 # ---- watchdog
 
 
-def started(instance: dg.DagsterInstance, job: str = INGEST) -> str:
-    """A run that the instance believes to be under way."""
+def started(instance: dg.DagsterInstance, job: str = INGEST, *assets: dg.AssetKey) -> str:
+    """A run that the instance believes to be under way; of MATERIALIZE, for these assets."""
     job_def = build_definitions(load_lineage()).resolve_job_def(job)
-    run = instance.create_run_for_job(job_def, status=dg.DagsterRunStatus.NOT_STARTED)
+    selection = frozenset(assets) or None
+    run = instance.create_run_for_job(job_def, status=dg.DagsterRunStatus.NOT_STARTED, asset_selection=selection)
     event = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job_name=job)
     instance.report_dagster_event(event, run_id=run.run_id)
     return run.run_id
@@ -211,10 +222,15 @@ def test_a_session_without_a_run_gets_one_that_follows_the_session(watchdog: Sen
     assert request.run_key == again.run_key
 
 
+@LAUNCHED
 def test_a_run_whose_heartbeat_is_gone_is_failed_and_one_that_beats_is_not(
-    watchdog: Sensor, instance: dg.DagsterInstance, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    watchdog: Sensor,
+    instance: dg.DagsterInstance,
+    redis_server: EmbeddedRedis,
+    monkeypatch: pytest.MonkeyPatch,
+    launched: Launched,
 ) -> None:
-    run_id = started(instance)
+    run_id = started(instance, *launched)
     record(redis_server, *SYMBOLS, run_id=run_id)
     for _ in range(2):
         assert "under way" in str(watchdog.tick().skip_reason)
@@ -232,6 +248,40 @@ def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
     return run.status
 
 
+def test_a_run_that_materializes_more_is_watched_only_while_it_records(
+    watchdog: Sensor, instance: dg.DagsterInstance, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = started(instance, MATERIALIZE, PROBED, FEED)
+
+    def look_later(secs: int) -> str:
+        now = time.time_ns() // 1_000_000
+        monkeypatch.setattr("ibkr_depth_pipeline.alerts.rounds.now_ms", lambda: now + secs * 1000)
+        return str(watchdog.tick().skip_reason)
+
+    def step(kind: dg.DagsterEventType, data: StepSuccessData | None = None) -> None:
+        event = dg.DagsterEvent(kind.value, MATERIALIZE, step_key="ibkr_depth_feed", event_specific_data=data)
+        instance.report_dagster_event(event, run_id=run_id)
+
+    assert all("under way" in look_later(secs) for secs in (0, 600, 1200))
+    step(dg.DagsterEventType.STEP_START)
+    record(redis_server, *SYMBOLS, run_id=run_id)
+    look_later(1210)
+    silence(redis_server)
+    step(dg.DagsterEventType.STEP_SUCCESS, StepSuccessData(1.0))
+    look_later(1220)
+    look_later(1800)
+    assert status(instance, run_id) is dg.DagsterRunStatus.STARTED, "it goes on with what is downstream"
+    step(dg.DagsterEventType.STEP_START)
+    look_later(1810)
+    look_later(2400)
+    assert status(instance, run_id) is dg.DagsterRunStatus.FAILURE
+
+
+def test_materialize_of_another_asset_is_no_ingest(watchdog: Sensor, instance: dg.DagsterInstance) -> None:
+    started(instance, MATERIALIZE, PROBED)
+    assert watchdog.tick().run_requests
+
+
 def test_while_redis_is_away_no_run_is_failed_and_none_is_started(
     watchdog: Sensor, instance: dg.DagsterInstance, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,13 +296,14 @@ def test_while_redis_is_away_no_run_is_failed_and_none_is_started(
     assert "Redis" in str(watchdog.tick().skip_reason)
 
 
+@LAUNCHED
 def test_a_run_that_somebody_terminated_is_not_started_anew_but_one_that_a_signal_ended_is(
-    watchdog: Sensor, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    watchdog: Sensor, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, launched: Launched
 ) -> None:
     end(instance, started(instance), "canceled")
     monkeypatch.setattr("ibkr_depth_pipeline.alerts.rounds.now_ms", lambda: time.time_ns() // 1_000_000 + 60_000)
     assert watchdog.tick().run_requests
-    end(instance, started(instance), "terminated")
+    end(instance, started(instance, *launched), "terminated")
     assert "terminated by a person" in str(watchdog.tick().skip_reason)
 
 
@@ -288,6 +339,17 @@ def test_the_schedule_holds_the_ingest_after_such_a_probe_or_not_as_set(
     assert starts() == (way == "start")
 
 
+def test_the_schedule_starts_nothing_beside_a_feed_that_was_launched_on_its_page(
+    in_session: None, stored_instance: dg.DagsterInstance
+) -> None:
+    schedule = build_definitions(load_lineage()).resolve_schedule_def("ibkr_depth_ingest_before_open")
+    run_id = started(stored_instance, MATERIALIZE, FEED)
+    with dg.build_schedule_context(stored_instance, scheduled_execution_time=datetime.now(timezone.utc)) as context:
+        answer = schedule(context)
+    assert isinstance(answer, dg.SkipReason)
+    assert run_id in str(answer.skip_message)
+
+
 # ---- runs
 
 
@@ -300,12 +362,16 @@ def test_runs_of_ingest_and_probe_that_fail_or_are_canceled_are_alerted_once_eac
     end(instance, started(instance))
     end(instance, started(instance, PROBE))
     end(instance, started(instance), "terminated")
+    end(instance, started(instance, MATERIALIZE, FEED))
+    end(instance, started(instance, MATERIALIZE, PROBED, symbol_key("QQQ")))
     for _ in range(2):
         run_alerts.tick()
-    assert sorted(webhook.titles()) == [
+    assert sorted(webhook.titles(), key=str.lower) == [
         f"IBKR depth default: {INGEST} canceled",
         f"IBKR depth default: {INGEST} failed",
         f"IBKR depth default: {PROBE} failed",
+        "IBKR depth default: Materialize of raw/ibkr/depth/feed failed",
+        "IBKR depth default: Materialize of raw/ibkr/depth/symbol/QQQ and 1 more failed",
     ]
     texts = " ".join(str(message["message"]) for message in webhook.received)
     assert "the gateway is away" in texts

@@ -11,6 +11,7 @@ import pytest
 
 from ibkr_depth_pipeline.definitions import defs
 from ibkr_depth_pipeline.orchestration.run_config import IngestConfig
+from ibkr_depth_pipeline.orchestration.run_records import Work
 from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours, opening_schedule
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.trading_hours import OutsideSession
@@ -34,7 +35,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterIns
 def tick(instance: dg.DagsterInstance, due: datetime, now: datetime | None = None) -> dg.RunRequest | str:
     """What the schedule asks for at the tick that is due then and fires at `now`: a run, or the reason for none."""
     schedule = opening_schedule(
-        "before_open", JOB, lead=timedelta(minutes=5), after_open=True, run_config={}, clock=lambda: now or due
+        "before_open", Work(JOB), lead=timedelta(minutes=5), after_open=True, run_config={}, clock=lambda: now or due
     )
     with dg.build_schedule_context(instance=instance, scheduled_execution_time=due) as context:
         answer = schedule(context)
