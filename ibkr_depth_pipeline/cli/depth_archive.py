@@ -27,13 +27,27 @@ app = typer.Typer(
     "Begin with: ibkr_depth_archive run",
 )
 
+
+def _that_can_be_kept(day: datetime | None) -> datetime | None:
+    """The date itself. Raises BadParameter for one of which no snapshot can be: stream ids are unix time."""
+    today = datetime.now(timezone.utc).date()
+    if day is not None and not date(1970, 1, 1) <= day.date() <= today:
+        raise typer.BadParameter(f"{day.date()} is not allowed; a UTC date from 1970-01-01 to today, {today}")
+    return day
+
+
 Symbols = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads this form under Python 3.10
     typer.Option("--symbol", help="Only this symbol; may be given more than once. Default: every stream there is."),
 ]
 Day = Annotated[
     Optional[datetime],  # noqa: UP045
-    typer.Argument(formats=["%Y-%m-%d"], metavar="[DATE]", help="A UTC date, such as 2026-01-05. Default: yesterday."),
+    typer.Argument(
+        formats=["%Y-%m-%d"],
+        metavar="[DATE]",
+        callback=_that_can_be_kept,
+        help="A UTC date, such as 2026-01-05. Default: yesterday.",
+    ),
 ]
 
 
@@ -94,17 +108,18 @@ def check(
 ) -> None:
     """Check a day: seq without holes, books ordered and not crossed, coverage, row counts against the ingest's.
 
-    One line each, ok or FAIL. Exit code 1 if one fails.
+    One line each, ok or FAIL. Exit code 1 if one fails, or if nothing is kept of a day on which the exchange was open.
     """
     with _set_up() as settings:
-        from ibkr_depth_pipeline.archive.audit import audit_day
+        from ibkr_depth_pipeline.archive.audit import audit_day, session_of
 
         audits = audit_day(settings, _date(day), calendar=calendar, least_coverage=least_coverage)
+        open_that_day = session_of(calendar or settings.ibkr_calendar, _date(day)) != (None, None)
     for audit in audits:
         _tell(audit)
     if not audits:
-        typer.echo(f"nothing is kept of {_date(day)}")
-    if not all(audit.passed for audit in audits):
+        _tell_of_nothing(_date(day), open_that_day)
+    if not all(audit.passed for audit in audits) or (open_that_day and not audits):
         raise typer.Exit(FAILED)
 
 
@@ -147,6 +162,13 @@ def _set_up() -> Iterator[Settings]:
 
 def _date(day: datetime | None) -> date:
     return day.date() if day is not None else datetime.now(timezone.utc).date() - timedelta(days=1)
+
+
+def _tell_of_nothing(day: date, open_that_day: bool) -> None:
+    if open_that_day:
+        typer.echo(f"FAIL nothing is kept of {day}, and the exchange was open that day")
+    else:
+        typer.echo(f"nothing is kept of {day}")
 
 
 def _tell(audit: SymbolAudit) -> None:

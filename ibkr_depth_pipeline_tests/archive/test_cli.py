@@ -93,6 +93,22 @@ def test_a_day_that_is_not_kept_is_said_to_be_none(desk: Desk) -> None:
         assert (done.returncode, done.stdout) == (0, "nothing is kept of 2020-01-01\n")
 
 
+def test_nothing_of_a_day_with_a_session_fails_the_check(desk: Desk) -> None:
+    done = desk.runs("check", "2020-01-02")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "FAIL nothing is kept of 2020-01-02, and the exchange was open that day\n",
+    )
+    assert desk.runs("check", "2020-01-01", "--calendar", "24/7").returncode == 1
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "2300-01-01", "9999-12-31"])
+def test_a_date_of_which_there_can_be_nothing_is_the_operators_mistake(desk: Desk, day: str) -> None:
+    done = desk.runs("check", day, COLUMNS="200")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{day} is not allowed; a UTC date from 1970-01-01 to today" in done.stderr
+
+
 def test_prune_deletes_by_the_setting_and_nothing_where_it_says_for_ever(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1])
     desk.keep()
