@@ -7,7 +7,9 @@ handshake included, is handed to ib_insync one whole message at a time.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -69,7 +71,7 @@ class TwsSession:
         self._on_row = on_row
         self._on_depth = on_depth
         self._details: dict[int, tuple[list[Any], asyncio.Future[list[Any]]]] = {}
-        self._expected: dict[str, asyncio.Future[Any]] = {}
+        self._expected: defaultdict[str, list[asyncio.Future[Any]]] = defaultdict(list)
         self._heard: list[GatewayEvent] = []  # while ib_insync decodes a message
         self._loop = asyncio.get_running_loop()
         self._id_taken = self._loop.create_future()
@@ -125,10 +127,14 @@ class TwsSession:
     # ---- questions
 
     def expect(self, what: str) -> asyncio.Future[Any]:
-        """A future for the one answer to a question without an id; a question under way is shared."""
-        future = self._expected.get(what)
-        if future is None or future.done():
-            future = self._expected[what] = self._loop.create_future()
+        """A future for the one answer to a question without an id.
+
+        An answer is for everybody who waits for one, but each may give up alone.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        waiting = self._expected[what]
+        waiting.append(future)
+        future.add_done_callback(waiting.remove)
         return future
 
     def expect_details(self, request: int) -> asyncio.Future[list[Any]]:
@@ -139,12 +145,13 @@ class TwsSession:
         return future
 
     def _answer(self, what: str, value: object) -> None:
-        future = self._expected.pop(what, None)
-        if future is not None and not future.done():
-            future.set_result(value)
+        for future in self._expected.pop(what, []):
+            if not future.done():
+                future.set_result(value)
 
     def _fail_questions(self, why: str) -> None:
-        futures = [future for _, future in self._details.values()] + list(self._expected.values())
+        futures = [future for _, future in self._details.values()]
+        futures += itertools.chain.from_iterable(self._expected.values())
         self._details.clear()
         self._expected.clear()
         for future in futures:
@@ -193,7 +200,7 @@ class TwsSession:
             elif not future.done():
                 future.set_exception(GatewayError(f"the gateway answers {errorCode}: {errorString}"))
             return
-        if errorCode == READ_ONLY and "open orders" in self._expected:
+        if errorCode == READ_ONLY and self._expected.get("open orders"):
             self._answer("open orders", True)
             return
         self._heard.append(event_of(reqId, errorCode, errorString))

@@ -11,11 +11,15 @@ CANCEL_AGAIN_SECS = 0.2
 
 
 class RunTasks:
-    """What one of them raises ends the run: `failure` holds the first, and `stop` is set."""
+    """What one of them raises ends the run: `failure` holds the first, and `stop` is set.
+
+    None is cancelled but by `end`: one that is has failed, and would else be missing in silence.
+    """
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._ending = False
         self.failure: BaseException | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -26,8 +30,10 @@ class RunTasks:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        failure = None if task.cancelled() else task.exception()
-        if failure is not None:
+        if task.cancelled():
+            if not self._ending:
+                self.fail(RuntimeError(f"a task was cancelled before the end: {task.get_coro()}"))
+        elif (failure := task.exception()) is not None:
             self.fail(failure)
 
     def fail(self, failure: BaseException) -> None:
@@ -47,6 +53,7 @@ class RunTasks:
 
     async def end(self) -> None:
         """Cancel them all."""
+        self._ending = True
         await end(self._tasks)
 
 

@@ -50,8 +50,10 @@ class VenueSearch:
         if symbol in self._rechecking:
             return
         self._rechecking.add(symbol)
-        resolution = await self._ask_until_answered(self._specs[symbol])
-        self._rechecking.discard(symbol)
+        try:
+            resolution = await self._ask_until_answered(self._specs[symbol])
+        finally:
+            self._rechecking.discard(symbol)
         self._found(resolution)
 
     async def _ask_until_answered(self, spec: SymbolSpec) -> Resolution:

@@ -2,7 +2,7 @@
 
 An open socket says nothing about data. Rows that stop coming are no proof of a stall either: at night there are none.
 So the gateway is asked for its time at regular intervals, and given up where, for as long as the limit, neither rows
-came nor the answer to such a question.
+came nor the answer to such a question. While rows come, a question that stays unanswered is asked again.
 """
 
 from __future__ import annotations
@@ -46,14 +46,13 @@ class Vigil:
         """What to do, with `rows` received so far in this run."""
         if rows != self._rows:
             self._rows, self._row_at = rows, now
-        if self._asked_at is None:
-            if now < self._ask_at:
-                return Verdict.WAIT
-            self._asked_at = now
-            return Verdict.ASK
-        if now - self._asked_at >= self._patience and now - self._row_at >= self._limit:
+        asked_at = now if self._asked_at is None else self._asked_at
+        if now - asked_at >= self._patience and now - self._row_at >= self._limit:
             return Verdict.GIVE_UP
-        return Verdict.WAIT
+        if now < self._ask_at:
+            return Verdict.WAIT
+        self._asked_at, self._ask_at = asked_at, now + 2 * self.interval
+        return Verdict.ASK
 
     def answered(self, now: float) -> None:
         """The gateway has answered: it lives."""

@@ -92,6 +92,18 @@ async def test_contracts_that_come_after_whoever_asked_gave_up_are_not_kept() ->
     assert forgotten() is None
 
 
+async def test_whoever_gives_a_question_up_leaves_the_answer_to_the_others() -> None:
+    async with SimulatedGateway(GatewayOptions(latency=0.3)) as gateway:
+        client = gateway_at(gateway, [])
+        await client.connect([1])
+        patient = [asyncio.ensure_future(client.server_time(timeout)) for timeout in (None, 5)]
+        with pytest.raises(GatewayUnavailable, match="no answer"):
+            await client.server_time(timeout=0.05)
+        assert await asyncio.wait_for(client.server_time(timeout=None), 5) > 0
+        assert all([await each > 0 for each in patient])
+        client.disconnect()
+
+
 async def test_a_gateway_that_is_too_old_or_none_is_unavailable() -> None:
     async with SimulatedGateway(GatewayOptions(server_version=120)) as gateway:
         with pytest.raises(GatewayUnavailable):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ibkr_depth_pipeline.ingest.tasks import end
+from ibkr_depth_pipeline.ingest.tasks import RunTasks, end
 
 
 async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:
@@ -29,3 +29,22 @@ async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:
     assert all(task.done() for task in tasks)
     assert lost == 2
     await end([])
+
+
+async def test_a_task_that_is_cancelled_before_the_end_has_failed() -> None:
+    async def cut_short() -> None:
+        raise asyncio.CancelledError
+
+    stop = asyncio.Event()
+    tasks = RunTasks(stop)
+    tasks.start(cut_short())
+    await asyncio.wait_for(stop.wait(), 5)
+    assert "cut_short" in str(tasks.failure)
+
+
+async def test_the_end_cancels_every_task_and_none_has_failed() -> None:
+    tasks = RunTasks(asyncio.Event())
+    tasks.start(asyncio.sleep(60))
+    await tasks.end()
+    await asyncio.sleep(0)
+    assert tasks.failure is None

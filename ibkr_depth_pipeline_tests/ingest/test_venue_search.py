@@ -64,6 +64,18 @@ async def test_a_symbol_is_looked_for_once_at_a_time_and_only_while_the_connecti
         assert len(search.taken) == 2
 
 
+async def test_a_search_that_was_cut_short_does_not_stand_in_the_way_of_the_next() -> None:
+    async with connected(GatewayOptions()) as (_, client):
+        search = Search(client, "SPY")
+        first = asyncio.ensure_future(search.venues.look_again("SPY"))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        search.connected.set()
+        await search.venues.look_again("SPY")
+    assert len(search.taken) == 1
+
+
 async def test_a_gateway_that_goes_away_meanwhile_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(venue_search, "RECHECK_PAUSE_SECS", 0.01)
     with structlog.testing.capture_logs() as logged:

@@ -61,4 +61,15 @@ def test_after_a_pause_of_this_process_rows_that_waited_in_the_socket_count() ->
     vigil = Vigil(LIMIT)
     vigil.connected(0.0, 0)
     assert vigil.look(0.0, 0) is Verdict.ASK
-    assert vigil.look(3600.0, 500) is Verdict.WAIT
+    assert vigil.look(3600.0, 500) is not Verdict.GIVE_UP
+
+
+def test_a_question_that_got_lost_is_asked_again() -> None:
+    vigil = Vigil(LIMIT)
+    vigil.connected(0.0, 0)
+    assert vigil.look(0.0, 0) is Verdict.ASK
+    assert vigil.look(4.9, 1) is Verdict.WAIT
+    assert vigil.look(5.0, 2) is Verdict.ASK
+    vigil.answered(5.1)
+    assert vigil.look(7.5, 2) is Verdict.WAIT
+    assert vigil.look(7.6, 2) is Verdict.ASK
