@@ -91,6 +91,18 @@ def active_runs(instance: dg.DagsterInstance, work: Work) -> tuple[Run, ...]:
     return tuple(_run(instance, record, work) for record in _records(instance, work, None, statuses=_ACTIVE))
 
 
+def fail_run(instance: dg.DagsterInstance, run_id: str, why: str) -> bool:
+    """Write that run off; False where it is over or gone already.
+
+    Never Terminate: on a process that is stuck it would hold the caller up, and leave a run that nobody retries.
+    """
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        return False
+    instance.report_run_failed(run, why)
+    return True
+
+
 def _records(instance: dg.DagsterInstance, work: Work, limit: int | None, **filters: Any) -> list[dg.RunRecord]:
     launched = instance.get_run_records(dg.RunsFilter(job_name=work.job, **filters), limit=limit)
     if not work.assets:

@@ -13,6 +13,9 @@ from ibkr_depth_pipeline.orchestration.probe import PROBE_JOB, probe_work
 from ibkr_depth_pipeline.orchestration.trading_day import opening_schedule
 from ibkr_depth_pipeline.orchestration.watchdog import held_by_probe
 
+LONGEST_PROBE = timedelta(hours=2)
+"""A probe takes minutes, less than an hour in a large universe."""
+
 
 def build_probe_schedule(lineage: Lineage) -> dg.ScheduleDefinition:
     """Starts the probe well before the open, when there is still time to act on what it finds."""
@@ -23,6 +26,7 @@ def build_probe_schedule(lineage: Lineage) -> dg.ScheduleDefinition:
         lead=timedelta(minutes=settings.ibkr_probe_lead_minutes),
         after_open=False,
         run_config={},
+        longest=LONGEST_PROBE,
         calendar=settings.ibkr_calendar,
         status=schedule_status(settings),
     )

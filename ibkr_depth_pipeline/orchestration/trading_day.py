@@ -7,8 +7,9 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from ibkr_depth_pipeline.alerts.supervision import Phase, Run
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.orchestration.run_records import Work, active_runs
+from ibkr_depth_pipeline.orchestration.run_records import Work, active_runs, fail_run
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.trading_hours import Skip, TradingHours, judge_tick
 
@@ -56,13 +57,15 @@ def opening_schedule(
     calendar: str = DEFAULT_CALENDAR,
     status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
     hold: Callable[[dg.DagsterInstance, datetime], str] = _never_held,
+    longest: timedelta | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> dg.ScheduleDefinition:
     """Start that job once a session, `lead` before the exchange's usual open, by the exchange's own clock.
 
     It fires every day; closed days are skipped with their reason. With `after_open` a late tick still starts the job
     as long as the session lasts, else only until its open. `hold` says why the session that opens then gets no run; ""
-    where it gets one. A calendar that is not known is shown by each tick; until then New York's hours count.
+    where it gets one. A run that is at it for more than `longest` is dead and is failed, so that it holds no pool for
+    ever. A calendar that is not known is shown by each tick; until then New York's hours count.
     """
     usual = _hours_to_show(calendar, clock())
     at = datetime.combine(clock().date(), usual.usual_open) - lead
@@ -80,7 +83,7 @@ def opening_schedule(
         verdict = judge_tick(TradingHours(calendar, scheduled), scheduled, clock(), lead, after_open=after_open)
         if isinstance(verdict, Skip):
             return dg.SkipReason(verdict.reason)
-        if active := active_runs(context.instance, work):
+        if active := _still_active(context.instance, work, longest, clock()):
             return dg.SkipReason(f"Run {active[0].run_id} of {work.job} is under way already.")
         if reason := hold(context.instance, verdict.session.open):
             return dg.SkipReason(reason)
@@ -95,3 +98,15 @@ def _hours_to_show(calendar: str, now: datetime) -> TradingHours:
         return TradingHours(calendar, now)
     except ConfigurationError:
         return TradingHours(DEFAULT_CALENDAR, now)
+
+
+def _still_active(instance: dg.DagsterInstance, work: Work, longest: timedelta | None, now: datetime) -> list[Run]:
+    """The runs that are under way, those that are dead failed before: their alert is that of a failed run."""
+    active, alive = active_runs(instance, work), []
+    for run in active:
+        lasted = timedelta(milliseconds=now.timestamp() * 1000 - run.started_ts)
+        if longest is None or run.phase is not Phase.STARTED or lasted <= longest:
+            alive.append(run)
+        else:
+            fail_run(instance, run.run_id, f"It is under way for more than {longest}: its process is dead or stuck.")
+    return alive

@@ -10,7 +10,7 @@ import dagster as dg
 from ibkr_depth_pipeline.alerts.fencing import end_process
 from ibkr_depth_pipeline.alerts.rounds import HELD, WatchdogRound, now_ms, span_to_record, watchdog_round
 from ibkr_depth_pipeline.alerts.supervision import Launch, Phase
-from ibkr_depth_pipeline.orchestration.run_records import last_end, newest_runs
+from ibkr_depth_pipeline.orchestration.run_records import fail_run, last_end, newest_runs
 from ibkr_depth_pipeline.orchestration.trading_day import SESSION_TAG
 from ibkr_depth_pipeline.orchestration.watched import Watched
 from ibkr_depth_pipeline.settings import Settings
@@ -50,13 +50,8 @@ def _look(instance: dg.DagsterInstance, watched: Watched, cursor: str | None) ->
 
 
 def _fail(instance: dg.DagsterInstance, done: WatchdogRound) -> None:
-    """Never Terminate: on a process that is stuck it would hold the sensors up, and leave a run that nobody retries."""
     for run_id, why in done.dead.items():
-        run = instance.get_run_by_id(run_id)
-        if run is None or run.is_finished:
-            continue
-        instance.report_run_failed(run, why)
-        if done.newest is not None and done.newest.run_id == run_id:
+        if fail_run(instance, run_id, why) and done.newest is not None and done.newest.run_id == run_id:
             end_process(done.newest)
 
 

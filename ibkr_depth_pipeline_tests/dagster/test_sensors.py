@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from dagster._core.execution.plan.objects import StepSuccessData
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.definitions import build_definitions
 from ibkr_depth_pipeline.orchestration.lineage import load_lineage, symbol_key
+from ibkr_depth_pipeline.orchestration.probe import probe_work
+from ibkr_depth_pipeline.orchestration.schedules import LONGEST_PROBE
+from ibkr_depth_pipeline.orchestration.trading_day import opening_schedule
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.alerts.webhook import SECRET, Webhook
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, closed_now
@@ -348,6 +351,41 @@ def test_the_schedule_starts_nothing_beside_a_feed_that_was_launched_on_its_page
         answer = schedule(context)
     assert isinstance(answer, dg.SkipReason)
     assert run_id in str(answer.skip_message)
+
+
+@pytest.mark.parametrize("launched", [(PROBE,), (MATERIALIZE, PROBED)], ids=["by its job", "on the asset's page"])
+def test_a_probe_that_stays_started_is_failed_by_the_next_days_which_starts_and_is_alerted_once(
+    in_session: None, stored_instance: dg.DagsterInstance, webhook: Webhook, launched: Launched
+) -> None:
+    alerts = Sensor("ibkr_depth_run_alerts", stored_instance)
+    alerts.tick()
+    run_id = started(stored_instance, *launched)
+    waiting = started(stored_instance, MATERIALIZE, FEED)
+
+    def probe_after(hours: float) -> bool:
+        lineage, now = load_lineage(), datetime.now(timezone.utc) + timedelta(hours=hours)
+        schedule = opening_schedule(
+            "probe_then",
+            probe_work(lineage),
+            lead=timedelta(minutes=5),
+            after_open=True,
+            run_config={},
+            calendar="24/7",
+            longest=LONGEST_PROBE,
+            clock=lambda: now,
+        )
+        with dg.build_schedule_context(stored_instance, scheduled_execution_time=now) as context:
+            return isinstance(schedule(context), dg.RunRequest)
+
+    assert not probe_after(hours=1)
+    assert status(stored_instance, run_id) is dg.DagsterRunStatus.STARTED
+    assert probe_after(hours=24)
+    assert status(stored_instance, run_id) is dg.DagsterRunStatus.FAILURE
+    assert status(stored_instance, waiting) is dg.DagsterRunStatus.STARTED
+    for _ in range(2):
+        alerts.tick()
+    (message,) = webhook.received
+    assert "more than 2:00:00: its process is dead or stuck" in str(message["message"])
 
 
 # ---- runs
