@@ -32,7 +32,7 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _one_of(names: Iterable[object]) -> AfterValidator:
+def one_of(names: Iterable[object]) -> AfterValidator:
     """A check that a value is one of the names, with all of them in the message."""
     allowed = tuple(names)
 
@@ -44,7 +44,15 @@ def _one_of(names: Iterable[object]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Seconds = Annotated[float, Field(ge=0)]
+def _hexadecimal(text: str) -> str:
+    try:
+        bytes.fromhex(text)
+    except ValueError:
+        raise ValueError(f"{text!r}; allowed: bytes as pairs of 0-9 a-f, such as 00000002 3900") from None
+    return text
+
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -116,7 +124,7 @@ class HoldClientId(Fault):
 
 class Refuse(Fault):
     symbol: str
-    code: Annotated[int, _one_of(REFUSAL_CODES)]
+    code: Annotated[int, one_of(REFUSAL_CODES)]
 
 
 class Allow(Fault):
@@ -129,17 +137,17 @@ class SetRate(Fault):
 
 
 class MalformedRows(Fault):
-    kinds: tuple[Annotated[str, _one_of(MALFORMED_ROWS)], ...] = tuple(MALFORMED_ROWS)
+    kinds: tuple[Annotated[str, one_of(MALFORMED_ROWS)], ...] = tuple(MALFORMED_ROWS)
     symbol: str | None = None
 
 
 class BadFrame(Fault):
-    kind: Annotated[str, _one_of(BAD_FRAMES)]
+    kind: Annotated[str, one_of(BAD_FRAMES)]
     symbol: str | None = None
 
 
 class SendRaw(Fault):
-    hex: str
+    hex: Annotated[str, AfterValidator(_hexadecimal)]
 
 
 class Dribble(Fault):

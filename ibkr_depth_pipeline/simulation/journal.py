@@ -1,8 +1,7 @@
 """What a simulated gateway received and sent, in order: the truth that a test compares with what was stored.
 
-Kinds of entries: `listening`, `stopped_listening`, `opened`, `closed`, `request`, `reply`, `error`, `subscribed`,
-`unsubscribed`, `rows`, `raw_rows`, `fault`, `replay_ended`. An entry is made when the bytes are handed to the
-connection, so rows that were under way when a connection broke stand in it too.
+An entry is made when the bytes are handed to the connection, so rows that were under way when a connection broke stand
+in it too.
 """
 
 import json
@@ -12,6 +11,12 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ibkr_depth_pipeline.simulation.rows import DepthRow
+
+KINDS = (
+    *("listening", "stopped_listening", "opened", "closing", "closed", "request", "reply", "error"),
+    *("subscribed", "unsubscribed", "rows", "raw_row", "fault", "replay_ended"),
+)
+"""Of entries."""
 
 
 @dataclass(frozen=True, slots=True)

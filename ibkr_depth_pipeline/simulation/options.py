@@ -1,5 +1,6 @@
 """What can be set about a simulated gateway. Every default is what a real one is known to do. Pure."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -108,16 +109,25 @@ class GatewayOptions:
             raise ValueError(f"server_version is {self.server_version}; allowed: {LOWEST_VERSION} to {HIGHEST_VERSION}")
         if self.nasdaq_name not in NASDAQ_NAMES:
             raise ValueError(f"nasdaq_name is {self.nasdaq_name!r}; allowed: {', '.join(NASDAQ_NAMES)}")
+        if not 0 <= self.port <= _HIGHEST_PORT:
+            raise ValueError(f"port is {self.port}; allowed: 0 (a free one) to {_HIGHEST_PORT}")
         if self.slots < 0:
             raise ValueError(f"slots is {self.slots}; allowed: 0 or more")
         for code in self.refusals.values():
             check_refusal(code)
-        for name in _DURATIONS:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
+        for name in _AMOUNTS:
+            _check_amount(name, getattr(self, name))
+        for symbol, rate in self.symbol_rates.items():
+            _check_amount(f"the rate of {symbol}", rate)
 
 
-_DURATIONS = (
+def _check_amount(what: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{what} is {value}; allowed: 0 or more")
+
+
+_HIGHEST_PORT = 65535
+_AMOUNTS = (
     "rows_per_second",
     "latency",
     "first_row_delay",

@@ -110,6 +110,9 @@ LAYOUTS: Mapping[int, Layout] = {
     104: Layout("reqUserInfo", ("reqId",)),
 }
 
+_UNKNOWN = "unknown"
+REQUEST_NAMES = (*(layout.name for layout in LAYOUTS.values()), _UNKNOWN)
+
 
 def decode_request(fields: list[str], version: int) -> Request:
     """Names the fields of one message. Raises MalformedRequest where a field of the layout is missing.
@@ -122,7 +125,7 @@ def decode_request(fields: list[str], version: int) -> Request:
         raise MalformedRequest("a message without a number at its start") from None
     layout = LAYOUTS.get(message_id)
     if layout is None:
-        return Request(message_id, "unknown", rest=tuple(fields[1:]))
+        return Request(message_id, _UNKNOWN, rest=tuple(fields[1:]))
     names = [rule if isinstance(rule, str) else rule[0] for rule in layout.fields if _exists(rule, version)]
     values = fields[1:]
     if len(values) < len(names):

@@ -17,8 +17,8 @@ A scenario is a YAML or JSON list of steps. A step is one trigger and one fault,
       every: 2.0                               # so many seconds apart
       do: malformed_rows
 
-`kind` and `name` are those of journal entries (see journal.py); `name` may be left out. For `kind: rows` the count is
-of rows, not entries. The faults and their arguments stand in faults.py.
+`kind` and `name` are those of journal entries (KINDS in journal.py); `name` may be left out. For `kind: rows` the count
+is of rows, not entries. The faults and their arguments stand in faults.py.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,9 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ibkr_depth_pipeline.simulation.faults import FAULTS, Fault, Seconds
+from ibkr_depth_pipeline.simulation.faults import FAULTS, Fault, Seconds, one_of
+from ibkr_depth_pipeline.simulation.journal import KINDS
+from ibkr_depth_pipeline.simulation.requests import REQUEST_NAMES
 
 _TRIGGER_KEYS = ("at", "after", "on", "delay", "repeat", "every")
 
@@ -42,9 +44,15 @@ class JournalTrigger(BaseModel):
     """The `count`-th entry of that kind, and of that name where one is given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    kind: str
+    kind: Annotated[str, one_of(KINDS)]
     name: str | None = None
     count: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _a_request_that_there_is(self) -> "JournalTrigger":
+        if self.kind == "request" and self.name not in (None, *REQUEST_NAMES):
+            raise ValueError(f"name: {self.name!r}; allowed: {', '.join(REQUEST_NAMES)}")
+        return self
 
 
 class Trigger(BaseModel):

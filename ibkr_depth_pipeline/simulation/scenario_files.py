@@ -23,7 +23,7 @@ from ibkr_depth_pipeline.simulation.scenario import ScenarioError, Step, in_one_
 
 SHIPPED = Path(__file__).with_name("scenarios")
 
-_Seconds = Annotated[float, Field(ge=0)]
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class GatewayChanges(BaseModel):

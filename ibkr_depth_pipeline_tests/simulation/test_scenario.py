@@ -84,6 +84,13 @@ def test_steps_are_carried_out_in_the_order_of_their_times() -> None:
         ("[{at: -1, do: stall}]", "step 1: at: Input should be greater"),
         ("[{at: 1, do: refuse, symbol: SPY, code: 309}]", "step 1: code: .*allowed: 200, 354"),
         ("[{at: 1, do: malformed_rows, kinds: [upside_down]}]", "'upside_down'; allowed: insert_past_end"),
+        ("[{at: 1, do: send_raw, hex: zz}]", "step 1: hex: .*'zz'; allowed: bytes as pairs of 0-9 a-f"),
+        ("[{at: .inf, do: stall}]", "step 1: at: Input should be a finite number"),
+        ("[{on: {kind: rowz}, do: stall}]", "step 1: on.kind: .*'rowz'; allowed: listening, .* rows,"),
+        (
+            "[{on: {kind: request, name: reqMktDept}, do: stall}]",
+            "step 1: on: .*'reqMktDept'; allowed: .* reqMktDepth,",
+        ),
         ("[{at: 1, do: bad_frame, kind: nice}]", "'nice'; allowed: absurd_length"),
     ],
 )
