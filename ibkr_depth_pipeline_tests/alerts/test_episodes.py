@@ -118,6 +118,34 @@ def test_a_symbol_that_comes_and_goes_is_one_episode(sensor: Sensor) -> None:
     assert not sensor.sees(*flapping)
 
 
+def test_a_feed_that_shows_itself_at_every_third_look_is_one_episode(sensor: Sensor) -> None:
+    sensor.sees(*(look(T + step * 15 * SECOND, connected=step % 3 == 2) for step in range(60)))
+    assert causes(sensor.told) == [(Kind.TROUBLE, "gateway")]
+
+
+def test_trouble_is_forgotten_once_it_has_been_absent_as_long_as_it_must_last(sensor: Sensor) -> None:
+    assert not sensor.sees(*(look(T + step * 15 * SECOND, connected=step % 4 != 0) for step in range(40)))
+
+
+def test_symbols_that_are_stale_in_a_flapping_feed_are_no_news(sensor: Sensor) -> None:
+    sensor.sees(*(look(T + step * 15 * SECOND, "A", connected=step % 3 == 2) for step in range(60)))
+    assert causes(sensor.told) == [(Kind.TROUBLE, "gateway")]
+
+
+def test_another_cause_of_the_feeds_trouble_is_told_once_it_has_lasted(sensor: Sensor) -> None:
+    troubles = [lambda at: look(at, connected=False), lambda at: look(at, running=False), no_redis]
+    sensor.sees(*(troubles[step // 30](T + step * 15 * SECOND) for step in range(90)))
+    assert causes(sensor.told) == [(Kind.TROUBLE, cause) for cause in ("gateway", "no_ingest", "redis")]
+
+
+def test_causes_that_take_turns_are_told_within_a_limit(sensor: Sensor) -> None:
+    by_look = [look(T + step * 15 * SECOND, connected=False, running=step % 2 == 0) for step in range(60)]
+    assert len(sensor.sees(*by_look)) == 1
+    later = T + 15 * MINUTE
+    by_minute = [look(later + step * 15 * SECOND, connected=False, running=step // 4 % 2 == 0) for step in range(80)]
+    assert 1 < len(sensor.sees(*by_minute)) <= 4
+
+
 def test_after_the_open_and_after_a_start_a_rotation_has_time_to_come_round(sensor: Sensor) -> None:
     assert not sensor.sees(*(look(step * 15 * SECOND, *SYMBOLS) for step in range(8)))
     restarted = [look(T + s * 15 * SECOND, *SYMBOLS, started=OPEN + T) for s in range(8)]
