@@ -6,12 +6,17 @@ be counted here instead of raised and lost there.
 
 from __future__ import annotations
 
+import sys
+
 from ibkr_depth_pipeline.gateway.events import RowUnreadable
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, RowFault, Side
 
 ROW = b"12\0"
 ROW_OF_MARKET_MAKER = b"13\0"
 """How the two messages begin."""
+
+UNSET = sys.float_info.max
+"""1.7976931348623157E308: how the protocol writes a number that there is none of."""
 
 _OPERATIONS = {"0": DepthOperation.INSERT, "1": DepthOperation.UPDATE, "2": DepthOperation.DELETE}
 _SIDES = {"0": Side.ASK, "1": Side.BID}
@@ -25,7 +30,8 @@ _FIELDS_OF_MARKET_MAKERS_ROW = 9
 def read_depth(message: bytes) -> tuple[int, DepthRow] | RowUnreadable:
     """The request and the row of a whole message, or what is wrong with it. Never raises.
 
-    The row's numbers are read, not judged: nan, a negative position and the like are the book's to refuse.
+    The row's numbers are read, not judged: nan, a negative position and the like are the book's to refuse. A delete has
+    neither price nor size, whatever stands there: a level that is gone must not stay for want of a number.
     """
     try:
         text = message.decode()
@@ -33,8 +39,7 @@ def read_depth(message: bytes) -> tuple[int, DepthRow] | RowUnreadable:
         fields = message.decode(errors="backslashreplace").split("\0")
         return RowUnreadable(_request_of(fields), RowFault.UNREADABLE, tuple(fields))
     fields = text.split("\0")
-    plain = text.isascii() and "_" not in text  # else Python may read numbers that are none on the wire: 1_0
-    if fields.pop() or not (plain or _numbers_are_plain(fields)):
+    if fields.pop():
         return RowUnreadable(_request_of(fields), RowFault.UNREADABLE, tuple(fields))
     return _read(fields)
 
@@ -47,9 +52,12 @@ def _read(fields: list[str]) -> tuple[int, DepthRow] | RowUnreadable:
         else:
             _, _, request, position, operation, side, price, size = fields[:_FIELDS_OF_ROW]
             venue = ""
-        return int(request), DepthRow(
-            _OPERATIONS[operation], _SIDES[side], int(position), float(price), float(size), venue
-        )
+        change, of = _OPERATIONS[operation], _SIDES[side]
+        is_delete = change is DepthOperation.DELETE
+        numbers = (0.0, 0.0) if is_delete else (float(_plain(price)), float(_plain(size)))
+        if UNSET in numbers:
+            return RowUnreadable(_request_of(fields), RowFault.NOT_FINITE, tuple(fields))
+        return int(_plain(request)), DepthRow(change, of, int(_plain(position)), *numbers, venue)
     except KeyError:
         known = fields[5 if has_market_maker else 4] in _OPERATIONS
         fault = RowFault.UNKNOWN_SIDE if known else RowFault.UNKNOWN_OPERATION
@@ -58,10 +66,11 @@ def _read(fields: list[str]) -> tuple[int, DepthRow] | RowUnreadable:
         return RowUnreadable(_request_of(fields), RowFault.UNREADABLE, tuple(fields))
 
 
-def _numbers_are_plain(fields: list[str]) -> bool:
-    """Whether everything but the name of the market maker is ASCII without underscores."""
-    name = 4 if fields[0] == "13" else len(fields)
-    return all(field.isascii() and "_" not in field for at, field in enumerate(fields) if at != name)
+def _plain(number: str) -> str:
+    """The same. Raises ValueError for what Python may read as a number, and is none on the wire: 1_0."""
+    if "_" in number or not number.isascii():
+        raise ValueError(number)
+    return number
 
 
 def _request_of(fields: list[str]) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
+from ibkr_depth_pipeline.gateway.depth_messages import UNSET
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
 from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, encode_side, json_text, level_text, read_levels, venue_field
 
@@ -37,7 +38,7 @@ class NumberTexts(dict[bytes, bytes]):
 
     def __missing__(self, text: bytes) -> bytes:
         number = float(text)
-        if not isfinite(number) or b"_" in text:  # Python reads 1_0 as a number
+        if not isfinite(number) or number == UNSET or b"_" in text:  # Python reads 1_0 as a number
             raise ValueError(text)
         return _remember(self, text, self._before + json_text(number) + self._after)
 

@@ -32,13 +32,13 @@ POSITIONS: list[tuple[str, Meaning]] = [(str(number), number) for number in rang
     ("15", None), ("500", None), ("-1", None), ("2147483647", None), ("x", None), ("", None), ("1_0", None),
     ("3.5", None), ("\uff11", None), ("9" * 5000, None),
 ]  # fmt: skip
-OPERATIONS: list[tuple[str, Meaning]] = [("0", "insert"), ("1", "update"), ("2", "delete")] * 10 + [
+OPERATIONS: list[tuple[str, Meaning]] = [("0", "insert"), ("0", "insert"), ("1", "update"), ("2", "delete")] * 8 + [
     ("3", None), ("-1", None), ("", None), ("insert", None), ("00", None),
 ]  # fmt: skip
 SIDES: list[tuple[str, Meaning]] = [("0", "ask"), ("1", "bid")] * 10 + [("2", None), ("-1", None), ("", None)]
 NUMBERS: list[tuple[str, Meaning]] = [(repr(number / 8), number / 8) for number in range(60)] + [
     ("1e3", 1000.0), ("-2.5", -2.5), ("0", 0.0), ("nan", None), ("inf", None), ("-inf", None), ("1e999", None),
-    ("abc", None), ("", None), ("1_0", None), ("0x10", None),
+    ("1.7976931348623157E308", None), ("abc", None), ("", None), ("1_0", None), ("0x10", None),
 ]  # fmt: skip
 NAMES = ["", "NSDQ", "ARCA", "B_\u00c9", "x" * 300]
 
@@ -53,7 +53,8 @@ class Naive:
 
     def take(self, fields: tuple[Meaning, ...], name: str) -> None:
         position, operation, side, price, size = fields
-        if None in fields or not self._apply(
+        needed = fields[:3] if operation == "delete" else fields
+        if None in needed or not self._apply(
             int(position or 0), operation, self.sides[str(side)], (price, size, name or "ARCA")
         ):
             self.dropped += 1

@@ -59,7 +59,7 @@ sides = st.sampled_from(["0", "1"] * 5 + ["2", "", "01"])
 numbers = (
     st.integers(1, 99).map(lambda cents: cents / 100)
     | st.floats()
-    | st.sampled_from(["1e3", "1E400", "nan", "-0.0", "", " 1 ", "1_0", "0x1", "１"])
+    | st.sampled_from(["1e3", "1E400", "1.7976931348623157E308", "nan", "-0.0", "", " 1 ", "1_0", "0x1", "１"])
 )
 names = st.sampled_from(["", "NSDQ", "B_É", 'q"uote', "\x1b[31m", "\u2028"])
 plain = st.builds(
@@ -105,6 +105,15 @@ def test_what_tws_sends_takes_the_hot_path(venue: str, smart: str) -> None:
             assert both.take(message(12, 1, REQUEST, at, 1, side, 10.75 + at, 7.5))
     assert both.take(message(12, 1, REQUEST, 0, 0, 0, 10.125, 1)), "a full side loses its last row"
     assert both.take(message(12, 1, REQUEST, 0, 2, 0, 0, 0))
+
+
+@pytest.mark.parametrize("number", ["", "0", "nan", "1.7976931348623157E308", "1_0", "x"])
+def test_a_delete_takes_its_level_away_whatever_its_price_and_size_are(number: str) -> None:
+    both = Beside()
+    both.take(message(13, 1, REQUEST, 0, "NSDQ", 0, 1, 1.5, 100, 0))
+    both.take(message(13, 1, REQUEST, 0, "", 2, 1, number, number, 0))
+    assert len(both.stored) == 2
+    assert both.reference.is_empty
 
 
 def test_a_row_of_a_request_that_is_over_is_declined() -> None:
