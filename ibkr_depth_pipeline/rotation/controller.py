@@ -53,7 +53,7 @@ RESUME_SECS = 5.0
 """How long a subscription may stay silent after 1102 before it is asked for again (sources disagree on 1102)."""
 
 RESUBSCRIBE_SPACING_SECS = 1.0
-"""At least this long between two requests for a symbol whose subscription dies at once, so as not to storm."""
+"""At least this long between two requests for a symbol whose subscription dies or is rejected at once: no storms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,11 @@ class RotationController:
         self._suspended = True
 
     def _resume(self, event: Resumed, now: float, out: list[Command]) -> None:
+        if self._suspended:
+            self._doubted.clear()  # nothing could answer meanwhile
         self._suspended = False
         if event.data_lost:
+            self._turn.break_off()  # its end may be near or past, and nothing is to be cancelled before its first row
             for slot in list(self._active.values()):
                 self._ask_again(slot, now, out)
         else:
@@ -228,7 +231,7 @@ class RotationController:
     def _reject_id(self, event: IdRejected, now: float, out: list[Command]) -> None:
         slot = self._retire(event.request, SlotEvent.REFUSED)
         if slot is not None:
-            self._again[slot.symbol] = now
+            self._again[slot.symbol] = self._again_at(slot, now)
             self._advance(now, out)
 
     def _recheck(self, event: Rechecked, now: float, out: list[Command]) -> None:
@@ -336,7 +339,11 @@ class RotationController:
         """Replace a subscription that is dead or seems so; the cancel makes sure that it holds no slot."""
         self._supply.giving_back(len(self._active))
         self._cancel(slot, now, out)
-        self._again[slot.symbol] = max(now, slot.requested_at + RESUBSCRIBE_SPACING_SECS)
+        self._again[slot.symbol] = self._again_at(slot, now)
+
+    @staticmethod
+    def _again_at(slot: Slot, now: float) -> float:
+        return max(now, slot.requested_at + RESUBSCRIBE_SPACING_SECS)
 
     def _retire(self, request: int, event: SlotEvent) -> Slot | None:
         """Take a request out of the turn. None if it is not in it any more."""

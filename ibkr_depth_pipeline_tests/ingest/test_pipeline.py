@@ -119,6 +119,7 @@ def test_322_asks_again_under_another_id() -> None:
     desk = Desk(["SPY"])
     before = desk.requests["SPY"]
     desk.hear(gateway.RequestIdRejected(before))
+    desk.until(1.0)
     assert desk.requests["SPY"] != before
     assert list(desk.pipeline.subscribed.values()) == ["SPY"]
 
