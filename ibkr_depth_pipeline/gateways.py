@@ -26,6 +26,7 @@ _SETTINGS = {
     "client_id": "ibkr_client_id",
     "probe_client_id": "ibkr_probe_client_id",
     "slots": "ibkr_max_concurrent_depth",
+    "metrics_port": "ibkr_metrics_port",
     "universe": "symbol_config_path",
 }
 _REQUIRED = ("name", "universe")

@@ -68,6 +68,15 @@ def test_an_entry_wins_over_the_environment_and_a_run_over_the_entry(monkeypatch
     assert one.settings().ibkr_gateway_name == "one"
 
 
+def test_each_has_a_metrics_port_of_its_own_and_those_without_have_that_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IBKR_METRICS_PORT", "9400")
+    both = listed(ONE, {**TWO, "metrics_port": 9401})
+    assert [gateway.settings().ibkr_metrics_port for gateway in both] == [9400, 9401]
+    assert "gateways[1] 'one' metrics_port: 70000 is not allowed" in problems({**ONE, "metrics_port": 70000})[0]
+
+
 BAD = {
     "no mapping": ("paper", "gateways[2] 'paper': must be a mapping"),
     "no name": ({"universe": "two.yaml"}, "gateways[2] (no name): name is missing"),
