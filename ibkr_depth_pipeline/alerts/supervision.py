@@ -24,6 +24,9 @@ SCHEDULE_MS = 60_000
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 20_000, 300_000
 """After a run's end: Dagster's own retry comes first, and what fails at once must not fail all the time."""
 
+EARLY_MS = 3_600_000
+"""A run that was launched so long before the session, or later, is one of that session's."""
+
 LAST_CALL_MS = 60_000
 """So shortly before the close nothing is started."""
 
@@ -113,7 +116,7 @@ class Launch:
 def missing(runs: Sequence[Run], session: Span | None, now: int, *, alive: str | None, hold: str = "") -> Launch | str:
     """A launch, where a session has no ingest run, or why there is none to do. `runs` are the newest, newest first.
 
-    `alive` as in `sights`; `hold` is a reason not to start any.
+    `alive` as in `sights`; `hold` is a reason not to start the first one.
     """
     if session is None:
         return "outside the session"
@@ -128,7 +131,7 @@ def missing(runs: Sequence[Run], session: Span | None, now: int, *, alive: str |
     ended = [run for run in runs if run.ended_ts >= session.start_ts]
     if ended and ended[0].phase is Phase.TERMINATED:
         return f"run {ended[0].run_id} was terminated by a person; launch one to go on"
-    if hold:
+    if hold and not any(run.created_ts >= session.start_ts - EARLY_MS for run in ended):
         return hold
     due = ended[0].ended_ts + _pause(ended) if ended else session.start_ts + SCHEDULE_MS
     if now < due:

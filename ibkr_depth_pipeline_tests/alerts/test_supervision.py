@@ -108,6 +108,17 @@ def test_no_run_is_started(session: Span | None, alive: str | None, hold: str, n
     assert words in str(missing([], session, now, alive=alive, hold=hold))
 
 
+@pytest.mark.parametrize("created", [OPEN - 40 * 60_000, OPEN + HOUR])
+def test_a_run_that_somebody_launched_is_replaced_although_the_ingest_was_held(created: int) -> None:
+    by_hand = [Run("r1", Phase.FAILED, created, created, NOON)]
+    assert missing(by_hand, SESSION, NOON + HOUR, alive="", hold="held") == Launch("2023-11-14 after r1")
+
+
+def test_the_run_of_the_session_before_does_not_end_the_hold() -> None:
+    before = [Run("r1", Phase.SUCCEEDED, OPEN - 24 * HOUR, OPEN - 24 * HOUR, OPEN + 5000)]
+    assert missing(before, SESSION, NOON, alive="", hold="held") == "held"
+
+
 def test_a_run_that_a_person_terminated_stays_away_until_the_next_session() -> None:
     runs = [ended(Phase.TERMINATED, NOON)]
     assert "terminated by a person" in str(missing(runs, SESSION, NOON + HOUR, alive=""))
