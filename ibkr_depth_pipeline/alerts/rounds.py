@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.alerts.checks import Finding, findings, to_tell
 from ibkr_depth_pipeline.alerts.cursors import HeartbeatMemory, NewsMemory, WatchdogMemory, recall, remember
 from ibkr_depth_pipeline.alerts.delivery import tell
 from ibkr_depth_pipeline.alerts.episodes import Rules, watch
-from ibkr_depth_pipeline.alerts.run_news import Ending, News, tell_endings
+from ibkr_depth_pipeline.alerts.run_news import Ending, News, tell_endings, tell_problem
 from ibkr_depth_pipeline.alerts.supervision import Launch, Phase, Run, Span, dead, missing, sights
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.settings import Settings
@@ -168,11 +168,16 @@ def news_since(memory: str | None) -> int:
     return recall(NewsMemory, memory).news.since_ts or now_ms()
 
 
-def news_round(settings: Settings, endings: Sequence[Ending], memory: str | None) -> NewsRound:
-    """See the module. `endings` are those of the runs since `news_since`, known ones included."""
+def news_round(settings: Settings, endings: Sequence[Ending], memory: str | None, problem: str = "") -> NewsRound:
+    """See the module. `endings` are those of the runs since `news_since`, known ones included.
+
+    `problem` says what is wrong with the settings, of which these are what can be read.
+    """
     before, now = recall(NewsMemory, memory), now_ms()
     news = before.news if before.news.since_ts else News(now)
-    after, alerts = tell_endings(news, endings, now, settings.ibkr_gateway_name)
+    news, bad = tell_problem(news, problem, now, settings.ibkr_gateway_name)
+    after, ended = tell_endings(news, endings, now, settings.ibkr_gateway_name)
+    alerts = (*bad, *ended)
     outbox = tell(before.outbox, alerts, settings.alert_targets, now)
     return NewsRound(remember(NewsMemory(after, outbox)), alerts)
 

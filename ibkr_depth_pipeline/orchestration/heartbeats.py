@@ -23,7 +23,10 @@ def heartbeat_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.Sen
         description="Watches each symbol's heartbeat during a session. One alert an episode, one at its end.",
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        done = heartbeat_round(watched.settings(), watched.symbols, context.cursor)
+        reading = watched.reading()
+        if reading.blind:
+            return dg.SensorResult(skip_reason=f"Nothing can be told: {reading.problem}", cursor=context.cursor)
+        done = heartbeat_round(reading.settings, watched.symbols, context.cursor)
         events = [dg.AssetCheckEvaluation(**_told(watched, found)) for found in done.findings]
         skip = done.quiet or f"{len(events)} checks told, {len(done.alerts)} alerts raised."
         return dg.SensorResult(skip_reason=skip, cursor=done.memory, asset_events=events)

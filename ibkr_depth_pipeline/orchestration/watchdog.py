@@ -10,6 +10,7 @@ import dagster as dg
 from ibkr_depth_pipeline.alerts.fencing import end_process
 from ibkr_depth_pipeline.alerts.rounds import HELD, WatchdogRound, now_ms, span_to_record, watchdog_round
 from ibkr_depth_pipeline.alerts.supervision import Launch, Phase
+from ibkr_depth_pipeline.orchestration.automation import read_settings
 from ibkr_depth_pipeline.orchestration.run_records import fail_run, last_end, newest_runs
 from ibkr_depth_pipeline.orchestration.trading_day import SESSION_TAG
 from ibkr_depth_pipeline.orchestration.watched import Watched
@@ -31,7 +32,10 @@ def watchdog_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.Sens
         description="Replaces an ingest run whose process is dead, and starts one where a session has none.",
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        done = _look(context.instance, watched, context.cursor)
+        reading = watched.reading()
+        if reading.blind:
+            return dg.SensorResult(skip_reason=f"No run can be judged: {reading.problem}", cursor=context.cursor)
+        done = _look(context.instance, watched, reading.settings, context.cursor)
         _fail(context.instance, done)
         launch, session = done.launch, done.session
         if isinstance(launch, str) or session is None:
@@ -42,8 +46,7 @@ def watchdog_sensor(watched: Watched, status: dg.DefaultSensorStatus) -> dg.Sens
     return tick
 
 
-def _look(instance: dg.DagsterInstance, watched: Watched, cursor: str | None) -> WatchdogRound:
-    settings = watched.settings()
+def _look(instance: dg.DagsterInstance, watched: Watched, settings: Settings, cursor: str | None) -> WatchdogRound:
     session = span_to_record(settings, now_ms())
     probe = last_end(instance, watched.probe.job, session.start_ts - PROBE_AGE_MS) if session else None
     return watchdog_round(settings, newest_runs(instance, watched.ingest), probe, session, cursor)
@@ -61,14 +64,14 @@ def _request(watched: Watched, launch: Launch, day: str) -> dg.RunRequest:
     )
 
 
-def held_by_probe(settings: Callable[[], Settings], probe_job: str) -> Callable[[dg.DagsterInstance, datetime], str]:
+def held_by_probe(settings: Callable[..., Settings], probe_job: str) -> Callable[[dg.DagsterInstance, datetime], str]:
     """For the ingest's schedule: why the session that opens then gets no run; "" where it gets one.
 
     The alert about it is the watchdog's, which can try again to deliver it.
     """
 
     def hold(instance: dg.DagsterInstance, opens: datetime) -> str:
-        if settings().ibkr_probe_failed != "hold":
+        if read_settings(settings).settings.ibkr_probe_failed != "hold":
             return ""
         ended = last_end(instance, probe_job, int(opens.timestamp() * 1000) - PROBE_AGE_MS)
         return f"The ingest is {HELD}." if ended is Phase.FAILED else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from ibkr_depth_pipeline.orchestration.automation import Reading, read_with_calendar
 from ibkr_depth_pipeline.orchestration.run_records import Work
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
@@ -16,7 +17,8 @@ from ibkr_depth_pipeline.settings import Settings, load_settings
 class Watched:
     """One gateway's ingest. `named` gives a sensor its name in Dagster; `keys` maps each symbol to its asset.
 
-    `settings` is called at each tick, so that a change counts without a reload; it may raise ConfigurationError.
+    `settings` is called at each tick, so that a change counts without a reload. It takes overrides and may raise
+    ConfigurationError; `reading` does not.
     run_config is that of a run which the watchdog launches: the schedule's.
     """
 
@@ -26,7 +28,11 @@ class Watched:
     feed_key: dg.AssetKey
     keys: Mapping[str, dg.AssetKey]
     run_config: Mapping[str, Any] = field(default_factory=dict)
-    settings: Callable[[], Settings] = load_settings
+    settings: Callable[..., Settings] = load_settings
+
+    def reading(self) -> Reading:
+        """The settings as far as they can be read now: a sensor that raised would watch nothing, and tell nobody."""
+        return read_with_calendar(self.settings)
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.alerts.run_news import MOST_KNOWN, REPEAT_MS, Ending, News, tell_endings
+from ibkr_depth_pipeline.alerts.run_news import (
+    FRESH_MS,
+    MOST_LIKENESSES,
+    REPEAT_MS,
+    Ending,
+    News,
+    tell_endings,
+    tell_problem,
+)
 
 NOW = 1_700_000_000_000
 
@@ -39,7 +47,43 @@ def test_another_reason_and_another_job_are_told_at_once() -> None:
     assert len(tell_endings(News(NOW - 1000), endings, NOW, "default")[1]) == 3
 
 
+def test_two_failures_that_take_turns_are_counted_each() -> None:
+    news, told = News(NOW - 1000), []
+    for minute in range(60):
+        at = NOW + minute * 60_000
+        reason = ("the gateway refused", "the lease is held")[minute % 2]
+        news, alerts = tell_endings(news, [ending(f"r{minute}", reason, at)], at, "default")
+        told += alerts
+    assert len(told) == 4, "two at once, two half an hour later"
+
+
+def test_what_another_job_does_makes_no_old_ending_news() -> None:
+    probe = ending("p", job="probe")
+    news, told = News(NOW - 1000), 0
+    for number in range(200):
+        at = NOW + number * 60_000
+        endings = [probe, *(ending(f"r{number}-{each}", at=at) for each in range(20))]
+        news, alerts = tell_endings(news, endings, at, "default")
+        told += sum("probe" in alert.title for alert in alerts)
+    assert told == 1
+
+
 def test_what_is_remembered_is_bounded() -> None:
-    endings = [ending(f"r{number}") for number in range(MOST_KNOWN * 2)]
+    endings = [ending(f"r{number}", f"odd {chr(number)}", job=f"job-{chr(number)}") for number in range(200, 400)]
     news, _ = tell_endings(News(NOW - 1000), endings, NOW, "default")
-    assert len(news.known) == MOST_KNOWN
+    assert len(news.last) == MOST_LIKENESSES
+    later, alerts = tell_endings(news, endings, NOW + FRESH_MS + 1, "default")
+    assert (dict(later.known), later.since_ts, alerts) == ({}, NOW + 1, ())
+
+
+def test_what_ended_while_the_sensor_was_away_is_news_all_the_same() -> None:
+    _, alerts = tell_endings(News(NOW - 1000), [ending("r1")], NOW + 10 * FRESH_MS, "default")
+    assert len(alerts) == 1
+
+
+def test_settings_that_are_bad_are_told_once_and_again_only_when_they_were_mended_between() -> None:
+    news, told = News(NOW), []
+    for problem in ("", "A=1", "A=1", "A=1; B=2", "", "A=1"):
+        news, alerts = tell_problem(news, problem, NOW, "default")
+        told += [alert.text.splitlines()[0] for alert in alerts]
+    assert told == ["A=1", "A=1; B=2", "A=1"]

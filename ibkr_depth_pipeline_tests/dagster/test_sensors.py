@@ -416,6 +416,61 @@ def test_runs_of_ingest_and_probe_that_fail_or_are_canceled_are_alerted_once_eac
     assert "Somebody terminated it." in texts
 
 
+# ---- bad settings
+
+
+@pytest.mark.parametrize(("name", "value"), [("IBKR_ROTATION_SECS", "1x"), ("IBKR_CALENDAR", "XXXX")])
+def test_a_bad_setting_is_alerted_once_and_the_sensors_go_on(
+    in_session: None,
+    stored_instance: dg.DagsterInstance,
+    webhook: Webhook,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+) -> None:
+    sensors = [Sensor(f"ibkr_depth_{each}", stored_instance) for each in ("heartbeats", "watchdog", "run_alerts")]
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("IBKR_ALERT_AFTER_SECS", "3600")
+    for _ in range(2):
+        for sensor in sensors:
+            sensor.tick()
+    (message,) = webhook.received
+    assert message["title"] == "IBKR depth default: settings can't be read"
+    assert name in str(message["message"])
+    assert value in str(message["message"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("REDIS_URL", "nonsense"), ("IBKR_GATEWAY_NAME", "a b"), ("REDIS_TLS_CA_FILE", __file__)]
+)
+def test_where_it_is_not_known_which_redis_to_ask_no_run_is_judged(
+    in_session: None,
+    stored_instance: dg.DagsterInstance,
+    webhook: Webhook,
+    redis_server: EmbeddedRedis,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+) -> None:
+    watchdog, heartbeats, run_alerts = (
+        Sensor(f"ibkr_depth_{each}", stored_instance) for each in ("watchdog", "heartbeats", "run_alerts")
+    )
+    run_id = started(stored_instance)
+    record(redis_server, *SYMBOLS, run_id=run_id)
+    watchdog.tick()
+    before = watchdog.cursor
+    monkeypatch.setenv(name, value)
+    for secs in (0, 3600, 7200):
+        now = time.time_ns() // 1_000_000 + secs * 1000
+        monkeypatch.setattr("ibkr_depth_pipeline.alerts.rounds.now_ms", lambda now=now: now)
+        assert name in str(watchdog.tick().skip_reason)
+        assert name in str(heartbeats.tick().skip_reason)
+        run_alerts.tick()
+    assert status(stored_instance, run_id) is dg.DagsterRunStatus.STARTED
+    assert watchdog.cursor == before
+    assert webhook.titles() == ["IBKR depth default: settings can't be read"]
+
+
 # ---- on by default
 
 
