@@ -19,7 +19,13 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import MASK
 
 ROUND_SECS = 10.0
-"""How long one round waits for answers. What is later counts as undelivered, and may come twice."""
+"""How long one round waits for answers. What is later counts as undelivered, and comes again."""
+
+READ_SECS = 8.0
+"""How long a target that took an alert may take to answer, where its URL says nothing else (`?rto=`).
+
+Apprise's own 4 s are short for a busy target: it would have the alert, and get it again at every try.
+"""
 
 _KINDS = {
     Kind.TROUBLE: apprise.NotifyType.FAILURE,
@@ -95,6 +101,8 @@ def _notify(url: str, alert: Alert) -> str:
     target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
     if target is None:
         return _UNUSABLE
+    if target.socket_read_timeout == type(target).socket_read_timeout:
+        target.socket_read_timeout = READ_SECS
     service = apprise.Apprise()
     service.add(target)
     delivered = service.notify(body=alert.text, title=alert.title, notify_type=_KINDS[alert.kind])

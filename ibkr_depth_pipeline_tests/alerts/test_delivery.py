@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 
+import apprise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +82,26 @@ def test_a_target_that_never_answers_stalls_nobody(webhook: Webhook, monkeypatch
         left = tell(Outbox(), [alert("one"), alert("two")], urls, NOW)
         assert [each.targets for each in left.pending] == [(0,), (0,)]
         assert {each["title"] for each in webhook.received} == {"one", "two"}
+
+
+@pytest.fixture
+def impatient_apprise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives up on an answer after 0.2 s where nothing else is said, so that no test has to wait for its 4 s."""
+    monkeypatch.setattr(apprise.URLBase, "socket_read_timeout", 0.2)
+
+
+def test_a_target_that_answers_later_than_apprise_would_wait_gets_the_alert_once(
+    webhook: Webhook, impatient_apprise: None
+) -> None:
+    webhook.answer_secs = 0.6
+    assert tell(Outbox(), [alert()], [webhook.url], NOW) == Outbox()
+    assert len(webhook.received) == 1
+
+
+def test_how_long_an_answer_is_waited_for_may_stand_in_the_url(webhook: Webhook) -> None:
+    webhook.answer_secs = 0.6
+    left = tell(Outbox(), [alert()], [f"{webhook.url}?rto=0.1"], NOW)
+    assert [each.targets for each in left.pending] == [(0,)]
 
 
 BAD_TARGETS = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -11,12 +12,16 @@ SECRET = "s3cr3t-of-the-webhook"
 
 
 class Webhook:
-    """`received` holds each message that was taken; `refuse` answers 500 instead. Its URL holds SECRET twice."""
+    """`received` holds each message that was taken; `refuse` answers 500 instead, `answer_secs` says how late.
+
+    Its URL holds SECRET twice.
+    """
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
         self.refuse = False
         self.refused = 0
+        self.answer_secs = 0.0
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,6 +47,7 @@ class Webhook:
             self.refused += 1
         else:
             self.received.append(body)
+        time.sleep(self.answer_secs)
         request.send_response(500 if self.refuse else 200)
         request.end_headers()
 
