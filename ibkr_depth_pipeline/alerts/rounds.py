@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
@@ -34,17 +37,31 @@ LOOK_SECS = 12.0
 
 def look_at(settings: Settings, symbols: Sequence[str]) -> Look:
     """What Redis shows now. Never raises on its account."""
-    asked = asyncio.wait_for(_read(settings, symbols), LOOK_SECS)
+    asked = Future[Look]()
+    # A resolver that hangs can't be cancelled, and asyncio.run would wait for it: its thread may be left behind.
+    threading.Thread(target=_ask, args=(asked, settings, symbols), name="look", daemon=True).start()
     try:
-        return asyncio.run(asked)
+        return asked.result(LOOK_SECS)
     except SinkUnavailable as error:
         return Unreachable(now_ms(), str(error))
-    except (asyncio.TimeoutError, TimeoutError):
+    except _TOO_LATE:
         return Unreachable(now_ms(), f"Redis at {settings.redis_url_masked} did not answer in {LOOK_SECS:.0f} s")
 
 
+def _ask(asked: Future[Look], settings: Settings, symbols: Sequence[str]) -> None:
+    try:
+        asked.set_result(asyncio.run(_read(settings, symbols)))
+    except BaseException as error:  # whatever it is, it is for the one who asked
+        asked.set_exception(error)
+
+
 async def _read(settings: Settings, symbols: Sequence[str]) -> Look:
-    return await read_health(settings.redis_target, settings.ibkr_gateway_name, symbols)
+    report = read_health(settings.redis_target, settings.ibkr_gateway_name, symbols)
+    return await asyncio.wait_for(report, LOOK_SECS)
+
+
+_TOO_LATE = (asyncio.TimeoutError, TimeoutError, FutureTimeout)
+"""Three of a kind until Python 3.11."""
 
 
 # ---- heartbeats

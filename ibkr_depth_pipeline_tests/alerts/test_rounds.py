@@ -1,0 +1,72 @@
+"""A look at Redis as the sensors take it: bounded in time, whatever hangs."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ibkr_depth_pipeline.alerts import rounds
+from ibkr_depth_pipeline.alerts.causes import Unreachable
+from ibkr_depth_pipeline.alerts.rounds import look_at
+from ibkr_depth_pipeline.box.embedded_redis import free_port
+from ibkr_depth_pipeline.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _short_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "LOOK_SECS", 0.5)
+
+
+@pytest.fixture
+def resolver_hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A name server that is away: no name is found before the test is over."""
+    over = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        over.wait(10)
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    yield
+    over.set()
+    for thread in threading.enumerate():
+        if thread.name == "look":
+            thread.join()
+
+
+def seen(settings: Settings) -> tuple[str, float]:
+    """Why Redis can't be asked, and how many seconds it took to say so."""
+    begin = time.monotonic()
+    look = look_at(settings, ())
+    assert isinstance(look, Unreachable)
+    return look.reason, time.monotonic() - begin
+
+
+def test_a_resolver_that_hangs_does_not_hold_a_look_up(resolver_hangs: None) -> None:
+    reason, took = seen(load_settings(redis_url="redis://redis.example:6379/0"))
+    assert "did not answer" in reason
+    assert took < 3
+
+
+def test_a_redis_that_does_not_answer_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        reason, took = seen(load_settings(redis_url=f"redis://127.0.0.1:{mute.getsockname()[1]}/0"))
+    assert "did not answer" in reason
+    assert took < 3
+
+
+def test_a_redis_that_is_not_there_is_unreachable() -> None:
+    assert "did not answer" not in seen(load_settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))[0]
+
+
+def test_what_is_wrong_with_us_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(rounds, "read_health", fails)
+    with pytest.raises(ZeroDivisionError):
+        look_at(load_settings(), ())
