@@ -205,7 +205,7 @@ class RotationController:
     def _make_do(self, symbol: str, now: float) -> Command:
         """A slot is missing that will not come by waiting: get rid of what we left behind, or ask for fewer."""
         if self._leftovers.worth_a_connection(now):
-            return Reconnect(self._leftovers.suspects())
+            return Reconnect(self._leftovers.suspects(now))
         previous = self._supply.batch_size
         self._supply.taken(now)
         return BatchResized(self._supply.batch_size, previous, symbol)

@@ -14,6 +14,9 @@ from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent, SlotState
 LATE_ROWS_SECS = 10.0
 """Rows that come so long after the cancel are not late any more: the line is on."""
 
+_HEEDED_SECS = 2 * LATE_ROWS_SECS
+"""The cancel after an ignored one is taken for heeded after so long: had its rows gone on, that was noticed by then."""
+
 FIRST_PACE_SECS = 60.0
 LONGEST_PACE_SECS = 1800.0
 """Between two connections given up for the sake of slots: at first, and when that keeps being needed."""
@@ -26,6 +29,7 @@ class _Leftover:
     slot: Slot
     cancelled_at: float
     patience: float
+    suspected_until: float = float("-inf")
 
 
 class Leftovers:
@@ -47,8 +51,9 @@ class Leftovers:
         left = self._left.get(request)
         if left is None:
             return None
-        if left.slot.state is SlotState.ABANDONED:  # its first row: from now on a cancel is heard
+        if left.slot.state is SlotState.ABANDONED:  # its first row: from now on a cancel is heard, if ever
             left.slot.on(SlotEvent.ANSWERED)
+            left.suspected_until = now + _HEEDED_SECS
         elif now < left.cancelled_at + left.patience:
             return None
         else:
@@ -70,16 +75,23 @@ class Leftovers:
             left.slot.on(SlotEvent.LOST)
         self._left.clear()
 
-    def suspects(self) -> tuple[str, ...]:
+    def suspects(self, now: float) -> tuple[str, ...]:
         """The symbols of requests that may hold a slot: never answered before their cancel, or still bringing rows."""
-        return tuple(left.slot.symbol for left in self._left.values() if left.slot.state is not SlotState.RELEASED)
+        return tuple(left.slot.symbol for left in self._suspected(now))
+
+    def _suspected(self, now: float) -> list[_Leftover]:
+        return [
+            left
+            for left in self._left.values()
+            if left.slot.state is not SlotState.RELEASED or now < left.suspected_until
+        ]
 
     def worth_a_connection(self, now: float) -> bool:
         """Whether a slot that is missing now is reason to connect anew; if so, it is taken for done.
 
         Once in a while only; more often while rows prove that a slot is held.
         """
-        states = {left.slot.state for left in self._left.values()} - {SlotState.RELEASED}
+        states = {left.slot.state for left in self._suspected(now)}
         pace = FIRST_PACE_SECS if SlotState.LINGERING in states else self._pace
         since = now - self._gave_up_at
         if not states or since < pace:
