@@ -10,7 +10,7 @@ from ibkr_depth_pipeline.orchestration.report import build_day_schedule, day_job
 from ibkr_depth_pipeline.orchestration.resources import IbkrGateway, RedisStore, ibkr_resource, redis_resource
 from ibkr_depth_pipeline.orchestration.schedules import build_ingest_schedule, build_probe_schedule
 from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
-from ibkr_depth_pipeline.orchestration.watching import build_heartbeat_checks, build_sensors
+from ibkr_depth_pipeline.orchestration.watching import build_archive_alerts, build_heartbeat_checks, build_sensors
 
 
 def build_definitions(*lineages: Lineage) -> dg.Definitions:
@@ -23,7 +23,7 @@ def build_definitions(*lineages: Lineage) -> dg.Definitions:
         asset_checks=[build_heartbeat_checks(lineage) for lineage in lineages],
         jobs=[*jobs, archive_job, day_job],
         schedules=[*schedules, build_day_schedule()],
-        sensors=[sensor for lineage in lineages for sensor in build_sensors(lineage)],
+        sensors=[*(sensor for lineage in lineages for sensor in build_sensors(lineage)), build_archive_alerts()],
         resources={
             "ibkr": ibkr_resource(IbkrGateway()),
             "redis": redis_resource(RedisStore()),

@@ -105,7 +105,7 @@ def build_ingest_job(lineage: Lineage) -> Any:
 def ingest_work(lineage: Lineage) -> Work:
     """What records, however it was launched."""
     names = lineage.names
-    return Work(names.named(INGEST_JOB), frozenset({names.feed_key}), names.named(FEED_OP))
+    return Work(names.named(INGEST_JOB), frozenset({names.feed_key}), names.named(FEED_OP), kept_up=True)
 
 
 def scheduled_run_config(names: Names) -> Mapping[str, Any]:

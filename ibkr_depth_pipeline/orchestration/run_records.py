@@ -47,12 +47,14 @@ _STEP_EVENTS = {
 class Work:
     """What may be launched in two ways: by its job, or by Materialize on the page of one of its assets.
 
-    `step` is the op's name; it tells when the work goes on in a run that materializes other assets, too.
+    `step` is the op's name; it tells when the work goes on in a run that materializes other assets, too. `kept_up`: the
+    watchdog starts another run where one is gone.
     """
 
     job: str
     assets: frozenset[dg.AssetKey] = frozenset()
     step: str = ""
+    kept_up: bool = False
 
     def called(self, run: dg.DagsterRun) -> str:
         """What an alert about that run names."""
@@ -172,7 +174,8 @@ def _ending(instance: dg.DagsterInstance, work: Work, record: dg.RunRecord) -> E
         return Ending(run.run_id, called, "failed", _reason(instance, run.run_id), *times, follow_up)
     asked = _was_asked_to_end(instance, run.run_id)
     why = "Somebody terminated it." if asked else "A signal from outside ended it."
-    follow_up = "No other is started until the next session, or until somebody launches one." if asked else ""
+    stays_away = "No other is started until the next session, or until somebody launches one."
+    follow_up = stays_away if asked and work.kept_up else ""
     return Ending(run.run_id, called, "canceled", why, *times, follow_up)
 
 

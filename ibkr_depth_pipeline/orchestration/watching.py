@@ -1,15 +1,18 @@
-"""The sensors and heartbeat checks of a gateway."""
+"""The sensors and heartbeat checks of a gateway, and the sensor of the archive."""
 
 from __future__ import annotations
 
 import dagster as dg
 
+from ibkr_depth_pipeline.orchestration.archive import ARCHIVE_JOB, ARCHIVE_KEY, DAY_JOB, DAY_KEY
 from ibkr_depth_pipeline.orchestration.automation import sensor_status, settings_at_load
 from ibkr_depth_pipeline.orchestration.feed import ingest_work, scheduled_run_config
 from ibkr_depth_pipeline.orchestration.heartbeats import heartbeat_checks, heartbeat_sensor
 from ibkr_depth_pipeline.orchestration.lineage import Lineage
 from ibkr_depth_pipeline.orchestration.probe import probe_work
-from ibkr_depth_pipeline.orchestration.run_alerts import run_alert_sensor
+from ibkr_depth_pipeline.orchestration.report import REPORT_KEY
+from ibkr_depth_pipeline.orchestration.run_alerts import archive_alert_sensor, run_alert_sensor
+from ibkr_depth_pipeline.orchestration.run_records import Work
 from ibkr_depth_pipeline.orchestration.watchdog import watchdog_sensor
 from ibkr_depth_pipeline.orchestration.watched import Watched
 
@@ -18,6 +21,12 @@ def build_sensors(lineage: Lineage) -> list[dg.SensorDefinition]:
     """Heartbeats, watchdog, run alerts: running by themselves where IBKR_AUTOMATION says so."""
     watched, status = watched_by(lineage), sensor_status(settings_at_load())
     return [build(watched, status) for build in (heartbeat_sensor, watchdog_sensor, run_alert_sensor)]
+
+
+def build_archive_alerts() -> dg.SensorDefinition:
+    """For the archiver and for the days."""
+    days = Work(DAY_JOB, frozenset({DAY_KEY, REPORT_KEY}))
+    return archive_alert_sensor(sensor_status(settings_at_load()), Work(ARCHIVE_JOB, frozenset({ARCHIVE_KEY})), days)
 
 
 def build_heartbeat_checks(lineage: Lineage) -> dg.AssetChecksDefinition:

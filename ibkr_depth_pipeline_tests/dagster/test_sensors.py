@@ -16,6 +16,7 @@ from dagster._core.execution.plan.objects import StepSuccessData
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.definitions import build_definitions
+from ibkr_depth_pipeline.orchestration.archive import ARCHIVE_JOB, ARCHIVE_KEY
 from ibkr_depth_pipeline.orchestration.lineage import load_lineage, symbol_key
 from ibkr_depth_pipeline.orchestration.probe import probe_work
 from ibkr_depth_pipeline.orchestration.schedules import LONGEST_PROBE
@@ -416,6 +417,23 @@ def test_runs_of_ingest_and_probe_that_fail_or_are_canceled_are_alerted_once_eac
     assert "Somebody terminated it." in texts
 
 
+def test_runs_of_the_archive_are_alerted_by_a_sensor_of_their_own(
+    in_session: None, instance: dg.DagsterInstance, webhook: Webhook
+) -> None:
+    sensors = [Sensor(f"ibkr_depth_{each}", instance) for each in ("archive_run_alerts", "run_alerts")]
+    for sensor in sensors:
+        sensor.tick()
+    end(instance, started(instance, ARCHIVE_JOB))
+    end(instance, started(instance, MATERIALIZE, ARCHIVE_KEY), "terminated")
+    for sensor in sensors:
+        sensor.tick()
+    assert sorted(webhook.titles()) == [
+        "IBKR depth default: Materialize of raw/ibkr/depth/archive canceled",
+        f"IBKR depth default: {ARCHIVE_JOB} failed",
+    ]
+    assert "next session" not in " ".join(str(message["message"]) for message in webhook.received)
+
+
 # ---- bad settings
 
 
@@ -482,7 +500,7 @@ def test_one_setting_switches_all_schedules_and_sensors(
     defs = build_definitions(load_lineage())
     schedules = [defs.resolve_schedule_def(f"ibkr_depth_{name}_before_open") for name in ("probe", "ingest")]
     instigators = [*(defs.sensors or ()), *schedules]
-    assert len(instigators) == 5
+    assert len(instigators) == 6
     assert {each.default_status.value for each in instigators} == {status}  # type: ignore[union-attr]
 
 
