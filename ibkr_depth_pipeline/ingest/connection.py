@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import Callable
 
 from ibkr_depth_pipeline.errors import GatewayError
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
@@ -17,12 +18,14 @@ FIRST_BACKOFF_SECS = 0.1
 class GatewayConnection:
     """`connect`, then `use`; `lose` when the gateway is gone, then `reconnect` and `use` again.
 
-    `lost` is set from a loss to the next attempt, `in_use` from `use` to a loss.
+    `lost` is set from a loss to the next attempt, `in_use` from `use` to a loss. on_attempt is called before each
+    connection that is tried: what earlier ones have said no longer counts.
     """
 
-    def __init__(self, gateway: TwsGateway, settings: Settings) -> None:
+    def __init__(self, gateway: TwsGateway, settings: Settings, on_attempt: Callable[[], None] = lambda: None) -> None:
         self._gateway = gateway
         self._settings = settings
+        self._on_attempt = on_attempt
         self._log = get_log()
         self.lost = asyncio.Event()
         self.in_use = asyncio.Event()
@@ -32,9 +35,8 @@ class GatewayConnection:
         settings = self._settings
         ids = range(settings.ibkr_client_id, settings.ibkr_client_id + settings.ibkr_client_id_max_offset + 1)
         self.lost.clear()  # before the attempt: the new connection may be lost at once
-        client_id = await self._gateway.connect(
-            ids, lambda taken: self._log.warning("client_id_in_use", client_id=taken, code=326)
-        )
+        self._on_attempt()
+        client_id = await self._gateway.connect(ids, self._id_taken)
         self._log.info(
             "connected",
             host=settings.ibkr_host,
@@ -42,6 +44,10 @@ class GatewayConnection:
             client_id=client_id,
             server_version=self._gateway.server_version,
         )
+
+    def _id_taken(self, client_id: int) -> None:
+        self._log.warning("client_id_in_use", client_id=client_id, code=326)
+        self._on_attempt()
 
     async def reconnect(self) -> None:
         """Try again until the gateway answers, for ever: cancel it where the run is to end."""

@@ -46,10 +46,10 @@ class Doubts:
 
     # ---- the connection
 
-    def connected(self, now: float) -> None:
-        """A connection begins: what was said on the one before no longer counts."""
+    def connecting(self) -> None:
+        """A connection is tried: what was said on those before no longer counts, what is said from now on does."""
         self._well_again()
-        self._proof_from = now
+        self._proof_from = 0.0
 
     def disconnected(self) -> None:
         """The connection is gone, and every request with it."""

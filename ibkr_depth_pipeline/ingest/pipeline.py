@@ -48,6 +48,7 @@ class DepthPipeline:
         self.awaited = self._doubts.awaited  # requests whose next row is waited for: say first_row
         # what one part does alone is described there
         self.number_from = self._books.number_from
+        self.connecting = self._doubts.connecting
         self.message = self._books.message
         self.row = self._books.row
         self.rows = self._books.rows
@@ -124,7 +125,7 @@ class DepthPipeline:
         """Connected, Deadline, Stop: what does not come from the gateway."""
         if isinstance(event, rotation.Connected):
             self.figures.connections += 1
-            self._doubts.connected(now)
+            event = rotation.Connected(self._doubts.suspended)
         return self._subscriptions.tell(event, now)
 
     def handle(self, event: gateway.GatewayEvent, now: float, now_ms: int) -> list[Effect]:

@@ -84,7 +84,7 @@ class IngestSession:
             on_row=self._on_row,
             on_depth=self._on_depth,
         )
-        self._connection = GatewayConnection(self._gateway, settings)
+        self._connection = GatewayConnection(self._gateway, settings, lambda: self._pipeline.connecting())
         self._venues = VenueSearch(
             self._gateway, universe.specs, connected=self._connection.in_use, take=self._take_venue
         )

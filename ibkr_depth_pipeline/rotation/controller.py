@@ -126,7 +126,7 @@ class RotationController:
     def _connect(self, event: Connected, now: float, out: list[Command]) -> None:
         if self._connected:
             self._disconnect(Disconnected(), now, out)
-        self._connected, self._suspended = True, False
+        self._connected, self._suspended = True, event.suspended
         self._supply.connected(now)
         self._fill(now, out)
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The gateway answers and knows no subscription of ours."""
+    """The gateway answers and knows no subscription of ours. suspended: it has said already that it lost IBKR."""
+
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

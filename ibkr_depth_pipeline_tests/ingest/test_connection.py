@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 import pytest
 import structlog
@@ -15,12 +16,14 @@ from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 
 
-def connection_to(gateway: SimulatedGateway, longest_pause: float = 0.2) -> tuple[GatewayConnection, TwsGateway]:
+def connection_to(
+    gateway: SimulatedGateway, longest_pause: float = 0.2, on_attempt: Callable[[], None] = lambda: None
+) -> tuple[GatewayConnection, TwsGateway]:
     settings = load_settings(ibkr_host=gateway.host, ibkr_port=gateway.port, ibkr_reconnect_max_secs=longest_pause)
     client = TwsGateway.of_settings(
         settings, request_ids=itertools.count(1), on_event=lambda event: None, on_row=lambda request, row: None
     )
-    return GatewayConnection(client, settings), client
+    return GatewayConnection(client, settings, on_attempt), client
 
 
 def test_pauses_double_up_to_the_longest_and_vary() -> None:
@@ -70,3 +73,17 @@ async def test_a_gateway_that_refuses_is_tried_until_it_answers() -> None:
     failed = [line for line in logged if line["event"] == "connect_failed"]
     assert [line["attempt"] for line in failed] == list(range(1, len(failed) + 1))
     assert [line["attempts"] for line in logged if line["event"] == "reconnected"] == [len(failed) + 1]
+
+
+async def test_each_connection_that_is_tried_is_told_of_before() -> None:
+    async with SimulatedGateway() as gateway:
+        other = connection_to(gateway)
+        await other[0].connect()
+        tried: list[int] = []
+        connection, client = connection_to(gateway, on_attempt=lambda: tried.append(len(gateway.clients)))
+        await connection.connect()
+        assert len(tried) == 2, "the id that is taken, and the next"
+        await connection.reconnect()
+        assert len(tried) == 4
+        client.disconnect()
+        other[1].disconnect()

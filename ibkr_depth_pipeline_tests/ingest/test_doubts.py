@@ -12,7 +12,7 @@ ALL = {1, 2}
 def proven() -> Doubts:
     """Of two subscriptions that have had their first rows, at 0 s."""
     doubts = Doubts()
-    doubts.connected(0.0)
+    doubts.connecting()
     for request in ALL:
         doubts.wait_for(request)
         doubts.dispel(request)
@@ -85,7 +85,7 @@ def test_a_new_connection_begins_without_doubts() -> None:
     doubts.feed_health(2103, ALL, 100.0)
     doubts.connectivity_lost(ALL, 100.0)
     doubts.disconnected()
-    doubts.connected(101.0)
+    doubts.connecting()
     assert (doubts.awaited, doubts.suspended, doubts.ailments) == (set(), False, ())
     assert doubts.is_proof(101.0)
 

@@ -40,7 +40,14 @@ class Desk:
             self.pipeline.resolved(instrument(symbol), 0.0)
         self.now = 0.0
         self.requests: dict[str, int] = {}
-        self.note(self.pipeline.tell_rotation(rotation.Connected(), 0.0))
+        self.connect()
+
+    def connect(self) -> list[do.Effect]:
+        self.pipeline.connecting()
+        return self.use()
+
+    def use(self) -> list[do.Effect]:
+        return self.note(self.pipeline.tell_rotation(rotation.Connected(), self.now))
 
     def outlet(self, symbol: str) -> Store:
         def store(ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
@@ -167,7 +174,7 @@ def test_a_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -
     desk.hear(gateway.ConnectionLost("closed"))
     assert desk.pipeline.subscribed == {}
     assert not desk.pipeline.row(request, insert(), 2000)
-    desk.note(desk.pipeline.tell_rotation(rotation.Connected(), desk.now))
+    desk.connect()
     assert desk.requests["SPY"] != request
 
 
@@ -186,7 +193,7 @@ def test_rows_that_come_back_end_the_gap_and_say_why_it_was(news: gateway.Gatewa
     desk.hear(news)
     desk.now = 3.5
     if isinstance(news, gateway.ConnectionLost):
-        desk.note(desk.pipeline.tell_rotation(rotation.Connected(), desk.now))
+        desk.connect()
     desk.pipeline.row(desk.requests["SPY"], insert(), 4500)
     gap = of_kind(desk.pipeline.first_row(desk.requests["SPY"], desk.now), do.Say)[-1]
     assert (gap.level, gap.event) == ("warning", "data_gap")
@@ -208,7 +215,7 @@ def test_a_new_connection_knows_nothing_of_the_troubles_before_it() -> None:
     desk.hear(gateway.ConnectivityLost("1100"))
     desk.hear(gateway.ConnectionLost("closed"))
     assert desk.pipeline.awaited == set()
-    desk.note(desk.pipeline.tell_rotation(rotation.Connected(), desk.now))
+    desk.connect()
     assert (desk.pipeline.suspended, desk.pipeline.ailments) == (False, ())
     desk.first_rows()
     assert desk.pipeline.live_books() == {"SPY": 1000}
@@ -222,3 +229,24 @@ def test_rows_end_a_suspension_that_the_gateway_does_not_take_back_but_not_those
     assert desk.pipeline.suspended
     assert said(desk.pipeline.first_row(desk.requests["SPY"], desk.now + 3))[0] == "connectivity_restored"
     assert desk.pipeline.live_books() == {"SPY": 1000}
+
+
+def test_connectivity_lost_before_the_first_subscription_is_waited_for() -> None:
+    desk = Desk(["SPY", "QQQ"])
+    desk.hear(gateway.ConnectionLost("gone"))
+    desk.pipeline.connecting()
+    desk.hear(gateway.ConnectivityLost("1100"))
+    assert desk.use() == []
+    assert desk.pipeline.suspended
+    back = desk.hear(gateway.ConnectivityRestored(False, "1102"))
+    assert [each.instrument.symbol for each in of_kind(back, do.Subscribe)] == ["SPY", "QQQ"]
+    assert not desk.pipeline.suspended
+
+
+def test_connectivity_lost_on_a_connection_that_came_to_nothing_is_forgotten() -> None:
+    desk = Desk(["SPY"])
+    desk.hear(gateway.ConnectionLost("gone"))
+    desk.pipeline.connecting()
+    desk.hear(gateway.ConnectivityLost("1100"))
+    assert of_kind(desk.connect(), do.Subscribe)
+    assert not desk.pipeline.suspended

@@ -1,0 +1,25 @@
+"""Faults of the gateway while a run starts: between the connection and the first subscription."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ibkr_depth_pipeline.simulation import GatewayOptions
+from ibkr_depth_pipeline_tests.faults.recovery import Trial, trial
+
+SLOW = GatewayOptions(latency=0.2)  # so that there is time for something between a question and its answer
+
+
+async def venues_are_looked_for(run: Trial) -> None:
+    await run.gateway.wait_for(lambda: run.gateway.journal.requests("reqMktDepthExchanges"))
+
+
+async def test_nothing_is_asked_for_while_connectivity_is_lost_from_the_start(shared_redis_url: str) -> None:
+    async with trial(shared_redis_url, "SPY", "QQQ", options=SLOW) as run:
+        await venues_are_looked_for(run)
+        run.gateway.connectivity_lost()
+        await run.gateway.wait_for(lambda: len(run.said("symbol_resolved")) == 2 and run.said("connectivity_lost"))
+        await asyncio.sleep(0.5)
+        assert not run.gateway.journal.requests("reqMktDepth")
+        run.gateway.connectivity_restored(data_lost=False)
+        await run.fresh()
