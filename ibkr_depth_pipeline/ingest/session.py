@@ -43,6 +43,9 @@ LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0
 """How often rows of cancelled requests are looked into, and how often dropped rows are logged."""
 
+LOOK_AGAIN_SECS = 1.0
+"""Pause before a connection that was lost over the search for venues is made anew: the search may be what it dies of."""
+
 DRAIN_SECS = 3.0
 """For what is buffered when the end comes; all of it together stays below 5 s."""
 
@@ -149,9 +152,21 @@ class IngestSession:
         if self._wanted is not None:
             self._tasks.start(ask_for_ever(self._wanted))
         await self._connection.connect()
-        if not await self._venues.look_for_all():
+        if not await self._find_venues():
             await self._writer.drain(FAREWELL_SECS)  # why, for each
             raise NothingToRecord(self._venues.unresolved)
+
+    async def _find_venues(self) -> bool:
+        """A connection that is lost over it is made anew. Returns whether any symbol has a venue."""
+        while True:
+            try:
+                return await self._venues.look_for_all()
+            except (GatewayError, ConnectionError) as error:
+                if not self._connection.lost.is_set():
+                    raise
+                self._log.warning("venues_not_found", error=str(error), pause_secs=LOOK_AGAIN_SECS)
+            await asyncio.sleep(LOOK_AGAIN_SECS)
+            await self._connection.reconnect()
 
     async def _take_over(self) -> dict[str, StreamPosition]:
         """Raise the streams to a time at which the lease was ours, for sure: it may have been lost while we slept, and

@@ -23,3 +23,15 @@ async def test_nothing_is_asked_for_while_connectivity_is_lost_from_the_start(sh
         assert not run.gateway.journal.requests("reqMktDepth")
         run.gateway.connectivity_restored(data_lost=False)
         await run.fresh()
+
+
+async def test_a_connection_lost_while_venues_are_looked_for_is_made_anew(shared_redis_url: str) -> None:
+    async with trial(shared_redis_url, "SPY", "QQQ", options=SLOW) as run:
+        for times in (1, 2):
+            await run.gateway.wait_for(
+                lambda times=times: len(run.gateway.journal.requests("reqMktDepthExchanges")) == times  # type: ignore[misc]
+            )
+            run.gateway.drop_connections()
+        await run.fresh()
+        assert len(run.said("reconnected")) == 2
+        assert {line["symbol"] for line in run.said("symbol_resolved")} == {"SPY", "QQQ"}
