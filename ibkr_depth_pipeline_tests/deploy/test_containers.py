@@ -45,6 +45,13 @@ def test_a_stop_reaches_the_ingest_and_leaves_it_time(compose: dict[str, Any]) -
     assert code["stop_grace_period"] == "30s"
 
 
+def test_the_archive_lies_on_a_volume_since_all_else_is_read_only(compose: dict[str, Any]) -> None:
+    for name in DAGSTER:
+        service = compose["services"][name]
+        volumes = dict(mount.split(":")[:2] for mount in service["volumes"])
+        assert Path(service["environment"]["ARCHIVE_URL"]).is_relative_to(volumes["dagster_home"])
+
+
 def test_what_is_mounted_from_here_is_here(compose: dict[str, Any]) -> None:
     mounts = [mount for service in compose["services"].values() for mount in service.get("volumes", [])]
     for source in {mount.partition(":")[0] for mount in mounts}:

@@ -44,6 +44,16 @@ def test_each_service_restarts_by_itself_and_has_few_rights(service: str) -> Non
     assert unit_values(service, "User") == ["ibkr-depth"]
 
 
+def test_the_archive_lies_where_the_services_can_write() -> None:
+    (state,) = unit_values("code", "StateDirectory")
+    (environment,) = unit_values("code", "Environment")
+    archive = f"ARCHIVE_URL=/var/lib/{state}/archive"
+    assert archive in environment.split()
+    # the settings' own file, a copy of the example, wins over the unit
+    assert archive in (REPOSITORY / "docs" / "deployment.md").read_text()
+    assert "\nARCHIVE_URL=archive\n" in (REPOSITORY / ".env.example").read_text()
+
+
 def test_the_target_brings_up_all_three() -> None:
     target = (SYSTEMD / "ibkr-depth.target").read_text()
     assert all(unit_path(service).name in target for service in SERVICES)
