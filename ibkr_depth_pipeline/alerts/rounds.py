@@ -133,7 +133,8 @@ def watchdog_round(
     look = look_at(settings, ()) if needed else Unreachable(now_ms(), "not asked")
     alive = _alive(look)
     now = now_ms()
-    seen = sights(before.sights, runs, alive, now)
+    here = [run for run in runs if run.redis_url in ("", settings.redis_url)]  # another Redis is not looked into
+    seen = sights(before.sights, here, alive, now)
     doomed = dead(runs, seen, now, lease_wait_ms=int(settings.ibkr_lease_wait_secs * 1000))
     failed = session is not None and probe is Phase.FAILED
     hold = HELD if failed and settings.ibkr_probe_failed == "hold" else ""

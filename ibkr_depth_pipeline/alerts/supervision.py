@@ -7,7 +7,7 @@ until the next session, or until somebody launches one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ibkr_depth_pipeline.alerts.alert import span
@@ -49,13 +49,17 @@ class Phase(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run as the instance knows it; times are unix ms, 0 for not yet."""
+    """One run as the instance knows it; times are unix ms, 0 for not yet.
+
+    `redis_url` is the one that its own config names, "" where that names none; it may hold a password.
+    """
 
     run_id: str
     phase: Phase
     created_ts: int
     started_ts: int = 0
     ended_ts: int = 0
+    redis_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

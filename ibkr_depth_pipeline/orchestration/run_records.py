@@ -27,8 +27,6 @@ _PHASES = {
     dg.DagsterRunStatus.FAILURE: Phase.FAILED,
 }
 _BAD_ENDS = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-
-
 _ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -120,7 +118,16 @@ def _run(instance: dg.DagsterInstance, record: dg.RunRecord, work: Work) -> Run:
     phase = _phase(instance, run)
     if phase is Phase.STARTED and not work.is_all_of(run):
         phase, started = _within(instance, run.run_id, work.step)
-    return Run(run.run_id, phase, created, started, _ms(ended))
+    return Run(run.run_id, phase, created, started, _ms(ended), _redis_url(run))
+
+
+def _redis_url(run: dg.DagsterRun) -> str:
+    """What the run's config names; of a variable that is not set here its name, which is no URL."""
+    config: Any = run.run_config
+    for name in ("resources", "redis", "config"):
+        config = config.get(name) or {}
+    url = config.get("url") or ""
+    return url if isinstance(url, str) else dg.EnvVar(url["env"]).get_value() or str(url["env"])
 
 
 def _within(instance: dg.DagsterInstance, run_id: str, step: str) -> tuple[Phase, int]:
@@ -155,11 +162,14 @@ def last_end(instance: dg.DagsterInstance, job_name: str, since_ts: int) -> Phas
 
 
 def bad_endings(instance: dg.DagsterInstance, works: Sequence[Work], since_ts: int) -> list[Ending]:
-    """The runs of these works that failed or were canceled since then (unix ms), and some before."""
+    """The runs of these works that failed or were canceled since then (unix ms), and some before.
+
+    One that does several of them counts for the first.
+    """
     after = datetime.fromtimestamp(since_ts / 1000, timezone.utc) - _OVERLAP
     found = {
         record.dagster_run.run_id: (work, record)
-        for work in works
+        for work in reversed(works)
         for record in _records(instance, work, NEWEST, statuses=_BAD_ENDS, updated_after=after)
     }
     return [_ending(instance, work, record) for work, record in found.values()]

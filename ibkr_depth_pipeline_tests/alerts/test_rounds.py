@@ -1,4 +1,4 @@
-"""A look at Redis as the sensors take it: bounded in time, whatever hangs."""
+"""A look at Redis as the sensors take it: bounded in time, whatever hangs; and whom the watchdog judges by it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import pytest
 
 from ibkr_depth_pipeline.alerts import rounds
 from ibkr_depth_pipeline.alerts.causes import Unreachable
-from ibkr_depth_pipeline.alerts.rounds import look_at
+from ibkr_depth_pipeline.alerts.rounds import look_at, watchdog_round
+from ibkr_depth_pipeline.alerts.supervision import DEAD_MS, Phase, Run
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
+T, HOUR = 1_700_000_000_000, 3_600_000
 
-@pytest.fixture(autouse=True)
-def _short_look(monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture
+def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "LOOK_SECS", 0.5)
 
 
@@ -46,13 +49,13 @@ def seen(settings: Settings) -> tuple[str, float]:
     return look.reason, time.monotonic() - begin
 
 
-def test_a_resolver_that_hangs_does_not_hold_a_look_up(resolver_hangs: None) -> None:
+def test_a_resolver_that_hangs_does_not_hold_a_look_up(short_look: None, resolver_hangs: None) -> None:
     reason, took = seen(load_settings(redis_url="redis://redis.example:6379/0"))
     assert "did not answer" in reason
     assert took < 3
 
 
-def test_a_redis_that_does_not_answer_is_unreachable() -> None:
+def test_a_redis_that_does_not_answer_is_unreachable(short_look: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         reason, took = seen(load_settings(redis_url=f"redis://127.0.0.1:{mute.getsockname()[1]}/0"))
     assert "did not answer" in reason
@@ -70,3 +73,16 @@ def test_what_is_wrong_with_us_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(rounds, "read_health", fails)
     with pytest.raises(ZeroDivisionError):
         look_at(load_settings(), ())
+
+
+@pytest.mark.parametrize(("url", "judged"), [("", True), ("the settings'", True), ("redis://elsewhere:6379/0", False)])
+def test_only_a_run_that_records_into_the_redis_that_is_looked_into_is_judged(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, url: str, judged: bool
+) -> None:
+    settings, memory = load_settings(redis_url=redis_url), None
+    run = Run("r1", Phase.STARTED, T, T, redis_url=redis_url if url == "the settings'" else url)
+    for now in (T + HOUR, T + HOUR + DEAD_MS):
+        monkeypatch.setattr(rounds, "now_ms", lambda now=now: now)
+        done = watchdog_round(settings, [run], None, None, memory)
+        memory = done.memory
+    assert list(done.dead) == (["r1"] if judged else [])
