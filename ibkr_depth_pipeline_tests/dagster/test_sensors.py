@@ -403,18 +403,21 @@ def test_runs_of_ingest_and_probe_that_fail_or_are_canceled_are_alerted_once_eac
     end(instance, started(instance), "terminated")
     end(instance, started(instance, MATERIALIZE, FEED))
     end(instance, started(instance, MATERIALIZE, PROBED, symbol_key("QQQ")))
+    end(instance, started(instance, MATERIALIZE, PROBED, FEED), "terminated")
     for _ in range(2):
         run_alerts.tick()
     assert sorted(webhook.titles(), key=str.lower) == [
         f"IBKR depth default: {INGEST} canceled",
         f"IBKR depth default: {INGEST} failed",
         f"IBKR depth default: {PROBE} failed",
+        "IBKR depth default: Materialize of raw/ibkr/depth/feed canceled",
         "IBKR depth default: Materialize of raw/ibkr/depth/feed failed",
         "IBKR depth default: Materialize of raw/ibkr/depth/symbol/QQQ and 1 more failed",
     ]
     texts = " ".join(str(message["message"]) for message in webhook.received)
     assert "the gateway is away" in texts
     assert "Somebody terminated it." in texts
+    assert texts.count("until the next session") == 2, "of both feeds that somebody terminated"
 
 
 def test_runs_of_the_archive_are_alerted_by_a_sensor_of_their_own(
