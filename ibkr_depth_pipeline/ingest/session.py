@@ -44,7 +44,7 @@ DROPS_CYCLE_SECS = 5.0
 """How often rows of cancelled requests are looked into, and how often dropped rows are logged."""
 
 LOOK_AGAIN_SECS = 1.0
-"""Pause before a connection that was lost over the search for venues is made anew: the search may be what it dies of."""
+"""Before a connection that was lost over the search for venues is made anew: the search may be what it dies of."""
 
 DRAIN_SECS = 3.0
 """For what is buffered when the end comes; all of it together stays below 5 s."""
