@@ -101,8 +101,8 @@ _WORDS = {Outcome.DEPTH: "ok", Outcome.VENUE_ONLY: "venue ok"}
 
 @dataclass(frozen=True, slots=True)
 class IngestSign:
-    """What speaks of a running ingest: heartbeats, symbol -> unix ms of its last live row, or, where it has none yet, the
-    lease alone."""
+    """What speaks of a running ingest: heartbeats, symbol -> unix ms of its last live row, or, where it has none yet,
+    the lease alone."""
 
     heartbeats: dict[str, int]
     seen_ts: int
