@@ -7,7 +7,7 @@ year ahead from the day it is asked: make a TradingHours when it is needed, don'
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any
 
@@ -96,6 +96,19 @@ class TradingHours:
         if session.open - now <= early:
             return session
         raise OutsideSession(f"{self.calendar} is closed; it opens next on {self.wall_clock(session.open)}")
+
+    def unbroken(self, session: TradingSession) -> TradingSession:
+        """`session` from the open to the close of the trading that it is part of, where sessions follow without a break.
+
+        Those of CMES end as the next one opens, until Friday; those of 24/7 never end, and are known 30 days ahead.
+        """
+        at = self._sessions.index(session)
+        first = last = at
+        while first > 0 and self._sessions[first - 1].close >= self._sessions[first].open:
+            first -= 1
+        while last + 1 < len(self._sessions) and self._sessions[last].close >= self._sessions[last + 1].open:
+            last += 1
+        return replace(session, open=self._sessions[first].open, close=self._sessions[last].close)
 
     def wall_clock(self, moment: datetime) -> str:
         """For people: `Fri 2026-11-27 09:30 EST`."""

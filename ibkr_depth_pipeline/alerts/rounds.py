@@ -204,18 +204,27 @@ def news_round(settings: Settings, endings: Sequence[Ending], memory: str | None
 
 
 def session_now(calendar: str, now: int) -> TradingSession | None:
-    """The session that is open at `now` (unix ms). Raises ConfigurationError for an unknown calendar."""
+    """The session that is open at `now` (unix ms), with those around it that no break parts from it.
+
+    Raises ConfigurationError for an unknown calendar.
+    """
     moment = _moment(now)
-    return _hours(calendar, moment.date()).session_at(moment)
+    hours = _hours(calendar, moment.date())
+    session = hours.session_at(moment)
+    return hours.unbroken(session) if session is not None else None
 
 
 def span_to_record(settings: Settings, now: int) -> Span | None:
-    """The session that is open at `now`, or that the ingest's lead before its open has begun of; None outside both."""
+    """The session that is open at `now`, or that the ingest's lead before its open has begun of; None outside both.
+
+    Where no break parts it from the next one, it closes as the last of them: a run goes on from one to the other.
+    """
     moment, lead = _moment(now), timedelta(minutes=settings.ibkr_ingest_lead_minutes)
     hours = _hours(settings.ibkr_calendar, moment.date())
     session = hours.session_at(moment) or hours.next_session(moment)
     start = session.open - lead
-    return Span(session.day.isoformat(), _ms(start), _ms(session.close)) if start <= moment else None
+    close = hours.unbroken(session).close
+    return Span(session.day.isoformat(), _ms(start), _ms(close)) if start <= moment else None
 
 
 @lru_cache(maxsize=8)

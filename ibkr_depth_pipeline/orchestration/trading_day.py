@@ -30,12 +30,13 @@ class ExchangeHours(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
 
     def seconds_to_close(self, now: datetime) -> float:
-        """From `now` to the close of the session that is open or about to open.
+        """From `now` to the close of the session that is open or about to open, and of those that follow unbroken.
 
         Raises OutsideSession, naming the next open, and ConfigurationError for an unknown calendar.
         """
         calendar = self.calendar or load_settings().ibkr_calendar
-        session = TradingHours(calendar, now).session_to_record(now, EARLY)
+        hours = TradingHours(calendar, now)
+        session = hours.unbroken(hours.session_to_record(now, EARLY))
         return (session.close - now).total_seconds()
 
 

@@ -80,6 +80,12 @@ def test_a_run_that_follows_the_calendar_ends_at_the_close(day: int, close: int)
     assert shorter.seconds_to_record(hours, start) == 60.0
 
 
+def test_a_run_goes_on_into_a_session_that_no_break_parts_from_its_own() -> None:
+    evening, friday = new_york(17, 17, 59), new_york(20, 18)
+    left = IngestConfig(stop_at_close=True).seconds_to_record(ExchangeHours(calendar="CMES"), evening)
+    assert left == (friday - evening).total_seconds()
+
+
 def test_a_run_that_ignores_the_calendar_starts_at_any_time() -> None:
     assert IngestConfig(stop_at_close=False).seconds_to_record(ExchangeHours(), new_york(26, 3)) is None
     assert IngestConfig().seconds_to_record(ExchangeHours(), new_york(26, 3), by_default=False) is None

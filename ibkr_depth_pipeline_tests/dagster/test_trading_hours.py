@@ -71,6 +71,23 @@ def test_a_calendar_that_never_closes_is_always_in_session() -> None:
     assert hours.session_at(new_york(28, 12)) is not None
 
 
+@pytest.mark.parametrize(
+    ("calendar", "start", "end"),
+    [
+        ("XNYS", new_york(18, 9, 30), new_york(18, 16)),
+        ("CMES", new_york(15, 18), new_york(20, 18)),  # from Sunday evening to Friday
+        ("24/7", new_york(7, 19), new_york(18, 19, month=12)),  # as far as its days are known
+    ],
+)
+def test_sessions_that_no_break_parts_are_recorded_as_one(calendar: str, start: datetime, end: datetime) -> None:
+    now = new_york(18, 12)
+    hours = TradingHours(calendar, now)
+    session = hours.session_at(now)
+    assert session is not None
+    unbroken = hours.unbroken(session)
+    assert (unbroken.day, unbroken.open, unbroken.close) == (session.day, start, end)
+
+
 def test_an_unknown_calendar_is_the_operators_mistake() -> None:
     with pytest.raises(ConfigurationError, match="'XNYZ' is not allowed"):
         TradingHours("XNYZ", new_york(26, 12))

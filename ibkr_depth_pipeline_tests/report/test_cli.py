@@ -36,8 +36,8 @@ def test_today_is_the_utc_date(mirror: Mirror, desk: Desk, command: Command) -> 
     now = time.time_ns() // 1_000_000
     mirror.write("SPY", [1, 2], start=now)
     desk.keep()
-    days = {datetime.fromtimestamp(now / 1000, timezone.utc).date(), datetime.now(timezone.utc).date()}
     done = command("today")
+    days = {datetime.fromtimestamp(now / 1000, timezone.utc).date(), datetime.now(timezone.utc).date()}
     if len(days) == 1:  # midnight has not come in between
         assert done.returncode == 0, done.stderr
         assert f"reports/{days.pop()}.html" in done.stdout
