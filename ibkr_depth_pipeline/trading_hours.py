@@ -98,7 +98,7 @@ class TradingHours:
         raise OutsideSession(f"{self.calendar} is closed; it opens next on {self.wall_clock(session.open)}")
 
     def unbroken(self, session: TradingSession) -> TradingSession:
-        """`session` from the open to the close of the trading that it is part of, where sessions follow without a break.
+        """`session` from open to close of the trading that it is part of, where sessions follow without a break.
 
         Those of CMES end as the next one opens, until Friday; those of 24/7 never end, and are known 30 days ahead.
         """

@@ -70,12 +70,11 @@ def test_what_is_wrong_with_us_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
         look_at(load_settings(), ())
 
 
-@pytest.mark.parametrize(("calendar", "last_call"), [("XNYS", True), ("CMES", False)])
+@pytest.mark.parametrize(("calendar", "close", "last_call"), [("XNYS", 21, True), ("CMES", 23, False)])
 def test_just_before_a_close_nothing_is_started_unless_the_next_session_follows_at_once(
-    redis_url: str, calendar: str, last_call: bool, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, calendar: str, close: int, last_call: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close = {"XNYS": datetime(2026, 11, 18, 21, tzinfo=timezone.utc), "CMES": datetime(2026, 11, 18, 23, tzinfo=timezone.utc)}
-    now = round(close[calendar].timestamp() * 1000) - 30_000
+    now = round(datetime(2026, 11, 18, close, tzinfo=timezone.utc).timestamp() * 1000) - 30_000
     monkeypatch.setattr(rounds, "now_ms", lambda: now)
     settings = load_settings(redis_url=redis_url, ibkr_calendar=calendar)
     done = watchdog_round(settings, [], None, span_to_record(settings, now), None)
