@@ -31,7 +31,6 @@ class Ownership:
         self._stack = ExitStack()
         self._lease = None if store.is_local else _lease(store, streams, ttl_secs)
         self._keeping: asyncio.Task[None] | None = None
-        self._unseen = False  # whether another may have written what nobody has looked for yet
 
     async def __aenter__(self) -> Ownership:
         self._stack.enter_context(self._store.alone(ROLE))
@@ -62,10 +61,9 @@ class Ownership:
         """
         if self._lease is None:
             return
-        self._unseen = not await self._ours_all_the_time(self._lease) or self._unseen
-        while self._unseen:
-            await look_for_others()
-            self._unseen = not await self._ours_all_the_time(self._lease)
+        while not await self._ours_all_the_time(self._lease):
+            with self._lease.looking():
+                await look_for_others()
 
     async def _ours_all_the_time(self, lease: Lease) -> bool:
         try:

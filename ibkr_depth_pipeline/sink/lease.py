@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import orjson
 
@@ -44,7 +46,7 @@ class Lease:
     """The right to write under `name`. `acquire`, then `keep` in a task, `hold` before each write, `release`.
 
     `regained` is set when another may have held the lease in between: it was taken anew, or may have been. Whoever
-    finds it set looks into that and clears it.
+    finds it set looks for what that one did, within `looking`.
     """
 
     def __init__(self, client: Client, name: str, run: RunIdentity, ttl_secs: float) -> None:
@@ -153,7 +155,8 @@ class Lease:
     async def confirm(self) -> bool:
         """As hold. Returns whether it was held all the time since it was acquired or last confirmed.
 
-        If not, another may have written: look, and ask again. Raises SinkUnavailable where Redis does not say.
+        If not, another may have written: look for that, within `looking`, and ask again. Raises SinkUnavailable where
+        Redis does not say.
         """
         try:
             await self.hold()
@@ -161,6 +164,16 @@ class Lease:
             raise _unavailable(error) from None
         regained, self.regained = self.regained, False
         return not regained
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """The look for what another did, if one held the lease in between. It is owed again if it fails."""
+        self.regained = False  # another may come while we look
+        try:
+            yield
+        except BaseException:
+            self.regained = True
+            raise
 
     async def _renew(self) -> None:
         holder = await self._claim()

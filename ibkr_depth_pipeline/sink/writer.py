@@ -174,17 +174,13 @@ class RedisWriter:
         if self._lease is not None:
             await self._lease.hold()
             while self._lease.regained:
-                await self._look_for_others(self._lease)
+                with self._lease.looking():
+                    await self._look_for_others(self._lease)
                 await self._lease.hold()  # the look may have taken its time
 
     async def _look_for_others(self, lease: Lease) -> None:
         """The lease was free for a while: if somebody held it then, the streams have moved on."""
-        lease.regained = False  # another may come while we look
-        try:
-            found = await newest_ids(self._client, self._backlog.queues)
-        except BaseException:
-            lease.regained = True
-            raise
+        found = await newest_ids(self._client, self._backlog.queues)
         for symbol, newest in found.items():
             if newest > self._backlog.queues[symbol].newest_sent:
                 lease.lose(f"another ingest has written the stream of {symbol} while this one could not be heard")
