@@ -4,10 +4,11 @@ A snapshot's commands are XADD, the hash, the heartbeat, in that order, each onl
 each goes out a flush later than the one before. For the hash and the heartbeat only the newest snapshot counts; where
 rows come without end, they are written a hundred and ten times a second.
 
-The XADDs of one symbol go in one MULTI on its one key: Redis refuses such a block as a whole (out of memory, read-only,
-loading), and so no later snapshot can get in before an earlier one. Where the answer was lost the block is said again:
-Redis refuses ids that it holds, which for a repeated snapshot means that it was stored. Hash and heartbeat are written
-by scripts that refuse what is older than what is there: an unanswered command may still be carried out, much later.
+The XADDs of one symbol go in one MULTI on its one key, a lone one by itself: Redis refuses such a block as a whole (out
+of memory, read-only, loading), and so no later snapshot can get in before an earlier one. Where the answer was lost the
+block is said again: Redis refuses ids that it holds, which for a repeated snapshot means that it was stored. Hash and
+heartbeat are written by scripts that refuse what is older than what is there: an unanswered command may still be
+carried out, much later.
 """
 
 from __future__ import annotations
@@ -92,7 +93,11 @@ class StreamJob:
         self.queue = queue
         self.block = block
         self.is_stored = False
-        self.part = Part(queue.packer.key, [_MULTI, *block.entries, _EXEC], len(block.entries) + 2)
+        # One entry is a block by itself. One that may be stored already is not: where it is, its lone reply would look
+        # like a refusal to whoever waits for replicas.
+        self._is_lone = len(block.entries) == 1 and block.newest.seq > queue.uncertain_seq
+        packed = block.entries if self._is_lone else [_MULTI, *block.entries, _EXEC]
+        self.part = Part(queue.packer.key, packed, len(packed))
 
     def unknown(self) -> None:
         self.queue.put_back(self.block.entries)
@@ -102,9 +107,9 @@ class StreamJob:
         self.queue.postpone(now)
 
     def settle(self, replies: list[Any]) -> Exception | None:
-        if isinstance(replies[0], Exception):  # without its MULTI each XADD went by itself
+        if isinstance(replies[0], Exception) and not self._is_lone:  # without its MULTI each XADD went by itself
             self.queue.doubt(self.block)
-        outcome = replies[-1]
+        outcome = replies if self._is_lone else replies[-1]
         if isinstance(outcome, Exception):
             return self._refused(0, _cause(replies))
         for at, reply in enumerate(outcome):

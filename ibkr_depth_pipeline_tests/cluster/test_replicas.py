@@ -64,6 +64,19 @@ async def test_what_no_replica_has_waits_and_is_there_once_when_one_has_it(redis
             assert await numbers(client) == list(range(1, 401))
 
 
+async def test_a_lone_snapshot_that_is_held_already_is_not_stored_before_a_replica_has_it(
+    redis_server: EmbeddedRedis,
+) -> None:
+    with EmbeddedRedis(extra_args=("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")) as replica:
+        async with writing_to_replicas(redis_server.url, 1) as writer, reading(redis_server.url) as client:
+            writer.append(next(snapshots()))
+            await eventually(lambda: writer.figures.write_failures > 2)
+            assert (await numbers(client), writer.figures.stored) == ([1], {})
+            ask(replica.port, "REPLICAOF", HOST, redis_server.port)
+            assert await writer.drain(DRAIN)
+            assert (await numbers(client), writer.figures.stored) == ([1], {"SPY": 1})
+
+
 async def test_what_is_refused_is_told_as_it_is_also_where_replicas_are_missing(redis_server: EmbeddedRedis) -> None:
     async with writing_to_replicas(redis_server.url, 1) as writer, reading(redis_server.url) as client:
         await client.config_set("maxmemory", 1)

@@ -61,6 +61,15 @@ class Trial:
             for book in books
         )
 
+    async def complete(self) -> None:
+        """Wait until each row that was sent has its snapshot; for a connection on which none was lost."""
+
+        async def stored() -> bool:
+            rows = self.gateway.journal.row_counts
+            return all([await self.run.length(symbol) == rows[symbol] for symbol in self.symbols])
+
+        await self.run.until(stored)
+
     async def whole(self) -> None:
         """Every stream is numbered from 1 without a hole or a repeat, and its times never fall."""
         for symbol in self.symbols:
