@@ -11,7 +11,8 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 HOST = "127.0.0.1"
-_END_OF_BLOCK = b"EXEC\r\n"
+_SNAPSHOT = b"\r\nXADD\r\n"
+_BEGIN, _END = b"\r\nMULTI\r\n", b"\r\nEXEC\r\n"
 
 
 def port_of(url: str) -> int:
@@ -20,7 +21,7 @@ def port_of(url: str) -> int:
 
 
 class Fault(Enum):
-    """What happens to the next block of snapshots, MULTI to EXEC, and to its connection."""
+    """What happens to the next block of snapshots, MULTI to EXEC or a lone XADD, and to its connection."""
 
     PASS = "carried out and answered"
     LOSE_REQUEST = "never arrives"
@@ -121,9 +122,9 @@ class RedisProxy:
         try:
             while data := await reader.read(1 << 16):
                 await asyncio.sleep(self.delay)
-                if self.faults and (block or b"MULTI" in data):
+                if self.faults and (block or _BEGIN in data or _SNAPSHOT in data):
                     block += data
-                    if _END_OF_BLOCK in block:  # what follows it in the same flush shares its fate
+                    if _END in block or _BEGIN not in block:  # what follows it in the same flush shares its fate
                         fault = self.faults.popleft()
                         await self._suffer(fault, block, link)
                         if fault in _ENDINGS:  # a connection never loses bytes and brings later ones

@@ -191,10 +191,13 @@ def test_where_the_bound_bites_very_often_all_that_is_missing_was_counted(redis_
     check_the_model(BoundedWriterMachine, redis_server, 1500)
 
 
+@pytest.mark.parametrize("size", [20, 1], ids=["of many", "of one"])
 @pytest.mark.parametrize("first", list(Fault), ids=lambda fault: fault.name.lower())
-async def test_every_pair_of_faults_leaves_each_snapshot_once_and_in_order(shared_redis_url: str, first: Fault) -> None:
+async def test_every_pair_of_faults_leaves_each_snapshot_once_and_in_order(
+    shared_redis_url: str, first: Fault, size: int
+) -> None:
     for second in Fault:
-        await suffer(shared_redis_url, (first, second))
+        await suffer(shared_redis_url, (first, second), size)
 
 
 @pytest.mark.faults
@@ -204,19 +207,19 @@ async def test_every_sequence_of_four_faults_leaves_each_snapshot_once_and_in_or
 ) -> None:
     for fates in itertools.product(Fault, repeat=4):
         redis_server.flush()
-        await suffer(redis_server.url, fates)
+        await suffer(redis_server.url, fates, 20)
 
 
-async def suffer(url: str, fates: tuple[Fault, ...]) -> None:
-    """A writer meets `fates`, one for each block, and late blocks arrive at the end."""
+async def suffer(url: str, fates: tuple[Fault, ...], size: int) -> None:
+    """A writer meets `fates`, one for each block of `size` snapshots, and late blocks arrive at the end."""
     async with RedisProxy(port_of(url)) as proxy:
         async with writing(proxy.url) as writer, reading(url) as client:
             await client.flushall()
-            upcoming = snapshots(count=20 * (len(fates) + 1))
+            upcoming = snapshots(count=size * (len(fates) + 1))
             for fault in fates:
                 proxy.faults.append(fault)
                 met = len(proxy.met)
-                for snapshot in itertools.islice(upcoming, 20):
+                for snapshot in itertools.islice(upcoming, size):
                     writer.append(snapshot)
                 while len(proxy.met) == met:  # noqa: ASYNC110 - the proxy does not tell
                     await asyncio.sleep(0)
@@ -225,5 +228,5 @@ async def suffer(url: str, fates: tuple[Fault, ...]) -> None:
             assert await writer.drain(DRAIN)
             await proxy.deliver_late()
             assert await writer.drain(DRAIN)
-            assert await numbers(client) == list(range(1, 20 * (len(fates) + 1) + 1)), fates
+            assert await numbers(client) == list(range(1, size * (len(fates) + 1) + 1)), fates
             assert tuple(proxy.met) == fates
