@@ -99,7 +99,7 @@ class Feed:
             follower.open(self.book)
 
     def wake(self) -> None:
-        """To be called when the source, so far without a step, may have one."""
+        """To be called when the source, so far quiet or without a step, may have one."""
         self._ensure_running()
 
     async def burst(self, rows: int, chunk: int = 500) -> None:
@@ -131,7 +131,7 @@ class Feed:
             due = max(due + self._pending.wait, loop.time() - 0.5)
             await asyncio.sleep(max(0.0, due - loop.time()))
             await self._running.wait()
-            if not self.followers or self._pending is None:
+            if not self.followers or self._pending is None or self._source.quiet:
                 return
             step, self._pending = self._pending, None
             self._publish(step.changes)

@@ -21,6 +21,7 @@ class Replay:
     """Plays a tape. Books become the rows between them; recorded rows go out as they were, one batch a write."""
 
     lossless = True
+    quiet = False
 
     def __init__(self, tape: Tape, options: ReplayOptions) -> None:
         self.book = tape.opening

@@ -36,6 +36,10 @@ class BookSource(Protocol):
     def over(self) -> bool:
         """Whether there will never be another step."""
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is to happen for now: a step that was taken waits."""
+
     def next_step(self) -> Step | None:
         """The next step, or None where none is due for now."""
 
@@ -60,9 +64,13 @@ class SyntheticFlow:
     def book(self) -> Book:
         return self._market.book
 
+    @property
+    def quiet(self) -> bool:
+        return self.rate <= 0
+
     def next_step(self) -> Step | None:
         """A handful of events, worth the time since the step before; steps come unevenly, as they do in the wild."""
-        if self.rate <= 0:
+        if self.quiet:
             return None
         wait = self._dice.uniform(0.4, 1.6) * max(1 / _STEPS_A_SECOND, 1 / self.rate)
         self._owed += wait * self.rate

@@ -1,0 +1,51 @@
+"""A feed alone, without a gateway around it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ibkr_depth_pipeline.simulation.catalogue import Catalogue
+from ibkr_depth_pipeline.simulation.commands import Subscription
+from ibkr_depth_pipeline.simulation.feed import Feed, Follower
+from ibkr_depth_pipeline.simulation.market import SyntheticMarket
+from ibkr_depth_pipeline.simulation.rows import DepthRow, RowStyle
+from ibkr_depth_pipeline.simulation.sources import SyntheticFlow
+from ibkr_depth_pipeline.simulation.venues import depth_venue
+
+
+class Sink:
+    """An outlet that keeps what is sent."""
+
+    congested = False
+
+    def __init__(self) -> None:
+        self.rows: list[DepthRow] = []
+        self.news = asyncio.Event()
+
+    async def drained(self) -> None:
+        """It never is congested."""
+
+    def send_rows(self, subscription: Subscription, rows: list[DepthRow]) -> None:
+        self.rows += rows
+        self.news.set()
+
+
+async def test_a_market_that_falls_quiet_sends_nothing_more_until_it_wakes() -> None:
+    listing = Catalogue(1).named("IBM")
+    assert listing is not None
+    venue = depth_venue("NYSE", listing.sec_type)
+    assert venue is not None
+    flow = SyntheticFlow(SyntheticMarket(1, listing, venue), RowStyle.SHIFT, 1000.0, seed=1)
+    feed, sink = Feed(flow, on_end=lambda: None), Sink()
+    feed.follow(Follower(Subscription(1, False, listing, venue, 10), sink))
+    opening = len(sink.rows)
+    await asyncio.sleep(0)  # it has taken its first step, and waits
+    flow.rate = 0.0
+    (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.wait([task])
+    assert len(sink.rows) == opening
+    sink.news.clear()
+    flow.rate = 1000.0
+    feed.wake()
+    await sink.news.wait()
+    await feed.close()
