@@ -1,6 +1,6 @@
 """Decides what the probe asks the gateway for, and when a symbol's case is closed. Pure; time is given, in seconds.
 
-Every method returns the commands to carry out, in order. The rules about slots are those of reference/ibkr-depth.md:
+Every method returns the commands to carry out, in order. The rules about slots are those of docs/ibkr-market-depth.md:
 a request that got a 309 holds none and is never cancelled; a cancel goes out after the first row, or when the wait is
 over; a cancel before the first row may be ignored, and then the slot is held until the session ends.
 """

@@ -1,7 +1,7 @@
 """Cancelled subscriptions that may hold their slot all the same. Pure.
 
 A gateway may ignore a cancel that comes before the first row: later cancels then answer 310, and the line holds its
-slot until the session ends (reference/ibkr-depth.md, "Slots"). Nothing says so but rows that keep coming, or a 309
+slot until the session ends (docs/ibkr-market-depth.md, "Slots"). Nothing says so but rows that keep coming, or a 309
 later on. So cancelled requests are remembered for a while; only a new connection gets rid of them for certain.
 """
 

@@ -1,7 +1,7 @@
 """What all connections of one gateway share: depth slots, client ids, refusals, the contract catalogue. Pure.
 
-Depth slots belong to the account, not to a connection, and are counted in distinct contracts (reference/ibkr-depth.md,
-"Slots").
+Depth slots belong to the account, not to a connection, and are counted in distinct contracts
+(docs/ibkr-market-depth.md, "Slots").
 """
 
 from collections.abc import Hashable

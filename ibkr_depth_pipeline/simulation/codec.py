@@ -2,7 +2,7 @@
 
 A frame is a 4-byte big-endian length and that many bytes; the bytes are fields, each ended by NUL. A client opens
 with the four bytes `API\\0`, then one frame `vMIN..MAX[ options]`; everything after is frames of fields
-(reference/ibkr-depth.md, "The wire"; layouts per version as the official `ibapi` and `ib_insync` decode them).
+(docs/ibkr-market-depth.md, "Wire protocol"; layouts per version as the official `ibapi` and `ib_insync` decode them).
 """
 
 import re

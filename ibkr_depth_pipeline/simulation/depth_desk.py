@@ -1,6 +1,6 @@
 """The depth subscriptions of one connection: what is granted, what is refused and with which code. Pure.
 
-The order of the checks is the gateway's own (reference/ibkr-depth.md, "Slots"): 321, 322, 309, 10092, then unknown
+The order of the checks is the gateway's own (docs/ibkr-market-depth.md, "Slots"): 321, 322, 309, 10092, then unknown
 contracts and missing permissions.
 """
 

@@ -43,7 +43,7 @@ class DepthRow(NamedTuple):
 
 
 class RowStyle(Enum):
-    """How a venue words a change of its book (reference/ibkr-depth.md, "Traps", last point)."""
+    """How a venue words a change of its book (docs/ibkr-market-depth.md, "Rows")."""
 
     SHIFT = "shift"
     """Inserts and deletes that shift the rows below; a full side deletes its last row before it inserts."""

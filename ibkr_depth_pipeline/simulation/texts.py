@@ -1,4 +1,4 @@
-"""The texts of the error codes that the simulated gateway sends (reference/ibkr-depth.md, "Codes").
+"""The texts of the error codes that the simulated gateway sends (docs/ibkr-market-depth.md, "Error codes").
 
 Clients must match codes, never texts: these are what one TWS version said.
 """
