@@ -12,10 +12,10 @@ from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.asking import ask, ask_each
 from ibkr_depth_pipeline.redis_link.scanning import scan_each
+from ibkr_depth_pipeline.schema.keys import ingest_key, last_key, stream_key
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures
-from ibkr_depth_pipeline.sink.keys import ingest_key, last_key, stream_key
 
 ENTRIES_AT_ONCE = 1000
 """Most entries of a stream in one answer: about a megabyte."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ibkr_depth_pipeline.ingest.hot_path import HotPath, LiveBook, Numbering, Store
 from ibkr_depth_pipeline.model import DepthRow, Levels, RowFault
-from ibkr_depth_pipeline.sink.encoding import StreamPosition
+from ibkr_depth_pipeline.schema.keys import StreamId
 
 _REQUESTS_REMEMBERED = 1000
 _STRETCHES_REMEMBERED = 20_000  # a day of three slots and 15 s turns holds 17,280
@@ -72,7 +72,7 @@ class Books:
         self.went_on: set[int] = set()
         """Retired requests of which rows have come; whoever looks at it empties it."""
 
-    def number_from(self, positions: Mapping[str, StreamPosition]) -> None:
+    def number_from(self, positions: Mapping[str, StreamId]) -> None:
         """The newest snapshot that is stored of each symbol there may be. Call it once, before the first row."""
         self._numbering = {symbol: Numbering(position.ts, position.seq) for symbol, position in positions.items()}
 

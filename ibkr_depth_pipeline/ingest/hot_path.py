@@ -17,7 +17,7 @@ from math import isfinite
 
 from ibkr_depth_pipeline.gateway.depth_messages import UNSET
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
-from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, encode_side, json_text, level_text, read_levels, venue_field
+from ibkr_depth_pipeline.schema.encoding import EMPTY_SIDE, encode_side, json_text, level_text, read_levels, venue_field
 
 Store = Callable[[int, int, bytes, bytes, bytes], None]
 """Takes a snapshot: unix ms, seq, and venue, bids and asks as texts (sink/backlog.py: SymbolQueue.store)."""

@@ -10,8 +10,8 @@ from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.redis_link.awaited import Client
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
 from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.throttle import Throttle
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
 
@@ -23,7 +23,7 @@ def writer_of(settings: Settings, client: Client, lease: Lease, gateway: TwsGate
         maxlen=settings.ibkr_stream_maxlen,
         buffer_bytes=settings.ibkr_buffer_bytes,
         min_replicas=settings.ibkr_redis_min_replicas,
-        throttle=Throttle(settings.ibkr_buffer_bytes, gateway.rest, gateway.go_on),
+        backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.rest, gateway.go_on),
     )
 
 

@@ -31,9 +31,9 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.encoding import StreamPosition
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.report import REPORT_SECS, IngestReport
@@ -168,7 +168,7 @@ class IngestSession:
             await asyncio.sleep(LOOK_AGAIN_SECS)
             await self._connection.reconnect()
 
-    async def _take_over(self) -> dict[str, StreamPosition]:
+    async def _take_over(self) -> dict[str, StreamId]:
         """Raise the streams to a time at which the lease was ours, for sure: it may have been lost while we slept, and
         whoever holds it since has raised them higher. Once more where it may have been another's in between.
         """

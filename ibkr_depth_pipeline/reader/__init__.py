@@ -6,22 +6,10 @@ when they are first needed.
 
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.reader.async_reader import AsyncDepthReader, AsyncFollowing
-from ibkr_depth_pipeline.reader.model import (
-    NOW,
-    After,
-    AfterId,
-    At,
-    DepthSnapshot,
-    Gap,
-    GapCause,
-    Heartbeat,
-    Item,
-    Level,
-    Now,
-    VenueInfo,
-)
+from ibkr_depth_pipeline.reader.model import NOW, After, AfterId, At, Gap, GapCause, Item, Now
 from ibkr_depth_pipeline.reader.sync_reader import DepthReader, SyncFollowing
-from ibkr_depth_pipeline.sink.keys import SCHEMA_VERSION
+from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, Heartbeat, Level, VenueInfo
+from ibkr_depth_pipeline.schema.keys import SCHEMA_VERSION
 
 __all__ = [
     "NOW",

@@ -10,23 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ibkr_depth_pipeline.reader.decoding import RawEntry, parts_of_id, snapshot_of_entry
-from ibkr_depth_pipeline.reader.model import (
-    After,
-    AfterId,
-    At,
-    DepthSnapshot,
-    Gap,
-    GapCause,
-    Item,
-    Now,
-    Start,
-    Starts,
-    unix_ms,
-)
+from ibkr_depth_pipeline.reader.model import After, AfterId, At, Gap, GapCause, Item, Now, Start, Starts, unix_ms
 from ibkr_depth_pipeline.reader.queries import Apart, Query
 from ibkr_depth_pipeline.redis_link.commands import Command
-from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, RawEntry, snapshot_of_entry
+from ibkr_depth_pipeline.schema.keys import parts_of_id, stream_key
 
 _BEGINNING = "0-0"
 _LAST_OF_MS = 2**64 - 1

@@ -13,7 +13,7 @@ import orjson
 
 from ibkr_depth_pipeline.errors import SchemaMismatch
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
-from ibkr_depth_pipeline.reader.model import DepthSnapshot
+from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,87 +1,14 @@
-"""What a reader gets and what it asks with: frozen, typed, no I/O."""
+"""What a reader asks with and what it gets beside what is stored: starts and gaps. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-import orjson
-
-
-class Level(NamedTuple):
-    """One row of a book. An empty one is `Level(0.0, 0.0, "")`.
-
-    size is in the unit that the gateway was set to, lots or shares; venue is the market maker or venue that shows it.
-    """
-
-    price: float
-    size: float
-    venue: str
-
-
-EMPTY_LEVEL = Level(0.0, 0.0, "")
-
-
-@dataclass(frozen=True, slots=True)
-class DepthSnapshot:
-    """One symbol's book after one row of depth.
-
-    ts is unix ms by the recorder's clock and never falls within a symbol; seq grows by exactly 1 for each snapshot of a
-    symbol; venue is the one subscribed to. `bids` and `asks` are decoded when they are first asked for.
-    """
-
-    symbol: str
-    ts: int
-    seq: int
-    venue: str
-    bids_json: bytes = field(repr=False)
-    asks_json: bytes = field(repr=False)
-    _bids: tuple[Level, ...] | None = field(default=None, init=False, repr=False, compare=False)
-    _asks: tuple[Level, ...] | None = field(default=None, init=False, repr=False, compare=False)
-
-    @property
-    def bids(self) -> tuple[Level, ...]:
-        """Ten rows, best first, empty ones at the end."""
-        if self._bids is None:
-            object.__setattr__(self, "_bids", decode_side(self.bids_json))
-        return self._bids or ()
-
-    @property
-    def asks(self) -> tuple[Level, ...]:
-        """Ten rows, best first, empty ones at the end."""
-        if self._asks is None:
-            object.__setattr__(self, "_asks", decode_side(self.asks_json))
-        return self._asks or ()
-
-    @property
-    def best_bid(self) -> Level | None:
-        """None where the side is empty."""
-        best = self.bids[0]
-        return None if best == EMPTY_LEVEL else best
-
-    @property
-    def best_ask(self) -> Level | None:
-        """None where the side is empty."""
-        best = self.asks[0]
-        return None if best == EMPTY_LEVEL else best
-
-    @property
-    def stream_id(self) -> str:
-        """Its id in the stream, and the position to go on from: `AfterId(snapshot.stream_id)`."""
-        return f"{self.ts}-{self.seq}"
-
-    @property
-    def time(self) -> datetime:
-        """`ts` as an aware datetime in UTC."""
-        return datetime.fromtimestamp(self.ts / 1000, timezone.utc)
-
-
-def decode_side(text: bytes) -> tuple[Level, ...]:
-    """The rows of one side's JSON."""
-    return tuple(map(Level._make, orjson.loads(text)))
+from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
 
 
 class GapCause(Enum):
@@ -157,28 +84,6 @@ NOW = Now()
 Start: TypeAlias = Now | At | After | AfterId
 Starts: TypeAlias = Start | Mapping[str, Start]
 """One start for all symbols, or one for each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """A book that can be trusted: the unix ms of its last row, and the seconds that this is still good for."""
-
-    last_row_ts: int
-    ttl_secs: float
-
-
-@dataclass(frozen=True, slots=True)
-class VenueInfo:
-    """Which venue is recorded, or why none is. `exchange` is empty where there is none, checked_ts unix ms."""
-
-    symbol: str
-    con_id: int
-    exchange: str
-    primary_exchange: str
-    valid_exchanges: tuple[str, ...]
-    depth_supported: bool
-    reason: str
-    checked_ts: int
 
 
 def unix_ms(moment: Moment) -> int:

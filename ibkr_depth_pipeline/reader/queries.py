@@ -10,17 +10,26 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ibkr_depth_pipeline.reader.decoding import (
-    LAST_FIELDS,
-    VENUE_FIELDS,
+from ibkr_depth_pipeline.reader.model import Moment, unix_ms
+from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.schema.decoding import (
+    DepthSnapshot,
+    Heartbeat,
+    VenueInfo,
     heartbeat_of,
     snapshot_of_entry,
     snapshot_of_hash,
     venue_of_hash,
 )
-from ibkr_depth_pipeline.reader.model import DepthSnapshot, Heartbeat, Moment, VenueInfo, unix_ms
-from ibkr_depth_pipeline.redis_link.commands import Command
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
+from ibkr_depth_pipeline.schema.keys import (
+    LAST_FIELDS,
+    VENUE_FIELDS,
+    heartbeat_key,
+    id_after,
+    last_key,
+    stream_key,
+    venue_key,
+)
 
 T = TypeVar("T")
 
@@ -122,9 +131,3 @@ def first_of(spans: Sequence[Span]) -> Query[list[DepthSnapshot | None]]:
         snapshot_of_entry(symbol, entries[0]) if entries else None
         for (symbol, _, _), entries in zip(spans, replies, strict=True)
     ]
-
-
-def id_after(stream_id: str) -> str:
-    """The smallest id above this one."""
-    ts, _, seq = stream_id.partition("-")
-    return f"{ts}-{int(seq) + 1}"

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ibkr_depth_pipeline.reader import connection, frames, queries
 from ibkr_depth_pipeline.reader.following import Following
-from ibkr_depth_pipeline.reader.model import NOW, DepthSnapshot, Heartbeat, Item, Moment, Starts, VenueInfo
+from ibkr_depth_pipeline.reader.model import NOW, Item, Moment, Starts
 from ibkr_depth_pipeline.reader.pace import Pace
 from ibkr_depth_pipeline.reader.queries import Apart, Query, Span
 from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, Heartbeat, VenueInfo
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.sink.encoding import EntryPacker, StreamPosition
-from ibkr_depth_pipeline.sink.keys import stream_key
-from ibkr_depth_pipeline.sink.throttle import Throttle
+from ibkr_depth_pipeline.schema.encoding import EntryPacker
+from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
+from ibkr_depth_pipeline.sink.backpressure import Backpressure
 
 FIRST_PAUSE_SECS = 0.05
 LONGEST_PAUSE_SECS = 1.0
@@ -55,8 +55,8 @@ class Block(NamedTuple):
     """
 
     entries: list[bytes]
-    oldest: StreamPosition
-    newest: StreamPosition
+    oldest: StreamId
+    newest: StreamId
 
 
 class Beat(NamedTuple):
@@ -77,7 +77,7 @@ class SymbolQueue:
         self.beat: Beat | None = None  # for the heartbeat
         self.venue: dict[Any, Any] | None = None  # for the venue hash
         self.on_its_way = False  # whether a block is
-        self.newest_sent = StreamPosition()  # nothing later can be in the stream by our hand
+        self.newest_sent = StreamId()  # nothing later can be in the stream by our hand
         self.uncertain_seq = 0  # snapshots up to this one may be stored already
         self.pause = 0.0  # seconds until its next try, after its key failed
         self.not_before = 0.0  # loop time of that try
@@ -156,8 +156,8 @@ class SymbolQueue:
 class Backlog:
     """The queues of all symbols. Nothing here waits; the bound holds for what waits and what is on its way together.
 
-    maxlen is the approximate length of a stream, bound the bytes that may wait; the throttle hears when much waits;
-    on_work is called when there is something to do where there was nothing.
+    maxlen is the approximate length of a stream, bound the bytes that may wait, backpressure what stops the reading when
+    much waits. on_work is called when there is something to do where there was nothing.
     """
 
     def __init__(
@@ -166,13 +166,13 @@ class Backlog:
         maxlen: int,
         bound: int,
         figures: WriterFigures,
-        throttle: Throttle | None,
+        backpressure: Backpressure | None,
         on_work: Callable[[], None],
     ) -> None:
         self._maxlen = maxlen
         self._bound = bound
-        self._throttle = throttle
-        self._much = throttle.high if throttle is not None else bound
+        self._backpressure = backpressure
+        self._much = backpressure.high if backpressure is not None else bound
         self._figures = figures
         self._log = get_log()
         self._on_work = on_work
@@ -234,8 +234,8 @@ class Backlog:
             self._press()
 
     def _press(self) -> None:
-        if self._throttle is not None and self.acceptable_bytes() > self._much:
-            self._throttle.pressed()
+        if self._backpressure is not None and self.acceptable_bytes() > self._much:
+            self._backpressure.pressed()
         if self._figures.buffered_bytes > self._bound:
             self._shed(self._bound - self._bound // _SHED_SHARE)
 

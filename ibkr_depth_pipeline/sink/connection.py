@@ -14,8 +14,8 @@ from ibkr_depth_pipeline.redis_link.asking import ask_at_once
 from ibkr_depth_pipeline.redis_link.awaited import Client, open_client
 from ibkr_depth_pipeline.redis_link.cluster import UNREACHABLE as UNREACHABLE
 from ibkr_depth_pipeline.redis_link.cluster import ClusterClient
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.settings import mask_url
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 
 CONNECT_TIMEOUT_SECS = 2.0
 ANSWER_TIMEOUT_SECS = 5.0

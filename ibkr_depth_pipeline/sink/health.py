@@ -14,10 +14,10 @@ from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.redis_link.asking import ask_each
 from ibkr_depth_pipeline.redis_link.awaited import Client
 from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, ingest_heartbeat_key, ingest_key, last_key, venue_key
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures, SymbolFigures
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, ingest_heartbeat_key, ingest_key, last_key, venue_key
 
 
 class SymbolState(str, Enum):

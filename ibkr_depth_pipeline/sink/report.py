@@ -6,9 +6,9 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.asking import ask
 from ibkr_depth_pipeline.redis_link.awaited import Client
 from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.schema.keys import ingest_heartbeat_key, ingest_key
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.figures import FeedFigures
-from ibkr_depth_pipeline.sink.keys import ingest_heartbeat_key, ingest_key
 
 REPORT_SECS = 2.0
 """How often an ingest tells its figures."""

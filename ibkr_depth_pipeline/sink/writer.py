@@ -1,7 +1,7 @@
 """Mirrors snapshots into Redis: each one, exactly once, in order, without ever holding up whoever brings them.
 
 Whatever there is to write goes out in one flush; while its answers are on their way, the next one gathers. So a lone
-row is sent at once, and under load the flushes grow. What is sent, and what an answer means, is in jobs.py.
+row is sent at once, and under load the flushes grow. What is sent, and what an answer means, is in writes.py.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.redis_link.asking import ask_each
 from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.schema.encoding import venue_fields
+from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key
 from ibkr_depth_pipeline.sink.backlog import Backlog, WriterFigures, longer_pause
+from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE
-from ibkr_depth_pipeline.sink.encoding import StreamPosition, venue_fields
-from ibkr_depth_pipeline.sink.jobs import Job, StreamJob, is_held, jobs_of
-from ibkr_depth_pipeline.sink.keys import heartbeat_key
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions
 from ibkr_depth_pipeline.sink.scripts import EXTEND_BEAT
-from ibkr_depth_pipeline.sink.throttle import Throttle
+from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
 from ibkr_depth_pipeline.sink.wire import Answer
 from ibkr_depth_pipeline.sink.wires import open_wire
+from ibkr_depth_pipeline.sink.writes import StreamWrite, Write, is_held, writes_of
 
 
 class RedisWriter:
@@ -34,7 +34,7 @@ class RedisWriter:
     `drain` waits for all to be out. A snapshot's seq must be the last one's of its symbol plus 1, its ts not below.
 
     maxlen is the approximate length of a stream, buffer_bytes the bound of what waits while Redis is away (the oldest
-    go first, counted). With a `lease`, nothing is sent that it does not allow; a `throttle` hears how the flushes go.
+    go first, counted). With a `lease`, nothing is sent that it does not allow; `backpressure` hears of each flush.
     `heartbeat_ttl` is in seconds and may be changed. What fewer than min_replicas replicas have is said again.
     """
 
@@ -45,14 +45,14 @@ class RedisWriter:
         maxlen: int,
         buffer_bytes: int,
         lease: Lease | None = None,
-        throttle: Throttle | None = None,
+        backpressure: Backpressure | None = None,
         min_replicas: int = 0,
     ) -> None:
         self._client = client
         self._min_replicas = min_replicas
         self._wire = open_wire(client, min_replicas)
         self._lease = lease
-        self._throttle = throttle
+        self._backpressure = backpressure
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -67,14 +67,14 @@ class RedisWriter:
             maxlen=maxlen,
             bound=buffer_bytes,
             figures=self.figures,
-            throttle=throttle,
+            backpressure=backpressure,
             on_work=self._there_is_work,
         )
         self.queue = self._backlog.queue
 
     # ---- before the first snapshot
 
-    async def take_over(self, symbols: Iterable[str], now_ms: int) -> dict[str, StreamPosition]:
+    async def take_over(self, symbols: Iterable[str], now_ms: int) -> dict[str, StreamId]:
         """Where each symbol's numbering stands; no predecessor can add to the streams any more. See raise_positions."""
         positions = await raise_positions(self._client, symbols, now_ms, self._min_replicas)
         for symbol, position in positions.items():
@@ -151,21 +151,21 @@ class RedisWriter:
         now = asyncio.get_running_loop().time()
         due = self._backlog.due(now)
         most = self._backlog.share(len(due)) if due else 0
-        jobs = [job for queue in due for job in jobs_of(queue, most, now, self.heartbeat_ttl)]
-        if not jobs:
+        writes = [write for queue in due for write in writes_of(queue, most, now, self.heartbeat_ttl)]
+        if not writes:
             return
         began = time.monotonic()
         try:
-            answers = await self._wire.exchange([job.part for job in jobs])
+            answers = await self._wire.exchange([write.part for write in writes])
         except BaseException:
-            for job in jobs:
-                job.unknown()
+            for write in writes:
+                write.unknown()
             raise
         secs = time.monotonic() - began
-        conflicts = [self._settle(job, answer) for job, answer in zip(jobs, answers, strict=True)]
-        if self._throttle is not None:
-            progress = any(isinstance(job, StreamJob) and job.is_stored for job in jobs)
-            self._throttle.flushed(secs, progress, self._backlog.acceptable_bytes())
+        conflicts = [self._settle(write, answer) for write, answer in zip(writes, answers, strict=True)]
+        if self._backpressure is not None:
+            progress = any(isinstance(write, StreamWrite) and write.is_stored for write in writes)
+            self._backpressure.flushed(secs, progress, self._backlog.acceptable_bytes())
         for conflict in filter(None, conflicts):
             raise conflict
 
@@ -185,20 +185,20 @@ class RedisWriter:
             if newest > self._backlog.queues[symbol].newest_sent:
                 lease.lose(f"another ingest has written the stream of {symbol} while this one could not be heard")
 
-    def _settle(self, job: Job, answer: Answer) -> SinkConflict | None:
+    def _settle(self, write: Write, answer: Answer) -> SinkConflict | None:
         """Take note of one answer. Returns the conflict that it shows, if it does."""
         if isinstance(answer, Exception):
-            job.unknown()
-            self._failed(job, answer)
+            write.unknown()
+            self._failed(write, answer)
             return None
-        error = job.settle(answer)
+        error = write.settle(answer)
         if error is None:
-            if isinstance(job, StreamJob):
-                self.figures.lags_ms.append(time.time_ns() // 1_000_000 - job.block.oldest.ts)
+            if isinstance(write, StreamWrite):
+                self.figures.lags_ms.append(time.time_ns() // 1_000_000 - write.block.oldest.ts)
             return None
-        self._failed(job, error)
-        if isinstance(job, StreamJob) and is_held(error):
-            return SinkConflict(f"{job.part.key} already holds its next id or a later one: somebody else writes it")
+        self._failed(write, error)
+        if isinstance(write, StreamWrite) and is_held(error):
+            return SinkConflict(f"{write.part.key} already holds its next id or a later one: somebody else writes it")
         return None
 
     async def extend_heartbeats(self, last_rows: dict[str, int], now_ms: int) -> None:
@@ -218,11 +218,11 @@ class RedisWriter:
 
     # ---- failures
 
-    def _failed(self, job: Job, error: Exception) -> None:
+    def _failed(self, write: Write, error: Exception) -> None:
         self.figures.write_failures += 1
         if self.lines.spend("redis_write_failed"):
-            self._log.error("redis_write_failed", symbol=job.queue.symbol, command=job.command, error=str(error))
-        job.postpone(asyncio.get_running_loop().time())
+            self._log.error("redis_write_failed", symbol=write.queue.symbol, command=write.command, error=str(error))
+        write.postpone(asyncio.get_running_loop().time())
 
     def _gone(self, error: Exception) -> None:
         self.figures.write_failures += 1

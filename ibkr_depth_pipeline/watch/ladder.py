@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
-from ibkr_depth_pipeline.reader.model import EMPTY_LEVEL, DepthSnapshot, Level
+from ibkr_depth_pipeline.schema.decoding import EMPTY_LEVEL, DepthSnapshot, Level
 from ibkr_depth_pipeline.watch.sight import Line, Liveness
 from ibkr_depth_pipeline.watch.words import duration, price
 

@@ -21,8 +21,8 @@ from ibkr_depth_pipeline.archive.reading import days, read_day, symbols
 from ibkr_depth_pipeline.archive.run import ArchiveOutcome, run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.model import Levels
+from ibkr_depth_pipeline.schema.keys import last_key, stream_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.sink.keys import last_key, stream_key
 from ibkr_depth_pipeline_tests.sink.writing import side_json
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_depth_archive"

@@ -29,6 +29,7 @@ from ibkr_depth_pipeline.archive.run import run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.logs import configure_logging
+from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue
@@ -36,7 +37,6 @@ from ibkr_depth_pipeline.simulation.market import SyntheticMarket
 from ibkr_depth_pipeline.simulation.rows import Book, RowStyle, apply_rows, rows_of_change, snapshot_rows
 from ibkr_depth_pipeline.simulation.tape import read_tape
 from ibkr_depth_pipeline.simulation.venues import depth_venue
-from ibkr_depth_pipeline.sink.keys import stream_key
 from ibkr_depth_pipeline_tests.conftest import SHARED_DATA
 from ibkr_depth_pipeline_tests.sink.writing import side_json
 

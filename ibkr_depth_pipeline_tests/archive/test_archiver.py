@@ -21,8 +21,8 @@ from ibkr_depth_pipeline.archive.reading import all_holes, days, holes_of, posit
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError, SinkUnavailable
+from ibkr_depth_pipeline.schema.keys import ingest_key, stream_key
 from ibkr_depth_pipeline.settings import load_settings
-from ibkr_depth_pipeline.sink.keys import ingest_key, stream_key
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror, ids_of
 from ibkr_depth_pipeline_tests.archive.following import Following
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY

@@ -11,7 +11,7 @@ from ibkr_depth_pipeline.archive.ownership import Ownership
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable
-from ibkr_depth_pipeline.sink.keys import lease_key
+from ibkr_depth_pipeline.schema.keys import lease_key
 from ibkr_depth_pipeline_tests.archive.conftest import Mirror
 
 

@@ -18,8 +18,8 @@ import redis
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
+from ibkr_depth_pipeline.schema.keys import PREFIX, last_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
-from ibkr_depth_pipeline.sink.keys import PREFIX, last_key, stream_key
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_ingest_run"
 SECRET = "hunter2"

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ibkr_depth_pipeline.sink.keys import last_key, stream_key
+from ibkr_depth_pipeline.schema.keys import last_key, stream_key
 
 BEGIN = 1_767_614_400_000  # 2026-01-05 12:00 UTC
 SYMBOLS = ("SPY", "QQQ", "AAPL", "MSFT", "TSLA", "NVDA")

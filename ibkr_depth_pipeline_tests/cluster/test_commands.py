@@ -18,14 +18,14 @@ from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.probe.store import VenueStore
 from ibkr_depth_pipeline.reader import After, AsyncDepthReader, At, DepthReader, DepthSnapshot
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.sink.connection import check_writable, open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.health import SymbolState, read_health
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions
 from ibkr_depth_pipeline.sink.report import IngestReport
+from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, ids_of
 from ibkr_depth_pipeline_tests.cluster.filling import BEGIN, SYMBOLS, fill
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, Servers, WatchedRedis, ask, version

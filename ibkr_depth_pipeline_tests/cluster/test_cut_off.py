@@ -10,8 +10,8 @@ from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
 from ibkr_depth_pipeline.redis_link.awaited import is_deposed
+from ibkr_depth_pipeline.schema.keys import lease_key, stream_key
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.keys import lease_key, stream_key
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline_tests.cluster.servers import WatchedRedis, ask, length_at
 from ibkr_depth_pipeline_tests.cluster.truth import eventually

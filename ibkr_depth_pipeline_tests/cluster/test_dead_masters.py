@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key
 from ibkr_depth_pipeline.sink import writer as sink_writer
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis
 from ibkr_depth_pipeline_tests.cluster.truth import eventually, secs_until_stored
 from ibkr_depth_pipeline_tests.sink.writing import DRAIN, snapshots, writing

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ibkr_depth_pipeline.schema.keys import lease_key, stream_key
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.keys import lease_key, stream_key
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, Servers, client_of, length_at, waits_at

@@ -8,9 +8,9 @@ import redis
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
+from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.keys import stream_key
-from ibkr_depth_pipeline.sink.positions import newest_ids, raise_positions
+from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS, fill
 from ibkr_depth_pipeline_tests.cluster.servers import Servers, ask
 from ibkr_depth_pipeline_tests.sink.writing import reading

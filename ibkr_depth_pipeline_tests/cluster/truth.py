@@ -17,9 +17,9 @@ import structlog
 from ibkr_depth_pipeline.archive.archiver import Archiver
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.reader import AsyncDepthReader, At, DepthReader, Gap, Item
+from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, DepthRow
-from ibkr_depth_pipeline.sink.keys import stream_key
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import Servers, client_of
 from ibkr_depth_pipeline_tests.end_to_end.recording import settings_for, universe_of

@@ -14,9 +14,9 @@ import redis.asyncio as redis
 
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.ingest.summary import IngestSummary
+from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
-from ibkr_depth_pipeline.sink.keys import stream_key
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 
 Rows = list[list[Any]]

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
-from ibkr_depth_pipeline.sink.keys import stream_key
+from ibkr_depth_pipeline.schema.keys import stream_key
 
 SCRIPT = Path(sys.executable).with_name("ibkr_ingest_run")
 PATIENCE_SECS = 60.0

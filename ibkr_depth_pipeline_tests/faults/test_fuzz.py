@@ -18,7 +18,7 @@ from ibkr_depth_pipeline.gateway.events import GatewayEvent, MessageUnreadable, 
 from ibkr_depth_pipeline.gateway.tws_session import TwsSession
 from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
 from ibkr_depth_pipeline.model import DepthRow
-from ibkr_depth_pipeline.sink.encoding import StreamPosition
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.sink.writing import side_text
 
 REQUEST, OTHER_REQUEST = 424242, 777  # so different that no bent message of one is taken for the other
@@ -90,7 +90,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.books = Books(self.figures, lambda symbol: self._store, rows=ROWS, levels_shown=10)
-        self.books.number_from({"SPY": StreamPosition()})
+        self.books.number_from({"SPY": StreamId()})
         self.books.open(REQUEST, "SPY", "ARCA")
         self.session = TwsSession(self._on_event, self._on_row, self._on_depth)
         for greeting in (b"176\0now\0", b"15\x001\0DU1\0", b"9\x001\x001\0"):

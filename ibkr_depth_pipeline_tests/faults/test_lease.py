@@ -20,14 +20,13 @@ from structlog.typing import EventDict
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
 from ibkr_depth_pipeline.ingest.session import IngestSession
+from ibkr_depth_pipeline.schema.keys import StreamId, last_key, lease_key, stream_key
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.encoding import StreamPosition
-from ibkr_depth_pipeline.sink.keys import last_key, lease_key, stream_key
 from ibkr_depth_pipeline.sink.lease import GRACE_SECS, HolderWatch, Lease
-from ibkr_depth_pipeline.sink.positions import newest_ids
+from ibkr_depth_pipeline.sink.stream_fence import newest_ids
 from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of
 from ibkr_depth_pipeline_tests.faults.ingest_process import (
     SYMBOLS,
@@ -334,7 +333,7 @@ async def test_one_who_is_not_heard_again_while_it_looks_for_others_looks_once_m
 async def test_one_who_sleeps_between_the_lease_and_the_streams_leaves_its_successor_alone(
     shared_redis_url: str,
 ) -> None:
-    raised: list[dict[str, StreamPosition]] = []
+    raised: list[dict[str, StreamId]] = []
 
     async def its_successor() -> None:
         async with reading(shared_redis_url) as client:

@@ -13,8 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
 from ibkr_depth_pipeline_tests.faults.redis_proxy import Fault, RedisProxy, port_of
 from ibkr_depth_pipeline_tests.sink.writing import (

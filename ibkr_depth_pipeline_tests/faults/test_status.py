@@ -16,11 +16,7 @@ from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.cli.ingest_run import app
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
-from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
-from ibkr_depth_pipeline.sink.health import HealthReport, SymbolState, read_health
-from ibkr_depth_pipeline.sink.keys import (
+from ibkr_depth_pipeline.schema.keys import (
     heartbeat_key,
     ingest_heartbeat_key,
     ingest_key,
@@ -28,6 +24,10 @@ from ibkr_depth_pipeline.sink.keys import (
     stream_key,
     venue_key,
 )
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.sink.health import HealthReport, SymbolState, read_health
 from ibkr_depth_pipeline.sink.report import IngestReport
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS, environment_of, ingest_process

@@ -18,7 +18,7 @@ from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
 from ibkr_depth_pipeline.ingest.deeds import Deeds
 from ibkr_depth_pipeline.ingest.tasks import RunTasks
 from ibkr_depth_pipeline.model import Instrument
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, venue_key
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, venue_key
 from ibkr_depth_pipeline_tests.sink.writing import DRAIN, SnapshotWriter, eventually, reading, snapshots, writing
 
 SPY = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("ARCA",))

@@ -13,7 +13,8 @@ from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.model import RowFault
 from ibkr_depth_pipeline.rotation import events as rotation
-from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, StreamPosition, venue_field
+from ibkr_depth_pipeline.schema.encoding import EMPTY_SIDE, venue_field
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.ingest.wiring import PLAN, insert, instrument, of_kind, said
 from ibkr_depth_pipeline_tests.sink.writing import side_text
 
@@ -32,10 +33,10 @@ class Stored(NamedTuple):
 class Desk:
     """A connected pipeline, its clock, and the requests it has made, by symbol."""
 
-    def __init__(self, symbols: list[str], positions: dict[str, StreamPosition] | None = None) -> None:
+    def __init__(self, symbols: list[str], positions: dict[str, StreamId] | None = None) -> None:
         self.stored: list[Stored] = []
         self.pipeline = DepthPipeline(PLAN, itertools.count(1), self.outlet, rows=10, levels_shown=10, heartbeat_ttl=30)
-        self.pipeline.number_from({symbol: StreamPosition() for symbol in symbols} | (positions or {}))
+        self.pipeline.number_from({symbol: StreamId() for symbol in symbols} | (positions or {}))
         for symbol in symbols:
             self.pipeline.resolved(instrument(symbol), 0.0)
         self.now = 0.0
@@ -77,14 +78,14 @@ class Desk:
 
 
 def test_a_row_becomes_one_snapshot_with_the_next_number_and_the_venue_of_the_subscription() -> None:
-    desk = Desk(["SPY"], {"SPY": StreamPosition(ts=500, seq=41)})
+    desk = Desk(["SPY"], {"SPY": StreamId(ts=500, seq=41)})
     assert desk.pipeline.row(desk.requests["SPY"], insert(), 1000)
     bids = side_text(((10.0, 100.0, "ARCA"),))
     assert desk.stored == [Stored("SPY", 1000, 42, venue_field("ARCA"), bids, EMPTY_SIDE)]
 
 
 def test_time_never_falls_within_a_symbol_even_if_the_clock_is_set_back() -> None:
-    desk = Desk(["SPY"], {"SPY": StreamPosition(ts=5000, seq=1)})
+    desk = Desk(["SPY"], {"SPY": StreamId(ts=5000, seq=1)})
     for now_ms in (4000, 6000, 5500):
         desk.pipeline.row(desk.requests["SPY"], insert(), now_ms)
     assert [snapshot.ts for snapshot in desk.stored] == [5000, 6000, 6000]

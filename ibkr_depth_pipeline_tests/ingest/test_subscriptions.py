@@ -11,7 +11,7 @@ from ibkr_depth_pipeline.ingest.doubts import Doubts
 from ibkr_depth_pipeline.ingest.subscriptions import LEAST_HEARTBEAT_TTL_SECS, Subscriptions
 from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
-from ibkr_depth_pipeline.sink.encoding import StreamPosition
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.ingest.wiring import PLAN, insert, instrument, of_kind, said
 
 TEN = [f"S{number}" for number in range(10)]
@@ -24,7 +24,7 @@ class Ring:
         self.doubts = Doubts()
         self.figures = PipelineFigures()
         self.books = Books(self.figures, lambda symbol: lambda *snapshot: None, rows=10, levels_shown=10)
-        self.books.number_from({symbol: StreamPosition() for symbol in symbols})
+        self.books.number_from({symbol: StreamId() for symbol in symbols})
         self.subscriptions = Subscriptions(
             PLAN, itertools.count(1), self.books, self.doubts, self.figures, heartbeat_ttl=heartbeat_ttl
         )

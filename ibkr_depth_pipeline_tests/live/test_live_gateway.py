@@ -14,8 +14,8 @@ import orjson
 import pytest
 import redis
 
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.universe import load_universe
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]

@@ -7,8 +7,8 @@ from typing import Any
 import redis
 
 from ibkr_depth_pipeline.model import Levels
-from ibkr_depth_pipeline.sink.encoding import EntryPacker, LastValue, venue_field
-from ibkr_depth_pipeline.sink.keys import last_key, stream_key
+from ibkr_depth_pipeline.schema.encoding import EntryPacker, LastValue, venue_field
+from ibkr_depth_pipeline.schema.keys import last_key, stream_key
 from ibkr_depth_pipeline_tests.sink.writing import side_text
 
 T0 = 1_700_000_000_000

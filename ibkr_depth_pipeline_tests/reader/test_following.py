@@ -22,9 +22,9 @@ from ibkr_depth_pipeline.reader import (
     Item,
     SinkUnavailable,
 )
+from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.keys import stream_key
-from ibkr_depth_pipeline.sink.positions import raise_positions
+from ibkr_depth_pipeline.sink.stream_fence import raise_positions
 from ibkr_depth_pipeline_tests.reader.filling import T0, Filler
 
 

@@ -12,8 +12,8 @@ import pytest
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.reader import AsyncDepthReader, DepthReader, Level, SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.reader.queries import PAGE_ENTRIES
-from ibkr_depth_pipeline.sink.encoding import venue_fields
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
+from ibkr_depth_pipeline.schema.encoding import venue_fields
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline_tests.reader.filling import T0, Filler
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from redis.exceptions import ResponseError
 
+from ibkr_depth_pipeline.schema.encoding import EMPTY_SIDE, venue_field
 from ibkr_depth_pipeline.sink.backlog import Backlog, SymbolQueue, WriterFigures
-from ibkr_depth_pipeline.sink.encoding import EMPTY_SIDE, venue_field
-from ibkr_depth_pipeline.sink.jobs import VENUE_PAUSE_SECS, StreamJob, jobs_of
+from ibkr_depth_pipeline.sink.writes import VENUE_PAUSE_SECS, StreamWrite, writes_of
 
 HELD = ResponseError("The ID specified in XADD is equal or smaller than the target stream top item")
 T0 = 1_700_000_000_000
@@ -16,7 +16,7 @@ T0 = 1_700_000_000_000
 
 def made(bound: int) -> tuple[SymbolQueue, WriterFigures]:
     figures = WriterFigures()
-    backlog = Backlog(maxlen=100, bound=bound, figures=figures, throttle=None, on_work=lambda: None)
+    backlog = Backlog(maxlen=100, bound=bound, figures=figures, backpressure=None, on_work=lambda: None)
     return backlog.queue("SPY"), figures
 
 
@@ -45,20 +45,20 @@ def with_a_hole() -> tuple[SymbolQueue, WriterFigures]:
 
 def test_the_newest_number_that_is_stored_is_the_entrys_own() -> None:
     queue, figures = with_a_hole()
-    job = StreamJob(queue, queue.take(100))
-    answer = ["OK", *["QUEUED"] * len(job.block.entries), [b"id"] * len(job.block.entries)]
-    assert job.settle(answer) is None
+    write = StreamWrite(queue, queue.take(100))
+    answer = ["OK", *["QUEUED"] * len(write.block.entries), [b"id"] * len(write.block.entries)]
+    assert write.settle(answer) is None
     assert figures.newest_seq["SPY"] == 39
     assert figures.buffered_entries == figures.buffered_bytes == 0
 
 
 def test_what_an_unanswered_block_behind_a_hole_stored_is_known_as_ours_when_it_is_said_again() -> None:
     queue, figures = with_a_hole()
-    lost = StreamJob(queue, queue.take(100))
+    lost = StreamWrite(queue, queue.take(100))
     lost.unknown()
     for _ in range(5):
         queue.waiting.popleft()  # the bound goes on taking the oldest
-    again = StreamJob(queue, queue.take(100))
+    again = StreamWrite(queue, queue.take(100))
     entries = again.block.entries
     assert again.settle(["OK", *["QUEUED"] * len(entries), [HELD] * len(entries)]) is None
     assert figures.newest_seq["SPY"] == 39
@@ -68,17 +68,17 @@ def test_a_venue_of_unknown_fate_is_said_again_after_a_pause() -> None:
     queue, _ = made(bound=10_000)
     queue.note_venue({"exchange": "ARCA"})
     assert queue.due_at() == 0.0
-    [job] = jobs_of(queue, most=1, now=100.0, heartbeat_ttl=30)
-    job.unknown()
+    [write] = writes_of(queue, most=1, now=100.0, heartbeat_ttl=30)
+    write.unknown()
     assert queue.due_at() == 100.0 + VENUE_PAUSE_SECS
-    assert jobs_of(queue, most=1, now=100.0, heartbeat_ttl=30) == []
+    assert writes_of(queue, most=1, now=100.0, heartbeat_ttl=30) == []
     queue.note_venue({"exchange": "ARCA", "reason": "354"})
-    assert len(jobs_of(queue, most=1, now=100.0, heartbeat_ttl=30)) == 1
+    assert len(writes_of(queue, most=1, now=100.0, heartbeat_ttl=30)) == 1
 
 
 def test_at_most_a_quarter_of_the_bound_goes_out_at_once() -> None:
     figures = WriterFigures()
-    backlog = Backlog(maxlen=100, bound=100_000, figures=figures, throttle=None, on_work=lambda: None)
+    backlog = Backlog(maxlen=100, bound=100_000, figures=figures, backpressure=None, on_work=lambda: None)
     assert backlog.share(2) == 1
     queues = [backlog.queue("SPY"), backlog.queue("QQQ")]
     for queue in queues:

@@ -11,17 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.model import Instrument, Level, Levels, Unresolved
-from ibkr_depth_pipeline.sink.encoding import (
+from ibkr_depth_pipeline.schema.encoding import (
     EMPTY_SIDE,
     EntryPacker,
     LastValue,
-    StreamPosition,
     level_text,
     read_levels,
     venue_field,
     venue_fields,
 )
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
+from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline_tests.sink.writing import side_json, side_text
 
 EMPTY_ROW = [0.0, 0.0, ""]
@@ -84,13 +83,13 @@ def test_ids_grow_by_redis_own_order_with_every_snapshot(steps: list[int], start
     for seq, step in enumerate(steps, start=first):
         ts += step  # a time never falls within a symbol, but may stand still
         packed = entry(packing, seq, ts)
-        assert StreamPosition.of_stream_id(words(packed)[5]) == packing.position(packed) == StreamPosition(ts, seq)
+        assert StreamId.of(words(packed)[5]) == packing.position(packed) == StreamId(ts, seq)
         assert (ts, seq) > before
         before = (ts, seq)
 
 
 def test_a_foreign_id_without_a_second_part_is_read() -> None:
-    assert StreamPosition.of_stream_id(b"1700000000000") == StreamPosition(1700000000000, 0)
+    assert StreamId.of(b"1700000000000") == StreamId(1700000000000, 0)
 
 
 @given(sides, sides)

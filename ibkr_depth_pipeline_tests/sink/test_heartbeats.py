@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key
 from ibkr_depth_pipeline_tests.sink.writing import DRAIN, eventually, now_ms, reading, snapshots, writing
 
 HEARTBEAT = heartbeat_key("SPY")

@@ -14,9 +14,8 @@ from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkConflict
 from ibkr_depth_pipeline.line_budget import LINES_A_CYCLE
 from ibkr_depth_pipeline.model import Instrument
+from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.encoding import StreamPosition
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline_tests.sink.writing import (
     DRAIN,
     BookSnapshot,
@@ -91,8 +90,8 @@ async def test_numbering_goes_on_where_redis_stands(shared_redis_url: str) -> No
             writer.append(snapshot)
         assert await writer.drain(DRAIN)
         assert await writer.take_over(["SPY", "QQQ"], 0) == {
-            "SPY": StreamPosition(1_700_000_000_006, 20),
-            "QQQ": StreamPosition(0, 0),
+            "SPY": StreamId(1_700_000_000_006, 20),
+            "QQQ": StreamId(0, 0),
         }
         await client.delete(last_key("SPY"))
         await client.xtrim(stream_key("SPY"), maxlen=0, approximate=False)

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import redis.asyncio as redis
 
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS, Levels
+from ibkr_depth_pipeline.schema.encoding import encode_side, level_text, venue_field
+from ibkr_depth_pipeline.schema.keys import stream_key
+from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.encoding import encode_side, level_text, venue_field
 from ibkr_depth_pipeline.sink.figures import RunIdentity
-from ibkr_depth_pipeline.sink.keys import stream_key
-from ibkr_depth_pipeline.sink.throttle import Throttle
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
 DRAIN = 20.0
@@ -70,11 +70,11 @@ def identity(name: str) -> RunIdentity:
 
 @asynccontextmanager
 async def writing(
-    url: str, *, maxlen: int = 1_000_000, buffer_bytes: int = 1 << 26, throttle: Throttle | None = None
+    url: str, *, maxlen: int = 1_000_000, buffer_bytes: int = 1 << 26, backpressure: Backpressure | None = None
 ) -> AsyncIterator[SnapshotWriter]:
     """A writer at work on the Redis at `url`."""
     client = open_redis(url)
-    writer = SnapshotWriter(client, maxlen=maxlen, buffer_bytes=buffer_bytes, throttle=throttle)
+    writer = SnapshotWriter(client, maxlen=maxlen, buffer_bytes=buffer_bytes, backpressure=backpressure)
     task = asyncio.ensure_future(writer.run())
     try:
         yield writer

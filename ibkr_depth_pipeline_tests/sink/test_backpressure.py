@@ -11,10 +11,10 @@ import redis as blocking
 import redis.asyncio as redis
 
 from ibkr_depth_pipeline.ingest.session import IngestSession
+from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
-from ibkr_depth_pipeline.sink.keys import stream_key
-from ibkr_depth_pipeline.sink.throttle import LONGEST_REST_SECS, Throttle
+from ibkr_depth_pipeline.sink.backpressure import LONGEST_REST_SECS, Backpressure
 from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of
 from ibkr_depth_pipeline_tests.sink.writing import eventually, snapshots, writing
 
@@ -32,7 +32,7 @@ class Reading:
     def __init__(self, bound: int = BOUND) -> None:
         self.rests = False
         self.times = 0
-        self.throttle = Throttle(bound, self.rest, self.go_on)
+        self.backpressure = Backpressure(bound, self.rest, self.go_on)
 
     def rest(self) -> None:
         self.rests = True
@@ -44,56 +44,56 @@ class Reading:
 
 async def test_reading_rests_above_half_the_bound_until_a_quarter_is_left() -> None:
     reading = Reading()
-    reading.throttle.flushed(0.01, True, 150)
-    reading.throttle.pressed()
-    reading.throttle.pressed()
+    reading.backpressure.flushed(0.01, True, 150)
+    reading.backpressure.pressed()
+    reading.backpressure.pressed()
     assert (reading.rests, reading.times) == (True, 1)
-    reading.throttle.flushed(0.01, True, 150)
+    reading.backpressure.flushed(0.01, True, 150)
     assert reading.rests
-    reading.throttle.flushed(0.01, True, 100)
+    reading.backpressure.flushed(0.01, True, 100)
     assert not reading.rests
 
 
 async def test_reading_does_not_rest_before_redis_has_answered_or_where_it_is_slow() -> None:
     reading = Reading()
-    reading.throttle.pressed()
-    reading.throttle.flushed(2 * LONGEST_REST_SECS, True, 300)
-    reading.throttle.pressed()
+    reading.backpressure.pressed()
+    reading.backpressure.flushed(2 * LONGEST_REST_SECS, True, 300)
+    reading.backpressure.pressed()
     assert reading.times == 0
 
 
 async def test_reading_goes_on_by_itself_where_redis_does_not_answer_any_more() -> None:
     reading = Reading()
-    reading.throttle.flushed(0.01, True, 300)
-    reading.throttle.pressed()
+    reading.backpressure.flushed(0.01, True, 300)
+    reading.backpressure.pressed()
     assert reading.rests
     while reading.rests:  # noqa: ASYNC110 - the test's own timeout bounds it
         await asyncio.sleep(0.01)
-    reading.throttle.pressed()
+    reading.backpressure.pressed()
     assert reading.times == 1
 
 
 async def test_reading_does_not_rest_for_a_redis_that_refuses() -> None:
     reading = Reading()
-    reading.throttle.flushed(0.01, False, 300)
-    reading.throttle.pressed()
+    reading.backpressure.flushed(0.01, False, 300)
+    reading.backpressure.pressed()
     assert reading.times == 0
 
 
 async def test_a_rest_ends_where_redis_refuses_again_and_again() -> None:
     reading = Reading()
-    reading.throttle.flushed(0.01, True, 300)
-    reading.throttle.pressed()
+    reading.backpressure.flushed(0.01, True, 300)
+    reading.backpressure.pressed()
     while reading.rests:
-        reading.throttle.flushed(0.01, False, 300)
+        reading.backpressure.flushed(0.01, False, 300)
         await asyncio.sleep(0.01)
-    reading.throttle.pressed()
+    reading.backpressure.pressed()
     assert reading.times == 1
 
 
 async def test_what_one_symbol_cannot_store_makes_reading_rest_for_no_other(shared_redis_url: str) -> None:
     reading = Reading(bound=BUFFER_BYTES)
-    async with writing(shared_redis_url, buffer_bytes=BUFFER_BYTES, throttle=reading.throttle) as writer:
+    async with writing(shared_redis_url, buffer_bytes=BUFFER_BYTES, backpressure=reading.backpressure) as writer:
         with client_of(shared_redis_url) as client:
             client.set(stream_key("SPY"), "of another type")
         bad = snapshots("SPY", count=1000)
@@ -106,7 +106,7 @@ async def test_what_one_symbol_cannot_store_makes_reading_rest_for_no_other(shar
             writer.append(snapshot)
             while writer.figures.stored.get("QQQ", 0) < number:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0)
-        assert writer.figures.buffered_bytes > reading.throttle.high
+        assert writer.figures.buffered_bytes > reading.backpressure.high
     assert reading.times == 0
 
 

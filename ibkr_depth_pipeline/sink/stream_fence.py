@@ -13,14 +13,13 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.asking import ask_each
 from ibkr_depth_pipeline.redis_link.awaited import Client
 from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key
 from ibkr_depth_pipeline.sink.connection import UNREACHABLE
-from ibkr_depth_pipeline.sink.encoding import StreamPosition
-from ibkr_depth_pipeline.sink.keys import last_key, stream_key
 from ibkr_depth_pipeline.sink.scripts import RAISE_STREAM
 from ibkr_depth_pipeline.sink.wire import Part
 from ibkr_depth_pipeline.sink.wires import open_wire
 
-Positions = dict[str, StreamPosition]
+Positions = dict[str, StreamId]
 
 
 async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, min_replicas: int = 0) -> Positions:
@@ -43,7 +42,7 @@ async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, m
     except UNREACHABLE as error:
         raise _unavailable(error) from None
     return {
-        symbol: hashes[symbol] if reply is None else StreamPosition.of_stream_id(reply)
+        symbol: hashes[symbol] if reply is None else StreamId.of(reply)
         for symbol, reply in zip(wanted, replies, strict=True)
     }
 
@@ -76,7 +75,7 @@ async def _of_streams(client: Client, symbols: Sequence[str]) -> Positions:
     replies = await ask_each(client, [("XINFO", "STREAM", stream_key(symbol)) for symbol in symbols])
     known = [None if "no such key" in str(reply) else reply for reply in replies]
     return {
-        symbol: StreamPosition() if reply is None else StreamPosition.of_stream_id(_last_id(reply))
+        symbol: StreamId() if reply is None else StreamId.of(_last_id(reply))
         for symbol, reply in zip(symbols, _tolerant(symbols, known), strict=True)
     }
 
@@ -102,8 +101,8 @@ def _tolerant(symbols: Sequence[str], replies: Sequence[Any]) -> list[Any]:
     return readable
 
 
-def _of_fields(values: Sequence[bytes | None]) -> StreamPosition:
-    return StreamPosition(*(int(value) if value is not None and value.isdigit() else 0 for value in values))
+def _of_fields(values: Sequence[bytes | None]) -> StreamId:
+    return StreamId(*(int(value) if value is not None and value.isdigit() else 0 for value in values))
 
 
 def _unavailable(error: Exception) -> SinkUnavailable:

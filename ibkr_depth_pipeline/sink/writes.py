@@ -20,9 +20,9 @@ from typing import Any, Protocol
 import hiredis
 from redis.exceptions import ExecAbortError
 
+from ibkr_depth_pipeline.schema.encoding import LastValue
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, venue_key
 from ibkr_depth_pipeline.sink.backlog import LONGEST_PAUSE_SECS, Beat, Block, SymbolQueue
-from ibkr_depth_pipeline.sink.encoding import LastValue
-from ibkr_depth_pipeline.sink.keys import heartbeat_key, last_key, venue_key
 from ibkr_depth_pipeline.sink.scripts import STORE_BEAT, STORE_LAST
 from ibkr_depth_pipeline.sink.wire import Part
 
@@ -40,7 +40,7 @@ _MULTI = b"*1\r\n$5\r\nMULTI\r\n"
 _EXEC = b"*1\r\n$4\r\nEXEC\r\n"
 
 
-class Job(Protocol):
+class Write(Protocol):
     """A part of a flush. Exactly one of `settle` and `unknown` is called, once."""
 
     queue: SymbolQueue
@@ -57,34 +57,34 @@ class Job(Protocol):
         """It failed, at loop time `now`: leave its key alone for a while."""
 
 
-def jobs_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> list[Job]:
+def writes_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> list[Write]:
     """All that is to be sent for a symbol at loop time `now`; at most so many waiting snapshots are taken from it."""
-    jobs: list[Job] = []
+    writes: list[Write] = []
     if queue.waiting:
-        jobs.append(StreamJob(queue, queue.take(min(most, FLUSH_ENTRIES))))
+        writes.append(StreamWrite(queue, queue.take(min(most, FLUSH_ENTRIES))))
     if queue.stored is not None and now >= queue.next_hash:
         queue.next_hash = now + HASH_PAUSE_SECS
-        jobs.append(_HashJob(queue, queue.stored))
+        writes.append(_HashWrite(queue, queue.stored))
     if queue.beat is not None and now >= queue.next_beat:
         queue.next_beat = now + BEAT_PAUSE_SECS
-        jobs += _beat_jobs(queue, queue.beat, heartbeat_ttl)
+        writes += _beat_writes(queue, queue.beat, heartbeat_ttl)
     if queue.venue is not None and now >= queue.next_venue:
         queue.next_venue = now + VENUE_PAUSE_SECS
-        jobs.append(_VenueJob(queue, queue.venue))
-    return jobs
+        writes.append(_VenueWrite(queue, queue.venue))
+    return writes
 
 
-def _beat_jobs(queue: SymbolQueue, beat: Beat, heartbeat_ttl: int) -> list[Job]:
+def _beat_writes(queue: SymbolQueue, beat: Beat, heartbeat_ttl: int) -> list[Write]:
     """The heartbeat, for what is left of its time; none where that is over: the book may be dead by now."""
     age_ms = time.time_ns() // 1_000_000 - beat.known_ms
     left = heartbeat_ttl - max(0, age_ms) // 1000
     if left > 0:
-        return [_BeatJob(queue, beat, left)]
+        return [_BeatWrite(queue, beat, left)]
     queue.beat = None
     return []
 
 
-class StreamJob:
+class StreamWrite:
     """A block of entries for the stream."""
 
     command = "XADD"
@@ -130,7 +130,7 @@ class StreamJob:
         return error
 
 
-class _HashJob:
+class _HashWrite:
     """The last-value hash, after its entry is in the stream."""
 
     command = "HSET"
@@ -158,7 +158,7 @@ class _HashJob:
         return None
 
 
-class _BeatJob:
+class _BeatWrite:
     """The heartbeat, after the hash."""
 
     command = "SET"
@@ -183,7 +183,7 @@ class _BeatJob:
         return None
 
 
-class _VenueJob:
+class _VenueWrite:
     """The venue hash; said once where Redis refuses it, as it is told again at each look at the venue."""
 
     command = "HSET"

@@ -10,27 +10,12 @@ garbage collector need not look at, and nothing is left to do when it is sent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
 
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS, Instrument, Level, Levels, Unresolved
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class StreamPosition:
-    """The newest snapshot that is stored of a symbol: its time in unix ms and its number; zeros where there is none."""
-
-    ts: int = 0
-    seq: int = 0
-
-    @classmethod
-    def of_stream_id(cls, stream_id: bytes) -> StreamPosition:
-        """Read a stream id of this schema."""
-        ts, _, seq = stream_id.decode().partition("-")
-        return cls(int(ts), int(seq or 0))
-
+from ibkr_depth_pipeline.schema.keys import StreamId
 
 # ---- texts
 
@@ -108,10 +93,10 @@ class EntryPacker:
         self._head = b"%b%d\r\n%b-" % (self._prefix, len(text) + 1 + digits, text)
         self._time = b"\r\n%b%b%b" % (bulk(b"ts"), bulk(text), bulk(b"bids"))
 
-    def position(self, entry: bytes) -> StreamPosition:
+    def position(self, entry: bytes) -> StreamId:
         """The id of a packed entry of this stream."""
         start = entry.index(b"\r\n", len(self._prefix)) + 2
-        return StreamPosition.of_stream_id(entry[start : entry.index(b"\r\n", start)])
+        return StreamId.of(entry[start : entry.index(b"\r\n", start)])
 
 
 def venue_field(venue: str) -> bytes:

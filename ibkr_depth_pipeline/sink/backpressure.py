@@ -14,7 +14,7 @@ LONGEST_REST_SECS = 0.25
 """Between two answers of Redis: short enough for the kernel to hold what comes meanwhile."""
 
 
-class Throttle:
+class Backpressure:
     """bound is the buffer's, in bytes: above half of it reading rests, until a quarter is left.
 
     `rest` and `go_on` stop and resume the reading; both may be called when there is nothing to stop or to resume.

@@ -1,0 +1,90 @@
+"""Names and ids of what Redis stores: keys, fields, stream ids. docs/redis-schema.md is their contract. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PREFIX = "raw:ibkr:depth"
+
+SCHEMA_VERSION = 1
+"""The version of docs/redis-schema.md that is written and read."""
+
+STREAM_FIELDS = (b"ts", b"bids", b"asks", b"seq", b"venue")
+"""The fields of a stream entry, in the order in which the recorder writes them."""
+
+LAST_FIELDS = ("ts", "seq", "venue", "bids_json", "asks_json")
+"""The fields of the last-value hash that make a snapshot."""
+
+VENUE_FIELDS = (
+    "con_id",
+    "exchange",
+    "primary_exchange",
+    "valid_exchanges",
+    "depth_supported",
+    "reason",
+    "checked_ts",
+)
+"""The fields of the venue hash."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StreamId:
+    """The id of a snapshot in its stream, `<ts>-<seq>`: its time in unix ms and its number. Zeros: before the first."""
+
+    ts: int = 0
+    seq: int = 0
+
+    @classmethod
+    def of(cls, stream_id: bytes) -> StreamId:
+        """Parses the id as Redis sends it. Raises ValueError if it is not a number or two."""
+        ts, _, seq = stream_id.decode().partition("-")
+        return cls(int(ts), int(seq or 0))
+
+
+def parts_of_id(stream_id: str) -> tuple[int, int]:
+    """The ts and the seq of `<ts>-<seq>`. Raises ValueError for any other text."""
+    ts, dash, seq = stream_id.partition("-")
+    if not (dash and ts.isdecimal() and seq.isdecimal()):
+        raise ValueError(f"{stream_id!r} is no stream id: it has the form <ts>-<seq>, such as 1700000000000-42")
+    return int(ts), int(seq)
+
+
+def id_after(stream_id: str) -> str:
+    """The smallest id above this one."""
+    ts, _, seq = stream_id.partition("-")
+    return f"{ts}-{int(seq) + 1}"
+
+
+def stream_key(symbol: str) -> str:
+    """Stream of every snapshot."""
+    return f"{PREFIX}:stream:{symbol}"
+
+
+def last_key(symbol: str) -> str:
+    """Hash of the newest snapshot."""
+    return f"{PREFIX}:last:{symbol}"
+
+
+def heartbeat_key(symbol: str) -> str:
+    """Unix ms of the last live row; expires."""
+    return f"{PREFIX}:hb:{symbol}"
+
+
+def venue_key(symbol: str) -> str:
+    """Hash of what the gateway said of the symbol's venue."""
+    return f"{PREFIX}:venue:{symbol}"
+
+
+def ingest_key(name: str) -> str:
+    """JSON of an ingest's own figures; `name` is IBKR_GATEWAY_NAME."""
+    return f"{PREFIX}:ingest:{name}"
+
+
+def ingest_heartbeat_key(name: str) -> str:
+    """The id of the run that is alive; expires."""
+    return f"{PREFIX}:ingest:{name}:hb"
+
+
+def lease_key(name: str) -> str:
+    """Who may write under this name; expires."""
+    return f"{PREFIX}:lease:{name}"
