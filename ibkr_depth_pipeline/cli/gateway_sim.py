@@ -126,7 +126,7 @@ def main(
     refuse: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SYMBOL=CODE", help="Refuse a symbol: 200, 354, 10089, 10090, 10092.", rich_help_panel=_GATEWAY
+            metavar="SYMBOL=CODE", help="Refuse a symbol with any code: 354, 10092.", rich_help_panel=_GATEWAY
         ),
     ] = None,
     server_version: Annotated[

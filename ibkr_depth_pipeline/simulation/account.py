@@ -8,6 +8,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue
+from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, Unready
+from ibkr_depth_pipeline.simulation.venues import canonical
 
 
 class SlotTable:
@@ -46,9 +48,10 @@ class SlotTable:
 
 
 class ClientIds:
-    """Which client ids are connected. An id may stay taken for a while after its connection is gone."""
+    """Which client ids are connected. An id may stay taken for a while after its connection is gone, or hang."""
 
     def __init__(self) -> None:
+        self._hung_until: dict[int, float] = {}
         self._connected: dict[int, int] = {}
         self._held_until: dict[int, float] = {}
 
@@ -68,6 +71,13 @@ class ClientIds:
         """Keeps an id taken until then, as if another program had it."""
         self._held_until[client_id] = until
 
+    def hang(self, client_id: int, until: float) -> None:
+        """Leaves every startApi with the id unanswered until then."""
+        self._hung_until[client_id] = until
+
+    def hangs(self, client_id: int, now: float) -> bool:
+        return self._hung_until.get(client_id, 0.0) > now
+
 
 @dataclass(slots=True)
 class Account:
@@ -78,4 +88,20 @@ class Account:
     client_ids: ClientIds = field(default_factory=ClientIds)
     numbers: tuple[str, ...] = ("DU1234567",)
     refusals: dict[str, int] = field(default_factory=dict)
-    """Depth requests that are refused: listing name -> error code (200, 354, 10089, 10090, 10092)."""
+    """Depth requests that are refused: `AAPL@ISLAND`, `AAPL`, `*@ISLAND` or `*` -> error code."""
+    greeting_delay: float = 0.0
+    unready: Unready | None = None
+    """What fails for now; None for a gateway that is ready."""
+
+    def refusal_of(self, symbol: str, venue: str) -> int | None:
+        """The error code that answers depth requests for the symbol on the venue; the closest entry wins."""
+        venue = canonical(venue)
+        for place in (refused_place(symbol, venue), symbol, refused_place(ANY_SYMBOL, venue), ANY_SYMBOL):
+            if place in self.refusals:
+                return self.refusals[place]
+        return None
+
+
+def refused_place(symbol: str, venue: str | None) -> str:
+    """The key of `Account.refusals` for a symbol, on one venue or on all."""
+    return symbol if venue is None else f"{symbol}@{canonical(venue)}"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ibkr_depth_pipeline.simulation import commands, replies, texts
 from ibkr_depth_pipeline.simulation.account import Account
 from ibkr_depth_pipeline.simulation.commands import Command, Send
-from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline.simulation.options import GatewayOptions, Unready
 from ibkr_depth_pipeline.simulation.requests import Request
+from ibkr_depth_pipeline.simulation.venues import DEPTH_VENUES
 
 _ACCOUNT_VALUES = (
     ("AccountType", "INDIVIDUAL", ""),
@@ -49,7 +50,7 @@ def _contract_details(request: Request, context: Context) -> Iterator[Command]:
         yield context.error(request_id, 321, cause=texts.NO_SECURITY_TYPE)
         return
     listing = context.account.catalogue.find(request)
-    if listing is None:
+    if listing is None or context.account.unready is Unready.UNKNOWN_CONTRACTS:
         yield context.error(request_id, 200)
         return
     for venue in context.account.catalogue.rows_for(listing, exchange):
@@ -59,7 +60,9 @@ def _contract_details(request: Request, context: Context) -> Iterator[Command]:
 
 
 def _depth_exchanges(request: Request, context: Context) -> Iterator[Command]:
-    yield Send(replies.depth_exchanges(context.version, context.options.nasdaq_name), "mktDepthExchanges")
+    venues = () if context.account.unready is Unready.NO_EXCHANGES else tuple(DEPTH_VENUES.values())
+    data = replies.depth_exchanges(context.version, venues, context.options.nasdaq_name)
+    yield Send(data, "mktDepthExchanges", {"count": len(venues)})
 
 
 def _account_updates(request: Request, context: Context) -> Iterator[Command]:

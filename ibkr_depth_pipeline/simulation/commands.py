@@ -1,5 +1,6 @@
 """What a session tells the server to do, in order. Pure values."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ibkr_depth_pipeline.simulation import replies, texts
@@ -60,7 +61,23 @@ class StopDepth:
     subscription: Subscription
 
 
-Command = Received | Send | Close | StartDepth | StopDepth
+@dataclass(frozen=True, slots=True)
+class Later:
+    """After so many seconds ask `then`, with the time it is by then, for more commands."""
+
+    seconds: float
+    then: "Callable[[float], Iterable[Command]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A request gets no answer, on purpose."""
+
+    request: Request
+    reason: str
+
+
+Command = Received | Send | Close | StartDepth | StopDepth | Later | Unanswered
 
 
 def error(version: int, request_id: int, code: int, **names: object) -> Send:

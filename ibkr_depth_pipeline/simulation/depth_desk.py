@@ -8,7 +8,7 @@ from ibkr_depth_pipeline.simulation import commands, texts
 from ibkr_depth_pipeline.simulation.account import Account
 from ibkr_depth_pipeline.simulation.catalogue import Listing
 from ibkr_depth_pipeline.simulation.commands import Command, Send, StartDepth, StopDepth, Subscription
-from ibkr_depth_pipeline.simulation.options import EarlyCancel, GatewayOptions
+from ibkr_depth_pipeline.simulation.options import EarlyCancel, GatewayOptions, Unready
 from ibkr_depth_pipeline.simulation.requests import Request
 from ibkr_depth_pipeline.simulation.venues import SMART_DEPTH, DepthVenue, depth_venue
 
@@ -73,9 +73,17 @@ class DepthDesk:
         return self._options.early_cancel is EarlyCancel.LOST or not subscription.first_row_sent
 
     def _refusal(self, listing: Listing | None, venue: DepthVenue | None) -> int | None:
-        if listing is None:
+        if listing is None or self._account.unready is Unready.UNKNOWN_CONTRACTS:
             return 200
-        return self._account.refusals.get(listing.name) or (10092 if venue is None else None)
+        if self._account.unready is Unready.NOT_SUBSCRIBED:
+            return 354
+        if venue is None:
+            return self._account.refusals.get(listing.name) or 10092
+        return (
+            10092
+            if self._account.unready is Unready.NO_EXCHANGES
+            else self._account.refusal_of(listing.name, venue.name)
+        )
 
     def _error(self, request_id: int, code: int, **names: object) -> Send:
         return commands.error(self.version, request_id, code, **names)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS
-from ibkr_depth_pipeline.simulation.options import REFUSAL_CODES
+from ibkr_depth_pipeline.simulation.options import Unready, check_refusal
 
 
 class Fault(BaseModel):
@@ -122,13 +122,37 @@ class HoldClientId(Fault):
     seconds: Seconds
 
 
+class HangClientId(Fault):
+    client_id: int
+    seconds: Seconds | None = None
+
+
+class SetGreetingDelay(Fault):
+    seconds: Seconds
+
+
+class BecomeReady(Fault):
+    pass
+
+
+class BecomeUnready(Fault):
+    how: Unready = Unready.NO_EXCHANGES
+
+
 class Refuse(Fault):
     symbol: str
-    code: Annotated[int, one_of(REFUSAL_CODES)]
+    code: Annotated[int, AfterValidator(check_refusal)]
+    venue: str | None = None
 
 
 class Allow(Fault):
     symbol: str
+    venue: str | None = None
+
+
+class Advise(Fault):
+    symbol: str
+    code: Annotated[int, AfterValidator(check_refusal)]
 
 
 class SetRate(Fault):

@@ -6,16 +6,18 @@ does ends by itself after them; with None it lasts until the opposite method is 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from ibkr_depth_pipeline.simulation import replies
+from ibkr_depth_pipeline.simulation.account import refused_place
 from ibkr_depth_pipeline.simulation.commands import Subscription
 from ibkr_depth_pipeline.simulation.feed import Feed
 from ibkr_depth_pipeline.simulation.journal import Entry
 from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS, RawRow, raw_row
-from ibkr_depth_pipeline.simulation.options import GatewayOptions, check_refusal
+from ibkr_depth_pipeline.simulation.options import GatewayOptions, Unready, check_refusal
 from ibkr_depth_pipeline.simulation.scenario import Step
 from ibkr_depth_pipeline.simulation.scenario_runner import ScenarioRunner
 from ibkr_depth_pipeline.simulation.server import Client, GatewayServer
@@ -38,6 +40,9 @@ class SimulatedGateway(GatewayServer):
         self._scenario = scenario
 
     async def _begin(self) -> None:
+        if self.options.ready_after is not None:
+            self.become_unready(self.options.unready)
+            self._later(self.options.ready_after, self.become_ready)
         await super()._begin()
         if self._scenario:
             runner = ScenarioRunner(self._scenario, self.journal, self)
@@ -78,12 +83,41 @@ class SimulatedGateway(GatewayServer):
         """The id answers 326 for so long, as if another program had it."""
         self.account.client_ids.hold(client_id, time.time() + seconds)
 
-    def refuse(self, symbol: str, code: int) -> None:
-        """Depth requests for the symbol get that error. Raises ValueError for a code that is no refusal."""
-        self.account.refusals[symbol] = check_refusal(code)
+    def hang_client_id(self, client_id: int, seconds: float | None = None) -> None:
+        """Every startApi with the id that comes in that time is never answered and never refused."""
+        self.account.client_ids.hang(client_id, math.inf if seconds is None else time.time() + seconds)
 
-    def allow(self, symbol: str) -> None:
-        self.account.refusals.pop(symbol, None)
+    def set_greeting_delay(self, seconds: float) -> None:
+        """How long startApi waits for its answer from now on."""
+        self.account.greeting_delay = seconds
+
+    def become_unready(self, how: Unready | str = Unready.NO_EXCHANGES) -> None:
+        """As a gateway that has just started; what is subscribed goes on. Raises ValueError for an unknown `how`."""
+        self.account.unready = Unready(how)
+        self._note("unready", name=self.account.unready.value)
+
+    def become_ready(self) -> None:
+        """2104, 2106 and 2158 to every started client; from now on everything is answered as usual."""
+        if self.account.unready is None:
+            return
+        self.account.unready = None
+        self._note("ready")
+        for client in self._clients():
+            self._carry_out(client, client.session.became_ready(time.time()))
+
+    def refuse(self, symbol: str, code: int, venue: str | None = None) -> None:
+        """Depth requests for the symbol (`*`: any), on that venue or on all, get that error.
+
+        Raises ValueError for a number that is no error code.
+        """
+        self.account.refusals[refused_place(symbol, venue)] = check_refusal(code)
+
+    def allow(self, symbol: str, venue: str | None = None) -> None:
+        """Ends what `refuse` or the options began: on that venue, or on all."""
+        place = refused_place(symbol, venue)
+        for refused in list(self.account.refusals):
+            if refused == place or (venue is None and refused.startswith(f"{symbol}@")):
+                del self.account.refusals[refused]
 
     # --- sockets -------------------------------------------------------------------------------------------------
 
@@ -142,6 +176,10 @@ class SimulatedGateway(GatewayServer):
         for client, request_id in targets:
             client.send(client.session.error(request_id, code, limit=self.account.slots.limit, port=self.port))
         return len(targets)
+
+    def advise(self, symbol: str, code: int) -> int:
+        """The error with the id of each live request of the symbol, whose rows go on. How many were sent."""
+        return self.send_error(code, symbol)
 
     def connectivity_lost(self) -> None:
         """1100, and no row until `connectivity_restored`. The sockets stay open and requests are answered."""

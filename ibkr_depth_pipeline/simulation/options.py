@@ -10,7 +10,32 @@ from pathlib import Path
 from ibkr_depth_pipeline.simulation.codec import HIGHEST_VERSION, LOWEST_VERSION
 from ibkr_depth_pipeline.simulation.venues import NASDAQ_NAMES
 
-REFUSAL_CODES = (200, 354, 10089, 10090, 10092)
+LOWEST_CODE, HIGHEST_CODE = 100, 99999
+"""Of the errors that a gateway sends."""
+ANY_SYMBOL = "*"
+"""Stands for every listing name in `refusals`, `venue_refusals` and `advisories`."""
+
+
+class Unready(Enum):
+    """What a gateway that listens but is not ready yet fails to do."""
+
+    NO_EXCHANGES = "no_exchanges"
+    """The list of depth exchanges is empty, and depth is answered with 10092."""
+    UNKNOWN_CONTRACTS = "unknown_contracts"
+    """Every contract is answered with 200."""
+    NOT_SUBSCRIBED = "not_subscribed"
+    """Every depth request is answered with 354."""
+    SILENT = "silent"
+    """Nothing is answered after startApi until it is ready."""
+
+
+class TakenClientId(Enum):
+    """How a gateway answers a client id that another connection holds."""
+
+    REFUSED = "refused"
+    """By 326 and the end of the connection."""
+    HANGS = "hangs"
+    """Not at all: neither greeted nor refused."""
 
 
 class EarlyCancel(Enum):
@@ -75,7 +100,23 @@ class GatewayOptions:
     nasdaq_name: str = "ISLAND"
     """The name under which the venue ISLAND / NASDAQ is listed: TWS's compatibility checkbox."""
     refusals: Mapping[str, int] = field(default_factory=dict)
-    """Listing name -> error code that answers its depth requests."""
+    """Listing name (or `*`) -> error code that answers its depth requests. Any code."""
+    venue_refusals: Mapping[str, int] = field(default_factory=dict)
+    """`AAPL@ISLAND` (or `*@ISLAND`) -> error code that answers depth requests of that symbol on that venue."""
+    advisories: Mapping[str, int] = field(default_factory=dict)
+    """Listing name (or `*`) -> error code sent with the id of each accepted depth request; the line goes on."""
+    advisory_delay: float = 0.0
+    """From a depth request to its advisory."""
+
+    greeting_delay: float = 0.0
+    """From startApi to nextValidId. The client id is taken from startApi on."""
+    hung_client_ids: frozenset[int] = frozenset()
+    """Client ids whose startApi is neither answered nor refused."""
+    taken_client_id: TakenClientId = TakenClientId.REFUSED
+    ready_after: float | None = None
+    """Seconds after it began to listen at which the gateway becomes ready; None is from the start."""
+    unready: Unready = Unready.NO_EXCHANGES
+    """What fails until then."""
 
     rows_per_second: float = 200.0
     symbol_rates: Mapping[str, float] = field(default_factory=dict)
@@ -113,8 +154,13 @@ class GatewayOptions:
             raise ValueError(f"port is {self.port}; allowed: 0 (a free one) to {_HIGHEST_PORT}")
         if self.slots < 0:
             raise ValueError(f"slots is {self.slots}; allowed: 0 or more")
-        for code in self.refusals.values():
+        for code in (*self.refusals.values(), *self.venue_refusals.values(), *self.advisories.values()):
             check_refusal(code)
+        for place in self.venue_refusals:
+            if not all(place.partition("@")):
+                raise ValueError(f"venue_refusals has {place!r}; allowed: SYMBOL@VENUE, such as AAPL@ISLAND")
+        if self.ready_after is not None:
+            _check_amount("ready_after", self.ready_after)
         for name in _AMOUNTS:
             _check_amount(name, getattr(self, name))
         for symbol, rate in self.symbol_rates.items():
@@ -135,11 +181,13 @@ _AMOUNTS = (
     "rows_after_cancel",
     "slots_held_after_drop",
     "client_id_held_after_drop",
+    "advisory_delay",
+    "greeting_delay",
 )
 
 
 def check_refusal(code: int) -> int:
-    """The code itself. Raises ValueError for one that no gateway refuses a depth request with."""
-    if code not in REFUSAL_CODES:
-        raise ValueError(f"refusal code {code}; allowed: {', '.join(map(str, REFUSAL_CODES))}")
+    """The code itself. Raises ValueError for one outside the range of a gateway's errors."""
+    if not LOWEST_CODE <= code <= HIGHEST_CODE:
+        raise ValueError(f"refusal code {code}; allowed: {LOWEST_CODE} to {HIGHEST_CODE}")
     return code

@@ -4,13 +4,13 @@ Field orders are those that the decoders of ib_insync 0.9.86, ib_async 2.1.0 and
 returns one whole frame. Times are unix seconds.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime, timedelta, timezone
 
 from ibkr_depth_pipeline.simulation.catalogue import Listing
 from ibkr_depth_pipeline.simulation.codec import FieldValue, ascii_text, frame, message, size_text
 from ibkr_depth_pipeline.simulation.rows import DepthRow
-from ibkr_depth_pipeline.simulation.venues import DEPTH_VENUES, DepthVenue
+from ibkr_depth_pipeline.simulation.venues import DepthVenue
 
 NO_REQUEST = -1
 """The request id of messages that answer no request: farm notices, refusals of a whole connection."""
@@ -82,10 +82,10 @@ def _later_details(listing: Listing, version: int) -> list[FieldValue]:
     return fields
 
 
-def depth_exchanges(version: int, nasdaq_name: str) -> bytes:
+def depth_exchanges(version: int, venues: Collection[DepthVenue], nasdaq_name: str) -> bytes:
     """The venues that depth can be had from, NASDAQ under the name that the gateway is set to list."""
-    fields: list[FieldValue] = [80, len(DEPTH_VENUES)]
-    for venue in DEPTH_VENUES.values():
+    fields: list[FieldValue] = [80, len(venues)]
+    for venue in venues:
         name = nasdaq_name if venue.name == "ISLAND" else venue.name
         fields += [name, venue.sec_type]
         if version >= 120:

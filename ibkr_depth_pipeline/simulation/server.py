@@ -1,6 +1,7 @@
 """The simulated gateway on the network: listens, feeds bytes to sessions, carries out what they decide, moves feeds."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -8,15 +9,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ibkr_depth_pipeline.simulation.account import Account, SlotTable
+from ibkr_depth_pipeline.simulation.account import Account, SlotTable, refused_place
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue, Listing
-from ibkr_depth_pipeline.simulation.commands import Close, Command, Received, Send, StartDepth, StopDepth, Subscription
+from ibkr_depth_pipeline.simulation.commands import (
+    Close,
+    Command,
+    Later,
+    Received,
+    Send,
+    StartDepth,
+    StopDepth,
+    Subscription,
+    Unanswered,
+)
 from ibkr_depth_pipeline.simulation.connection import Connection
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower
 from ibkr_depth_pipeline.simulation.journal import Entry, Journal
 from ibkr_depth_pipeline.simulation.market import SyntheticMarket
-from ibkr_depth_pipeline.simulation.options import GatewayOptions, ReplayOptions
+from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, ReplayOptions
 from ibkr_depth_pipeline.simulation.replay import Replay
 from ibkr_depth_pipeline.simulation.rows import DepthRow
 from ibkr_depth_pipeline.simulation.session import Session
@@ -70,6 +81,11 @@ class GatewayServer:
         )
         self.account = Account(catalogue, SlotTable(self.options.slots), numbers=self.options.accounts)
         self.account.refusals.update(self.options.refusals)
+        for place, code in self.options.venue_refusals.items():
+            self.account.refusals[refused_place(*place.split("@"))] = code
+        self.account.greeting_delay = self.options.greeting_delay
+        for client_id in self.options.hung_client_ids:
+            self.account.client_ids.hang(client_id, math.inf)
         self.journal = Journal(keep_rows=self.options.keep_rows, limit=self.options.journal_entries)
         self.clients: dict[int, Client] = {}
         """Open connections by number, the first being 1."""
@@ -190,14 +206,39 @@ class GatewayServer:
                     self._start_depth(client, subscription)
                 case StopDepth(subscription):
                     self._stop_depth(client, subscription)
+                case Later():
+                    self._carry_out_later(client, command)
+                case Unanswered(request, reason):
+                    self._note("unanswered", client.number, request.name, {**request.values, "reason": reason})
+
+    def _carry_out_later(self, client: Client, later: Later) -> None:
+        def carry_out() -> None:
+            if client.number in self.clients:
+                self._carry_out(client, later.then(time.time()))
+
+        self._later(later.seconds, carry_out)
 
     # --- depth ---------------------------------------------------------------------------------------------------
 
     def _start_depth(self, client: Client, subscription: Subscription) -> None:
         self._note("subscribed", client.number, subscription.listing.name, _described(subscription))
+        self._advise(client, subscription)
         if subscription.listing.name in self.options.silent_symbols:
             return
         self._later(self.options.first_row_delay, lambda: self._open_book(client, subscription))
+
+    def _advise(self, client: Client, subscription: Subscription) -> None:
+        """An error with the request's id that does not end the line, where the options have one."""
+        advisories = self.options.advisories
+        code = advisories.get(subscription.listing.name) or advisories.get(ANY_SYMBOL)
+        if code is None:
+            return
+
+        def send() -> None:
+            if subscription in client.session.subscriptions:
+                client.send(client.session.error(subscription.request_id, code))
+
+        self._later(self.options.advisory_delay, send)
 
     def _open_book(self, client: Client, subscription: Subscription) -> None:
         if subscription in client.session.subscriptions:

@@ -13,9 +13,9 @@ from ibkr_depth_pipeline.simulation import commands, replies, texts
 from ibkr_depth_pipeline.simulation.account import Account
 from ibkr_depth_pipeline.simulation.answers import Context, answer
 from ibkr_depth_pipeline.simulation.codec import InboundStream, ProtocolViolation, fields_of, parse_offer
-from ibkr_depth_pipeline.simulation.commands import Close, Command, Received, Send, Subscription
+from ibkr_depth_pipeline.simulation.commands import Close, Command, Later, Received, Send, Subscription, Unanswered
 from ibkr_depth_pipeline.simulation.depth_desk import DepthDesk
-from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline.simulation.options import GatewayOptions, TakenClientId, Unready
 from ibkr_depth_pipeline.simulation.requests import MalformedRequest, Request, decode_request
 from ibkr_depth_pipeline.simulation.rows import DepthRow
 
@@ -25,13 +25,16 @@ class SessionState(Enum):
     """Waiting for the version offer."""
     STARTING = auto()
     """Version agreed; waiting for startApi."""
+    INITIALISING = auto()
+    """startApi has come and its client id is taken; not greeted yet."""
     READY = auto()
     CLOSED = auto()
 
 
 TRANSITIONS = {
     SessionState.GREETING: {SessionState.STARTING, SessionState.CLOSED},
-    SessionState.STARTING: {SessionState.READY, SessionState.CLOSED},
+    SessionState.STARTING: {SessionState.INITIALISING, SessionState.CLOSED},
+    SessionState.INITIALISING: {SessionState.READY, SessionState.CLOSED},
     SessionState.READY: {SessionState.CLOSED},
     SessionState.CLOSED: {SessionState.CLOSED},
 }
@@ -52,6 +55,9 @@ class Session:
         self._account = account
         self._options = options
         self._inbound = InboundStream()
+        self._greeting_due = False
+        self._held: list[Request] = []
+        """Requests that came before the gateway was able to answer, oldest first."""
         self._desk = DepthDesk(account, options, connection)
 
     @property
@@ -70,6 +76,14 @@ class Session:
         except ProtocolViolation as violation:
             answers += self._close(str(violation))
         return answers
+
+    def became_ready(self, now: float) -> Iterator[Command]:
+        """To be called when an unready gateway becomes ready: the farms' notices, and answers to what was held back."""
+        if self.state is SessionState.READY:
+            yield from self._farm_notices()
+            yield from self._answer_held(now)
+        elif self.state is SessionState.INITIALISING and self._greeting_due:
+            yield from self._greet(now)
 
     def connection_lost(self, now: float) -> list[Command]:
         """Gives back what the connection held, at once or after the time that the options say."""
@@ -95,7 +109,7 @@ class Session:
 
     def _on_frame(self, payload: bytes, now: float) -> Iterable[Command]:
         if self.state is SessionState.GREETING:
-            return self._greet(payload, now)
+            return self._agree_on_version(payload, now)
         if self.state is SessionState.CLOSED:
             return []
         try:
@@ -104,7 +118,7 @@ class Session:
         except MalformedRequest as problem:
             return [self.error(replies.NO_REQUEST, 320, cause=texts.UNREADABLE.format(reason=problem))]
 
-    def _greet(self, payload: bytes, now: float) -> list[Command]:
+    def _agree_on_version(self, payload: bytes, now: float) -> list[Command]:
         offer = parse_offer(payload)
         version = offer.version_agreed_with(self._options.server_version)
         if version is None:
@@ -118,6 +132,12 @@ class Session:
             return self._start(request, now) if self.state is SessionState.STARTING else []
         if self.state is SessionState.STARTING:
             return self._close(f"{request.name} came before startApi")
+        if self.state is SessionState.INITIALISING or self._account.unready is Unready.SILENT:
+            self._held.append(request)
+            return []
+        return self._answer_started(request, now)
+
+    def _answer_started(self, request: Request, now: float) -> Iterable[Command]:
         if request.name == "reqMktDepth":
             return self._desk.subscribe(request, now)
         if request.name == "cancelMktDepth":
@@ -126,16 +146,45 @@ class Session:
 
     def _start(self, request: Request, now: float) -> Iterator[Command]:
         client_id = request.integer("clientId")
-        if not self._account.client_ids.take(client_id, self._connection, now):
-            yield self.error(replies.NO_REQUEST, 326)
-            yield from self._close(f"client id {client_id} is in use")
+        hangs = self._account.client_ids.hangs(client_id, now)
+        if not hangs and not self._account.client_ids.take(client_id, self._connection, now):
+            hangs = self._options.taken_client_id is TakenClientId.HANGS
+            if not hangs:
+                yield self.error(replies.NO_REQUEST, 326)
+                yield from self._close(f"client id {client_id} is in use")
+                return
+        self._move_to(SessionState.INITIALISING)
+        if hangs:
+            yield Unanswered(request, f"client id {client_id} hangs")
             return
         self.client_id = client_id
+        if self._account.greeting_delay > 0:
+            yield Later(self._account.greeting_delay, self._initialised)
+        else:
+            yield from self._initialised(now)
+
+    def _initialised(self, now: float) -> Iterator[Command]:
+        """The delay before the greeting is over."""
+        self._greeting_due = True
+        if self.state is SessionState.INITIALISING and self._account.unready is not Unready.SILENT:
+            yield from self._greet(now)
+
+    def _greet(self, now: float) -> Iterator[Command]:
         self._move_to(SessionState.READY)
         yield Send(replies.next_valid_id(1), "nextValidId")
         yield Send(replies.managed_accounts(self._account.numbers), "managedAccounts")
+        if self._account.unready is None:
+            yield from self._farm_notices()
+        yield from self._answer_held(now)
+
+    def _farm_notices(self) -> Iterator[Command]:
         for code in (2104, 2106, 2158):
             yield self.error(replies.NO_REQUEST, code)
+
+    def _answer_held(self, now: float) -> Iterator[Command]:
+        held, self._held = self._held, []
+        for request in held:
+            yield from self._answer_started(request, now)
 
     def _close(self, reason: str) -> list[Command]:
         self._move_to(SessionState.CLOSED)

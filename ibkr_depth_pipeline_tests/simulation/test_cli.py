@@ -70,7 +70,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         (["--latency", "inf"], "latency is inf; allowed: 0 or more"),
         (["--port", "99999"], "port is 99999; allowed: 0 (a free one) to 65535"),
         (["--port", "-1"], "port is -1; allowed: 0"),
-        (["--refuse", "IBM=309"], "refusal code 309; allowed: 200, 354"),
+        (["--refuse", "IBM=3"], "refusal code 3; allowed: 100 to 99999"),
         (["--nasdaq-name", "ARCA"], "allowed: ISLAND, NASDAQ"),
         (["--server-version", "9"], "allowed: 100 to 178"),
         (["--replay-symbol", "AAPL"], "--replay-symbol is given 1 times for 0 of --replay"),
