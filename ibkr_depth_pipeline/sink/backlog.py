@@ -156,8 +156,8 @@ class SymbolQueue:
 class Backlog:
     """The queues of all symbols. Nothing here waits; the bound holds for what waits and what is on its way together.
 
-    maxlen is the approximate length of a stream, bound the bytes that may wait, backpressure what stops the reading when
-    much waits. on_work is called when there is something to do where there was nothing.
+    maxlen is the approximate length of a stream, bound the bytes that may wait; past half, `backpressure` is applied.
+    on_work is called when there is something to do again after there was nothing.
     """
 
     def __init__(
