@@ -4,6 +4,7 @@ DepthPipelineError
 ├── ConfigurationError        the operator's: settings or universe; every fault is listed at once
 ├── GatewayError              theirs or the network's
 │   ├── GatewayUnavailable      nothing answers at host and port, or it answers too late
+│   │   └── QuestionUnanswered    one question was not answered in time, which says nothing of what was asked about
 │   ├── ClientIdsExhausted      every client id that may be tried is taken (326)
 │   └── GatewayProtocolError    an answer that the protocol does not allow
 ├── NothingToRecord           no symbol of the universe resolves to a venue with depth
@@ -50,6 +51,10 @@ class GatewayError(DepthPipelineError):
 
 class GatewayUnavailable(GatewayError):
     """Nothing at host and port speaks the TWS protocol in time."""
+
+
+class QuestionUnanswered(GatewayUnavailable):
+    """The gateway is there, but one question got no answer in time: ask again."""
 
 
 class ClientIdsExhausted(GatewayError):

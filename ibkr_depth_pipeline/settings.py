@@ -176,6 +176,13 @@ class Settings(BaseSettings):
     ibkr_reconnect_max_secs: Seconds = Field(
         2, ge=0.1, le=300, description="longest pause between two connects: seconds, from 0.1 to 300"
     )
+    ibkr_messages_per_second: Seconds = Field(
+        20,
+        ge=1,
+        le=500,
+        description="most messages to the gateway: a second, from 1 to 500; IBKR allows 50, or half the market data "
+        "lines, to all clients of the account together",
+    )
     ibkr_buffer_bytes: Whole = Field(
         67108864,
         ge=65536,

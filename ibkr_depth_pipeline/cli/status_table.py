@@ -78,7 +78,7 @@ def _feed_lines(feed: FeedHealth, figures: FeedFigures) -> Iterator[str]:
     )
     yield (
         f"batch {figures.batch_size}, turns {figures.turns}, reconnects {figures.reconnects}, "
-        f"309s {figures.refused_309}, failed writes {figures.write_failures}"
+        f"309s {figures.refused_309}, 100s {figures.pacing_violations}, failed writes {figures.write_failures}"
     )
     yield (
         f"buffer {figures.buffer_entries} snapshots, {figures.buffer_bytes / 2**20:.1f} of "

@@ -21,8 +21,13 @@ from ibkr_depth_pipeline.gateway.events import (
 )
 
 CLIENT_ID_IN_USE = 326
+DUPLICATE_REQUEST = 322
+PACING = 100
 READ_ONLY = 321
+UNKNOWN_CONTRACT = 200
 NO_REQUEST = -1
+
+_OF_THE_MOMENT = frozenset({322, 502, 503, 504, 1100, 10197})
 
 _Maker = Callable[[int, int, str], GatewayEvent]
 
@@ -79,3 +84,8 @@ def event_of(request: int, code: int, text: str) -> GatewayEvent:
     if maker is None:
         return Notice(None if request == NO_REQUEST else request, code, text)
     return maker(request, code, text)
+
+
+def says_nothing_of_a_contract(code: int) -> bool:
+    """Whether an error that answers a question for contract details tells of the gateway's state alone: ask again."""
+    return code in _OF_THE_MOMENT

@@ -112,9 +112,13 @@ class FeedHealth:
 
 @dataclass(frozen=True, slots=True)
 class PacingViolation:
-    """We sent too many messages a second (100)."""
+    """Too many messages a second were sent, by whichever client of the account (100), and some of ours may be lost.
+
+    slowed_to is the rate in messages a second that is in force from now on, where this one lowered it.
+    """
 
     text: str
+    slowed_to: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

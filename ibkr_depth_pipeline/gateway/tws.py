@@ -11,10 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ib_insync.contract import Contract
-from ib_insync.objects import DepthMktDataDescription
 
-from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayUnavailable
-from ibkr_depth_pipeline.gateway.tws_session import ALLOWED_MESSAGES, OnDepth, OnEvent, OnRow, TwsSession, hand_on
+from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayUnavailable, QuestionUnanswered
+from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
+from ibkr_depth_pipeline.gateway.tws_session import (
+    ALLOWED_MESSAGES,
+    LacksRows,
+    OnDepth,
+    OnEvent,
+    OnRow,
+    TwsSession,
+    hand_on,
+    lacks_rows,
+)
 from ibkr_depth_pipeline.gateway.venues import ContractAnswer, DepthExchange, Wanted
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.settings import Settings
@@ -35,8 +44,9 @@ _T = TypeVar("_T")
 class TwsGateway:
     """A gateway at host and port. Events and rows come through the callbacks, in the order they were received.
 
-    request_ids yields ids never used before; the caller's depth requests draw from the same iterator. timeout is how
-    long a connect may take, in seconds. All methods belong to one event loop.
+    request_ids yields ids never used before; the caller's depth requests draw from the same iterator. lacks_rows spares
+    a depth request that has rows from being sent twice after a 100. connect_timeout is how long a connect may take, in
+    seconds; messages_per_second is the pace of all that is sent. All methods belong to one event loop.
     """
 
     def __init__(
@@ -48,7 +58,9 @@ class TwsGateway:
         on_event: OnEvent,
         on_row: OnRow,
         on_depth: OnDepth = hand_on,
+        lacks_rows: LacksRows = lacks_rows,
         connect_timeout: float,
+        messages_per_second: float = DEFAULT_RATE,
     ) -> None:
         self._host = host
         self._port = port
@@ -57,6 +69,8 @@ class TwsGateway:
         self._on_row = on_row
         self._on_depth = on_depth
         self._connect_timeout = connect_timeout
+        self._lacks_rows = lacks_rows
+        self._bucket = TokenBucket(messages_per_second)  # of all connections: the limit is the account's
         self._session: TwsSession | None = None
 
     @classmethod
@@ -68,6 +82,7 @@ class TwsGateway:
         on_event: OnEvent,
         on_row: OnRow,
         on_depth: OnDepth = hand_on,
+        lacks_rows: LacksRows = lacks_rows,
     ) -> TwsGateway:
         """The gateway that the settings name."""
         return cls(
@@ -77,7 +92,9 @@ class TwsGateway:
             on_event=on_event,
             on_row=on_row,
             on_depth=on_depth,
+            lacks_rows=lacks_rows,
             connect_timeout=settings.ibkr_connect_timeout_secs,
+            messages_per_second=settings.ibkr_messages_per_second,
         )
 
     # ---- connection
@@ -103,7 +120,7 @@ class TwsGateway:
         tries: dict[asyncio.Future[bool], TwsSession] = {}
         try:
             while True:
-                session = TwsSession(self._on_event, self._on_row, self._on_depth)
+                session = self._new_session()
                 opening = session.open(self._host, self._port, client_id, self._connect_timeout)
                 tries[asyncio.ensure_future(opening)] = session
                 done, _ = await asyncio.wait(tries, timeout=SECOND_TRY_SECS, return_when=asyncio.FIRST_COMPLETED)
@@ -114,6 +131,11 @@ class TwsGateway:
                     await _give_up([tries.popitem()])
         finally:
             await _give_up(tries.items())
+
+    def _new_session(self) -> TwsSession:
+        return TwsSession(
+            self._on_event, self._on_row, self._on_depth, bucket=self._bucket, lacks_rows=self._lacks_rows
+        )
 
     def disconnect(self) -> None:
         """Close the connection. No ConnectionLost follows. May be called at any time."""
@@ -138,8 +160,12 @@ class TwsGateway:
 
     # ---- questions
 
-    async def contracts(self, wanted: Wanted) -> list[ContractAnswer]:
-        """The contracts that match; none where the gateway knows of none (200). Raises GatewayError."""
+    async def contracts(self, wanted: Wanted, timeout: float = ANSWER_TIMEOUT_SECS) -> list[ContractAnswer]:
+        """The contracts that match; none where the gateway knows of none (200).
+
+        timeout counts from when the question is sent, however long it waits for that. Raises QuestionUnanswered where
+        no answer comes in time or one that says nothing of the contract, and GatewayError.
+        """
         contract = Contract(
             conId=wanted.con_id or 0,
             symbol=wanted.symbol,
@@ -150,18 +176,35 @@ class TwsGateway:
         )
         session = self._connected()
         request = next(self._request_ids)
-        answer = session.expect_details(request)
+        answer: asyncio.Future[Any] = session.expect_details(request)
+        sent: asyncio.Future[Any] = session.sent(request)
         session.client.reqContractDetails(request, contract)
-        details = await self._within(answer, f"contract details of {wanted.symbol}")
+        try:
+            await asyncio.wait([sent, answer], return_when=asyncio.FIRST_COMPLETED)
+            details = await self._within(answer, f"contract details of {wanted.symbol}", timeout)
+        finally:
+            answer.cancel()
         return [_contract_answer(each) for each in details]
 
-    async def depth_exchanges(self) -> list[DepthExchange]:
-        """Every venue that the gateway has depth for. Raises GatewayError."""
-        session = self._connected()
-        answer = session.expect("depth exchanges")
-        session.client.reqMktDepthExchanges()
-        described: list[DepthMktDataDescription] = await self._within(answer, "depth exchanges")
+    @property
+    def known_depth_exchanges(self) -> list[DepthExchange]:
+        """What `depth_exchanges` has found on this connection; none before, and again after a farm has come back."""
+        described = self._session.depth_exchanges if self.is_connected and self._session else ()
         return [DepthExchange(each.exchange, each.secType) for each in described]
+
+    async def depth_exchanges(self, timeout: float = ANSWER_TIMEOUT_SECS) -> list[DepthExchange]:
+        """Every venue that the gateway has depth for; asked once a connection.
+
+        Raises QuestionUnanswered where no answer comes in time, and GatewayError.
+        """
+        session = self._connected()
+        if not session.depth_exchanges:
+            is_asked = session.is_expected("depth exchanges")
+            answer = session.expect("depth exchanges")
+            if not is_asked:
+                session.client.reqMktDepthExchanges()
+            await self._within(answer, "depth exchanges", timeout)
+        return self.known_depth_exchanges
 
     async def server_time(self, timeout: float | None = ANSWER_TIMEOUT_SECS) -> int:
         """The gateway's clock, unix seconds: the proof that it answers. Raises GatewayError.
@@ -184,7 +227,7 @@ class TwsGateway:
         try:
             return await asyncio.wait_for(answer, timeout)
         except (asyncio.TimeoutError, TimeoutError):
-            raise GatewayUnavailable(f"{self._host}:{self._port}: no answer ({what}) within {timeout:g} s") from None
+            raise QuestionUnanswered(f"{self._host}:{self._port}: no answer ({what}) within {timeout:g} s") from None
 
     # ---- depth
 
@@ -205,6 +248,11 @@ class TwsGateway:
     def cancel(self, request: int) -> None:
         """Cancel by id, with the same isSmartDepth as the request; nothing acknowledges it."""
         self._connected().client.cancelMktDepth(request, False)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection stands."""
+        return self._session is not None and bool(self._session.client.isReady())
 
     def _connected(self) -> TwsSession:
         if self._session is None or not self._session.client.isReady():

@@ -11,17 +11,44 @@ import itertools
 import struct
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 from ib_insync.client import Client
 from ib_insync.connection import Connection
 from ib_insync.decoder import Decoder
 
-from ibkr_depth_pipeline.errors import GatewayError, GatewayProtocolError, GatewayUnavailable
+from ibkr_depth_pipeline.errors import GatewayError, GatewayProtocolError, GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.gateway.depth_messages import ROW, ROW_OF_MARKET_MAKER, read_depth
-from ibkr_depth_pipeline.gateway.error_codes import CLIENT_ID_IN_USE, READ_ONLY, event_of
-from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent, MessageUnreadable
+from ibkr_depth_pipeline.gateway.error_codes import (
+    CLIENT_ID_IN_USE,
+    DUPLICATE_REQUEST,
+    PACING,
+    READ_ONLY,
+    UNKNOWN_CONTRACT,
+    event_of,
+    says_nothing_of_a_contract,
+)
+from ibkr_depth_pipeline.gateway.events import (
+    ConnectionLost,
+    FeedHealth,
+    GatewayEvent,
+    MessageUnreadable,
+    PacingViolation,
+)
 from ibkr_depth_pipeline.gateway.framing import FrameSplitter
+from ibkr_depth_pipeline.gateway.outbox import (
+    CANCEL,
+    DEPTH,
+    DEPTH_EXCHANGES,
+    DETAILS,
+    OPEN_ORDERS,
+    START,
+    TIME,
+    Outbox,
+    Outgoing,
+)
+from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
 from ibkr_depth_pipeline.model import DepthRow
 
 ALLOWED_MESSAGES = {
@@ -46,6 +73,19 @@ def hand_on(_message: bytes) -> bool:
     return False
 
 
+LacksRows = Callable[[int], bool]
+"""Whether no row of that depth request has come so far."""
+
+
+def lacks_rows(_request: int) -> bool:
+    """A LacksRows of somebody who does not keep count: it may be so."""
+    return True
+
+
+_EXPECTED = {OPEN_ORDERS: "open orders", TIME: "time", DEPTH_EXCHANGES: "depth exchanges"}
+"""Type of a question without an id -> what `expect` calls its answer."""
+
+
 READ_BYTES = 1 << 13
 """Most that is read at once: some 160 rows, a millisecond's work. asyncio's own 256 KiB would keep Redis waiting for
 its next flush, and everybody else, 32 times as long."""
@@ -66,11 +106,20 @@ class TwsSession:
     here. `is_closed` says that nothing that still comes is of interest.
     """
 
-    def __init__(self, on_event: OnEvent, on_row: OnRow, on_depth: OnDepth = hand_on) -> None:
+    def __init__(
+        self,
+        on_event: OnEvent,
+        on_row: OnRow,
+        on_depth: OnDepth = hand_on,
+        *,
+        bucket: TokenBucket | None = None,
+        lacks_rows: LacksRows = lacks_rows,
+    ) -> None:
         self._on_event = on_event
         self._on_row = on_row
         self._on_depth = on_depth
-        self._details: dict[int, tuple[list[Any], asyncio.Future[list[Any]]]] = {}
+        self._lacks_rows = lacks_rows
+        self._details: dict[int, _DetailsQuestion] = {}
         self._expected: defaultdict[str, list[asyncio.Future[Any]]] = defaultdict(list)
         self._heard: list[GatewayEvent] = []  # while ib_insync decodes a message
         self._loop = asyncio.get_running_loop()
@@ -79,7 +128,13 @@ class TwsSession:
         self._silent = True  # until the connection stands, and after we closed it
         self.is_closed = False
         self._why_closed = ""
+        self._depth: set[int] = set()  # depth requests neither cancelled nor answered by an error
+        self._sent_twice: set[int] = set()
+        self.depth_exchanges: tuple[Any, ...] = ()
+        """The venues with market depth, once the gateway has named any on this connection; () before, and again after
+        a farm has come back."""
         self.client: Any = _ReadOnlyClient(self)
+        self.outbox = Outbox(bucket or TokenBucket(DEFAULT_RATE), self.client.write, self._sending, self._is_needed)
 
     async def open(self, host: str, port: int, client_id: int, timeout: float) -> bool:
         """Connect. False: the client id is in use. Raises GatewayUnavailable; closes itself unless it returns True."""
@@ -111,6 +166,7 @@ class TwsSession:
     def close(self) -> None:
         """Close the connection, silently. May be called at any time."""
         self._silent = self.is_closed = True
+        self.outbox.close()
         self.client.disconnect()
         self._fail_questions("disconnected")
 
@@ -139,10 +195,18 @@ class TwsSession:
 
     def expect_details(self, request: int) -> asyncio.Future[list[Any]]:
         """A future for the contracts that `request` asks for."""
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
-        self._details[request] = ([], future)
-        future.add_done_callback(lambda _: self._details.pop(request, None))  # whoever asked may have given up
-        return future
+        question = _DetailsQuestion([], self._loop.create_future(), self._loop.create_future())
+        self._details[request] = question
+        question.answer.add_done_callback(lambda _: self._details.pop(request, None))  # whoever asked may have given up
+        return question.answer
+
+    def sent(self, request: int) -> asyncio.Future[None]:
+        """A future that is done once the expected question `request` is on its way."""
+        return self._details[request].sent
+
+    def is_expected(self, what: str) -> bool:
+        """Whether somebody waits for that answer."""
+        return bool(self._expected.get(what))
 
     def _answer(self, what: str, value: object) -> None:
         for future in self._expected.pop(what, []):
@@ -150,7 +214,7 @@ class TwsSession:
                 future.set_result(value)
 
     def _fail_questions(self, why: str) -> None:
-        futures = [future for _, future in self._details.values()]
+        futures: list[asyncio.Future[Any]] = [question.answer for question in self._details.values()]
         futures += itertools.chain.from_iterable(self._expected.values())
         self._details.clear()
         self._expected.clear()
@@ -158,6 +222,32 @@ class TwsSession:
             if not future.done():
                 future.set_exception(GatewayUnavailable(f"the gateway went away: {why}"))
                 future.exception()  # whoever asked may be gone
+
+    # ---- what is sent
+
+    def send(self, text: str) -> None:
+        """A message of the client's, which goes out at the pace that the gateway allows."""
+        message = Outgoing.of_text(text)
+        if message.kind == DEPTH:
+            self._depth.add(message.request)
+        elif message.kind == CANCEL:
+            self._depth.discard(message.request)
+        self.outbox.put(message)
+
+    def _sending(self, message: Outgoing, again: bool) -> None:
+        if message.kind == DEPTH and again:
+            self._sent_twice.add(message.request)
+        question = self._details.get(message.request) if message.kind == DETAILS else None
+        if question is not None and not question.sent.done():
+            question.sent.set_result(None)
+
+    def _is_needed(self, message: Outgoing) -> bool:
+        """Whether a message that may be lost is to be sent again."""
+        if message.kind == DEPTH:
+            return message.request in self._depth and self._lacks_rows(message.request)
+        if message.kind == START:
+            return not self.client.isReady()
+        return message.kind == CANCEL or self.is_expected(_EXPECTED.get(message.kind, ""))
 
     # ---- messages
 
@@ -193,29 +283,47 @@ class TwsSession:
             if not self._id_taken.done():
                 self._id_taken.set_result(None)
             return
-        if reqId in self._details:
-            found, future = self._details.pop(reqId)
-            if not future.done() and errorCode == 200:
-                future.set_result(found)
-            elif not future.done():
-                future.set_exception(GatewayError(f"the gateway answers {errorCode}: {errorString}"))
+        if errorCode == PACING:
+            lowered = self.outbox.violated()
+            self._heard.append(PacingViolation(errorString, self.outbox.rate if lowered else None))
             return
+        if errorCode == DUPLICATE_REQUEST and reqId in self._sent_twice:
+            return  # the first one was not lost
+        if reqId in self._details:
+            self._details_refused(self._details.pop(reqId), errorCode, errorString)
+            return
+        self._depth.discard(reqId)
         if errorCode == READ_ONLY and self._expected.get("open orders"):
             self._answer("open orders", True)
             return
-        self._heard.append(event_of(reqId, errorCode, errorString))
+        event = event_of(reqId, errorCode, errorString)
+        if isinstance(event, FeedHealth) and event.healthy:
+            self.depth_exchanges = ()
+        self._heard.append(event)
+
+    @staticmethod
+    def _details_refused(question: _DetailsQuestion, code: int, text: str) -> None:
+        if question.answer.done():
+            return
+        if code == UNKNOWN_CONTRACT:
+            question.answer.set_result(question.found)
+        elif says_nothing_of_a_contract(code):
+            question.answer.set_exception(QuestionUnanswered(f"the gateway answers {code}: {text}"))
+        else:
+            question.answer.set_exception(GatewayError(f"the gateway answers {code}: {text}"))
 
     def contractDetails(self, reqId: int, details: Any) -> None:
         if reqId in self._details:
-            self._details[reqId][0].append(details)
+            self._details[reqId].found.append(details)
 
     def contractDetailsEnd(self, reqId: int) -> None:
         if reqId in self._details:
-            found, future = self._details.pop(reqId)
-            if not future.done():
-                future.set_result(found)
+            question = self._details.pop(reqId)
+            if not question.answer.done():
+                question.answer.set_result(question.found)
 
     def mktDepthExchanges(self, descriptions: list[Any]) -> None:
+        self.depth_exchanges = tuple(descriptions)
         self._answer("depth exchanges", descriptions)
 
     def currentTime(self, time: int) -> None:
@@ -233,6 +341,7 @@ class TwsSession:
     def setEventsDone(self) -> None:
         """The socket is gone, whoever closed it."""
         self.is_closed = True
+        self.outbox.close()
         if not self._socket_closed.done():
             self._socket_closed.set_result(None)
         self._fail_questions("connection lost")
@@ -241,8 +350,21 @@ class TwsSession:
             self._on_event(ConnectionLost(self._why_closed or "the connection was closed or broke"))
 
 
+@dataclass(frozen=True, slots=True)
+class _DetailsQuestion:
+    """A question for contract details: what has come of the answer, the whole of it, and when the question is sent."""
+
+    found: list[Any]
+    answer: asyncio.Future[list[Any]]
+    sent: asyncio.Future[None]
+
+
 class _ReadOnlyClient(Client):
-    """ib_insync's client, which can't send what ALLOWED_MESSAGES does not name, and leaves the framing to us."""
+    """ib_insync's client, which can't send what ALLOWED_MESSAGES does not name, and leaves framing and pacing to us."""
+
+    MaxRequests = 0
+    """0 turns ib_insync's own throttle off, as it documents: that one sends 45 messages at once and then waits for a
+    second, where IBKR may count any second."""
 
     def __init__(self, session: TwsSession) -> None:
         Client.__init__(self, session)
@@ -255,6 +377,14 @@ class _ReadOnlyClient(Client):
         if fields[0] not in ALLOWED_MESSAGES:
             raise GatewayError(f"message type {fields[0]} is not one that this program may send")
         Client.send(self, *fields, makeEmpty=makeEmpty)
+
+    def sendMsg(self, msg: str) -> None:
+        """Called by ib_insync for each message but the handshake."""
+        self._session.send(msg)
+
+    def write(self, msg: str) -> None:
+        """Put a message on the socket."""
+        Client.sendMsg(self, msg)
 
     def decode(self, message: bytes) -> None:
         """Hand one whole message to ib_insync: the handshake's, or one for the decoder."""

@@ -44,6 +44,7 @@ class PipelineFigures:
     refused_309_of: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     turns: int = 0
+    pacing_violations: int = 0
 
 
 class Books:

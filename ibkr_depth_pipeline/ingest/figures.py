@@ -35,6 +35,7 @@ def feed_figures(
         reconnects=max(0, seen.connections - 1),
         turns=seen.turns,
         refused_309=seen.refused_309,
+        pacing_violations=seen.pacing_violations,
         buffer_bytes=writer.buffered_bytes,
         buffer_bound=buffer_bound,
         buffer_entries=writer.buffered_entries,

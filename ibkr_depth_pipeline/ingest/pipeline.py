@@ -206,7 +206,11 @@ class DepthPipeline:
         return [said, *self._subscriptions.tell(rotation.Doubted(patience), now)]
 
     def _pacing(self, event: gateway.PacingViolation, now: float, now_ms: int) -> list[Effect]:
-        return [Say("warning", "pacing_violation", {"code": 100, "text": event.text})]
+        self.figures.pacing_violations += 1
+        effects: list[Effect] = [Say("warning", "pacing_violation", {"code": 100, "text": event.text})]
+        if event.slowed_to is not None:
+            effects.append(Say("warning", "sending_slowed", {"messages_per_second": round(event.slowed_to, 2)}))
+        return effects
 
     def _notice(self, event: gateway.Notice, now: float, now_ms: int) -> list[Effect]:
         about = {} if event.request is None else self._about(event.request)

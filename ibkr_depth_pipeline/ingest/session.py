@@ -86,6 +86,7 @@ class IngestSession:
             on_event=self._on_event,
             on_row=self._on_row,
             on_depth=self._on_depth,
+            lacks_rows=lambda request: request in self._pipeline.awaited,
         )
         self._connection = GatewayConnection(self._gateway, settings, lambda: self._pipeline.connecting())
         self._venues = VenueSearch(

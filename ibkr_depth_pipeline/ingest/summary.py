@@ -24,6 +24,7 @@ class IngestSummary:
     connections: int = 0
     turns: int = 0
     drained: bool = True
+    pacing_violations: int = 0
     books: dict[str, LastBook] = field(default_factory=dict)
     stretches: tuple[Stretch, ...] = ()
 
@@ -49,6 +50,7 @@ def summary_of(
         refused_309=figures.refused_309,
         connections=figures.connections,
         turns=figures.turns,
+        pacing_violations=figures.pacing_violations,
         drained=drained,
         books=pipeline.last_books(),
         stretches=tuple(pipeline.stretches()),

@@ -53,6 +53,7 @@ def _of_the_rotation(figures: FeedFigures) -> Iterator[Family]:
     yield _gauge("batch_size", "Most symbols that hold a slot at once, now", figures.batch_size)
     yield _counter("rotation_turns", "Turns of the rotation", figures.turns)
     yield _counter("refused_309", "Requests refused for want of a slot (309)", figures.refused_309)
+    yield _counter("pacing_violations", "Answers that messages come too fast (100)", figures.pacing_violations)
 
 
 def _of_the_writer(figures: FeedFigures) -> Iterator[Family]:

@@ -53,6 +53,7 @@ class FeedFigures:
     """A run and its symbols. Sizes are bytes, `_ts` unix ms, lags milliseconds from row to Redis.
 
     ended_ts is 0 while the run goes on. `ailments` are the codes of the data farms' troubles that still stand.
+    pacing_violations counts the gateway's 100s.
     """
 
     run: RunIdentity
@@ -66,6 +67,7 @@ class FeedFigures:
     reconnects: int = 0
     turns: int = 0
     refused_309: int = 0
+    pacing_violations: int = 0
     buffer_bytes: int = 0
     buffer_bound: int = 0
     buffer_entries: int = 0

@@ -1,0 +1,134 @@
+"""The pace of messages: the bucket's bound, the answer to a 100, and the order of what waits. Pure."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.gateway.pacing import (
+    BURST_SECS,
+    DEFAULT_RATE,
+    FIRST_HOLD_SECS,
+    LEAST_RATE,
+    RECOVERY_SECS,
+    SILENCE_SECS,
+    URGENT_IN_A_ROW,
+    SendQueue,
+    TokenBucket,
+)
+
+RATES = st.floats(1, 60)
+PAUSES = st.floats(0, 2)
+
+
+def sent_by(bucket: TokenBucket, pauses: list[float], violations: frozenset[int] = frozenset()) -> list[float]:
+    """When messages are sent by somebody who tries again and again, at those intervals, as often as he may."""
+    now, sent = 1000.0, []
+    for step, pause in enumerate(pauses):
+        now += pause
+        if step in violations:
+            bucket.violated(now)
+        while bucket.take(now):
+            sent.append(now)
+    return sent
+
+
+@given(RATES, st.lists(PAUSES, max_size=40), st.frozensets(st.integers(0, 59), max_size=5))
+def test_bucket_never_lets_more_pass_than_burst_and_rate_allow(
+    rate: float, pauses: list[float], violations: frozenset[int]
+) -> None:
+    burst, least = max(1.0, rate * BURST_SECS), float("inf")
+    for number, at in enumerate(sent_by(TokenBucket(rate), pauses, violations)):
+        least = min(least, number - rate * at)
+        assert number - rate * at - least + 1 <= burst + 1e-3
+
+
+@given(RATES)
+def test_bucket_keeps_its_rate_when_it_is_used_as_soon_as_it_is_ready(rate: float) -> None:
+    bucket, now = TokenBucket(rate), 0.0
+    for _ in range(100):
+        now = bucket.ready_at(now)
+        assert bucket.take(now)
+    assert now <= 100 / rate + 1e-3
+
+
+def test_default_rate_leaves_half_of_the_account_to_others() -> None:
+    assert DEFAULT_RATE * (1 + BURST_SECS) <= 25
+
+
+def test_violation_halves_the_rate_and_silences_for_a_second() -> None:
+    bucket = TokenBucket(20)
+    assert bucket.violated(100.0)
+    assert bucket.rate == 10
+    assert bucket.ready_at(100.0) == pytest.approx(100.0 + SILENCE_SECS)
+
+
+def test_violations_of_one_second_lower_the_rate_once() -> None:
+    bucket = TokenBucket(20)
+    assert [bucket.violated(100.0 + step / 10) for step in range(5)] == [True, False, False, False, False]
+    assert bucket.rate == 10
+
+
+def test_rate_is_never_lowered_below_its_bound_and_never_silent_for_good() -> None:
+    bucket = TokenBucket(20)
+    sent = sent_by(bucket, [0.1] * 2000, frozenset(range(2000)))
+    assert bucket.rate == LEAST_RATE
+    assert max(later - earlier for earlier, later in pairwise(sent)) < 3 / LEAST_RATE
+
+
+def test_lowered_rate_stands_for_a_while_and_recovers_by_steady_additions() -> None:
+    bucket = TokenBucket(20)
+    bucket.violated(0.0)
+    bucket.ready_at(FIRST_HOLD_SECS)
+    assert bucket.rate == 10
+    bucket.ready_at(FIRST_HOLD_SECS + RECOVERY_SECS / 4)
+    assert bucket.rate == pytest.approx(15)
+    bucket.ready_at(FIRST_HOLD_SECS + RECOVERY_SECS)
+    assert bucket.rate == 20
+
+
+def test_recovery_that_meets_another_violation_waits_twice_as_long() -> None:
+    bucket = TokenBucket(20)
+    bucket.violated(0.0)
+    bucket.violated(FIRST_HOLD_SECS + 1)
+    bucket.ready_at(FIRST_HOLD_SECS + 1 + 2 * FIRST_HOLD_SECS)
+    assert bucket.rate == pytest.approx((10 + 20 / RECOVERY_SECS) / 2)
+
+
+@given(st.lists(st.tuples(st.integers(), st.booleans()), max_size=200))
+def test_each_kind_of_message_leaves_in_its_order_and_none_is_lost(messages: list[tuple[int, bool]]) -> None:
+    queue: SendQueue[tuple[int, bool]] = SendQueue()
+    for message in messages:
+        queue.put(message, urgent=message[1])
+    left = [queue.take() for _ in messages]
+    assert not queue
+    for urgent in (True, False):
+        assert [each for each in left if each[1] is urgent] == [each for each in messages if each[1] is urgent]
+
+
+def test_urgent_message_overtakes_hundreds_of_questions() -> None:
+    queue: SendQueue[str] = SendQueue()
+    for _ in range(300):
+        queue.put("question", urgent=False)
+    queue.put("depth", urgent=True)
+    assert queue.take() == "depth"
+
+
+def test_question_is_not_starved_by_urgent_messages() -> None:
+    queue: SendQueue[str] = SendQueue()
+    queue.put("question", urgent=False)
+    taken = []
+    for _ in range(20):
+        queue.put("depth", urgent=True)
+        taken.append(queue.take())
+    assert taken.index("question") == URGENT_IN_A_ROW
+
+
+def test_message_that_is_sent_again_goes_before_what_came_later() -> None:
+    queue: SendQueue[str] = SendQueue()
+    queue.put("later", urgent=True)
+    queue.put_back(["cancel", "subscribe"])
+    assert [queue.take() for _ in range(3)] == ["cancel", "subscribe", "later"]
