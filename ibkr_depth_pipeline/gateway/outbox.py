@@ -80,6 +80,12 @@ class Outbox:
         self._send_what_may_be_sent()
         return lowered
 
+    async def urgent_sent(self) -> None:
+        """Returns once no urgent message waits any more."""
+        while self._queue.urgent:
+            now = self._loop.time()
+            await asyncio.sleep(self._bucket.ready_at(now) - now)
+
     @property
     def rate(self) -> float:
         """Messages a second in force."""

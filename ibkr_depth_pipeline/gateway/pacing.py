@@ -109,6 +109,11 @@ class SendQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._urgent) + len(self._questions)
 
+    @property
+    def urgent(self) -> int:
+        """How many urgent messages wait."""
+        return len(self._urgent)
+
     def put(self, message: T, *, urgent: bool) -> None:
         """Add it behind all others of its kind."""
         (self._urgent if urgent else self._questions).append(message)

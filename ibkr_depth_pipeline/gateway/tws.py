@@ -137,6 +137,11 @@ class TwsGateway:
             self._on_event, self._on_row, self._on_depth, bucket=self._bucket, lacks_rows=self._lacks_rows
         )
 
+    async def cancels_sent(self) -> None:
+        """Returns once nothing but questions waits to be sent. To be called before `disconnect`, with a time limit."""
+        if self._session is not None:
+            await self._session.outbox.urgent_sent()
+
     def disconnect(self) -> None:
         """Close the connection. No ConnectionLost follows. May be called at any time."""
         if self._session is not None:

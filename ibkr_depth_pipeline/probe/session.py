@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Coroutine
@@ -25,6 +26,9 @@ from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.universe import Universe
 
 WATCH_SECS = 0.2
+
+FAREWELL_SECS = 2.0
+"""For the last cancels, which leave at the pace of all messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +252,8 @@ class ProbeSession:
         self._carry_out(self._plan.stop(self._now()))
         if self._timer is not None:
             self._timer.cancel()
+        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(self._gateway.cancels_sent(), FAREWELL_SECS)
         self._gateway.disconnect()
         await _end(*self._tasks)
         await self._ledger.close()
