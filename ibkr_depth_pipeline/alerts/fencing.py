@@ -7,7 +7,7 @@ import socket
 import psutil
 
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.sink.figures import RunIdentity
+from ibkr_depth_pipeline.sink.figures import RunIdentity, process_mark
 
 _SLACK_SECS = 60.0
 
@@ -15,17 +15,25 @@ _SLACK_SECS = 60.0
 def end_process(run: RunIdentity) -> bool:
     """Kill that run's process, with -9, if it is one of this machine and still the same. Whether it was killed.
 
-    On another machine, or in another container, that is its launcher's to do. A process that is younger than the run
-    only happens to have the number.
+    On another machine, or in another container, that is its launcher's to do. A process that is younger than the run,
+    much older, or of another PID namespace only happens to have the number.
     """
     if run.host != socket.gethostname():
         return False
     try:
         process = psutil.Process(run.pid)
-        if process.create_time() > run.started_ts / 1000 + _SLACK_SECS:
+        if not _is_of(run, process):
             return False
-        process.kill()
+        process.kill()  # psutil refuses where the number has come to belong to another process meanwhile
     except psutil.Error:
         return False
     get_log().warning("stuck_process_killed", run_id=run.run_id, pid=run.pid)
     return True
+
+
+def _is_of(run: RunIdentity, process: psutil.Process) -> bool:
+    """By the mark that the run left of its process; by when both started, where it left none or there is none here."""
+    mark = process_mark(run.pid)
+    if run.process and mark:
+        return run.process == mark
+    return abs(process.create_time() - run.started_ts / 1000) <= _SLACK_SECS

@@ -22,13 +22,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer
 from ibkr_depth_pipeline.archive.figures_watch import FiguresWatch
 from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId, Place, day_of, first_ms_of, hole_place, part_place
 from ibkr_depth_pipeline.archive.ownership import Ownership
-from ibkr_depth_pipeline.archive.reading import positions, prune
+from ibkr_depth_pipeline.archive.reading import positions
+from ibkr_depth_pipeline.archive.retention import first_date_kept, prune_expired
 from ibkr_depth_pipeline.archive.schema import hole_bytes, part_bytes
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import ENTRIES_AT_ONCE, Streams
@@ -41,11 +41,14 @@ LOOK_SECS = 0.1
 """How often the streams are looked at while nothing comes."""
 DISCOVER_SECS = 1.0
 """How often new symbols are looked for."""
+PRUNE_SECS, PRUNED_SECS = 3_600.0, 86_400.0
+"""How often what is past the retention is looked for, and how long after some was deleted: one date a day is due."""
 DRAIN_SECS = 4.0
 """How long the last files may take at the end."""
 LARGEST_BACKLOG = 256 * 1024 * 1024
 """Bytes of files that wait for the store; beyond it nothing more is read from Redis, which still has it."""
 FIRST_PAUSE_SECS, LONGEST_PAUSE_SECS = 0.1, 5.0
+_PRUNE_HINT = "more dates are past ARCHIVE_RETENTION_DAYS than one run deletes; if no clock was wrong: prune --most N"
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class ArchiveSummary:
     files: int = 0
     bytes: int = 0
     holes: list[Hole] = field(default_factory=list)
+    unreadable: dict[str, int] = field(default_factory=dict)
     pruned_days: int = 0
     drained: bool = True
 
@@ -78,6 +82,7 @@ class Archiver:
         self._store = ArchiveStore(settings.archive_url)
         self._flush_rows = max(1, min(settings.archive_flush_rows, settings.ibkr_stream_maxlen // 4))
         self._kept: dict[str, EntryId] = {}  # the newest snapshot of each symbol that is in a file
+        self._newest_ms = 0  # of the data that was seen, kept or not: what ages are counted from
         self._buffers: dict[str, SymbolBuffer] = {}
         self._since: dict[str, float] = {}  # symbol -> loop time of its oldest buffered snapshot
         self._waiting: deque[_Waiting] = deque()
@@ -192,7 +197,11 @@ class Archiver:
 
     async def _begin(self, streams: Streams, symbol: str) -> EntryId:
         """Behind what is kept, and behind what is too old to be kept."""
-        kept, oldest_ms = self._kept.get(symbol, NOTHING), self._oldest_ms()
+        kept = self._kept.get(symbol, NOTHING)
+        if self._settings.archive_retention_days:
+            newest = await streams.newest(symbol) or NOTHING
+            self._newest_ms = max(self._newest_ms, kept.ts, newest.ts)
+        oldest_ms = self._oldest_ms()
         if kept.ts >= oldest_ms:
             return kept
         return max(kept, await streams.before(symbol, EntryId(oldest_ms, 0)) or NOTHING)
@@ -200,7 +209,11 @@ class Archiver:
     def _oldest_ms(self) -> int:
         """The time before which nothing is kept, in unix ms."""
         days = self._settings.archive_retention_days
-        return first_ms_of(day_of(_now_ms()) - timedelta(days=days)) if days else 0
+        if not days or not self._newest_ms:
+            return 0
+        today = day_of(_now_ms())
+        newest = day_of(min(self._newest_ms, _now_ms()))
+        return max(0, first_ms_of(first_date_kept(days, today, newest)))
 
     async def _read(self, streams: Streams) -> tuple[int, dict[str, SinkUnavailable]]:
         """Take what is new. Returns the most entries that a symbol had: ENTRIES_AT_ONCE says that there are more.
@@ -229,13 +242,23 @@ class Archiver:
     async def _take(self, streams: Streams, symbol: str, entries: Sequence[RawEntry]) -> None:
         buffer = self._buffers[symbol]
         first = EntryId.of(entries[0][0])
+        self._newest_ms = max(self._newest_ms, EntryId.of(entries[-1][0]).ts)
         before = None if buffer.follows(first) else await streams.before(symbol, first)
         for hole in buffer.add(entries, before):
             self._record(hole)
+        self._count_unreadable(symbol, buffer.unreadable)
         if len(buffer):
             self._since.setdefault(symbol, asyncio.get_running_loop().time())
         if len(buffer) >= self._flush_rows:
             self._freeze(buffer)
+
+    def _count_unreadable(self, symbol: str, count: int) -> None:
+        """Entries that are not of the schema are passed over: logged at the first, then each time they have doubled."""
+        before = self.summary.unreadable.get(symbol, 0)
+        if count > before:
+            self.summary.unreadable[symbol] = count
+            if count.bit_length() > before.bit_length():
+                self._log.error("archive_entries_passed_over", symbol=symbol, unreadable=count)
 
     def _record(self, hole: Hole) -> None:
         self._log.warning("archive_hole", **{"symbol": hole.symbol, **hole.as_row()})
@@ -245,15 +268,19 @@ class Archiver:
     async def _prune(self) -> float:
         """Let go of what is too old. Returns in how many seconds to look again."""
         days = self._settings.archive_retention_days
-        if days:
-            try:
-                gone = await asyncio.to_thread(prune, self._store, day_of(self._oldest_ms()))
-                self.summary.pruned_days += len(gone)
-                if gone:
-                    self._log.info("archive_pruned", days=[day.isoformat() for day in gone])
-            except ArchiveUnavailable as error:
-                self._log.error("archive_prune_failed", error=str(error))
-        return 3600.0
+        if not days:
+            return PRUNE_SECS
+        try:
+            pruning = await asyncio.to_thread(prune_expired, self._store, days, day_of(_now_ms()))
+        except ArchiveUnavailable as error:
+            self._log.error("archive_prune_failed", error=str(error))
+            return PRUNE_SECS
+        self.summary.pruned_days += len(pruning.deleted)
+        if pruning.deleted:
+            self._log.info("archive_pruned", days=[day.isoformat() for day in pruning.deleted])
+        if pruning.held:
+            self._log.error("archive_prune_limited", held_days=len(pruning.held), hint=_PRUNE_HINT)
+        return PRUNED_SECS if pruning.deleted else PRUNE_SECS
 
     # ---- files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -18,8 +19,13 @@ from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS
 RawEntry = tuple[bytes, Mapping[bytes, bytes]]
 """A stream entry as the client hands it out: its id and its fields."""
 
-_CODE = pa.int16()
+_VENUE_CODE, _NAME_CODE = pa.int16(), pa.int32()
+_MOST_VENUES = 2**15
 _MS_PER_DAY = 86_400_000
+_LAST_MS = 253_402_300_799_999  # the end of 9999, the last year that a date can have
+_MOST_SEQ = 2**63
+_NUMBERS = frozenset((int, float))
+_MOST_RANGES = 1000
 
 
 class HoleReason(str, Enum):
@@ -84,12 +90,18 @@ class _Side:
         self._decoded: tuple[Sequence[float], Sequence[float], Sequence[int]] = ((), (), ())
 
     def decode(self, text: bytes, codes: dict[str, int]) -> tuple[Sequence[float], Sequence[float], Sequence[int]]:
-        """A side's JSON as three columns. Every other snapshot repeats a side as it is."""
+        """A side's JSON as three columns. Every other snapshot repeats a side as it is.
+
+        Raises ValueError or TypeError where it is not what docs/redis-schema.md says of a side.
+        """
         if text == self._text:
             return self._decoded
-        prices, sizes, names = zip(*orjson.loads(text), strict=True)
-        if len(prices) != SNAPSHOT_LEVELS:
-            raise ValueError(f"{len(prices)} levels")
+        levels = orjson.loads(text)
+        if type(levels) is not list or len(levels) != SNAPSHOT_LEVELS or set(map(type, levels)) != {list}:
+            raise ValueError("not ten levels")
+        prices, sizes, names = zip(*levels, strict=True)
+        if not _NUMBERS.issuperset(map(type, prices + sizes)) or set(map(type, names)) != {str}:
+            raise ValueError("a level is not price, size and name")
         numbers = [codes.setdefault(name, len(codes)) for name in names]
         self._text, self._decoded = text, ([*map(float, prices)], [*map(float, sizes)], numbers)
         return self._decoded
@@ -100,8 +112,37 @@ class _Side:
         self.names += decoded[2]
 
 
+class _Ranges:
+    """Numbers that mostly grow, as ranges: three million in a row take the room of one. Bounded: the oldest go."""
+
+    def __init__(self) -> None:
+        self._ranges: deque[list[int]] = deque(maxlen=_MOST_RANGES)
+
+    def add(self, number: int) -> None:
+        newest = self._ranges[-1] if self._ranges else None
+        if newest is not None and newest[0] <= number <= newest[1] + 1:
+            newest[1] = max(newest[1], number)
+        else:
+            self._ranges.append([number, number])
+
+    def cover(self, first: int, last: int) -> bool:
+        """Whether every number from `first` to `last` was added."""
+        for low, high in sorted(self._ranges):
+            if low > first:
+                return False
+            if high >= last:
+                return True
+            first = max(first, high + 1)
+        return False
+
+    def clear(self) -> None:
+        self._ranges.clear()
+
+
 class SymbolBuffer:
     """The snapshots of one symbol that are read and not yet in a file.
+
+    An entry that is not of docs/redis-schema.md is passed over and counted in `unreadable`.
 
     `position` is the id of the newest snapshot taken, or passed over; `cursor` that of the newest entry seen, which may
     have been unreadable. What is added must come after it, in order.
@@ -110,7 +151,8 @@ class SymbolBuffer:
     def __init__(self, symbol: str, position: EntryId) -> None:
         self.symbol = symbol
         self.position = self.cursor = position
-        self._unreadable: set[int] = set()
+        self.unreadable = 0
+        self._unreadable = _Ranges()
         self._clear()
 
     def _clear(self) -> None:
@@ -118,6 +160,7 @@ class SymbolBuffer:
         self._seq: list[int] = []
         self._venues: list[int] = []
         self._codes: dict[str, int] = {EMPTY_LEVEL[2]: 0}
+        self._venue_codes: dict[str, int] = {}
         self._bids, self._asks = _Side(), _Side()
 
     def __len__(self) -> int:
@@ -145,18 +188,27 @@ class SymbolBuffer:
 
     def _take(self, entry: EntryId, fields: Mapping[bytes, bytes]) -> bool:
         try:
+            _check_id(entry)
             bids = self._bids.decode(fields[b"bids"], self._codes)
             asks = self._asks.decode(fields[b"asks"], self._codes)
-            venue = fields[b"venue"].decode()
-        except (KeyError, ValueError, TypeError):
+            venue = self._venue_code(fields[b"venue"].decode())
+        except (KeyError, ValueError, TypeError, OverflowError):
+            self.unreadable += 1
             self._unreadable.add(entry.seq)
             return False
         self._bids.add(bids)
         self._asks.add(asks)
         self._ts.append(entry.ts)
         self._seq.append(entry.seq)
-        self._venues.append(self._codes.setdefault(venue, len(self._codes)))
+        self._venues.append(venue)
         return True
+
+    def _venue_code(self, venue: str) -> int:
+        code = self._venue_codes.setdefault(venue, len(self._venue_codes))
+        if code >= _MOST_VENUES:
+            del self._venue_codes[venue]
+            raise ValueError("too many venues")
+        return code
 
     def _hole_before(self, entry: EntryId, before: EntryId | None, *, at_front: bool) -> Hole | None:
         first = 1 + (self.position.seq if entry.seq > self.position.seq else _goes_on_from(entry.seq, before))
@@ -167,7 +219,7 @@ class SymbolBuffer:
         reason = HoleReason.TRIMMED if at_front and not stands else HoleReason.NEVER_STORED
         if self.position.seq == 0:
             reason = HoleReason.BEFORE_ARCHIVE
-        elif self._unreadable and self._unreadable >= set(range(first, entry.seq)):
+        elif self._unreadable.cover(first, entry.seq - 1):
             reason = HoleReason.UNREADABLE
         self._unreadable.clear()
         return Hole(self.symbol, first, entry.seq - 1, self.position, entry.ts, reason)
@@ -199,17 +251,25 @@ class SymbolBuffer:
         columns = [
             pa.array(self._ts, pa.int64()).cast(SNAPSHOTS.field("ts").type),
             pa.array(self._seq, pa.int64()),
-            pa.DictionaryArray.from_arrays(pa.array(self._venues, _CODE), names),
+            pa.DictionaryArray.from_arrays(
+                pa.array(self._venues, _VENUE_CODE), pa.array(list(self._venue_codes), pa.string())
+            ),
         ]
         for side in (self._bids, self._asks):
             values = (
                 pa.array(side.prices, pa.float64()),
                 pa.array(side.sizes, pa.float64()),
-                names.take(pa.array(side.names, _CODE)),
+                names.take(pa.array(side.names, _NAME_CODE)),
             )
             for value in values:
                 columns.append(pa.FixedSizeListArray.from_arrays(value, type=SNAPSHOTS.field(len(columns)).type))
         return pa.Table.from_arrays(columns, schema=SNAPSHOTS)
+
+
+def _check_id(entry: EntryId) -> None:
+    """Raises ValueError for an id that no recorder gives, such as one in microseconds."""
+    if not (0 <= entry.ts <= _LAST_MS and entry.seq < _MOST_SEQ):
+        raise ValueError(f"{entry} is no time in unix ms and number")
 
 
 def _goes_on_from(seq: int, before: EntryId | None) -> int:

@@ -79,7 +79,10 @@ class FiguresBuffer:
         if self._newest.get(ingest) == seen:
             return False
         self._newest[ingest] = seen
-        key = (ingest, day_of(figures.written_ts))
+        try:
+            key = (ingest, day_of(figures.written_ts))
+        except (ValueError, OverflowError, OSError):  # no time that a date can have: no figures of ours
+            return False
         self._rows.setdefault(key, []).append(_row(figures))
         self._since.setdefault(key, now)
         return True

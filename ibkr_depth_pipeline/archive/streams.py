@@ -68,6 +68,11 @@ class Streams:
         entries = await self._ask("XREVRANGE", stream_key(symbol), last, "-", "COUNT", 1)
         return EntryId.of(entries[0][0]) if entries else None
 
+    async def newest(self, symbol: str) -> EntryId | None:
+        """The id of the stream's newest entry; None where it holds none."""
+        entries = await self._ask("XREVRANGE", stream_key(symbol), "+", "-", "COUNT", 1)
+        return EntryId.of(entries[0][0]) if entries else None
+
     async def newest_mirrored(self, symbol: str) -> EntryId | None:
         """Time and number in the last-value hash; None where there is none."""
         ts, seq = await self._ask("HMGET", last_key(symbol), "ts", "seq")

@@ -139,16 +139,24 @@ def holes(day: Day = None, everything: Annotated[bool, typer.Option("--all", hel
 
 
 @app.command()
-def prune() -> None:
-    """Delete the days that ARCHIVE_RETENTION_DAYS does not keep. `run` does so by itself, every hour."""
+def prune(
+    most: Annotated[int, typer.Option(min=1, help="Delete at most so many dates at once.")] = 5,
+) -> None:
+    """Delete the days that ARCHIVE_RETENTION_DAYS does not keep. `run` does so by itself, once a day.
+
+    Age is counted from the newest date in the archive, and one run deletes few dates, so that a clock that is far ahead
+    does not cost the archive.
+    """
     with _set_up() as settings:
-        from ibkr_depth_pipeline.archive import reading
+        from ibkr_depth_pipeline.archive.retention import Pruning, prune_expired
         from ibkr_depth_pipeline.archive.store import ArchiveStore
 
-        days = settings.archive_retention_days
-        cut = datetime.now(timezone.utc).date() - timedelta(days=days)
-        gone = reading.prune(ArchiveStore(settings.archive_url), cut) if days else []
+        days, today = settings.archive_retention_days, datetime.now(timezone.utc).date()
+        done = prune_expired(ArchiveStore(settings.archive_url), days, today, most) if days else Pruning((), ())
+    gone = done.deleted
     typer.echo(f"{len(gone)} days deleted" + (f": {', '.join(map(str, gone))}" if gone else ""))
+    if done.held:
+        typer.echo(f"{len(done.held)} more are past ARCHIVE_RETENTION_DAYS; if no clock was wrong: prune --most N")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -14,17 +15,37 @@ from pydantic import TypeAdapter, ValidationError
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """Which process records. No two runs share a `run_id`; `started_ts` is unix ms."""
+    """Which process records. No two runs share a `run_id`; `started_ts` is unix ms.
+
+    `process` is the mark of the process (process_mark), "" where none is known.
+    """
 
     run_id: str
     host: str
     pid: int
     started_ts: int
+    process: str = ""
 
     @classmethod
     def of_this_process(cls, now_ms: int, run_id: str | None = None) -> RunIdentity:
         """A new identity for a run of this process that starts now; run_id is one that its runner knows it by."""
-        return cls(run_id or secrets.token_hex(8), socket.gethostname(), os.getpid(), now_ms)
+        pid = os.getpid()
+        return cls(run_id or secrets.token_hex(8), socket.gethostname(), pid, now_ms, process_mark(pid))
+
+
+def process_mark(pid: int) -> str:
+    """What tells a process from every other that has, had or will have its number: boot, PID namespace, start time.
+
+    The start time is in ticks since the boot, so that no step of the clock changes it. "" where there is no such
+    process or no /proc.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = os.readlink(f"/proc/{pid}/ns/pid")
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # a name may hold blanks
+        return f"{boot} {namespace} {int(fields[19])}"
+    except (OSError, ValueError, IndexError):
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

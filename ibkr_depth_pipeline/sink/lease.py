@@ -8,6 +8,7 @@ themselves: whoever takes over raises their last ids first (RedisWriter.take_ove
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import orjson
 
 from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.redis_link.asking import ask
 from ibkr_depth_pipeline.redis_link.awaited import Client
 from ibkr_depth_pipeline.schema.keys import lease_key
@@ -23,23 +25,29 @@ from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.scripts import HOLD_LEASE, RELEASE_LEASE
 
-LONGEST_INTERVAL_SECS = 2.0
+LONGEST_INTERVAL_SECS = 0.5
 """A holder renews at least this often, whatever the TTL."""
+
+LONGEST_ANSWER_SECS = 2.0
+"""How long a renewal waits for its answer at most; then it is sent again, on another connection."""
 
 LOOK_SECS = 0.25
 """How often one who stands by looks."""
 
 GRACE_SECS = 1.5
-"""How long a lease must have been free for one who stands by: after a restart of Redis its holder comes first."""
+"""How long a lease that ran out must have been free for one who stands by: its holder comes first."""
+
+VANISHED_GRACE_SECS = 5.0
+"""The same for one that vanished before its time: by FLUSHALL, an empty restart, an eviction, or as it was given back.
+
+A living holder takes it again within its interval, its wait for an answer, the pause before it tries again (LOOK_SECS)
+and the time to connect (connection.CONNECT_TIMEOUT_SECS), together less than this, whatever the TTL."""
+
+_RUN_OUT_SECS = 0.1
+"""A lease that is gone so long before its time, or longer, did not run out."""
 
 _RENEWED_SECS = 0.2
 """A lease that expires so much later than it would have has been renewed: its holder lives."""
-
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def _now() -> float:
-    return time.clock_gettime(_CLOCK)
 
 
 class Lease:
@@ -64,7 +72,7 @@ class Lease:
     @property
     def fresh(self) -> bool:
         """Whether it is held for sure, now."""
-        return self._held and self._lost is None and _now() < self._good_until
+        return self._held and self._lost is None and monotonic() < self._good_until
 
     async def acquire(self, wait_secs: float = 0.0) -> None:
         """Take the lease, also a dead holder's, for which it waits until that one's time is over.
@@ -72,7 +80,7 @@ class Lease:
         Where the holder is alive, it raises LeaseHeld after `wait_secs`. It raises SinkUnavailable where Redis can't be
         reached, while it stands by only when that time is over.
         """
-        deadline = _now() + wait_secs
+        deadline = monotonic() + wait_secs
         try:
             holder = await self._claim()
         except UNREACHABLE as error:
@@ -92,23 +100,23 @@ class Lease:
                     return
             except UNREACHABLE as error:
                 watch.saw_nothing()
-                if _now() >= deadline:
+                if monotonic() >= deadline:
                     raise _unavailable(error) from None
-            if watch.holder_lives and _now() >= deadline:
+            if watch.holder_lives and monotonic() >= deadline:
                 raise LeaseHeld(f"another ingest writes here already: {describe(watch.holder)}")
 
     async def _look(self, watch: HolderWatch) -> bool:
         """Whether it may be taken, or is ours: a claim of which nothing was heard has been carried out."""
-        asked = _now()
+        asked = monotonic()
         holder, ttl_ms = await ask(self._client, [("GET", self._key), ("PTTL", self._key)])
         if holder == self._text:
             return True
-        watch.saw(holder, ttl_ms, asked, _now())
+        watch.saw(holder, ttl_ms, asked, monotonic())
         return watch.is_free
 
     async def _claim(self) -> bytes | None:
         """Take or renew. Returns the text of the holder where it is another's."""
-        asked, good_until = _now(), self._good_until
+        asked, good_until = monotonic(), self._good_until
         try:
             reply = await self._ask_for_it()
         except BaseException:
@@ -116,7 +124,7 @@ class Lease:
             raise
         if reply not in (b"kept", b"taken"):
             return reply
-        late = _now() >= good_until  # a claim given up long ago may have been carried out in between
+        late = monotonic() >= good_until  # a claim given up long ago may have been carried out in between
         self.regained = self.regained or reply == b"taken" or self._unsure or late
         self._unsure = False
         self._good_until = asked + self._ttl * 0.8
@@ -125,7 +133,7 @@ class Lease:
     async def _ask_for_it(self) -> bytes:
         claim = ("EVAL", HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))
         try:
-            [reply] = await ask(self._client, [claim], within=self._ttl / 2)
+            [reply] = await ask(self._client, [claim], within=min(self._ttl / 2, LONGEST_ANSWER_SECS))
         except asyncio.TimeoutError:
             raise TimeoutError("no answer to the renewal of the lease in time") from None
         return bytes(reply)
@@ -149,7 +157,7 @@ class Lease:
         """
         if self._lost is not None:
             raise self._lost
-        if _now() >= self._good_until:
+        if monotonic() >= self._good_until:
             await self._renew()
 
     async def confirm(self) -> bool:
@@ -203,7 +211,9 @@ class HolderWatch:
         self.holder_lives = False
         self.is_free = False
         self._expires_by: float | None = None  # the earliest end of its time that was seen, if nobody renews it
+        self._ends = math.inf  # when it ends by the newest look, if nobody renews it
         self._free_since: float | None = None
+        self._grace = VANISHED_GRACE_SECS
 
     def saw(self, holder: bytes | None, ttl_ms: int, asked: float, answered: float) -> None:
         """What stood there at some time between these two: an answer that is late shows neither life nor freedom."""
@@ -215,15 +225,19 @@ class HolderWatch:
         expires_by = answered + ttl_ms / 1000
         self._expires_by = expires_by if self._expires_by is None else min(self._expires_by, expires_by)
         self.holder, self.is_free, self._free_since = holder, False, None
+        self._ends = asked + ttl_ms / 1000
 
     def _saw_it_free(self, asked: float, answered: float) -> None:
         self.holder_lives, self._expires_by = False, None
-        self._free_since = answered if self._free_since is None else self._free_since
-        self.is_free = asked - self._free_since >= GRACE_SECS
+        if self._free_since is None:
+            self._free_since = answered
+            ran_out = asked >= self._ends - _RUN_OUT_SECS
+            self._grace = GRACE_SECS if ran_out else VANISHED_GRACE_SECS
+        self.is_free = asked - self._free_since >= self._grace
 
     def saw_nothing(self) -> None:
         """Redis did not answer."""
-        self.is_free, self._expires_by, self._free_since = False, None, None
+        self.is_free, self._expires_by, self._free_since, self._ends = False, None, None, math.inf
 
 
 def describe(holder: bytes) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from ibkr_depth_pipeline.alerts.fencing import end_process
-from ibkr_depth_pipeline.sink.figures import RunIdentity
+from ibkr_depth_pipeline.sink.figures import RunIdentity, process_mark
 
 
 @pytest.fixture
@@ -34,3 +34,28 @@ def test_one_of_another_machine_or_younger_than_the_run_is_left_alone(stuck: sub
     assert not end_process(RunIdentity("run-1", "elsewhere", stuck.pid, now_ms()))
     assert not end_process(RunIdentity("run-1", socket.gethostname(), stuck.pid, now_ms() - 3_600_000))
     assert stuck.poll() is None
+
+
+def test_an_older_process_that_happens_to_have_the_number_is_left_alone(stuck: subprocess.Popen[bytes]) -> None:
+    assert not end_process(RunIdentity("run-1", socket.gethostname(), stuck.pid, now_ms() + 3_600_000))
+    assert stuck.poll() is None
+
+
+def test_a_process_whose_mark_is_another_is_left_alone(stuck: subprocess.Popen[bytes]) -> None:
+    boot, namespace, ticks = process_mark(stuck.pid).split()
+    others = (f"{boot} pid:[1] {ticks}", f"{boot} {namespace} {int(ticks) - 1}", f"0-0 {namespace} {ticks}")
+    for mark in others:
+        assert not end_process(RunIdentity("run-1", socket.gethostname(), stuck.pid, now_ms(), mark)), mark
+    assert stuck.poll() is None
+
+
+def test_a_process_with_the_runs_mark_is_killed_whatever_the_clock_says(stuck: subprocess.Popen[bytes]) -> None:
+    mark = process_mark(stuck.pid)
+    assert end_process(RunIdentity("run-1", socket.gethostname(), stuck.pid, now_ms() - 3_600_000, mark))
+    assert stuck.wait(timeout=30) == -9
+
+
+def test_a_process_that_is_gone_has_no_mark() -> None:
+    with subprocess.Popen(["true"]) as done:
+        done.wait(timeout=30)
+    assert process_mark(done.pid) == ""

@@ -12,7 +12,7 @@ from ibkr_depth_pipeline.archive.layout import PARTS, Span, part_place
 from ibkr_depth_pipeline.archive.reading import read_day
 from ibkr_depth_pipeline.archive.schema import part_bytes
 from ibkr_depth_pipeline.box.processes import wait_until
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of
 
 SECRET = "hunter2"
 
@@ -111,10 +111,28 @@ def test_a_date_of_which_there_can_be_nothing_is_the_operators_mistake(desk: Des
 
 def test_prune_deletes_by_the_setting_and_nothing_where_it_says_for_ever(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1])
+    mirror.write("SPY", [2], start=NOON + 8 * MS_PER_DAY)
     desk.keep()
     assert desk.runs("prune").stdout == "0 days deleted\n"
     assert desk.runs("prune", ARCHIVE_RETENTION_DAYS="7").stdout == f"1 days deleted: {DAY}\n"
-    assert desk.kept() == {}
+    assert [entry.seq for entry in desk.kept()["SPY"]] == [2]
+
+
+def test_an_archive_whose_newest_data_is_old_by_the_clock_is_kept(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", [1, 2, 3], every=MS_PER_DAY)  # by this machine's clock all of it is long past the retention
+    desk.keep()
+    assert desk.runs("prune", ARCHIVE_RETENTION_DAYS="2").stdout == "0 days deleted\n"
+    assert len(desk.kept()["SPY"]) == 3
+
+
+def test_one_run_of_prune_deletes_few_dates_and_names_how_many_are_left(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", range(1, 9), every=MS_PER_DAY)
+    mirror.write("SPY", [9], start=NOON + 200 * MS_PER_DAY)  # as a clock ahead stamps it
+    desk.keep()
+    done = desk.runs("prune", ARCHIVE_RETENTION_DAYS="30").stdout
+    assert done.startswith("5 days deleted: ")
+    assert "3 more are past ARCHIVE_RETENTION_DAYS" in done
+    assert desk.runs("prune", "--most", "9", ARCHIVE_RETENTION_DAYS="30").stdout.startswith("3 days deleted: ")
 
 
 def test_a_wrong_setting_is_the_operators_and_no_password_is_shown(desk: Desk) -> None:

@@ -24,8 +24,16 @@ from ibkr_depth_pipeline.schema.keys import StreamId, last_key, lease_key, strea
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.lease import GRACE_SECS, HolderWatch, Lease
+from ibkr_depth_pipeline.sink.connection import CONNECT_TIMEOUT_SECS, open_redis
+from ibkr_depth_pipeline.sink.lease import (
+    GRACE_SECS,
+    LONGEST_ANSWER_SECS,
+    LONGEST_INTERVAL_SECS,
+    LOOK_SECS,
+    VANISHED_GRACE_SECS,
+    HolderWatch,
+    Lease,
+)
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids
 from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of
 from ibkr_depth_pipeline_tests.faults.ingest_process import (
@@ -137,6 +145,7 @@ def test_a_lease_that_is_renewed_shows_a_living_holder_also_where_every_answer_i
 
 def test_a_lease_is_free_once_it_was_so_for_long_enough_whenever_the_answers_come() -> None:
     watch = HolderWatch(b"one")
+    watch.saw(b"one", 250, -0.25, -0.25)
     watch.saw(None, -2, 0.0, 0.5)
     watch.saw(None, -2, 0.75, 0.5 + GRACE_SECS)  # it may have been looked at early
     assert not watch.is_free
@@ -149,6 +158,47 @@ def test_a_lease_is_free_once_it_was_so_for_long_enough_whenever_the_answers_com
     watch.saw(b"one", 5000, 20.0, 20.0)
     watch.saw(None, -2, 20.0, 20.0)
     assert not watch.is_free
+
+
+@pytest.mark.parametrize("ttl_ms", [2_000, 5_000, 60_000, 300_000])
+def test_a_lease_that_vanished_before_its_time_is_left_to_its_holder_for_longer(ttl_ms: int) -> None:
+    watch = HolderWatch(b"one")
+    watch.saw(b"one", ttl_ms, 0.0, 0.0)
+    watch.saw(None, -2, 0.25, 0.25)
+    watch.saw(None, -2, 0.2 + VANISHED_GRACE_SECS, 0.2 + VANISHED_GRACE_SECS)
+    assert not watch.is_free
+    watch.saw(None, -2, 0.25 + VANISHED_GRACE_SECS, 0.25 + VANISHED_GRACE_SECS)
+    assert watch.is_free
+
+
+def test_the_grace_exceeds_the_longest_time_in_which_a_living_holder_renews() -> None:
+    slowest = LONGEST_INTERVAL_SECS + LONGEST_ANSWER_SECS + LOOK_SECS + CONNECT_TIMEOUT_SECS
+    assert slowest < VANISHED_GRACE_SECS
+    assert LONGEST_INTERVAL_SECS + LOOK_SECS < GRACE_SECS
+
+
+@pytest.mark.parametrize("ttl_secs", [2, 7, 60, 300])
+async def test_a_standby_never_takes_a_vanished_lease_from_a_living_holder(
+    shared_redis_url: str, ttl_secs: int
+) -> None:
+    async with reading(shared_redis_url) as client:
+        first, second = (Lease(client, "default", identity(name), ttl_secs) for name in ("one", "two"))
+        await first.acquire()
+        keeping = asyncio.ensure_future(first.keep())
+        waiting = asyncio.ensure_future(second.acquire(600))
+        for vanish in (client.flushall, lambda: client.delete(lease_key("default"))):
+            await asyncio.sleep(0)
+            await vanish()
+
+            async def taken_again() -> bool:
+                return await client.exists(lease_key("default")) > 0
+
+            await eventually(taken_again)
+            assert orjson.loads(await client.get(lease_key("default")))["run_id"] == "one"
+        assert not waiting.done()
+        for task in (waiting, keeping):
+            task.cancel()
+        await asyncio.gather(waiting, keeping, return_exceptions=True)
 
 
 async def test_one_whose_claim_was_carried_out_unheard_has_the_lease(shared_redis_url: str) -> None:

@@ -1,0 +1,103 @@
+"""Entries that no recorder wrote cost nothing but themselves, at the first reading and after a restart."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import orjson
+import pytest
+
+from ibkr_depth_pipeline.archive.decoding import HoleReason, SymbolBuffer
+from ibkr_depth_pipeline.archive.layout import EntryId
+from ibkr_depth_pipeline.schema.keys import stream_key
+from ibkr_depth_pipeline_tests.archive.conftest import NOON, Desk, Mirror
+from ibkr_depth_pipeline_tests.archive.test_decoding import EMPTY, entry
+
+MICROSECONDS = 1000 * NOON
+FOREIGN_SIDES = {
+    "a name that is a number": [[1.0, 1.0, 7]] * 10,
+    "a name that is null": [[1.0, 1.0, None]] * 10,
+    "a name that is a list": [[1.0, 1.0, []]] * 10,
+    "a price that is text": [["1.0", 1.0, "A"]] * 10,
+    "a price that is true": [[True, 1.0, "A"]] * 10,
+    "a price that is null": [[None, 1.0, "A"]] * 10,
+    "nine levels": [[1.0, 1.0, "A"]] * 9,
+    "levels of two": [[1.0, 1.0]] * 10,
+    "levels of four": [[1.0, 1.0, "A", 1]] * 10,
+    "levels that are texts": ["12A"] * 10,
+    "an object": {str(level): 1 for level in range(10)},
+    "a number": 5,
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("side", FOREIGN_SIDES.values(), ids=FOREIGN_SIDES.keys())
+@pytest.mark.parametrize("which", ["bids", "asks"])
+def test_a_side_that_is_not_of_the_schema_is_passed_over_and_counted(side: object, which: str) -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON, 1))
+    foreign = entry(2)
+    foreign[1][which.encode()] = orjson.dumps(side)
+    (hole,) = buffer.add([foreign, entry(3)])
+    assert (hole.first_seq, hole.last_seq, hole.reason) == (2, 2, HoleReason.UNREADABLE)
+    assert buffer.unreadable == 1
+    (batch,) = buffer.take_all()
+    assert batch.table["seq"].to_pylist() == [3]
+
+
+@pytest.mark.parametrize("foreign_id", [f"{MICROSECONDS}-2", f"{2**64 - 1}-2", f"{NOON}-{2**64 - 1}"])
+def test_an_id_that_is_no_time_in_ms_and_number_is_passed_over(foreign_id: str) -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON, 1))
+    assert buffer.add([(foreign_id.encode(), entry(2)[1])]) == []
+    assert (len(buffer), buffer.unreadable) == (0, 1)
+    assert buffer.take_all() == []
+
+
+def test_more_names_and_venues_than_codes_of_two_bytes_are_kept_or_counted() -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON, 0))
+    rows = [[[1.0, 1.0, f"N{20 * seq + level}"] for level in range(10)] for seq in range(4000)]
+    buffer.add([entry(seq + 1, bids, EMPTY) for seq, bids in enumerate(rows)])
+    venues = []
+    for seq in range(4001, 4001 + 2**15 + 5):
+        each = entry(seq)
+        each[1][b"venue"] = b"V%d" % seq
+        venues.append(each)
+    buffer.add(venues)
+    assert len(buffer) == 4000 + 2**15 - 1
+    assert buffer.unreadable == 6
+    (batch,) = buffer.take_all()
+    assert batch.table["bid_venue"][3999].as_py() == [f"N{20 * 3999 + level}" for level in range(10)]
+
+
+def test_a_hole_of_millions_takes_the_room_of_one() -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON, 1))
+    tracemalloc.start()
+    foreign = (b"%d-2" % NOON, {b"foo": b"bar"})
+    (hole,) = buffer.add([foreign, entry(3_000_000)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (hole.size, hole.reason) == (2_999_998, HoleReason.NEVER_STORED)
+    assert peak < 1_000_000
+
+
+def test_many_unreadable_entries_in_a_row_are_one_unreadable_hole() -> None:
+    buffer = SymbolBuffer("SPY", EntryId(NOON, 1))
+    buffer.add([(b"%d-%d" % (NOON, seq), {b"foo": b"bar"}) for seq in range(2, 50_002)])
+    (hole,) = buffer.add([entry(50_002)])
+    assert (hole.first_seq, hole.last_seq, hole.reason) == (2, 50_001, HoleReason.UNREADABLE)
+
+
+def test_a_foreign_entry_ends_no_run_and_costs_no_other_symbol_also_after_a_restart(mirror: Mirror, desk: Desk) -> None:
+    mirror.write("SPY", range(1, 4))
+    mirror.redis.xadd(stream_key("SPY"), {"foo": "bar"}, id=f"{NOON + 10}-0")
+    numbers = orjson.dumps([[1.0, 1.0, 7]] * 10)
+    fields = {"ts": NOON, "seq": 4, "venue": "ARCA", "bids": numbers, "asks": numbers}
+    mirror.redis.xadd(stream_key("SPY"), fields, id=f"{NOON + 11}-4")
+    mirror.write("SPY", range(5, 8), start=NOON + 20)
+    mirror.redis.xadd(stream_key("SPY"), {"foo": "bar"}, id=f"{MICROSECONDS}-8")
+    mirror.write("QQQ", range(1, 6))
+    first = desk.keep().summary
+    assert first.snapshots == {"SPY": 6, "QQQ": 5}
+    assert first.unreadable == {"SPY": 3}
+    again = desk.keep().summary
+    assert (again.snapshots, again.unreadable) == ({}, {"SPY": 1})
+    assert [found.seq for found in desk.kept()["SPY"]] == [1, 2, 3, 5, 6, 7]
