@@ -4,11 +4,12 @@ Depth slots belong to the account, not to a connection, and are counted in disti
 (docs/ibkr-market-depth.md, "Slots").
 """
 
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue
-from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, Unready
+from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, Pacing, Unready
 from ibkr_depth_pipeline.simulation.venues import canonical
 
 
@@ -79,6 +80,26 @@ class ClientIds:
         return self._hung_until.get(client_id, 0.0) > now
 
 
+class MessageMeter:
+    """Counts the messages that all clients of the account have sent in the last second."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        """Messages in any one second; None is no limit."""
+        self.taken_by_others = 0
+        self._times: deque[float] = deque()
+
+    def excess(self, now: float) -> int:
+        """Counts one message. How many there were in the last second if that is too many, else 0."""
+        if self.limit is None:
+            return 0
+        self._times.append(now)
+        while self._times[0] <= now - 1.0:
+            self._times.popleft()
+        received = len(self._times) + self.taken_by_others
+        return received if received > self.limit else 0
+
+
 @dataclass(slots=True)
 class Account:
     """The shared state behind every session of one simulated gateway."""
@@ -89,6 +110,12 @@ class Account:
     numbers: tuple[str, ...] = ("DU1234567",)
     refusals: dict[str, int] = field(default_factory=dict)
     """Depth requests that are refused: `AAPL@ISLAND`, `AAPL`, `*@ISLAND` or `*` -> error code."""
+    messages: MessageMeter = field(default_factory=MessageMeter)
+    pacing: Pacing = Pacing.DROP
+    unanswered_details: dict[str, int] = field(default_factory=dict)
+    """Questions for contract details that get no answer: listing name -> how many more; `*` is for each other name."""
+    details_delay: float = 0.0
+    clock_offset: float = 0.0
     greeting_delay: float = 0.0
     unready: Unready | None = None
     """What fails for now; None for a gateway that is ready."""
@@ -100,6 +127,13 @@ class Account:
             if place in self.refusals:
                 return self.refusals[place]
         return None
+
+    def ignores_details(self, symbol: str) -> bool:
+        """Whether a question for the symbol's contract details gets no answer. Counts the question."""
+        left = self.unanswered_details.get(symbol, self.unanswered_details.get(ANY_SYMBOL, 0))
+        if left > 0 or symbol in self.unanswered_details:
+            self.unanswered_details[symbol] = max(0, left - 1)
+        return left > 0
 
 
 def refused_place(symbol: str, venue: str | None) -> str:

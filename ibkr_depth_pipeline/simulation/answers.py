@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ibkr_depth_pipeline.simulation import commands, replies, texts
 from ibkr_depth_pipeline.simulation.account import Account
-from ibkr_depth_pipeline.simulation.commands import Command, Send
+from ibkr_depth_pipeline.simulation.catalogue import Listing
+from ibkr_depth_pipeline.simulation.commands import Command, Later, Send, Unanswered
 from ibkr_depth_pipeline.simulation.options import GatewayOptions, Unready
 from ibkr_depth_pipeline.simulation.requests import Request
 from ibkr_depth_pipeline.simulation.venues import DEPTH_VENUES
@@ -32,6 +33,11 @@ class Context:
     now: float
     """Unix seconds."""
 
+    @property
+    def clock(self) -> float:
+        """What the gateway's own clock shows, in unix seconds."""
+        return self.now + self.account.clock_offset
+
     def error(self, request_id: int, code: int, **names: object) -> Send:
         return commands.error(self.version, request_id, code, **names)
 
@@ -45,11 +51,20 @@ def answer(request: Request, context: Context) -> Iterable[Command]:
 
 
 def _contract_details(request: Request, context: Context) -> Iterator[Command]:
-    request_id, exchange = request.integer("reqId"), request.text("exchange")
     if not request.integer("conId") and not request.text("secType"):
-        yield context.error(request_id, 321, cause=texts.NO_SECURITY_TYPE)
+        yield context.error(request.integer("reqId"), 321, cause=texts.NO_SECURITY_TYPE)
         return
     listing = context.account.catalogue.find(request)
+    if listing is not None and context.account.ignores_details(listing.name):
+        yield Unanswered(request, "contract details of this symbol go unanswered")
+    elif context.account.details_delay > 0:
+        yield Later(context.account.details_delay, lambda now: _details_of(request, context, listing))
+    else:
+        yield from _details_of(request, context, listing)
+
+
+def _details_of(request: Request, context: Context, listing: Listing | None) -> Iterator[Command]:
+    request_id, exchange = request.integer("reqId"), request.text("exchange")
     if listing is None or context.account.unready is Unready.UNKNOWN_CONTRACTS:
         yield context.error(request_id, 200)
         return
@@ -71,7 +86,7 @@ def _account_updates(request: Request, context: Context) -> Iterator[Command]:
     account = request.text("account") or context.account.numbers[0]
     for key, value, currency in _ACCOUNT_VALUES:
         yield Send(replies.account_value(key, value, currency, account), "accountValue")
-    yield Send(replies.account_time(context.now), "accountTime")
+    yield Send(replies.account_time(context.clock), "accountTime")
     yield Send(replies.account_download_end(account), "accountDownloadEnd")
 
 
@@ -129,7 +144,7 @@ def _just(name: str, reply: Callable[[Request, Context], bytes]) -> Answer:
 ANSWERS: Mapping[str, Answer] = {
     "reqContractDetails": _contract_details,
     "reqMktDepthExchanges": _depth_exchanges,
-    "reqCurrentTime": _just("currentTime", lambda request, context: replies.current_time(context.now)),
+    "reqCurrentTime": _just("currentTime", lambda request, context: replies.current_time(context.clock)),
     "reqIds": _just("nextValidId", lambda request, context: replies.next_valid_id(1)),
     "reqManagedAccts": _just("managedAccounts", lambda r, context: replies.managed_accounts(context.account.numbers)),
     "reqPositions": _just("positionEnd", lambda request, context: replies.end_of(62)),

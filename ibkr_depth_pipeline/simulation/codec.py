@@ -96,9 +96,9 @@ def frame(payload: bytes) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
-def message(*fields: FieldValue) -> bytes:
+def message(*fields: FieldValue, encoding: str = "utf-8") -> bytes:
     """One frame of NUL-ended fields. None is an empty field, a bool is 1 or 0, a whole float loses its `.0`."""
-    return frame("".join([f"{field_text(field)}\0" for field in fields]).encode())
+    return frame("".join([f"{field_text(field)}\0" for field in fields]).encode(encoding))
 
 
 def fields_of(payload: bytes) -> list[str]:

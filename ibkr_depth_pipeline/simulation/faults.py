@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS
-from ibkr_depth_pipeline.simulation.options import Unready, check_refusal
+from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS, ROW_KINDS, UNREADABLE_ROWS
+from ibkr_depth_pipeline.simulation.options import Pacing, Unready, check_refusal
+from ibkr_depth_pipeline.simulation.out_of_step import OPERATIONS, SIDES
 
 
 class Fault(BaseModel):
@@ -91,8 +92,19 @@ class SendError(Fault):
     symbol: str | None = None
 
 
-class ConnectivityLost(Fault):
+class RepeatError(Fault):
+    code: int
+    times: Count
+    symbol: str | None = None
+
+
+class NotifyPermissions(Fault):
     pass
+
+
+class ConnectivityLost(Fault):
+    dead_lines: bool = False
+    requests_help: bool = True
 
 
 class ConnectivityRestored(Fault):
@@ -161,7 +173,7 @@ class SetRate(Fault):
 
 
 class MalformedRows(Fault):
-    kinds: tuple[Annotated[str, one_of(MALFORMED_ROWS)], ...] = tuple(MALFORMED_ROWS)
+    kinds: tuple[Annotated[str, one_of(ROW_KINDS)], ...] = tuple(MALFORMED_ROWS)
     symbol: str | None = None
 
 
@@ -181,6 +193,90 @@ class Dribble(Fault):
 class Burst(Fault):
     symbol: str
     rows: Count
+
+
+class LimitMessages(Fault):
+    messages_per_second: Annotated[int, Field(ge=1)] | None
+    pacing: Pacing = Pacing.DROP
+
+
+class OccupyMessages(Fault):
+    messages_per_second: Count
+    seconds: Seconds | None = None
+
+
+class IgnoreDetails(Fault):
+    symbol: str
+    times: Count
+
+
+class SetDetailsDelay(Fault):
+    seconds: Seconds
+
+
+class SetClockOffset(Fault):
+    seconds: Annotated[float, Field(allow_inf_nan=False)]
+
+
+Times = Annotated[int, Field(ge=1)]
+Side = Annotated[str, one_of(SIDES)]
+
+
+class Die(Fault):
+    symbol: str
+    times: Times = 1
+
+
+class DieOnSubscribe(Fault):
+    symbol: str
+    times: Times = 1
+
+
+class DoubleSide(Fault):
+    symbol: str
+    side: Side = "bid"
+    times: Times = 1
+
+
+class ExtraDelete(Fault):
+    symbol: str
+    side: Side = "bid"
+    times: Times = 1
+
+
+class LoseRow(Fault):
+    symbol: str
+    times: Times = 1
+
+
+class Cross(Fault):
+    symbol: str
+    seconds: Seconds | None = None
+    times: Times = 1
+
+
+class Unsort(Fault):
+    symbol: str
+    times: Times = 1
+
+
+class FreezeBook(Fault):
+    symbol: str
+    times: Times = 1
+
+
+class UpdatesPastEnd(Fault):
+    symbol: str
+    count: Times = 1
+    side: Side = "bid"
+    times: Times = 1
+
+
+class UnreadableRow(Fault):
+    symbol: str
+    operation: Annotated[str, one_of(OPERATIONS)] = "insert"
+    how: Annotated[str, one_of(UNREADABLE_ROWS)] = "bad_size"
+    times: Times = 1
 
 
 FAULTS: Mapping[str, type[Fault]] = {_snake(fault.__name__): fault for fault in Fault.__subclasses__()}

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Protocol
 
 from ibkr_depth_pipeline.simulation.commands import Subscription
+from ibkr_depth_pipeline.simulation.out_of_step import Distortion, SentRow, SpoiledRow
 from ibkr_depth_pipeline.simulation.rows import Book, Change, DepthRow, rows_of_change, snapshot_rows
 from ibkr_depth_pipeline.simulation.sources import REFERENCE_DEPTH, BookSource, Step
 
@@ -24,6 +26,8 @@ class Outlet(Protocol):
 
     def send_rows(self, subscription: Subscription, rows: list[DepthRow]) -> None: ...
 
+    def send_spoiled_row(self, subscription: Subscription, spoiled: SpoiledRow) -> None: ...
+
 
 class Follower:
     """One subscription on a feed, and what its client has been told."""
@@ -32,13 +36,33 @@ class Follower:
         self.subscription = subscription
         self.outlet = outlet
         self.told: Book | None = None
-        """The whole book that the client's rows add up to; None before the first row."""
+        """The whole book that the client's rows add up to on a sound line; None before the first row."""
+        self.distortion: Distortion | None = None
+        """What puts the line out of step; None for a sound one."""
+        self.on_open: Callable[[], None] | None = None
+        """Called once, after the first opening inserts."""
 
     def open(self, book: Book) -> None:
-        """Sends the opening inserts of the book."""
+        """Sends the opening inserts of the book. The line is sound afterwards."""
         self.told = book
+        self.distortion = None
         self.subscription.first_row_sent = True
         self.outlet.send_rows(self.subscription, snapshot_rows(book.clipped(self.subscription.depth)))
+        on_open, self.on_open = self.on_open, None
+        if on_open is not None:
+            on_open()
+
+    def distort(self, distortion: Distortion) -> None:
+        """Puts the line out of step. To be called after `open`."""
+        if self.told is not None:
+            self.distortion = distortion
+            self._send(distortion.begin(self.told.clipped(self.subscription.depth)))
+
+    def restore(self, distortion: Distortion) -> None:
+        """Makes the line sound again if it is that which puts it out of step."""
+        if self.told is not None and self.distortion is distortion:
+            self.distortion = None
+            self._send(distortion.end(self.told.clipped(self.subscription.depth)))
 
     def tell(self, changes: Sequence[Change], *, lossless: bool) -> None:
         """Sends the rows of the changes; a congested client is told the sum of them later."""
@@ -50,9 +74,29 @@ class Follower:
             rows += rows_of_change(self.told.clipped(depth), changes[0].previous.clipped(depth), changes[0].style)
         for change in changes:
             rows += change.rows(depth)
-        self.told = changes[-1].book
-        if rows:
+        before, self.told = self.told, changes[-1].book
+        if self.distortion is not None:
+            self._tell_distorted(self.distortion, rows, before, changes[-1])
+        elif rows:
             self.outlet.send_rows(self.subscription, rows)
+
+    def _tell_distorted(self, distortion: Distortion, rows: list[DepthRow], before: Book, last: Change) -> None:
+        if distortion.over or last.error is not None:
+            self.distortion = None  # an error (316, 317) empties the client's book
+            self._send(rows)
+            return
+        depth = self.subscription.depth
+        self._send(distortion.rows(rows, before.clipped(depth), last.book.clipped(depth), last.style))
+
+    def _send(self, rows: Sequence[SentRow]) -> None:
+        """Sends rows in order, spoiled ones apart from the others."""
+        for spoiled, group in groupby(rows, lambda row: isinstance(row, SpoiledRow)):
+            if not spoiled:
+                self.outlet.send_rows(self.subscription, [row for row in group if isinstance(row, DepthRow)])
+                continue
+            for row in group:
+                if isinstance(row, SpoiledRow):
+                    self.outlet.send_spoiled_row(self.subscription, row)
 
 
 class Feed:

@@ -8,23 +8,20 @@ does ends by itself after them; with None it lasts until the opposite method is 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from ibkr_depth_pipeline.simulation import replies
+from ibkr_depth_pipeline.simulation import replies, texts
 from ibkr_depth_pipeline.simulation.account import refused_place
-from ibkr_depth_pipeline.simulation.commands import Subscription
-from ibkr_depth_pipeline.simulation.feed import Feed
-from ibkr_depth_pipeline.simulation.journal import Entry
-from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS, RawRow, raw_row
-from ibkr_depth_pipeline.simulation.options import GatewayOptions, Unready, check_refusal
+from ibkr_depth_pipeline.simulation.line_faults import LineFaults
+from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, raw_row
+from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, Pacing, Unready, check_refusal
 from ibkr_depth_pipeline.simulation.scenario import Step
 from ibkr_depth_pipeline.simulation.scenario_runner import ScenarioRunner
-from ibkr_depth_pipeline.simulation.server import Client, GatewayServer
-from ibkr_depth_pipeline.simulation.session import SessionState
+from ibkr_depth_pipeline.simulation.venues import canonical
 
 
-class SimulatedGateway(GatewayServer):
+class SimulatedGateway(LineFaults):
     """A gateway to connect to, and to break.
 
         async with SimulatedGateway(GatewayOptions(slots=2)) as gateway:
@@ -119,6 +116,31 @@ class SimulatedGateway(GatewayServer):
             if refused == place or (venue is None and refused.startswith(f"{symbol}@")):
                 del self.account.refusals[refused]
 
+    # --- pace, contract details, clock -------------------------------------------------------------------------------
+
+    def limit_messages(self, messages_per_second: int | None, pacing: Pacing | str = Pacing.DROP) -> None:
+        """How many requests all clients of the account may send in a second from now on; None is no limit."""
+        self.account.messages.limit, self.account.pacing = messages_per_second, Pacing(pacing)
+
+    def occupy_messages(self, messages_per_second: int, seconds: float | None = None) -> None:
+        """Other clients of the account send so many requests a second; 0 ends that."""
+        self.account.messages.taken_by_others = messages_per_second
+        self._end_after(seconds, lambda: self.occupy_messages(0))
+
+    def ignore_details(self, symbol: str, times: int) -> None:
+        """The next `times` questions for contract details of the symbol (`*`: of each) get no answer."""
+        if symbol == ANY_SYMBOL:
+            self.account.unanswered_details.clear()
+        self.account.unanswered_details[symbol] = times
+
+    def set_details_delay(self, seconds: float) -> None:
+        """How long contract details take from now on."""
+        self.account.details_delay = seconds
+
+    def set_clock_offset(self, seconds: float) -> None:
+        """How far the gateway's clock is ahead of the machine's."""
+        self.account.clock_offset = seconds
+
     # --- sockets -------------------------------------------------------------------------------------------------
 
     def drop_connections(self, reset: bool = True, client_id: int | None = None) -> int:
@@ -167,24 +189,37 @@ class SimulatedGateway(GatewayServer):
 
     # --- notices -------------------------------------------------------------------------------------------------
 
-    def send_error(self, code: int, symbol: str | None = None) -> int:
-        """The error to every started client, or about every subscription of the symbol. How many were sent."""
-        if symbol is None:
-            targets = [(client, replies.NO_REQUEST) for client in self._started()]
-        else:
-            targets = [(client, subscription.request_id) for client, subscription in self._subscriptions(symbol)]
-        for client, request_id in targets:
-            client.send(client.session.error(request_id, code, limit=self.account.slots.limit, port=self.port))
-        return len(targets)
+    def repeat_error(self, code: int, times: int, symbol: str | None = None) -> int:
+        """The error so many times at once, as `send_error` sends it. How many were sent."""
+        return sum(self.send_error(code, symbol) for _ in range(times))
 
-    def advise(self, symbol: str, code: int) -> int:
-        """The error with the id of each live request of the symbol, whose rows go on. How many were sent."""
-        return self.send_error(code, symbol)
+    def notify_permissions(self) -> int:
+        """2152: which venues' depth the account has and which it lacks, by the refusals for `*`. How many were sent.
 
-    def connectivity_lost(self) -> None:
-        """1100, and no row until `connectivity_restored`. The sockets stay open and requests are answered."""
+        It carries the id of each live depth request; where there is none it is about no request.
+        """
+        lacking = {canonical(place[2:]) for place in self.account.refusals if place.startswith(f"{ANY_SYMBOL}@")}
+        sent = 0
+        for client in self._started():
+            live = [subscription.request_id for subscription in client.session.subscriptions]
+            for request_id in live or [replies.NO_REQUEST]:
+                client.send(client.session.error(request_id, 2152, **texts.permissions(lacking or {"ISLAND"})))
+                sent += 1
+        return sent
+
+    def connectivity_lost(self, dead_lines: bool = False, requests_help: bool = True) -> None:
+        """1100. The sockets stay open and requests are answered; no row comes until `connectivity_restored`.
+
+        With `dead_lines` nothing has to follow: the present subscriptions never get a row again, new ones do, or
+        without `requests_help` only those of new connections do.
+        """
         self.send_error(1100)
-        self.pause_rows()
+        if not dead_lines:
+            self.pause_rows()
+            return
+        self.silence()
+        if not requests_help:
+            self.deaf_connections.update(self.clients)
 
     def connectivity_restored(self, data_lost: bool = False, rows_follow: bool = True) -> None:
         """1102, or 1101 where data was lost: then every subscription is gone.
@@ -198,63 +233,6 @@ class SimulatedGateway(GatewayServer):
         elif not rows_follow:
             self.silence()
         self.resume_rows()
-
-    # --- rows ----------------------------------------------------------------------------------------------------
-
-    def reset_book(self, symbol: str) -> None:
-        """317, then the whole book as inserts."""
-        self.send_error(317, symbol)
-        for feed in self._feeds(symbol):
-            feed.reopen()
-
-    def halt(self, symbol: str) -> None:
-        """316: the subscription is gone and must be made anew."""
-        self.send_error(316, symbol)
-        for client, subscription in list(self._subscriptions(symbol)):
-            self._carry_out(client, client.session.drop(subscription, time.time()))
-
-    def silence(self, symbol: str | None = None) -> None:
-        """The present subscriptions live on, and hold their slots, but never get a row again."""
-        for _, subscription in self._subscriptions(symbol):
-            self.feed(subscription.listing, subscription.venue).unfollow(subscription)
-
-    def pause_rows(self, symbol: str | None = None, seconds: float | None = None) -> None:
-        """No row comes, not even first ones; everything else is answered."""
-        self.pausing |= {symbol}
-        for feed in self._feeds(symbol):
-            feed.pause()
-        self._end_after(seconds, lambda: self.resume_rows(symbol))
-
-    def resume_rows(self, symbol: str | None = None) -> None:
-        self.pausing = set() if symbol is None else self.pausing - {symbol}
-        for feed in self._feeds(symbol):
-            feed.resume()
-
-    def set_rate(self, rows_per_second: float, symbol: str | None = None) -> None:
-        """The pace of synthetic books from now on; 0 is a quiet market."""
-        self.rates = {**({} if symbol is None else self.rates), symbol: rows_per_second}
-        for (name, _), flow in self.flows.items():
-            if symbol in (None, name):
-                flow.rate = rows_per_second
-        for feed in self._feeds(symbol):
-            feed.wake()
-
-    async def burst(self, symbol: str, rows: int) -> None:
-        """At least so many rows for every follower of the symbol, as fast as they can be made."""
-        for feed in tuple(self._feeds(symbol)):
-            await feed.burst(rows)
-
-    def push_row(self, symbol: str, **fields: object) -> int:
-        """One row of any content to every subscription of the symbol: position, operation, side, price, size and
-        market_maker as numbers or texts; what is not given is a sound update of the best bid.
-
-        The gateway's own book does not change. How many subscriptions it went to. Raises TypeError for other fields.
-        """
-        return self._push(symbol, [("pushed", raw_row(**fields))])
-
-    def malformed_rows(self, kinds: Iterable[str] = tuple(MALFORMED_ROWS), symbol: str | None = None) -> int:
-        """The rows of malformed.py to every subscription. Raises KeyError for an unknown kind."""
-        return self._push(symbol, [(kind, MALFORMED_ROWS[kind]) for kind in kinds])
 
     # --- raw bytes -----------------------------------------------------------------------------------------------
 
@@ -271,38 +249,6 @@ class SimulatedGateway(GatewayServer):
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _clients(self) -> tuple[Client, ...]:
-        return tuple(self.clients.values())
-
-    def _started(self) -> list[Client]:
-        return [client for client in self._clients() if client.session.state is SessionState.READY]
-
-    def _subscriptions(self, symbol: str | None = None) -> Iterator[tuple[Client, Subscription]]:
-        for client in self._clients():
-            for subscription in client.session.subscriptions:
-                if symbol in (None, subscription.listing.name):
-                    yield client, subscription
-
-    def _feeds(self, symbol: str | None) -> Iterator[Feed]:
-        return (feed for (name, _), feed in self.feeds.items() if symbol in (None, name))
-
-    def _push(self, symbol: str | None, rows: list[tuple[str, RawRow]]) -> int:
-        targets = list(self._subscriptions(symbol))
-        for client, subscription in targets:
-            for kind, row in rows:
-                client.connection.send(self._raw_row_of(client, subscription, row))
-                detail = {"request_id": subscription.request_id, "kind_of_row": kind, **row}
-                self.journal.add(Entry(time.time(), client.number, "raw_row", subscription.listing.name, detail))
-        return len(targets)
-
-    def _raw_row_of(self, client: Client, subscription: Subscription, row: RawRow) -> bytes:
-        named = subscription.venue.names_market_makers
-        return replies.raw_depth_row(subscription.request_id, row, named, subscription.smart, client.session.version)
-
     def _set_dribbling(self, on: bool) -> None:
         for client in self._clients():
             client.connection.dribbling = on
-
-    def _end_after(self, seconds: float | None, action: Callable[[], object]) -> None:
-        if seconds is not None:
-            self._later(seconds, action)

@@ -14,7 +14,19 @@ from ibkr_depth_pipeline.simulation.rows import DepthRow
 
 KINDS = (
     *("listening", "stopped_listening", "opened", "closing", "closed", "request", "reply", "error"),
-    *("subscribed", "unsubscribed", "rows", "raw_row", "fault", "replay_ended", "unanswered", "ready", "unready"),
+    *(
+        "subscribed",
+        "unsubscribed",
+        "rows",
+        "raw_row",
+        "fault",
+        "replay_ended",
+        "unanswered",
+        "ready",
+        "unready",
+        "dead",
+        "out_of_step",
+    ),
 )
 """Of entries."""
 

@@ -50,6 +50,35 @@ MALFORMED_ROWS: Mapping[str, RawRow] = {
 }
 """None of these may change a book. A book of fewer than 500 rows a side is taken for granted."""
 
+_NO_VALUE = {
+    "decimal": "170141183460469231731687303715884105727",
+    "long": "9223372036854775807",
+    "lowest_long": "-9223372036854775808",
+    "double": "1.7976931348623157E308",
+}
+"""The protocol's words for "no value"; 2147483647 may be a size."""
+
+UNREADABLE_ROWS: Mapping[str, RawRow] = {
+    "latin1_name": {"market_maker": "M\xdcLL"},
+    "bad_size": {"size": "abc"},
+    "bad_price": {"price": "abc"},
+    "bad_position": {"position": "x"},
+    "empty_size": {"size": ""},
+    "empty_price": {"price": ""},
+    **{f"unset_{name}_{kind}": {name: text} for name in ("size", "price") for kind, text in _NO_VALUE.items()},
+    "unset_size": {"size": _NO_VALUE["decimal"]},
+    "unset_price": {"price": _NO_VALUE["double"]},
+    "unset_position": {"position": _NO_VALUE["decimal"]},
+    "unset_operation": {"operation": _NO_VALUE["long"]},
+    "unset_side": {"side": _NO_VALUE["long"]},
+}
+"""Fields that spoil a row of the book, by name. `latin1_name` is sent in Latin-1 and is to be read all the same."""
+
+ROW_KINDS: Mapping[str, RawRow] = {
+    **MALFORMED_ROWS,
+    **{how: raw_row(**fields) for how, fields in UNREADABLE_ROWS.items() if how != "latin1_name"},
+}
+
 _BROKEN_TEXT = b"13\x001\0%d\x00400\0\xff\xfe\xfd\x001\x001\x001.0\x00100\x000\0"
 _BROKEN_NUMBER = b"12\x001\0%d\x000\x001\x001\0\xc3\x28\x00100\0"
 _UNTERMINATED = b"12\x001\0%d\x000\x001\x001\x001.0\x00100"

@@ -29,6 +29,15 @@ class Unready(Enum):
     """Nothing is answered after startApi until it is ready."""
 
 
+class Pacing(Enum):
+    """What becomes of a message past `messages_per_second`."""
+
+    DROP = "drop"
+    """It is answered by 100 and lost."""
+    DISCONNECT = "disconnect"
+    """Likewise, and a connection's third one closes it."""
+
+
 class TakenClientId(Enum):
     """How a gateway answers a client id that another connection holds."""
 
@@ -118,6 +127,20 @@ class GatewayOptions:
     unready: Unready = Unready.NO_EXCHANGES
     """What fails until then."""
 
+    messages_per_second: int | None = None
+    """Requests that all clients of the account may send in any one second; None is no limit."""
+    other_messages_per_second: int = 0
+    """How many of them other clients of the account use up."""
+    pacing: Pacing = Pacing.DROP
+    unanswered_details: Mapping[str, int] = field(default_factory=dict)
+    """Listing name (or `*`: each) -> how many of the first questions for its contract details get no answer."""
+    details_delay: float = 0.0
+    """From a question for contract details to its answer."""
+    dead_subscriptions: Mapping[str, int] = field(default_factory=dict)
+    """Listing name -> how many of the first subscriptions are accepted and never get a row."""
+    clock_offset: float = 0.0
+    """Seconds by which the gateway's clock is ahead of the machine's; negative is behind."""
+
     rows_per_second: float = 200.0
     symbol_rates: Mapping[str, float] = field(default_factory=dict)
     """Listing name -> rows a second in place of `rows_per_second`; 0 sends the opening book and then nothing."""
@@ -156,6 +179,13 @@ class GatewayOptions:
             raise ValueError(f"slots is {self.slots}; allowed: 0 or more")
         for code in (*self.refusals.values(), *self.venue_refusals.values(), *self.advisories.values()):
             check_refusal(code)
+        for name in ("unanswered_details", "dead_subscriptions"):
+            for symbol, times in getattr(self, name).items():
+                _check_amount(f"{name} of {symbol}", times)
+        if self.messages_per_second is not None and self.messages_per_second < 1:
+            raise ValueError(f"messages_per_second is {self.messages_per_second}; allowed: 1 or more")
+        if not math.isfinite(self.clock_offset):
+            raise ValueError(f"clock_offset is {self.clock_offset}; allowed: any number of seconds")
         for place in self.venue_refusals:
             if not all(place.partition("@")):
                 raise ValueError(f"venue_refusals has {place!r}; allowed: SYMBOL@VENUE, such as AAPL@ISLAND")
@@ -183,6 +213,8 @@ _AMOUNTS = (
     "client_id_held_after_drop",
     "advisory_delay",
     "greeting_delay",
+    "details_delay",
+    "other_messages_per_second",
 )
 
 

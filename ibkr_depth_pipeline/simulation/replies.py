@@ -106,12 +106,15 @@ def depth_row(request_id: int, row: DepthRow, venue: DepthVenue, version: int) -
 
 
 def raw_depth_row(request_id: int, fields: Mapping[str, str], market_maker: bool, smart: bool, version: int) -> bytes:
-    """A depth row of any texts at all: `fields` has position, operation, side, price, size and market_maker."""
+    """A depth row of any texts at all: `fields` has position, operation, side, price, size and market_maker.
+
+    A name is sent in Latin-1, which for ASCII is the same as UTF-8.
+    """
     tail = (fields["operation"], fields["side"], fields["price"], fields["size"])
     if not market_maker:
         return message(12, 1, request_id, fields["position"], *tail)
     flag = (smart,) if version >= 146 else ()
-    return message(13, 1, request_id, fields["position"], fields["market_maker"], *tail, *flag)
+    return message(13, 1, request_id, fields["position"], fields["market_maker"], *tail, *flag, encoding="latin-1")
 
 
 def account_value(key: str, value: str, currency: str, account: str) -> bytes:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from ibkr_depth_pipeline.simulation.codec import size_text
+
 ASK, BID = 0, 1
 INSERT, UPDATE, DELETE = 0, 1, 2
 
@@ -40,6 +42,10 @@ class DepthRow(NamedTuple):
     price: float
     size: float
     market_maker: str = ""
+
+    def texts(self) -> dict[str, str]:
+        """The fields by name, as they are sent."""
+        return {**{name: str(value) for name, value in self._asdict().items()}, "size": size_text(self.size)}
 
 
 class RowStyle(Enum):

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -26,8 +27,10 @@ from ibkr_depth_pipeline.simulation.commands import (
 from ibkr_depth_pipeline.simulation.connection import Connection
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower
 from ibkr_depth_pipeline.simulation.journal import Entry, Journal
+from ibkr_depth_pipeline.simulation.malformed import UNREADABLE_ROWS
 from ibkr_depth_pipeline.simulation.market import SyntheticMarket
 from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, ReplayOptions
+from ibkr_depth_pipeline.simulation.out_of_step import SpoiledRow
 from ibkr_depth_pipeline.simulation.replay import Replay
 from ibkr_depth_pipeline.simulation.rows import DepthRow
 from ibkr_depth_pipeline.simulation.session import Session
@@ -58,12 +61,29 @@ class Client:
         self.connection.send(self.session.rows(subscription, rows))
         self._journal.add_rows(time.time(), self.number, subscription.listing.name, subscription.request_id, rows)
 
+    def send_spoiled_row(self, subscription: Subscription, spoiled: SpoiledRow) -> None:
+        """A row of the book with fields that cannot be read; the journal has it as `raw_row`."""
+        fields = {**spoiled.row.texts(), **UNREADABLE_ROWS[spoiled.how]}
+        named = subscription.venue.names_market_makers or "market_maker" in UNREADABLE_ROWS[spoiled.how]
+        self.connection.send(self.session.raw_row(subscription, fields, named))
+        detail = {"request_id": subscription.request_id, "kind_of_row": spoiled.how, **fields}
+        self._journal.add(Entry(time.time(), self.number, "raw_row", subscription.listing.name, detail))
+
     def send(self, command: Send) -> None:
         """Sends a message and says so in the journal: errors as `error`, everything else as `reply`."""
         self.connection.send(command.data)
         kind = "error" if command.name == "error" else "reply"
         name = str(command.detail["code"]) if kind == "error" else command.name
         self._journal.add(Entry(time.time(), self.number, kind, name, command.detail))
+
+
+@dataclass(slots=True, eq=False)
+class Affliction:
+    """What befalls the line of so many more subscriptions of a symbol; `how` is a fault's name, for the journal."""
+
+    how: str
+    befall: Callable[[Follower], None]
+    times: int
 
 
 class GatewayServer:
@@ -83,9 +103,7 @@ class GatewayServer:
         self.account.refusals.update(self.options.refusals)
         for place, code in self.options.venue_refusals.items():
             self.account.refusals[refused_place(*place.split("@"))] = code
-        self.account.greeting_delay = self.options.greeting_delay
-        for client_id in self.options.hung_client_ids:
-            self.account.client_ids.hang(client_id, math.inf)
+        self._apply_conditions()
         self.journal = Journal(keep_rows=self.options.keep_rows, limit=self.options.journal_entries)
         self.clients: dict[int, Client] = {}
         """Open connections by number, the first being 1."""
@@ -100,6 +118,12 @@ class GatewayServer:
         """While set, new connections are never answered."""
         self.pausing: set[str | None] = set()
         """Listing names whose rows are held back; None is for all."""
+        self.dead_subscriptions: dict[str, int] = dict(self.options.dead_subscriptions)
+        """Listing name -> how many of the next subscriptions never get a row."""
+        self.deaf_connections: set[int] = set()
+        """Numbers of connections whose subscriptions never get a row."""
+        self.afflictions: dict[str, list[Affliction]] = {}
+        """Listing name -> what befalls its next subscriptions once their book is open."""
         self._tapes: dict[str, tuple[Tape, ReplayOptions]] = {}
         self._muted: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,6 +133,17 @@ class GatewayServer:
         self._all_gone = asyncio.Event()
         self._all_gone.set()
         self._resources = ExitStack()
+
+    def _apply_conditions(self) -> None:
+        """The options that may change at run time."""
+        account, options = self.account, self.options
+        account.greeting_delay, account.details_delay = options.greeting_delay, options.details_delay
+        account.clock_offset = options.clock_offset
+        account.unanswered_details.update(options.unanswered_details)
+        account.messages.limit, account.pacing = options.messages_per_second, options.pacing
+        account.messages.taken_by_others = options.other_messages_per_second
+        for client_id in options.hung_client_ids:
+            account.client_ids.hang(client_id, math.inf)
 
     @property
     def host(self) -> str:
@@ -183,6 +218,7 @@ class GatewayServer:
     def lost(self, connection: Connection) -> None:
         client = self.clients.pop(connection.number)
         self._muted.discard(connection.number)
+        self.deaf_connections.discard(connection.number)
         if not self.clients:
             self._all_gone.set()
         self._carry_out(client, client.session.connection_lost(time.time()))
@@ -223,7 +259,7 @@ class GatewayServer:
     def _start_depth(self, client: Client, subscription: Subscription) -> None:
         self._note("subscribed", client.number, subscription.listing.name, _described(subscription))
         self._advise(client, subscription)
-        if subscription.listing.name in self.options.silent_symbols:
+        if self._never_opens(client, subscription):
             return
         self._later(self.options.first_row_delay, lambda: self._open_book(client, subscription))
 
@@ -240,9 +276,38 @@ class GatewayServer:
 
         self._later(self.options.advisory_delay, send)
 
+    def _never_opens(self, client: Client, subscription: Subscription) -> bool:
+        """Whether the subscription never gets a row. Counts it."""
+        name = subscription.listing.name
+        if name in self.options.silent_symbols or client.number in self.deaf_connections:
+            return True
+        left = self.dead_subscriptions.get(name, 0)
+        if left > 0:
+            self.dead_subscriptions[name] = left - 1
+            self._note("dead", client.number, name, _described(subscription))
+        return left > 0
+
     def _open_book(self, client: Client, subscription: Subscription) -> None:
-        if subscription in client.session.subscriptions:
-            self.feed(subscription.listing, subscription.venue).follow(Follower(subscription, client))
+        if subscription not in client.session.subscriptions:
+            return
+        follower = Follower(subscription, client)
+        follower.on_open = lambda: self._afflict_next(client, follower)
+        self.feed(subscription.listing, subscription.venue).follow(follower)
+
+    def _afflict_next(self, client: Client, follower: Follower) -> None:
+        """A subscription's book is open: what was arranged for the next one befalls it."""
+        name = follower.subscription.listing.name
+        for affliction in list(self.afflictions.get(name, ())):
+            affliction.times -= 1
+            if affliction.times <= 0:
+                self.afflictions[name].remove(affliction)
+            self._befall(client, follower, affliction)
+
+    def _befall(self, client: Client, follower: Follower, affliction: Affliction) -> None:
+        subscription = follower.subscription
+        detail = {**_described(subscription), "how": affliction.how}
+        self._note("out_of_step", client.number, subscription.listing.name, detail)
+        affliction.befall(follower)
 
     def _stop_depth(self, client: Client, subscription: Subscription) -> None:
         self._note("unsubscribed", client.number, subscription.listing.name, _described(subscription))

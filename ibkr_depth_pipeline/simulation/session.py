@@ -6,7 +6,7 @@ come out, and the server carries them out in order.
 `now` is in unix seconds throughout. What all clients share (slots, client ids) lives in the Account.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 
 from ibkr_depth_pipeline.simulation import commands, replies, texts
@@ -15,7 +15,7 @@ from ibkr_depth_pipeline.simulation.answers import Context, answer
 from ibkr_depth_pipeline.simulation.codec import InboundStream, ProtocolViolation, fields_of, parse_offer
 from ibkr_depth_pipeline.simulation.commands import Close, Command, Later, Received, Send, Subscription, Unanswered
 from ibkr_depth_pipeline.simulation.depth_desk import DepthDesk
-from ibkr_depth_pipeline.simulation.options import GatewayOptions, TakenClientId, Unready
+from ibkr_depth_pipeline.simulation.options import GatewayOptions, Pacing, TakenClientId, Unready
 from ibkr_depth_pipeline.simulation.requests import MalformedRequest, Request, decode_request
 from ibkr_depth_pipeline.simulation.rows import DepthRow
 
@@ -40,6 +40,10 @@ TRANSITIONS = {
 }
 
 
+_LAST_VIOLATION = 3
+"""Of the pace: the one that ends a connection."""
+
+
 class Session:
     """The protocol state of one connection.
 
@@ -55,6 +59,7 @@ class Session:
         self._account = account
         self._options = options
         self._inbound = InboundStream()
+        self._violations = 0
         self._greeting_due = False
         self._held: list[Request] = []
         """Requests that came before the gateway was able to answer, oldest first."""
@@ -103,6 +108,10 @@ class Session:
         request_id, venue, version = subscription.request_id, subscription.venue, self.version
         return b"".join([replies.depth_row(request_id, row, venue, version) for row in rows])
 
+    def raw_row(self, subscription: Subscription, fields: Mapping[str, str], named: bool) -> bytes:
+        """A depth row of any texts, in the message that names market makers or in the other."""
+        return replies.raw_depth_row(subscription.request_id, fields, named, subscription.smart, self.version)
+
     def error(self, request_id: int, code: int, **names: object) -> Send:
         """An error message of the gateway's own accord; request id -1 where it is about no request."""
         return commands.error(self.version, request_id, code, **names)
@@ -114,9 +123,20 @@ class Session:
             return []
         try:
             request = decode_request(fields_of(payload), self.version)
-            return [Received(request), *self._answer(request, now)]
+            excess = self._account.messages.excess(now)
+            answers = self._pacing_violation(request, excess) if excess else self._answer(request, now)
+            return [Received(request), *answers]
         except MalformedRequest as problem:
             return [self.error(replies.NO_REQUEST, 320, cause=texts.UNREADABLE.format(reason=problem))]
+
+    def _pacing_violation(self, request: Request, received: int) -> Iterator[Command]:
+        """The request is lost; where the options say so, the third one of a connection ends it."""
+        self._violations += 1
+        allowed, violation = self._account.messages.limit, self._violations
+        yield Unanswered(request, f"{received} messages in a second")
+        yield self.error(replies.NO_REQUEST, 100, allowed=allowed, received=received, violation=violation)
+        if self._account.pacing is Pacing.DISCONNECT and violation >= _LAST_VIOLATION:
+            yield from self._close(f"violation {violation} of the pace")
 
     def _agree_on_version(self, payload: bytes, now: float) -> list[Command]:
         offer = parse_offer(payload)
@@ -125,7 +145,7 @@ class Session:
             return self._close(f"no common version with {offer.lowest}..{offer.highest}")
         self.version = self._desk.version = version
         self._move_to(SessionState.STARTING)
-        return [Send(replies.handshake(version, now), "handshake", {"version": version})]
+        return [Send(replies.handshake(version, now + self._account.clock_offset), "handshake", {"version": version})]
 
     def _answer(self, request: Request, now: float) -> Iterable[Command]:
         if request.name == "startApi":

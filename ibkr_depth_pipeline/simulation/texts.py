@@ -3,10 +3,10 @@
 Clients must match codes, never texts: these are what one TWS version said.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 TEXTS: Mapping[int, str] = {
-    100: "Max rate of messages per second has been exceeded:max=50 rec=51 (1)",
+    100: "Max rate of messages per second has been exceeded:max={allowed} rec={received} ({violation})",
     200: "No security definition has been found for the request",
     309: "Max number ({limit}) of market depth requests has been reached",
     310: "Can't find the subscribed market depth with tickerId:{request_id}",
@@ -27,8 +27,8 @@ TEXTS: Mapping[int, str] = {
     2106: "HMDS data farm connection is OK:ushmds",
     2108: "Market data farm connection is inactive but should be available upon demand.usfarm",
     2110: "Connectivity between Trader Workstation and server is broken. It will be restored automatically.",
-    2152: "Exchanges - Depth: IEX; Top: BYX; AMEX; PEARL; T24X; MEMX; EDGEA; OVERNIGHT; CHX; NYSENAT; IBEOS; PSX; "
-    "LTSE; ISE; DRCTEDGE; Need additional market data permissions - Depth: BATS; ARCA; ISLAND; BEX; NYSE; ",
+    2152: "Exchanges - Depth: {depth}; Top: BYX; AMEX; PEARL; T24X; MEMX; EDGEA; OVERNIGHT; CHX; NYSENAT; IBEOS; PSX; "
+    "LTSE; ISE; DRCTEDGE; Need additional market data permissions - Depth: {lacking}; ",
     2158: "Sec-def data farm connection is OK:secdefil",
     10089: "Requested market data requires additional subscription for API. See link in 'Market Data Connections' "
     "dialog for more details.",
@@ -46,7 +46,25 @@ UNKNOWN_MESSAGE = "Unknown message id."
 UNREADABLE = "Unable to parse data. {reason}"
 
 
+_DEPTH = ("IEX", "BATS", "ARCA", "ISLAND", "BEX", "NYSE")
+"""Venues whose depth 2152 speaks of."""
+
+
+def permissions(lacking: Container[str]) -> dict[str, str]:
+    """The names in 2152 for an account that lacks the depth of those venues."""
+    return {
+        "depth": "; ".join(venue for venue in _DEPTH if venue not in lacking),
+        "lacking": "; ".join("NASDAQ" if venue == "ISLAND" else venue for venue in _DEPTH if venue in lacking),
+    }
+
+
+_PLACEHOLDERS: dict[str, object] = {
+    **{"short": "bR", "cause": "", "port": "", "allowed": 50, "received": 51, "violation": 1},
+    **{"limit": 3, "request_id": -1, "depth": "IEX", "lacking": "BATS; ARCA; NASDAQ; BEX; NYSE"},
+}
+
+
 def text_of(code: int, **names: object) -> str:
     """The text of a code with its placeholders filled in; a code without a text of its own gets a plain one."""
     template = TEXTS.get(code, "Simulated error {code}")
-    return template.format_map({"code": code, "short": "bR", "cause": "", "port": "", **names})
+    return template.format_map({**_PLACEHOLDERS, "code": code, **names})
