@@ -105,14 +105,8 @@ class RotationController:
         """When to call handle(Deadline(), ...) if nothing else happens before; None: never."""
         times = self._ring.rechecks()
         if self._may_ask():
-            free_at = self._supply.free_at
             times += self._doubted.values()
-            times += [max(at, free_at) for at in self._again.values()]
-            due = self._turn_due()
-            if due is not None:
-                times.append(due)
-            if self._has_room() or (self._active and due is None):
-                times.append(max(free_at, self._supply.granted_at(self._active.values())))
+            times += [at for at in (self._turn_due(), self._request_at()) if at is not None]
         return min(times, default=None)
 
     def handle(self, event: RotationEvent, now: float) -> list[Command]:
@@ -181,7 +175,7 @@ class RotationController:
         slot.on(SlotEvent.ANSWERED)
         if slot.answered_at is None:
             slot.answered_at = now
-            self._supply.answered()
+            self._supply.answered(event.request)
             self._fill(now, out)
 
     def _went_on(self, event: WentOn, now: float, out: list[Command]) -> None:
@@ -207,7 +201,7 @@ class RotationController:
         if self._leftovers.worth_a_connection(now):
             return Reconnect(self._leftovers.suspects(now))
         previous = self._supply.batch_size
-        self._supply.taken(now)
+        self._supply.taken(len(self._active), now)
         return BatchResized(self._supply.batch_size, previous, symbol)
 
     def _break_off_empty_turn(self) -> None:
@@ -264,7 +258,6 @@ class RotationController:
     def _end_turn(self, now: float, out: list[Command]) -> None:
         on = set(self._symbols_on())
         served = [symbol for symbol in self._ring if symbol in on]
-        self._again.clear()
         out.append(TurnEnded(self._turn.number, tuple(served), self._turn.end(now), self._turn.refused))
         if not self._turn.refused:
             self._grow(out)
@@ -280,6 +273,7 @@ class RotationController:
     def _make_way(self, now: float, out: list[Command]) -> None:
         """Give back what is not to go on in the next turn."""
         following = self._ring.front(self._supply.batch_size)
+        self._again = {symbol: at for symbol, at in self._again.items() if symbol in following}
         self._supply.giving_back(len(self._active))
         for slot in list(self._active.values()):
             if slot.symbol not in following or self._patience.runs_out(slot, now):
@@ -287,7 +281,7 @@ class RotationController:
 
     def _turn_due(self) -> float | None:
         """When the turn is over; never within a cooldown. None: no turn."""
-        due = self._turn.due(self._active.values())
+        due = self._turn.due(self._active.values(), awaited=bool(self._again))
         return None if due is None else max(due, self._supply.quiet_until)
 
     def _fill(self, now: float, out: list[Command]) -> None:
@@ -300,23 +294,35 @@ class RotationController:
             self._turn.begin(now)
             out.append(TurnStarted(self._turn.number, (*self._symbols_on(), *chosen), self._supply.batch_size))
         if chosen:
-            self._supply.asked([self._subscribe(symbol, now, out) for symbol in chosen])
+            self._supply.asked([self._subscribe(symbol, now, out) for symbol in chosen], now)
 
     def _choose(self, now: float) -> list[str]:
         """Whom to subscribe to now: those to be asked for again first, then who comes next."""
-        most = self._supply.at_once
-        free = max(0, most - len(self._active))
+        most, most_new = self._supply.at_once, self._supply.most_new(now)
+        free = min(max(0, most - len(self._active)), most_new)
         chosen = [symbol for symbol, at in self._again.items() if at <= now][:free]
         for symbol in chosen:
             del self._again[symbol]
         busy = {*self._symbols_on(), *chosen}
-        return chosen + self._ring.following(most - len(busy), busy)
+        return chosen + self._ring.following(min(most - len(busy), most_new - len(chosen)), busy)
+
+    def _request_at(self) -> float | None:
+        """When `_fill` has something to do, if nothing else happens before; None: not by itself."""
+        free_at = self._supply.free_at
+        if self._active and not self._turn.is_on:
+            return free_at  # its turn begins
+        most = self._supply.at_once
+        if len(self._active) >= most:
+            granted_at = self._supply.granted_at(self._active.values())
+            return max(free_at, granted_at) if granted_at > -math.inf else None
+        busy = self._symbols_on()
+        if self._ring.following(most - len(busy), busy):
+            return free_at
+        again_at = min(self._again.values(), default=None)
+        return None if again_at is None else max(free_at, again_at)
 
     def _may_ask(self) -> bool:
         return self._connected and not self._suspended and not self._stopping
-
-    def _has_room(self) -> bool:
-        return min(self._supply.batch_size, len(self._ring)) > len(self._active) + len(self._again)
 
     def _symbols_on(self) -> list[str]:
         return [*(slot.symbol for slot in self._active.values()), *self._again]

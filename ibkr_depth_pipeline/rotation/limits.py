@@ -1,5 +1,5 @@
-"""What adapts: how many subscriptions at once, how long a slot that was given back takes to be free, and how long a
-symbol that stays silent keeps its slot. Pure."""
+"""What adapts: how many subscriptions at once, how long nothing is asked for after a 309, and how long a symbol that
+stays silent keeps its slot. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from ibkr_depth_pipeline.rotation.slots import Slot
 
 _MOST_PATIENCE = 16  # a failed trial doubles the wait for the next one, up to this many times the operator's number
 
-RELEASE_LESSONS = (0.5, 2.0)
-"""Seconds to leave between a cancel and the next request, tried in turn after a 309 right after our own cancel."""
-
 
 class BatchSize:
-    """The size of a batch: one less at each 309, one more after enough turns without one.
+    """The size of a batch: less at each 309, one more after enough turns without one.
 
     maximum is the operator's; recovery_turns the number of turns without a 309 before the batch grows. A trial that
     meets a 309 doubles that number for the next trial, so that a limit which stays costs ever fewer refusals.
@@ -26,9 +23,9 @@ class BatchSize:
         self._on_trial = False
         self.value = maximum
 
-    def shrink(self) -> None:
-        """A 309: one less at once, never below 1."""
-        self.value = max(1, self.value - 1)
+    def shrink(self, held: int) -> None:
+        """A 309 beside `held` subscriptions: at once no more than those and one less than before, never below 1."""
+        self.value = max(1, min(self.value - 1, held))
         self._stable_turns = 0
         if self._on_trial:
             self._patience = min(self._patience * 2, _MOST_PATIENCE)
@@ -46,39 +43,30 @@ class BatchSize:
             self._on_trial = True
 
 
-class ReleasePause:
-    """How long the gateway takes to free a cancelled slot, learnt from refusals. `secs` is what to leave now."""
+FIRST_COOLDOWN_SECS = 0.25
+LONGEST_COOLDOWN_SECS = 8.0
+"""After a 309 while no slot is granted, whatever the operator's cooldown: at least so long, doubled up to the other."""
 
-    def __init__(self) -> None:
-        self.secs = 0.0
-        self._proven = 0.0
-        self._released_at: float | None = None
 
-    def released(self, now: float) -> None:
-        """A slot was given back, by a cancel or with the connection."""
-        self._released_at = now
+class Cooldown:
+    """How long nothing is asked for after slots were found taken: the operator's secs, or a back-off if that is longer.
 
-    @property
-    def free_at(self) -> float:
-        """When what was released last may be asked for."""
-        return float("-inf") if self._released_at is None else self._released_at + self.secs
+    The back-off doubles with each 309 that nothing was granted before, so that no setting makes a storm of requests.
+    """
 
-    def learn(self, now: float) -> bool:
-        """A 309 came at `now`. True if it may be our own cancel's lateness, and then `secs` is longer than before.
+    def __init__(self, secs: float) -> None:
+        self._secs = secs
+        self._back_off = FIRST_COOLDOWN_SECS
 
-        False means that the slot is not late but taken; what was learnt on the way is then forgotten.
-        """
-        elapsed = float("inf") if self._released_at is None else now - self._released_at
-        longer = [lesson for lesson in RELEASE_LESSONS if lesson > max(elapsed, self.secs)]
-        if not longer:
-            self.secs = self._proven
-            return False
-        self.secs = longer[0]
-        return True
+    def granted(self) -> None:
+        """A slot was had."""
+        self._back_off = FIRST_COOLDOWN_SECS
 
-    def proven(self) -> None:
-        """A subscription asked for after the pause was granted."""
-        self._proven = self.secs
+    def next_secs(self) -> float:
+        """A 309 came: how long nothing is to be asked for."""
+        secs = max(self._secs, self._back_off)
+        self._back_off = min(2 * self._back_off, LONGEST_COOLDOWN_SECS)
+        return secs
 
 
 HELD_AFTER_DROP_SECS = 20.0

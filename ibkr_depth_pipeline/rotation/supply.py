@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from ibkr_depth_pipeline.rotation.limits import GRANTED_SECS, AfterDrop, BatchSize, ReleasePause
+from ibkr_depth_pipeline.rotation.limits import GRANTED_SECS, AfterDrop, BatchSize, Cooldown
+from ibkr_depth_pipeline.rotation.release_pause import ReleasePause
 from ibkr_depth_pipeline.rotation.slots import Slot
 
 
@@ -18,12 +19,12 @@ class SlotSupply:
     """See the module. `now` is the controller's seconds.
 
     max_batch and recovery_turns are BatchSize's; cooldown is for how many seconds nothing is asked for once slots are
-    found taken.
+    found taken, or longer (Cooldown).
     """
 
     def __init__(self, max_batch: int, recovery_turns: int, cooldown: float) -> None:
         self._size = BatchSize(max_batch, recovery_turns)
-        self._cooldown = cooldown
+        self._cooldown = Cooldown(cooldown)
         self._pause = ReleasePause()
         self._after_drop = AfterDrop()
         self._held = max_batch  # how many we held when we last gave one back
@@ -43,6 +44,10 @@ class SlotSupply:
     def at_once(self) -> int:
         """The same while nothing is in doubt; 1 while it is being tried whether slots are free at all."""
         return 1 if self._after_drop.trying else self._size.value
+
+    def most_new(self, now: float) -> int:
+        """Most requests that may be made together now: 1 if it tries something."""
+        return 1 if self._pause.is_trying(now) or self._after_drop.trying else self._size.value
 
     @property
     def pause_secs(self) -> float:
@@ -65,19 +70,23 @@ class SlotSupply:
     def connected(self, now: float) -> None:
         """A connection begins. The gateway may still count the slots of one that broke, this process's or another's."""
         self._held = self._size.value
+        self._pause.connected()
         self._after_drop.connected(now)
 
-    def asked(self, requests: Sequence[int]) -> None:
-        """These were asked for together, in this order."""
+    def asked(self, requests: Sequence[int], now: float) -> None:
+        """These, at least one, were asked for together, in this order."""
         self._asked, self._refused = requests, set()
+        self._pause.asked(requests[0], now)
 
-    def answered(self) -> None:
+    def answered(self, request: int) -> None:
         """The first row of a request came."""
-        self._pause.proven()
+        self._pause.granted(request)
+        self._cooldown.granted()
         self._after_drop.granted()
 
     def was_free(self) -> None:
         """The gateway had a slot for a request that it refused for something else."""
+        self._cooldown.granted()
         self._after_drop.granted()
 
     def stayed_silent(self, slots: Collection[Slot], now: float) -> None:
@@ -94,7 +103,8 @@ class SlotSupply:
         self._pause.released(now)
 
     def turn_without_refusal(self) -> None:
-        """A turn went by without a 309. The batch may grow."""
+        """A turn went by without a 309. The batch may grow, and a shorter pause be tried."""
+        self._pause.turn_without_refusal()
         self._size.turn_without_refusal()
 
     # ---- 309
@@ -104,14 +114,16 @@ class SlotSupply:
 
         In how many seconds to ask again, where it means slots that are free again soon. None: it does not.
         """
-        secs = self._secs_late(now) if self._may_be_late(request, held) else None
+        secs = self._pause.trial_refused(request, now)
+        if secs is None and self._may_be_late(request, held):
+            secs = self._secs_late(now)
         self._refused.add(request)
         return secs
 
-    def taken(self, now: float) -> None:
-        """The slots are somebody else's: one less from now on, and none is asked for during the cooldown."""
-        self.quiet_until = now + self._cooldown
-        self._size.shrink()
+    def taken(self, held: int, now: float) -> None:
+        """Beside `held` slots there is none: no more than those from now on, and none is asked for in the cooldown."""
+        self.quiet_until = now + self._cooldown.next_secs()
+        self._size.shrink(held)
 
     def _may_be_late(self, request: int, held: int) -> bool:
         """Whether this 309 can mean that the gateway has not freed yet what we gave back.

@@ -50,13 +50,14 @@ class Turn:
         """It came to nothing; its length says nothing of turns."""
         self._started_at = None
 
-    def due(self, slots: Collection[Slot]) -> float | None:
+    def due(self, slots: Collection[Slot], *, awaited: bool = False) -> float | None:
         """When every one of its subscriptions has had its dwell, or its time to answer. None: no turn.
 
-        Subscriptions that join or die within the turn can't draw it out for ever.
+        Subscriptions that join or die within the turn can't draw it out for ever; nor can those that are still to be
+        made anew where there are no others (`awaited`).
         """
         started = self._started_at
-        if started is None or not slots:
+        if started is None or not (slots or awaited):
             return None
         dues = [
             max(slot.requested_at, started) + self._first_row_cap
@@ -64,4 +65,4 @@ class Turn:
             else max(slot.answered_at, started) + self._dwell
             for slot in slots
         ]
-        return min(max(dues), started + self._first_row_cap + self._dwell)
+        return min([started + self._first_row_cap + self._dwell, *([max(dues)] if dues else [])])

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
-from ibkr_depth_pipeline.rotation.events import Connected, Disconnected, Halted, Resumed, Suspended
+from ibkr_depth_pipeline.rotation.events import (
+    Connected,
+    Disconnected,
+    Halted,
+    Resumed,
+    Suspended,
+)
+from ibkr_depth_pipeline.rotation.release_pause import LONGEST_TRIAL_TURNS
 from ibkr_depth_pipeline_tests.rotation.model_gateway import LATENCY, ModelGateway, Run, symbols
+
+TRIALS_IN_240_TURNS = 4
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,15 +49,67 @@ def test_a_gateway_that_frees_slots_late_costs_few_refusals_and_shrinks_nothing(
     run.until(3600.0)
     assert run.controller.batch_size == batch
     refused_batches = 1 if delay < 0.5 - LATENCY else 2
-    assert gateway.refusals <= refused_batches * batch
+    assert gateway.refusals <= refused_batches * batch + TRIALS_IN_240_TURNS
 
 
-def test_a_gateway_that_frees_slots_300_ms_late_costs_at_most_one_refused_batch() -> None:
+def test_a_gateway_that_frees_slots_300_ms_late_costs_one_refused_batch_and_single_refusals_ever_more_rarely() -> None:
     gateway = ModelGateway(limit=3, free_delay=0.3)
     run = Run(symbols(10), gateway)
-    run.until(4 * 3600.0)
+    run.until(300.0)
     assert gateway.refusals <= 3
+    run.until(4 * 3600.0)
+    first_hours = gateway.refusals
+    assert first_hours <= 3 + 5
+    run.until(28 * 3600.0)
+    assert gateway.refusals - first_hours <= 24 * 3600 / 15 / LONGEST_TRIAL_TURNS + 1
     assert run.controller.batch_size == 3
+    assert 0.3 - LATENCY <= pause_after_cancels(run) <= 0.4, "the lag itself is learnt"
+
+
+def test_a_gateway_that_was_late_once_costs_a_pause_for_a_while_only() -> None:
+    gateway = ModelGateway(limit=3, free_delay=1.9)
+    run = Run(symbols(10), gateway)
+    run.until(60.0)
+    assert gateway.refusals > 0
+    assert pause_after_cancels(run) > 1.9
+    gateway.free_delay = 0.0
+    refused = gateway.refusals
+    run.until(60.0 + 80 * 17.5)
+    assert pause_after_cancels(run) == 0.0
+    assert gateway.refusals == refused
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.0, 2.5), min_size=1, max_size=60))
+def test_a_lag_that_varies_costs_ever_fewer_refusals(lags: list[float]) -> None:
+    gateway = ModelGateway(limit=3)
+    run = Run(symbols(10), gateway)
+    refusals = []
+    for hour in range(1, 13):
+        before = gateway.refusals
+        while run.now < hour * 3600.0:
+            gateway.free_delay = min(1.9, lags[int(run.now // 20) % len(lags)])
+            run.until(run.now + 20.0)
+        refusals.append(gateway.refusals - before)
+    assert run.controller.batch_size == 3
+    assert sum(refusals[-6:]) <= 24
+
+
+def pause_after_cancels(run: Run) -> float:
+    """What the controller leaves between the cancels of a turn's end and the next request: the usual one of eight."""
+    pauses = []
+    for _ in range(8):
+        cancelled_at = None
+        asked = len(run.subscribed)
+        while cancelled_at is None or len(run.subscribed) == asked:
+            deadline = run.controller.next_deadline()
+            assert deadline is not None
+            on, asked = set(run.controller.subscribed), len(run.subscribed)
+            run.until(deadline)
+            if not on <= set(run.controller.subscribed):
+                cancelled_at = deadline
+        pauses.append(run.now - cancelled_at)
+    return median(pauses)
 
 
 @settings(max_examples=40, deadline=None)

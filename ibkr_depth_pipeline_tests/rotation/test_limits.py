@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.rotation.limits import Patience
+from ibkr_depth_pipeline.rotation.limits import LONGEST_COOLDOWN_SECS, BatchSize, Cooldown, Patience
 from ibkr_depth_pipeline.rotation.slots import Slot
 
 CAP = 15.0
@@ -32,3 +32,23 @@ def test_once_it_answers_its_silence_is_forgotten() -> None:
 
 def test_a_subscription_that_has_answered_is_never_made_anew_for_its_silence() -> None:
     assert not Patience(CAP).runs_out(Slot(1, "A", requested_at=0.0, answered_at=0.1), 100 * CAP)
+
+
+def test_the_pause_after_a_309_grows_while_nothing_is_granted_whatever_the_setting() -> None:
+    cooldown = Cooldown(0.0)
+    assert [cooldown.next_secs() for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, LONGEST_COOLDOWN_SECS]
+    cooldown.granted()
+    assert cooldown.next_secs() == 0.25
+
+
+def test_the_operators_pause_after_a_309_is_kept_where_it_is_longer() -> None:
+    cooldown = Cooldown(3.0)
+    assert [cooldown.next_secs() for _ in range(6)] == [3.0, 3.0, 3.0, 3.0, 4.0, 8.0]
+
+
+def test_a_batch_that_is_larger_than_what_is_held_shrinks_to_it_at_once() -> None:
+    size = BatchSize(60, 4)
+    size.shrink(held=2)
+    assert size.value == 2
+    size.shrink(held=0)
+    assert size.value == 1
