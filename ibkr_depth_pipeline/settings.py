@@ -155,7 +155,10 @@ class Settings(BaseSettings):
         30, ge=1, le=86400, description="heartbeat TTL: whole seconds, from 1 to 86400 (never less than 30 in force)"
     )
     ibkr_error309_cooldown_secs: Seconds = Field(
-        8, ge=0, le=3600, description="pause after a 309: seconds, from 0 to 3600"
+        8,
+        ge=0,
+        le=3600,
+        description="least pause after a 309, longer while no slot is granted: seconds, from 0 to 3600",
     )
     ibkr_error309_recovery_cycles: Whole = Field(
         4, ge=1, le=1000, description="stable rotations before growing again: a whole number from 1 to 1000"

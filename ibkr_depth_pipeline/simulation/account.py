@@ -117,6 +117,8 @@ class Account:
     details_delay: float = 0.0
     clock_offset: float = 0.0
     greeting_delay: float = 0.0
+    slot_free_delay: float | None = None
+    """In place of the option of that name, once it was set."""
     unready: Unready | None = None
     """What fails for now; None for a gateway that is ready."""
 

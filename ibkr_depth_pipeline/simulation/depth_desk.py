@@ -58,7 +58,8 @@ class DepthDesk:
         if self._options.early_cancel is not EarlyCancel.HONOURED and not subscription.first_row_sent:
             subscription.cancel_lost = True
             return []
-        return self.drop(subscription, now + self._options.slot_free_delay)
+        delay = self._account.slot_free_delay
+        return self.drop(subscription, now + (self._options.slot_free_delay if delay is None else delay))
 
     def drop(self, subscription: Subscription, free_at: float) -> list[Command]:
         """Ends a subscription; its slot stays in use until `free_at`."""

@@ -124,6 +124,10 @@ class SetSlots(Fault):
     slots: Count
 
 
+class SetSlotFreeDelay(Fault):
+    seconds: Seconds
+
+
 class OccupySlots(Fault):
     slots: Count
     seconds: Seconds | None = None

@@ -71,6 +71,10 @@ class SimulatedGateway(LineFaults):
         """The account's limit from now on. What is subscribed stays subscribed."""
         self.account.slots.limit = slots
 
+    def set_slot_free_delay(self, seconds: float) -> None:
+        """How long a subscription's slot stays in use after its cancel, from now on."""
+        self.account.slot_free_delay = seconds
+
     def occupy_slots(self, slots: int, seconds: float | None = None) -> None:
         """Another client of the account holds so many slots; 0 gives them back."""
         self.account.slots.taken_by_others = slots

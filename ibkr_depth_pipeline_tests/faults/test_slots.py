@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ibkr_depth_pipeline.gateway.tws import ALLOWED_MESSAGES
+from ibkr_depth_pipeline.rotation.release_pause import FIRST_TRIAL_TURNS
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions
 from ibkr_depth_pipeline_tests.faults.recovery import Trial, stopwatch, trial
 
@@ -139,3 +140,30 @@ async def test_over_a_whole_run_with_faults_no_message_is_sent_that_is_not_on_th
         "startApi", "reqContractDetails", "reqMktDepthExchanges", "reqMktDepth", "cancelMktDepth", "reqCurrentTime"
     }  # fmt: skip
     assert sent <= set(ALLOWED_MESSAGES.values())
+
+
+async def test_without_a_cooldown_and_without_a_slot_requests_stay_few(shared_redis_url: str) -> None:
+    options = GatewayOptions(slots=0)
+    async with trial(shared_redis_url, *MANY, options=options, **{**ROTATING, "ibkr_error309_cooldown_secs": 0}) as run:
+        questions = run.gateway.journal.requests
+        await run.gateway.wait_for(lambda: len(questions("reqCurrentTime")) >= 20, 60)  # four a second at most
+        assert len(run.gateway.journal.errors(309)) <= 3 + 20
+        run.gateway.set_slots(3)
+        await run.fresh(10)
+
+
+async def test_a_gateway_that_freed_slots_late_once_is_tried_with_a_shorter_pause(shared_redis_url: str) -> None:
+    options = GatewayOptions(slot_free_delay=0.3)
+    async with trial(shared_redis_url, *MANY, options=options, **{**ROTATING, "ibkr_rotation_secs": 0.1}) as run:
+        await has_turns(run, 2)
+        assert run.said("slot_released_late")
+        run.gateway.set_slot_free_delay(0.0)
+        await has_turns(run, 1)
+        refused, begun = len(run.gateway.journal.errors(309)), len(run.said("rotation_started"))
+        await has_turns(run, 2 * FIRST_TRIAL_TURNS + 6)
+        turns = run.said("rotation_started")[begun:]
+        trials = [len(turn["symbols"]) == 1 for turn in turns]
+        assert any(trials), "a trial goes alone"
+        assert not any(trials[-1:]), "and once there is no pause any more there is nothing to try"
+        assert len(run.gateway.journal.errors(309)) == refused
+        assert run.said("batch_shrunk") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
@@ -311,3 +312,46 @@ def test_the_venue_granted_is_the_one_of_the_rows_and_else_the_one_requested() -
     case.row(2, Side.BID)
     granted = [report.venues_granted for each in "AB" if (report := case.plan.report(each))]
     assert granted == [("GSCO", "NSDQ"), ("ARCA",)]
+
+
+def _answers(request: int) -> list[says.GatewayEvent]:
+    return [
+        says.SlotRefused(request, "309"),
+        says.DepthRefused(request, 354, "not subscribed"),
+        says.DepthHalted(request),
+        says.BookReset(request),
+        says.RequestIdRejected(request),
+        says.CancelRejected(request),
+        says.ConnectivityLost("1100"),
+        says.ConnectivityRestored(True, "1101"),
+        says.ConnectivityRestored(False, "1102"),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_after_a_deadline_the_next_one_is_later_and_requests_stay_few_whatever_the_gateway_says(seed: int) -> None:
+    chance = random.Random(seed)
+    case = Case(*(f"S{number}" for number in range(chance.randint(1, 12))), slots=chance.randint(1, 5))
+    asked, waiting = 0, list(case.first)
+    while case.plan.next_deadline() is not None or waiting:
+        for command in waiting:
+            if isinstance(command, Subscribe):
+                asked += 1
+        shell = [command for command in waiting if isinstance(command, LookForIngest | Reconnect)]
+        waiting = []
+        for command in shell:
+            looked = isinstance(command, LookForIngest)
+            waiting += case.plan.ingest_looked_for(False, case.now) if looked else case.plan.reconnected(case.now)
+        kind = chance.choice(["answer", "row", "deadline", "wait"])
+        request = chance.randint(max(1, asked - 5), asked + 1)
+        if kind == "answer":
+            waiting += case.hear(chance.choice(_answers(request)))
+        elif kind == "row":
+            waiting += case.row(request, chance.choice(list(Side)))
+        elif kind == "deadline" and case.plan.next_deadline() is not None:
+            waiting += case.run_to_deadline()
+            after = case.plan.next_deadline()
+            assert after is None or after > case.now
+        case.now += chance.choice([0.0, 0.01, 0.5, 3.0])
+        assert asked <= 500
+    assert case.plan.is_over

@@ -79,7 +79,7 @@ def test_a_gateway_that_was_late_once_costs_a_pause_for_a_while_only() -> None:
     assert gateway.refusals == refused
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.lists(st.floats(0.0, 2.5), min_size=1, max_size=60))
 def test_a_lag_that_varies_costs_ever_fewer_refusals(lags: list[float]) -> None:
     gateway = ModelGateway(limit=3)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterable
 
+import pytest
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.schema.encoding import EMPTY_SIDE, venue_field
 from ibkr_depth_pipeline.sink.backlog import Backlog, SymbolQueue, WriterFigures
-from ibkr_depth_pipeline.sink.writes import VENUE_PAUSE_SECS, StreamWrite, writes_of
+from ibkr_depth_pipeline.sink.writes import VENUE_PAUSE_SECS, StreamWrite, Write, writes_of
 
 HELD = ResponseError("The ID specified in XADD is equal or smaller than the target stream top item")
 T0 = 1_700_000_000_000
@@ -86,3 +89,50 @@ def test_at_most_a_quarter_of_the_bound_goes_out_at_once() -> None:
     most = backlog.share(len(queues))
     assert sum(map(len, [entry for queue in queues for entry in queue.take(most).entries])) <= 25_000
     assert backlog.share(1_000_000) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_after_flushes_of_all_there_is_the_next_one_is_due_later_whatever_redis_answered(seed: int) -> None:
+    chance = random.Random(seed)
+    figures = WriterFigures()
+    backlog = Backlog(maxlen=100, bound=10_000_000, figures=figures, backpressure=None, on_work=lambda: None)
+    queues = [backlog.queue(f"S{number}") for number in range(3)]
+    now, seqs = 100.0, [0, 0, 0]
+    for _ in range(300):
+        at = chance.randrange(3)
+        if chance.random() < 0.6:
+            seqs[at] += 1
+            store(queues[at], [seqs[at]])
+        else:
+            queues[at].note_beat(T0, time.time_ns() // 1_000_000)
+            queues[at].note_venue({b"venue": b"ARCA"})
+        due = backlog.next_due()
+        assert due is not None
+        now = max(now, due)
+        flushes = 0
+        while due is not None and due <= now:
+            writes: list[Write] = [each for queue in backlog.due(now) for each in writes_of(queue, 3, now, 30)]
+            assert writes, "whoever is woken up has something to do"
+            for write in writes:
+                _settle(write, chance, now)
+            flushes += 1
+            assert flushes <= 3 + max(seqs) // 3, "entries, hash, heartbeat: each once, or after a pause"
+            due = backlog.next_due()
+        now += chance.choice([0.0, 0.0, 0.001, 0.2, 5.0])
+
+
+def _settle(write: Write, chance: random.Random, now: float) -> None:
+    """As the writer does; where nothing at all is answered it pauses by itself."""
+    outcome = chance.choice(["stored", "refused", "unanswered"])
+    if outcome == "unanswered":
+        write.unknown()
+        write.postpone(now)
+    else:
+        refusal = ResponseError("OOM command not allowed")
+        if isinstance(write, StreamWrite):
+            entries = len(write.block.entries)
+            replies = [b"id"] if write.part.replies == 1 else ["OK", *["QUEUED"] * entries, [b"id"] * entries]
+        else:
+            replies = [1]
+        if write.settle([refusal] * write.part.replies if outcome == "refused" else replies) is not None:
+            write.postpone(now)
