@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
+import yaml
+from pydantic import BaseModel
 
 from ibkr_depth_pipeline.simulation import (
     AtEnd,
@@ -21,7 +23,9 @@ from ibkr_depth_pipeline.simulation import (
     ReplayOptions,
     Scenario,
     SimulatedGateway,
+    apply_changes,
     load_scenario,
+    parse_changes,
     shipped_scenarios,
 )
 from ibkr_depth_pipeline.simulation.archive_tape import archived_symbols
@@ -132,6 +136,15 @@ def main(
     server_version: Annotated[
         int, typer.Option(help="Newest protocol version it speaks, 100 to 178.", rich_help_panel=_GATEWAY)
     ] = 176,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="OPTION=VALUE",
+            help="Any other option, as a scenario's `gateway` has it: greeting_delay=3.",
+            rich_help_panel=_GATEWAY,
+        ),
+    ] = None,
     scenario: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +170,8 @@ def main(
       ibkr_gateway_sim
 
       ibkr_gateway_sim --port 4002 --slots 1 --rows-per-second 1000
+
+      ibkr_gateway_sim --set greeting_delay=3 --set "venue_refusals={'*@ISLAND': 354}"
 
       ibkr_gateway_sim --replay aapl_2012-06-21_l10.csv.gz --replay-pace fast --journal sent.jsonl
 
@@ -204,6 +219,7 @@ def main(
             journal_file=journal,
             journal_entries=_JOURNAL_ENTRIES_IN_MEMORY,
         )
+        options = apply_changes(_changes(option or []), options)
         chosen = load_scenario(scenario) if scenario else Scenario(())
         asyncio.run(_serve(SimulatedGateway(chosen.applied_to(options), chosen.steps), ready_file))
     except (OSError, ValueError) as problem:
@@ -250,6 +266,23 @@ def _pairs(option: str, texts: Sequence[str] | None, convert: Callable[[str], _V
         if not equals or not symbol:
             raise ValueError(f"{option} {text}: not SYMBOL=NUMBER")
     return pairs
+
+
+def _changes(texts: Sequence[str]) -> BaseModel:
+    """`OPTION=VALUE` texts, the value in YAML, as GatewayChanges. Raises ValueError naming the text that is none."""
+    document = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            document[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not name:
+            raise ValueError(f"--set {text}: not OPTION=VALUE")
+    try:
+        return parse_changes(document)
+    except ValueError as problem:
+        raise ValueError(f"--set {problem}") from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,9 +7,24 @@ answered), codec.py, requests.py and replies.py (the wire), market.py and replay
 
 from ibkr_depth_pipeline.simulation.background import GatewayThread, gateway_process
 from ibkr_depth_pipeline.simulation.gateway import SimulatedGateway
-from ibkr_depth_pipeline.simulation.options import AtEnd, EarlyCancel, GatewayOptions, Pace, ReplayOptions
+from ibkr_depth_pipeline.simulation.options import (
+    AtEnd,
+    EarlyCancel,
+    GatewayOptions,
+    Pace,
+    Pacing,
+    ReplayOptions,
+    TakenClientId,
+    Unready,
+)
 from ibkr_depth_pipeline.simulation.scenario import ScenarioError, parse_scenario, read_scenario
-from ibkr_depth_pipeline.simulation.scenario_files import Scenario, load_scenario, shipped_scenarios
+from ibkr_depth_pipeline.simulation.scenario_files import (
+    Scenario,
+    apply_changes,
+    load_scenario,
+    parse_changes,
+    shipped_scenarios,
+)
 from ibkr_depth_pipeline.simulation.tape import Tape, TapeError, read_tape
 
 __all__ = [
@@ -18,14 +33,19 @@ __all__ = [
     "GatewayOptions",
     "GatewayThread",
     "Pace",
+    "Pacing",
     "ReplayOptions",
     "Scenario",
     "ScenarioError",
     "SimulatedGateway",
+    "TakenClientId",
     "Tape",
     "TapeError",
+    "Unready",
+    "apply_changes",
     "gateway_process",
     "load_scenario",
+    "parse_changes",
     "parse_scenario",
     "read_scenario",
     "read_tape",

@@ -11,35 +11,53 @@ A file is a list of steps (scenario.py), or a mapping that says as well what it 
 The folder `scenarios` beside this module holds those that are shipped; a name is a file's, with _ or - between words.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from ibkr_depth_pipeline.simulation.options import EarlyCancel, GatewayOptions
+from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline.simulation.scenario import ScenarioError, Step, in_one_line, parse_scenario
 
 SHIPPED = Path(__file__).with_name("scenarios")
 
-_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_NOT_A_SCENARIOS = frozenset({"host", "port", "replays", "keep_rows", "journal_file", "journal_entries"})
+"""Options of GatewayOptions that say where a gateway listens, plays from and writes to, and not how it behaves."""
 
 
-class GatewayChanges(BaseModel):
-    """The options that a scenario may set; see GatewayOptions."""
-
+class _Changes(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    slots: Annotated[int, Field(ge=0)] = 3
-    rows_per_second: _Seconds = 200.0
-    latency: _Seconds = 0.0
-    first_row_delay: _Seconds = 0.05
-    slot_free_delay: _Seconds = 0.0
-    rows_after_cancel: _Seconds = 0.0
-    early_cancel: EarlyCancel = EarlyCancel.HONOURED
-    slots_held_after_drop: _Seconds = 0.0
-    client_id_held_after_drop: _Seconds = 0.0
-    refusals: dict[str, int] = Field(default_factory=dict)
+
+
+def _changes_model() -> type[BaseModel]:
+    types = get_type_hints(GatewayOptions)
+    names = [each.name for each in fields(GatewayOptions) if each.name not in _NOT_A_SCENARIOS]
+    settable: dict[str, Any] = {name: (types[name], None) for name in names}
+    return create_model("GatewayChanges", __base__=_Changes, **settable)
+
+
+GatewayChanges = _changes_model()
+"""The options that a scenario may set: every one of GatewayOptions that says how a gateway behaves, none required."""
+
+
+def parse_changes(document: Mapping[str, Any]) -> BaseModel:
+    """The options of a mapping, as GatewayChanges. Raises ScenarioError, which names the option."""
+    try:
+        changes = GatewayChanges.model_validate(document)
+        apply_changes(changes, GatewayOptions())
+    except ValidationError as problem:
+        raise ScenarioError(in_one_line(problem)) from None
+    except ValueError as problem:
+        raise ScenarioError(str(problem).replace(" is ", ": ", 1)) from None
+    return changes
+
+
+def apply_changes(changes: BaseModel, options: GatewayOptions) -> GatewayOptions:
+    """The options with those that were set. Raises ValueError as GatewayOptions does."""
+    return replace(options, **{name: getattr(changes, name) for name in changes.model_fields_set})
 
 
 _NO_CHANGES = GatewayChanges()
@@ -51,11 +69,12 @@ class Scenario:
 
     steps: tuple[Step, ...]
     about: str = ""
-    gateway: GatewayChanges = _NO_CHANGES
+    gateway: BaseModel = _NO_CHANGES
+    """A GatewayChanges."""
 
     def applied_to(self, options: GatewayOptions) -> GatewayOptions:
         """The options with those that the scenario sets. Raises ValueError as GatewayOptions does."""
-        return replace(options, **{name: getattr(self.gateway, name) for name in self.gateway.model_fields_set})
+        return apply_changes(self.gateway, options)
 
 
 def shipped_scenarios() -> dict[str, Scenario]:
@@ -74,8 +93,6 @@ def load_scenario(name_or_file: str) -> Scenario:
         raise ScenarioError(f"{name_or_file}: no such file, and no scenario of that name; there are {names}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
         raise ScenarioError(f"{path}: {' '.join(str(problem).split())}") from problem
-    except ValidationError as problem:
-        raise ScenarioError(f"{path}: gateway: {in_one_line(problem)}") from None
     except ScenarioError as problem:
         raise ScenarioError(f"{path}: {problem}") from None
 
@@ -86,5 +103,8 @@ def _scenario(document: Any) -> Scenario:
     unknown = sorted(map(str, document.keys() - {"about", "gateway", "steps"}))
     if unknown:
         raise ScenarioError(f"{unknown[0]}: a scenario is a list of steps, or a mapping of about, gateway and steps")
-    changes = GatewayChanges.model_validate(document.get("gateway") or {})
+    try:
+        changes = parse_changes(document.get("gateway") or {})
+    except ScenarioError as problem:
+        raise ScenarioError(f"gateway: {problem}") from None
     return Scenario(parse_scenario(document.get("steps") or []), str(document.get("about", "")), changes)

@@ -8,12 +8,20 @@ import pytest
 from typer.testing import CliRunner
 
 from ibkr_depth_pipeline.cli.gateway_sim import app
-from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, ScenarioError, load_scenario, shipped_scenarios
+from ibkr_depth_pipeline.simulation import (
+    EarlyCancel,
+    GatewayOptions,
+    Pacing,
+    ScenarioError,
+    Unready,
+    load_scenario,
+    shipped_scenarios,
+)
 
 
 def test_every_shipped_scenario_can_be_carried_out_and_says_what_it_is_about() -> None:
     scenarios = shipped_scenarios()
-    assert len(scenarios) >= 30
+    assert len(scenarios) >= 60
     for name, scenario in scenarios.items():
         assert scenario.about, name
         assert scenario.steps or scenario.gateway.model_fields_set, name
@@ -61,3 +69,44 @@ def test_the_program_lists_them() -> None:
     outcome = CliRunner().invoke(app, ["--list-scenarios"])
     assert outcome.exit_code == 0
     assert set(shipped_scenarios()) == {line.split()[0] for line in outcome.output.splitlines()}
+
+
+def test_a_scenario_may_set_every_option_of_how_a_gateway_behaves(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "gateway: {greeting_delay: 2, hung_client_ids: [7], unready: silent, ready_after: 1, seed: 5, accounts: [U1],\n"
+        "  venue_refusals: {'*@ISLAND': 354}, messages_per_second: 50, pacing: disconnect, silent_symbols: [SPY],\n"
+        "  server_version: 150, nasdaq_name: NASDAQ, symbol_rates: {SPY: 1}, largest_backlog: 9, read_only_api: no}\n"
+    )
+    options = load_scenario(str(path)).applied_to(GatewayOptions(slots=2))
+    assert (options.greeting_delay, options.unready, options.pacing) == (2.0, Unready.SILENT, Pacing.DISCONNECT)
+    assert (options.hung_client_ids, options.silent_symbols) == (frozenset({7}), frozenset({"SPY"}))
+    assert (options.accounts, options.slots, options.read_only_api) == (("U1",), 2, False)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "complaint"),
+    [
+        ("{greeting_delay: -1}", "gateway: greeting_delay: -1.0; allowed: 0 or more"),
+        ("{unready: asleep}", "gateway: unready: Input should be 'no_exchanges'"),
+        ("{refusals: {AAPL: 7}}", "gateway: refusal code 7; allowed: 100 to 99999"),
+        ("{greting_delay: 1}", "gateway: greting_delay: Extra inputs"),
+        ("{journal_file: x}", "gateway: journal_file: Extra inputs"),
+        ("{messages_per_second: 0}", "gateway: messages_per_second: 0; allowed: 1 or more"),
+    ],
+)
+def test_an_option_that_cannot_be_set_is_named(tmp_path: Path, gateway: str, complaint: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"gateway: {gateway}\n")
+    with pytest.raises(ScenarioError, match=complaint):
+        load_scenario(str(path))
+
+
+def test_any_option_may_be_set_on_the_command_line() -> None:
+    outcome = CliRunner().invoke(app, ["--port", "0", "--set", "greeting_delay=-3"])
+    assert (outcome.exit_code, outcome.output) == (
+        2,
+        "ibkr_gateway_sim: --set greeting_delay: -3.0; allowed: 0 or more\n",
+    )
+    outcome = CliRunner().invoke(app, ["--port", "0", "--set", "greeting_delay"])
+    assert outcome.output == "ibkr_gateway_sim: --set greeting_delay: not OPTION=VALUE\n"
