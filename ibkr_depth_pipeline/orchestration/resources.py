@@ -1,23 +1,73 @@
-"""The gateway and Redis as Dagster resources. What is left out comes from the environment, `.env`, or the default."""
+"""The resources of runs: gateway, Redis, the exchange's hours. A field that is left out comes from the environment,
+`.env`, or the default.
 
+Config is refused before launch. Dagster checks types against the schema, and calls the mapping of a `configured`
+definition while it plans a run, before the run exists: a bad value found there is an error in the Launchpad and leaves
+no run behind.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.orchestration.launch_checks import check_overrides, refuse
-from ibkr_depth_pipeline.settings import Settings, mask_url
+from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
+from ibkr_depth_pipeline.gateways import gateway_named
+from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayNames
+from ibkr_depth_pipeline.settings import Settings, load_settings, mask_url
+from ibkr_depth_pipeline.trading_hours import TradingHours
+from ibkr_depth_pipeline.universe import Universe, load_universe
+
+EARLY = timedelta(minutes=15)
+"""How long before the open a run that follows the calendar may start: books fill before it."""
+
+
+@contextmanager
+def errors_as_failures() -> Iterator[None]:
+    """Turns an error that explains itself into the run's failure, with its text; no step is tried again.
+
+    If a signal had asked the run to end before the error came, the run ends as canceled instead.
+    """
+    try:
+        yield
+    except DepthPipelineError as error:
+        if error.interrupted_by is not None:
+            raise dg.DagsterExecutionInterruptedError(f"{error.interrupted_by}, and then: {error}") from error
+        raise dg.Failure(str(error), metadata={"kind": type(error).__name__}, allow_retries=False) from error
+
+
+# ---- config that is refused before launch
+
+
+def refuse(error: ConfigurationError) -> dg.DagsterInvalidConfigError:
+    """The exception to raise in a mapping, for the Launchpad to show. Never holds the config: it may be a secret."""
+    return dg.DagsterInvalidConfigError(f"This run config is refused. {error}", [], {})  # type: ignore[no-untyped-call]
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Raise if one of these settings is bad. What the environment says of others is judged when the run starts."""
+    try:
+        load_settings(**overrides)
+    except ConfigurationError as error:
+        blamed = [problem for problem in error.problems if problem.partition("=")[0].lower() in overrides]
+        if blamed:
+            raise refuse(ConfigurationError(error.where, blamed)) from None
+
+
+# ---- gateway and Redis
 
 
 def about(setting: str) -> str:
-    """What the Launchpad says about a field that overrides `setting`."""
+    """The Launchpad's description of a field that overrides `setting`."""
     field = Settings.model_fields[setting]
     return f"{field.description}. Left out: {setting.upper()} of the environment or of .env, else {field.default}."
 
 
 class IbkrGateway(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Where the IBKR gateway is, and what is asked of it. Each field overrides the setting IBKR_<FIELD>."""
+    """The address of the IBKR gateway, and what is asked of it. Each field overrides the setting IBKR_<FIELD>."""
 
     host: str | None = Field(default=None, description=about("ibkr_host"))
     port: int | None = Field(default=None, description=about("ibkr_port"))
@@ -61,7 +111,7 @@ def ibkr_resource(gateway: IbkrGateway) -> dg.ResourceDefinition:
 
 _ENV = dg.Selector({"env": str})  # type: ignore[no-untyped-call]
 _URL = dg.ScalarUnion(scalar_type=str, non_scalar_schema=_ENV, _key="RedisUrl")
-"""As Dagster's own type of a text or {env: NAME}, but the name arrives unresolved: what was written can be told."""
+"""Like Dagster's own type of a text or {env: NAME}, but the name arrives unresolved, so that a text is told apart."""
 
 
 def redis_resource(store: RedisStore) -> dg.ResourceDefinition:
@@ -82,9 +132,45 @@ def redis_resource(store: RedisStore) -> dg.ResourceDefinition:
 
 def _refuse_secrets(url: str) -> None:
     if mask_url(url) != url:
-        told = "it names a user or a password; set REDIS_URL, or name another environment variable: {env: NAME}"
-        raise refuse(ConfigurationError("resource redis", [f"url is not allowed; {told}"]))
+        remedy = "set REDIS_URL, or name another environment variable: {env: NAME}"
+        problem = f"url is not allowed; it names a user or a password; {remedy}"
+        raise refuse(ConfigurationError("resource redis", [problem]))
 
 
 def _given(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if value is not None}
+
+
+# ---- the exchange's hours
+
+
+class ExchangeHours(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The calendar whose trading hours a run follows, if it follows any."""
+
+    calendar: str | None = Field(
+        default=None,
+        description="A calendar of exchange_calendars, such as XNYS, XNAS or 24/7. Left out: IBKR_CALENDAR.",
+    )
+
+    def seconds_to_close(self, now: datetime) -> float:
+        """Seconds from `now` to the close of the open or coming session, and of those that follow it without a break.
+
+        Raises OutsideSession, naming the next open, and ConfigurationError for an unknown calendar.
+        """
+        calendar = self.calendar or load_settings().ibkr_calendar
+        hours = TradingHours(calendar, now)
+        session = hours.unbroken(hours.session_to_record(now, EARLY))
+        return (session.close - now).total_seconds()
+
+
+def settings_and_universe(
+    names: GatewayNames, symbols: Sequence[str], ibkr: IbkrGateway, redis: RedisStore, **overrides: Any
+) -> tuple[Settings, Universe]:
+    """The settings and the universe of a run of that gateway, as the files are now.
+
+    `overrides` win over the resources, those over the list of gateways, that over the environment and `.env`. No
+    symbols means all of the universe. Raises ConfigurationError.
+    """
+    settings = gateway_named(names.gateway).settings(**{**ibkr.overrides(), **redis.overrides(), **overrides})
+    universe = load_universe(settings.symbol_config_path)
+    return settings, universe.subset(symbols) if symbols else universe

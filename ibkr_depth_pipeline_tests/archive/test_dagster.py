@@ -13,7 +13,7 @@ import pytest
 from ibkr_depth_pipeline.archive.layout import DAYS, PARTS
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.definitions import defs
-from ibkr_depth_pipeline.orchestration.archive import ARCHIVE_JOB, ARCHIVE_KEY, CHECKS, DAY_JOB, DAY_KEY
+from ibkr_depth_pipeline.orchestration.archive.archiver import ARCHIVE_JOB, ARCHIVE_KEY, CHECKS, DAY_JOB, DAY_KEY
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror
 from ibkr_depth_pipeline_tests.dagster.deployment import PATIENCE_SECS, Deployment, deployment
 

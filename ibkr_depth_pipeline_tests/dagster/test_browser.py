@@ -54,7 +54,7 @@ def deployed(tmp_path: Path, gateway: tuple[GatewayThread, ExitStack], shared_re
         yield running
 
 
-def test_an_operator_launches_a_session_watches_it_sees_an_outage_and_terminates_it(
+def test_operator_launches_a_session_follows_it_sees_an_outage_and_terminates_it(
     deployed: Deployment, gateway: tuple[GatewayThread, ExitStack], tmp_path: Path
 ) -> None:
     _, running = gateway

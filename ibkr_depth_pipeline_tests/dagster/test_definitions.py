@@ -16,12 +16,12 @@ from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED
 
 
-def test_the_definitions_load() -> None:
+def test_definitions_load() -> None:
     dg.Definitions.validate_loadable(defs)
 
 
 @pytest.mark.parametrize("job", ["ibkr_depth_ingest_job", "__ASSET_JOB"])
-def test_every_way_to_start_the_feed_runs_in_the_worker_itself_and_in_the_pool(job: str) -> None:
+def test_feed_runs_in_the_worker_and_the_pool_however_it_is_started(job: str) -> None:
     resolved = defs.resolve_job_def(job)
     assert resolved.executor_def.name == "in_process"
     op = resolved.graph.node_named("ibkr_depth_feed").definition
@@ -30,7 +30,7 @@ def test_every_way_to_start_the_feed_runs_in_the_worker_itself_and_in_the_pool(j
     assert op.retry_policy is None
 
 
-def test_the_launchpad_documents_every_field_of_the_run_config() -> None:
+def test_launchpad_documents_every_field_of_the_run_config() -> None:
     job = defs.resolve_job_def("ibkr_depth_ingest_job")
     schema = job.run_config_schema.config_type.fields  # type: ignore[attr-defined]
     feed = schema["ops"].config_type.fields["ibkr_depth_feed"].config_type.fields["config"].config_type.fields

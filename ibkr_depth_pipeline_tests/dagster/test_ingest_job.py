@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, execute, failure_of
 
 
-def test_a_duration_records_the_universe_and_sums_it_up(
+def test_run_with_a_duration_records_the_universe_and_summarizes_it(
     gateway: GatewayThread, environment: dict[str, str], shared_redis_url: str
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance, redis.Redis.from_url(shared_redis_url) as store:
@@ -32,7 +32,7 @@ def test_a_duration_records_the_universe_and_sums_it_up(
     assert not gateway.journal.errors(309)
 
 
-def test_a_gateway_that_is_not_there_fails_the_run_in_plain_words(
+def test_missing_gateway_fails_the_run_with_a_plain_reason(
     environment: dict[str, str], unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IBKR_PORT", str(unused_port))
@@ -42,7 +42,7 @@ def test_a_gateway_that_is_not_there_fails_the_run_in_plain_words(
     assert f"127.0.0.1:{unused_port}" in failure_of(result)
 
 
-def test_settings_that_are_wrong_fail_the_run_before_anything_connects_and_are_all_named(
+def test_wrong_settings_fail_the_run_before_anything_connects_and_are_all_named(
     environment: dict[str, str], gateway: GatewayThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IBKR_DEPTH_ROWS", "none")
@@ -55,7 +55,7 @@ def test_settings_that_are_wrong_fail_the_run_before_anything_connects_and_are_a
     assert not gateway.journal.entries("opened")
 
 
-def test_a_universe_that_is_wrong_fails_the_run_and_names_the_entry(
+def test_wrong_universe_fails_the_run_and_names_the_entry(
     environment: dict[str, str], universe_file: Path, gateway: GatewayThread
 ) -> None:
     universe_file.write_text("symbols: [SPY, spx]")

@@ -124,7 +124,7 @@ def test_terminate_cancels_every_subscription_stores_what_was_buffered_and_ends_
     assert rotated(deployed, run_id) == set(SYMBOLS)
 
 
-def test_a_second_launch_waits_until_the_first_has_ended_also_by_the_materialize_button(
+def test_second_launch_waits_until_the_first_run_has_ended_also_by_materialize(
     deployed: Deployment, live_gateway: GatewayThread
 ) -> None:
     first = deployed.launch(op(duration=1.0))
@@ -156,7 +156,7 @@ def test_terminate_ends_a_waiting_probe_without_a_subscription_left(
     assert ids(live_gateway, "cancelled") == ids(live_gateway, "subscribed")
 
 
-def test_a_killed_worker_is_replaced_and_the_stream_goes_on_without_a_gap(
+def test_killed_worker_is_replaced_and_the_stream_goes_on_without_a_gap(
     deployed: Deployment, live_gateway: GatewayThread, guarded_url: str
 ) -> None:
     run_id = deployed.launch(op(symbols=["SPY"]))
@@ -189,7 +189,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("config", "words"), REFUSALS.values(), ids=REFUSALS)
-def test_bad_config_is_refused_before_there_is_a_run(
+def test_bad_config_is_refused_before_a_run_exists(
     deployed: Deployment, live_gateway: GatewayThread, config: dict[str, Any], words: str
 ) -> None:
     runs, connections = deployed.instance.get_runs_count(), len(live_gateway.journal.entries("opened"))
@@ -200,7 +200,7 @@ def test_bad_config_is_refused_before_there_is_a_run(
     assert len(live_gateway.journal.entries("opened")) == connections
 
 
-def test_a_redis_that_refuses_the_password_fails_the_run_and_nothing_tells_the_password(deployed: Deployment) -> None:
+def test_refused_redis_password_fails_the_run_and_is_shown_nowhere(deployed: Deployment) -> None:
     run_id = deployed.launch({**op(duration=1.0), **resource("redis", url={"env": "OTHER_REDIS_URL"})})
     assert deployed.wait_for_end(run_id) == "FAILURE"
     failure = next(

@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
-from ibkr_depth_pipeline.orchestration.lineage import symbol_key
+from ibkr_depth_pipeline.orchestration.gateway_assets import symbol_key
+from ibkr_depth_pipeline.orchestration.resources import errors_as_failures
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, execute
 
@@ -25,7 +25,7 @@ def total(observations: list[dict[str, object]], name: str) -> int:
     return sum(int(str(each[name])) for each in observations)
 
 
-def test_a_session_is_observed_while_it_runs_and_the_intervals_add_up(
+def test_session_is_observed_while_it_runs_and_the_intervals_add_up(
     environment: dict[str, str], gateway: GatewayThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IBKR_OBSERVE_SECS", "1")
@@ -53,15 +53,15 @@ def test_a_session_is_observed_while_it_runs_and_the_intervals_add_up(
     assert stored == metadata["session_snapshots"].value
 
 
-def test_an_error_after_somebody_asked_for_the_end_ends_the_run_as_canceled() -> None:
+def test_error_after_a_signal_ends_the_run_as_canceled() -> None:
     error = SinkUnavailable("Redis is away")
     error.interrupted_by = "SIGTERM"
     with pytest.raises(dg.DagsterExecutionInterruptedError, match="SIGTERM, and then: Redis is away"):
-        with our_errors_as_failures():
+        with errors_as_failures():
             raise error
 
 
-def test_an_error_of_its_own_fails_the_run() -> None:
+def test_error_without_a_signal_fails_the_run() -> None:
     with pytest.raises(dg.Failure, match="Redis is away"):
-        with our_errors_as_failures():
+        with errors_as_failures():
             raise SinkUnavailable("Redis is away")

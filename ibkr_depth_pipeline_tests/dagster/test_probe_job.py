@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from ibkr_depth_pipeline.definitions import build_definitions
-from ibkr_depth_pipeline.orchestration.ladder import ladder_markdown
-from ibkr_depth_pipeline.orchestration.lineage import PROBE_KEY, load_lineage, symbol_key
+from ibkr_depth_pipeline.orchestration.gateway_assets import PROBE_KEY, load_gateway_assets, symbol_key
+from ibkr_depth_pipeline.orchestration.rendering import ladder_markdown
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.gateway import SimulatedGateway
 from ibkr_depth_pipeline_tests.dagster.conftest import SYMBOLS, failure_of
@@ -25,7 +25,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def probe(instance: dg.DagsterInstance, *only: str, **config: Any) -> dg.ExecuteInProcessResult:
     """The job as the location that has just been reloaded runs it; `only` are the symbols selected, all by default."""
-    job = build_definitions(load_lineage()).resolve_job_def("ibkr_depth_probe_job")
+    job = build_definitions(load_gateway_assets()).resolve_job_def("ibkr_depth_probe_job")
     run_config = {"ops": {"ibkr_depth_probe": {"config": config}}}
     selection = [symbol_key(symbol) for symbol in only] or None
     return job.execute_in_process(
@@ -42,7 +42,7 @@ def checks(result: dg.ExecuteInProcessResult) -> dict[dg.AssetKey, dg.AssetCheck
     return {found.asset_key: found for found in result.get_asset_check_evaluations()}
 
 
-def test_each_symbol_with_depth_passes_its_check_and_shows_its_first_book(
+def test_symbol_with_depth_passes_its_check_and_shows_its_first_book(
     instance: dg.DagsterInstance, environment: dict[str, str], shared_redis_url: str
 ) -> None:
     result = probe(instance)
@@ -60,7 +60,7 @@ def test_each_symbol_with_depth_passes_its_check_and_shows_its_first_book(
     assert "| SPY | ARCA | yes |" in str(whole.metadata["report"].value)
 
 
-def test_a_refused_symbol_fails_its_check_as_an_error_and_the_run_goes_on(
+def test_refused_symbol_fails_its_check_as_an_error_and_the_run_goes_on(
     instance: dg.DagsterInstance, environment: dict[str, str], gateway: GatewayThread
 ) -> None:
     gateway.do(lambda simulated: simulated.refuse("MSFT", 10092))
@@ -72,7 +72,7 @@ def test_a_refused_symbol_fails_its_check_as_an_error_and_the_run_goes_on(
     assert "10092" in str(refused.description)
 
 
-def test_a_symbol_that_could_not_be_judged_fails_as_a_warning(
+def test_undecided_symbol_fails_its_check_as_a_warning(
     instance: dg.DagsterInstance, environment: dict[str, str], gateway: GatewayThread
 ) -> None:
     gateway.do(lambda simulated: simulated.pause_rows("QQQ"))
@@ -81,7 +81,7 @@ def test_a_symbol_that_could_not_be_judged_fails_as_a_warning(
     assert (silent.passed, silent.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
-def test_where_no_symbol_has_depth_the_run_fails_with_the_reasons(
+def test_probe_run_fails_with_the_reasons_if_no_symbol_has_depth(
     instance: dg.DagsterInstance, environment: dict[str, str], gateway: GatewayThread
 ) -> None:
     gateway.do(refuse_all)
@@ -91,7 +91,7 @@ def test_where_no_symbol_has_depth_the_run_fails_with_the_reasons(
     assert len(checks(result)) == len(SYMBOLS)
 
 
-def test_only_what_is_selected_is_probed(
+def test_probe_asks_only_the_selected_symbols(
     instance: dg.DagsterInstance, environment: dict[str, str], gateway: GatewayThread
 ) -> None:
     result = probe(instance, "AAPL")
@@ -100,7 +100,7 @@ def test_only_what_is_selected_is_probed(
     assert {entry.name for entry in gateway.journal.entries("subscribed")} == {"AAPL"}
 
 
-def test_beside_a_running_ingest_nothing_is_subscribed_and_the_run_says_so(
+def test_probe_beside_a_running_ingest_subscribes_nothing_and_reports_it(
     instance: dg.DagsterInstance, environment: dict[str, str], gateway: GatewayThread, shared_redis_url: str
 ) -> None:
     with redis.Redis.from_url(shared_redis_url) as store:
@@ -112,17 +112,17 @@ def test_beside_a_running_ingest_nothing_is_subscribed_and_the_run_says_so(
     assert "an ingest is running" in str(whole.metadata["running_ingest"].value)
 
 
-def test_a_probe_that_dies_is_not_tried_again() -> None:
-    job = build_definitions(load_lineage()).resolve_job_def("ibkr_depth_probe_job")
+def test_dead_probe_run_is_not_retried() -> None:
+    job = build_definitions(load_gateway_assets()).resolve_job_def("ibkr_depth_probe_job")
     assert job.tags["dagster/max_retries"] == "0"
 
 
-def test_the_probe_is_due_45_minutes_before_the_open() -> None:
-    schedule = build_definitions(load_lineage()).resolve_schedule_def("ibkr_depth_probe_before_open")
+def test_probe_schedule_fires_45_minutes_before_the_open() -> None:
+    schedule = build_definitions(load_gateway_assets()).resolve_schedule_def("ibkr_depth_probe_before_open")
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("45 8 * * *", "America/New_York")
 
 
-def test_a_ladder_has_the_best_rows_on_top_and_bids_on_the_left() -> None:
+def test_ladder_has_the_best_rows_on_top_and_bids_on_the_left() -> None:
     empty = (0.0, 0.0, "")
     text = ladder_markdown(((100.25, 3.0, "ARCA"), (100.0, 1.5, ""), empty), ((100.5, 7.0, "A|B"), empty, empty))
     assert text.splitlines()[2:] == [
@@ -131,5 +131,5 @@ def test_a_ladder_has_the_best_rows_on_top_and_bids_on_the_left() -> None:
     ]
 
 
-def test_an_empty_book_has_no_ladder() -> None:
+def test_empty_book_has_no_ladder() -> None:
     assert ladder_markdown((), ()) == ""

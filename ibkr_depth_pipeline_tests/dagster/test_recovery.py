@@ -23,7 +23,7 @@ PATIENCE_SECS = 150.0
 
 
 @dataclass
-class Watched:
+class MonitoredDeployment:
     """A deployment whose schedules and sensors are on, in a market that never closes."""
 
     dagster: Deployment
@@ -73,7 +73,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path, redis_server: EmbeddedRedis, gateway: GatewayThread) -> Iterator[Watched]:
+def monitored(tmp_path: Path, redis_server: EmbeddedRedis, gateway: GatewayThread) -> Iterator[MonitoredDeployment]:
     universe = tmp_path / "ibkr_symbols.yaml"
     universe.write_text(json.dumps({"symbols": list(SYMBOLS)}))
     with Webhook() as webhook:
@@ -89,70 +89,70 @@ def watched(tmp_path: Path, redis_server: EmbeddedRedis, gateway: GatewayThread)
             "ALERT_URLS": webhook.url,
         }
         with deployment(tmp_path, environment) as dagster:
-            yield Watched(dagster, redis_server, webhook, gateway)
+            yield MonitoredDeployment(dagster, redis_server, webhook, gateway)
 
 
-def test_a_session_gets_its_run_by_itself_and_one_whose_worker_is_killed_gets_another_and_an_alert(
-    watched: Watched,
+def test_session_gets_its_run_and_a_killed_worker_is_replaced_and_alerted(
+    monitored: MonitoredDeployment,
 ) -> None:
-    first = watched.recording()
-    assert wait_until(watched.alerts_runs, PATIENCE_SECS), "the sensor for runs has not looked yet"
-    watched.dagster.worker(first).kill()
-    second = watched.recording(after=first)
-    assert watched.statuses() == ["STARTED", "FAILURE"]
-    assert wait_until(lambda: bool(watched.webhook.received), PATIENCE_SECS), "no alert came"
-    assert watched.webhook.titles() == [f"IBKR depth default: {JOB} failed"]
-    assert first in str(watched.webhook.received[0]["message"])
-    assert watched.sequences_are_whole()
-    watched.dagster.terminate(second)
-    assert watched.dagster.wait_for_end(second) == "CANCELED"
-    assert SECRET.encode() not in watched.dagster.stored_text()
+    first = monitored.recording()
+    assert wait_until(monitored.alerts_runs, PATIENCE_SECS), "the sensor for runs has not looked yet"
+    monitored.dagster.worker(first).kill()
+    second = monitored.recording(after=first)
+    assert monitored.statuses() == ["STARTED", "FAILURE"]
+    assert wait_until(lambda: bool(monitored.webhook.received), PATIENCE_SECS), "no alert came"
+    assert monitored.webhook.titles() == [f"IBKR depth default: {JOB} failed"]
+    assert first in str(monitored.webhook.received[0]["message"])
+    assert monitored.sequences_are_whole()
+    monitored.dagster.terminate(second)
+    assert monitored.dagster.wait_for_end(second) == "CANCELED"
+    assert SECRET.encode() not in monitored.dagster.stored_text()
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-def test_a_code_server_that_is_killed_costs_the_running_session_nothing(watched: Watched) -> None:
-    first = watched.recording()
-    worker = watched.dagster.worker(first)
-    code = watched.dagster.servers["code"]
+def test_killed_code_server_costs_the_running_session_nothing(monitored: MonitoredDeployment) -> None:
+    first = monitored.recording()
+    worker = monitored.dagster.worker(first)
+    code = monitored.dagster.servers["code"]
     code.kill()
-    with watched.store() as store:
+    with monitored.store() as store:
         at_death = store.xlen("raw:ibkr:depth:stream:SPY")
         assert wait_until(lambda: store.xlen("raw:ibkr:depth:stream:SPY") > at_death + 500, PATIENCE_SECS)
     code.start()
     assert worker.is_running()
     worker.kill()
-    watched.recording(after=first)
-    assert watched.sequences_are_whole()
+    monitored.recording(after=first)
+    assert monitored.sequences_are_whole()
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-def test_when_code_server_and_worker_are_killed_the_watchdog_fails_the_run_and_another_takes_over(
-    watched: Watched,
+def test_watchdog_replaces_the_run_if_code_server_and_worker_are_killed(
+    monitored: MonitoredDeployment,
 ) -> None:
-    first = watched.recording()
-    worker, code = watched.dagster.worker(first), watched.dagster.servers["code"]
+    first = monitored.recording()
+    worker, code = monitored.dagster.worker(first), monitored.dagster.servers["code"]
     worker.suspend()
     code.kill()
     worker.kill()
     code.start()
-    watched.recording(after=first)
-    assert watched.dagster.status(first) == "FAILURE"
-    assert watched.statuses().count("STARTED") == 1
-    assert watched.sequences_are_whole()
+    monitored.recording(after=first)
+    assert monitored.dagster.status(first) == "FAILURE"
+    assert monitored.statuses().count("STARTED") == 1
+    assert monitored.sequences_are_whole()
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-def test_a_worker_that_is_stuck_is_killed_and_replaced(watched: Watched) -> None:
-    first = watched.recording()
-    worker = watched.dagster.worker(first)
+def test_stuck_worker_is_killed_and_replaced(monitored: MonitoredDeployment) -> None:
+    first = monitored.recording()
+    worker = monitored.dagster.worker(first)
     worker.suspend()
-    watched.recording(after=first)
+    monitored.recording(after=first)
     assert _is_gone(worker)
-    assert watched.dagster.status(first) == "FAILURE"
-    assert watched.sequences_are_whole()
+    assert monitored.dagster.status(first) == "FAILURE"
+    assert monitored.sequences_are_whole()
 
 
 def _is_gone(process: psutil.Process) -> bool:

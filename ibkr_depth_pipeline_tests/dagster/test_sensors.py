@@ -16,11 +16,11 @@ from dagster._core.execution.plan.objects import StepSuccessData
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.definitions import build_definitions
-from ibkr_depth_pipeline.orchestration.archive import ARCHIVE_JOB, ARCHIVE_KEY
-from ibkr_depth_pipeline.orchestration.lineage import load_lineage, symbol_key
-from ibkr_depth_pipeline.orchestration.probe import probe_work
-from ibkr_depth_pipeline.orchestration.schedules import LONGEST_PROBE
-from ibkr_depth_pipeline.orchestration.trading_day import opening_schedule
+from ibkr_depth_pipeline.orchestration.archive.archiver import ARCHIVE_JOB, ARCHIVE_KEY
+from ibkr_depth_pipeline.orchestration.gateway_assets import load_gateway_assets, symbol_key
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import tracked_probe
+from ibkr_depth_pipeline.orchestration.probe import LONGEST_PROBE
+from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.alerts.webhook import SECRET, Webhook
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, closed_now
@@ -74,7 +74,7 @@ class Sensor:
     cursor: str | None = None
 
     def tick(self) -> dg.SensorResult:
-        defs = build_definitions(load_lineage())  # as a location that has just been loaded
+        defs = build_definitions(load_gateway_assets())  # as a location that has just been loaded
         with dg.build_sensor_context(self.instance, cursor=self.cursor, definitions=defs) as context:
             result = defs.resolve_sensor_def(self.name)(context)
         assert isinstance(result, dg.SensorResult)
@@ -128,7 +128,7 @@ def run_alerts(in_session: None, instance: dg.DagsterInstance) -> Sensor:
 # ---- heartbeats
 
 
-def test_an_episode_is_one_alert_and_its_end_another_and_checks_are_told_on_a_change(
+def test_heartbeat_sensor_alerts_an_incident_once_and_its_end_once_and_evaluates_checks_on_a_change(
     heartbeats: Sensor, redis_server: EmbeddedRedis, webhook: Webhook
 ) -> None:
     record(redis_server, *SYMBOLS)
@@ -146,7 +146,7 @@ def test_an_episode_is_one_alert_and_its_end_another_and_checks_are_told_on_a_ch
     assert len(webhook.received) == 2
 
 
-def test_redis_that_is_killed_is_told_from_an_ingest_that_is_gone(
+def test_heartbeat_sensor_distinguishes_a_killed_redis_from_a_missing_ingest(
     heartbeats: Sensor, redis_server: EmbeddedRedis, webhook: Webhook
 ) -> None:
     record(redis_server)
@@ -160,7 +160,7 @@ def test_redis_that_is_killed_is_told_from_an_ingest_that_is_gone(
     assert webhook.titles()[1:] == ["IBKR depth default: feed stale (Redis unreachable)"]
 
 
-def test_outside_sessions_the_sensor_is_silent(
+def test_heartbeat_sensor_is_silent_outside_sessions(
     heartbeats: Sensor, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IBKR_CALENDAR", closed_now())
@@ -170,7 +170,7 @@ def test_outside_sessions_the_sensor_is_silent(
     assert not webhook.received
 
 
-def test_an_alert_that_the_webhook_refuses_is_delivered_when_it_is_back_also_after_a_restart(
+def test_alert_refused_by_the_webhook_is_delivered_once_it_is_back_also_after_a_restart(
     heartbeats: Sensor, redis_server: EmbeddedRedis, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook.refuse = True
@@ -185,11 +185,13 @@ def test_an_alert_that_the_webhook_refuses_is_delivered_when_it_is_back_also_aft
     assert len(webhook.received) == 1
 
 
-def test_executed_by_hand_the_checks_say_what_is_now(
+def test_heartbeat_checks_executed_by_hand_show_the_present_state(
     in_session: None, instance: dg.DagsterInstance, redis_server: EmbeddedRedis
 ) -> None:
     record(redis_server, "SPY")
-    checks = build_definitions(load_lineage()).get_asset_checks_def(dg.AssetCheckKey(symbol_key("SPY"), "heartbeat"))
+    checks = build_definitions(load_gateway_assets()).get_asset_checks_def(
+        dg.AssetCheckKey(symbol_key("SPY"), "heartbeat")
+    )
     result = dg.materialize([checks], instance=instance, selection=dg.AssetSelection.all_asset_checks())
     found = {event.asset_key: event.passed for event in result.get_asset_check_evaluations()}
     assert found == {FEED: True, **{symbol_key(symbol): symbol == "SPY" for symbol in SYMBOLS}}
@@ -200,7 +202,7 @@ def test_executed_by_hand_the_checks_say_what_is_now(
 
 def started(instance: dg.DagsterInstance, job: str = INGEST, *assets: dg.AssetKey) -> str:
     """A run that the instance believes to be under way; of MATERIALIZE, for these assets."""
-    job_def = build_definitions(load_lineage()).resolve_job_def(job)
+    job_def = build_definitions(load_gateway_assets()).resolve_job_def(job)
     selection = frozenset(assets) or None
     run = instance.create_run_for_job(job_def, status=dg.DagsterRunStatus.NOT_STARTED, asset_selection=selection)
     event = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job_name=job)
@@ -219,7 +221,7 @@ def end(instance: dg.DagsterInstance, run_id: str, how: str = "failed") -> None:
         instance.report_run_canceled(run)
 
 
-def test_a_session_without_a_run_gets_one_that_follows_the_session(watchdog: Sensor) -> None:
+def test_watchdog_launches_a_run_for_a_session_without_one(watchdog: Sensor) -> None:
     (request,) = watchdog.tick().run_requests or ()
     assert request.run_config == {"ops": {"ibkr_depth_feed": {"config": {"stop_at_close": True}}}}
     (again,) = watchdog.tick().run_requests or ()
@@ -227,7 +229,7 @@ def test_a_session_without_a_run_gets_one_that_follows_the_session(watchdog: Sen
 
 
 @LAUNCHED
-def test_a_run_whose_heartbeat_is_gone_is_failed_and_one_that_beats_is_not(
+def test_watchdog_fails_a_run_without_heartbeat_and_no_other(
     watchdog: Sensor,
     instance: dg.DagsterInstance,
     redis_server: EmbeddedRedis,
@@ -252,7 +254,7 @@ def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
     return run.status
 
 
-def test_a_run_that_materializes_more_is_watched_only_while_it_records(
+def test_watchdog_judges_a_run_of_several_assets_only_while_it_records(
     watchdog: Sensor, instance: dg.DagsterInstance, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = started(instance, MATERIALIZE, PROBED, FEED)
@@ -281,12 +283,12 @@ def test_a_run_that_materializes_more_is_watched_only_while_it_records(
     assert status(instance, run_id) is dg.DagsterRunStatus.FAILURE
 
 
-def test_materialize_of_another_asset_is_no_ingest(watchdog: Sensor, instance: dg.DagsterInstance) -> None:
+def test_materialize_of_another_asset_does_not_count_as_ingest(watchdog: Sensor, instance: dg.DagsterInstance) -> None:
     started(instance, MATERIALIZE, PROBED)
     assert watchdog.tick().run_requests
 
 
-def test_while_redis_is_away_no_run_is_failed_and_none_is_started(
+def test_watchdog_neither_fails_nor_launches_runs_while_redis_is_away(
     watchdog: Sensor, instance: dg.DagsterInstance, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = started(instance)
@@ -301,7 +303,7 @@ def test_while_redis_is_away_no_run_is_failed_and_none_is_started(
 
 
 @LAUNCHED
-def test_a_run_that_somebody_terminated_is_not_started_anew_but_one_that_a_signal_ended_is(
+def test_terminated_run_is_not_replaced_but_a_run_ended_by_a_signal_is(
     watchdog: Sensor, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, launched: Launched
 ) -> None:
     end(instance, started(instance), "canceled")
@@ -312,7 +314,7 @@ def test_a_run_that_somebody_terminated_is_not_started_anew_but_one_that_a_signa
 
 
 @pytest.mark.parametrize(("way", "word", "starts"), [("hold", "held", False), ("start", "started", True)])
-def test_a_probe_that_failed_for_all_holds_the_ingest_or_not_as_set_and_is_alerted_once(
+def test_failed_probe_holds_the_ingest_if_set_and_is_alerted_once(
     watchdog: Sensor,
     instance: dg.DagsterInstance,
     webhook: Webhook,
@@ -328,11 +330,11 @@ def test_a_probe_that_failed_for_all_holds_the_ingest_or_not_as_set_and_is_alert
 
 
 @pytest.mark.parametrize("way", ["hold", "start"])
-def test_the_schedule_holds_the_ingest_after_such_a_probe_or_not_as_set(
+def test_ingest_schedule_is_held_by_a_failed_probe_if_set(
     in_session: None, stored_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     monkeypatch.setenv("IBKR_PROBE_FAILED", way)
-    schedule = build_definitions(load_lineage()).resolve_schedule_def("ibkr_depth_ingest_before_open")
+    schedule = build_definitions(load_gateway_assets()).resolve_schedule_def("ibkr_depth_ingest_before_open")
 
     def starts() -> bool:
         with dg.build_schedule_context(stored_instance, scheduled_execution_time=datetime.now(timezone.utc)) as context:
@@ -343,10 +345,10 @@ def test_the_schedule_holds_the_ingest_after_such_a_probe_or_not_as_set(
     assert starts() == (way == "start")
 
 
-def test_the_schedule_starts_nothing_beside_a_feed_that_was_launched_on_its_page(
+def test_ingest_schedule_starts_nothing_beside_a_feed_launched_by_materialize(
     in_session: None, stored_instance: dg.DagsterInstance
 ) -> None:
-    schedule = build_definitions(load_lineage()).resolve_schedule_def("ibkr_depth_ingest_before_open")
+    schedule = build_definitions(load_gateway_assets()).resolve_schedule_def("ibkr_depth_ingest_before_open")
     run_id = started(stored_instance, MATERIALIZE, FEED)
     with dg.build_schedule_context(stored_instance, scheduled_execution_time=datetime.now(timezone.utc)) as context:
         answer = schedule(context)
@@ -355,7 +357,7 @@ def test_the_schedule_starts_nothing_beside_a_feed_that_was_launched_on_its_page
 
 
 @pytest.mark.parametrize("launched", [(PROBE,), (MATERIALIZE, PROBED)], ids=["by its job", "on the asset's page"])
-def test_a_probe_that_stays_started_is_failed_by_the_next_days_which_starts_and_is_alerted_once(
+def test_stuck_probe_is_failed_by_the_next_days_schedule_and_alerted_once(
     in_session: None, stored_instance: dg.DagsterInstance, webhook: Webhook, launched: Launched
 ) -> None:
     alerts = Sensor("ibkr_depth_run_alerts", stored_instance)
@@ -364,10 +366,10 @@ def test_a_probe_that_stays_started_is_failed_by_the_next_days_which_starts_and_
     waiting = started(stored_instance, MATERIALIZE, FEED)
 
     def probe_after(hours: float) -> bool:
-        lineage, now = load_lineage(), datetime.now(timezone.utc) + timedelta(hours=hours)
+        assets, now = load_gateway_assets(), datetime.now(timezone.utc) + timedelta(hours=hours)
         schedule = opening_schedule(
             "probe_then",
-            probe_work(lineage),
+            tracked_probe(assets),
             lead=timedelta(minutes=5),
             after_open=True,
             run_config={},
@@ -392,7 +394,7 @@ def test_a_probe_that_stays_started_is_failed_by_the_next_days_which_starts_and_
 # ---- runs
 
 
-def test_runs_of_ingest_and_probe_that_fail_or_are_canceled_are_alerted_once_each(
+def test_failed_and_canceled_runs_of_ingest_and_probe_are_alerted_once_each(
     run_alerts: Sensor, instance: dg.DagsterInstance, webhook: Webhook
 ) -> None:
     end(instance, started(instance))
@@ -420,7 +422,7 @@ def test_runs_of_ingest_and_probe_that_fail_or_are_canceled_are_alerted_once_eac
     assert texts.count("until the next session") == 2, "of both feeds that somebody terminated"
 
 
-def test_runs_of_the_archive_are_alerted_by_a_sensor_of_their_own(
+def test_failed_runs_of_the_archive_are_alerted_by_their_own_sensor(
     in_session: None, instance: dg.DagsterInstance, webhook: Webhook
 ) -> None:
     sensors = [Sensor(f"ibkr_depth_{each}", instance) for each in ("archive_run_alerts", "run_alerts")]
@@ -441,7 +443,7 @@ def test_runs_of_the_archive_are_alerted_by_a_sensor_of_their_own(
 
 
 @pytest.mark.parametrize(("name", "value"), [("IBKR_ROTATION_SECS", "1x"), ("IBKR_CALENDAR", "XXXX")])
-def test_a_bad_setting_is_alerted_once_and_the_sensors_go_on(
+def test_bad_setting_is_alerted_once_and_the_sensors_go_on(
     in_session: None,
     stored_instance: dg.DagsterInstance,
     webhook: Webhook,
@@ -464,7 +466,7 @@ def test_a_bad_setting_is_alerted_once_and_the_sensors_go_on(
 @pytest.mark.parametrize(
     ("name", "value"), [("REDIS_URL", "nonsense"), ("IBKR_GATEWAY_NAME", "a b"), ("REDIS_TLS_CA_FILE", __file__)]
 )
-def test_where_it_is_not_known_which_redis_to_ask_no_run_is_judged(
+def test_sensors_judge_no_run_if_the_redis_to_ask_is_unknown(
     in_session: None,
     stored_instance: dg.DagsterInstance,
     webhook: Webhook,
@@ -496,30 +498,30 @@ def test_where_it_is_not_known_which_redis_to_ask_no_run_is_judged(
 
 
 @pytest.mark.parametrize(("switch", "status"), [("on", "RUNNING"), ("off", "STOPPED"), ("", "RUNNING")])
-def test_one_setting_switches_all_schedules_and_sensors(
+def test_automation_setting_switches_all_schedules_and_sensors(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, switch: str, status: str
 ) -> None:
     monkeypatch.setenv("IBKR_AUTOMATION", switch)
-    defs = build_definitions(load_lineage())
+    defs = build_definitions(load_gateway_assets())
     schedules = [defs.resolve_schedule_def(f"ibkr_depth_{name}_before_open") for name in ("probe", "ingest")]
     instigators = [*(defs.sensors or ()), *schedules]
     assert len(instigators) == 6
     assert {each.default_status.value for each in instigators} == {status}  # type: ignore[union-attr]
 
 
-def test_a_bad_setting_does_not_unload_what_watches(
+def test_bad_setting_does_not_unload_sensors_and_schedules(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IBKR_PORT", "none")
     monkeypatch.setenv("IBKR_CALENDAR", "XXXX")
-    defs = build_definitions(load_lineage())
+    defs = build_definitions(load_gateway_assets())
     assert {sensor.default_status.value for sensor in defs.sensors or ()} == {"STOPPED"}
 
 
 def test_lead_times_and_calendar_are_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"CALENDAR": "XLON", "PROBE_LEAD_MINUTES": "30", "INGEST_LEAD_MINUTES": "10"}.items():
         monkeypatch.setenv(f"IBKR_{name}", value)
-    defs = build_definitions(load_lineage())
+    defs = build_definitions(load_gateway_assets())
     found = {name: defs.resolve_schedule_def(f"ibkr_depth_{name}_before_open") for name in ("probe", "ingest")}
     assert {name: each.cron_schedule for name, each in found.items()} == {"probe": "30 7 * * *", "ingest": "50 7 * * *"}
     assert {each.execution_timezone for each in found.values()} == {"Europe/London"}

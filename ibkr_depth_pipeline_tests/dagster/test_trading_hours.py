@@ -24,7 +24,7 @@ def hours() -> TradingHours:
     return TradingHours("XNYS", new_york(26, 12))
 
 
-def test_a_session_is_open_from_its_first_moment_until_just_before_its_close(hours: TradingHours) -> None:
+def test_session_is_open_from_its_first_moment_until_just_before_its_close(hours: TradingHours) -> None:
     session = hours.session_at(new_york(25, 9, 30))
     assert session is not None
     assert session.day == date(2026, 11, 25)
@@ -35,18 +35,18 @@ def test_a_session_is_open_from_its_first_moment_until_just_before_its_close(hou
     assert hours.session_at(new_york(25, 16)) is None
 
 
-def test_the_day_after_thanksgiving_closes_early(hours: TradingHours) -> None:
+def test_day_after_thanksgiving_closes_early(hours: TradingHours) -> None:
     session = hours.session_at(new_york(27, 12))
     assert session is not None
     assert session.close == new_york(27, 13)
     assert session.closes_early
 
 
-def test_the_next_session_after_a_holiday_eve_is_the_day_after(hours: TradingHours) -> None:
+def test_next_session_after_a_holiday_eve_is_the_day_after(hours: TradingHours) -> None:
     assert hours.next_session(new_york(25, 16)).open == new_york(27, 9, 30)
 
 
-def test_the_open_follows_the_wall_clock_over_the_change_to_winter_time() -> None:
+def test_open_follows_the_wall_clock_over_the_change_to_winter_time() -> None:
     hours = TradingHours("XNYS", new_york(1, 0))
     opens = {day: hours.session_opening_on(date(2026, month, day)) for month, day in ((10, 30), (11, 2))}
     assert [session.open.hour for session in opens.values() if session] == [13, 14]
@@ -55,18 +55,18 @@ def test_the_open_follows_the_wall_clock_over_the_change_to_winter_time() -> Non
 @pytest.mark.parametrize(
     ("day", "reason"), [(date(2026, 11, 26), "Thanksgiving"), (date(2026, 11, 28), "not a weekday of trading")]
 )
-def test_a_closed_day_says_why(hours: TradingHours, day: date, reason: str) -> None:
+def test_closed_day_has_a_reason(hours: TradingHours, day: date, reason: str) -> None:
     assert reason in hours.why_closed(day)
 
 
-def test_a_closure_that_no_rule_foresaw_is_the_exchanges_doing() -> None:
+def test_unscheduled_closure_is_explained_as_the_exchanges() -> None:
     mourning = date(2025, 1, 9)
     hours = TradingHours("XNYS", datetime(2025, 1, 9, 12, tzinfo=NEW_YORK))
     assert hours.session_opening_on(mourning) is None
     assert hours.why_closed(mourning) == "closed by the exchange"
 
 
-def test_a_calendar_that_never_closes_is_always_in_session() -> None:
+def test_calendar_that_never_closes_is_always_in_session() -> None:
     hours = TradingHours("24/7", new_york(28, 12))
     assert hours.session_at(new_york(28, 12)) is not None
 
@@ -79,7 +79,7 @@ def test_a_calendar_that_never_closes_is_always_in_session() -> None:
         ("24/7", new_york(7, 19), new_york(18, 19, month=12)),  # as far as its days are known
     ],
 )
-def test_sessions_that_no_break_parts_are_recorded_as_one(calendar: str, start: datetime, end: datetime) -> None:
+def test_sessions_without_a_break_are_recorded_as_one(calendar: str, start: datetime, end: datetime) -> None:
     now = new_york(18, 12)
     hours = TradingHours(calendar, now)
     session = hours.session_at(now)
@@ -88,50 +88,50 @@ def test_sessions_that_no_break_parts_are_recorded_as_one(calendar: str, start: 
     assert (unbroken.day, unbroken.open, unbroken.close) == (session.day, start, end)
 
 
-def test_an_unknown_calendar_is_the_operators_mistake() -> None:
+def test_unknown_calendar_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="'XNYZ' is not allowed"):
         TradingHours("XNYZ", new_york(26, 12))
 
 
-def test_one_may_come_a_little_early_to_a_session(hours: TradingHours) -> None:
+def test_run_may_start_a_little_before_the_session(hours: TradingHours) -> None:
     session = hours.session_to_record(new_york(27, 9, 20), early=timedelta(minutes=15))
     assert session.day == date(2026, 11, 27)
     assert hours.session_to_record(new_york(27, 12, 59), early=timedelta(0)) == session
 
 
-def test_outside_a_session_the_next_open_is_named(hours: TradingHours) -> None:
+def test_error_outside_a_session_names_the_next_open(hours: TradingHours) -> None:
     with pytest.raises(OutsideSession, match=r"XNYS is closed; it opens next on Fri 2026-11-27 09:30 EST"):
         hours.session_to_record(new_york(26, 12), early=timedelta(minutes=15))
 
 
-def test_the_usual_open_is_known_on_a_holiday_too(hours: TradingHours) -> None:
+def test_usual_open_is_known_on_a_holiday(hours: TradingHours) -> None:
     assert hours.usual_open == time(9, 30)
     assert str(hours.zone) == "America/New_York"
 
 
-def test_a_tick_in_time_starts_its_session(hours: TradingHours) -> None:
+def test_tick_in_time_starts_its_session(hours: TradingHours) -> None:
     tick = new_york(27, 9, 25)
     verdict = judge_tick(hours, tick, tick, LEAD, after_open=True)
     assert isinstance(verdict, Start)
     assert verdict.session.close == new_york(27, 13)
 
 
-def test_a_tick_on_a_holiday_is_skipped_with_the_holidays_name_and_the_next_open(hours: TradingHours) -> None:
+def test_tick_on_a_holiday_is_skipped_with_the_holidays_name_and_the_next_open(hours: TradingHours) -> None:
     tick = new_york(26, 9, 25)
     verdict = judge_tick(hours, tick, tick, LEAD, after_open=True)
     assert verdict == Skip("XNYS is closed on Thu 2026-11-26: Thanksgiving. It opens next on Fri 2026-11-27 09:30 EST.")
 
 
-def test_a_tick_that_fires_late_still_starts_what_is_left_of_the_session(hours: TradingHours) -> None:
+def test_late_tick_still_starts_the_rest_of_the_session(hours: TradingHours) -> None:
     verdict = judge_tick(hours, new_york(25, 9, 25), new_york(25, 14), LEAD, after_open=True)
     assert isinstance(verdict, Start)
 
 
-def test_a_tick_that_fires_after_the_close_is_too_late(hours: TradingHours) -> None:
+def test_tick_after_the_close_is_too_late(hours: TradingHours) -> None:
     verdict = judge_tick(hours, new_york(27, 9, 25), new_york(27, 13), LEAD, after_open=True)
     assert verdict == Skip("This tick comes too late: the session closed at Fri 2026-11-27 13:00 EST.")
 
 
-def test_a_tick_for_what_comes_before_the_open_is_too_late_after_it(hours: TradingHours) -> None:
+def test_tick_of_the_probe_is_too_late_after_the_open(hours: TradingHours) -> None:
     verdict = judge_tick(hours, new_york(25, 8, 45), new_york(25, 9, 31), timedelta(minutes=45), after_open=False)
     assert verdict == Skip("This tick comes too late: the session opened at Wed 2026-11-25 09:30 EST.")

@@ -12,7 +12,7 @@ import redis
 
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.definitions import build_definitions
-from ibkr_depth_pipeline.orchestration.lineage import load_lineages, symbol_key
+from ibkr_depth_pipeline.orchestration.gateway_assets import load_all_gateway_assets, symbol_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline_tests.dagster.deployment import PATIENCE_SECS, Deployment, deployment
@@ -62,7 +62,7 @@ def recorded(url: str) -> set[str]:
         return {key.decode().rpartition(":")[2] for key in streams if store.xlen(key)}
 
 
-def test_each_account_records_its_universe_at_the_same_time_under_a_lease_of_its_own(
+def test_two_gateways_record_their_universes_at_the_same_time_under_leases_of_their_own(
     deployed: Deployment, accounts: dict[str, GatewayThread], shared_redis_url: str
 ) -> None:
     runs = {name: deployed.launch(job=f"ibkr_depth_ingest_job_{name}") for name in UNIVERSES}
@@ -81,11 +81,9 @@ def test_each_account_records_its_universe_at_the_same_time_under_a_lease_of_its
         assert not account.journal.errors(309)
 
 
-def test_each_gateway_has_a_group_a_pool_and_jobs_of_its_own(
-    gateways_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gateway_has_a_group_a_pool_and_jobs_of_its_own(gateways_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAYS_CONFIG_PATH", str(gateways_file))
-    definitions = build_definitions(*load_lineages())
+    definitions = build_definitions(*load_all_gateway_assets())
     dg.Definitions.validate_loadable(definitions)
     graph = definitions.resolve_asset_graph()
     for name, symbols in UNIVERSES.items():
@@ -98,11 +96,11 @@ def test_each_gateway_has_a_group_a_pool_and_jobs_of_its_own(
         assert definitions.resolve_schedule_def(f"ibkr_depth_ingest_before_open_{name}").job_name.endswith(name)
 
 
-def test_a_list_that_is_wrong_leaves_the_location_loading_and_says_why_at_the_feed(
+def test_wrong_gateways_file_leaves_the_location_loading_and_is_explained_at_the_feed(
     gateways_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateways_file.write_text("gateways: [{name: paper}]")
     monkeypatch.setenv("GATEWAYS_CONFIG_PATH", str(gateways_file))
-    (lineage,) = load_lineages()
+    (lineage,) = load_all_gateway_assets()
     assert "gateways[1] 'paper': universe is missing" in lineage.feed_metadata["universe_problem"].value
     dg.Definitions.validate_loadable(build_definitions(lineage))

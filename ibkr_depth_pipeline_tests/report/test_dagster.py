@@ -11,9 +11,9 @@ import pytest
 
 from ibkr_depth_pipeline.archive.layout import PARTS
 from ibkr_depth_pipeline.definitions import build_definitions, defs
-from ibkr_depth_pipeline.orchestration.archive import DAY_JOB, DAY_KEY
-from ibkr_depth_pipeline.orchestration.lineage import load_lineage
-from ibkr_depth_pipeline.orchestration.report import DAY_SCHEDULE, REPORT_KEY
+from ibkr_depth_pipeline.orchestration.archive.archiver import DAY_JOB, DAY_KEY
+from ibkr_depth_pipeline.orchestration.archive.report import DAY_SCHEDULE, REPORT_KEY
+from ibkr_depth_pipeline.orchestration.gateway_assets import load_gateway_assets
 from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, Desk, Mirror
 from ibkr_depth_pipeline_tests.report.conftest import OPEN, Page
@@ -139,7 +139,7 @@ def test_where_nobody_archives_the_night_is_skipped_with_the_reason(mirror: Mirr
 
 
 def test_without_the_extra_the_night_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ibkr_depth_pipeline.orchestration.report.find_spec", lambda name: None)
+    monkeypatch.setattr("ibkr_depth_pipeline.orchestration.archive.report.find_spec", lambda name: None)
     skipped = tick()
     assert isinstance(skipped, dg.SkipReason)
     assert skipped.skip_message == "There is no archive: the extra `archive` is not installed."
@@ -155,6 +155,6 @@ def test_one_setting_switches_the_night_as_it_does_all_schedules(
     monkeypatch: pytest.MonkeyPatch, switch: str, status: str
 ) -> None:
     monkeypatch.setenv("IBKR_AUTOMATION", switch)
-    schedules = list(build_definitions(load_lineage()).schedules or ())
+    schedules = list(build_definitions(load_gateway_assets()).schedules or ())
     assert {each.name for each in schedules} >= {DAY_SCHEDULE, "ibkr_depth_probe_before_open"}
     assert {each.default_status.value for each in schedules} == {status}  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""A date that is over: compacted, checked, and made a page of; the job and the schedule that do so every night."""
+"""The report of a date that is over, and the job and schedule that compact, check and report a date every night."""
 
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone
@@ -10,12 +10,19 @@ from pydantic import Field
 
 from ibkr_depth_pipeline.archive import extra_needed
 from ibkr_depth_pipeline.errors import DepthPipelineError, NothingKept
-from ibkr_depth_pipeline.orchestration.archive import DAY_JOB, DAY_KEY, DAYS, archive_settings
-from ibkr_depth_pipeline.orchestration.automation import schedule_status, settings_at_load
-from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
-from ibkr_depth_pipeline.orchestration.lineage import GROUP, PREFIX
-from ibkr_depth_pipeline.orchestration.resources import RedisStore
-from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
+from ibkr_depth_pipeline.orchestration.archive.archiver import (
+    ARCHIVE_JOB,
+    ARCHIVE_KEY,
+    DAY_JOB,
+    DAY_KEY,
+    DAYS,
+    archive_settings,
+)
+from ibkr_depth_pipeline.orchestration.gateway_assets import GROUP, PREFIX
+from ibkr_depth_pipeline.orchestration.monitoring.sensors import archive_alert_sensor
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob
+from ibkr_depth_pipeline.orchestration.resources import ExchangeHours, RedisStore, errors_as_failures
+from ibkr_depth_pipeline.orchestration.scheduling import schedule_status, sensor_status, settings_at_load
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -24,12 +31,12 @@ if TYPE_CHECKING:
 REPORT_KEY = dg.AssetKey([*PREFIX, "archive_report"])
 DAY_SCHEDULE = "ibkr_depth_archive_day_after_midnight"
 _IN_USE_DAYS = 7
-"""An archive that has taken nothing for so long is not in use: longer than any stretch of closed days."""
+"""An archive that took nothing for so long is not in use: longer than any stretch of closed days."""
 
 
 _REPORT = """One UTC date as one page of HTML: coverage, rates, spreads, depth, 309s, reconnects, latency, holes.
 
-It stands in reports/ beside the archive. Of a date of which nothing is kept there is none."""
+It stands in reports/ beside the archive. A date of which nothing is kept has none."""
 
 
 class ReportConfig(dg.Config):
@@ -49,7 +56,7 @@ class ReportConfig(dg.Config):
 def ibkr_depth_archive_report(
     context: dg.AssetExecutionContext, config: ReportConfig, redis: RedisStore, exchange: ExchangeHours
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    with our_errors_as_failures(), extra_needed():
+    with errors_as_failures(), extra_needed():
         from ibkr_depth_pipeline.report.making import make_report
 
         settings = archive_settings(redis)
@@ -64,7 +71,7 @@ def ibkr_depth_archive_report(
 
 
 def report_metadata(report: "WrittenReport") -> Mapping[str, Any]:
-    """What the UI shows of a page."""
+    """The metadata of a report."""
     day = report.day
     shown = dg.MetadataValue.url(report.path) if "://" in report.path else dg.MetadataValue.path(report.path)
     figures = {"refused_309": day.refused_309, "reconnects": day.reconnects} if day.ingests else {}
@@ -88,7 +95,7 @@ day_job = dg.define_asset_job(
 
 
 def build_day_schedule() -> dg.ScheduleDefinition:
-    """Every night, where there is an archive: the date that is over. On by IBKR_AUTOMATION, as all schedules are."""
+    """Every night, if there is an archive: the date that is over. On by IBKR_AUTOMATION, as all schedules are."""
 
     @dg.schedule(
         name=DAY_SCHEDULE,
@@ -96,19 +103,19 @@ def build_day_schedule() -> dg.ScheduleDefinition:
         cron_schedule="30 0 * * *",
         execution_timezone="UTC",
         default_status=schedule_status(settings_at_load()),
-        description="Compacts, checks and reports the UTC date that is over. Skipped where nothing is being archived.",
+        description="Compacts, checks and reports the UTC date that is over. Skipped if nothing is being archived.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = (context.scheduled_execution_time.astimezone(timezone.utc) - timedelta(days=1)).date()
-        if reason := _why_not(day):
+        if reason := _skip_reason(day):
             return dg.SkipReason(reason)
         return dg.RunRequest(run_key=f"{DAY_SCHEDULE} {day}", partition_key=day.isoformat())
 
     return tick
 
 
-def _why_not(day: date) -> str:
-    """Why that date needs no run: nobody archives here. "" where somebody does, or where it can't be told."""
+def _skip_reason(day: date) -> str:
+    """Why that date needs no run: nobody archives here. Empty if somebody does, or if it can't be known."""
     if find_spec("pyarrow") is None or find_spec("fsspec") is None:
         return "There is no archive: the extra `archive` is not installed."
     try:
@@ -127,3 +134,10 @@ def _in_use(settings: Settings, day: date) -> bool:
 
     store = ArchiveStore(settings.archive_url)
     return any(symbols(store, day - timedelta(days=back)) for back in range(_IN_USE_DAYS))
+
+
+def build_archive_alerts() -> dg.SensorDefinition:
+    """Alerts of the runs of the archiver and of the days."""
+    archiver = TrackedJob(ARCHIVE_JOB, frozenset({ARCHIVE_KEY}))
+    days = TrackedJob(DAY_JOB, frozenset({DAY_KEY, REPORT_KEY}))
+    return archive_alert_sensor(sensor_status(settings_at_load()), archiver, days)

@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.ingest.books import Stretch
-from ibkr_depth_pipeline.orchestration.coverage_plot import coverage_markdown, coverage_svg, live_shares
+from ibkr_depth_pipeline.orchestration.rendering import coverage_markdown, coverage_svg, live_shares
 
 DAY_MS = 6 * 3600 * 1000 + 1800 * 1000
 
 
-def test_a_cell_holds_the_share_of_its_time_in_which_the_book_was_live() -> None:
+def test_coverage_cell_holds_the_share_of_its_time_in_which_the_book_was_live() -> None:
     stretches = [Stretch("SPY", 1000, 1500), Stretch("QQQ", 1000, 2000), Stretch("SPY", 1750, 2250)]
     assert live_shares(stretches, "SPY", 1000, 3000, 4) == [1.0, 0.5, 0.5, 0.0]
 
 
-def test_what_lies_outside_the_time_shown_does_not_count() -> None:
+def test_coverage_ignores_what_lies_outside_the_time_shown() -> None:
     assert live_shares([Stretch("SPY", 0, 500), Stretch("SPY", 1900, 9000)], "SPY", 1000, 2000, 2) == [0.0, 0.2]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 2000)), max_size=8), st.integers(1, 50))
-def test_the_cells_never_hold_more_than_there_was(spans: list[tuple[int, int]], columns: int) -> None:
+def test_coverage_cells_never_hold_more_than_there_was(spans: list[tuple[int, int]], columns: int) -> None:
     stretches = [Stretch("SPY", start, start + length) for start, length in spans]
     shares = live_shares(stretches, "SPY", 0, 5000, columns)
     assert all(0 <= share <= 1 for share in shares)
@@ -33,7 +33,7 @@ def test_the_cells_never_hold_more_than_there_was(spans: list[tuple[int, int]], 
     assert sum(shares) * 5000 / columns <= within + 0.001
 
 
-def test_the_picture_is_xml_with_every_symbol_and_its_share() -> None:
+def test_coverage_picture_is_xml_with_every_symbol_and_its_share() -> None:
     svg = coverage_svg([Stretch("A&B", 0, 5000)], ["A&B", "SPY"], 0, 10_000)
     texts = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     assert texts[:4] == ["A&B", "50%", "SPY", "0%"]
@@ -53,21 +53,21 @@ def day(symbols: int) -> str:
 
 
 @pytest.mark.parametrize(("symbols", "most_bytes"), [(11, 12_000), (60, 40_000), (300, 40_000)])
-def test_a_whole_day_stays_small(symbols: int, most_bytes: int) -> None:
+def test_coverage_picture_of_a_whole_day_stays_small(symbols: int, most_bytes: int) -> None:
     assert len(day(symbols)) <= most_bytes
 
 
-def test_a_universe_too_large_to_show_says_so() -> None:
+def test_coverage_of_a_universe_too_large_to_show_notes_it() -> None:
     assert "The other 240 symbols are not shown." in day(300)
 
 
-def test_the_markdown_embeds_the_picture() -> None:
+def test_coverage_markdown_embeds_the_picture() -> None:
     text = coverage_markdown([Stretch("SPY", 0, 500)], ["SPY"], 0, 1000)
     head = "![Which symbol held a slot when](data:image/svg+xml;base64,"
     assert text.startswith(head)
     assert base64.b64decode(text.removeprefix(head).removesuffix(")")).startswith(b"<svg")
 
 
-def test_a_session_without_a_symbol_or_a_moment_has_no_picture() -> None:
+def test_session_without_symbols_or_duration_has_no_picture() -> None:
     assert coverage_markdown([], [], 0, 1000) == ""
     assert coverage_markdown([], ["SPY"], 1000, 1000) == ""

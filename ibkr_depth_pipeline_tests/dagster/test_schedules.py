@@ -10,9 +10,10 @@ import dagster as dg
 import pytest
 
 from ibkr_depth_pipeline.definitions import defs
-from ibkr_depth_pipeline.orchestration.run_config import IngestConfig
-from ibkr_depth_pipeline.orchestration.run_records import Work
-from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours, opening_schedule
+from ibkr_depth_pipeline.orchestration.ingest.asset import IngestConfig
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob
+from ibkr_depth_pipeline.orchestration.resources import ExchangeHours
+from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.trading_hours import OutsideSession
 from ibkr_depth_pipeline_tests.dagster.conftest import closed_now, execute, failure_of
@@ -35,7 +36,12 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterIns
 def tick(instance: dg.DagsterInstance, due: datetime, now: datetime | None = None) -> dg.RunRequest | str:
     """What the schedule asks for at the tick that is due then and fires at `now`: a run, or the reason for none."""
     schedule = opening_schedule(
-        "before_open", Work(JOB), lead=timedelta(minutes=5), after_open=True, run_config={}, clock=lambda: now or due
+        "before_open",
+        TrackedJob(JOB),
+        lead=timedelta(minutes=5),
+        after_open=True,
+        run_config={},
+        clock=lambda: now or due,
     )
     with dg.build_schedule_context(instance=instance, scheduled_execution_time=due) as context:
         answer = schedule(context)
@@ -44,7 +50,7 @@ def tick(instance: dg.DagsterInstance, due: datetime, now: datetime | None = Non
 
 
 @pytest.mark.parametrize("day", [25, 27], ids=["a normal day", "an early close"])
-def test_a_session_gets_one_run_however_often_the_tick_fires(instance: dg.DagsterInstance, day: int) -> None:
+def test_session_gets_one_run_however_often_the_schedule_fires(instance: dg.DagsterInstance, day: int) -> None:
     first, again = (tick(instance, new_york(day, 9, 25)) for _ in range(2))
     assert isinstance(first, dg.RunRequest)
     assert isinstance(again, dg.RunRequest)
@@ -52,58 +58,58 @@ def test_a_session_gets_one_run_however_often_the_tick_fires(instance: dg.Dagste
     assert first.tags["ibkr_depth/session"] == f"2026-11-{day}"
 
 
-def test_a_holiday_is_skipped_with_its_name(instance: dg.DagsterInstance) -> None:
+def test_schedule_skips_a_holiday_with_its_name(instance: dg.DagsterInstance) -> None:
     assert "Thanksgiving" in str(tick(instance, new_york(26, 9, 25)))
 
 
-def test_a_tick_that_was_missed_until_after_the_close_is_skipped(instance: dg.DagsterInstance) -> None:
+def test_tick_missed_until_after_the_close_is_skipped(instance: dg.DagsterInstance) -> None:
     assert "too late" in str(tick(instance, new_york(25, 9, 25), now=new_york(28, 8)))
 
 
-def test_a_tick_while_a_run_is_under_way_is_skipped_with_that_runs_id(instance: dg.DagsterInstance) -> None:
+def test_tick_during_an_active_run_is_skipped_with_that_runs_id(instance: dg.DagsterInstance) -> None:
     run = instance.create_run_for_job(defs.resolve_job_def(JOB), status=dg.DagsterRunStatus.STARTED)
     assert run.run_id in str(tick(instance, new_york(25, 9, 25)))
     instance.report_run_canceled(run)
     assert isinstance(tick(instance, new_york(25, 9, 25)), dg.RunRequest)
 
 
-def test_the_schedule_of_the_location_fires_by_the_exchanges_clock_and_follows_its_calendar() -> None:
+def test_schedule_of_the_location_fires_by_the_exchanges_clock_and_follows_its_calendar() -> None:
     schedule = defs.resolve_schedule_def("ibkr_depth_ingest_before_open")
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("25 9 * * *", "America/New_York")
 
 
 @pytest.mark.parametrize(("day", "close"), [(25, 16), (27, 13)], ids=["a normal day", "an early close"])
-def test_a_run_that_follows_the_calendar_ends_at_the_close(day: int, close: int) -> None:
+def test_run_that_follows_the_calendar_ends_at_the_close(day: int, close: int) -> None:
     config, hours, start = IngestConfig(stop_at_close=True), ExchangeHours(), new_york(day, 9, 25)
     assert config.seconds_to_record(hours, start) == (new_york(day, close) - start).total_seconds()
     shorter = IngestConfig(stop_at_close=True, duration=60.0)
     assert shorter.seconds_to_record(hours, start) == 60.0
 
 
-def test_a_run_goes_on_into_a_session_that_no_break_parts_from_its_own() -> None:
+def test_run_goes_on_into_a_session_that_follows_without_a_break() -> None:
     evening, friday = new_york(17, 17, 59), new_york(20, 18)
     left = IngestConfig(stop_at_close=True).seconds_to_record(ExchangeHours(calendar="CMES"), evening)
     assert left == (friday - evening).total_seconds()
 
 
-def test_a_run_that_ignores_the_calendar_starts_at_any_time() -> None:
+def test_run_that_ignores_the_calendar_starts_at_any_time() -> None:
     assert IngestConfig(stop_at_close=False).seconds_to_record(ExchangeHours(), new_york(26, 3)) is None
     assert IngestConfig().seconds_to_record(ExchangeHours(), new_york(26, 3), by_default=False) is None
 
 
-def test_a_run_follows_the_calendar_unless_config_or_setting_says_otherwise() -> None:
+def test_run_follows_the_calendar_unless_config_or_setting_differs() -> None:
     with pytest.raises(OutsideSession, match="stop_at_close: false in the run config, or IBKR_STOP_AT_CLOSE=false"):
         IngestConfig().seconds_to_record(ExchangeHours(), new_york(26, 3))
     with pytest.raises(OutsideSession):
         IngestConfig(stop_at_close=True).seconds_to_record(ExchangeHours(), new_york(26, 3), by_default=False)
 
 
-def test_a_run_that_follows_the_calendar_refuses_a_closed_day() -> None:
+def test_run_that_follows_the_calendar_refuses_a_closed_day() -> None:
     with pytest.raises(OutsideSession, match="Fri 2026-11-27 09:30 EST"):
         IngestConfig(stop_at_close=True).seconds_to_record(ExchangeHours(), new_york(26, 12))
 
 
-def test_outside_the_session_the_run_fails_at_once_with_the_next_open_and_connects_nowhere(
+def test_run_outside_the_session_fails_at_once_with_the_next_open_and_connects_nowhere(
     instance: dg.DagsterInstance, environment: dict[str, str], gateway: GatewayThread
 ) -> None:
     exchange = {"exchange": {"config": {"calendar": closed_now()}}}
@@ -112,6 +118,6 @@ def test_outside_the_session_the_run_fails_at_once_with_the_next_open_and_connec
     assert not gateway.journal.entries("opened")
 
 
-def test_inside_the_session_the_run_records(instance: dg.DagsterInstance, environment: dict[str, str]) -> None:
+def test_run_inside_the_session_records(instance: dg.DagsterInstance, environment: dict[str, str]) -> None:
     exchange = {"exchange": {"config": {"calendar": "24/7"}}}
     assert execute(instance, stop_at_close=True, duration=1.0, resources=exchange).success

@@ -1,4 +1,7 @@
-"""Dagster's runs in the words of the alerts: the only place that asks the instance for them."""
+"""The runs that are monitored, read from Dagster's instance: the only module that asks it for runs.
+
+`DagsterInstance.report_run_failed` is not documented; this module is its only user.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,17 @@ import dagster as dg
 
 from ibkr_depth_pipeline.alerts.run_news import Ending
 from ibkr_depth_pipeline.alerts.supervision import Phase, Run
+from ibkr_depth_pipeline.orchestration.gateway_assets import (
+    FEED_OP,
+    INGEST_JOB,
+    PROBE_JOB,
+    PROBE_OP,
+    GatewayAssets,
+)
 
 NEWEST = 20
-_LOOKED_THROUGH = 200
-"""Of the runs that Materialize launched: of which assets each is, the instance can't be asked to filter."""
+_MATERIALIZE_RUNS_READ = 200
+"""The instance can't filter the runs that Materialize launched by their assets, so so many are read."""
 
 _MATERIALIZE = "__ASSET_JOB"
 """Dagster's own name for what Materialize on an asset's page launches."""
@@ -42,11 +52,11 @@ _STEP_EVENTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What may be launched in two ways: by its job, or by Materialize on the page of one of its assets.
+class TrackedJob:
+    """A job whose runs are monitored, launched as the job or by Materialize on the page of one of its `assets`.
 
-    `step` is the op's name; it tells when the work goes on in a run that materializes other assets, too. `kept_up`: the
-    watchdog starts another run where one is gone.
+    `step` is the op's name: its events show when the job is at work in a run that materializes other assets, too.
+    `kept_up`: the watchdog starts another run if one is gone.
     """
 
     job: str
@@ -54,21 +64,21 @@ class Work:
     step: str = ""
     kept_up: bool = False
 
-    def called(self, run: dg.DagsterRun) -> str:
-        """What an alert about that run names."""
+    def run_name(self, run: dg.DagsterRun) -> str:
+        """The name of that run in an alert."""
         if run.job_name != _MATERIALIZE:
             return run.job_name
         first, *more = sorted(key.to_user_string() for key in self.assets if _selects(run, key))
         return f"Materialize of {first}" + (f" and {len(more)} more" if more else "")
 
-    def is_in(self, run: dg.DagsterRun) -> bool:
-        """Whether that run does it."""
+    def includes(self, run: dg.DagsterRun) -> bool:
+        """Whether that run carries it out, perhaps beside other tracked."""
         return run.job_name == self.job or (
             run.job_name == _MATERIALIZE and any(_selects(run, key) for key in self.assets)
         )
 
-    def is_all_of(self, run: dg.DagsterRun) -> bool:
-        """Whether that run does nothing else."""
+    def is_only_work_of(self, run: dg.DagsterRun) -> bool:
+        """Whether that run carries out nothing else."""
         return run.job_name == self.job or (run.asset_selection is not None and run.asset_selection <= self.assets)
 
 
@@ -78,23 +88,36 @@ def _selects(run: dg.DagsterRun, key: dg.AssetKey) -> bool:
     return key in run.asset_selection
 
 
-def newest_runs(instance: dg.DagsterInstance, work: Work) -> tuple[Run, ...]:
-    """The newest runs of it and all that are not over, newest first."""
-    records = {record.dagster_run.run_id: record for record in _records(instance, work, NEWEST)}
-    records |= {record.dagster_run.run_id: record for record in _records(instance, work, None, statuses=_ACTIVE)}
+def tracked_ingest(assets: GatewayAssets) -> TrackedJob:
+    """The recording of that gateway, however it was launched."""
+    names = assets.names
+    return TrackedJob(names.named(INGEST_JOB), frozenset({names.feed_key}), names.named(FEED_OP), kept_up=True)
+
+
+def tracked_probe(assets: GatewayAssets) -> TrackedJob:
+    """The probe of that gateway, however it was launched, also for some symbols only."""
+    names = assets.names
+    keys = frozenset({names.probe_key, *assets.symbol_keys.values()})
+    return TrackedJob(names.named(PROBE_JOB), keys, names.named(PROBE_OP))
+
+
+def newest_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[Run, ...]:
+    """The newest runs and all that are not over, newest first."""
+    records = {record.dagster_run.run_id: record for record in _records(instance, tracked, NEWEST)}
+    records |= {record.dagster_run.run_id: record for record in _records(instance, tracked, None, statuses=_ACTIVE)}
     newest_first = sorted(records.values(), key=lambda record: record.create_timestamp, reverse=True)
-    return tuple(_run(instance, record, work) for record in newest_first)
+    return tuple(_run(instance, record, tracked) for record in newest_first)
 
 
-def active_runs(instance: dg.DagsterInstance, work: Work) -> tuple[Run, ...]:
-    """Those of its runs that are not over."""
-    return tuple(_run(instance, record, work) for record in _records(instance, work, None, statuses=_ACTIVE))
+def active_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[Run, ...]:
+    """The runs that are not over."""
+    return tuple(_run(instance, record, tracked) for record in _records(instance, tracked, None, statuses=_ACTIVE))
 
 
 def fail_run(instance: dg.DagsterInstance, run_id: str, why: str) -> bool:
-    """Write that run off; False where it is over or gone already.
+    """Report that run as failed. Returns False if it is over or gone already.
 
-    Never Terminate: on a process that is stuck it would hold the caller up, and leave a run that nobody retries.
+    Never Terminate: against a stuck process that blocks the caller, and leaves a run that is not retried.
     """
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
@@ -103,26 +126,28 @@ def fail_run(instance: dg.DagsterInstance, run_id: str, why: str) -> bool:
     return True
 
 
-def _records(instance: dg.DagsterInstance, work: Work, limit: int | None, **filters: Any) -> list[dg.RunRecord]:
-    launched = instance.get_run_records(dg.RunsFilter(job_name=work.job, **filters), limit=limit)
-    if not work.assets:
+def _records(
+    instance: dg.DagsterInstance, tracked: TrackedJob, limit: int | None, **filters: Any
+) -> list[dg.RunRecord]:
+    launched = instance.get_run_records(dg.RunsFilter(job_name=tracked.job, **filters), limit=limit)
+    if not tracked.assets:
         return list(launched)
-    looked_through = None if limit is None else _LOOKED_THROUGH
-    by_page = instance.get_run_records(dg.RunsFilter(job_name=_MATERIALIZE, **filters), limit=looked_through)
-    return [*launched, *[record for record in by_page if work.is_in(record.dagster_run)][:limit]]
+    most_read = None if limit is None else _MATERIALIZE_RUNS_READ
+    by_page = instance.get_run_records(dg.RunsFilter(job_name=_MATERIALIZE, **filters), limit=most_read)
+    return [*launched, *[record for record in by_page if tracked.includes(record.dagster_run)][:limit]]
 
 
-def _run(instance: dg.DagsterInstance, record: dg.RunRecord, work: Work) -> Run:
+def _run(instance: dg.DagsterInstance, record: dg.RunRecord, tracked: TrackedJob) -> Run:
     run = record.dagster_run
     created, started, ended = int(record.create_timestamp.timestamp() * 1000), _ms(record.start_time), record.end_time
     phase = _phase(instance, run)
-    if phase is Phase.STARTED and not work.is_all_of(run):
-        phase, started = _within(instance, run.run_id, work.step)
+    if phase is Phase.STARTED and not tracked.is_only_work_of(run):
+        phase, started = _step_phase(instance, run.run_id, tracked.step)
     return Run(run.run_id, phase, created, started, _ms(ended), _redis_url(run))
 
 
 def _redis_url(run: dg.DagsterRun) -> str:
-    """What the run's config names; of a variable that is not set here its name, which is no URL."""
+    """The Redis URL of the run's config; the name of a variable that is not set here, which is no URL."""
     config: Any = run.run_config
     for name in ("resources", "redis", "config"):
         config = config.get(name) or {}
@@ -130,8 +155,8 @@ def _redis_url(run: dg.DagsterRun) -> str:
     return url if isinstance(url, str) else dg.EnvVar(url["env"]).get_value() or str(url["env"])
 
 
-def _within(instance: dg.DagsterInstance, run_id: str, step: str) -> tuple[Phase, int]:
-    """How far a run that does more has come with this step, and when (unix ms) it began it."""
+def _step_phase(instance: dg.DagsterInstance, run_id: str, step: str) -> tuple[Phase, int]:
+    """The phase of this step in a run with more work, and when (unix ms) the step began."""
     phase, began = Phase.WAITING, 0
     for entry in instance.all_logs(run_id, of_type=_STEP_EVENTS):
         if entry.step_key == step:
@@ -152,7 +177,7 @@ def _was_asked_to_end(instance: dg.DagsterInstance, run_id: str) -> bool:
 
 
 def last_end(instance: dg.DagsterInstance, job_name: str, since_ts: int) -> Phase | None:
-    """How the job's newest run that was created since then (unix ms) ended; None where it has not, or there is none."""
+    """How the job's newest run created since then (unix ms) ended; None if it is not over, or there is none."""
     since = datetime.fromtimestamp(since_ts / 1000, timezone.utc)
     records = instance.get_run_records(dg.RunsFilter(job_name=job_name, created_after=since), limit=1)
     if not records:
@@ -161,22 +186,22 @@ def last_end(instance: dg.DagsterInstance, job_name: str, since_ts: int) -> Phas
     return phase if phase.is_over else None
 
 
-def bad_endings(instance: dg.DagsterInstance, works: Sequence[Work], since_ts: int) -> list[Ending]:
-    """The runs of these works that failed or were canceled since then (unix ms), and some before.
+def bad_endings(instance: dg.DagsterInstance, tracked_jobs: Sequence[TrackedJob], since_ts: int) -> list[Ending]:
+    """The runs of these jobs that failed or were canceled since then (unix ms), and some before.
 
-    One that does several of them counts for the first.
+    A run that carries out several of them counts for the first.
     """
     after = datetime.fromtimestamp(since_ts / 1000, timezone.utc) - _OVERLAP
     found = {
-        record.dagster_run.run_id: (work, record)
-        for work in reversed(works)
-        for record in _records(instance, work, NEWEST, statuses=_BAD_ENDS, updated_after=after)
+        record.dagster_run.run_id: (tracked, record)
+        for tracked in reversed(tracked_jobs)
+        for record in _records(instance, tracked, NEWEST, statuses=_BAD_ENDS, updated_after=after)
     }
-    return [_ending(instance, work, record) for work, record in found.values()]
+    return [_ending(instance, tracked, record) for tracked, record in found.values()]
 
 
-def _ending(instance: dg.DagsterInstance, work: Work, record: dg.RunRecord) -> Ending:
-    run, called = record.dagster_run, work.called(record.dagster_run)
+def _ending(instance: dg.DagsterInstance, tracked: TrackedJob, record: dg.RunRecord) -> Ending:
+    run, called = record.dagster_run, tracked.run_name(record.dagster_run)
     times = (_ms(record.start_time), _ms(record.end_time))
     if run.status is dg.DagsterRunStatus.FAILURE:
         retried = run.tags.get("dagster/will_retry") == "true"
@@ -185,12 +210,12 @@ def _ending(instance: dg.DagsterInstance, work: Work, record: dg.RunRecord) -> E
     asked = _was_asked_to_end(instance, run.run_id)
     why = "Somebody terminated it." if asked else "A signal from outside ended it."
     stays_away = "No other is started until the next session, or until somebody launches one."
-    follow_up = stays_away if asked and work.kept_up else ""
+    follow_up = stays_away if asked and tracked.kept_up else ""
     return Ending(run.run_id, called, "canceled", why, *times, follow_up)
 
 
 def _reason(instance: dg.DagsterInstance, run_id: str) -> str:
-    """What failed first, in one text: the step's error where there is one, else what was said of the run."""
+    """What failed first, in one text: the step's error if there is one, else the run's own message."""
     for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
         for entry in instance.all_logs(run_id, of_type=kind):
             event = entry.get_dagster_event()

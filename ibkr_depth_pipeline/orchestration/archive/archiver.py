@@ -1,4 +1,4 @@
-"""The archive in Dagster: one op that keeps what is mirrored for as long as its run lives, and an asset per date."""
+"""The archive as assets: an archiver that keeps what is mirrored as long as its run lives, and a partition per date."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -9,10 +9,8 @@ from pydantic import Field
 
 from ibkr_depth_pipeline.archive import extra_needed
 from ibkr_depth_pipeline.logs import configure_logging
-from ibkr_depth_pipeline.orchestration.failures import our_errors_as_failures
-from ibkr_depth_pipeline.orchestration.lineage import GROUP, PREFIX, Lineage
-from ibkr_depth_pipeline.orchestration.resources import RedisStore
-from ibkr_depth_pipeline.orchestration.trading_day import ExchangeHours
+from ibkr_depth_pipeline.orchestration.gateway_assets import GROUP, PREFIX, GatewayAssets
+from ibkr_depth_pipeline.orchestration.resources import ExchangeHours, RedisStore, errors_as_failures
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -49,11 +47,10 @@ class DayConfig(dg.Config):
     )
 
 
-def build_archive(*lineages: Lineage) -> list[dg.AssetsDefinition]:
+def build_archive(*gateways: GatewayAssets) -> list[dg.AssetsDefinition]:
     """The archive of the one Redis that these gateways are mirrored in, and its days."""
-    feeds = [lineage.names.feed_key for lineage in lineages]
-    gateways = [lineage.gateway.name for lineage in lineages]
-    return [_build_archiver(feeds), _build_day(gateways)]
+    feeds = [assets.names.feed_key for assets in gateways]
+    return [_build_archiver(feeds), _build_day([assets.gateway.name for assets in gateways])]
 
 
 def _build_archiver(feeds: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
@@ -62,7 +59,7 @@ def _build_archiver(feeds: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     def ibkr_depth_archive(
         context: dg.AssetExecutionContext, config: ArchiveConfig, redis: RedisStore
     ) -> dg.MaterializeResult[Any]:
-        with our_errors_as_failures(), extra_needed():
+        with errors_as_failures(), extra_needed():
             from ibkr_depth_pipeline.archive.run import run_archiver
 
             settings = archive_settings(redis)
@@ -88,7 +85,7 @@ def _build_day(gateways: Sequence[str]) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: DayConfig, redis: RedisStore, exchange: ExchangeHours
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         day = date.fromisoformat(context.partition_key)
-        with our_errors_as_failures(), extra_needed():
+        with errors_as_failures(), extra_needed():
             from ibkr_depth_pipeline.archive import audit, compaction, store
 
             settings = archive_settings(redis)

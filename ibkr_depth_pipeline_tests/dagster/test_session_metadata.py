@@ -8,7 +8,7 @@ import pytest
 
 from ibkr_depth_pipeline.ingest.books import LastBook, Stretch
 from ibkr_depth_pipeline.ingest.summary import IngestSummary
-from ibkr_depth_pipeline.orchestration.progress import (
+from ibkr_depth_pipeline.orchestration.ingest.metadata import (
     feed_progress,
     figures_at_end,
     figures_at_start,
@@ -44,7 +44,7 @@ SECOND = replace(
 )
 
 
-def test_the_first_interval_begins_with_the_run() -> None:
+def test_first_observation_covers_the_time_since_the_run_started() -> None:
     assert symbols_progress(None, FIRST)["SPY"] == {
         "rows": 500,
         "snapshots": 480,
@@ -57,7 +57,7 @@ def test_the_first_interval_begins_with_the_run() -> None:
     }
 
 
-def test_counts_are_those_of_the_interval_and_gauges_those_of_its_end() -> None:
+def test_observation_counts_the_interval_and_shows_gauges_at_its_end() -> None:
     assert feed_progress(FIRST, SECOND) == {
         "rows": 1000,
         "snapshots": 1020,
@@ -74,17 +74,17 @@ def test_counts_are_those_of_the_interval_and_gauges_those_of_its_end() -> None:
     }
 
 
-def test_a_symbol_without_a_row_in_the_interval_has_no_coverage_and_no_price_that_it_never_had() -> None:
+def test_symbol_without_rows_in_the_interval_has_no_coverage_and_no_invented_price() -> None:
     quiet = symbols_progress(FIRST, SECOND)["QQQ"]
     assert (quiet["rows"], quiet["coverage"], quiet["dropped_rows"]) == (0, 0.0, 2)
     assert not {"bid", "ask"} & set(quiet)
 
 
-def test_two_looks_at_one_moment_divide_by_nothing() -> None:
+def test_two_observations_at_one_moment_do_not_divide_by_zero() -> None:
     assert feed_progress(FIRST, FIRST)["rows_per_sec"] == 0.0
 
 
-def test_intervals_and_the_end_add_up_to_the_session() -> None:
+def test_observations_add_up_to_the_session() -> None:
     summary = IngestSummary(
         started_ts=RUN.started_ts,
         ended_ts=1_040_000,

@@ -1,7 +1,7 @@
 """The universe as assets: one per symbol, read when Dagster loads or reloads the code location.
 
-Each gateway has a feed, a probe, jobs, a group and pools of its own, named after it; the one of the settings, where
-there is no list of gateways, has the plain names.
+Each gateway has a feed, a probe, jobs, a group and pools of its own, named after it. The gateway of the settings, which
+is the only one if there is no list of gateways, has the plain names.
 """
 
 import re
@@ -19,19 +19,23 @@ PREFIX = ("raw", "ibkr", "depth")
 FEED_KEY = dg.AssetKey([*PREFIX, "feed"])
 PROBE_KEY = dg.AssetKey([*PREFIX, "probe"])
 GROUP = "ibkr_depth"
-ONLY_GATEWAY = Gateway()
-"""The one of the settings."""
+SETTINGS_GATEWAY = Gateway()
+"""The gateway that the settings alone describe."""
+
+INGEST_JOB, FEED_OP, INGEST_POOL = "ibkr_depth_ingest_job", "ibkr_depth_feed", "ibkr_depth"
+"""The pool has one slot, which the recording run holds. It is the op's, so that Materialize is bound by it as well."""
+PROBE_JOB, PROBE_OP, PROBE_POOL = "ibkr_depth_probe_job", "ibkr_depth_probe", "ibkr_depth_probe"
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """What Dagster knows a gateway's things by."""
+class GatewayNames:
+    """The names of one gateway's definitions in Dagster."""
 
     gateway: str = ""
 
-    def named(self, thing: str) -> str:
-        """The name of a job, an op, a pool, a schedule or a sensor: `thing` alone for the gateway of the settings."""
-        return f"{thing}_{self.gateway}" if self.gateway else thing
+    def named(self, definition: str) -> str:
+        """The name of a job, op, pool, schedule or sensor: `definition` alone for the gateway of the settings."""
+        return f"{definition}_{self.gateway}" if self.gateway else definition
 
     @property
     def group(self) -> str:
@@ -48,23 +52,28 @@ class Names:
     def _key(self, plain: dg.AssetKey) -> dg.AssetKey:
         return dg.AssetKey([*PREFIX, self.gateway, plain.path[-1]]) if self.gateway else plain
 
+    @property
+    def scheduled_run_config(self) -> Mapping[str, Any]:
+        """The run config of an ingest that nobody launches by hand: it ends at the session's close."""
+        return {"ops": {self.named(FEED_OP): {"config": {"stop_at_close": True}}}}
+
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
-    """The symbols of one gateway to show. `problem` says why there are none, where settings or universe can't be read.
+class GatewayAssets:
+    """The symbols of one gateway as assets. `problem` says why there are none if settings or universe can't be read.
 
-    Dagster loads all the same, so that one bad line stops neither the UI nor what watches a running session. A run
-    reads them anew and fails with the same words.
+    Dagster loads all the same, so that one bad line stops neither the UI nor what monitors a running session. A run
+    reads the files again and fails with the same words.
     """
 
     universe: Universe
     problem: str = ""
-    gateway: Gateway = ONLY_GATEWAY
+    gateway: Gateway = SETTINGS_GATEWAY
 
     @property
-    def names(self) -> Names:
-        """What its feed, probe, jobs and pools are called."""
-        return Names(self.gateway.name)
+    def names(self) -> GatewayNames:
+        """The names of its feed, probe, jobs and pools."""
+        return GatewayNames(self.gateway.name)
 
     @property
     def specs(self) -> tuple[dg.AssetSpec, ...]:
@@ -72,33 +81,38 @@ class Lineage:
         return tuple(_symbol_asset(spec, self.names.group) for spec in self.universe.specs)
 
     @property
+    def symbol_keys(self) -> Mapping[str, dg.AssetKey]:
+        """symbol -> the key of its asset, in the order of the file."""
+        return {symbol: symbol_key(symbol) for symbol in self.universe.symbols}
+
+    @property
     def feed_metadata(self) -> Mapping[str, Any]:
-        """What the feed's own page says of its universe."""
+        """The universe as the feed's page shows it."""
         if self.problem:
             return {"universe_problem": dg.MetadataValue.text(self.problem)}
         return {"symbols": dg.MetadataValue.int(len(self.universe.specs))}
 
 
-def load_lineages() -> tuple[Lineage, ...]:
-    """A lineage for each gateway, as the files say now. Never raises ConfigurationError."""
+def load_all_gateway_assets() -> tuple[GatewayAssets, ...]:
+    """The assets of each gateway, as the files are now. Never raises ConfigurationError."""
     try:
-        return tuple(load_lineage(gateway) for gateway in load_gateways())
+        return tuple(load_gateway_assets(gateway) for gateway in load_gateways())
     except ConfigurationError as error:
-        return (Lineage(Universe(()), str(error)),)
+        return (GatewayAssets(Universe(()), str(error)),)
 
 
-def load_lineage(gateway: Gateway = ONLY_GATEWAY) -> Lineage:
-    """What settings and universe file say now of that gateway. Never raises ConfigurationError."""
+def load_gateway_assets(gateway: Gateway = SETTINGS_GATEWAY) -> GatewayAssets:
+    """The assets of that gateway, as settings and universe file are now. Never raises ConfigurationError."""
     try:
-        return Lineage(load_universe(gateway.settings().symbol_config_path), gateway=gateway)
+        return GatewayAssets(load_universe(gateway.settings().symbol_config_path), gateway=gateway)
     except ConfigurationError as error:
-        return Lineage(Universe(()), str(error), gateway)
+        return GatewayAssets(Universe(()), str(error), gateway)
 
 
 def symbol_key(symbol: str) -> dg.AssetKey:
     """The key of a symbol's asset: SPY, BRK_B for `BRK B`, BRK_2e_B for `BRK.B`.
 
-    Dagster makes Python names of keys and parts them at a slash: two symbols must not come to the same name.
+    Dagster makes Python names of keys and splits them at a slash, so two symbols must not come to the same name.
     """
     return dg.AssetKey([*PREFIX, "symbol", _ODD.sub(_spelled, symbol)])
 

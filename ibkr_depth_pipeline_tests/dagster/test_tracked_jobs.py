@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from ibkr_depth_pipeline.definitions import build_definitions
-from ibkr_depth_pipeline.orchestration.lineage import load_lineage
-from ibkr_depth_pipeline.orchestration.run_records import Work, newest_runs
+from ibkr_depth_pipeline.orchestration.gateway_assets import load_gateway_assets
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, newest_runs
 
 INGEST = "ibkr_depth_ingest_job"
 ELSEWHERE = "redis://elsewhere:6379/0"
@@ -26,23 +26,23 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 def redis_told(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, unset: str = "") -> str:
     """What is told of a run that was launched with this config; `unset` is gone from the environment since."""
     monkeypatch.setenv("REDIS_ELSEWHERE", ELSEWHERE)
-    job = build_definitions(load_lineage()).resolve_job_def(INGEST)
+    job = build_definitions(load_gateway_assets()).resolve_job_def(INGEST)
     with dg.DagsterInstance.ephemeral() as instance:
         instance.create_run_for_job(job, run_config=config)
         monkeypatch.delenv(unset, raising=False)
-        (run,) = newest_runs(instance, Work(INGEST))
+        (run,) = newest_runs(instance, TrackedJob(INGEST))
     assert ELSEWHERE not in repr(run)
     return run.redis_url
 
 
 @pytest.mark.parametrize(("config", "told"), CONFIGS.values(), ids=CONFIGS)
-def test_a_run_tells_which_redis_its_config_names(
+def test_tracked_run_holds_the_redis_url_of_its_config(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], told: str
 ) -> None:
     assert redis_told(config, monkeypatch) == told
 
 
-def test_a_variable_that_is_not_set_is_no_redis_of_the_settings(
+def test_unset_variable_is_not_taken_for_the_redis_of_the_settings(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, _ = CONFIGS["a variable"]

@@ -1,7 +1,7 @@
-"""Which symbol held a slot when, as an SVG picture: a row per symbol, darker where its book was live for longer.
+"""Books and slot use as Markdown, for metadata: a ladder as a table, and a picture of who held a slot when. Pure.
 
-Pure. The cells are one small PNG within the SVG, so that a whole day of a large universe stays a few kilobytes: a
-session's picture is stored with its event.
+The picture is an SVG with a row per symbol, the darker the longer its book was live. Its cells are one small PNG, so
+that a whole day of a large universe stays a few kilobytes: it is stored with the event.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import base64
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from html import escape
+from itertools import zip_longest
 
 from ibkr_depth_pipeline.ingest.books import Stretch
+from ibkr_depth_pipeline.model import EMPTY_LEVEL, Level, Levels
 from ibkr_depth_pipeline.png import png
 
 SHADES = 8
@@ -22,8 +24,35 @@ _ROW = 18
 _TICKS = 5
 
 
+# ---- a book
+
+
+def ladder_markdown(bids: Levels, asks: Levels) -> str:
+    """A book as a table, best on top, bids on the left. Rows empty on both sides are left out; "" if all are."""
+    rows = [_ladder_row(bid, ask) for bid, ask in zip_longest(bids, asks, fillvalue=EMPTY_LEVEL) if bid[1] or ask[1]]
+    if not rows:
+        return ""
+    head = "| venue | size | bid | ask | size | venue |"
+    return "\n".join([head, "| --- | ---: | ---: | ---: | ---: | --- |", *rows])
+
+
+def _ladder_row(bid: Level, ask: Level) -> str:
+    cells = [*reversed(_cells(bid)), *_cells(ask)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(level: Level) -> list[str]:
+    price, size, venue = level
+    if level == EMPTY_LEVEL:
+        return ["", "", ""]
+    return [f"{price:,.10g}", f"{size:,.10g}", venue.replace("|", "\\|")]
+
+
+# ---- slot use
+
+
 def coverage_markdown(stretches: Sequence[Stretch], symbols: Sequence[str], start: int, end: int) -> str:
-    """The picture of the time from `start` to `end` (unix ms) as Markdown; "" where there is nothing to show."""
+    """The picture of the time from `start` to `end` (unix ms) as Markdown; "" if there is nothing to show."""
     shown = symbols[:_MOST_ROWS]
     if not shown or end <= start:
         return ""
@@ -85,7 +114,7 @@ def _tick(number: int, start: int, end: int, plot: int, height: int) -> str:
 
 
 def _shade(share: float) -> int:
-    """0 for nothing at all; whatever little there is shows."""
+    """0 for nothing at all, at least 1 for anything, so that little is seen, too."""
     return min(SHADES, 1 + int(share * SHADES)) if share > 0 else 0
 
 

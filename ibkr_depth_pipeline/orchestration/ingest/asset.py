@@ -1,0 +1,240 @@
+"""The depth feed as an asset: one op that records as long as its run lives; its config, its job and its schedule.
+
+The feed is built from an op, since an `@dg.asset` takes no `configured` mapping. With one, bad config is refused in the
+Launchpad before a run exists, for the job and for Materialize alike.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.ingest.onlookers import Wanted, Watcher
+from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
+from ibkr_depth_pipeline.ingest.summary import IngestSummary
+from ibkr_depth_pipeline.logs import configure_logging
+from ibkr_depth_pipeline.orchestration.gateway_assets import (
+    FEED_OP,
+    INGEST_JOB,
+    INGEST_POOL,
+    PROBE_JOB,
+    GatewayAssets,
+    GatewayNames,
+    symbol_key,
+)
+from ibkr_depth_pipeline.orchestration.ingest.metadata import (
+    feed_progress,
+    figures_at_end,
+    figures_at_start,
+    session_metadata,
+    symbols_progress,
+)
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import tracked_ingest
+from ibkr_depth_pipeline.orchestration.monitoring.watchdog import held_by_probe, still_wanted
+from ibkr_depth_pipeline.orchestration.resources import (
+    ExchangeHours,
+    IbkrGateway,
+    RedisStore,
+    about,
+    check_overrides,
+    errors_as_failures,
+    refuse,
+    settings_and_universe,
+)
+from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule, schedule_status, settings_at_load, utc_now
+from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.figures import FeedFigures
+from ibkr_depth_pipeline.trading_hours import OutsideSession
+from ibkr_depth_pipeline.universe import Universe
+
+LEAST_DURATION_SECS = 0.1
+
+_DESCRIPTION = """Records market depth into Redis until the session closes, the duration is over, or on Terminate.
+
+Books are in `raw:ibkr:depth:stream:{SYMBOL}` and `raw:ibkr:depth:last:{SYMBOL}`; the log is in the run's stderr."""
+_ANY_TIME = "With stop_at_close: false in the run config, or IBKR_STOP_AT_CLOSE=false, a run records at any time"
+
+Metadata = Mapping[str, dg.MetadataValue]
+
+
+class IngestConfig(dg.Config):
+    """Record the whole universe until the close, or Terminate; everything here is optional."""
+
+    symbols: list[str] = Field(
+        default=[], description="Record only these symbols, such as [AAPL, SPY]. Empty: the universe."
+    )
+    duration: float | None = Field(
+        default=None, description="Stop by itself after so many seconds. Left out: at the close, or on Terminate."
+    )
+    rotation_secs: float | None = Field(default=None, description=about("ibkr_rotation_secs"))
+    max_concurrent_depth: int | None = Field(
+        default=None, description=f"{about('ibkr_max_concurrent_depth')} Wins over the resource's."
+    )
+
+    stop_at_close: bool | None = Field(
+        default=None,
+        description="Follow the exchange's calendar: refuse to start outside a session, and stop at its close, early "
+        "closes included. False: record at any time. Left out: IBKR_STOP_AT_CLOSE of the environment or of .env, else "
+        "True.",
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """Setting -> value, of the fields that are given."""
+        fields = {"ibkr_rotation_secs": self.rotation_secs, "ibkr_max_concurrent_depth": self.max_concurrent_depth}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def check(self) -> None:
+        """Raise DagsterInvalidConfigError for what is wrong in whatever environment the run starts."""
+        if self.duration is not None and not self.duration >= LEAST_DURATION_SECS:
+            wrong = f"{self.duration!r} is not allowed; seconds, {LEAST_DURATION_SECS} or more, or left out"
+            raise refuse(ConfigurationError("run config", [f"duration={wrong}"]))
+        try:
+            Universe(()).subset(self.symbols)
+        except ConfigurationError as error:
+            raise refuse(error) from None
+        check_overrides(self.overrides())
+
+    def resolve(self, names: GatewayNames, ibkr: IbkrGateway, redis: RedisStore) -> tuple[Settings, Universe]:
+        """Settings and universe in force for this run. Raises ConfigurationError."""
+        return settings_and_universe(names, self.symbols, ibkr, redis, **self.overrides())
+
+    def seconds_to_record(self, hours: ExchangeHours, now: datetime, *, by_default: bool = True) -> float | None:
+        """How long to record from `now` on; None: until Terminate. Raises OutsideSession if the calendar forbids it.
+
+        by_default says whether the calendar counts if this config does not say.
+        """
+        follows = by_default if self.stop_at_close is None else self.stop_at_close
+        if not follows:
+            return self.duration
+        try:
+            left = hours.seconds_to_close(now)
+        except OutsideSession as closed:
+            raise OutsideSession(f"{closed}. {_ANY_TIME}") from None
+        return left if self.duration is None else min(left, self.duration)
+
+
+class SessionObserver:
+    """Logs an observation of the feed and of each symbol every few minutes: what happened since the one before.
+
+    `log` is the op's log_event; it is called in the watcher's thread.
+    """
+
+    def __init__(
+        self, log: Callable[[dg.AssetObservation], None], feed: dg.AssetKey, settings: Settings, universe: Universe
+    ) -> None:
+        self._log = log
+        self._feed = feed
+        self._symbols = universe.symbols
+        self._seen: FeedFigures | None = None
+        self.watcher = Watcher(self._observe, settings.ibkr_observe_secs)
+
+    def _observe(self, now: FeedFigures) -> None:
+        before, self._seen = self._seen, now
+        self._log(dg.AssetObservation(self._feed, metadata=feed_progress(before, now)))
+        for observation in self._of_symbols(before, now):
+            self._log(observation)
+
+    def conclude(self, summary: IngestSummary) -> None:
+        """Log the rest of a session that is over, and the symbols that could not be recorded."""
+        before = self._seen or figures_at_start(summary, self._symbols)
+        for observation in self._of_symbols(before, figures_at_end(before, summary), summary):
+            self._log(observation)
+
+    def _of_symbols(
+        self, before: FeedFigures | None, now: FeedFigures, summary: IngestSummary | None = None
+    ) -> Iterator[dg.AssetObservation]:
+        unresolved = summary.unresolved if summary else {}
+        for symbol, figures in symbols_progress(before, now).items():
+            if symbol in self._symbols:
+                note = {"unresolved": unresolved[symbol]} if symbol in unresolved else {}
+                yield dg.AssetObservation(symbol_key(symbol), metadata={**figures, **note})
+
+
+def build_feed(assets: GatewayAssets) -> dg.AssetsDefinition:
+    """The feed, downstream of every symbol of the universe."""
+    upstream = {f"symbol_{number}": spec.key for number, spec in enumerate(assets.specs, start=1)}
+    return dg.AssetsDefinition.from_op(
+        _feed_op(tuple(upstream), assets.names),
+        keys_by_input_name=upstream,
+        keys_by_output_name={"result": assets.names.feed_key},
+        group_name=assets.names.group,
+        descriptions_by_output_name={"result": _DESCRIPTION},
+        metadata_by_output_name={"result": assets.feed_metadata},
+    )
+
+
+def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
+    # No retry policy: with one, Terminate would restart the op.
+    @dg.op(
+        name=names.named(f"{FEED_OP}_unchecked"),
+        description=_DESCRIPTION,
+        pool=names.named(INGEST_POOL),
+        ins={name: dg.In(dg.Nothing) for name in inputs},
+        out=dg.Out(dg.Nothing),
+    )
+    def record(
+        context: dg.OpExecutionContext,
+        config: IngestConfig,
+        ibkr: IbkrGateway,
+        redis: RedisStore,
+        exchange: ExchangeHours,
+    ) -> dg.Output[None]:
+        with errors_as_failures():
+            settings, universe = config.resolve(names, ibkr, redis)
+            configure_logging(settings.ibkr_log_level)
+            observer = SessionObserver(context.log_event, names.feed_key, settings, universe)
+            duration = config.seconds_to_record(exchange, utc_now(), by_default=settings.ibkr_stop_at_close)
+            wanted = Wanted(lambda: still_wanted(context.instance, context.run_id))
+            outcome = run_ingest(
+                settings, universe, duration, run_id=context.run_id, watcher=observer.watcher, wanted=wanted
+            )
+        observer.conclude(outcome.summary)
+        return _concluded(context, names.feed_key, outcome, session_metadata(outcome, settings))
+
+    @dg.configured(record, name=names.named(FEED_OP))
+    def checked(config: IngestConfig) -> dict[str, Any]:
+        config.check()
+        return config.model_dump()
+
+    return checked
+
+
+def _concluded(
+    context: dg.OpExecutionContext, feed: dg.AssetKey, outcome: IngestOutcome, metadata: Metadata
+) -> dg.Output[None]:
+    """The materialization is recorded however the session ended; only a full one ends the run as a success."""
+    if outcome.interrupted_by is None and outcome.summary.drained:
+        return dg.Output(None, metadata=metadata)
+    context.log_event(dg.AssetMaterialization(feed, metadata=metadata))
+    if outcome.interrupted_by is not None:
+        raise dg.DagsterExecutionInterruptedError(f"{outcome.interrupted_by}: subscriptions cancelled, buffer flushed")
+    raise dg.Failure("Redis did not take everything in time; the last snapshots are lost", allow_retries=False)
+
+
+def build_ingest_job(assets: GatewayAssets) -> Any:
+    """The job that records that gateway's universe."""
+    return dg.define_asset_job(
+        assets.names.named(INGEST_JOB),
+        selection=dg.AssetSelection.assets(assets.names.feed_key).without_checks(),
+        description="Record market depth. One click on Launch, with no config, records the whole universe until the "
+        "session's close.",
+        executor_def=dg.in_process_executor,  # a step process of its own would outlive a killed worker
+    )
+
+
+def build_ingest_schedule(assets: GatewayAssets) -> dg.ScheduleDefinition:
+    """Starts the ingest a few minutes before the open; it ends by itself at the close."""
+    settings, names = settings_at_load(), assets.names
+    return opening_schedule(
+        names.named("ibkr_depth_ingest_before_open"),
+        tracked_ingest(assets),
+        lead=timedelta(minutes=settings.ibkr_ingest_lead_minutes),
+        after_open=True,
+        run_config=names.scheduled_run_config,
+        calendar=settings.ibkr_calendar,
+        status=schedule_status(settings),
+        hold=held_by_probe(assets.gateway.settings, names.named(PROBE_JOB)),
+    )

@@ -1,0 +1,1 @@
+"""Sensors, heartbeat checks and the watchdog, and the runs that they track."""

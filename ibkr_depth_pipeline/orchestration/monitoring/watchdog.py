@@ -1,0 +1,86 @@
+"""The watchdog: fails an ingest run whose process is dead, and launches one if a session has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import dagster as dg
+
+from ibkr_depth_pipeline.alerts.fencing import end_process
+from ibkr_depth_pipeline.alerts.rounds import HELD, WatchdogRound, now_ms, span_to_record, watchdog_round
+from ibkr_depth_pipeline.alerts.supervision import Launch, Phase
+from ibkr_depth_pipeline.orchestration.monitoring.sensors import MonitoredGateway
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import fail_run, last_end, newest_runs
+from ibkr_depth_pipeline.orchestration.scheduling import SESSION_TAG, read_settings
+from ibkr_depth_pipeline.settings import Settings
+
+INTERVAL_SECS = 10
+PROBE_AGE_MS = 12 * 3_600_000
+"""A probe counts for the session that opens at most so long after it, and during that session."""
+
+
+def watchdog_sensor(gateway: MonitoredGateway, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Fails a dead run, so that the instance's run_retries replace it; if they don't, it launches a new one."""
+
+    @dg.sensor(
+        name=gateway.named("ibkr_depth_watchdog"),
+        job_name=gateway.ingest.job,
+        minimum_interval_seconds=INTERVAL_SECS,
+        default_status=status,
+        description="Replaces an ingest run whose process is dead, and starts one if a session has none.",
+    )
+    def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        readable = gateway.read_settings()
+        if readable.blind:
+            return dg.SensorResult(skip_reason=f"No run can be judged: {readable.problem}", cursor=context.cursor)
+        done = _judge(context.instance, gateway, readable.settings, context.cursor)
+        _fail(context.instance, done)
+        launch, session = done.launch, done.session
+        if isinstance(launch, str) or session is None:
+            return dg.SensorResult(skip_reason=str(launch), cursor=done.memory)
+        request = _request(gateway, launch, session.day)
+        return dg.SensorResult(run_requests=[request], cursor=done.memory)
+
+    return tick
+
+
+def _judge(
+    instance: dg.DagsterInstance, gateway: MonitoredGateway, settings: Settings, cursor: str | None
+) -> WatchdogRound:
+    session = span_to_record(settings, now_ms())
+    probe = last_end(instance, gateway.probe.job, session.start_ts - PROBE_AGE_MS) if session else None
+    return watchdog_round(settings, newest_runs(instance, gateway.ingest), probe, session, cursor)
+
+
+def _fail(instance: dg.DagsterInstance, done: WatchdogRound) -> None:
+    for run_id, why in done.dead.items():
+        if fail_run(instance, run_id, why) and done.newest is not None and done.newest.run_id == run_id:
+            end_process(done.newest)
+
+
+def _request(gateway: MonitoredGateway, launch: Launch, day: str) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{gateway.ingest.job} watchdog {launch.key}", run_config=gateway.run_config, tags={SESSION_TAG: day}
+    )
+
+
+def held_by_probe(settings: Callable[..., Settings], probe_job: str) -> Callable[[dg.DagsterInstance, datetime], str]:
+    """For the ingest's schedule: why the session that opens then gets no run; an empty text if it gets one.
+
+    The alert is the watchdog's, which can try again to deliver it.
+    """
+
+    def hold(instance: dg.DagsterInstance, opens: datetime) -> str:
+        if read_settings(settings).settings.ibkr_probe_failed != "hold":
+            return ""
+        ended = last_end(instance, probe_job, int(opens.timestamp() * 1000) - PROBE_AGE_MS)
+        return f"The ingest is {HELD}." if ended is Phase.FAILED else ""
+
+    return hold
+
+
+def still_wanted(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the instance still counts on that run: false once it is failed or canceled there."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and not run.is_finished
