@@ -250,7 +250,10 @@ class Settings(BaseSettings):
         "IBKR_STREAM_MAXLEN or less, so that none is cut before it is kept",
     )
     archive_retention_days: Whole = Field(
-        0, ge=0, le=36500, description="days that are kept before the newest data: a whole number from 0 (for ever) to 36500"
+        0,
+        ge=0,
+        le=36500,
+        description="days that are kept before the newest data: a whole number from 0 (for ever) to 36500",
     )
     ibkr_stop_at_close: bool = Field(
         True,

@@ -178,9 +178,7 @@ def test_the_grace_exceeds_the_longest_time_in_which_a_living_holder_renews() ->
 
 
 @pytest.mark.parametrize("ttl_secs", [2, 7, 60, 300])
-async def test_a_standby_leaves_a_vanished_lease_to_a_living_holder(
-    shared_redis_url: str, ttl_secs: int
-) -> None:
+async def test_a_standby_leaves_a_vanished_lease_to_a_living_holder(shared_redis_url: str, ttl_secs: int) -> None:
     async with reading(shared_redis_url) as client:
         first, second = (Lease(client, "default", identity(name), ttl_secs) for name in ("one", "two"))
         await first.acquire()
