@@ -28,6 +28,8 @@ _LISTING_VENUE = {"NASDAQ": "ISLAND", "ISLAND": "ISLAND"}
 _BEST_FIRST = ("ISLAND", "ARCA", "NYSE", "BATS", "EDGX", "IEX", "BYX", "BEX", "DRCTEDGE", "CBOE")
 """Real venues in the order they are tried in where the listing's own venue has no depth."""
 
+NO_CONTRACT = "the gateway knows no such contract (200)"
+
 _CONTRACTS_LISTED = 5
 
 
@@ -74,7 +76,7 @@ def resolve(wanted: Wanted, answers: Sequence[ContractAnswer], depth_exchanges: 
     matching = _matching(wanted, answers)
     distinct = {answer.con_id for answer in matching}
     if not distinct:
-        return Unresolved(wanted.symbol, "the gateway knows no such contract (200)")
+        return Unresolved(wanted.symbol, NO_CONTRACT)
     if len(distinct) > 1:
         return Unresolved(wanted.symbol, f"several contracts match ({_listing(matching)}); set con_id")
     answer = matching[0]

@@ -12,8 +12,8 @@ import itertools
 import time
 from collections.abc import Iterable
 
-from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
-from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
+from ibkr_depth_pipeline.errors import GatewayError
+from ibkr_depth_pipeline.gateway.events import ConnectionLost, FeedHealth, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
@@ -42,9 +42,6 @@ from ibkr_depth_pipeline.universe import Universe
 LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0
 """How often rows of cancelled requests are looked into, and how often dropped rows are logged."""
-
-LOOK_AGAIN_SECS = 1.0
-"""Before a connection that was lost over the search for venues is made anew: the search may be what it dies of."""
 
 DRAIN_SECS = 3.0
 """For what is buffered when the end comes; all of it together stays below 5 s."""
@@ -144,7 +141,7 @@ class IngestSession:
     # ---- the course of a run
 
     async def _set_up(self) -> None:
-        """Find out where the numbering stands, connect, find the venues."""
+        """Find out where the numbering stands, and connect."""
         await self._lease.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._lease.keep())
         self._pipeline.number_from(await self._take_over())
@@ -153,21 +150,6 @@ class IngestSession:
         if self._wanted is not None:
             self._tasks.start(ask_for_ever(self._wanted))
         await self._connection.connect()
-        if not await self._find_venues():
-            await self._writer.drain(FAREWELL_SECS)  # why, for each
-            raise NothingToRecord(self._venues.unresolved)
-
-    async def _find_venues(self) -> bool:
-        """A connection that is lost over it is made anew. Returns whether any symbol has a venue."""
-        while True:
-            try:
-                return await self._venues.look_for_all()
-            except (GatewayError, ConnectionError) as error:
-                if not self._connection.lost.is_set():
-                    raise
-                self._log.warning("venues_not_found", error=str(error), pause_secs=LOOK_AGAIN_SECS)
-            await asyncio.sleep(LOOK_AGAIN_SECS)
-            await self._connection.reconnect()
 
     async def _take_over(self) -> dict[str, StreamId]:
         """Raise the streams to a time at which the lease was ours, for sure: it may have been lost while we slept, and
@@ -187,6 +169,7 @@ class IngestSession:
         self._tasks.start(self._watch.run())
         self._tasks.start(self._look_after_rows())
         self._begin_rotation()
+        self._tasks.start(self._venues.run())
         lost = self._connection.lost
         try:
             while not self._stop.is_set():
@@ -260,6 +243,8 @@ class IngestSession:
             self._watch.disconnected()
         try:
             self._carry_out(self._pipeline.handle(event, self._now(), _now_ms()))
+            if isinstance(event, FeedHealth) and event.healthy:
+                self._venues.look_for_missing()
         except Exception as error:
             self._tasks.fail(error)
 

@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-from ibkr_depth_pipeline.errors import GatewayError
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.venues import DepthExchange, Resolution, resolve
-from ibkr_depth_pipeline.ingest.resolver import wanted_of
+from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
+from ibkr_depth_pipeline.ingest.resolver import PATIENT_TRIES, NoAnswer, Resolver
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.probe.report import Outcome, SymbolReport
 from ibkr_depth_pipeline.universe import SymbolSpec
 
 _UNKNOWN_CONTRACT = 200
-_QUESTIONS_AT_ONCE = 20
 
 Answer = tuple[Resolution | None, SymbolReport | None]
 """What the gateway's answer leads to, if there was one; and the report of a symbol that ends here."""
 
 
-async def resolve_each(gateway: TwsGateway, specs: Iterable[SymbolSpec]) -> AsyncIterator[Answer]:
-    """The answers as they come. Raises GatewayError where the gateway does not even name its depth exchanges."""
-    deep = await gateway.depth_exchanges()
-    gate = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
-
-    async def one(spec: SymbolSpec) -> Answer:
-        async with gate:
-            return await _resolve(gateway, spec, deep)
-
-    questions = [asyncio.ensure_future(one(spec)) for spec in specs]
-    try:
-        for question in asyncio.as_completed(questions):
-            yield await question
-    finally:
-        for each in questions:
-            each.cancel()
-        await asyncio.gather(*questions, return_exceptions=True)
+async def resolve_each(
+    gateway: TwsGateway, specs: Iterable[SymbolSpec], ready: Callable[[], Awaitable[object]]
+) -> AsyncIterator[Answer]:
+    """The answers as they come; what was answered is kept where `ready` connects anew. Raises what `ready` raises."""
+    async for found in Resolver(gateway, specs, ready=ready, most_tries=PATIENT_TRIES).results():
+        yield _answer(found)
 
 
-async def _resolve(gateway: TwsGateway, spec: SymbolSpec, deep: Sequence[DepthExchange]) -> Answer:
-    wanted = wanted_of(spec)
-    try:
-        answers = await gateway.contracts(wanted)
-    except (GatewayError, ConnectionError) as error:
-        return None, SymbolReport(spec.symbol, Outcome.NO_ANSWER, str(error))
-    found = resolve(wanted, answers, deep)
+def _answer(found: Resolution | NoAnswer) -> Answer:
+    if isinstance(found, NoAnswer):
+        return None, SymbolReport(found.symbol, Outcome.NO_ANSWER, found.reason)
     if isinstance(found, Instrument):
         get_log().info("symbol_resolved", symbol=found.symbol, con_id=found.con_id, exchange=found.exchange)
         return found, None
     get_log().warning("symbol_skipped", symbol=found.symbol, reason=found.reason)
-    return found, _unresolved(found, () if answers else (_UNKNOWN_CONTRACT,))
+    return found, _unresolved(found, (_UNKNOWN_CONTRACT,) if found.reason == NO_CONTRACT else ())
 
 
 def _unresolved(found: Unresolved, codes: tuple[int, ...]) -> SymbolReport:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError
+from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
@@ -26,6 +26,10 @@ from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.universe import Universe
 
 WATCH_SECS = 0.2
+
+MOST_RECONNECTS = 5
+RECONNECT_PAUSE_SECS = 1.0
+"""While symbols are resolved."""
 
 FAREWELL_SECS = 2.0
 """For the last cancels, which leave at the pace of all messages."""
@@ -72,6 +76,7 @@ class ProbeSession:
         self._resolutions: dict[str, Resolution] = {}
         self._unprobed: dict[str, SymbolReport] = {}
         self._client_id: int | None = None
+        self._reconnects = 0
         self._log = get_log()
         self._stop = asyncio.Event()
         self._stopped_by: str | None = None
@@ -143,11 +148,21 @@ class ProbeSession:
             self._carry_out(self._plan.reconnected(self._now()))
 
     async def _resolve_all(self) -> None:
-        async for found, report in resolve_each(self._gateway, self._universe.specs):
+        async for found, report in resolve_each(self._gateway, self._universe.specs, self._connect_anew_if_lost):
             if found is not None:
                 self._resolutions[found.symbol] = found
             if report is not None:
                 self._unprobed[report.symbol] = report
+
+    async def _connect_anew_if_lost(self) -> None:
+        """A few times only, each after a pause: the questions may be what the connection dies of."""
+        if self._gateway.is_connected:
+            return
+        self._reconnects += 1
+        if self._reconnects > MOST_RECONNECTS:
+            raise GatewayUnavailable("the connection to the gateway was lost again and again over the contract details")
+        await asyncio.sleep(RECONNECT_PAUSE_SECS)
+        await self._connect()
 
     async def _look_for_ingest(self) -> None:
         running = await self._ledger.look_for_ingest(self._universe.symbols)
