@@ -18,10 +18,10 @@ class OddGateway(TwsGateway):
 
     failures: dict[str, GatewayError] = {}  # noqa: RUF012
 
-    async def contracts(self, wanted: Wanted) -> list[ContractAnswer]:
+    async def contracts(self, wanted: Wanted, timeout: float = 10) -> list[ContractAnswer]:
         if wanted.symbol in self.failures:
             raise self.failures[wanted.symbol]
-        return await super().contracts(wanted)
+        return await super().contracts(wanted, timeout)
 
 
 @asynccontextmanager

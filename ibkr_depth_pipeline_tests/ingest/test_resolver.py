@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, Wanted
-from ibkr_depth_pipeline.ingest.resolver import resolve_symbols, wanted_of
+from ibkr_depth_pipeline.ingest import question_schedule
+from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, PATIENT_TRIES, resolve_symbols, wanted_of
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.simulation import GatewayOptions
+from ibkr_depth_pipeline.simulation.options import Unready
 from ibkr_depth_pipeline.universe import SymbolSpec
 from ibkr_depth_pipeline_tests.ingest.odd_gateway import connected
 
@@ -53,12 +57,41 @@ async def test_a_wrong_con_id_is_unresolved() -> None:
     assert found["AAPL"] == Unresolved("AAPL", "contract 272093 is MSFT", 272093)
 
 
-@pytest.mark.parametrize("kind", [GatewayError, GatewayUnavailable])
-async def test_an_odd_answer_or_none_costs_only_its_own_symbol(kind: type[GatewayError]) -> None:
-    async with connected(GatewayOptions(), IBM=kind("odd")) as (_, client):
+async def test_odd_answer_costs_only_its_own_symbol() -> None:
+    async with connected(GatewayOptions(), IBM=GatewayError("odd")) as (_, client):
         found = await resolve_symbols(client, specs("AAPL", "IBM"))
     assert found["IBM"] == Unresolved("IBM", "odd")
     assert isinstance(found["AAPL"], Instrument)
+
+
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(question_schedule, "FIRST_PATIENCE_SECS", 0.2)
+
+
+async def test_missing_answer_costs_only_its_own_symbol(little_patience: None) -> None:
+    async with connected(GatewayOptions(unanswered_details={"IBM": 1000})) as (simulated, client):
+        found = await resolve_symbols(client, specs("AAPL", "IBM"))
+        asked = [each.detail["symbol"] for each in simulated.journal.requests("reqContractDetails")]
+    assert asked.count("IBM") == PATIENT_TRIES
+    assert asked.count("AAPL") == 1
+    assert isinstance(found["IBM"], Unresolved)
+    assert "no answer" in found["IBM"].reason
+    assert isinstance(found["AAPL"], Instrument)
+
+
+async def test_question_that_got_lost_is_asked_again(little_patience: None) -> None:
+    async with connected(GatewayOptions(unanswered_details={"IBM": 2})) as (_, client):
+        found = await resolve_symbols(client, specs("AAPL", "IBM"))
+    assert isinstance(found["IBM"], Instrument)
+
+
+async def test_gateway_without_depth_exchanges_gives_no_verdict_on_a_symbol(little_patience: None) -> None:
+    options = GatewayOptions(ready_after=3600, unready=Unready.NO_EXCHANGES)
+    async with connected(options) as (_, client):
+        found = await resolve_symbols(client, [SymbolSpec("AAPL"), SymbolSpec("IBM", exchange="NYSE")])
+    assert found["AAPL"] == Unresolved("AAPL", NO_EXCHANGES)
+    assert isinstance(found["IBM"], Instrument)
 
 
 async def test_a_gateway_that_is_gone_is_an_error_and_not_a_reason_for_each_symbol() -> None:
@@ -69,13 +102,12 @@ async def test_a_gateway_that_is_gone_is_an_error_and_not_a_reason_for_each_symb
 
 
 async def test_a_gateway_that_goes_away_midway_is_an_error() -> None:
-    async with connected(GatewayOptions(), IBM=GatewayUnavailable("gone")) as (simulated, client):
-        depth = await client.depth_exchanges()
+    async with connected(GatewayOptions(details_delay=5)) as (simulated, client):
+        looking = asyncio.ensure_future(resolve_symbols(client, specs("IBM")))
+        await simulated.wait_for(lambda: simulated.journal.requests("reqContractDetails"))
         simulated.drop_connections()
-        await simulated.wait_for(lambda: simulated.journal.entries("closed"))
         with pytest.raises(GatewayUnavailable):
-            await resolve_symbols(client, specs("IBM"))
-    assert depth
+            await looking
 
 
 @pytest.mark.parametrize("symbol", sorted(INDEX_SYMBOLS))

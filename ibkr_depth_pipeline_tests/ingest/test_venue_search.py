@@ -1,91 +1,168 @@
-"""The venues of a run's symbols, found at the start and looked for again, through the real client."""
+"""The venues of a run's symbols, found from the start on and looked for again, through the real client."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import islice, product
 
 import pytest
-import structlog
 
-from ibkr_depth_pipeline.errors import GatewayError
+from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.ingest import venue_search
+from ibkr_depth_pipeline.ingest import question_schedule
+from ibkr_depth_pipeline.ingest.tasks import end
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
-from ibkr_depth_pipeline.model import Instrument
-from ibkr_depth_pipeline.simulation import GatewayOptions
+from ibkr_depth_pipeline.model import Instrument, Unresolved
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.simulation.options import Unready
 from ibkr_depth_pipeline.universe import SymbolSpec
 from ibkr_depth_pipeline_tests.ingest.odd_gateway import OddGateway, connected
+
+MANY = ["".join(letters) for letters in islice(product("ABCD", repeat=3), 60)]
 
 
 class Search:
     """A search among some symbols, and what it has found so far."""
 
-    def __init__(self, gateway: OddGateway, *symbols: str) -> None:
+    def __init__(self, simulated: SimulatedGateway, client: OddGateway, *symbols: str) -> None:
+        self.simulated = simulated
+        self.client = client
         self.taken: list[Resolution] = []
         self.connected = asyncio.Event()
-        self.venues = VenueSearch(gateway, map(SymbolSpec, symbols), connected=self.connected, take=self.taken.append)
+        self.venues = VenueSearch(client, map(SymbolSpec, symbols), connected=self.connected, take=self.taken.append)
+
+    async def has(self, count: int) -> None:
+        """Wait until so many symbols were handed on."""
+        await self.simulated.wait_for(lambda: len(self.taken) >= count)
+
+    def asked(self) -> Counter[str]:
+        """How often each symbol was asked about."""
+        return Counter(str(each.detail["symbol"]) for each in self.simulated.journal.requests("reqContractDetails"))
+
+
+@asynccontextmanager
+async def searching(
+    *symbols: str, options: GatewayOptions | None = None, begin: bool = True, **failures: GatewayError
+) -> AsyncIterator[Search]:
+    async with connected(options or GatewayOptions(), **failures) as (simulated, client):
+        search = Search(simulated, client, *symbols)
+        if begin:
+            search.connected.set()
+        task = asyncio.ensure_future(search.venues.run())
+        try:
+            yield search
+        finally:
+            await end([task])
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(question_schedule, "FIRST_PATIENCE_SECS", 0.2)
+    monkeypatch.setattr(question_schedule, "SPACING_SECS", 0.05)
 
 
 async def test_each_symbol_is_handed_on_and_those_without_a_venue_are_remembered() -> None:
-    async with connected(GatewayOptions()) as (_, client):
-        search = Search(client, "SPY", "NOSUCH")
-        assert await search.venues.look_for_all()
+    async with searching("SPY", "NOSUCH") as search:
+        await search.has(2)
     assert [each.symbol for each in search.taken] == ["SPY", "NOSUCH"]
     assert search.venues.unresolved == {"NOSUCH": "the gateway knows no such contract (200)"}
 
 
-async def test_it_says_where_no_symbol_has_a_venue() -> None:
-    async with connected(GatewayOptions()) as (_, client):
-        assert not await Search(client, "NOSUCH", "ZZTOP").venues.look_for_all()
-
-
-async def test_a_symbol_that_got_a_venue_since_is_no_longer_unresolved() -> None:
-    async with connected(GatewayOptions(), SPY=GatewayError("odd")) as (_, client):
-        search = Search(client, "SPY")
+async def test_it_ends_where_no_symbol_has_a_venue() -> None:
+    async with connected(GatewayOptions()) as (simulated, client):
+        search = Search(simulated, client, "NOSUCH", "ZZTOP")
         search.connected.set()
-        assert not await search.venues.look_for_all()
-        client.failures.clear()
+        with pytest.raises(NothingToRecord):
+            await search.venues.run()
+    assert set(search.venues.unresolved) == {"NOSUCH", "ZZTOP"}
+
+
+async def test_symbols_are_handed_on_in_their_order_and_before_the_last_is_asked_about() -> None:
+    async with searching(*MANY) as search:
+        await search.has(1)
+        assert len(search.asked()) < len(MANY)
+        await search.has(len(MANY))
+    assert [each.symbol for each in search.taken] == MANY
+
+
+async def test_symbol_that_got_a_venue_since_is_no_longer_unresolved() -> None:
+    async with searching("SPY", "QQQ", SPY=GatewayError("odd")) as search:
+        await search.has(2)
+        assert search.venues.unresolved == {"SPY": "odd"}
+        search.client.failures.clear()
         await search.venues.look_again("SPY")
+        await search.has(3)
     assert isinstance(search.taken[-1], Instrument)
     assert search.venues.unresolved == {}
 
 
-async def test_a_symbol_is_looked_for_once_at_a_time_and_only_while_the_connection_stands() -> None:
-    async with connected(GatewayOptions()) as (_, client):
-        search = Search(client, "SPY")
-        first = asyncio.ensure_future(search.venues.look_again("SPY"))
-        await asyncio.sleep(0)
+async def test_symbol_is_asked_about_once_at_a_time_and_only_while_the_connection_stands() -> None:
+    async with searching("SPY", begin=False) as search:
         await search.venues.look_again("SPY")
+        await search.venues.look_again("SPY")
+        assert await search.client.server_time() > 0
+        assert search.asked() == {}
+        search.connected.set()
+        await search.has(1)
+        assert search.asked() == {"SPY": 1}
+
+
+async def test_missing_answer_is_no_verdict_and_holds_no_other_up() -> None:
+    silent, rest = MANY[:25], MANY[25:]
+    options = GatewayOptions(unanswered_details=dict.fromkeys(silent, 2))
+    async with searching(*MANY, options=options) as search:
+        await search.has(len(MANY))
+    assert [each.symbol for each in search.taken if each.symbol in rest] == rest
+    assert not [each for each in search.taken if isinstance(each, Unresolved)]
+    assert search.asked() == Counter({**dict.fromkeys(silent, 3), **dict.fromkeys(rest, 1)})
+
+
+async def test_what_was_answered_is_not_asked_again_on_the_next_connection() -> None:
+    async with searching(*MANY) as search:
+        await search.has(30)
+        search.connected.clear()
+        known = {each.symbol for each in search.taken}
+        search.simulated.drop_connections()
+        await search.simulated.wait_for(lambda: not search.client.is_connected)
+        await search.client.connect([778])
+        search.connected.set()
+        await search.has(len(MANY))
+        asked = search.asked()
+    assert all(asked[symbol] == 1 for symbol in known)
+    assert sorted(each.symbol for each in search.taken) == sorted(MANY)
+
+
+async def test_gateway_without_depth_exchanges_is_asked_again_at_once_when_a_farm_is_well() -> None:
+    options = GatewayOptions(ready_after=3600, unready=Unready.NO_EXCHANGES)
+    async with searching("SPY", "QQQ", options=options) as search:
+        await search.simulated.wait_for(lambda: len(search.simulated.journal.requests("reqMktDepthExchanges")) > 1)
         assert search.taken == []
+        search.simulated.become_ready()
+        search.venues.look_for_missing()
+        await search.has(2)
+        assert search.asked() == {"SPY": 1, "QQQ": 1}
+
+
+async def test_symbols_that_the_gateway_did_not_know_are_asked_about_again_when_a_farm_is_well() -> None:
+    async with searching("SPY", "QQQ", SPY=GatewayError("odd")) as search:
+        await search.has(2)
+        search.client.failures.clear()
+        search.venues.look_for_missing()
+        await search.has(3)
+        assert isinstance(search.taken[-1], Instrument)
+        assert search.asked()["QQQ"] == 1
+
+
+async def test_error_about_the_gateway_is_no_verdict_on_a_symbol() -> None:
+    async with searching("SPY", begin=False) as search:
+        search.simulated.account.details_delay = 0.3
         search.connected.set()
-        await first
-        assert len(search.taken) == 1
-        await search.venues.look_again("SPY")
-        assert len(search.taken) == 2
-
-
-async def test_a_search_that_was_cut_short_does_not_stand_in_the_way_of_the_next() -> None:
-    async with connected(GatewayOptions()) as (_, client):
-        search = Search(client, "SPY")
-        first = asyncio.ensure_future(search.venues.look_again("SPY"))
-        await asyncio.sleep(0)
-        first.cancel()
-        await asyncio.wait([first])
-        search.connected.set()
-        await search.venues.look_again("SPY")
-    assert len(search.taken) == 1
-
-
-async def test_a_gateway_that_goes_away_meanwhile_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(venue_search, "RECHECK_PAUSE_SECS", 0.01)
-    with structlog.testing.capture_logs() as logged:
-        async with connected(GatewayOptions()) as (simulated, client):
-            client.disconnect()
-            search = Search(client, "SPY")
-            search.connected.set()
-            looking = asyncio.ensure_future(search.venues.look_again("SPY"))
-            await simulated.wait_for(lambda: any(line["event"] == "recheck_failed" for line in logged))
-            assert search.taken == []
-            await client.connect([778])
-            await looking
-    assert isinstance(search.taken[-1], Instrument)
+        await search.simulated.wait_for(lambda: search.asked() == {"SPY": 1})
+        request = search.simulated.journal.requests("reqContractDetails")[0].detail["reqId"]
+        for client in search.simulated.clients.values():
+            client.send(client.session.error(int(str(request)), 504))
+        await search.has(1)
+    assert isinstance(search.taken[0], Instrument)

@@ -1,0 +1,164 @@
+"""Messages on their way to the gateway, through the real client and over the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ib_insync.client import Client
+
+from ibkr_depth_pipeline.gateway.events import PacingViolation, RequestIdRejected
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.venues import Wanted
+from ibkr_depth_pipeline.model import Instrument
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+
+SPY = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA")
+EVERYTHING = 1_000_000
+
+
+class Conversation:
+    """A connected client, and what it has heard."""
+
+    def __init__(self, simulated: SimulatedGateway, rate: float) -> None:
+        self.events: list[Any] = []
+        self.rows: set[int] = set()
+        self.ids = itertools.count(1)
+        self.gateway = TwsGateway(
+            simulated.host,
+            simulated.port,
+            request_ids=self.ids,
+            on_event=self.events.append,
+            on_row=lambda request, row: self.rows.add(request),
+            connect_timeout=5,
+            messages_per_second=rate,
+        )
+
+    def heard(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def ask_in_the_background(self, symbols: int) -> asyncio.Future[Any]:
+        """Questions about so many made-up symbols, all at once."""
+        names = ["".join(letters) for letters in itertools.islice(itertools.product("ABCDEFG", repeat=4), symbols)]
+        return asyncio.gather(*(self.gateway.contracts(Wanted(name)) for name in names))
+
+
+@asynccontextmanager
+async def conversation(
+    rate: float = 20, options: GatewayOptions | None = None
+) -> AsyncIterator[tuple[SimulatedGateway, Conversation]]:
+    async with SimulatedGateway(options) as simulated:
+        client = Conversation(simulated, rate)
+        await client.gateway.connect([1])
+        try:
+            yield simulated, client
+        finally:
+            client.gateway.disconnect()
+
+
+def names(simulated: SimulatedGateway) -> list[str]:
+    return [request.name for request in simulated.journal.requests()]
+
+
+async def test_hundreds_of_questions_at_once_are_no_violation() -> None:
+    async with conversation(100, GatewayOptions(messages_per_second=150)) as (simulated, client):
+        assert all(await client.ask_in_the_background(200))
+        assert simulated.journal.errors(100) == []
+
+
+async def test_depth_requests_and_current_time_overtake_hundreds_of_questions() -> None:
+    async with conversation() as (simulated, client):
+        questions = client.ask_in_the_background(300)
+        await simulated.wait_for(lambda: "reqContractDetails" in names(simulated))
+        client.gateway.subscribe(next(client.ids), SPY, 5)
+        assert await client.gateway.server_time() > 0
+        asked = names(simulated)
+        assert asked.index("reqMktDepth") < asked.index("reqCurrentTime")
+        assert asked.count("reqContractDetails") < 50
+        questions.cancel()
+
+
+async def test_subscribe_and_cancel_arrive_in_their_order() -> None:
+    async with conversation(60) as (simulated, client):
+        questions = client.ask_in_the_background(300)
+        said = []
+        for request in range(10_001, 10_016):
+            client.gateway.subscribe(request, SPY, 5)
+            client.gateway.cancel(request)
+            said += [("reqMktDepth", request), ("cancelMktDepth", request)]
+        await client.gateway.cancels_sent()
+        await client.gateway.server_time()
+        depth = [each for each in simulated.journal.requests() if each.name in ("reqMktDepth", "cancelMktDepth")]
+        assert [(each.name, int(each.detail["reqId"])) for each in depth] == said
+        questions.cancel()
+
+
+async def test_the_throttle_of_the_library_is_out_of_the_way() -> None:
+    assert Client.MaxRequests == 45  # what is turned off
+    async with conversation(500) as (simulated, client):
+        for request in range(100):
+            client.gateway.cancel(request)
+        await client.gateway.server_time()
+        assert names(simulated).count("cancelMktDepth") == 100
+
+
+async def test_depth_request_that_a_violation_cost_is_sent_again() -> None:
+    async with conversation(options=GatewayOptions(messages_per_second=50)) as (simulated, client):
+        simulated.occupy_messages(EVERYTHING, seconds=0.5)
+        request = next(client.ids)
+        client.gateway.subscribe(request, SPY, 5)
+        await simulated.wait_for(lambda: request in client.rows)
+        assert len(simulated.journal.errors(100)) == len(client.heard(PacingViolation)) == 1
+
+
+async def test_cancel_that_a_violation_cost_is_sent_again() -> None:
+    async with conversation(options=GatewayOptions(messages_per_second=50)) as (simulated, client):
+        request = next(client.ids)
+        client.gateway.subscribe(request, SPY, 5)
+        await simulated.wait_for(lambda: request in client.rows)
+        simulated.occupy_messages(EVERYTHING, seconds=0.5)
+        client.gateway.cancel(request)
+        await simulated.wait_for(lambda: simulated.journal.entries("unsubscribed"))
+        assert names(simulated).count("reqMktDepth") == 1
+
+
+async def test_current_time_that_a_violation_cost_is_asked_again() -> None:
+    async with conversation(options=GatewayOptions(messages_per_second=50)) as (simulated, client):
+        simulated.occupy_messages(EVERYTHING, seconds=0.5)
+        assert await client.gateway.server_time() > 0
+
+
+async def test_depth_request_that_was_not_lost_stays_as_it_is() -> None:
+    async with conversation(options=GatewayOptions(messages_per_second=50)) as (simulated, client):
+        request = next(client.ids)
+        client.gateway.subscribe(request, SPY, 5)
+        await simulated.wait_for(lambda: request in client.rows)
+        simulated.send_error(100)
+        await simulated.wait_for(lambda: simulated.journal.errors(322))
+        await client.gateway.server_time()
+        assert client.heard(RequestIdRejected) == []
+
+
+async def test_rate_is_lowered_once_by_violations_that_come_together_and_the_event_says_so() -> None:
+    async with conversation() as (simulated, client):
+        for _ in range(3):
+            simulated.send_error(100)
+        await simulated.wait_for(lambda: len(client.heard(PacingViolation)) == 3)
+    assert [event.slowed_to for event in client.heard(PacingViolation)] == [10, None, None]
+
+
+async def test_depth_exchanges_are_asked_once_a_connection_and_again_after_a_farm_is_back() -> None:
+    async with conversation() as (simulated, client):
+        for _ in range(3):
+            assert await client.gateway.depth_exchanges()
+        assert names(simulated).count("reqMktDepthExchanges") == 1
+        simulated.send_error(2104)
+        await simulated.wait_for(lambda: not client.gateway.known_depth_exchanges)
+        assert await client.gateway.depth_exchanges()
+        client.gateway.disconnect()
+        await client.gateway.connect([2])
+        assert await client.gateway.depth_exchanges()
+        assert names(simulated).count("reqMktDepthExchanges") == 3
