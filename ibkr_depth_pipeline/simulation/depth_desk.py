@@ -38,7 +38,7 @@ class DepthDesk:
             return [self._error(request_id, 322)]
         listing = self._account.catalogue.find(request)
         if not self._account.slots.take((self._connection, request_id, smart), _slot_of(listing, request), now):
-            return [self._error(request_id, 309, limit=self._account.slots.limit)]
+            return [self._error(request_id, self._options.no_slot_code, limit=self._account.slots.limit)]
         venue = _venue_of(listing, request.text("exchange"), smart)
         code = self._refusal(listing, venue)
         if code is not None or listing is None or venue is None:

@@ -223,7 +223,7 @@ class SimulatedGateway(LineFaults):
             return
         self.silence()
         if not requests_help:
-            self.deaf_connections.update(self.clients)
+            self.rowless_connections.update(self.clients)
 
     def connectivity_restored(self, data_lost: bool = False, rows_follow: bool = True) -> None:
         """1102, or 1101 where data was lost: then every subscription is gone.

@@ -1,6 +1,6 @@
 """What can go wrong with the lines of a simulated gateway: notices about them, their rows, and books out of step.
 
-Where a fault takes `times`, it befalls the live lines of the symbol (or, where there is none, the next) and so many
+Where a fault takes `times`, it applies to the live lines of the symbol (or, where there is none, the next) and so many
 subscriptions in all; a subscription after those gets a sound line. The gateway's own books always go on, and the
 journal keeps what was sent.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from ibkr_depth_pipeline.simulation import replies
+from ibkr_depth_pipeline.simulation.client import Client, LineFault
 from ibkr_depth_pipeline.simulation.commands import Subscription
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower
 from ibkr_depth_pipeline.simulation.journal import Entry
@@ -30,7 +31,7 @@ from ibkr_depth_pipeline.simulation.out_of_step import (
     updates_past_end,
 )
 from ibkr_depth_pipeline.simulation.rows import DELETE, INSERT
-from ibkr_depth_pipeline.simulation.server import Affliction, Client, GatewayServer
+from ibkr_depth_pipeline.simulation.server import GatewayServer
 from ibkr_depth_pipeline.simulation.session import SessionState
 
 
@@ -115,11 +116,11 @@ class LineFaults(GatewayServer):
     def die(self, symbol: str, times: int = 1) -> None:
         """The line of the symbol never gets a row again, without a word, and holds its slot."""
 
-        def befall(follower: Follower) -> None:
+        def apply(follower: Follower) -> None:
             subscription = follower.subscription
             self.feed(subscription.listing, subscription.venue).unfollow(subscription)
 
-        self._afflict("die", symbol, times, befall)
+        self._apply_to_lines("die", symbol, times, apply)
 
     def die_on_subscribe(self, symbol: str, times: int = 1) -> None:
         """The next `times` subscriptions of the symbol are accepted and never get a row."""
@@ -169,24 +170,24 @@ class LineFaults(GatewayServer):
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _distort(
-        self, how: str, symbol: str, times: int, make: Callable[[], Distortion], seconds: float | None = None
+        self, name: str, symbol: str, times: int, make: Callable[[], Distortion], seconds: float | None = None
     ) -> None:
-        def befall(follower: Follower) -> None:
+        def apply(follower: Follower) -> None:
             distortion = make()
             follower.distort(distortion)
             self._end_after(seconds, lambda: follower.restore(distortion))
 
-        self._afflict(how, symbol, times, befall)
+        self._apply_to_lines(name, symbol, times, apply)
 
-    def _afflict(self, how: str, symbol: str, times: int, befall: Callable[[Follower], None]) -> None:
-        """Befalls the symbol's live lines, or the next where there is none, and further ones up to `times` in all."""
-        affliction = Affliction(how, befall, times)
+    def _apply_to_lines(self, name: str, symbol: str, times: int, apply: Callable[[Follower], None]) -> None:
+        """Applies to the symbol's live lines, or the next if there is none, and further ones up to `times` in all."""
+        fault = LineFault(name, apply, times)
         live = list(self._live_lines(symbol))
         for client, follower in live:
-            self._befall(client, follower, affliction)
-        affliction.times -= 1 if live else 0
-        if affliction.times > 0:
-            self.afflictions.setdefault(symbol, []).append(affliction)
+            self._apply_line_fault(client, follower, fault)
+        fault.times -= 1 if live else 0
+        if fault.times > 0:
+            self.line_faults.setdefault(symbol, []).append(fault)
 
     def _live_lines(self, symbol: str) -> Iterator[tuple[Client, Follower]]:
         for client, subscription in self._subscriptions(symbol):

@@ -58,6 +58,8 @@ _NO_VALUE = {
 }
 """The protocol's words for "no value"; 2147483647 may be a size."""
 
+_NUMBERS = ("position", "operation", "side", "price", "size")
+
 UNREADABLE_ROWS: Mapping[str, RawRow] = {
     "latin1_name": {"market_maker": "M\xdcLL"},
     "bad_size": {"size": "abc"},
@@ -65,7 +67,7 @@ UNREADABLE_ROWS: Mapping[str, RawRow] = {
     "bad_position": {"position": "x"},
     "empty_size": {"size": ""},
     "empty_price": {"price": ""},
-    **{f"unset_{name}_{kind}": {name: text} for name in ("size", "price") for kind, text in _NO_VALUE.items()},
+    **{f"unset_{name}_{kind}": {name: text} for name in _NUMBERS for kind, text in _NO_VALUE.items()},
     "unset_size": {"size": _NO_VALUE["decimal"]},
     "unset_price": {"price": _NO_VALUE["double"]},
     "unset_position": {"position": _NO_VALUE["decimal"]},

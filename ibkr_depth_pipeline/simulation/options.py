@@ -108,6 +108,8 @@ class GatewayOptions:
     strict_catalogue: bool = False
     nasdaq_name: str = "ISLAND"
     """The name under which the venue ISLAND / NASDAQ is listed: TWS's compatibility checkbox."""
+    no_slot_code: int = 309
+    """What answers a depth request past the slots: 309, or 101 as some gateways have it."""
     refusals: Mapping[str, int] = field(default_factory=dict)
     """Listing name (or `*`) -> error code that answers its depth requests. Any code."""
     venue_refusals: Mapping[str, int] = field(default_factory=dict)
@@ -177,7 +179,12 @@ class GatewayOptions:
             raise ValueError(f"port is {self.port}; allowed: 0 (a free one) to {_HIGHEST_PORT}")
         if self.slots < 0:
             raise ValueError(f"slots is {self.slots}; allowed: 0 or more")
-        for code in (*self.refusals.values(), *self.venue_refusals.values(), *self.advisories.values()):
+        for code in (
+            *self.refusals.values(),
+            *self.venue_refusals.values(),
+            *self.advisories.values(),
+            self.no_slot_code,
+        ):
             check_refusal(code)
         for name in ("unanswered_details", "dead_subscriptions"):
             for symbol, times in getattr(self, name).items():

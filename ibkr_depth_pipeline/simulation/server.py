@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from ibkr_depth_pipeline.simulation.account import Account, SlotTable, refused_place
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue, Listing
+from ibkr_depth_pipeline.simulation.client import Client, LineFault
 from ibkr_depth_pipeline.simulation.commands import (
     Close,
     Command,
@@ -27,63 +27,15 @@ from ibkr_depth_pipeline.simulation.commands import (
 from ibkr_depth_pipeline.simulation.connection import Connection
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower
 from ibkr_depth_pipeline.simulation.journal import Entry, Journal
-from ibkr_depth_pipeline.simulation.malformed import UNREADABLE_ROWS
 from ibkr_depth_pipeline.simulation.market import SyntheticMarket
 from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, ReplayOptions
-from ibkr_depth_pipeline.simulation.out_of_step import SpoiledRow
 from ibkr_depth_pipeline.simulation.replay import Replay
-from ibkr_depth_pipeline.simulation.rows import DepthRow
 from ibkr_depth_pipeline.simulation.session import Session
 from ibkr_depth_pipeline.simulation.sources import BookSource, SyntheticFlow
 from ibkr_depth_pipeline.simulation.tape import Tape, TapeError, read_tape, symbol_of
 from ibkr_depth_pipeline.simulation.venues import DepthVenue, depth_venue
 
 AnyGateway = TypeVar("AnyGateway", bound="GatewayServer")
-
-
-class Client:
-    """One connection with its session: a feed's outlet."""
-
-    def __init__(self, connection: Connection, session: Session, journal: Journal) -> None:
-        self.connection = connection
-        self.session = session
-        self.number = connection.number
-        self._journal = journal
-
-    @property
-    def congested(self) -> bool:
-        return self.connection.congested
-
-    async def drained(self) -> None:
-        await self.connection.drained()
-
-    def send_rows(self, subscription: Subscription, rows: list[DepthRow]) -> None:
-        self.connection.send(self.session.rows(subscription, rows))
-        self._journal.add_rows(time.time(), self.number, subscription.listing.name, subscription.request_id, rows)
-
-    def send_spoiled_row(self, subscription: Subscription, spoiled: SpoiledRow) -> None:
-        """A row of the book with fields that cannot be read; the journal has it as `raw_row`."""
-        fields = {**spoiled.row.texts(), **UNREADABLE_ROWS[spoiled.how]}
-        named = subscription.venue.names_market_makers or "market_maker" in UNREADABLE_ROWS[spoiled.how]
-        self.connection.send(self.session.raw_row(subscription, fields, named))
-        detail = {"request_id": subscription.request_id, "kind_of_row": spoiled.how, **fields}
-        self._journal.add(Entry(time.time(), self.number, "raw_row", subscription.listing.name, detail))
-
-    def send(self, command: Send) -> None:
-        """Sends a message and says so in the journal: errors as `error`, everything else as `reply`."""
-        self.connection.send(command.data)
-        kind = "error" if command.name == "error" else "reply"
-        name = str(command.detail["code"]) if kind == "error" else command.name
-        self._journal.add(Entry(time.time(), self.number, kind, name, command.detail))
-
-
-@dataclass(slots=True, eq=False)
-class Affliction:
-    """What befalls the line of so many more subscriptions of a symbol; `how` is a fault's name, for the journal."""
-
-    how: str
-    befall: Callable[[Follower], None]
-    times: int
 
 
 class GatewayServer:
@@ -120,10 +72,10 @@ class GatewayServer:
         """Listing names whose rows are held back; None is for all."""
         self.dead_subscriptions: dict[str, int] = dict(self.options.dead_subscriptions)
         """Listing name -> how many of the next subscriptions never get a row."""
-        self.deaf_connections: set[int] = set()
+        self.rowless_connections: set[int] = set()
         """Numbers of connections whose subscriptions never get a row."""
-        self.afflictions: dict[str, list[Affliction]] = {}
-        """Listing name -> what befalls its next subscriptions once their book is open."""
+        self.line_faults: dict[str, list[LineFault]] = {}
+        """Listing name -> the faults of its next subscriptions, from their opening book on."""
         self._tapes: dict[str, tuple[Tape, ReplayOptions]] = {}
         self._muted: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -218,7 +170,7 @@ class GatewayServer:
     def lost(self, connection: Connection) -> None:
         client = self.clients.pop(connection.number)
         self._muted.discard(connection.number)
-        self.deaf_connections.discard(connection.number)
+        self.rowless_connections.discard(connection.number)
         if not self.clients:
             self._all_gone.set()
         self._carry_out(client, client.session.connection_lost(time.time()))
@@ -279,7 +231,7 @@ class GatewayServer:
     def _never_opens(self, client: Client, subscription: Subscription) -> bool:
         """Whether the subscription never gets a row. Counts it."""
         name = subscription.listing.name
-        if name in self.options.silent_symbols or client.number in self.deaf_connections:
+        if name in self.options.silent_symbols or client.number in self.rowless_connections:
             return True
         left = self.dead_subscriptions.get(name, 0)
         if left > 0:
@@ -291,23 +243,23 @@ class GatewayServer:
         if subscription not in client.session.subscriptions:
             return
         follower = Follower(subscription, client)
-        follower.on_open = lambda: self._afflict_next(client, follower)
+        follower.on_open = lambda: self._apply_line_faults(client, follower)
         self.feed(subscription.listing, subscription.venue).follow(follower)
 
-    def _afflict_next(self, client: Client, follower: Follower) -> None:
-        """A subscription's book is open: what was arranged for the next one befalls it."""
+    def _apply_line_faults(self, client: Client, follower: Follower) -> None:
+        """Applies what was arranged for the next subscription of its symbol."""
         name = follower.subscription.listing.name
-        for affliction in list(self.afflictions.get(name, ())):
-            affliction.times -= 1
-            if affliction.times <= 0:
-                self.afflictions[name].remove(affliction)
-            self._befall(client, follower, affliction)
+        for fault in list(self.line_faults.get(name, ())):
+            fault.times -= 1
+            if fault.times <= 0:
+                self.line_faults[name].remove(fault)
+            self._apply_line_fault(client, follower, fault)
 
-    def _befall(self, client: Client, follower: Follower, affliction: Affliction) -> None:
+    def _apply_line_fault(self, client: Client, follower: Follower, fault: LineFault) -> None:
         subscription = follower.subscription
-        detail = {**_described(subscription), "how": affliction.how}
+        detail = {**_described(subscription), "how": fault.name}
         self._note("out_of_step", client.number, subscription.listing.name, detail)
-        affliction.befall(follower)
+        fault.apply(follower)
 
     def _stop_depth(self, client: Client, subscription: Subscription) -> None:
         self._note("unsubscribed", client.number, subscription.listing.name, _described(subscription))

@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 
 TEXTS: Mapping[int, str] = {
     100: "Max rate of messages per second has been exceeded:max={allowed} rec={received} ({violation})",
+    101: "Max number of tickers has been reached",
     200: "No security definition has been found for the request",
     309: "Max number ({limit}) of market depth requests has been reached",
     310: "Can't find the subscribed market depth with tickerId:{request_id}",

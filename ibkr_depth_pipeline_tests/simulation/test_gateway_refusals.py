@@ -98,3 +98,11 @@ async def test_an_advisory_is_sent_about_a_live_line() -> None:
         await gateway.wait_for(lambda: gateway.journal.row_counts["IBM"] > before + 50)
         ib.disconnect()
         await gateway.wait_for(lambda: not gateway.clients)
+
+
+async def test_a_gateway_may_say_101_where_no_slot_is_free() -> None:
+    async with connected(slots=1, no_slot_code=101) as (gateway, client):
+        client.subscribe(1, "IBM", "NYSE")
+        client.subscribe(2, "JPM", "NYSE")
+        assert (await client.until_error(101))[2] == "2"
+        assert not gateway.journal.errors(309)
