@@ -176,6 +176,14 @@ class Settings(BaseSettings):
         description="without a row and without an answer for so long, the connection is given up: seconds, "
         "from 0.5 to 3600",
     )
+    ibkr_outage_secs: Seconds = Field(
+        120,
+        ge=1,
+        le=3600,
+        description="after connectivity was lost (1100) and neither its end was said nor a row came for so long, every "
+        "line is asked for again; as long after that, the connection is made anew; ever more rarely: seconds, from 1 "
+        "to 3600",
+    )
     ibkr_reconnect_max_secs: Seconds = Field(
         2, ge=0.1, le=300, description="longest pause between two connects: seconds, from 0.1 to 300"
     )

@@ -87,6 +87,10 @@ class Doubts:
         self._well_again()
         self._doubt(requests, now)
 
+    def outage_doubted(self) -> None:
+        """Nothing says that it found IBKR again, but lines are asked for again: their first rows are waited for."""
+        self._well_again()
+
     def feed_health(self, code: int, requests: Iterable[int], now: float) -> float | None:
         """News of a farm or of a competing session (21xx, 10197).
 

@@ -52,4 +52,5 @@ def _plan(settings: Settings) -> RotationPlan:
         cooldown=settings.ibkr_error309_cooldown_secs,
         recovery_turns=settings.ibkr_error309_recovery_cycles,
         unsupported_retry=settings.ibkr_unsupported_retry_secs,
+        outage=settings.ibkr_outage_secs,
     )

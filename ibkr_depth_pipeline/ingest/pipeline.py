@@ -185,10 +185,13 @@ class DepthPipeline:
         return [said, *self._subscriptions.tell(rotation.Suspended(), now)]
 
     def _connectivity_back(self, event: gateway.ConnectivityRestored, now: float, now_ms: int) -> list[Effect]:
-        self._doubts.connectivity_restored(self._books.requests(), now)
         self._open_gaps("connectivity_restored", 1101 if event.data_lost else 1102)
-        said = Say("warning", "connectivity_restored", {"data_lost": event.data_lost, "text": event.text})
-        return [said, *self._subscriptions.tell(rotation.Resumed(event.data_lost), now)]
+        return self._resume(rotation.Resumed(event.data_lost), event.text, now)
+
+    def _resume(self, event: rotation.Resumed, text: str, now: float) -> list[Effect]:
+        self._doubts.connectivity_restored(self._books.requests(), now)
+        said = Say("warning", "connectivity_restored", {"data_lost": event.data_lost, "text": text})
+        return [said, *self._subscriptions.tell(event, now)]
 
     def _port_reset(self, event: gateway.SocketPortReset, now: float, now_ms: int) -> list[Effect]:
         return [
@@ -199,6 +202,9 @@ class DepthPipeline:
     def _feed_health(self, event: gateway.FeedHealth, now: float, now_ms: int) -> list[Effect]:
         name = "feed_healthy" if event.healthy else "feed_degraded"
         said = Say("info" if event.healthy else "warning", name, {"code": event.code, "text": event.text})
+        if self._doubts.suspended and event.code == 2104:
+            unsaid = rotation.Resumed(data_lost=True, said=False)
+            return [said, *self._resume(unsaid, "unsaid: a market data farm is connected", now)]
         patience = self._doubts.feed_health(event.code, self._books.requests(), now)
         if patience is None:
             return [said]

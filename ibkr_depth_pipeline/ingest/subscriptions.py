@@ -115,6 +115,13 @@ class Subscriptions:
         said = Say("warning", "slots_leaked", {"symbols": list(command.symbols)})
         return [said, Reconnect("cancelled subscriptions still hold slots")]
 
+    def _resume_unsaid(self, command: rotation.ResumeUnsaid) -> list[Effect]:
+        self._doubts.outage_doubted()
+        return [Say("warning", "connectivity_unknown", {"code": 1100, "text": "nothing came since; asking again"})]
+
+    def _end_outage(self, command: rotation.EndOutage) -> list[Effect]:
+        return [Reconnect("connectivity was lost (1100), and lines that were asked for again bring nothing")]
+
     def _turn_started(self, command: rotation.TurnStarted) -> list[Effect]:
         self._figures.turns = command.turn
         fields = {"turn": command.turn, "symbols": list(command.symbols), "batch_size": command.batch_size}
@@ -154,6 +161,8 @@ _COMMANDS: dict[type, Callable[[Subscriptions, Any], list[Effect]]] = {
     rotation.Cancel: Subscriptions._cancel,
     rotation.Recheck: Subscriptions._recheck,
     rotation.Reconnect: Subscriptions._reconnect,
+    rotation.ResumeUnsaid: Subscriptions._resume_unsaid,
+    rotation.EndOutage: Subscriptions._end_outage,
     rotation.TurnStarted: Subscriptions._turn_started,
     rotation.TurnEnded: Subscriptions._turn_ended,
     rotation.BatchResized: Subscriptions._resized,

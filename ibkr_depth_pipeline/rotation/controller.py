@@ -24,6 +24,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Deadline,
     Disconnected,
     Doubted,
+    EndOutage,
     Full,
     Halted,
     IdRejected,
@@ -34,6 +35,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Refused,
     ReleaseRaced,
     Resumed,
+    ResumeUnsaid,
     RotationEvent,
     Stop,
     Subscribe,
@@ -44,6 +46,7 @@ from ibkr_depth_pipeline.rotation.events import (
 )
 from ibkr_depth_pipeline.rotation.leftovers import Leftovers
 from ibkr_depth_pipeline.rotation.limits import Patience
+from ibkr_depth_pipeline.rotation.outage import Outage, Step
 from ibkr_depth_pipeline.rotation.ring import Ring
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent
 from ibkr_depth_pipeline.rotation.supply import SlotSupply
@@ -66,6 +69,7 @@ class RotationPlan:
     cooldown: float
     recovery_turns: int
     unsupported_retry: float
+    outage: float = 120.0
 
 
 class RotationController:
@@ -79,10 +83,11 @@ class RotationController:
         self._supply = SlotSupply(plan.max_batch, plan.recovery_turns, plan.cooldown)
         self._patience = Patience(plan.first_row_cap)
         self._leftovers = Leftovers()
+        self._outage = Outage(plan.outage)
         self._active: dict[int, Slot] = {}
         self._again: dict[str, float] = {}  # symbol of this turn -> when to subscribe to it again
         self._doubted: dict[int, float] = {}  # request -> when to ask anew if it stays silent
-        self._connected = self._suspended = self._stopping = False
+        self._connected = self._stopping = False
 
     # ---- what can be asked of it
 
@@ -104,6 +109,8 @@ class RotationController:
     def next_deadline(self) -> float | None:
         """When to call handle(Deadline(), ...) if nothing else happens before; None: never."""
         times = self._ring.rechecks()
+        if self._outage.due is not None:
+            times.append(self._outage.due)
         if self._may_ask():
             times += self._doubted.values()
             times += [at for at in (self._turn_due(), self._request_at()) if at is not None]
@@ -120,12 +127,14 @@ class RotationController:
     def _connect(self, event: Connected, now: float, out: list[Command]) -> None:
         if self._connected:
             self._disconnect(Disconnected(), now, out)
-        self._connected, self._suspended = True, event.suspended
+        self._connected = True
+        self._outage.connected(event.suspended, now)
         self._supply.connected(now)
         self._fill(now, out)
 
     def _disconnect(self, event: Disconnected, now: float, out: list[Command]) -> None:
         self._connected = False
+        self._outage.disconnected()
         for slot in self._active.values():
             slot.on(SlotEvent.LOST)
         self._active.clear()
@@ -136,12 +145,16 @@ class RotationController:
         self._turn.break_off()
 
     def _suspend(self, event: Suspended, now: float, out: list[Command]) -> None:
-        self._suspended = True
+        if self._connected and not self._stopping:
+            self._outage.begins(now)
 
     def _resume(self, event: Resumed, now: float, out: list[Command]) -> None:
-        if self._suspended:
+        if self._outage.suspended:
             self._doubted.clear()  # nothing could answer meanwhile
-        self._suspended = False
+        if event.said or not self._connected:
+            self._outage.ends()
+        else:
+            self._outage.is_doubted(now)
         if event.data_lost:
             self._turn.break_off()  # its end may be near or past, and nothing is to be cancelled before its first row
             for slot in list(self._active.values()):
@@ -158,6 +171,7 @@ class RotationController:
 
     def _stop(self, event: Stop, now: float, out: list[Command]) -> None:
         self._stopping = True
+        self._outage.ends()
         self._again.clear()
         self._doubted.clear()
         for slot in list(self._active.values()):
@@ -171,6 +185,7 @@ class RotationController:
             self._went_on(WentOn(event.request), now, out)
             return
         self._doubted.pop(event.request, None)
+        self._outage.answered()
         self._patience.answered(slot.symbol)
         slot.on(SlotEvent.ANSWERED)
         if slot.answered_at is None:
@@ -241,6 +256,12 @@ class RotationController:
 
     def _advance(self, now: float, out: list[Command]) -> None:
         out += [Recheck(symbol) for symbol in self._ring.due_for_recheck(now)]
+        step = self._outage.step(now)
+        if step is Step.ASK_AGAIN:
+            out.append(ResumeUnsaid())
+            self._resume(Resumed(data_lost=True, said=False), now, out)
+        elif step is Step.RECONNECT:
+            out.append(EndOutage())
         if not self._may_ask():
             return
         for request in [request for request, at in self._doubted.items() if at <= now]:
@@ -322,7 +343,7 @@ class RotationController:
         return None if again_at is None else max(free_at, again_at)
 
     def _may_ask(self) -> bool:
-        return self._connected and not self._suspended and not self._stopping
+        return self._connected and not self._outage.suspended and not self._stopping
 
     def _symbols_on(self) -> list[str]:
         return [*(slot.symbol for slot in self._active.values()), *self._again]

@@ -69,9 +69,13 @@ class Suspended:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The servers are back; data_lost says that the subscriptions are gone (1101, else 1102)."""
+    """The servers are back; data_lost says that the subscriptions are gone (1101, else 1102).
+
+    said: whether the gateway or a row has said so; else it is a guess, and rows must come of it.
+    """
 
     data_lost: bool
+    said: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,16 @@ class Reconnect:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeUnsaid:
+    """The outage is taken for over, though nothing has said so: the lines that are asked for again will show it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndOutage:
+    """Connect anew: the gateway said that it lost its servers, and lines that were asked for again bring nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class TurnStarted:
     """For the log: a turn begins with these symbols, at most batch_size of them."""
 
@@ -196,5 +210,15 @@ class MarkedUnsupported:
 
 
 Command = (
-    Subscribe | Cancel | Recheck | Reconnect | TurnStarted | TurnEnded | BatchResized | ReleaseRaced | MarkedUnsupported
+    Subscribe
+    | Cancel
+    | Recheck
+    | Reconnect
+    | ResumeUnsaid
+    | EndOutage
+    | TurnStarted
+    | TurnEnded
+    | BatchResized
+    | ReleaseRaced
+    | MarkedUnsupported
 )

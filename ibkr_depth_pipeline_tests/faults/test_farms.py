@@ -84,6 +84,44 @@ async def test_rows_after_a_1100_that_nothing_takes_back_end_the_suspension(shar
         await run.right()
 
 
+async def test_a_1100_that_nothing_follows_is_ended_by_asking_again(shared_redis_url: str) -> None:
+    async with trial(shared_redis_url, "SPY", "QQQ", scenario="connectivity_never_restored", ibkr_outage_secs=2) as run:
+        await run.gateway.wait_for(run.faults, 60)
+        with stopwatch("connectivity_never_restored, with IBKR_OUTAGE_SECS=2"):
+            await run.fresh()
+        await run.right()
+        await run.whole()
+        assert (await run.run.stop()).connections == 1
+    assert len(run.said("connectivity_unknown")) == 1
+
+
+async def test_a_1100_that_only_a_new_connection_ends_costs_one(shared_redis_url: str) -> None:
+    settings = {"ibkr_outage_secs": 1, "ibkr_first_row_secs": 10}
+    async with trial(shared_redis_url, "SPY", "QQQ", scenario="connectivity_needs_reconnect", **settings) as run:
+        await run.gateway.wait_for(run.faults, 60)
+        with stopwatch("connectivity_needs_reconnect, with IBKR_OUTAGE_SECS=1"):
+            await run.fresh()
+        await run.right()
+        await run.whole()
+        assert (await run.run.stop()).connections == 2
+
+
+async def test_a_farm_that_is_connected_after_a_1100_has_every_line_asked_for_at_once(shared_redis_url: str) -> None:
+    async with trial(shared_redis_url, "SPY", "QQQ", ibkr_outage_secs=3600) as run:
+        await run.fresh()
+        run.gateway.connectivity_lost(dead_lines=True)
+
+        async def suspended() -> bool:
+            return bool(run.said("connectivity_lost"))
+
+        await run.run.until(suspended)
+        run.gateway.send_error(2104)
+        with stopwatch("1100, then 2104 and nothing more"):
+            await run.fresh()
+        await run.right()
+        assert (await run.run.stop()).connections == 1
+
+
 async def test_a_quiet_book_gets_no_heartbeat_while_its_farm_is_broken_and_one_when_it_is_proven_alive(
     shared_redis_url: str,
 ) -> None:

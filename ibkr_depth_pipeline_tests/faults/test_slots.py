@@ -152,6 +152,7 @@ async def test_without_a_cooldown_and_without_a_slot_requests_stay_few(shared_re
         await run.fresh(10)
 
 
+@pytest.mark.faults
 async def test_a_gateway_that_freed_slots_late_once_is_tried_with_a_shorter_pause(shared_redis_url: str) -> None:
     options = GatewayOptions(slot_free_delay=0.3)
     async with trial(shared_redis_url, *MANY, options=options, **{**ROTATING, "ibkr_rotation_secs": 0.1}) as run:

@@ -45,6 +45,7 @@ PLANS = st.builds(
     cooldown=st.sampled_from([0.0, 0.001, 0.2, 8.0, 3600.0]),
     recovery_turns=st.sampled_from([1, 4, 1000]),
     unsupported_retry=st.sampled_from([1.0, 3600.0, 604800.0]),
+    outage=st.sampled_from([1.0, 120.0, 3600.0]),
 )
 
 # What comes of a request, as makers of events: the number picks one of the requests that are on, or one that was.
@@ -63,6 +64,7 @@ OF_THE_CONNECTION: tuple[RotationEvent, ...] = (
     Suspended(),
     Resumed(True),
     Resumed(False),
+    Resumed(True, said=False),
     Doubted(0.0),
     Doubted(5.0),
     Doubted(30.0),
@@ -150,6 +152,7 @@ def test_long_random_histories_keep_the_deadline_ahead(seed: int) -> None:
         cooldown=chance.choice([0.0, 0.2, 8.0]),
         recovery_turns=chance.choice([1, 4]),
         unsupported_retry=chance.choice([1.0, 3600.0]),
+        outage=chance.choice([1.0, 120.0]),
     )
     run = Checked(symbols(chance.randint(1, 8)), plan)
     run.tell(Connected())

@@ -45,7 +45,7 @@ ANY_EVENT = st.one_of(
     st.builds(Halted, REQUESTS),
     st.builds(IdRejected, REQUESTS),
     st.builds(Suspended),
-    st.builds(Resumed, st.booleans()),
+    st.builds(Resumed, st.booleans(), st.booleans()),
     st.builds(Doubted, st.floats(0, 60)),
     st.builds(Rechecked, st.sampled_from(symbols(6)), st.booleans()),
     st.builds(Deadline),
