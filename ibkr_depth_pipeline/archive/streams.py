@@ -10,11 +10,11 @@ from ibkr_depth_pipeline.archive.decoding import RawEntry
 from ibkr_depth_pipeline.archive.layout import EntryId
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.redis_link.asking import ask, ask_each
-from ibkr_depth_pipeline.redis_link.scanning import scan_each
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each, scan_each
 from ibkr_depth_pipeline.schema.keys import ingest_key, last_key, stream_key
 from ibkr_depth_pipeline.settings import mask_url
-from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
+from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures
 
 ENTRIES_AT_ONCE = 1000

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
-from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.backpressure import Backpressure

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.schema.encoding import venue_fields
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, lease_key, venue_key
 from ibkr_depth_pipeline.settings import mask_url
-from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
+from ibkr_depth_pipeline.sink.connection import open_redis
 
 _SCAN_COUNT = 1000
 

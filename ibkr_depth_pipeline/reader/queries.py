@@ -1,17 +1,18 @@
-"""What to ask of Redis, and what its replies mean. Pure: each query yields commands and is sent their replies.
+"""What to ask of Redis, and what its replies mean. Pure: each query yields steps and is sent their results.
 
-A query yields a batch of commands, which may go out in one pipeline; none spans two keys, but one of following.py where
-no cluster is read. The sync and the async reader carry out the same queries.
+A batch of commands may go out in one pipeline; none spans two keys, but one of following.py if no cluster is read. Both
+readers carry out the same queries, so a query's signature and docstring are those of their methods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ibkr_depth_pipeline.reader import frames
 from ibkr_depth_pipeline.reader.model import Moment, unix_ms
-from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.decoding import (
     DepthSnapshot,
     Heartbeat,
@@ -31,6 +32,11 @@ from ibkr_depth_pipeline.schema.keys import (
     venue_key,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
 T = TypeVar("T")
 
 
@@ -41,7 +47,22 @@ class Apart:
     commands: Sequence[Command]
 
 
-Query = Generator[Sequence[Command] | Apart, list[Any], T]
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Every key that matches the pattern, some perhaps more than once."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing is asked for so many seconds."""
+
+    secs: float
+
+
+Query = Generator[Sequence[Command] | Apart | Keys | Pause, list[Any], T]
+"""If a step fails, redis-py's exception is thrown into the query."""
 
 Span = tuple[str, Moment, Moment | None]
 """A symbol, and the time from the first moment up to, without, the second; None: up to now."""
@@ -49,8 +70,11 @@ Span = tuple[str, Moment, Moment | None]
 PAGE_ENTRIES = 2_000
 """Snapshots asked for at once, about 2.5 MB: a longer range neither blocks Redis nor fills its output buffer."""
 
-STREAMS = f"{stream_key('')}*"
-"""The pattern of the keys that `symbols_of` takes."""
+
+def symbols() -> Query[tuple[str, ...]]:
+    """Every symbol that has a stream, sorted. Costs a walk over all the keys of the database."""
+    keys = yield Keys(f"{stream_key('')}*")
+    return symbols_of(keys)
 
 
 def symbols_of(keys: Iterable[bytes]) -> tuple[str, ...]:
@@ -67,11 +91,26 @@ def _symbol_of(key: bytes) -> str:
         return ""
 
 
-def latest(symbols: Sequence[str]) -> Query[dict[str, DepthSnapshot]]:
-    """The newest snapshot of each symbol that has one."""
+def latest(symbol: str) -> Query[DepthSnapshot | None]:
+    """The newest book; None if nothing was ever recorded. Whether it is live, `heartbeat` says."""
+    return (yield from latest_all([symbol])).get(symbol)
+
+
+def latest_all(symbols: Sequence[str] | None = None) -> Query[dict[str, DepthSnapshot]]:
+    """The newest book of each symbol that has one; of all symbols if none are named."""
+    if symbols is None:
+        symbols = yield from _all_symbols()
     replies = yield [("HMGET", last_key(symbol), *LAST_FIELDS) for symbol in symbols]
     found = (snapshot_of_hash(symbol, values) for symbol, values in zip(symbols, replies, strict=True))
     return {snapshot.symbol: snapshot for snapshot in found if snapshot is not None}
+
+
+_all_symbols = symbols  # latest_all has an argument of that name
+
+
+def heartbeat(symbol: str) -> Query[Heartbeat | None]:
+    """None: no book of this symbol is live, don't trust `latest`."""
+    return (yield from heartbeats([symbol])).get(symbol)
 
 
 def heartbeats(symbols: Sequence[str]) -> Query[dict[str, Heartbeat]]:
@@ -88,15 +127,22 @@ def heartbeats(symbols: Sequence[str]) -> Query[dict[str, Heartbeat]]:
     }
 
 
+def venue(symbol: str) -> Query[VenueInfo | None]:
+    """Which venue is recorded, or why none is; None if the recorder has never looked for one."""
+    return (yield from venues([symbol])).get(symbol)
+
+
 def venues(symbols: Sequence[str]) -> Query[dict[str, VenueInfo]]:
-    """What is known of each symbol's venue, of those of which anything is."""
+    """What is known of each symbol's venue, for the symbols of which anything is."""
     replies = yield [("HMGET", venue_key(symbol), *VENUE_FIELDS) for symbol in symbols]
     found = (venue_of_hash(symbol, values) for symbol, values in zip(symbols, replies, strict=True))
     return {venue.symbol: venue for venue in found if venue is not None}
 
 
-def read_range(symbol: str, start: Moment | None, end: Moment | None, limit: int | None) -> Query[list[DepthSnapshot]]:
-    """The snapshots with start <= ts < end, oldest first, at most `limit` of them."""
+def read_range(
+    symbol: str, start: Moment | None = None, end: Moment | None = None, *, limit: int | None = None
+) -> Query[list[DepthSnapshot]]:
+    """The snapshots with start <= ts < end, oldest first, at most `limit`, as far as the stream still holds them."""
     key = stream_key(symbol)
     low = "-" if start is None else str(max(0, unix_ms(start)))
     high = "+" if end is None else str(unix_ms(end) - 1)  # an id without its second part stands for the whole ms
@@ -115,13 +161,13 @@ def read_range(symbol: str, start: Moment | None, end: Moment | None, limit: int
 
 
 def newest(symbol: str, count: int) -> Query[list[DepthSnapshot]]:
-    """The last `count` snapshots of the stream, oldest first."""
+    """The last `count` snapshots, oldest first."""
     [entries] = yield [("XREVRANGE", stream_key(symbol), "+", "-", "COUNT", count)]
     return [snapshot_of_entry(symbol, entry) for entry in reversed(entries)]
 
 
 def first_of(spans: Sequence[Span]) -> Query[list[DepthSnapshot | None]]:
-    """The first snapshot of each span, None where it holds none: one cheap command each."""
+    """The first snapshot of each span `(symbol, start, end)`, None if it holds none. Cheap: one entry each."""
     commands = []
     for symbol, start, end in spans:
         high = "+" if end is None else str(max(0, unix_ms(end) - 1))
@@ -131,3 +177,24 @@ def first_of(spans: Sequence[Span]) -> Query[list[DepthSnapshot | None]]:
         snapshot_of_entry(symbol, entries[0]) if entries else None
         for (symbol, _, _), entries in zip(spans, replies, strict=True)
     ]
+
+
+def to_arrow(*symbols: str, start: Moment | None = None, end: Moment | None = None) -> Query[pa.Table]:
+    """`range` of each symbol, one after the other, as one table of `frames.schema()`. Needs the extra `arrow`."""
+    frames.need_arrow()
+    found: list[DepthSnapshot] = []
+    for symbol in symbols:
+        found += yield from read_range(symbol, start, end)
+    return frames.to_arrow(found)
+
+
+def to_polars(*symbols: str, start: Moment | None = None, end: Moment | None = None) -> Query[pl.DataFrame]:
+    """As `to_arrow`. Needs the extra `polars`."""
+    frames.need_polars()
+    return frames.to_polars((yield from to_arrow(*symbols, start=start, end=end)))
+
+
+def to_pandas(*symbols: str, start: Moment | None = None, end: Moment | None = None) -> Query[pd.DataFrame]:
+    """As `to_arrow`, with a column a level: `bid_price_0` and so on. Needs the extra `pandas`."""
+    frames.need_pandas()
+    return frames.to_pandas((yield from to_arrow(*symbols, start=start, end=end)))

@@ -1,4 +1,4 @@
-"""URLs of a Redis: what they may be, what they mean, and what of them may be shown. Pure.
+"""URLs of a Redis: what they may be, what they mean, which options they set, and what of them may be shown. Pure.
 
     redis://[user:password@]host[:port][/db]                                one server
     unix://[user:password@]/path/of/socket[?db=n]                           one server
@@ -14,11 +14,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 MASK = "***"
 
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
+
+SENTINEL_TIMEOUT_SECS = 1.0
+"""How long one Sentinel may take before the next one is asked."""
 
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)"
 _URL = re.compile(
@@ -97,6 +101,26 @@ def parse_redis_url(url: str) -> RedisTarget:
         _check_server(match)
     _check_options(match, scheme == "rediss")
     return RedisTarget(kind, url)
+
+
+def connection_options(connect_timeout: float, answer_timeout: float) -> dict[str, Any]:
+    """redis-py's options of every connection: bounded in time (seconds), no command of its own, replies as RESP2."""
+    return {
+        "socket_connect_timeout": connect_timeout,
+        "socket_timeout": answer_timeout,
+        "health_check_interval": 0,
+        "protocol": 2,
+    }
+
+
+def sentinel_options(target: RedisTarget) -> dict[str, Any]:
+    """redis-py's options of a connection to a Sentinel, beyond those: its user and its time-out."""
+    return {
+        "socket_connect_timeout": SENTINEL_TIMEOUT_SECS,
+        "socket_timeout": SENTINEL_TIMEOUT_SECS,
+        "username": target.sentinel_username,
+        "password": target.sentinel_password,
+    }
 
 
 def mask_url(url: str) -> str:

@@ -10,10 +10,9 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.redis_link.asking import ask_at_once
-from ibkr_depth_pipeline.redis_link.awaited import Client, open_client
-from ibkr_depth_pipeline.redis_link.cluster import UNREACHABLE as UNREACHABLE
-from ibkr_depth_pipeline.redis_link.cluster import ClusterClient
+from ibkr_depth_pipeline.redis_link.aio import Client, ClusterClient, open_client
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask_at_once
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.settings import mask_url
 

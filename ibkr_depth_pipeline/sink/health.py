@@ -11,12 +11,13 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.redis_link.asking import ask_each
-from ibkr_depth_pipeline.redis_link.awaited import Client
-from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask_each
+from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, ingest_heartbeat_key, ingest_key, last_key, venue_key
 from ibkr_depth_pipeline.settings import mask_url
-from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
+from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.figures import FeedFigures, SymbolFigures
 
 

@@ -18,10 +18,10 @@ import orjson
 from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.monotonic import monotonic
-from ibkr_depth_pipeline.redis_link.asking import ask
-from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask
 from ibkr_depth_pipeline.schema.keys import lease_key
-from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.scripts import HOLD_LEASE, RELEASE_LEASE
 

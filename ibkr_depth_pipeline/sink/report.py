@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.redis_link.asking import ask
-from ibkr_depth_pipeline.redis_link.awaited import Client
-from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask
+from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import ingest_heartbeat_key, ingest_key
-from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.figures import FeedFigures
 
 REPORT_SECS = 2.0

@@ -10,14 +10,13 @@ from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.redis_link.asking import ask_each
-from ibkr_depth_pipeline.redis_link.awaited import Client
-from ibkr_depth_pipeline.redis_link.commands import Command
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask_each
+from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key
-from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.scripts import RAISE_STREAM
-from ibkr_depth_pipeline.sink.wire import Part
-from ibkr_depth_pipeline.sink.wires import open_wire
+from ibkr_depth_pipeline.sink.wire import Part, open_wire
 
 Positions = dict[str, StreamId]
 

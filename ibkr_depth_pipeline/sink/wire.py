@@ -1,24 +1,34 @@
-"""A whole flush in one go: packed commands out on a connection of our own, and their replies read in bulk.
+"""A whole flush in one go: packed commands out on connections of our own, and their replies read in bulk.
 
 redis-py connects and authenticates; then its streams are used as they are. Its pipelines pack command by command and
 arm a timer for each reply: at full speed that was more than half of a recording's time (docs/benchmarks.md).
+
+To a cluster each part goes to the node that owns its key, all nodes at the same time. With replicas to wait for, a
+flush counts only once they have it: what a master that dies had acknowledged is not lost with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import hiredis
-import redis.asyncio as redis
-from redis.asyncio.connection import DefaultParser
-from redis.exceptions import ConnectionError
+from redis.asyncio.cluster import ClusterNode
+from redis.exceptions import AskError, ClusterDownError, ConnectionError, RedisError, ResponseError
 
-from ibkr_depth_pipeline.sink.connection import ANSWER_TIMEOUT_SECS
+from ibkr_depth_pipeline.redis_link.aio import Client, ClusterClient
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, is_deposed, refused
+from ibkr_depth_pipeline.redis_link.internals import NO_MORE_REPLIES, RawConnection, reply_parser
+from ibkr_depth_pipeline.redis_link.routing import FIRST_PAUSE_SECS, Share
+from ibkr_depth_pipeline.sink.connection import ANSWER_TIMEOUT_SECS, WAIT_MS
 
 _READ_BYTES = 1 << 16
-_NOTHING = object()
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
+
+
+class NotReplicated(RedisError):
+    """Too few replicas have what was sent: it may be lost with its master."""
 
 
 class Part(NamedTuple):
@@ -33,58 +43,221 @@ Answer = list[Any] | Exception
 """The replies to a part, with what Redis refused as exceptions among them; or why nothing is known of any of them."""
 
 
-class Wire:
-    """To one Redis server. `exchange` from one task only; `close` it at the end."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._pool: Any = client.connection_pool
-        self._connection: Any = None
+class Wire(Protocol):
+    """Sends flushes. `exchange` from one task only; `close` it at the end."""
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
-        """Send all parts and wait for every reply. Returns an answer for each part.
+        """Sends all parts and waits for every reply. Returns an answer for each part.
 
-        Raises what is in UNREACHABLE where nothing is known of any; then, and when cancelled, the connection is given
-        up, as its replies would be taken for those of the next flush.
+        Raises what is in UNREACHABLE if nothing is known of any.
         """
+
+    async def close(self) -> None:
+        """Closes the connections; the next exchange makes others."""
+
+
+def open_wire(client: Client, min_replicas: int = 0) -> Wire:
+    """The wire to where `client` leads, with replicas to wait for; connects at the first exchange."""
+    if isinstance(client, ClusterClient):
+        return ClusterWire(client, min_replicas)
+    return ReplicatedWire(ServerWire(lambda: RawConnection.like_those_of(client)), min_replicas)
+
+
+class ServerWire:
+    """To one Redis server, by a connection that `make_connection` makes."""
+
+    def __init__(self, make_connection: Callable[[], RawConnection]) -> None:
+        self._make_connection = make_connection
+        self._connection: RawConnection | None = None
+
+    async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
+        """See Wire. After an error or a cancellation the connection is closed, as its replies would be taken for those
+        of the next flush."""
         try:
-            if self._connection is None:
-                self._connection = self._pool.make_connection()
-                await self._connection.connect()
-            self._connection._writer.writelines([each for part in parts for each in part.packed])
-            replies = await self._read(sum(part.replies for part in parts))
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = self._make_connection()
+                await connection.open()
+            connection.write([each for part in parts for each in part.packed])
+            replies = await _replies(connection, sum(part.replies for part in parts))
         except BaseException:
             await self.close()
             raise
         ends = iter(replies)
         return [[next(ends) for _ in range(part.replies)] for part in parts]
 
-    async def _read(self, wanted: int) -> list[Any]:
-        parser = hiredis.Reader(
-            protocolError=ConnectionError, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
-        )
-        replies: list[Any] = []
-        while len(replies) < wanted:
-            parser.feed(await self._more())
-            while (reply := parser.gets()) is not _NOTHING:
-                if isinstance(reply, ConnectionError):  # loading, or no master: it says so to each command
-                    raise reply
-                replies.append(reply)
-        return replies
-
-    async def _more(self) -> bytes:
-        """The next bytes from Redis. A timer that aborts the connection costs a tenth of what asyncio.timeout does."""
-        reader: asyncio.StreamReader = self._connection._reader  # redis-py itself reads reply by reply
-        overdue = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT_SECS, self._connection._writer.transport.abort)
-        try:
-            data = await reader.read(_READ_BYTES)
-        finally:
-            overdue.cancel()
-        if not data:
-            raise ConnectionError(f"Redis closed the connection, or did not answer within {ANSWER_TIMEOUT_SECS:g} s")
-        return data
-
     async def close(self) -> None:
-        """Close the connection; the next exchange makes another one."""
+        """See Wire."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await connection.close()
+
+
+async def _replies(connection: RawConnection, wanted: int) -> list[Any]:
+    parser = reply_parser()
+    replies: list[Any] = []
+    while len(replies) < wanted:
+        data = await connection.read(_READ_BYTES, ANSWER_TIMEOUT_SECS)
+        if not data:
+            raise ConnectionError(f"Redis closed the connection, or did not answer within {ANSWER_TIMEOUT_SECS:g} s")
+        parser.feed(data)
+        while (reply := parser.gets()) is not NO_MORE_REPLIES:
+            if isinstance(reply, ConnectionError):  # loading, or no master: each command gets it
+                raise reply
+            replies.append(reply)
+    return replies
+
+
+class ReplicatedWire:
+    """As the wire that it sends through, but that `replicas` of the server must have everything; 0 asks for none.
+
+    If too few have it within WAIT_MS the answer to each part that was not refused is NotReplicated. The part may be
+    sent again: WAIT then waits for all that the server had by then, not only for what it had not had before, also on
+    another connection. A server that lacks replicas or refuses as one that is no master is left: the next exchange
+    looks for the master.
+
+    `lacks_replicas`: whether the newest exchange found too few, also if everything was refused.
+    """
+
+    def __init__(self, wire: Wire, replicas: int) -> None:
+        self.lacks_replicas = False
+        self._wire = wire
+        self._replicas = replicas
+        wait: Any = ("WAIT", replicas, WAIT_MS)
+        self._wait = Part("", [hiredis.pack_command(wait)], 1)
+
+    async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
+        """See Wire."""
+        if not self._replicas:
+            answers = await self._wire.exchange(parts)
+            await self._leave_deposed(answers)
+            return answers
+        *answers, waited = await self._wire.exchange([*parts, self._wait])
+        reached = waited if isinstance(waited, Exception) else waited[0]
+        self.lacks_replicas = isinstance(reached, int) and reached < self._replicas
+        await self._leave_deposed(answers)
+        if isinstance(reached, int) and not self.lacks_replicas:
+            return answers
+        why = reached if isinstance(reached, Exception) else f"{reached} of {self._replicas} replicas have it"
+        return [answer if _is_refused(answer) else NotReplicated(f"not replicated: {why}") for answer in answers]
+
+    async def _leave_deposed(self, answers: list[Answer]) -> None:
+        """Closes the connection if another server may be master by now."""
+        # of a block the second reply, to its first XADD, shows it; the rest is left, as this is done for each flush
+        replies = (reply for answer in answers if not isinstance(answer, Exception) for reply in answer[:2])
+        if self.lacks_replicas or any(isinstance(reply, ResponseError) and is_deposed(reply) for reply in replies):
+            await self._wire.close()
+
+    async def close(self) -> None:
+        """See Wire."""
+        await self._wire.close()
+
+
+def _is_refused(answer: Answer) -> bool:
+    """Whether there is nothing that a replica could have. The last reply of a block that was carried out is a list,
+    even if all of it was stored before: that must be waited for."""
+    return isinstance(answer, Exception) or isinstance(answer[-1], Exception)
+
+
+class ClusterWire:
+    """To a cluster. A node that is away costs its own parts only: their answers are exceptions, the others are sent.
+
+    `replicas` of the node must have what was sent, see ReplicatedWire.
+    """
+
+    def __init__(self, client: ClusterClient, replicas: int = 0) -> None:
+        self._client = client
+        self._replicas = replicas
+        self._nodes: dict[str, _NodeWire] = {}
+
+    async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
+        """See Wire. Raises what is in UNREACHABLE if nothing is known of the cluster, or every master has failed."""
+
+        async def send(share: Share[ClusterNode]) -> list[Answer]:
+            return await self._node(share.node).send([parts[place] for place in share.places], share.asking)
+
+        answers: list[Answer] = await self._client.route([part.key for part in parts], send)
+        if any(isinstance(answer, ClusterDownError) for answer in answers):
+            self._client.refresh_soon()
+        failures = [answer for answer in answers if isinstance(answer, Exception)]
+        if failures and len(failures) == len(parts) and self._client.is_away():
+            raise failures[0]
+        return answers
+
+    async def close(self) -> None:
+        """See Wire."""
+        nodes, self._nodes = self._nodes, {}
+        for node in nodes.values():
+            await node.close()
+
+    def _node(self, node: ClusterNode) -> _NodeWire:
+        wire = self._nodes.get(node.name)
+        if wire is None:
+            wire = self._nodes[node.name] = _NodeWire(self._client, node, self._replicas)
+        return wire
+
+
+class _NodeWire:
+    """To one node. Once it has failed it is left alone until it answers a PING, see ClusterClient, and once it lacks
+    replicas, until it has them: so a node holds the others up only once."""
+
+    def __init__(self, client: ClusterClient, node: ClusterNode, replicas: int) -> None:
+        self._client = client
+        self._node = node
+        self._replicas = replicas
+        self._wire = ReplicatedWire(ServerWire(lambda: RawConnection.to_node(node)), replicas)
+        self._probe: asyncio.Task[None] | None = None
+
+    async def send(self, parts: Sequence[Part], asking: bool) -> list[Answer]:
+        """An answer for each part, never an exception for all. Redirects stand for the whole of their parts."""
+        if not asking:
+            return [_judged(answer) for answer in await self._exchange(parts)]
+        behind = [Part(part.key, [_ASKING, *part.packed], part.replies + 1) for part in parts]
+        answers = await self._exchange(behind)
+        return [answer if isinstance(answer, Exception) else _judged(answer[1:]) for answer in answers]
+
+    async def _exchange(self, parts: Sequence[Part]) -> list[Answer]:
+        try:
+            self._client.check(self._node)
+            if self._probe is not None and not self._probe.done():
+                return [NotReplicated(f"not sent: {self._node.name} lacks replicas")] * len(parts)
+            answers = await self._wire.exchange(parts)
+        except UNREACHABLE as error:
+            self._client.has_failed(self._node)
+            return [error] * len(parts)
+        if self._wire.lacks_replicas:
+            self._probe = asyncio.ensure_future(self._wait_for_replicas())
+        return answers
+
+    async def _wait_for_replicas(self) -> None:
+        """Until enough of them have all that the node has. Reads may go to it meanwhile."""
+        try:
+            while True:
+                if await self._has_replicas() or self._node.name not in self._client.masters():
+                    return
+                await asyncio.sleep(FIRST_PAUSE_SECS)
+        except UNREACHABLE:  # also if it is a replica by now: that refuses WAIT
+            self._client.has_failed(self._node)
+
+    async def _has_replicas(self) -> bool:
+        self._client.refresh_soon(self._node.name)  # nothing is sent that it could refuse, if another has its slots
+        # the PING, as WAIT waits for what there was at the connection's last command
+        replies = await self._client.exchange(self._node, [("PING",), ("WAIT", self._replicas, WAIT_MS)])
+        if error := refused(replies):
+            raise error
+        return bool(replies[1] >= self._replicas)
+
+    async def close(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
+        await self._wire.close()
+
+
+def _judged(answer: Answer) -> Answer:
+    """`answer`, or, if the node was not the one to ask, that alone: of such a part nothing was carried out."""
+    if isinstance(answer, Exception):
+        return answer
+    if len(answer) > 1 and isinstance(answer[0], Exception):
+        return answer  # without its MULTI each command went by itself
+    return next((reply for reply in answer if isinstance(reply, (AskError, ClusterDownError))), answer)

@@ -14,18 +14,17 @@ from ibkr_depth_pipeline.errors import SinkConflict
 from ibkr_depth_pipeline.line_budget import LineBudget
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
-from ibkr_depth_pipeline.redis_link.asking import ask_each
-from ibkr_depth_pipeline.redis_link.awaited import Client
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.encoding import venue_fields
 from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key
 from ibkr_depth_pipeline.sink.backlog import Backlog, WriterFigures, longer_pause
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
-from ibkr_depth_pipeline.sink.connection import UNREACHABLE
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.scripts import EXTEND_BEAT
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
-from ibkr_depth_pipeline.sink.wire import Answer
-from ibkr_depth_pipeline.sink.wires import open_wire
+from ibkr_depth_pipeline.sink.wire import Answer, open_wire
 from ibkr_depth_pipeline.sink.writes import StreamWrite, Write, is_held, writes_of
 
 

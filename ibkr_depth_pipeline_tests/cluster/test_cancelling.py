@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
-from ibkr_depth_pipeline.redis_link.asking import ask
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask
 from ibkr_depth_pipeline.sink import connection
-from ibkr_depth_pipeline.sink.connection import UNREACHABLE, open_redis
+from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline_tests.sink.writing import identity
 

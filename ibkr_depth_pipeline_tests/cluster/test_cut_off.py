@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
-from ibkr_depth_pipeline.redis_link.awaited import is_deposed
+from ibkr_depth_pipeline.redis_link.failures import is_deposed
 from ibkr_depth_pipeline.schema.keys import lease_key, stream_key
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease

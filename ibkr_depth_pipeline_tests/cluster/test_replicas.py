@@ -15,11 +15,10 @@ from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.redis_link.asking import ask as ask_many
+from ibkr_depth_pipeline.redis_link.pipeline import ask as ask_many
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key
 from ibkr_depth_pipeline.sink.connection import WAIT_MS, check_writable, open_redis
-from ibkr_depth_pipeline.sink.wire import Part
-from ibkr_depth_pipeline.sink.wires import open_wire
+from ibkr_depth_pipeline.sink.wire import Part, open_wire
 from ibkr_depth_pipeline.sink.writes import FLUSH_ENTRIES
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis, ask, client_of, length_at
