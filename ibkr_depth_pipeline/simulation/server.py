@@ -258,7 +258,8 @@ class GatewayServer:
     def _apply_line_fault(self, client: Client, follower: Follower, fault: LineFault) -> None:
         subscription = follower.subscription
         detail = {**_described(subscription), "how": fault.name}
-        self._note("out_of_step", client.number, subscription.listing.name, detail)
+        kind = "dead" if fault.name == "die" else "out_of_step"
+        self._note(kind, client.number, subscription.listing.name, detail)
         fault.apply(follower)
 
     def _stop_depth(self, client: Client, subscription: Subscription) -> None:

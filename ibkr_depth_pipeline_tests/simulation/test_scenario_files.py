@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,12 @@ from ibkr_depth_pipeline.simulation import (
     GatewayOptions,
     Pacing,
     ScenarioError,
+    SimulatedGateway,
     Unready,
     load_scenario,
     shipped_scenarios,
 )
+from ibkr_depth_pipeline_tests.simulation.wire_client import WireClient
 
 
 def test_every_shipped_scenario_can_be_carried_out_and_says_what_it_is_about() -> None:
@@ -110,3 +114,18 @@ def test_any_option_may_be_set_on_the_command_line() -> None:
     )
     outcome = CliRunner().invoke(app, ["--port", "0", "--set", "greeting_delay"])
     assert outcome.output == "ibkr_gateway_sim: --set greeting_delay: not OPTION=VALUE\n"
+
+
+@pytest.mark.parametrize("name", sorted(set(shipped_scenarios()) - {"burst"}))
+async def test_every_step_of_a_shipped_scenario_is_carried_out_on_a_live_line(name: str) -> None:
+    scenario = load_scenario(name)
+    options = scenario.applied_to(GatewayOptions(slots=1, first_row_delay=0.0, rows_per_second=2000.0))
+    options = replace(options, ready_after=None, greeting_delay=0.0, latency=0.0)
+    async with SimulatedGateway(options) as gateway, WireClient(gateway.host, gateway.port) as client:
+        await client.until_error(2158)
+        client.subscribe(1, "SPY", "ARCA")
+        await gateway.wait_for(lambda: gateway.journal.requests("reqMktDepth"))
+        for step in scenario.steps:
+            outcome = getattr(gateway, step.fault.name)(**step.fault.arguments())
+            if inspect.isawaitable(outcome):
+                await outcome
