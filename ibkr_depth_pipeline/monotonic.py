@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-def monotonic() -> float:
-    """Seconds since some time in the past."""
-    return time.clock_gettime(_CLOCK)
+monotonic = partial(time.clock_gettime, _CLOCK)
+"""Seconds since some time in the past. A partial, as it is called for rows: half the cost of a function."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.schema.encoding import EntryPacker
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
+from ibkr_depth_pipeline.sink.arrivals import Arrivals
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 
 FIRST_PAUSE_SECS = 0.05
@@ -17,6 +20,7 @@ LONGEST_PAUSE_SECS = 1.0
 
 _OVERHEAD = 45  # bytes beside the packed entry: its header by sys.getsizeof, and its place in a queue
 _ON_ITS_WAY = 4  # the share of the bound that may be, as 1 by this
+_UNMARKED = 3  # of those that arrive while others wait, only each fourth is looked at for its age
 _SHED_SHARE = 256  # of the bound: a little more goes than must, so that not every row has to look for the oldest
 
 
@@ -60,10 +64,10 @@ class Block(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """A live book: the time of its last row, and when it was known to be live; unix ms."""
+    """A live book: the time of its last row in unix ms, and when it was known to be live (monotonic.monotonic)."""
 
     ts: int
-    known_ms: int
+    known: float
 
 
 class SymbolQueue:
@@ -82,6 +86,7 @@ class SymbolQueue:
         self.pause = 0.0  # seconds until its next try, after its key failed
         self.not_before = 0.0  # loop time of that try
         self.next_hash = self.next_beat = self.next_venue = 0.0  # loop times before which no other one is sent
+        self.arrivals = Arrivals()
         self._backlog = backlog
 
     def store(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
@@ -90,19 +95,25 @@ class SymbolQueue:
         The hot path: called for every row.
         """
         entry = self.packer.pack(ts, seq, venue, bids, asks)
+        alone = not (self.waiting or self.on_its_way or self.stored)
+        if alone:  # where it was handed over late, it is as old as that
+            late_ms = max(0, time.time_ns() // 1_000_000 - ts)
+            self.arrivals.note(seq, monotonic() - late_ms / 1000, alone=True)
+        elif not seq & _UNMARKED:
+            self.arrivals.note(seq, monotonic(), alone=False)
         if not self.waiting:  # else whoever put the first one there has said so
             self._backlog.has_work(self)
         self.waiting.append(entry)
         self._backlog.grown(len(entry))
 
-    def note_beat(self, ts: int, now_ms: int) -> None:
-        """The book is live; ts is the unix ms of its last row.
+    def note_beat(self, ts: int, now: float) -> None:
+        """The book is live, at `now` (monotonic.monotonic); ts is the unix ms of its last row.
 
         Where rows are still to be written that is theirs to tell: a heartbeat stands for what a reader can see.
         """
         if self.waiting or self.on_its_way or self.stored is not None:
             return
-        self.beat = Beat(ts, now_ms)
+        self.beat = Beat(ts, now)
         self._backlog.has_work(self)
 
     def note_venue(self, fields: dict[Any, Any]) -> None:
@@ -145,6 +156,7 @@ class SymbolQueue:
         self.on_its_way = False
         if entries:
             self.stored = entries[-1]
+            self.arrivals.forget_before(self.packer.position(entries[-1]).seq)
             self._backlog.stored(self.symbol, entries, self.packer.position(entries[-1]).seq)
 
     def postpone(self, now: float) -> None:

@@ -14,6 +14,7 @@ from ibkr_depth_pipeline.errors import SinkConflict
 from ibkr_depth_pipeline.line_budget import LineBudget
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
+from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
@@ -84,7 +85,7 @@ class RedisWriter:
 
     def beat(self, symbol: str, ts: int) -> None:
         """Say that the book of `symbol` is live; ts is the unix ms of its last row."""
-        self._backlog.queue(symbol).note_beat(ts, time.time_ns() // 1_000_000)
+        self._backlog.queue(symbol).note_beat(ts, monotonic())
 
     def record_venue(self, resolution: Instrument | Unresolved, checked_ts: int, reason: str = "") -> None:
         """Store what is known of a symbol's venue. Where its key fails, that is logged and costs nothing else."""
@@ -192,8 +193,8 @@ class RedisWriter:
             return None
         error = write.settle(answer)
         if error is None:
-            if isinstance(write, StreamWrite):
-                self.figures.lags_ms.append(time.time_ns() // 1_000_000 - write.block.oldest.ts)
+            if isinstance(write, StreamWrite) and write.arrived is not None:
+                self.figures.lags_ms.append(int(1000 * (monotonic() - write.arrived)))
             return None
         self._failed(write, error)
         if isinstance(write, StreamWrite) and is_held(error):
@@ -201,12 +202,16 @@ class RedisWriter:
         return None
 
     async def extend_heartbeats(self, last_rows: dict[str, int], now_ms: int) -> None:
-        """Give the heartbeats that still stand the TTL now in force, counted from their last row (unix ms).
+        """Give the heartbeats that still stand the TTL now in force, counted from when their last row arrived.
 
+        Of a symbol without a row of this writer's, that is its time in `last_rows`, in ms by the clock of `now_ms`.
         For when the batch shrinks: a symbol that waits its turn must not look dead. A heartbeat that is gone stays so,
         and none is shortened: that of a quiet book counts from the gateway's last answer.
         """
-        left = {heartbeat_key(symbol): self.heartbeat_ttl - (now_ms - ts) // 1000 for symbol, ts in last_rows.items()}
+        left = {
+            heartbeat_key(symbol): self.heartbeat_ttl - int(self._age_of(symbol, (now_ms - ts) / 1000))
+            for symbol, ts in last_rows.items()
+        }
         try:
             await self._permit()
             await ask_each(
@@ -214,6 +219,12 @@ class RedisWriter:
             )
         except UNREACHABLE as error:
             self._gone(error)
+
+    def _age_of(self, symbol: str, otherwise: float) -> float:
+        """For how many seconds the newest row of `symbol` has been here; never less than 0."""
+        queue = self._backlog.queues.get(symbol)
+        arrived = queue.arrivals.newest if queue is not None else None
+        return max(0.0, otherwise if arrived is None else monotonic() - arrived)
 
     # ---- failures
 

@@ -13,13 +13,13 @@ carried out, much later.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import hiredis
 from redis.exceptions import ExecAbortError
 
+from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.schema.encoding import LastValue
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, venue_key
 from ibkr_depth_pipeline.sink.backlog import LONGEST_PAUSE_SECS, Beat, Block, SymbolQueue
@@ -76,8 +76,7 @@ def writes_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> 
 
 def _beat_writes(queue: SymbolQueue, beat: Beat, heartbeat_ttl: int) -> list[Write]:
     """The heartbeat, for what is left of its time; none where that is over: the book may be dead by now."""
-    age_ms = time.time_ns() // 1_000_000 - beat.known_ms
-    left = heartbeat_ttl - max(0, age_ms) // 1000
+    left = heartbeat_ttl - int(max(0.0, monotonic() - beat.known))
     if left > 0:
         return [_BeatWrite(queue, beat, left)]
     queue.beat = None
@@ -93,6 +92,7 @@ class StreamWrite:
         self.queue = queue
         self.block = block
         self.is_stored = False
+        self.arrived = queue.arrivals.of(block.oldest.seq)  # when the oldest of them did
         # One entry is a block by itself. One that may be stored already is not: where it is, its lone reply would look
         # like a refusal to whoever waits for replicas.
         self._is_lone = len(block.entries) == 1 and block.newest.seq > queue.uncertain_seq
@@ -140,6 +140,7 @@ class _HashWrite:
         self.queue = queue
         self.part = Part(key, [_packed("EVAL", STORE_LAST, 1, key, self._value.seq, *self._value.fields)], 1)
         self._entry = entry
+        self._arrived = queue.arrivals.of(self._value.seq)
 
     def unknown(self) -> None:
         """It stays to be written."""
@@ -152,8 +153,8 @@ class _HashWrite:
             return replies[0]
         if self.queue.stored is self._entry:
             self.queue.stored = None
-        if self._value.live:
-            beat = Beat(self._value.ts, self._value.ts)
+        if self._value.live and self._arrived is not None:
+            beat = Beat(self._value.ts, self._arrived)
             self.queue.beat = max(beat, self.queue.beat or beat)
         return None
 
