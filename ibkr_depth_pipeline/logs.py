@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -19,7 +20,8 @@ Log = structlog.typing.FilteringBoundLogger
 class _CurrentStderr:
     """Writes to whatever sys.stderr is at that moment, so that a runner which swaps it still gets the lines.
 
-    Where nobody reads it any more the line is lost: a log must not end a recording.
+    Where nobody reads it any more (a closed pipe, a terminal that is gone) the line is lost: a log must not end a
+    recording.
     """
 
     def write(self, text: str) -> int:
@@ -36,12 +38,14 @@ class _CurrentStderr:
 def _no_reader_needed() -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):  # else a full disk, say: the next line may well be written
+            return
         # What is left in the stream's buffer would fail again when Python flushes it at the end, and cost the exit
         # code: from here on the descriptor leads nowhere.
         with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stderr.fileno())
-    except (OSError, ValueError):  # a full disk; a stream that is closed
+    except ValueError:  # a stream that is closed
         pass
 
 

@@ -7,6 +7,7 @@ an operator reads when a value is refused.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
+from dotenv.parser import Binding, parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
@@ -345,6 +347,7 @@ def load_settings(**overrides: Any) -> Settings:
 
     The first that names a setting wins. Raises ConfigurationError, which lists every bad key at once.
     """
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # its bare text; unreadable_env_lines says more
     given = {name: value for name, value in overrides.items() if value is not None}
     unknown = sorted(set(given) - set(Settings.model_fields))
     if unknown:
@@ -363,6 +366,32 @@ def names_without_setting() -> list[str]:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         named |= set(DotEnvSettingsSource(Settings).env_vars)
     return sorted(name.upper() for name in named - set(Settings.model_fields) if name.startswith("ibkr_"))
+
+
+def unreadable_env_lines() -> list[str]:
+    """Where `.env` has lines that set nothing, with what is wrong with each: no value of theirs is shown."""
+    path = Path(str(Settings.model_config["env_file"]))
+    try:
+        with path.open(encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [
+        f"{path.absolute()}, line {_line_of(each)}: {_name_in(each.original.string)!r} sets nothing; write NAME=value"
+        for each in bindings
+        if each.error or (each.key is not None and each.value is None)
+    ]
+
+
+def _line_of(binding: Binding) -> int:
+    """A binding begins with the blank lines before it."""
+    text = binding.original.string
+    return int(binding.original.line) + text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def _name_in(line: str) -> str:
+    """Its first word, without what follows a colon: that may be a secret."""
+    return re.split(r"[:=\s]", line.strip(), maxsplit=1)[0][:64]
 
 
 def _consistent(settings: Settings) -> Settings:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a call in the event loop, so that whoever is running can end well."""
+"""SIGINT, SIGTERM and SIGHUP as a call in the event loop, so that whoever is running can end well."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _to_catch() -> tuple[signal.Signals, ...]:
+    """All of SIGNALS, but for a SIGHUP that is ignored: under nohup a run outlives its terminal."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return tuple(number for number in SIGNALS if not (ignored and number is signal.SIGHUP))
 
 
 @contextmanager
@@ -18,9 +24,10 @@ def signals_caught(on_signal: Callable[[str], None]) -> Iterator[None]:
     Python lets only the main thread catch signals; elsewhere this does nothing, and whoever runs us stops us otherwise.
     """
     loop = asyncio.get_running_loop()
-    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    signals = _to_catch()
+    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in signals}
     try:
-        for number in SIGNALS:
+        for number in signals:
             loop.add_signal_handler(number, on_signal, number.name)
     except (ValueError, RuntimeError):
         yield
@@ -28,8 +35,8 @@ def signals_caught(on_signal: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # asyncio leaves the default handler for a moment
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # asyncio leaves the default handler for a moment
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)

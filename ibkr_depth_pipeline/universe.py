@@ -66,7 +66,17 @@ class Universe:
 
 def load_universe(path: Path) -> Universe:
     """Read and check the file. Raises ConfigurationError, which names the file and every bad entry."""
+    if not path.exists():
+        raise ConfigurationError(str(path.absolute()), [_missing(path)])
     return parse_universe(read_yaml(path), str(path.absolute()))
+
+
+def _missing(path: Path) -> str:
+    looked = "" if path.is_absolute() else f", looked for from the folder {Path.cwd()}"
+    return (
+        f"can't be read: there is no such file (SYMBOL_CONFIG_PATH={str(path)!r}{looked}); "
+        "start where it is, set SYMBOL_CONFIG_PATH, or let `ibkr_ingest_run init` write one to begin with"
+    )
 
 
 def read_yaml(path: Path) -> object:

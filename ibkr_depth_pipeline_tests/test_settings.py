@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.settings import Settings, load_settings, mask_url, names_without_setting
+from ibkr_depth_pipeline.settings import Settings, load_settings, mask_url, names_without_setting, unreadable_env_lines
 from ibkr_depth_pipeline.sink.connection import open_redis
 
 EXAMPLE = Path(__file__).resolve().parents[1] / ".env.example"
@@ -267,6 +267,23 @@ def test_a_misspelt_name_is_found_wherever_it_stands(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("IBKR_PROT", "4002")
     monkeypatch.setenv("ibkr_host", "localhost")
     assert names_without_setting() == ["IBKR_PROT", "IBKR_ROTATION_SEC"]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("IBKR_PORT: 4999\n", [1]),
+        ("A=1\n\n\nstray text\nB=2\n", [4]),
+        ("IBKR_PORT\nexport IBKR_HOST=x\n# a comment\n", [1]),
+        ("IBKR_PORT=4002\nIBKR_HOST = there\n'X'=1\nE=\n", []),
+        ("- IBKR_PORT=1\n=5\n", [1, 2]),
+        ("", []),
+    ],
+)
+def test_a_line_that_sets_nothing_is_found_with_its_number(text: str, lines: list[int]) -> None:
+    Path(".env").write_text(text)
+    found = unreadable_env_lines()
+    assert [int(each.partition(", line ")[2].partition(":")[0]) for each in found] == lines
 
 
 def test_a_setting_that_does_not_exist_is_refused_when_given() -> None:

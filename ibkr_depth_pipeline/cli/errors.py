@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
 
 from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
+
+
+def echo_if_read(text: str) -> None:
+    """Print a line on stdout. Where that is a terminal that is gone or a pipe that is closed, the line is lost."""
+    try:
+        typer.echo(text)
+    except OSError:
+        # what is left in the buffer would fail again at the end, and cost the exit code
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
 
 FAILED = 1
 BAD_INPUT = 2

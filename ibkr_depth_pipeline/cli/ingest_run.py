@@ -9,13 +9,14 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-from ibkr_depth_pipeline.cli.errors import FAILED, errors_as_exit_codes
+from ibkr_depth_pipeline.cli.errors import FAILED, echo_if_read, errors_as_exit_codes
 from ibkr_depth_pipeline.cli.status_table import render_status, status_json
 from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
 from ibkr_depth_pipeline.ingest.run import run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.sink.health import read_health
+from ibkr_depth_pipeline.starter import write_starter
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="Records IBKR market depth of a universe of symbols into Redis.\n\n"
     "Settings come from the environment or from .env (see .env.example): IBKR_HOST, IBKR_PORT, REDIS_URL and more. "
     "The symbols come from the file that SYMBOL_CONFIG_PATH names (config/ibkr_symbols.yaml).\n\n"
-    "Begin with: ibkr_ingest_run check",
+    "Begin with: ibkr_ingest_run init (in an empty folder), then ibkr_ingest_run check",
 )
 
 _LONGEST_SECS = 1e9
@@ -53,6 +54,8 @@ def run(
 ) -> None:
     """Record until Ctrl-C or SIGTERM; then cancel every subscription, flush and disconnect, and exit with 0.
 
+    So does SIGHUP, as the terminal is closed; under nohup it is ignored.
+
     The log goes to stderr, one JSON object a line. Exit code 1 if it fails, 2 if a setting or a symbol is wrong.
 
     Examples:
@@ -69,7 +72,7 @@ def run(
         configure_logging(settings.ibkr_log_level)
         outcome = run_ingest(settings, universe, duration)
     summary = outcome.summary
-    typer.echo(f"{sum(summary.snapshots.values())} snapshots of {len(summary.snapshots)} symbols stored")
+    echo_if_read(f"{sum(summary.snapshots.values())} snapshots of {len(summary.snapshots)} symbols stored")
     if not summary.drained:
         typer.echo("error: Redis did not take everything in time; the last snapshots are lost", err=True)
         raise typer.Exit(FAILED)
@@ -90,6 +93,21 @@ def check(symbol: Symbols = None) -> None:
         typer.echo(f"{finding.verdict.value:<4} {finding.subject}: {' '.join(finding.text.split())}")
     if any(finding.verdict is Verdict.FAIL for finding in findings):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def init() -> None:
+    """Write .env and config/ into this folder, as a start: the settings with their defaults, and a small universe.
+
+    A file that is there already is left as it is. Exit code 1 if a file can't be written.
+    """
+    with errors_as_exit_codes():
+        for file in write_starter(Path.cwd()):
+            typer.echo(f"{'wrote' if file.written else 'kept '} {file.path}")
+    typer.echo(
+        "next: put your gateway's address and REDIS_URL into .env and your symbols into config/ibkr_symbols.yaml, "
+        "then run: ibkr_ingest_run check"
+    )
 
 
 @app.command()

@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import Unresolved
-from ibkr_depth_pipeline.settings import Settings, names_without_setting
+from ibkr_depth_pipeline.settings import Settings, names_without_setting, unreadable_env_lines
 from ibkr_depth_pipeline.sink.connection import check_writable
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
@@ -58,7 +58,8 @@ async def run_checklist(settings: Settings, symbols: Sequence[str] = ()) -> list
 def _unknown_settings() -> list[Finding]:
     names = names_without_setting()
     text = f"{', '.join(names)}: no such setting, so it changes nothing; the names stand in .env.example"
-    return [Finding(Verdict.WARN, "settings", text)] if names else []
+    unknown = [Finding(Verdict.WARN, "settings", text)] if names else []
+    return unknown + [Finding(Verdict.WARN, "settings", text) for text in unreadable_env_lines()]
 
 
 def _universe(path: Path) -> tuple[Universe | None, list[Finding]]:

@@ -10,7 +10,7 @@ from ibkr_depth_pipeline.ingest.onlookers import Wanted, Watcher
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.settings import Settings, unreadable_env_lines
 from ibkr_depth_pipeline.signals import signals_caught
 from ibkr_depth_pipeline.universe import Universe
 
@@ -39,6 +39,8 @@ def run_ingest(
     names the signal, if one came before it.
     """
     caught: list[str] = []
+    for text in unreadable_env_lines():
+        get_log().warning("env_line_ignored", text=text)
 
     async def main() -> IngestSummary:
         session = IngestSession(settings, universe, run_id=run_id, watcher=watcher, wanted=wanted)

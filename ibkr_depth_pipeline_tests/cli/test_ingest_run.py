@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import sysconfig
+import termios
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +24,10 @@ from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import PREFIX, last_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
+from ibkr_depth_pipeline.universe import load_universe
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_ingest_run"
+REPOSITORY = Path(__file__).parents[2]
 SECRET = "hunter2"
 PATIENCE = 60
 
@@ -282,7 +288,7 @@ def test_a_run_with_nothing_to_record_says_why_for_each_symbol(settled: Operator
     assert done.stderr.splitlines()[-1].count("the gateway knows no such contract") == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_run_with_0_and_leaves_no_subscription(
     operator: Operator, shared_redis_url: str, number: signal.Signals
 ) -> None:
@@ -308,7 +314,7 @@ def test_a_signal_ends_a_run_with_0_and_leaves_no_subscription(
     assert log_lines(stderr)[-1]["event"] == "stopped"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_the_gateway_is_silent_ends_a_run_as_well(
     operator: Operator, shared_redis_url: str, number: signal.Signals
 ) -> None:
@@ -337,3 +343,94 @@ def test_the_module_runs_as_the_console_script_does(operator: Operator) -> None:
     command = [sys.executable, "-m", "ibkr_depth_pipeline.cli.ingest_run", "--help"]
     done = subprocess.run(command, cwd=operator.folder, env=operator.env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "check" in done.stdout) == (0, True)
+
+
+def test_a_closed_terminal_drains_a_run_as_sigterm_does(operator: Operator, shared_redis_url: str) -> None:
+    with GatewayThread(GatewayOptions()) as gateway, redis.Redis.from_url(shared_redis_url) as client:
+        operator.points_at(gateway, shared_redis_url)
+        ours, terminal = pty.openpty()
+        command = [COMMAND, "run"]
+        with subprocess.Popen(
+            command,
+            cwd=operator.folder,
+            env=operator.env,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        ) as process:
+            os.close(terminal)
+            assert wait_until(lambda: client.xlen(stream_key("SPY")) > 10 and bool(os.read(ours, 65536)), PATIENCE)
+            os.close(ours)
+            assert process.wait(PATIENCE) == 0
+        gateway.wait_for(lambda simulated: simulated.journal.entries("closed"))
+        subscribed = {entry.detail["request_id"] for entry in gateway.journal.entries("subscribed")}
+        assert {int(entry.detail["reqId"]) for entry in gateway.journal.requests("cancelMktDepth")} == subscribed
+        assert int(client.hget(last_key("SPY"), "seq")) == client.xlen(stream_key("SPY"))
+
+
+def test_under_nohup_a_run_outlives_its_terminal(settled: Operator, shared_redis_url: str) -> None:
+    with redis.Redis.from_url(shared_redis_url) as client:
+        with subprocess.Popen(
+            ["nohup", COMMAND, "run", "--symbol", "SPY"],
+            cwd=settled.folder,
+            env=settled.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            assert wait_until(lambda: client.xlen(stream_key("SPY")) > 10, PATIENCE)
+            process.send_signal(signal.SIGHUP)
+            stored = client.xlen(stream_key("SPY"))
+            assert wait_until(lambda: client.xlen(stream_key("SPY")) > stored + 50, PATIENCE)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+
+
+def test_an_empty_folder_gets_settings_and_a_universe_and_nothing_is_overwritten(operator: Operator) -> None:
+    for file in (operator.folder / "config").glob("*"):
+        file.unlink()
+    (operator.folder / ".env").unlink(missing_ok=True)
+    missing = operator.runs("run")
+    assert missing.returncode == 2
+    for expected in ("SYMBOL_CONFIG_PATH", str(operator.folder), "ibkr_ingest_run init"):
+        assert expected in missing.stderr
+    first = operator.runs("init")
+    assert first.returncode == 0, first.stderr
+    assert "ibkr_ingest_run check" in first.stdout
+    assert load_universe(operator.folder / "config" / "ibkr_symbols.yaml").symbols
+    assert (operator.folder / ".env").read_text() == (REPOSITORY / ".env.example").read_text()
+    (operator.folder / ".env").write_text("IBKR_PORT=4002\n")
+    second = operator.runs("init")
+    assert (second.returncode, "wrote" in second.stdout) == (0, False)
+    assert (operator.folder / ".env").read_text() == "IBKR_PORT=4002\n"
+
+
+def test_a_line_of_env_that_sets_nothing_is_named_by_check_and_run(settled: Operator) -> None:
+    (settled.folder / ".env").write_text("# ours\n\nIBKR_PORT: 4999\nREDIS_URL: redis://:hush@host\n")
+    checked = settled.runs("check").stdout
+    assert "line 3: 'IBKR_PORT' sets nothing; write NAME=value" in checked
+    run = settled.runs("run", "--symbol", "SPY", "--duration", "0.2")
+    told = [line["text"] for line in log_lines(run.stderr) if line["event"] == "env_line_ignored"]
+    assert [text.partition(".env, ")[2].split(":")[0] for text in told] == ["line 3", "line 4"]
+    assert "hush" not in checked + run.stderr
+
+
+@pytest.mark.faults
+def test_the_installed_wheel_offers_settings_and_a_universe_in_an_empty_folder(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(REPOSITORY)]
+    subprocess.run(build, check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(tmp_path / "installed")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code = (
+        f"import ibkr_depth_pipeline as package; assert package.__file__.startswith({str(tmp_path)!r}); "
+        "from ibkr_depth_pipeline.cli.ingest_run import app; app(['init'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    subprocess.run([sys.executable, "-c", code], cwd=empty, env=environment, check=True, timeout=PATIENCE)
+    assert (empty / ".env").read_text() == (REPOSITORY / ".env.example").read_text()
+    for name in ("ibkr_symbols.yaml", "gateways.example.yaml"):
+        assert (empty / "config" / name).read_text() == (REPOSITORY / "config" / name).read_text()
