@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -67,7 +67,8 @@ Levels = tuple[Level, ...]
 class Instrument:
     """A symbol resolved to one concrete venue that the gateway sends market depth for (never SMART).
 
-    valid_exchanges are the gateway's names in its own order; `exchange` is the one to request.
+    valid_exchanges are the gateway's names in its own order; `exchange` is the one to request. alternatives are the
+    other venues with market depth, best first; none where the operator named the venue.
     """
 
     symbol: str
@@ -79,6 +80,7 @@ class Instrument:
     valid_exchanges: tuple[str, ...] = ()
     local_symbol: str = ""
     trading_class: str = ""
+    alternatives: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

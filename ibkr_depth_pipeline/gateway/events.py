@@ -50,19 +50,53 @@ class DepthHalted:
 
 @dataclass(frozen=True, slots=True)
 class SlotRefused:
-    """No slot is free; the request holds none and must not be cancelled (309)."""
+    """No slot is free; the request holds none and must not be cancelled (309, 101)."""
 
     request: int
     text: str
+    code: int = 309
+
+
+REFUSALS = frozenset({200, 321, 354, 10089, 10090, 10091, 10092, 10168, 10186})
+"""Codes that are documented as refusals of a request; there are more (error_codes.py)."""
+
+_ADVISORY = frozenset({10089, 10090, 10091})
+"""Codes that come for refused requests and, as advice, for lines that go on."""
+
+_BAD_REQUEST = frozenset({320, 321})
+"""Codes that say the request itself is wrong: it is so at every venue."""
 
 
 @dataclass(frozen=True, slots=True)
 class DepthRefused:
-    """The gateway can't or won't send depth for this contract (200, 354, 10089, 10090, 10092, 321)."""
+    """The gateway can't or won't send depth for this contract: 200, 354, 10089, 10092 and any code not known otherwise.
+
+    About a request that has had rows it is advice: the line may go on.
+    """
 
     request: int
     code: int
     text: str
+
+    @property
+    def is_advisory(self) -> bool:
+        """Whether rows may come all the same, so that they are worth waiting for."""
+        return self.code in _ADVISORY
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the code is known to refuse requests."""
+        return self.code in REFUSALS
+
+    @property
+    def concerns_venue(self) -> bool:
+        """Whether another venue of the same contract may grant what this one does not."""
+        return self.code not in _BAD_REQUEST
+
+    @property
+    def reason(self) -> str:
+        """Code and text, for an operator."""
+        return f"{self.code}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +111,7 @@ class CancelRejected:
     """There is no such subscription to cancel: it holds no slot (310)."""
 
     request: int
+    code: int = 310
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +163,11 @@ class Notice:
     request: int | None
     code: int
     text: str
+
+    @property
+    def names_permissions(self) -> bool:
+        """Whether it says which market data the account has, and which it lacks (2152)."""
+        return self.code == 2152
 
 
 @dataclass(frozen=True, slots=True)

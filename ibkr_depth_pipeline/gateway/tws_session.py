@@ -265,7 +265,10 @@ class TwsSession:
         self.client.decode(message)
         heard, self._heard = self._heard, []
         for event in heard:
-            self._on_event(event)
+            if isinstance(event, ConnectionLost):  # the gateway says so while the socket is open (504)
+                self.broken(event.text)
+            else:
+                self._on_event(event)
 
     def unreadable(self, fields: list[str]) -> None:
         """A message that could not be decoded, or that no one knows."""

@@ -83,8 +83,8 @@ def resolve(wanted: Wanted, answers: Sequence[ContractAnswer], depth_exchanges: 
     if not _is_named(wanted.symbol, answer):
         return Unresolved(wanted.symbol, f"contract {answer.con_id} is {answer.symbol}", answer.con_id)
     deep = {venue.exchange for venue in depth_exchanges if venue.sec_type == answer.sec_type}
-    exchange = choose_venue(wanted, answer, deep)
-    if exchange is None:
+    venues = choose_venues(wanted, answer, deep)
+    if not venues:
         return _without_venue(wanted, answer)
     primary = wanted.primary_exchange or _primary_of(answer)
     return Instrument(
@@ -92,31 +92,35 @@ def resolve(wanted: Wanted, answers: Sequence[ContractAnswer], depth_exchanges: 
         con_id=answer.con_id,
         sec_type=answer.sec_type,
         currency=answer.currency,
-        exchange=exchange,
+        exchange=venues[0],
         primary_exchange=primary,
         valid_exchanges=answer.valid_exchanges,
         local_symbol=answer.local_symbol,
         trading_class=answer.trading_class,
+        alternatives=venues[1:],
     )
 
 
 def choose_venue(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> str | None:
-    """The venue to request, under the name that the gateway lists, or None.
+    """The best of `choose_venues`, or None."""
+    return next(iter(choose_venues(wanted, answer, deep)), None)
+
+
+def choose_venues(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> tuple[str, ...]:
+    """The venues that may be requested, best first, under the names that the gateway lists.
 
     `deep` are the venues that the gateway's depth exchanges name for this security type. The operator's own choice is
     taken even where the gateway does not list it as deep, as long as the contract is valid there: the refusal, if one
-    comes, then says more than a guess here.
+    comes, then says more than a guess here; and it is the only one.
     """
     valid = [name for name in answer.valid_exchanges if name not in NOT_A_VENUE]
     if wanted.exchange is not None:
-        return _listed(wanted.exchange, valid)
+        named = _listed(wanted.exchange, valid)
+        return () if named is None else (named,)
     if answer.sec_type == "IND" and _listed(INDEX_VENUE, valid) is not None:
-        return INDEX_VENUE  # not listed as deep even where an account may have it: the gateway's answer decides
-    for candidate in _candidates(wanted, answer, valid):
-        listed = _listed(candidate, valid)
-        if listed is not None and _listed(listed, deep) is not None:
-            return listed
-    return None
+        return (INDEX_VENUE,)  # not listed as deep even where an account may have it: the gateway's answer decides
+    listed = (_listed(candidate, valid) for candidate in _candidates(wanted, answer, valid))
+    return tuple(dict.fromkeys(name for name in listed if name is not None and _listed(name, deep) is not None))
 
 
 def _candidates(wanted: Wanted, answer: ContractAnswer, valid: Sequence[str]) -> list[str]:

@@ -80,6 +80,9 @@ class Deeds:
     def _record_refusal(self, effect: do.RecordRefusal) -> None:
         self._writer.record_venue(effect.instrument, _now_ms(), effect.reason)
 
+    def _record_venue(self, effect: do.RecordVenue) -> None:
+        self._writer.record_venue(effect.instrument, _now_ms(), refused_venues=effect.refused_venues)
+
     def _set_heartbeat_ttl(self, effect: do.SetHeartbeatTtl) -> None:
         self._writer.heartbeat_ttl = effect.secs
         if effect.last_rows:
@@ -104,6 +107,7 @@ _DEEDS: dict[type, Callable[[Deeds, Any], None]] = {
     do.Recheck: Deeds._look_again,
     do.Reconnect: Deeds._give_connection_up,
     do.RecordRefusal: Deeds._record_refusal,
+    do.RecordVenue: Deeds._record_venue,
     do.SetHeartbeatTtl: Deeds._set_heartbeat_ttl,
     do.Say: Deeds._say,
     do.ReportPersisted: Deeds._report,

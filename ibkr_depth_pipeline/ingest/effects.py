@@ -40,6 +40,14 @@ class RecordRefusal:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordVenue:
+    """Note in the venue hash that rows come from `instrument`'s venue; refused_venues: better ones that refused."""
+
+    instrument: Instrument
+    refused_venues: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReportPersisted:
     """Log what was stored of `symbols` since this was last asked."""
 
@@ -70,4 +78,6 @@ class Say:
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-Effect = Subscribe | Cancel | Recheck | RecordRefusal | ReportPersisted | SetHeartbeatTtl | Reconnect | Say
+Effect = (
+    Subscribe | Cancel | Recheck | RecordRefusal | RecordVenue | ReportPersisted | SetHeartbeatTtl | Reconnect | Say
+)

@@ -106,7 +106,7 @@ class DepthPipeline:
         if self._doubts.suspended:
             effects += self._connectivity_back(gateway.ConnectivityRestored(False, "unsaid: rows come"), now, 0)
         self._doubts.dispel(request)
-        return [*effects, *self._end_gap(request), *self._subscriptions.tell(rotation.Answered(request), now)]
+        return [*effects, *self._end_gap(request), *self._subscriptions.answered(request, now)]
 
     def _end_gap(self, request: int) -> list[Effect]:
         last_row = self._books.last_row(request)
@@ -147,7 +147,7 @@ class DepthPipeline:
         if event.request in self.awaited:
             if self._books.symbol_of(event.request) not in self._gaps.missing:
                 self._doubts.forget(event.request)
-            effects += self._subscriptions.tell(rotation.Answered(event.request), now)
+            effects += self._subscriptions.answered(event.request, now)
         return effects
 
     def _halted(self, event: gateway.DepthHalted, now: float, now_ms: int) -> list[Effect]:
@@ -158,25 +158,43 @@ class DepthPipeline:
         return [said, *self._subscriptions.tell(rotation.Halted(event.request), now)]
 
     def _slot_refused(self, event: gateway.SlotRefused, now: float, now_ms: int) -> list[Effect]:
+        if self._subscriptions.has_answered(event.request):
+            return self._advice(event.request, event.code, event.text, now)
         self.figures.refused_309 += 1
         self.figures.refused_309_of[self._books.symbol_of(event.request)] += 1
-        said = Say("warning", "slot_refused", {**self._about(event.request), "code": 309, "text": event.text})
+        said = Say("warning", "slot_refused", {**self._about(event.request), "code": event.code, "text": event.text})
         self._subscriptions.retire(event.request)
         return [said, *self._subscriptions.tell(rotation.Full(event.request), now)]
 
     def _depth_refused(self, event: gateway.DepthRefused, now: float, now_ms: int) -> list[Effect]:
-        about = self._about(event.request)
-        said = Say("warning", "depth_refused", {**about, "code": event.code, "text": event.text})
-        self._subscriptions.retire(event.request)
-        return [said, *self._subscriptions.tell(rotation.Refused(event.request, f"{event.code}: {event.text}"), now)]
+        if self._subscriptions.has_answered(event.request):
+            return self._advice(event.request, event.code, event.text, now)
+        about = {**self._about(event.request), "code": event.code, "text": event.text}
+        if event.request not in self.subscribed:
+            name = "depth_refused" if event.is_listed else "gateway_notice"
+            told = rotation.Refused(event.request, event.reason)
+            return [Say("warning", name, about), *self._subscriptions.tell(told, now)]
+        if event.is_advisory:
+            said = Say("warning", "depth_advice", about)
+            return [said, *self._subscriptions.advised(event.request, event.reason, now)]
+        said = Say("warning", "depth_refused", about)
+        elsewhere = event.concerns_venue
+        return [said, *self._subscriptions.refused(event.request, event.reason, now, elsewhere=elsewhere)]
+
+    def _advice(self, request: int, code: int, text: str, now: float) -> list[Effect]:
+        """An error about a line that has had rows: no word of the gateway ends it, only its silence does."""
+        said = Say("warning", "depth_advice", {**self._about(request), "code": code, "text": text})
+        self._doubts.wait_for(request)
+        return [said, *self._subscriptions.tell(rotation.Advised(request), now)]
 
     def _id_rejected(self, event: gateway.RequestIdRejected, now: float, now_ms: int) -> list[Effect]:
         said = Say("warning", "request_id_rejected", {**self._about(event.request), "code": 322})
-        self._subscriptions.retire(event.request)
+        if not self._subscriptions.has_answered(event.request):
+            self._subscriptions.retire(event.request)
         return [said, *self._subscriptions.tell(rotation.IdRejected(event.request), now)]
 
     def _cancel_rejected(self, event: gateway.CancelRejected, now: float, now_ms: int) -> list[Effect]:
-        return [Say("info", "cancel_rejected", {**self._about(event.request), "code": 310})]
+        return [Say("info", "cancel_rejected", {**self._about(event.request), "code": event.code})]
 
     def _connectivity_lost(self, event: gateway.ConnectivityLost, now: float, now_ms: int) -> list[Effect]:
         self._doubts.connectivity_lost(self._books.requests(), now)
@@ -206,10 +224,11 @@ class DepthPipeline:
             unsaid = rotation.Resumed(data_lost=True, said=False)
             return [said, *self._resume(unsaid, "unsaid: a market data farm is connected", now)]
         patience = self._doubts.feed_health(event.code, self._books.requests(), now)
+        farms = self._subscriptions.tell(rotation.FarmsReported(event.healthy, bool(self._doubts.ailments)), now)
         if patience is None:
-            return [said]
+            return [said, *farms]
         self._open_gaps(name, event.code)
-        return [said, *self._subscriptions.tell(rotation.Doubted(patience), now)]
+        return [said, *farms, *self._subscriptions.tell(rotation.Doubted(patience), now)]
 
     def _pacing(self, event: gateway.PacingViolation, now: float, now_ms: int) -> list[Effect]:
         self.figures.pacing_violations += 1
@@ -220,7 +239,8 @@ class DepthPipeline:
 
     def _notice(self, event: gateway.Notice, now: float, now_ms: int) -> list[Effect]:
         about = {} if event.request is None else self._about(event.request)
-        return [Say("info", "gateway_notice", {**about, "code": event.code, "text": event.text})]
+        said = Say("info", "gateway_notice", {**about, "code": event.code, "text": event.text})
+        return [said, *(self._subscriptions.permissions_reported(event.text) if event.names_permissions else ())]
 
     def _connection_lost(self, event: gateway.ConnectionLost, now: float, now_ms: int) -> list[Effect]:
         subscriptions = len(self._books.requests())

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ibkr_depth_pipeline.gateway.venue_fallback import VenueFallback
 from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
 from ibkr_depth_pipeline.ingest.doubts import Doubts
 from ibkr_depth_pipeline.ingest.effects import (
@@ -17,6 +18,7 @@ from ibkr_depth_pipeline.ingest.effects import (
     Recheck,
     Reconnect,
     RecordRefusal,
+    RecordVenue,
     ReportPersisted,
     Say,
     SetHeartbeatTtl,
@@ -30,7 +32,9 @@ LEAST_HEARTBEAT_TTL_SECS = 30
 
 
 class Subscriptions:
-    """Who is subscribed to, at which venue. It begins without symbols: `resolved` brings each into the rotation.
+    """Who is subscribed to, at which venue; a venue that refuses is replaced by the next one.
+
+    It begins without symbols: `resolved` brings each into the rotation.
 
     books, doubts and figures are kept up to date; heartbeat_ttl is the operator's, in seconds.
     """
@@ -46,7 +50,12 @@ class Subscriptions:
         heartbeat_ttl: int,
     ) -> None:
         self._rotation = RotationController((), plan, request_ids)
-        self._instruments: dict[str, Instrument] = {}
+        self._fallbacks: dict[str, VenueFallback] = {}
+        self._unresolved: set[str] = set()
+        self._recorded: set[str] = set()  # symbols whose venue hash says that rows come
+        self._advised: dict[int, str] = {}  # request without rows -> the error that may be advice
+        self._permissions = ""
+        self._now = 0.0
         self._books = books
         self._doubts = doubts
         self._figures = figures
@@ -71,26 +80,96 @@ class Subscriptions:
 
     def venues(self) -> dict[str, str]:
         """symbol -> the venue it is asked for at."""
-        return {symbol: instrument.exchange for symbol, instrument in self._instruments.items()}
+        known = {symbol: fallback for symbol, fallback in self._fallbacks.items() if symbol not in self._unresolved}
+        return {symbol: fallback.requested.exchange for symbol, fallback in known.items()}
+
+    def has_answered(self, request: int) -> bool:
+        """Whether the request is in use and has had a row or a reset."""
+        return self._rotation.has_answered(request)
 
     # ---- what changes them
 
     def resolved(self, resolution: Instrument | Unresolved, now: float) -> list[Effect]:
         """A symbol's venue was found, for the first time or anew; or it has none, and is looked at again later."""
         symbol = resolution.symbol
-        if isinstance(resolution, Instrument):
-            self._instruments[symbol] = resolution
-            return self.tell(rotation.Rechecked(symbol, True), now)
-        self._instruments.pop(symbol, None)
-        return self.tell(rotation.Rechecked(symbol, False, resolution.reason), now)
+        if not isinstance(resolution, Instrument):
+            self._unresolved.add(symbol)
+            return self.tell(rotation.Rechecked(symbol, False, resolution.reason), now)
+        self._unresolved.discard(symbol)
+        if symbol in self._fallbacks:
+            self._fallbacks[symbol].instrument_is(resolution, now)
+        else:
+            self._fallbacks[symbol] = VenueFallback(resolution)
+        return self.tell(rotation.Rechecked(symbol, True), now)
+
+    def answered(self, request: int, now: float) -> list[Effect]:
+        """Rows of the request have come: its venue has depth."""
+        effects = self._venue_granted(request, now)
+        return effects + self.tell(rotation.Answered(request), now)
+
+    def advised(self, request: int, reason: str, now: float) -> list[Effect]:
+        """An error of a request without rows may be advice: it counts as a refusal if no row comes in time."""
+        self._advised[request] = reason
+        return self.tell(rotation.Advised(request), now)
+
+    def refused(self, request: int, reason: str, now: float, *, elsewhere: bool = True) -> list[Effect]:
+        """A request without rows was refused; elsewhere: another venue may grant it. The next venue is tried if so."""
+        self._now = now
+        symbol = self.subscribed.get(request)
+        if symbol is None:
+            return self.tell(rotation.Refused(request, reason), now)
+        self.retire(request)
+        fallback = self._fallbacks[symbol]
+        refused = fallback.requested
+        tries_next = fallback.refused(reason, now, is_well=self._rotation.feed_is_well, elsewhere=elsewhere)
+        if len(fallback.venues) > 1:
+            reason = self._in_words(fallback)
+        self._recorded.discard(symbol)
+        if not tries_next:
+            effects = self.tell(rotation.Refused(request, reason), now)
+            if set(fallback.venues) <= fallback.refusing:
+                fallback.start_over()
+            return effects
+        fields = {"symbol": symbol, "exchange": refused.exchange, "reason": reason}
+        said = Say("warning", "venue_refused", {**fields, "next": fallback.requested.exchange})
+        tries = self.tell(rotation.Refused(request, reason, elsewhere=True), now)
+        return [said, RecordRefusal(refused, reason), *tries]
+
+    def permissions_reported(self, text: str) -> list[Effect]:
+        """The gateway says in words what the account has and lacks (2152); shown beside the venues that refused."""
+        if text == self._permissions:
+            return []
+        self._permissions = text
+        effects: list[Effect] = []
+        for symbol, fallback in self._fallbacks.items():
+            if fallback.lacks and symbol in self._recorded:
+                effects.append(RecordVenue(fallback.requested, self._in_words(fallback)))
+        return effects
+
+    def _venue_granted(self, request: int, now: float) -> list[Effect]:
+        self._advised.pop(request, None)
+        symbol = self.subscribed.get(request)
+        if symbol is None or symbol not in self._fallbacks:
+            return []
+        fallback = self._fallbacks[symbol]
+        if not fallback.granted(now) and symbol in self._recorded:
+            return []
+        self._recorded.add(symbol)
+        return [RecordVenue(fallback.requested, self._in_words(fallback))]
+
+    def _in_words(self, fallback: VenueFallback) -> str:
+        lacks = fallback.lacks
+        return f"{lacks}; the gateway names: {self._permissions}" if lacks and self._permissions else lacks
 
     def retire(self, request: int) -> None:
         """Rows of this request never reach a book again."""
+        self._advised.pop(request, None)
         self._doubts.forget(request)
         self._books.retire(request)
 
     def tell(self, event: rotation.RotationEvent, now: float) -> list[Effect]:
         """Tell the rotation, and return what it wants done."""
+        self._now = now
         effects: list[Effect] = []
         for command in self._rotation.handle(event, now):
             effects += _COMMANDS[type(command)](self, command)
@@ -99,7 +178,7 @@ class Subscriptions:
     # ---- the rotation's commands
 
     def _subscribe(self, command: rotation.Subscribe) -> list[Effect]:
-        instrument = self._instruments[command.symbol]
+        instrument = self._fallbacks[command.symbol].requested
         self._books.open(command.request, command.symbol, instrument.exchange)
         self._doubts.wait_for(command.request)
         return [Subscribe(command.request, instrument)]
@@ -107,6 +186,9 @@ class Subscriptions:
     def _cancel(self, command: rotation.Cancel) -> list[Effect]:
         self.retire(command.request)
         return [Cancel(command.request, command.symbol)]
+
+    def _advice_confirmed(self, command: rotation.AdviceConfirmed) -> list[Effect]:
+        return self.refused(command.request, self._advised.get(command.request, ""), self._now)
 
     def _recheck(self, command: rotation.Recheck) -> list[Effect]:
         return [Recheck(command.symbol)]
@@ -144,8 +226,8 @@ class Subscriptions:
     def _unsupported(self, command: rotation.MarkedUnsupported) -> list[Effect]:
         fields = {"symbol": command.symbol, "reason": command.reason, "retry_secs": command.retry_secs}
         effects: list[Effect] = [Say("warning", "symbol_skipped", fields)]
-        if command.symbol in self._instruments:
-            effects.append(RecordRefusal(self._instruments[command.symbol], command.reason))
+        if command.symbol in self._fallbacks and command.symbol not in self._unresolved:
+            effects.append(RecordRefusal(self._fallbacks[command.symbol].requested, command.reason))
         return effects
 
     def _adjust_ttl(self, *, extend: bool) -> list[Effect]:
@@ -159,6 +241,7 @@ class Subscriptions:
 _COMMANDS: dict[type, Callable[[Subscriptions, Any], list[Effect]]] = {
     rotation.Subscribe: Subscriptions._subscribe,
     rotation.Cancel: Subscriptions._cancel,
+    rotation.AdviceConfirmed: Subscriptions._advice_confirmed,
     rotation.Recheck: Subscriptions._recheck,
     rotation.Reconnect: Subscriptions._reconnect,
     rotation.ResumeUnsaid: Subscriptions._resume_unsaid,

@@ -1,8 +1,8 @@
 """Rotates the few depth subscriptions over the universe, in turns. Pure: `handle(event, now)` returns commands.
 
 All symbols stand in one ring. A turn takes those at its front, as many as the batch holds; when the turn is over they
-go to the back. A symbol that was refused for want of a slot stays at the front; one that has no depth leaves the ring
-until it is looked at again. A symbol whose turn follows its own turn keeps its subscription.
+go to the back. A symbol that was refused for want of a slot stays at the front; one that was refused for anything else
+leaves the ring until it is retried. A symbol whose turn follows its own turn keeps its subscription.
 
 This module puts together what others know: `ring` who comes next, `turn` when a turn is over, `supply` how many slots
 may be asked for and when, and what a 309 means, `leftovers` which cancels may have been ignored.
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ibkr_depth_pipeline.rotation.events import (
+    AdviceConfirmed,
+    Advised,
     Answered,
     BatchResized,
     Cancel,
@@ -25,6 +27,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Disconnected,
     Doubted,
     EndOutage,
+    FarmsReported,
     Full,
     Halted,
     IdRejected,
@@ -47,6 +50,7 @@ from ibkr_depth_pipeline.rotation.events import (
 from ibkr_depth_pipeline.rotation.leftovers import Leftovers
 from ibkr_depth_pipeline.rotation.limits import Patience
 from ibkr_depth_pipeline.rotation.outage import Outage, Step
+from ibkr_depth_pipeline.rotation.retry_schedule import RetrySchedule
 from ibkr_depth_pipeline.rotation.ring import Ring
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent
 from ibkr_depth_pipeline.rotation.supply import SlotSupply
@@ -57,6 +61,15 @@ RESUME_SECS = 5.0
 
 RESUBSCRIBE_SPACING_SECS = 1.0
 """At least this long between two requests for a symbol whose subscription dies or is rejected at once: no storms."""
+
+ADVICE_SECS = 3.0
+"""How long rows are waited for after an error that may be advice about a line which goes on."""
+
+ADVISED_LINE_SECS = 10.0
+"""How long a line that has had rows may stay silent after an error of its own, before it is asked for again."""
+
+VENUE_SPACING_SECS = 0.2
+"""Between a refusal at one venue and the request at the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +91,8 @@ class RotationController:
     def __init__(self, symbols: Iterable[str], plan: RotationPlan, request_ids: Iterator[int]) -> None:
         self._plan = plan
         self._request_ids = request_ids
-        self._ring = Ring(symbols, plan.unsupported_retry)
+        self._ring = Ring(symbols)
+        self._retries = RetrySchedule(plan.unsupported_retry)
         self._turn = Turn(plan.dwell, plan.first_row_cap)
         self._supply = SlotSupply(plan.max_batch, plan.recovery_turns, plan.cooldown)
         self._patience = Patience(plan.first_row_cap)
@@ -87,6 +101,7 @@ class RotationController:
         self._active: dict[int, Slot] = {}
         self._again: dict[str, float] = {}  # symbol of this turn -> when to subscribe to it again
         self._doubted: dict[int, float] = {}  # request -> when to ask anew if it stays silent
+        self._advised: dict[int, float] = {}  # request without rows -> when its error counts as a refusal
         self._connected = self._stopping = False
 
     # ---- what can be asked of it
@@ -101,6 +116,16 @@ class RotationController:
         """request -> symbol of every subscription held or asked for."""
         return {request: slot.symbol for request, slot in self._active.items()}
 
+    @property
+    def feed_is_well(self) -> bool:
+        """Whether a farm was said to be well, or rows came, on this connection, and no trouble stands."""
+        return self._retries.feed_is_well
+
+    def has_answered(self, request: int) -> bool:
+        """Whether the request is in use and has had a row or a reset."""
+        slot = self._active.get(request)
+        return slot is not None and slot.answered_at is not None
+
     def window_secs(self) -> float:
         """How long it takes until each symbol has had its turn, for the batch size in force."""
         turns = math.ceil(max(1, len(self._ring)) / self._supply.batch_size)
@@ -108,12 +133,14 @@ class RotationController:
 
     def next_deadline(self) -> float | None:
         """When to call handle(Deadline(), ...) if nothing else happens before; None: never."""
-        times = self._ring.rechecks()
-        if self._outage.due is not None:
-            times.append(self._outage.due)
+        times = [self._outage.due] if self._outage.due is not None else []
         if self._may_ask():
             times += self._doubted.values()
+            times += self._advised.values()
             times += [at for at in (self._turn_due(), self._request_at()) if at is not None]
+            retry = self._retries.next_due(self._is_alone())
+            if retry is not None:
+                times.append(retry)
         return min(times, default=None)
 
     def handle(self, event: RotationEvent, now: float) -> list[Command]:
@@ -126,15 +153,20 @@ class RotationController:
 
     def _connect(self, event: Connected, now: float, out: list[Command]) -> None:
         if self._connected:
-            self._disconnect(Disconnected(), now, out)
+            self._forget_subscriptions(now)
         self._connected = True
         self._outage.connected(event.suspended, now)
         self._supply.connected(now)
-        self._fill(now, out)
+        self._retries.connected(now)
+        self._advance(now, out)
 
     def _disconnect(self, event: Disconnected, now: float, out: list[Command]) -> None:
         self._connected = False
         self._outage.disconnected()
+        self._retries.disconnected()
+        self._forget_subscriptions(now)
+
+    def _forget_subscriptions(self, now: float) -> None:
         for slot in self._active.values():
             slot.on(SlotEvent.LOST)
         self._active.clear()
@@ -142,6 +174,7 @@ class RotationController:
         self._supply.released(now)
         self._again.clear()
         self._doubted.clear()
+        self._advised.clear()
         self._turn.break_off()
 
     def _suspend(self, event: Suspended, now: float, out: list[Command]) -> None:
@@ -155,12 +188,20 @@ class RotationController:
             self._outage.ends()
         else:
             self._outage.is_doubted(now)
+        self._retries.outage_over(now)
         if event.data_lost:
             self._turn.break_off()  # its end may be near or past, and nothing is to be cancelled before its first row
             for slot in list(self._active.values()):
                 self._ask_again(slot, now, out)
         else:
             self._doubt(Doubted(RESUME_SECS), now, out)
+        self._advance(now, out)
+
+    def _note_farms(self, event: FarmsReported, now: float, out: list[Command]) -> None:
+        if event.well:
+            self._retries.farms_well(now, troubled=event.troubled)
+        else:
+            self._retries.farms_troubled(now)
         self._advance(now, out)
 
     def _doubt(self, event: Doubted, now: float, out: list[Command]) -> None:
@@ -174,6 +215,7 @@ class RotationController:
         self._outage.ends()
         self._again.clear()
         self._doubted.clear()
+        self._advised.clear()
         for slot in list(self._active.values()):
             self._cancel(slot, now, out)
 
@@ -186,7 +228,9 @@ class RotationController:
             return
         self._doubted.pop(event.request, None)
         self._outage.answered()
+        self._advised.pop(event.request, None)
         self._patience.answered(slot.symbol)
+        self._retries.answered(slot.symbol)
         slot.on(SlotEvent.ANSWERED)
         if slot.answered_at is None:
             slot.answered_at = now
@@ -198,6 +242,14 @@ class RotationController:
         if slot is not None:
             out.append(Cancel(slot.request, slot.symbol))
             self._supply.released(now)
+            self._retries.disproved(slot.symbol, now)
+
+    def _is_advice(self, request: int, now: float) -> bool:
+        """Whether an error is about a line that has had rows: it holds its slot, and goes on unless it falls silent."""
+        if not self.has_answered(request):
+            return False
+        self._doubted[request] = min(now + ADVISED_LINE_SECS, self._doubted.get(request, math.inf))
+        return True
 
     def _full(self, event: Full, now: float, out: list[Command]) -> None:
         slot = self._retire(event.request, SlotEvent.REFUSED)
@@ -224,12 +276,25 @@ class RotationController:
             self._turn.break_off()
 
     def _refuse(self, event: Refused, now: float, out: list[Command]) -> None:
-        slot = self._retire(event.request, SlotEvent.REFUSED)
-        if slot is not None:
-            self._supply.was_free()  # the gateway looks for a slot before it looks at the contract
-            self._set_aside(slot.symbol, event.reason, now, out)
-            self._break_off_empty_turn()
-            self._fill(now, out)
+        if self._is_advice(event.request, now):
+            return
+        slot = self._retire(event.request, SlotEvent.DENIED)
+        if slot is None:
+            return
+        self._leftovers.cancelled(slot, now)
+        out.append(Cancel(slot.request, slot.symbol))  # should it hold a line all the same, the line ends
+        self._supply.was_free()  # the gateway looks for a slot before it looks at the contract
+        if event.elsewhere:
+            self._again[slot.symbol] = now + VENUE_SPACING_SECS
+        else:
+            self._set_aside(slot.symbol, event.reason, now, out, resolvable=True)
+        self._break_off_empty_turn()
+        self._fill(now, out)
+
+    def _advise(self, event: Advised, now: float, out: list[Command]) -> None:
+        if event.request in self._active and not self._is_advice(event.request, now):
+            secs = min(ADVICE_SECS, self._plan.first_row_cap)
+            self._advised.setdefault(event.request, now + secs)
 
     def _halt(self, event: Halted, now: float, out: list[Command]) -> None:
         slot = self._active.get(event.request)
@@ -238,6 +303,10 @@ class RotationController:
             self._advance(now, out)
 
     def _reject_id(self, event: IdRejected, now: float, out: list[Command]) -> None:
+        if self.has_answered(event.request):  # it may hold its slot all the same
+            self._ask_again(self._active[event.request], now, out)
+            self._advance(now, out)
+            return
         slot = self._retire(event.request, SlotEvent.REFUSED)
         if slot is not None:
             self._again[slot.symbol] = self._again_at(slot, now)
@@ -246,16 +315,22 @@ class RotationController:
     def _recheck(self, event: Rechecked, now: float, out: list[Command]) -> None:
         if event.symbol in self._ring:
             return
-        if event.supported:
-            self._ring.take_in(event.symbol)
-            self._fill(now, out)
+        if not event.supported:
+            self._set_aside(event.symbol, event.reason, now, out, resolvable=False)
+            return
+        if event.symbol in self._retries:
+            self._take_back(event.symbol)
         else:
-            self._set_aside(event.symbol, event.reason, now, out)
+            self._ring.take_in(event.symbol)
+        self._fill(now, out)
+
+    def _take_back(self, symbol: str) -> None:
+        self._retries.resolved(symbol)
+        self._ring.take_back(symbol)
 
     # ---- time
 
     def _advance(self, now: float, out: list[Command]) -> None:
-        out += [Recheck(symbol) for symbol in self._ring.due_for_recheck(now)]
         step = self._outage.step(now)
         if step is Step.ASK_AGAIN:
             out.append(ResumeUnsaid())
@@ -264,12 +339,27 @@ class RotationController:
             out.append(EndOutage())
         if not self._may_ask():
             return
+        self._retry(now, out)
+        for request in [request for request, at in self._advised.items() if at <= now]:
+            del self._advised[request]
+            out.append(AdviceConfirmed(request))
         for request in [request for request, at in self._doubted.items() if at <= now]:
             self._ask_again(self._active[request], now, out)
         due = self._turn_due()
         if due is not None and now >= due:
             self._end_turn(now, out)
         self._fill(now, out)
+
+    def _retry(self, now: float, out: list[Command]) -> None:
+        for symbol, resolve in self._retries.due(now, self._is_alone()):
+            if resolve:
+                out.append(Recheck(symbol))
+            else:
+                self._ring.take_back(symbol)
+
+    def _is_alone(self) -> bool:
+        """Whether every symbol is refused for now."""
+        return not len(self._ring)
 
     def _deadline(self, event: Deadline, now: float, out: list[Command]) -> None:
         self._advance(now, out)
@@ -375,16 +465,18 @@ class RotationController:
     def _retire(self, request: int, event: SlotEvent) -> Slot | None:
         """Take a request out of the turn. None if it is not in it any more."""
         self._doubted.pop(request, None)
+        self._advised.pop(request, None)
         slot = self._active.pop(request, None)
         if slot is not None:
             slot.on(event)
-        elif event is SlotEvent.REFUSED:
+        elif event in (SlotEvent.REFUSED, SlotEvent.DENIED):
             self._leftovers.refused(request)
         return slot
 
-    def _set_aside(self, symbol: str, reason: str, now: float, out: list[Command]) -> None:
-        self._ring.set_aside(symbol, now)
-        out.append(MarkedUnsupported(symbol, reason, self._plan.unsupported_retry))
+    def _set_aside(self, symbol: str, reason: str, now: float, out: list[Command], *, resolvable: bool) -> None:
+        self._ring.remove(symbol)
+        secs = self._retries.refused(symbol, now, resolvable=resolvable)
+        out.append(MarkedUnsupported(symbol, reason, secs))
 
 
 _HANDLERS: dict[type, Callable[[Any, Any, float, list[Command]], None]] = {
@@ -394,6 +486,8 @@ _HANDLERS: dict[type, Callable[[Any, Any, float, list[Command]], None]] = {
     WentOn: RotationController._went_on,
     Full: RotationController._full,
     Refused: RotationController._refuse,
+    Advised: RotationController._advise,
+    FarmsReported: RotationController._note_farms,
     Halted: RotationController._halt,
     IdRejected: RotationController._reject_id,
     Suspended: RotationController._suspend,

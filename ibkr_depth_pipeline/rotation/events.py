@@ -42,10 +42,26 @@ class Full:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """There is no depth for this request's contract."""
+    """An error other than for want of a slot, before the first row. elsewhere: the symbol has another venue to try."""
 
     request: int
     reason: str
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Advised:
+    """An error that may be advice about a line which goes on. `AdviceConfirmed` follows if no row comes in time."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class FarmsReported:
+    """News of the data farms: one is well, or one is not; troubled says whether any trouble stands now."""
+
+    well: bool
+    troubled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +127,8 @@ RotationEvent = (
     | WentOn
     | Full
     | Refused
+    | Advised
+    | FarmsReported
     | Halted
     | IdRejected
     | Suspended
@@ -201,8 +219,15 @@ class ReleaseRaced:
 
 
 @dataclass(frozen=True, slots=True)
+class AdviceConfirmed:
+    """No row came after the error that `Advised` named: it was a refusal. Say Refused."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
 class MarkedUnsupported:
-    """For the log: the symbol leaves the rotation and is looked at again after retry_secs."""
+    """For the log: the symbol leaves the rotation and is retried after retry_secs."""
 
     symbol: str
     reason: str
@@ -220,5 +245,6 @@ Command = (
     | TurnEnded
     | BatchResized
     | ReleaseRaced
+    | AdviceConfirmed
     | MarkedUnsupported
 )

@@ -23,6 +23,8 @@ LONGEST_PACE_SECS = 1800.0
 
 _KEPT = 256
 
+_UNANSWERED = (SlotState.ABANDONED, SlotState.DENIED)
+
 
 @dataclass(slots=True)
 class _Leftover:
@@ -44,14 +46,16 @@ class Leftovers:
         """The cancel of `slot` was sent."""
         self._left[slot.request] = _Leftover(slot, now, LATE_ROWS_SECS)
         if len(self._left) > _KEPT:
-            del self._left[next(iter(self._left))]
+            suspected = {left.slot.request for left in self._suspected(now)}
+            unsuspected = (request for request in self._left if request not in suspected)
+            del self._left[next(unsuspected, next(iter(self._left)))]
 
     def rows_came(self, request: int, now: float) -> Slot | None:
         """Rows of a cancelled request have come. The slot to cancel once more, if now is the time for that."""
         left = self._left.get(request)
         if left is None:
             return None
-        if left.slot.state is SlotState.ABANDONED:  # its first row: from now on a cancel is heard, if ever
+        if left.slot.state in _UNANSWERED:  # its first row: from now on a cancel is heard, if ever
             left.slot.on(SlotEvent.ANSWERED)
             left.suspected_until = now + _HEEDED_SECS
         elif now < left.cancelled_at + left.patience:
@@ -64,9 +68,10 @@ class Leftovers:
         return left.slot
 
     def refused(self, request: int) -> None:
-        """The gateway says that the request holds no slot."""
-        left = self._left.pop(request, None)
-        if left is not None:
+        """The gateway says that the request holds no slot. Of a denied one that is known; rows may disprove it."""
+        left = self._left.get(request)
+        if left is not None and left.slot.state is not SlotState.DENIED:
+            del self._left[request]
             left.slot.on(SlotEvent.REFUSED)
 
     def connection_lost(self) -> None:
@@ -83,7 +88,7 @@ class Leftovers:
         return [
             left
             for left in self._left.values()
-            if left.slot.state is not SlotState.RELEASED or now < left.suspected_until
+            if left.slot.state not in (SlotState.RELEASED, SlotState.DENIED) or now < left.suspected_until
         ]
 
     def worth_a_connection(self, now: float) -> bool:

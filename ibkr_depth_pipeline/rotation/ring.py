@@ -1,4 +1,4 @@
-"""The symbols in the order of their turns, and those that stand aside since they have no depth. Pure."""
+"""The symbols in the order of their turns. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from itertools import islice
 
 
 class Ring:
-    """Who comes next. A symbol is in the ring or aside, never both; retry_secs is how long it stands aside."""
+    """Who comes next. Refused symbols are not in the ring (retry_schedule.py)."""
 
-    def __init__(self, symbols: Iterable[str], retry_secs: float) -> None:
+    def __init__(self, symbols: Iterable[str]) -> None:
         self._ring = deque(symbols)
-        self._retry_secs = retry_secs
-        self._aside: dict[str, float] = {}  # symbol -> when to look at it again
 
     def __len__(self) -> int:
         return len(self._ring)
@@ -42,24 +40,16 @@ class Ring:
 
     # ---- symbols without depth
 
-    def set_aside(self, symbol: str, now: float) -> None:
-        """It has no depth. It need not have been in the ring."""
+    def remove(self, symbol: str) -> None:
+        """It has no turn until it is taken in again. It need not have been in the ring."""
         if symbol in self._ring:
             self._ring.remove(symbol)
-        self._aside[symbol] = now + self._retry_secs
 
     def take_in(self, symbol: str) -> None:
-        """It has depth, and is not in the ring: it joins at the back."""
-        self._aside.pop(symbol, None)
+        """It is not in the ring, and is to have turns: it joins at the back."""
         self._ring.append(symbol)
 
-    def rechecks(self) -> list[float]:
-        """When the symbols that stand aside are to be looked at again."""
-        return list(self._aside.values())
-
-    def due_for_recheck(self, now: float) -> list[str]:
-        """Those to be looked at again now; each is named once, and after retry_secs anew should no answer come."""
-        due = [symbol for symbol, at in self._aside.items() if at <= now]
-        for symbol in due:
-            self._aside[symbol] = now + self._retry_secs
-        return due
+    def take_back(self, symbol: str) -> None:
+        """It lost its turn to a refusal: it comes next."""
+        if symbol not in self._ring:
+            self._ring.appendleft(symbol)

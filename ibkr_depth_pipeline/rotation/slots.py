@@ -13,6 +13,7 @@ class SlotState(Enum):
 
     REQUESTED = "requested"  # asked for; nothing heard yet, and nothing will acknowledge it but a row or an error
     LIVE = "live"  # the gateway has answered with a row or a reset
+    DENIED = "denied"  # an error other than for want of a slot, and our cancel: held no more, unless rows come
     ABANDONED = "abandoned"  # cancelled before any answer: gateways may ignore such a cancel, so it may hold a slot
     RELEASED = "released"  # given back; its request id is retired
     LINGERING = "lingering"  # cancelled long ago, and rows keep coming: it holds its slot
@@ -23,6 +24,7 @@ class SlotEvent(Enum):
 
     ANSWERED = "answered"  # a row, or a reset
     REFUSED = "refused"  # an error says that it holds no slot
+    DENIED = "denied"  # any other error before the first row; our cancel makes sure that it holds no slot
     CANCELLED = "cancelled"  # we have sent the cancel
     ROWS_WENT_ON = "rows went on"  # long after the cancel
     LOST = "lost"  # the connection is gone, and every subscription with it
@@ -31,12 +33,16 @@ class SlotEvent(Enum):
 _TRANSITIONS: dict[tuple[SlotState, SlotEvent], SlotState] = {
     (SlotState.REQUESTED, SlotEvent.ANSWERED): SlotState.LIVE,
     (SlotState.REQUESTED, SlotEvent.REFUSED): SlotState.RELEASED,
+    (SlotState.REQUESTED, SlotEvent.DENIED): SlotState.DENIED,
     (SlotState.REQUESTED, SlotEvent.CANCELLED): SlotState.ABANDONED,
     (SlotState.REQUESTED, SlotEvent.LOST): SlotState.RELEASED,
     (SlotState.LIVE, SlotEvent.ANSWERED): SlotState.LIVE,
     (SlotState.LIVE, SlotEvent.REFUSED): SlotState.RELEASED,
     (SlotState.LIVE, SlotEvent.CANCELLED): SlotState.RELEASED,
     (SlotState.LIVE, SlotEvent.LOST): SlotState.RELEASED,
+    (SlotState.DENIED, SlotEvent.ANSWERED): SlotState.LIVE,
+    (SlotState.DENIED, SlotEvent.REFUSED): SlotState.RELEASED,
+    (SlotState.DENIED, SlotEvent.LOST): SlotState.RELEASED,
     (SlotState.ABANDONED, SlotEvent.ANSWERED): SlotState.LIVE,
     (SlotState.ABANDONED, SlotEvent.REFUSED): SlotState.RELEASED,
     (SlotState.ABANDONED, SlotEvent.LOST): SlotState.RELEASED,

@@ -127,11 +127,16 @@ def _best_price(side: bytes) -> bytes:
     return side[2 : side.index(b",")]  # [[150.25,300.0,"NSDQ"],...
 
 
-def venue_fields(resolution: Instrument | Unresolved, checked_ts: int, reason: str = "") -> dict[Any, Any]:
-    """The fields of the venue hash. An Instrument with a `reason` is one that the gateway refused depth for."""
+def venue_fields(
+    resolution: Instrument | Unresolved, checked_ts: int, reason: str = "", refused_venues: str | None = None
+) -> dict[Any, Any]:
+    """The fields of the venue hash. An Instrument with a `reason` is one that the gateway refused depth for.
+
+    refused_venues: better venues of the contract that refused, in words; None leaves that field as it is.
+    """
     if isinstance(resolution, Unresolved):
         reason = resolution.reason or "unknown"
-    return {
+    fields: dict[Any, Any] = {
         "con_id": resolution.con_id,
         "exchange": resolution.exchange,
         "primary_exchange": resolution.primary_exchange,
@@ -140,3 +145,4 @@ def venue_fields(resolution: Instrument | Unresolved, checked_ts: int, reason: s
         "reason": reason,
         "checked_ts": checked_ts,
     }
+    return fields if refused_venues is None else fields | {"refused_venues": refused_venues}

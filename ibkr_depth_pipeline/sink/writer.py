@@ -87,9 +87,16 @@ class RedisWriter:
         """Say that the book of `symbol` is live; ts is the unix ms of its last row."""
         self._backlog.queue(symbol).note_beat(ts, monotonic())
 
-    def record_venue(self, resolution: Instrument | Unresolved, checked_ts: int, reason: str = "") -> None:
+    def record_venue(
+        self,
+        resolution: Instrument | Unresolved,
+        checked_ts: int,
+        reason: str = "",
+        refused_venues: str | None = None,
+    ) -> None:
         """Store what is known of a symbol's venue. Where its key fails, that is logged and costs nothing else."""
-        self._backlog.queue(resolution.symbol).note_venue(venue_fields(resolution, checked_ts, reason))
+        fields = venue_fields(resolution, checked_ts, reason, refused_venues)
+        self._backlog.queue(resolution.symbol).note_venue(fields)
 
     def _there_is_work(self) -> None:
         self._wake.set()

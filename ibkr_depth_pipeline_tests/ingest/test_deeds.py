@@ -79,6 +79,7 @@ async def test_there_is_a_deed_for_every_effect(shared_redis_url: str) -> None:
         do.Cancel(1, "SPY"),
         do.Recheck("SPY"),
         do.RecordRefusal(SPY, "354: not subscribed"),
+        do.RecordVenue(SPY, "ISLAND 354: not subscribed"),
         do.ReportPersisted(("SPY",)),
         do.SetHeartbeatTtl(90, {}),
         do.Reconnect("slots leaked"),

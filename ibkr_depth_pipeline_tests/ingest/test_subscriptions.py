@@ -30,6 +30,7 @@ class Ring:
         )
         for symbol in symbols:
             self.subscriptions.resolved(instrument(symbol), 0.0)
+        self.recorded: list[do.Effect] = []
         self.began = self.subscriptions.tell(rotation.Connected(), 0.0)
 
     def request_of(self, symbol: str) -> int:
@@ -41,14 +42,18 @@ class Ring:
         for request in sorted(self.doubts.awaited):
             self.books.row(request, insert(), 1000)
             self.doubts.dispel(request)
-            self.subscriptions.tell(rotation.Answered(request), now)
+            self.recorded += self.subscriptions.answered(request, now)
 
-    def until(self, end: float) -> list[do.Effect]:
-        """Deadlines as they come, each followed by first rows; what was to be done at them."""
+    def until(self, end: float, *, answering: bool = True, refusing: str = "") -> list[do.Effect]:
+        """Deadlines as they come, each followed by first rows, or by refusals; what was to be done."""
         effects: list[do.Effect] = []
         while (deadline := self.subscriptions.next_deadline()) is not None and deadline <= end:
             effects += self.subscriptions.tell(rotation.Deadline(), deadline)
-            self.answer(deadline)
+            for request, symbol in self.subscriptions.subscribed.items():
+                if symbol == refusing:
+                    effects += self.subscriptions.refused(request, "354: not subscribed", deadline)
+            if answering:
+                self.answer(deadline)
         return effects
 
 
@@ -94,32 +99,77 @@ def test_a_shrunk_batch_lengthens_the_heartbeats_of_those_that_wait() -> None:
     assert set(ttl.last_rows) >= {"S0", "S1", "S2"}
 
 
-def test_a_refused_symbol_is_looked_at_again_and_comes_back_with_its_new_venue() -> None:
+def test_a_symbol_that_is_refused_again_and_again_is_resolved_anew_and_comes_back_with_its_new_venue() -> None:
     ring = Ring(["A", "B"])
-    refused = ring.request_of("B")
-    ring.subscriptions.retire(refused)
-    ring.subscriptions.tell(rotation.Refused(refused, "354: not subscribed"), 0.0)
-    ring.answer(0.0)
-    assert [effect.symbol for effect in of_kind(ring.until(3601.0), do.Recheck)] == ["B"]
+    ring.subscriptions.refused(ring.request_of("B"), "354: not subscribed", 0.0)
+    effects = ring.until(3 * 3600.0, refusing="B")
+    refusals = [effect.reason for effect in of_kind(effects, do.RecordRefusal)]
+    assert set(refusals) == {"354: not subscribed"}
+    assert 4 < len(refusals) < 15
+    assert {effect.symbol for effect in of_kind(effects, do.Recheck)} == {"B"}
     elsewhere = dataclasses.replace(instrument("B"), exchange="IEX")
-    asked = of_kind(ring.subscriptions.resolved(elsewhere, 3601.0), do.Subscribe)
+    asked = of_kind(ring.subscriptions.resolved(elsewhere, 3 * 3600.0), do.Subscribe)
     assert [effect.instrument for effect in asked] == [elsewhere]
     assert ring.subscriptions.venues() == {"A": "ARCA", "B": "IEX"}
 
 
-def test_an_unresolved_symbol_is_said_once_and_looked_at_again_later() -> None:
+def test_an_unresolved_symbol_is_said_once_and_looked_at_again_after_seconds() -> None:
     ring = Ring(["A"])
     effects = ring.subscriptions.resolved(Unresolved("B", "no such contract"), 0.0)
     assert said(effects) == ["symbol_skipped"]
     assert not of_kind(effects, do.RecordRefusal), "there is no venue that refused it"
     ring.answer(0.0)
-    assert [effect.symbol for effect in of_kind(ring.until(3601.0), do.Recheck)] == ["B"]
+    assert [effect.symbol for effect in of_kind(ring.until(10.0), do.Recheck)] == ["B"]
 
 
 def test_a_refused_symbol_that_has_no_venue_any_more_has_none_to_show() -> None:
     ring = Ring(["A", "B"])
-    refused = ring.request_of("B")
-    ring.subscriptions.retire(refused)
-    ring.subscriptions.tell(rotation.Refused(refused, "354: not subscribed"), 0.0)
+    ring.subscriptions.refused(ring.request_of("B"), "354: not subscribed", 0.0)
     ring.subscriptions.resolved(Unresolved("B", "no such contract"), 3600.0)
     assert ring.subscriptions.venues() == {"A": "ARCA"}
+
+
+def test_a_venue_that_refuses_is_replaced_by_the_next_one_at_once_and_its_refusal_is_remembered() -> None:
+    ring = Ring([])
+    ring.books.number_from({"A": StreamId()})
+    found = dataclasses.replace(instrument("A"), exchange="ISLAND", alternatives=("ARCA", "IEX"))
+    ring.subscriptions.tell(rotation.FarmsReported(True, False), 0.0)
+    ring.subscriptions.resolved(found, 0.0)
+    effects = ring.subscriptions.refused(ring.request_of("A"), "354: not subscribed", 0.0)
+    (refusal,) = of_kind(effects, do.RecordRefusal)
+    assert (refusal.instrument.exchange, refusal.reason) == ("ISLAND", "ISLAND 354: not subscribed")
+    assert len(of_kind(effects, do.Cancel)) == 1
+    (asked,) = of_kind(ring.until(1.0), do.Subscribe)
+    assert asked.instrument.exchange == "ARCA"
+    ring.subscriptions.permissions_reported("Depth: IEX")
+    recorded = of_kind(ring.recorded, do.RecordVenue)
+    assert [(each.instrument.exchange, each.refused_venues) for each in recorded] == [
+        ("ARCA", "ISLAND 354: not subscribed")
+    ]
+    ring.subscriptions.tell(rotation.Disconnected(), 2.0)
+    (again,) = of_kind(ring.subscriptions.tell(rotation.Connected(), 3.0), do.Subscribe)
+    assert again.instrument.exchange == "ARCA"
+
+
+def test_when_every_venue_has_refused_the_reason_names_each_and_the_best_is_asked_again_first() -> None:
+    ring = Ring([])
+    ring.books.number_from({"A": StreamId()})
+    found = dataclasses.replace(instrument("A"), exchange="ISLAND", alternatives=("ARCA",))
+    ring.subscriptions.tell(rotation.FarmsReported(True, False), 0.0)
+    ring.subscriptions.resolved(found, 0.0)
+    ring.subscriptions.refused(ring.request_of("A"), "354: one", 0.0)
+    ring.until(0.5, answering=False)
+    effects = ring.subscriptions.refused(ring.request_of("A"), "10092: two", 0.5)
+    (skipped,) = [effect for effect in of_kind(effects, do.Say) if effect.event == "symbol_skipped"]
+    assert skipped.fields["reason"] == "ISLAND 354: one; ARCA 10092: two"
+    (asked,) = of_kind(ring.until(9.0, answering=False), do.Subscribe)
+    assert asked.instrument.exchange == "ISLAND"
+
+
+def test_an_error_that_may_be_advice_counts_as_a_refusal_if_no_row_comes_in_seconds() -> None:
+    ring = Ring(["A"])
+    ring.subscriptions.advised(ring.request_of("A"), "10089: part", 0.0)
+    assert not of_kind(ring.until(1.0, answering=False), do.Cancel)
+    effects = ring.until(4.0, answering=False)
+    assert len(of_kind(effects, do.Cancel)) == 1
+    assert [effect.reason for effect in of_kind(effects, do.RecordRefusal)] == ["10089: part"]

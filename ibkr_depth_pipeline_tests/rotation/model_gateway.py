@@ -112,6 +112,9 @@ class Run:
         deadline = self.controller.next_deadline()
         assert not isinstance(event, Deadline) or deadline is None or deadline > self.now, "a deadline makes progress"
 
+    def subscribed_to(self, symbol: str) -> list[int]:
+        return [request for request, whose in self._symbol.items() if whose == symbol]
+
     def _begin(self, request: int) -> None:
         symbol = self._symbol[request]
         self._since[request] = self.now

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.rotation.controller import RotationController
 from ibkr_depth_pipeline.rotation.events import (
+    Advised,
     Answered,
     BatchResized,
     Cancel,
@@ -17,6 +18,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Deadline,
     Disconnected,
     Doubted,
+    FarmsReported,
     Full,
     Halted,
     IdRejected,
@@ -41,7 +43,9 @@ ANY_EVENT = st.one_of(
     st.builds(Answered, REQUESTS),
     st.builds(WentOn, REQUESTS),
     st.builds(Full, REQUESTS),
-    st.builds(Refused, REQUESTS, st.just("354")),
+    st.builds(Refused, REQUESTS, st.just("354"), st.booleans()),
+    st.builds(Advised, REQUESTS),
+    st.builds(FarmsReported, st.booleans(), st.booleans()),
     st.builds(Halted, REQUESTS),
     st.builds(IdRejected, REQUESTS),
     st.builds(Suspended),

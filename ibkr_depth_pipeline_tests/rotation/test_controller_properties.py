@@ -8,15 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
-from ibkr_depth_pipeline.rotation.events import (
-    Connected,
-    Disconnected,
-    Halted,
-    Resumed,
-    Suspended,
-)
+from ibkr_depth_pipeline.rotation.events import Connected, Disconnected, FarmsReported, Halted, Resumed, Suspended
 from ibkr_depth_pipeline.rotation.release_pause import LONGEST_TRIAL_TURNS
-from ibkr_depth_pipeline_tests.rotation.model_gateway import LATENCY, ModelGateway, Run, symbols
+from ibkr_depth_pipeline.rotation.retry_schedule import RETRY_BURST
+from ibkr_depth_pipeline_tests.rotation.model_gateway import LATENCY, PLAN, ModelGateway, Run, symbols
 
 TRIALS_IN_240_TURNS = 4
 
@@ -174,16 +169,42 @@ def test_a_late_first_row_after_an_ignored_cancel_frees_the_slot_again() -> None
     assert gateway.live == set(run.controller.subscribed)
 
 
-def test_an_unsupported_symbol_leaves_no_slot_empty_and_is_tried_again_after_an_hour() -> None:
+def test_a_refused_symbol_leaves_no_slot_empty_and_is_retried_ever_more_rarely_up_to_each_hour() -> None:
     gateway = ModelGateway(limit=3, unsupported=frozenset({"S1"}))
     run = Run(symbols(5), gateway)
     run.until(1.0)
     assert sorted(run.controller.subscribed.values()) == ["S0", "S2", "S3"]
-    run.until(3500.0)
+    run.until(3 * 3600.0)
     assert run.coverage["S1"] == 0
+    assert 4 < len(run.subscribed_to("S1")) < 14
     gateway.unsupported = frozenset()
-    run.until(3800.0)
+    run.until(4 * 3600.0 + 2 * PLAN.dwell)
     assert run.coverage["S1"] > 0
+
+
+def test_a_symbol_that_is_refused_at_first_is_recorded_seconds_after_it_is_granted() -> None:
+    gateway = ModelGateway(limit=3, unsupported=frozenset(symbols(3)))
+    run = Run(symbols(3), gateway)
+    run.until(20.0)
+    gateway.unsupported = frozenset()
+    run.until(60.0)
+    assert all(run.coverage[symbol] > 10.0 for symbol in run.coverage)
+
+
+def test_three_hundred_refused_symbols_are_retried_in_bursts_and_recalled_by_a_farm_that_is_well() -> None:
+    gateway = ModelGateway(limit=3, unsupported=frozenset(symbols(300)))
+    run = Run(symbols(300), gateway)
+    run.until(300.0)
+    before = len(run.subscribed)
+    for _ in range(10):
+        run.tell(FarmsReported(True, False))
+        run.until(run.now + 1.0)
+    assert len(run.subscribed) - before <= 10 * RETRY_BURST + RETRY_BURST, "each second so many at most"
+    assert 300 < before < 300 * RETRY_BURST + 300
+    gateway.unsupported = frozenset()
+    run.tell(FarmsReported(True, False))
+    run.until(run.now + 10.0)
+    assert len(run.controller.subscribed) == 3
 
 
 FAULTS = st.sampled_from(["lost", "back", "1100", "1101", "1102", "316", "wait"])
