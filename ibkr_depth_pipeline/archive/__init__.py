@@ -2,7 +2,7 @@
 
 layout.py (names) and checks.py are pure; decoding.py turns stream entries into columns; store.py is the only one that
 touches folders and object stores, streams.py the only one that talks to Redis. archiver.py follows the streams,
-compaction.py makes one file of a day, reading.py reads a day whatever state its files are in.
+compaction.py makes one file of a day, reading.py reads a day in any state of its files.
 
 Needs the extra `archive` (pyarrow, fsspec); nothing of the plain install imports it.
 """

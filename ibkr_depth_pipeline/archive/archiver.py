@@ -103,7 +103,7 @@ class Archiver:
         self._stopping.set()
 
     async def run(self, *, once: bool = False) -> ArchiveSummary:
-        """Follow and keep. Raises ArchiveUnavailable and SinkUnavailable where one is out of reach at the start.
+        """Follow and keep. Raises ArchiveUnavailable and SinkUnavailable if one is out of reach at the start.
 
         It raises ArchiveHeld where the archive is another's, then or later.
         """
@@ -218,7 +218,7 @@ class Archiver:
     async def _read(self, streams: Streams) -> tuple[int, dict[str, SinkUnavailable]]:
         """Take what is new. Returns the most entries that a symbol had: ENTRIES_AT_ONCE says that there are more.
 
-        And why some symbols could not be read; raises SinkUnavailable where none could.
+        And why some symbols could not be read; raises SinkUnavailable if none could.
         """
         if self._backlogged or not self._buffers:
             return 0, {}
@@ -326,7 +326,7 @@ class Archiver:
             self._stored(self._waiting.popleft())
 
     async def _look_for_others(self) -> None:
-        """Raises ArchiveHeld where somebody else has written while the lease was lost."""
+        """Raises ArchiveHeld if somebody else has written while the lease was lost."""
         found = await asyncio.to_thread(positions, self._store)
         if any(newest > self._kept.get(symbol, NOTHING) for symbol, newest in found.items()):
             raise ArchiveHeld(f"{self._store.url}: another archiver was at work there meanwhile")

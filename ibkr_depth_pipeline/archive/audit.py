@@ -45,7 +45,7 @@ def audit_day(
 ) -> list[SymbolAudit]:
     """Check every symbol of that day. Where Redis can't be asked, row counts are of the archive alone.
 
-    `calendar` is that of IBKR_CALENDAR where none is given, and `gateways` the one of IBKR_GATEWAY_NAME.
+    `calendar` is that of IBKR_CALENDAR if none is given, and `gateways` the one of IBKR_GATEWAY_NAME.
 
     Raises ArchiveUnavailable, and ConfigurationError for an unknown calendar.
     """
@@ -127,7 +127,7 @@ def _newest_id(store: ArchiveStore, day: date | None, symbol: str) -> EntryId | 
 
 
 def session_of(calendar: str, day: date) -> tuple[int | None, int | None]:
-    """Open and close, in unix ms, of the session of that date; None where there is none."""
+    """Open and close, in unix ms, of the session of that date; None if there is none."""
     around = datetime(day.year, day.month, day.day, 12, tzinfo=timezone.utc)
     session = TradingHours(calendar, around).session_opening_on(day)
     if session is None:

@@ -17,7 +17,7 @@ from ibkr_depth_pipeline.archive.layout import EntryId
 TRANSIENT_MS = 250
 """The rows of one price move arrive within this; a book that is still malformed later is wrong."""
 LIVE_MS = 10_000
-"""A book is taken to be live from one snapshot to the next, where that comes within this."""
+"""A book is taken to be live from one snapshot to the next, if that comes within this."""
 _MOST_NAMED = 5
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,7 +43,7 @@ class Finding:
 def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: EntryId | None = None) -> Finding:
     """Each seq is the one before plus 1, but for known holes, and where the numbering fell back with a later ts.
 
-    `before` is the newest snapshot of the days before, where there is one.
+    `before` is the newest snapshot of the days before, if there is one.
     """
     if before is not None:
         ts, seq = np.concatenate(([before.ts], ts)), np.concatenate(([before.seq], seq))
@@ -77,7 +77,7 @@ def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: EntryId
 def _goes_on_from(seq: Array, following: int) -> int:
     """The seq behind which the numbers that fell to `following` go on: the highest below it that there was, or 0.
 
-    A Redis that lost its newest snapshots goes on from the ones that it has left, an emptied one begins anew.
+    A Redis that lost its newest snapshots goes on from the ones that it has left, an emptied one starts over.
     """
     return int(seq[seq < following].max(initial=0))
 
@@ -179,7 +179,7 @@ def _runs(mask: Array) -> Iterator[tuple[int, int]]:
 def check_coverage(ts: Array, live: Array, opened: int | None, closed: int | None, least: float = 0.0) -> Finding:
     """The share of the session with a live book; fails below `least`.
 
-    `live` says of each snapshot whether its book holds a row. opened and closed are unix ms, None where there was no
+    `live` says of each snapshot whether its book holds a row. opened and closed are unix ms, None if there was no
     session that day: then there is nothing to cover.
     """
     if opened is None or closed is None or closed <= opened:
@@ -205,7 +205,7 @@ def check_coverage(ts: Array, live: Array, opened: int | None, closed: int | Non
 class IngestSays:
     """What the recording side knows of a symbol.
 
-    newest is the last-value hash's time and number, None where there is none. A run that began and was last heard of on
+    newest is the last-value hash's time and number, None if there is none. A run that began and was last heard of on
     the day in question tells `stored`, the snapshots it stored, and the unix ms between which it did.
     """
 

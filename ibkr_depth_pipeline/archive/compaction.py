@@ -38,7 +38,7 @@ class Compacted:
 def compact_day(store: ArchiveStore, day: date) -> list[Compacted]:
     """Make one file per symbol of that date, and one per ingest of its figures. Doing it again changes nothing.
 
-    Raises ArchiveUnavailable, ArchiveHeld where another compaction is at work in a local folder; in an object store the
+    Raises ArchiveUnavailable, ArchiveHeld if another compaction is at work in a local folder; in an object store the
     caller sees to it that there is only one.
     """
     with store.alone(ROLE):

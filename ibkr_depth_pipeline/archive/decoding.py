@@ -44,7 +44,7 @@ class HoleReason(str, Enum):
 class Hole:
     """The seqs from first_seq to last_seq that are missing behind the snapshot `after`; the next one came at before_ts.
 
-    after.seq is 0 where nothing stands before it.
+    after.seq is 0 if nothing stands before it.
     """
 
     symbol: str
@@ -92,7 +92,7 @@ class _Side:
     def decode(self, text: bytes, codes: dict[str, int]) -> tuple[Sequence[float], Sequence[float], Sequence[int]]:
         """A side's JSON as three columns. Every other snapshot repeats a side as it is.
 
-        Raises ValueError or TypeError where it is not what docs/redis-schema.md says of a side.
+        Raises ValueError or TypeError if it is not what docs/redis-schema.md says of a side.
         """
         if text == self._text:
             return self._decoded
@@ -173,7 +173,7 @@ class SymbolBuffer:
     def add(self, entries: Sequence[RawEntry], before: EntryId | None = None) -> list[Hole]:
         """Take entries as one reading of the stream returned them. Returns the holes before and between them.
 
-        `before` is the id of what still stands before the first of them, None where nothing does: then what is missing
+        `before` is the id of what still stands before the first of them, None if nothing does: then what is missing
         was cut.
         """
         holes: list[Hole] = []
@@ -276,6 +276,6 @@ def _goes_on_from(seq: int, before: EntryId | None) -> int:
     """The seq behind which the numbers that fell to `seq` go on.
 
     Where a lower one stands before it, Redis has lost its newest entries, and the numbering went on from what was left:
-    the lost ones are kept, or known to be missing. Otherwise it began anew.
+    the lost ones are kept, or known to be missing. Otherwise it started over.
     """
     return before.seq if before is not None and before.seq < seq else 0

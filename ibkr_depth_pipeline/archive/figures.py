@@ -1,7 +1,7 @@
 """What the ingests tell of themselves, kept: in Redis stands only the newest state. docs/archive.md is the contract.
 
 A row is one state of an ingest, as sink/figures.py has it. The same state may be seen twice, after a restart of the
-archiver: whoever reads counts it once, so nothing has to be remembered but the files.
+archiver: a reader counts it once, so nothing has to be remembered but the files.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def read_figures(store: ArchiveStore, day: date, ingest: str) -> Any:
 
 
 def compact_figures(store: ArchiveStore, day: date) -> None:
-    """One file of each ingest's day; for whoever is alone in compacting. Doing it again changes nothing."""
+    """Makes one file of each ingest's day. Only one caller may compact at a time. Idempotent."""
     for ingest in ingests(store, day):
         place = day_figures_place(ingest, day)
         files = store.places(folder(FIGURES, day, ingest))

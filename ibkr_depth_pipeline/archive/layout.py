@@ -38,14 +38,14 @@ _DAY_FILE, _DAY_FIGURES = "depth.parquet", "figures.parquet"
 
 
 class EntryId(NamedTuple):
-    """A stream id, `<ts>-<seq>`. Ids of a symbol only grow, also where `seq` begins anew."""
+    """A stream id, `<ts>-<seq>`. Ids of a symbol only grow, also where `seq` starts over."""
 
     ts: int
     seq: int
 
     @classmethod
     def of(cls, stream_id: bytes) -> EntryId:
-        """Read one as Redis sends it. Raises ValueError where it is none."""
+        """Read one as Redis sends it. Raises ValueError if it is none."""
         ts, _, seq = stream_id.partition(b"-")
         return cls(int(ts), int(seq))
 

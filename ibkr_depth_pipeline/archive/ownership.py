@@ -1,6 +1,6 @@
 """One archiver at a time for one archive: a lock in a local folder, a lease in Redis for any other store.
 
-The lock ends with its process. The lease expires, so whoever follows a killed archiver waits until its time is over;
+The lock ends with its process. The lease expires, so the successor of a killed archiver waits until its time is over;
 and a holder that could not renew in time writes nothing until it holds the lease again.
 """
 
@@ -24,7 +24,7 @@ ROLE = "archiver"
 
 
 class Ownership:
-    """`async with Ownership(...) as owned:` the archive is ours. Raises ArchiveHeld where it is another's."""
+    """`async with Ownership(...) as owned:` the archive is ours. Raises ArchiveHeld if it is another's."""
 
     def __init__(self, store: ArchiveStore, streams: Streams, ttl_secs: float) -> None:
         self._store = store

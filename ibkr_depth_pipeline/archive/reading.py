@@ -1,4 +1,4 @@
-"""Reading an archive, whatever state its files are in: running, compacted, or killed in between.
+"""Reads an archive in any state of its files: running, compacted, or killed in between.
 
 A day may stand in parts, in the compacted file, or in both, for a moment or after a kill. What is read is always each
 snapshot once, in order: a part that the compacted file covers counts no more, and where files overlap, ids do not
@@ -33,7 +33,7 @@ from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable
 
 LISTINGS = 5
-"""How often files are listed anew, because some were gone when they were to be read."""
+"""How often files are listed again, because some were gone when they were to be read."""
 
 _T = TypeVar("_T")
 
@@ -59,8 +59,8 @@ def symbols(store: ArchiveStore, day: date) -> list[str]:
 def positions(store: ArchiveStore) -> dict[str, EntryId]:
     """The id of the newest snapshot that is kept of each symbol.
 
-    Parts are listed before days: compaction publishes a day before it deletes the parts in it, so that whatever it
-    does meanwhile, the newest snapshot is in one of the two listings.
+    Parts are listed before days: compaction publishes a day before it deletes the parts in it, so that
+    the newest snapshot is in one of the two listings, whenever it runs.
     """
     return settled(store, lambda: _positions(store))
 
@@ -91,7 +91,7 @@ def files_of(store: ArchiveStore, day: date, symbol: str) -> list[SpannedFile]:
 
 
 def compacted_file(store: ArchiveStore, day: date, symbol: str) -> SpannedFile | None:
-    """The day's one file, where there is one."""
+    """The day's one file, if there is one."""
     place = day_place(symbol, day)
     if place not in store.places(folder(DAYS, day, symbol)):
         return None
@@ -111,9 +111,9 @@ def read_day(store: ArchiveStore, day: date, symbol: str) -> Any:
 
 
 def settled(store: ArchiveStore, read: Callable[[], _T]) -> _T:
-    """What `read` returns, which lists files and reads them; done again where some of them are gone meanwhile.
+    """What `read` returns, which lists files and reads them; done again if some of them are gone meanwhile.
 
-    Raises ArchiveUnavailable where that does not end.
+    Raises ArchiveUnavailable if that does not end.
     """
     for _ in range(LISTINGS):
         with contextlib.suppress(FileNotFoundError):

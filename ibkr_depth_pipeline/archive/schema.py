@@ -59,7 +59,7 @@ ROWS_PER_GROUP = 65_536
 
 
 class FileInfo(NamedTuple):
-    """What a snapshot file says of itself. `runs` are the spans of which it holds all; none where it is not ours."""
+    """What a snapshot file says of itself. `runs` are the spans of which it holds all; none if it is not ours."""
 
     rows: int
     runs: tuple[Span, ...]

@@ -47,7 +47,7 @@ class ArchiveStore:
     # ---- reading
 
     def places(self, under: str) -> list[Place]:
-        """The archive's files in that folder and below it, by name; none where there is no such folder."""
+        """The archive's files in that folder and below it, by name; none if there is no such folder."""
         start = len(self._root) + 1
         found = self._guarded(self._find, under)
         return places(str(name)[start:] for name in found)
@@ -62,7 +62,7 @@ class ArchiveStore:
 
     @contextmanager
     def parquet(self, place: Place) -> Iterator[pq.ParquetFile]:
-        """The file, opened. Raises ArchiveUnavailable where it can't be read, FileNotFoundError where it is gone."""
+        """The file, opened. Raises ArchiveUnavailable if it can't be read, FileNotFoundError if it is gone."""
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(self._guarded(self._fs.open, self._path(place.name), "rb"))
             yield stack.enter_context(self._guarded(pq.ParquetFile, file))
@@ -133,7 +133,7 @@ class ArchiveStore:
         if self.is_local:
             for parent in Path(self._path(name)).parents[:2]:
                 with contextlib.suppress(OSError):
-                    parent.rmdir()  # refuses where something is left
+                    parent.rmdir()  # refuses if something is left
 
     # ---- one at a time
 
@@ -141,7 +141,7 @@ class ArchiveStore:
     def alone(self, role: str) -> Iterator[None]:
         """Hold `role` in a local folder; ends with the process, however that ends. Elsewhere it is no lock.
 
-        Raises ArchiveHeld where another process holds it.
+        Raises ArchiveHeld if another process holds it.
         """
         if not self.is_local:
             yield
@@ -153,7 +153,7 @@ class ArchiveStore:
             yield
 
     def sweep(self, purpose: str) -> None:
-        """Delete what a kill left unfinished. For whoever is alone in writing files for that purpose."""
+        """Deletes what a kill left unfinished. The caller must be the only one that writes files for that purpose."""
         if self.is_local:
             for path in (Path(self._root) / TEMPORARY).glob(f"{purpose}-*.writing"):
                 path.unlink(missing_ok=True)
@@ -195,7 +195,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _lock(handle: int, refusal: str) -> None:
-    import fcntl  # not on Windows, where nothing else needs it either
+    import fcntl  # not on Windows, if nothing else needs it either
 
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

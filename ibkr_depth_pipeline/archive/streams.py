@@ -26,7 +26,7 @@ _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?")  # as univ
 class Streams:
     """A Redis, seen as streams. Each command names one key, so keys may live in different slots of a cluster.
 
-    Methods raise SinkUnavailable, with the reason and without a password, where nothing answers. Where a part of a
+    Methods raise SinkUnavailable, with the reason and without a password, if nothing answers. Where a part of a
     cluster is away, those that look at many keys return what the rest said, and the reason beside it.
     """
 
@@ -63,18 +63,18 @@ class Streams:
         return found, {symbol: self._unavailable(reply) for symbol, reply in replies.items() if _failed(reply)}
 
     async def before(self, symbol: str, entry: EntryId) -> EntryId | None:
-        """The id of what stands before `entry` in the stream; None where nothing does."""
+        """The id of what stands before `entry` in the stream; None if nothing does."""
         last = f"{entry.ts}-{entry.seq - 1}" if entry.seq else str(entry.ts - 1)
         entries = await self._ask("XREVRANGE", stream_key(symbol), last, "-", "COUNT", 1)
         return EntryId.of(entries[0][0]) if entries else None
 
     async def newest(self, symbol: str) -> EntryId | None:
-        """The id of the stream's newest entry; None where it holds none."""
+        """The id of the stream's newest entry; None if it holds none."""
         entries = await self._ask("XREVRANGE", stream_key(symbol), "+", "-", "COUNT", 1)
         return EntryId.of(entries[0][0]) if entries else None
 
     async def newest_mirrored(self, symbol: str) -> EntryId | None:
-        """Time and number in the last-value hash; None where there is none."""
+        """Time and number in the last-value hash; None if there is none."""
         ts, seq = await self._ask("HMGET", last_key(symbol), "ts", "seq")
         return EntryId(int(ts), int(seq)) if ts and seq else None
 
@@ -84,7 +84,7 @@ class Streams:
         return [name for name in names if ":" not in name], trouble
 
     async def ingest_figures(self, name: str) -> FeedFigures | None:
-        """What the newest run of the ingest `name` tells of itself; None where there is nothing."""
+        """What the newest run of the ingest `name` tells of itself; None if there is nothing."""
         return FeedFigures.of_json(await self._ask("GET", ingest_key(name)))
 
     async def _ask(self, *command: Any) -> Any:
@@ -104,7 +104,7 @@ class Streams:
         return [name.removeprefix(prefix) for name in names], self._unavailable(troubles[0]) if troubles else None
 
     def _text(self, key: bytes) -> str | None:
-        """The key's name; None where it is no text, and so none of ours."""
+        """The key's name; None if it is no text, and so none of ours."""
         try:
             return key.decode()
         except UnicodeDecodeError:

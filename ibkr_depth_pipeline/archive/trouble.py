@@ -1,4 +1,4 @@
-"""What goes wrong again and again, in the log: at a rate that can be borne, and until it is over."""
+"""Logs a failure that repeats at a bounded rate, and its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Trouble:
         self._log = get_log()
 
     def tell(self, error: Exception | None, now: float, **about: object) -> None:
-        """What went wrong this time, None where nothing did. `now` is seconds of any clock, `about` goes beside it."""
+        """What went wrong this time, None if nothing did. `now` is seconds of any clock, `about` goes beside it."""
         if error is None:
             if self._said is not None:
                 self._log.info(f"{self._event}_no_more")

@@ -38,7 +38,7 @@ class Run:
 
 
 class DagsterApi:
-    """One webserver at `host` and `port`. Every method raises DagsterUnavailable where it gets no answer."""
+    """One webserver at `host` and `port`. Every method raises DagsterUnavailable if it gets no answer."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port

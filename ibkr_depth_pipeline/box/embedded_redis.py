@@ -122,7 +122,7 @@ class EmbeddedRedis:
         return self._started().log_tail()
 
     def start(self) -> None:
-        """Returns once the server answers PING. BoxError where none is installed or it does not come up."""
+        """Returns once the server answers PING. BoxError if none is installed or it does not come up."""
         if self.running:
             return
         binary = find_redis_binary()
@@ -141,7 +141,7 @@ class EmbeddedRedis:
         raise BoxError(reason)
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL where that does not help. The port is free afterwards. Repeatable."""
+        """SIGTERM, then SIGKILL if that does not help. The port is free afterwards. Repeatable."""
         if self._process is not None:
             self._process.send(signal.SIGCONT)
             self._process.end(grace_secs=STOP_GRACE_SECS)
@@ -207,7 +207,7 @@ class EmbeddedRedis:
         return reply.startswith("+PONG") and f"process_id:{pid}\r\n" in reply
 
     def _ask(self, *commands: str, port: int | None = None) -> str:
-        """The raw replies to inline commands; empty where nothing listens or answers."""
+        """The raw replies to inline commands; empty if nothing listens or answers."""
         auth = [f"AUTH {self._password}"] if self._password else []
         request = "".join(f"{command}\r\n" for command in (*auth, *commands, "QUIT"))
         try:

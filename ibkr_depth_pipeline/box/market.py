@@ -37,7 +37,7 @@ _INSTALL = "install the project (make run does, or pip install -e .)"
 
 @dataclass(frozen=True, slots=True)
 class BoxOptions:
-    """`port` None: 3000, or the next free one. `duration_secs` counts from the launch of the ingest; None: for ever."""
+    """`port` None: 3000, or the next free one. `duration_secs` counts from the launch of the ingest; None: no end."""
 
     port: int | None = None
     symbols: tuple[str, ...] = ()
@@ -47,13 +47,13 @@ class BoxOptions:
 
 
 class _StopAsked(Exception):
-    """Somebody asked the box to stop: the way out of whatever it is waiting for."""
+    """Somebody asked the box to stop: the way out of any wait."""
 
 
 def open_market(options: BoxOptions, say: Callable[[str], None]) -> bool:
     """Run a box until a stop signal or the end of the duration. Whether the newest run of the ingest held.
 
-    Call it from the main thread: it takes signals. Raises BoxError where something can't be started or dies;
+    Call it from the main thread: it takes signals. Raises BoxError if something can't be started or dies;
     everything is down by then. A second signal raises KeyboardInterrupt, after everything was killed.
     """
     _check_installed(options)

@@ -41,7 +41,7 @@ class BoxError(DepthPipelineError):
 
 
 def wait_until(condition: Callable[[], bool], timeout_secs: float) -> bool:
-    """Ask until `condition` holds: True then, False where it still does not after `timeout_secs`."""
+    """Ask until `condition` holds: True then, False if it still does not after `timeout_secs`."""
     deadline = time.monotonic() + timeout_secs
     while not condition():
         if time.monotonic() >= deadline:
@@ -53,7 +53,7 @@ def wait_until(condition: Callable[[], bool], timeout_secs: float) -> bool:
 class GuardedProcess:
     """A running command. Its output, stdout and stderr, goes to the end of `log_path`.
 
-    Whoever starts it owes it `end()`; where that is missed, the guard sees to it. A process forked from ours without
+    The caller must call `end()`; if it does not, the guard ends the group. A process forked from ours without
     exec (multiprocessing's "fork") holds the pipe open too, and so puts the guard's moment off until it ends.
     """
 
@@ -99,7 +99,7 @@ class GuardedProcess:
         return self.exit_code is None
 
     def send(self, signum: signal.Signals) -> None:
-        """Signal the command itself, not its group. Nothing happens where it has ended."""
+        """Signal the command itself, not its group. Nothing happens if it has ended."""
         self._child.send_signal(signum)
 
     def members(self) -> list[psutil.Process]:

@@ -98,7 +98,7 @@ def _universe(settings: Settings, symbols: list[str], everything: bool) -> Unive
 
 @contextmanager
 def _watch(console: Console) -> Iterator[Watch]:
-    """A screen that is drawn anew on a terminal, and lines on stderr elsewhere."""
+    """A screen that is drawn again on a terminal, and lines on stderr elsewhere."""
     if not console.is_terminal or console.is_dumb_terminal:
         yield _line_by_line()
         return

@@ -13,9 +13,9 @@ from ibkr_depth_pipeline.report.bins import Array
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Snapshots of a symbol in order: ts (unix ms) has n values, prices n x 10, best first, 0.0 where there is no row.
+    """Snapshots of a symbol in order: ts (unix ms) has n values, prices n x 10, best first, 0.0 if there is no row.
 
-    Sizes are as prices, or n x 0 where nobody asks for them.
+    Sizes are as prices, or n x 0 if nobody asks for them.
     """
 
     ts: Array
@@ -49,7 +49,7 @@ class Standing(NamedTuple):
 
 
 def standing(books: Books) -> Standing:
-    """A live book stands until the next snapshot, where that comes within LIVE_MS and belongs to the same subscription.
+    """A live book stands until the next snapshot, if that comes within LIVE_MS and belongs to the same subscription.
 
     A subscription begins with a single row, its book empty before (docs/redis-schema.md): the time before that row
     belonged to nobody. A book without any row is not live.

@@ -58,7 +58,7 @@ class Lane:
 
 
 def line(values: Array, scale: Scale) -> str:
-    """Through the middle of each bin; nothing where there is no value, a short dash where one stands alone."""
+    """Through the middle of each bin; nothing if there is no value, a short dash if one stands alone."""
     x = (np.arange(len(values)) + 0.5) * WIDTH / len(values)
     y = HEIGHT - np.clip(scale.of(values), 0, 1) * HEIGHT
     half = WIDTH / len(values) / 2
@@ -71,7 +71,7 @@ def line(values: Array, scale: Scale) -> str:
 
 
 def steps(values: Array, scale: Scale) -> str:
-    """The area below a staircase: one step a bin, zero where there is no value."""
+    """The area below a staircase: one step a bin, zero if there is no value."""
     x = np.arange(len(values) + 1) * WIDTH / len(values)
     y = HEIGHT - np.clip(np.nan_to_num(scale.of(values)), 0, 1) * HEIGHT
     changes = [0, *(np.flatnonzero(np.diff(y)) + 1).tolist()]
@@ -125,7 +125,7 @@ def depth_picture(depth: DepthMap) -> str:
 
 
 def _shade(share: Array) -> Array:
-    """From 1 to SHADES: whatever little there is shows."""
+    """From 1 to SHADES, so that little is seen, too."""
     shade: Array = np.clip(np.ceil(share * SHADES), 1, SHADES)
     return shade
 

@@ -30,7 +30,7 @@ _DEPTH = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size")
 
 @dataclass(frozen=True, slots=True)
 class RecordedDay:
-    """All that the page tells. `session` are open and close in unix ms, None where nothing of a session is kept."""
+    """All that the page tells. `session` are open and close in unix ms, None if nothing of a session is kept."""
 
     day: date
     archive: str
@@ -130,7 +130,7 @@ def _first_and_last(files: Mapping[str, Sequence[SpannedFile]]) -> tuple[int, in
 
 
 def _session(calendar: str, day: date, first: int, last: int) -> tuple[int, int] | None:
-    """The session's time on that UTC date, where something is kept of it."""
+    """The session's time on that UTC date, if something is kept of it."""
     opened, closed = session_of(calendar, day)
     if opened is None or closed is None:
         return None

@@ -30,7 +30,7 @@ class PriceGrid:
         return self.low + self.height * self.count
 
     def of(self, prices: Array) -> Array:
-        """The row of each price; below 0 or from `count` on where it lies outside."""
+        """The row of each price; below 0 or from `count` on if it lies outside."""
         row: Array = np.floor((prices - self.low) / self.height + 1e-6).astype(np.int64)
         return row
 

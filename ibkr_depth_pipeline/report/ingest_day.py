@@ -1,7 +1,7 @@
 """An ingest's day, from the history of its figures. Pure.
 
 Counts of a run only grow, so what happened between two states is their difference. A state counts from the moment at
-which it was written until the run's next one, where that comes soon enough; else the ingest was silent.
+which it was written until the run's next one, if that comes soon enough; else the ingest was silent.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class IngestDay:
     """What is to be told of an ingest.
 
     `symbols` are those it was to record. held_ms: for each that was subscribed, for how long in each bin it was.
-    lag_p50, lag_p99: ms from a row's arrival to Redis' answer, the worst state of each bin; NaN where there was none.
+    lag_p50, lag_p99: ms from a row's arrival to Redis' answer, the worst state of each bin; NaN if there was none.
     """
 
     name: str
@@ -124,7 +124,7 @@ class _RunStates:
         return found
 
     def column(self, name: str) -> Array:
-        """A number of each state; NaN where there was none."""
+        """A number of each state; NaN if there was none."""
         found: Array = self._table[name].cast(pa.float64()).to_numpy()
         return found
 

@@ -47,7 +47,7 @@ def write_beside(store: ArchiveStore, day: RecordedDay, made: datetime) -> Writt
 
 
 def write_file(path: Path, day: RecordedDay, made: datetime) -> WrittenReport:
-    """Write the page to a local file. Raises ConfigurationError where that can't be written."""
+    """Write the page to a local file. Raises ConfigurationError if that can't be written."""
     content = render(day, made).encode()
     try:
         path.write_bytes(content)

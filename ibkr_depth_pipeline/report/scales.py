@@ -33,7 +33,7 @@ class Scale:
     log: bool = False
 
     def of(self, values: Array) -> Array:
-        """The part of each value, NaN where there is none."""
+        """The part of each value, NaN if there is none."""
         if not self.log:
             return (values - self.low) / (self.high - self.low)
         with np.errstate(divide="ignore"):

@@ -38,7 +38,7 @@ class SymbolDay:
     """What is to be told of a symbol.
 
     in_window is how many of the snapshots came within the window. Per bin: rows (snapshots), live_ms, spreads (10th,
-    50th and 90th percentile over time; NaN where there was none), bid and ask (best prices, as they last were in the
+    50th and 90th percentile over time; NaN if there was none), bid and ask (best prices, as they last were in the
     bin; NaN as well). `spread` is the median over the whole day. reach is how far the rows usually lie behind the best
     price, tick the least step between two rows; prices, or 0.0.
     """
@@ -185,12 +185,12 @@ class SpreadTimes:
         self._ms = np.bincount(place, weights=np.concatenate([self._ms, ms]), minlength=len(self._keys))
 
     def overall(self, share: float) -> float | None:
-        """The spread that was not exceeded for that share of all the time; None where there was none."""
+        """The spread that was not exceeded for that share of all the time; None if there was none."""
         units, place = np.unique(self._units, return_inverse=True)
         return _quantile(units, np.bincount(place, weights=self._ms, minlength=len(units)), share)
 
     def by_bin(self, shares: tuple[float, ...]) -> Array:
-        """The same for each bin: one row a share, one column a bin, NaN where there was none."""
+        """The same for each bin: one row a share, one column a bin, NaN if there was none."""
         found = np.full((len(shares), self._bins), np.nan)
         borders = np.searchsorted(self._keys >> _BIN_SHIFT, np.arange(self._bins + 1))
         for number in range(self._bins):

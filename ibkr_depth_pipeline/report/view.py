@@ -53,7 +53,7 @@ class HeldPicture:
 
 @dataclass(frozen=True, slots=True)
 class IngestView:
-    """An ingest's own story; no lag chart where nothing was written to Redis."""
+    """An ingest's own story; no lag chart if nothing was written to Redis."""
 
     name: str
     lanes: Sequence[Lane]

@@ -27,7 +27,7 @@ class SlotTable:
         self._lingering: list[tuple[float, int]] = []
 
     def take(self, holder: Hashable, contract: int, now: float) -> bool:
-        """Gives the holder a slot for the contract; False where none is free. A contract in use costs nothing more."""
+        """Gives the holder a slot for the contract; False if none is free. A contract in use costs nothing more."""
         in_use = self._contracts_in_use(now)
         if contract not in in_use and len(in_use) + self.taken_by_others >= self.limit:
             return False

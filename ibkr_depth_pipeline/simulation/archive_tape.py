@@ -7,7 +7,7 @@ after one row, so each becomes one row again, wherever one row leads there from 
 * no difference: a row that changes nothing that shows. The recorder keeps such snapshots where a row beyond the tenth
   changed, so here is the place for the rows beyond the tenth that a later delete brings to light;
 * an empty book after one that was not: error 317, which empties it;
-* a book of one level that no row explains: a new subscription began, so error 316, and the book opens anew.
+* a book of one level that no row explains: a new subscription began, so error 316, and the book opens again.
 
 Anything else is a jump (the archive misses what was between): as many rows as it takes, and so more snapshots.
 `ArchivedTape.jumps` counts them. All this is exact for a client that asks for CLIENT_ROWS rows a side, the ingest's
@@ -66,7 +66,7 @@ class ArchivedTape(Tape):
 
 
 def archived_symbols(folder: Path, day: date) -> tuple[str, ...]:
-    """The symbols that the archive in `folder` has of that day, by name. Raises TapeError where there are none."""
+    """The symbols that the archive in `folder` has of that day, by name. Raises TapeError if there are none."""
     found = {
         unquote(path.name.partition("=")[2])
         for tree in ("parts", "days")
@@ -254,7 +254,7 @@ def _held(book: Book) -> Book:
 
 
 def _position_before(moment: Moment, side: int, position: int) -> int | None:
-    """Where a level stood before that moment, if it stands at `position` after; None where it can't have been there."""
+    """Where a level stood before that moment, if it stands at `position` after; None if it can't have been there."""
     if moment.error is not None:
         return None
     for row in reversed(moment.rows or ()):
@@ -276,7 +276,7 @@ def _repeat(book: Book) -> DepthRow:
 
 
 def _one_row(held: Book, new: Book) -> DepthRow | None:
-    """The row after which a client that holds the one shows the other, where there is one."""
+    """The row after which a client that holds the one shows the other, if there is one."""
     same_bids, same_asks = held.bids[:SHOWN] == new.bids, held.asks[:SHOWN] == new.asks
     if same_bids == same_asks:
         return None

@@ -108,8 +108,8 @@ class GatewayThread:
 def gateway_process(*arguments: str) -> Iterator[tuple[str, int]]:
     """`ibkr_gateway_sim` with those arguments, on a free port, as a process; yields its host and port.
 
-    The process is asked to stop at the end and killed where it does not. Raises RuntimeError with what it wrote to
-    stderr where it does not come to listen.
+    The process is asked to stop at the end and killed if it does not. Raises RuntimeError with what it wrote to
+    stderr if it does not come to listen.
     """
     with tempfile.TemporaryDirectory(prefix="gateway-sim-") as folder:
         ready = Path(folder) / "ready.json"

@@ -117,7 +117,7 @@ class Catalogue:
         self._by_con_id = {listing.con_id: listing for listing in listings}
 
     def find(self, request: Request) -> Listing | None:
-        """The listing that a contract request names, by conId where it has one, else by symbol; None if there is none.
+        """The listing that a contract request names, by conId if it has one, else by symbol; None if there is none.
 
         A currency, primary exchange or exchange that is not the listing's own makes it not found.
         """
@@ -135,7 +135,7 @@ class Catalogue:
         return self._symbol(name.upper(), "STK")
 
     def rows_for(self, listing: Listing, exchange: str) -> Iterator[str]:
-        """The exchange of each contract details row: the one asked for, or each of its own where none was named."""
+        """The exchange of each contract details row: the one asked for, or each of its own if none was named."""
         yield from (listing.exchanges if exchange == "" else (self._nasdaq(exchange),))
 
     def _identify(self, request: Request) -> Listing | None:

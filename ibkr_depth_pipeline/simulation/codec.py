@@ -36,7 +36,7 @@ class Offer:
     options: str = ""
 
     def version_agreed_with(self, server_version: int) -> int | None:
-        """The highest version both sides speak, or None where there is none."""
+        """The highest version both sides speak, or None if there is none."""
         agreed = min(self.highest, server_version)
         return agreed if agreed >= max(self.lowest, LOWEST_VERSION) else None
 

@@ -205,7 +205,7 @@ class Feed:
         error = changes[-1].error
         if error is not None:
             if error == _HALTED:
-                self.followers = []  # it goes on when somebody subscribes anew
+                self.followers = []  # it goes on when somebody subscribes again
             self._on_error(error)
 
 

@@ -178,7 +178,7 @@ class SimulatedGateway(LineFaults):
             client.connection.resume()
 
     def cut_message(self, reset: bool = False) -> None:
-        """Sends the first half of a depth row (of a notice, where nothing is subscribed), then closes."""
+        """Sends the first half of a depth row (of a notice, if nothing is subscribed), then closes."""
         for client in self._clients():
             whole = client.session.error(replies.NO_REQUEST, 2104).data
             for subscription in client.session.subscriptions[:1]:
@@ -200,7 +200,7 @@ class SimulatedGateway(LineFaults):
     def notify_permissions(self) -> int:
         """2152: which venues' depth the account has and which it lacks, by the refusals for `*`. How many were sent.
 
-        It carries the id of each live depth request; where there is none it is about no request.
+        It carries the id of each live depth request; if there is none it is about no request.
         """
         lacking = {canonical(place[2:]) for place in self.account.refusals if place.startswith(f"{ANY_SYMBOL}@")}
         sent = 0

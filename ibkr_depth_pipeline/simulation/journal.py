@@ -53,7 +53,7 @@ class Entry:
 
 
 class Journal:
-    """Append-only. Keeps the last `limit` entries in memory, and writes all of them to a file where it is given one."""
+    """Append-only. Keeps the last `limit` entries in memory, and writes all of them to a file if it is given one."""
 
     def __init__(self, *, keep_rows: bool = True, limit: int | None = None) -> None:
         """Without `keep_rows` an entry for rows says how many they were, not which."""

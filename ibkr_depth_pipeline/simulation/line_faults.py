@@ -1,6 +1,6 @@
 """What can go wrong with the lines of a simulated gateway: notices about them, their rows, and books out of step.
 
-Where a fault takes `times`, it applies to the live lines of the symbol (or, where there is none, the next) and so many
+Where a fault takes `times`, it applies to the live lines of the symbol (or, if there is none, the next) and so many
 subscriptions in all; a subscription after those gets a sound line. The gateway's own books always go on, and the
 journal keeps what was sent.
 """
@@ -63,7 +63,7 @@ class LineFaults(GatewayServer):
             feed.reopen()
 
     def halt(self, symbol: str) -> None:
-        """316: the subscription is gone and must be made anew."""
+        """316: the subscription is gone and must be made again."""
         self.send_error(316, symbol)
         for client, subscription in list(self._subscriptions(symbol)):
             self._carry_out(client, client.session.drop(subscription, time.time()))

@@ -1,6 +1,6 @@
 """A recording as a source for a feed: at its own speed, at a fixed rate, or as fast as it is read. Pure.
 
-A replay keeps its place while nobody follows it; whoever comes later gets the present book as inserts first. Every
+A replay keeps its place while nobody follows it; a later follower gets the present book as inserts first. Every
 change reaches every follower: a slow one holds the replay up.
 """
 

@@ -68,7 +68,7 @@ def snapshot_rows(book: Book) -> list[DepthRow]:
 
 
 def rows_of_change(previous: Book, following: Book, style: RowStyle = RowStyle.SHIFT) -> list[DepthRow]:
-    """The rows that turn `previous` into `following`, bids before asks; no rows where nothing changed.
+    """The rows that turn `previous` into `following`, bids before asks; no rows if nothing changed.
 
     Both books must already be clipped to what the subscription shows. No side ever holds more rows on the way
     than the longer of its two ends.
@@ -133,7 +133,7 @@ def apply_rows(book: Book, rows: Iterable[DepthRow]) -> Book:
 
 
 class Change:
-    """One step of a book: where it was, where it is, and the rows between, worded once per requested depth."""
+    """One step of a book: the book before, the book after, and the rows between, worded once per requested depth."""
 
     __slots__ = ("_recorded", "_worded", "book", "error", "previous", "style")
 
@@ -176,7 +176,7 @@ class Change:
 def _remainder(before: Book, rows: Iterable[DepthRow], after: Book, depth: int, style: RowStyle) -> list[DepthRow]:
     """What recorded rows leave undone for a client that holds `depth` rows a side: they may be of another depth.
 
-    Nothing where they do not fit the book: then they are the recording's own affair.
+    Nothing if they do not fit the book: then they are the recording's own affair.
     """
     book = before
     try:

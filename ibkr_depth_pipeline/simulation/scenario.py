@@ -41,7 +41,7 @@ class ScenarioError(ValueError):
 
 
 class JournalTrigger(BaseModel):
-    """The `count`-th entry of that kind, and of that name where one is given."""
+    """The `count`-th entry of that kind, and of that name if one is given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Annotated[str, one_of(KINDS)]
@@ -124,9 +124,10 @@ def in_one_line(problem: ValidationError) -> str:
 
 
 class ScenarioClock:
-    """Which faults are due. Owes the caller: every fault once per repetition, in the order of their times.
+    """Hands out each fault once per repetition, in the order of their times.
 
-    Is owed: `observe` for every journal entry and `due` no later than `next_deadline`. Any clock will do, in seconds.
+    The caller must call `observe` for every journal entry and `due` no later than `next_deadline`. Any clock will do,
+    in seconds.
     """
 
     def __init__(self, steps: Sequence[Step], start: float) -> None:

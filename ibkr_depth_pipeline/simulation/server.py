@@ -117,7 +117,7 @@ class GatewayServer:
         await self.listen()
 
     async def listen(self) -> None:
-        """Starts listening, on the same port as before where it listened before."""
+        """Starts listening, on the same port as before if it listened before."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._accept, self.options.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]

@@ -47,8 +47,8 @@ _LAST_VIOLATION = 3
 class Session:
     """The protocol state of one connection.
 
-    Gives commands in the order in which they must be carried out. Is owed `connection_lost` exactly once, when the
-    connection is gone.
+    Returns commands in the order in which they must be carried out. The caller must call `connection_lost` exactly
+    once, when the connection is gone.
     """
 
     def __init__(self, account: Account, options: GatewayOptions, connection: int) -> None:
@@ -113,7 +113,7 @@ class Session:
         return replies.raw_depth_row(subscription.request_id, fields, named, subscription.smart, self.version)
 
     def error(self, request_id: int, code: int, **names: object) -> Send:
-        """An error message of the gateway's own accord; request id -1 where it is about no request."""
+        """An error message of the gateway's own accord; request id -1 if it is about no request."""
         return commands.error(self.version, request_id, code, **names)
 
     def _on_frame(self, payload: bytes, now: float) -> Iterable[Command]:

@@ -41,10 +41,10 @@ class BookSource(Protocol):
         """Whether nothing is to happen for now: a step that was taken waits."""
 
     def next_step(self) -> Step | None:
-        """The next step, or None where none is due for now."""
+        """The next step, or None if none is due for now."""
 
     def next_changes(self) -> Sequence[Change]:
-        """The changes of the next step, whatever the pace; none when the source is over."""
+        """The changes of the next step, at any pace; none when the source is over."""
 
 
 class SyntheticFlow:

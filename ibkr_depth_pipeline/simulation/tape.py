@@ -37,7 +37,7 @@ class Moment:
     """Seconds since the recording's first moment."""
     book: Book
     rows: tuple[DepthRow, ...] | None = None
-    """The rows that led here, where the recording has rows; None where it has books."""
+    """The rows that led here, where the recording has rows; None if it has books."""
     error: int | None = None
     """The error that led here instead: 317 empties the book, 316 ends the subscription."""
 
