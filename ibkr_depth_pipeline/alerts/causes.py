@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
 
 PRESSURE_MS = 300_000
 """For so long after a refusal with 309 it counts as the likely cause of what is stale."""
@@ -97,7 +97,7 @@ def running_since(look: Look) -> int:
     return _started(look.feed)
 
 
-def _started(feed: FeedHealth) -> int:
+def _started(feed: IngestHealth) -> int:
     return feed.figures.run.started_ts if feed.running and feed.figures is not None else 0
 
 

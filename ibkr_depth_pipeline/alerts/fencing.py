@@ -7,7 +7,8 @@ import socket
 import psutil
 
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.sink.figures import RunIdentity, process_mark
+from ibkr_depth_pipeline.schema.status import RunIdentity
+from ibkr_depth_pipeline.sink.status import process_mark
 
 _SLACK_SECS = 60.0
 

@@ -26,9 +26,9 @@ from ibkr_depth_pipeline.alerts.episodes import Rules, watch
 from ibkr_depth_pipeline.alerts.run_news import Ending, News, tell_endings, tell_problem
 from ibkr_depth_pipeline.alerts.supervision import Launch, Phase, Run, Span, dead, missing, sights
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.schema.status import RunIdentity
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.sink.figures import RunIdentity
-from ibkr_depth_pipeline.sink.health import read_health
+from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.trading_hours import TradingHours, TradingSession
 
 LOOK_SECS = 12.0

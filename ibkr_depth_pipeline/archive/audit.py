@@ -17,8 +17,8 @@ from ibkr_depth_pipeline.archive.reading import files_of, holes_of, settled, sym
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.sink.figures import FeedFigures
 from ibkr_depth_pipeline.trading_hours import TradingHours
 
 

@@ -1,6 +1,6 @@
 """What the ingests tell of themselves, kept: in Redis stands only the newest state. docs/archive.md is the contract.
 
-A row is one state of an ingest, as sink/figures.py has it. The same state may be seen twice, after a restart of the
+A row is one state of an ingest, as schema/status.py has it. The same state may be seen twice, after a restart of the
 archiver: a reader counts it once, so nothing has to be remembered but the files.
 """
 
@@ -26,7 +26,7 @@ from ibkr_depth_pipeline.archive.layout import (
 from ibkr_depth_pipeline.archive.reading import settled
 from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, PART_LEVEL
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.sink.figures import FeedFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures
 
 _TS = pa.timestamp("ms", "UTC")
 

@@ -17,8 +17,8 @@ from types import TracebackType
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
 from ibkr_depth_pipeline.errors import ArchiveHeld, LeaseHeld, LeaseLost
-from ibkr_depth_pipeline.sink.figures import RunIdentity
 from ibkr_depth_pipeline.sink.lease import Lease
+from ibkr_depth_pipeline.sink.status import identity_of_this_process
 
 ROLE = "archiver"
 
@@ -77,5 +77,5 @@ class Ownership:
 
 def _lease(store: ArchiveStore, streams: Streams, ttl_secs: float) -> Lease:
     name = f"archive.{hashlib.sha256(store.url.encode()).hexdigest()[:16]}"
-    identity = RunIdentity.of_this_process(time.time_ns() // 1_000_000)
+    identity = identity_of_this_process(time.time_ns() // 1_000_000)
     return Lease(streams.client, name, identity, ttl_secs)

@@ -13,9 +13,9 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each, scan_each
 from ibkr_depth_pipeline.schema.keys import ingest_key, last_key, stream_key
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.figures import FeedFigures
 
 ENTRIES_AT_ONCE = 1000
 """Most entries of a stream in one answer: about a megabyte."""

@@ -15,7 +15,7 @@ from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
 from ibkr_depth_pipeline.ingest.run import run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import load_settings
-from ibkr_depth_pipeline.sink.health import read_health
+from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.starter import write_starter
 from ibkr_depth_pipeline.universe import Universe, load_universe
 

@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ibkr_depth_pipeline.sink.figures import FeedFigures
-from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.schema.status import FeedFigures
 
 _STYLES = {
     SymbolState.FRESH: "green",
@@ -63,14 +63,14 @@ def _notes(each: SymbolHealth) -> Iterator[str]:
         yield f"{each.symbol} dropped rows: {reasons}"
 
 
-def _feed(feed: FeedHealth) -> Iterator[Text]:
+def _feed(feed: IngestHealth) -> Iterator[Text]:
     style = "bold red" if feed.problem else "green"
     yield Text(f"ingest {feed.name}: {feed.problem or 'running'}", style)
     if feed.figures is not None:
         yield from (Text(line) for line in _feed_lines(feed, feed.figures))
 
 
-def _feed_lines(feed: FeedHealth, figures: FeedFigures) -> Iterator[str]:
+def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:
     run = figures.run
     up_secs = (figures.written_ts - run.started_ts) / 1000
     yield f"run {run.run_id}, {run.host} pid {run.pid}, up {_duration(up_secs)}, heartbeat " + (

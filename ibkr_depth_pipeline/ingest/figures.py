@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
 
 
 def feed_figures(

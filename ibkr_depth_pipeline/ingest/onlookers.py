@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import NoLongerWanted
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.sink.figures import FeedFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,11 @@ from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.schema.keys import StreamId
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.report import REPORT_SECS, IngestReport
+from ibkr_depth_pipeline.sink.status import REPORT_SECS, StatusPublisher, identity_of_this_process
 from ibkr_depth_pipeline.universe import Universe
 
 LATE_ROWS_CYCLE_SECS = 1.0
@@ -75,7 +75,7 @@ class IngestSession:
         self._stop = asyncio.Event()
         self._tasks = RunTasks(self._stop)
         self._timer: asyncio.TimerHandle | None = None
-        self._identity = RunIdentity.of_this_process(_now_ms(), run_id)
+        self._identity = identity_of_this_process(_now_ms(), run_id)
         request_ids = itertools.count(1)
         self._gateway = TwsGateway.of_settings(
             settings,
@@ -91,7 +91,7 @@ class IngestSession:
         )
         self._redis = open_redis(settings.redis_target)
         self._metrics = MetricsEndpoint.of_settings(settings)
-        self._report = IngestReport(self._redis, settings.ibkr_gateway_name)
+        self._publisher = StatusPublisher(self._redis, settings.ibkr_gateway_name)
         self._lease = Lease(self._redis, settings.ibkr_gateway_name, self._identity, settings.ibkr_lease_ttl_secs)
         self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
         self._pipeline = pipeline_of(settings, request_ids, lambda symbol: self._writer.queue(symbol).store)
@@ -299,12 +299,12 @@ class IngestSession:
             figures = self._figures()
             self._metrics.tell(figures)
             if self._lease.fresh:
-                await self._report.tell(figures)
+                await self._publisher.publish(figures)
             await asyncio.sleep(REPORT_SECS)
 
     async def _say_farewell(self) -> None:
         if self._lease.fresh:
-            await self._report.tell(self._figures(ended=True))
+            await self._publisher.publish(self._figures(ended=True))
         await self._lease.release()
 
     def _figures(self, *, ended: bool = False) -> FeedFigures:

@@ -15,8 +15,8 @@ from typing import Any
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.samples import Family, families
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.sink.figures import FeedFigures
 
 PREFIX = "ibkr_depth"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ibkr_depth_pipeline.sink.figures import FeedFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures
 
 Kind = Literal["counter", "gauge"]
 Labels = Mapping[str, str]

@@ -22,8 +22,7 @@ from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask
 from ibkr_depth_pipeline.schema.keys import lease_key
-from ibkr_depth_pipeline.sink.figures import RunIdentity
-from ibkr_depth_pipeline.sink.scripts import HOLD_LEASE, RELEASE_LEASE
+from ibkr_depth_pipeline.schema.status import RunIdentity
 
 LONGEST_INTERVAL_SECS = 0.5
 """A holder renews at least this often, whatever the TTL."""
@@ -48,6 +47,24 @@ _RUN_OUT_SECS = 0.1
 
 _RENEWED_SECS = 0.2
 """A lease that expires so much later than it would have has been renewed: its holder lives."""
+
+_HOLD_LEASE = """
+local holder = redis.call('GET', KEYS[1])
+if holder == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  return 'kept'
+end
+if holder then return holder end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 'taken'
+"""
+"""ARGV: the holder's text, TTL in ms. Takes a free lease, renews one's own, and names the holder of another's."""
+
+_RELEASE_LEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+"""ARGV: the holder's text."""
 
 
 class Lease:
@@ -131,7 +148,7 @@ class Lease:
         return None
 
     async def _ask_for_it(self) -> bytes:
-        claim = ("EVAL", HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))
+        claim = ("EVAL", _HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))
         try:
             [reply] = await ask(self._client, [claim], within=min(self._ttl / 2, LONGEST_ANSWER_SECS))
         except asyncio.TimeoutError:
@@ -198,7 +215,7 @@ class Lease:
         if self._held and self._lost is None:
             self._held = False
             try:
-                await ask(self._client, [("EVAL", RELEASE_LEASE, 1, self._key, self._text)])
+                await ask(self._client, [("EVAL", _RELEASE_LEASE, 1, self._key, self._text)])
             except UNREACHABLE as error:
                 self._log.warning("lease_not_released", error=str(error) or type(error).__name__)
 

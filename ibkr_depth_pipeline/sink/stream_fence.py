@@ -15,10 +15,31 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key
-from ibkr_depth_pipeline.sink.scripts import RAISE_STREAM
 from ibkr_depth_pipeline.sink.wire import Part, open_wire
 
 Positions = dict[str, StreamId]
+
+_RAISE_STREAM = """
+if redis.replicate_commands then redis.replicate_commands() end
+local ts, seq = tonumber(ARGV[2]), tonumber(ARGV[3])
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then
+      local last_ts, last_seq = string.match(info[at + 1], '(%d+)-(%d+)')
+      ts, seq = math.max(ts, tonumber(last_ts)), math.max(seq, tonumber(last_seq))
+    end
+  end
+else
+  redis.call('XGROUP', 'CREATE', KEYS[1], 'fence', '$', 'MKSTREAM')
+  redis.call('XGROUP', 'DESTROY', KEYS[1], 'fence')
+end
+local id = string.format('%.0f-%.0f', math.max(ts, tonumber(ARGV[1])), seq)
+redis.call('XSETID', KEYS[1], id)
+return id
+"""
+"""ARGV: unix ms now, and the ts and seq of the last-value hash. Makes the stream refuse every snapshot that was taken
+before now, whoever still has one on its way, keeps its numbering, and returns its last id. An absent stream is made."""
 
 
 async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, min_replicas: int = 0) -> Positions:
@@ -32,7 +53,7 @@ async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, m
     try:
         hashes = await _of_hashes(client, wanted)
         raises: list[Command] = [
-            ("EVAL", RAISE_STREAM, 1, stream_key(symbol), now_ms, hashes[symbol].ts, hashes[symbol].seq)
+            ("EVAL", _RAISE_STREAM, 1, stream_key(symbol), now_ms, hashes[symbol].ts, hashes[symbol].seq)
             for symbol in wanted
         ]
         replies = _tolerant(wanted, await ask_each(client, raises))

@@ -23,10 +23,9 @@ from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key
 from ibkr_depth_pipeline.sink.backlog import Backlog, WriterFigures, longer_pause
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.scripts import EXTEND_BEAT
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
 from ibkr_depth_pipeline.sink.wire import Answer, open_wire
-from ibkr_depth_pipeline.sink.writes import StreamWrite, Write, is_held, writes_of
+from ibkr_depth_pipeline.sink.writes import EXTEND_BEAT, StreamWrite, Write, is_held, writes_of
 
 
 class RedisWriter:

@@ -23,7 +23,6 @@ from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.schema.encoding import LastValue
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, venue_key
 from ibkr_depth_pipeline.sink.backlog import LONGEST_PAUSE_SECS, Beat, Block, SymbolQueue
-from ibkr_depth_pipeline.sink.scripts import STORE_BEAT, STORE_LAST
 from ibkr_depth_pipeline.sink.wire import Part
 
 FLUSH_ENTRIES = 256
@@ -38,6 +37,29 @@ VENUE_PAUSE_SECS = 1.0
 _ALREADY_STORED = "equal or smaller than the target stream top item"
 _MULTI = b"*1\r\n$5\r\nMULTI\r\n"
 _EXEC = b"*1\r\n$4\r\nEXEC\r\n"
+
+_STORE_LAST = """
+local stored = redis.call('HGET', KEYS[1], 'seq')
+if stored and (tonumber(stored) or 0) > tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1
+"""
+"""ARGV: seq, then the fields and values of the hash. An older snapshot never overwrites a newer one."""
+
+_STORE_BEAT = """
+local stored = redis.call('GET', KEYS[1])
+if stored and (tonumber(stored) or 0) > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1
+"""
+"""ARGV: unix ms of the last row, TTL in seconds. An older row never renews the heartbeat of a newer one."""
+
+EXTEND_BEAT = """
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or left >= tonumber(ARGV[1]) then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+"""
+"""ARGV: TTL in ms. A heartbeat that is gone stays gone, and one that stands for longer stays as it is."""
 
 
 class Write(Protocol):
@@ -138,7 +160,7 @@ class _HashWrite:
     def __init__(self, queue: SymbolQueue, entry: bytes) -> None:
         key, self._value = last_key(queue.symbol), LastValue.of_entry(entry)
         self.queue = queue
-        self.part = Part(key, [_packed("EVAL", STORE_LAST, 1, key, self._value.seq, *self._value.fields)], 1)
+        self.part = Part(key, [_packed("EVAL", _STORE_LAST, 1, key, self._value.seq, *self._value.fields)], 1)
         self._entry = entry
         self._arrived = queue.arrivals.of(self._value.seq)
 
@@ -167,7 +189,7 @@ class _BeatWrite:
     def __init__(self, queue: SymbolQueue, beat: Beat, ttl: int) -> None:
         key = heartbeat_key(queue.symbol)
         self.queue = queue
-        self.part = Part(key, [_packed("EVAL", STORE_BEAT, 1, key, beat.ts, ttl)], 1)
+        self.part = Part(key, [_packed("EVAL", _STORE_BEAT, 1, key, beat.ts, ttl)], 1)
         self._beat = beat
 
     def unknown(self) -> None:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from rich.text import Text
 
-from ibkr_depth_pipeline.sink.health import FeedHealth
+from ibkr_depth_pipeline.schema.health import IngestHealth
 from ibkr_depth_pipeline.watch.ladder import LADDER_LINES, SMALLEST_WIDTH, ladder
 from ibkr_depth_pipeline.watch.sight import Line, Liveness, Sight
 from ibkr_depth_pipeline.watch.words import duration, number, percent, price
@@ -80,7 +80,7 @@ def _head(sight: Sight, view: View, width: int) -> Iterator[Text]:
     yield text.append_text(right)
 
 
-def _feed(feed: FeedHealth) -> Text:
+def _feed(feed: IngestHealth) -> Text:
     if feed.problem:
         return Text(f"ingest {feed.name}: {feed.problem}", "bold red")
     text = Text(f"ingest {feed.name} runs", "bold green")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
-from ibkr_depth_pipeline.sink.health import read_health
+from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.watch.sight import Findings, Sight, sight_of
 
 RATE_WINDOW_MS = 5_000

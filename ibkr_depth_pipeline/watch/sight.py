@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
-from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
 
 _LIVE_WITHOUT_FIGURES_SECS = 5.0
 
@@ -105,7 +105,7 @@ def _line(each: SymbolHealth, found: Findings, holds_slot: bool, told: bool, cov
     )
 
 
-def _coverage(each: SymbolHealth, feed: FeedHealth) -> float | None:
+def _coverage(each: SymbolHealth, feed: IngestHealth) -> float | None:
     """The share of the run in which its book was live, as the ingest tells it."""
     figures = feed.figures
     if figures is None or each.symbol not in figures.symbols:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ibkr_depth_pipeline.alerts.causes import Look, Unreachable
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
-from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 
 SYMBOLS = tuple("ABCDEFGHIJK")
 OPEN = 1_700_000_000_000
@@ -27,7 +27,7 @@ def look(
     figures = FeedFigures(run, now, connected=connected, suspended=suspended, refused_309=refused_309)
     problem = "" if running and connected and not suspended else "something is wrong"
     symbols = tuple(_symbol(name, now, name in stale, name in unsupported) for name in SYMBOLS)
-    return HealthReport(now, FeedHealth("default", running, 10.0 if running else None, problem, figures), symbols)
+    return HealthReport(now, IngestHealth("default", running, 10.0 if running else None, problem, figures), symbols)
 
 
 def _symbol(name: str, now: int, stale: bool, unsupported: bool) -> SymbolHealth:

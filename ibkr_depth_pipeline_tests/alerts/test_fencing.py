@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from ibkr_depth_pipeline.alerts.fencing import end_process
-from ibkr_depth_pipeline.sink.figures import RunIdentity, process_mark
+from ibkr_depth_pipeline.schema.status import RunIdentity
+from ibkr_depth_pipeline.sink.status import process_mark
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from ibkr_depth_pipeline.archive.reading import days
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.schema.keys import ingest_heartbeat_key, ingest_key
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.settings import load_settings
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror
 
 RUN = RunIdentity("run-1", "a-host", 77, NOON)

@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.archive.reading import LISTINGS, positions, read_day, s
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable
 from ibkr_depth_pipeline.schema.keys import ingest_key
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of
 from ibkr_depth_pipeline_tests.archive.midway import DiesAt, MeanwhileAt
 

@@ -13,8 +13,8 @@ from ibkr_depth_pipeline.archive.run import run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.schema.keys import ingest_key, stream_key
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON
 from ibkr_depth_pipeline_tests.archive.following import Following
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS, fill

@@ -18,13 +18,13 @@ from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.probe.store import VenueStore
 from ibkr_depth_pipeline.reader import After, AsyncDepthReader, At, DepthReader, DepthSnapshot
+from ibkr_depth_pipeline.schema.health import SymbolState
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.sink.connection import check_writable, open_redis
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
-from ibkr_depth_pipeline.sink.health import SymbolState, read_health
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.report import IngestReport
+from ibkr_depth_pipeline.sink.status import StatusPublisher, identity_of_this_process, read_health
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, ids_of
 from ibkr_depth_pipeline_tests.cluster.filling import BEGIN, SYMBOLS, fill
@@ -83,19 +83,19 @@ async def test_the_lease_is_held_by_one(several: Servers) -> None:
 
 async def test_figures_and_health(several: Servers) -> None:
     sink = open_redis(several.url)
-    run = RunIdentity.of_this_process(1)
+    run = identity_of_this_process(1)
     with several.client() as client:
         fill(client, 3)
         for symbol in SYMBOLS:
             client.set(heartbeat_key(symbol), BEGIN, ex=30)
-    await IngestReport(sink, "default").tell(FeedFigures(run, written_ts=2, connected=True))
+    await StatusPublisher(sink, "default").publish(FeedFigures(run, written_ts=2, connected=True))
     health = await read_health(several.url, "default", [*SYMBOLS, "NEVER"])
     assert health.feed.running
     assert {each.symbol: each.state for each in health.symbols} == {
         **dict.fromkeys(SYMBOLS, SymbolState.FRESH),
         "NEVER": SymbolState.MISSING,
     }
-    await IngestReport(sink, "default").tell(FeedFigures(run, written_ts=3, ended_ts=3))
+    await StatusPublisher(sink, "default").publish(FeedFigures(run, written_ts=3, ended_ts=3))
     assert not (await read_health(several.url, "default", SYMBOLS)).feed.running
     await sink.aclose()
 

@@ -8,8 +8,8 @@ from ibkr_depth_pipeline.archive.figures import ingests, read_figures
 from ibkr_depth_pipeline.archive.run import run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.schema.keys import ingest_key
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.settings import load_settings
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON
 from ibkr_depth_pipeline_tests.cluster.servers import Servers
 

@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.orchestration.gateway_assets import load_gateway_assets
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import tracked_probe
 from ibkr_depth_pipeline.orchestration.probe import LONGEST_PROBE
 from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.alerts.webhook import SECRET, Webhook
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, closed_now
 

@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.orchestration.ingest.metadata import (
     figures_at_start,
     symbols_progress,
 )
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 
 RUN = RunIdentity("run", "host", 1, started_ts=1_000_000)
 FIRST = FeedFigures(

@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.errors import ConfigurationError, SinkUnavailable
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.sink.connection import check_writable, open_redis
-from ibkr_depth_pipeline.sink.health import read_health
+from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
 from ibkr_depth_pipeline_tests.sink.writing import reading

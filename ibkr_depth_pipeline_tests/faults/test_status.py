@@ -16,6 +16,7 @@ from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.cli.ingest_run import app
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.schema.health import HealthReport, SymbolState
 from ibkr_depth_pipeline.schema.keys import (
     heartbeat_key,
     ingest_heartbeat_key,
@@ -24,11 +25,10 @@ from ibkr_depth_pipeline.schema.keys import (
     stream_key,
     venue_key,
 )
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
-from ibkr_depth_pipeline.sink.health import HealthReport, SymbolState, read_health
-from ibkr_depth_pipeline.sink.report import IngestReport
+from ibkr_depth_pipeline.sink.status import StatusPublisher, read_health
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS, environment_of, ingest_process
 from ibkr_depth_pipeline_tests.sink.writing import reading
@@ -39,7 +39,7 @@ WELL = FeedFigures(RUN, 1_700_000_001_000, connected=True, symbols={"SPY": Symbo
 
 async def tell(url: str, figures: FeedFigures) -> None:
     async with reading(url) as client:
-        await IngestReport(client, "default").tell(figures)
+        await StatusPublisher(client, "default").publish(figures)
 
 
 async def health(url: str, *symbols: str) -> HealthReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 
 FIGURES = FeedFigures(
     RunIdentity("run1", "host1", 17, 1_700_000_000_000),

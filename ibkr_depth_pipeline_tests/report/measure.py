@@ -27,7 +27,7 @@ from ibkr_depth_pipeline.archive.layout import FIGURES, EntryId, Span, day_place
 from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, ROWS_PER_GROUP, SNAPSHOTS, described, write_options
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.report.making import make_report
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 
 DAY = date(2026, 1, 5)
 OPEN = 1_767_623_400_000  # 14:30 UTC

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.archive.conftest import Desk, Mirror
 from ibkr_depth_pipeline_tests.dagster.browser import CHROMIUM
 from ibkr_depth_pipeline_tests.report.conftest import OPEN, Report

@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.definitions import build_definitions, defs
 from ibkr_depth_pipeline.orchestration.archive.archiver import DAY_JOB, DAY_KEY
 from ibkr_depth_pipeline.orchestration.archive.report import DAY_SCHEDULE, REPORT_KEY
 from ibkr_depth_pipeline.orchestration.gateway_assets import load_gateway_assets
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, Desk, Mirror
 from ibkr_depth_pipeline_tests.report.conftest import OPEN, Page
 from ibkr_depth_pipeline_tests.report.made_up import keep_figures

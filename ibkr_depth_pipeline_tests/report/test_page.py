@@ -18,7 +18,7 @@ from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError, NothingKept
 from ibkr_depth_pipeline.report.view import MOST_HOLES
 from ibkr_depth_pipeline.schema.keys import stream_key
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, book
 from ibkr_depth_pipeline_tests.report.conftest import OPEN, Page, Report
 from ibkr_depth_pipeline_tests.report.made_up import keep_figures

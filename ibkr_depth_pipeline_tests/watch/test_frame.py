@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from ibkr_depth_pipeline.reader import DepthSnapshot
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
-from ibkr_depth_pipeline.sink.health import FeedHealth, HealthReport, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.watch.keyboard import after_key, split_keys
 from ibkr_depth_pipeline.watch.ladder import LADDER_LINES, ladder
 from ibkr_depth_pipeline.watch.render import View, frame
@@ -38,7 +38,7 @@ def health(state: SymbolState = SymbolState.FRESH, *, subscribed: bool = True, a
     run = RunIdentity("run", "host", 1, NOW - 1_000 - RUN_MS)
     told = {each.symbol: each.figures for each in symbols}
     feed = FeedFigures(run, NOW - 1_000, connected=True, batch_size=3, symbols=told)
-    return HealthReport(NOW, FeedHealth("default", True, 10.0, "", feed), symbols)
+    return HealthReport(NOW, IngestHealth("default", True, 10.0, "", feed), symbols)
 
 
 def sight(report: HealthReport | None = None) -> Sight:

@@ -45,8 +45,8 @@ from ibkr_depth_pipeline.orchestration.resources import (
     settings_and_universe,
 )
 from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule, schedule_status, settings_at_load, utc_now
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.sink.figures import FeedFigures
 from ibkr_depth_pipeline.trading_hours import OutsideSession
 from ibkr_depth_pipeline.universe import Universe
 

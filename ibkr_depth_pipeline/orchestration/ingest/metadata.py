@@ -16,8 +16,8 @@ from ibkr_depth_pipeline.ingest.run import IngestOutcome
 from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.model import Levels
 from ibkr_depth_pipeline.orchestration.rendering import coverage_markdown, ladder_markdown
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.sink.figures import FeedFigures, RunIdentity, SymbolFigures
 
 Numbers = Mapping[str, float]
 

@@ -1,24 +1,15 @@
-"""Whether the recording can be trusted, from Redis alone: what a person, a monitor or a sensor asks."""
+"""Whether the recording can be trusted, judged from what Redis holds: for a person, a monitor or a sensor. Pure."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
-from redis.exceptions import ResponseError
-
-from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
-from ibkr_depth_pipeline.redis_link.pipeline import ask_each
-from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, ingest_heartbeat_key, ingest_key, last_key, venue_key
-from ibkr_depth_pipeline.settings import mask_url
-from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.figures import FeedFigures, SymbolFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures, SymbolFigures
 
 
 class SymbolState(str, Enum):
@@ -40,9 +31,9 @@ class SymbolState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class SymbolHealth:
-    """One symbol. Ages and TTLs are seconds, None where there is none; `last_row_ts` unix ms, 0 for never.
+    """One symbol. Ages and TTLs are seconds, None if there is none; `last_row_ts` unix ms, 0 for never.
 
-    `reason` says why it is unsupported; `figures` are empty where no ingest has told any.
+    `reason` says why it is unsupported; `figures` are empty if no ingest has published any.
     """
 
     symbol: str
@@ -56,8 +47,8 @@ class SymbolHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedHealth:
-    """The ingest. `running` says that its heartbeat stands; `problem` is empty where all is well with it.
+class IngestHealth:
+    """An ingest. `running`: its heartbeat stands. `problem` is empty if all is well with it.
 
     `figures` are the newest that any run has left, also one that is over.
     """
@@ -74,7 +65,7 @@ class HealthReport:
     """The state of things at `ts` (unix ms, this machine's clock)."""
 
     ts: int
-    feed: FeedHealth
+    feed: IngestHealth
     symbols: tuple[SymbolHealth, ...]
 
     @property
@@ -83,22 +74,22 @@ class HealthReport:
         return not self.feed.problem and all(each.state.is_well for each in self.symbols)
 
 
-async def read_health(url: str, name: str, symbols: Sequence[str]) -> HealthReport:
-    """Ask the Redis at `url` for the health of the ingest `name` (IBKR_GATEWAY_NAME) and of `symbols`.
+def health_of(name: str, symbols: Sequence[str], replies: Sequence[Any], now_ms: int) -> HealthReport:
+    """The health of the ingest `name` and of `symbols` at unix ms `now_ms`, from the replies to `health_commands`.
 
-    Raises SinkUnavailable where Redis can't be asked: then nothing is known.
+    A reply is None for a key of another type than the schema has.
     """
-    client = open_redis(url)
-    try:
-        return await _read(client, name, symbols)
-    except UNREACHABLE as error:
-        raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
-    finally:
-        await client.aclose()
+    told, ttl, *rest = replies
+    figures = FeedFigures.of_json(told)
+    known = figures.symbols if figures is not None else {}
+    four = [rest[start : start + 4] for start in range(0, len(rest), 4)]
+    found = tuple(_symbol(symbol, values, known, now_ms) for symbol, values in zip(symbols, four, strict=True))
+    return HealthReport(now_ms, _feed(name, ttl, figures), found)
 
 
-async def _read(client: Client, name: str, symbols: Sequence[str]) -> HealthReport:
-    commands: list[Command] = [("GET", ingest_key(name)), ("PTTL", ingest_heartbeat_key(name))]
+def health_commands(name: str, symbols: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What to ask of Redis for `health_of`: one key each."""
+    commands: list[tuple[Any, ...]] = [("GET", ingest_key(name)), ("PTTL", ingest_heartbeat_key(name))]
     for symbol in symbols:
         commands += [
             ("PTTL", heartbeat_key(symbol)),
@@ -106,27 +97,12 @@ async def _read(client: Client, name: str, symbols: Sequence[str]) -> HealthRepo
             ("HMGET", last_key(symbol), "ts", "venue"),
             ("HMGET", venue_key(symbol), "exchange", "depth_supported", "reason"),
         ]
-    told, ttl, *rest = [_readable(reply) for reply in await ask_each(client, commands)]
-    now_ms = time.time_ns() // 1_000_000
-    figures = FeedFigures.of_json(told)
-    known = figures.symbols if figures is not None else {}
-    four = [rest[start : start + 4] for start in range(0, len(rest), 4)]
-    found = tuple(_symbol(symbol, replies, known, now_ms) for symbol, replies in zip(symbols, four, strict=True))
-    return HealthReport(now_ms, _feed(name, ttl, figures), found)
+    return commands
 
 
-def _readable(reply: Any) -> Any:
-    """`reply`, or None where the key is not of the type that the schema says: that is one symbol's trouble."""
-    if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
-        return None
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
-
-
-def _feed(name: str, ttl: int, figures: FeedFigures | None) -> FeedHealth:
+def _feed(name: str, ttl: int, figures: FeedFigures | None) -> IngestHealth:
     running = ttl > 0
-    return FeedHealth(name, running, _seconds(ttl), _problem(running, figures), figures)
+    return IngestHealth(name, running, _seconds(ttl), _problem(running, figures), figures)
 
 
 def _problem(running: bool, figures: FeedFigures | None) -> str:
@@ -184,4 +160,4 @@ def _text(value: bytes | None) -> str:
 
 
 def _utc(ts: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ts / 1000))
+    return datetime.fromtimestamp(ts // 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

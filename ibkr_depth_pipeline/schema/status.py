@@ -1,13 +1,9 @@
-"""What an ingest tells of itself in Redis: the figures, as JSON under one key."""
+"""What an ingest publishes of itself in Redis: its figures, as JSON under one key. Pure."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -17,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 class RunIdentity:
     """Which process records. No two runs share a `run_id`; `started_ts` is unix ms.
 
-    `process` is the mark of the process (process_mark), "" where none is known.
+    `process` is the mark of the process (process_mark), "" if none is known.
     """
 
     run_id: str
@@ -26,33 +22,12 @@ class RunIdentity:
     started_ts: int
     process: str = ""
 
-    @classmethod
-    def of_this_process(cls, now_ms: int, run_id: str | None = None) -> RunIdentity:
-        """A new identity for a run of this process that starts now; run_id is one that its runner knows it by."""
-        pid = os.getpid()
-        return cls(run_id or secrets.token_hex(8), socket.gethostname(), pid, now_ms, process_mark(pid))
-
-
-def process_mark(pid: int) -> str:
-    """What tells a process from every other that has, had or will have its number: boot, PID namespace, start time.
-
-    The start time is in ticks since the boot, so that no step of the clock changes it. "" where there is no such
-    process or no /proc.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.readlink(f"/proc/{pid}/ns/pid")
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # a name may hold blanks
-        return f"{boot} {namespace} {int(fields[19])}"
-    except (OSError, ValueError, IndexError):
-        return ""
-
 
 @dataclass(frozen=True, slots=True)
 class SymbolFigures:
     """One symbol, since the run started. `lost` are snapshots that the buffer's bound dropped.
 
-    live_ms is for how long its book was live; bid0 and ask0 are the best prices then, 0.0 where a side was empty.
+    live_ms is for how long its book was live; bid0 and ask0 are the best prices then, 0.0 if a side was empty.
     """
 
     subscribed: bool = False
@@ -104,7 +79,7 @@ class FeedFigures:
 
     @classmethod
     def of_json(cls, text: bytes | None) -> FeedFigures | None:
-        """Read what `to_json` wrote, of this version or a near one; None where there is nothing to read."""
+        """Read what `to_json` wrote, of this version or a near one; None if it can't be read."""
         try:
             return None if text is None else _ADAPTER.validate_json(text)
         except ValidationError:

@@ -1,0 +1,100 @@
+"""The ingest's own status in Redis: published beside the rows and never before them, and read back as its health."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
+from ibkr_depth_pipeline.redis_link.routing import Command
+from ibkr_depth_pipeline.schema.health import HealthReport, health_commands, health_of
+from ibkr_depth_pipeline.schema.keys import ingest_heartbeat_key, ingest_key
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.settings import mask_url
+from ibkr_depth_pipeline.sink.connection import open_redis
+
+REPORT_SECS = 2.0
+"""How often an ingest publishes its figures."""
+
+HEARTBEAT_TTL_SECS = 15
+
+
+class StatusPublisher:
+    """The figures of the ingest called `name`. Call it from a task of its own: a call takes as long as Redis takes."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self._key = ingest_key(name)
+        self._heartbeat = ingest_heartbeat_key(name)
+        self._failing = False
+
+    async def publish(self, figures: FeedFigures) -> None:
+        """Stores `figures` and the heartbeat of their run, or, if the run has ended, removes the heartbeat.
+
+        A failure is logged, once, and costs nothing else: the next figures hold everything that these held.
+        """
+        alive: Command = ("SET", self._heartbeat, figures.run.run_id, "EX", HEARTBEAT_TTL_SECS)
+        status: Command = ("SET", self._key, figures.to_json())
+        try:
+            await ask(self._client, [status, ("DEL", self._heartbeat) if figures.ended_ts else alive])
+        except UNREACHABLE as error:
+            if not self._failing:
+                get_log().warning("figures_not_stored", error=str(error) or type(error).__name__)
+            self._failing = True
+        else:
+            self._failing = False
+
+
+async def read_health(url: str, name: str, symbols: Sequence[str]) -> HealthReport:
+    """The health of the ingest `name` (IBKR_GATEWAY_NAME) and of `symbols`, as the Redis at `url` shows it.
+
+    Raises SinkUnavailable if Redis can't be asked: then nothing is known.
+    """
+    client = open_redis(url)
+    try:
+        replies = await ask_each(client, health_commands(name, symbols))
+        return health_of(name, symbols, [_readable(reply) for reply in replies], time.time_ns() // 1_000_000)
+    except UNREACHABLE as error:
+        raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
+    finally:
+        await client.aclose()
+
+
+def _readable(reply: Any) -> Any:
+    """`reply`, or None if the key is not of the type that the schema has: that costs one symbol only."""
+    if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def identity_of_this_process(now_ms: int, run_id: str | None = None) -> RunIdentity:
+    """A new identity for a run of this process that starts now; run_id is one that its runner knows it by."""
+    pid = os.getpid()
+    return RunIdentity(run_id or secrets.token_hex(8), socket.gethostname(), pid, now_ms, process_mark(pid))
+
+
+def process_mark(pid: int) -> str:
+    """What no other process has, had or will have: boot, PID namespace, start time; "" if they can't be read.
+
+    The start time is in ticks since the boot, so that no step of the clock changes it.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = os.readlink(f"/proc/{pid}/ns/pid")
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # a name may hold blanks
+        return f"{boot} {namespace} {int(fields[19])}"
+    except (OSError, ValueError, IndexError):
+        return ""
