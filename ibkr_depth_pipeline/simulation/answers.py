@@ -110,7 +110,9 @@ def _order_request(request: Request, context: Context) -> Iterator[Command]:
     """Every request about orders: refused by a read-only API; otherwise lists are empty and orders refused."""
     order_id = request.values.get("orderId", "")
     request_id = int(order_id) if order_id.lstrip("-").isdigit() else replies.NO_REQUEST
-    if context.options.read_only_api:
+    if context.options.read_only_api and context.options.write_access_dialog:
+        yield Unanswered(request, "a dialog asks the user for write access")
+    elif context.options.read_only_api:
         yield context.error(request_id, 321, cause=texts.READ_ONLY)
     elif request.name in ("reqOpenOrders", "reqAllOpenOrders"):
         yield Send(replies.end_of(53), "openOrderEnd")

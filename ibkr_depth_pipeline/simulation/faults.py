@@ -171,6 +171,10 @@ class Advise(Fault):
     code: Annotated[int, AfterValidator(check_refusal)]
 
 
+class SetRowsAfterCancel(Fault):
+    seconds: Seconds
+
+
 class SetRate(Fault):
     rows_per_second: Seconds
     symbol: str | None = None

@@ -85,6 +85,10 @@ class LineFaults(GatewayServer):
         for feed in self._feeds(symbol):
             feed.resume()
 
+    def set_rows_after_cancel(self, seconds: float) -> None:
+        """How long rows go on after a cancel from now on."""
+        self.rows_after_cancel = seconds
+
     def set_rate(self, rows_per_second: float, symbol: str | None = None) -> None:
         """The pace of synthetic books from now on; 0 is a quiet market."""
         self.rates = {**({} if symbol is None else self.rates), symbol: rows_per_second}

@@ -104,6 +104,8 @@ class GatewayOptions:
     server_version: int = 176
     slots: int = 3
     read_only_api: bool = True
+    write_access_dialog: bool = False
+    """Whether a read-only gateway asks its user about requests for orders, and answers nothing, instead of 321."""
     accounts: tuple[str, ...] = ("DU1234567",)
     strict_catalogue: bool = False
     nasdaq_name: str = "ISLAND"

@@ -70,6 +70,7 @@ class GatewayServer:
         """While set, new connections are never answered."""
         self.pausing: set[str | None] = set()
         """Listing names whose rows are held back; None is for all."""
+        self.rows_after_cancel = self.options.rows_after_cancel
         self.dead_subscriptions: dict[str, int] = dict(self.options.dead_subscriptions)
         """Listing name -> how many of the next subscriptions never get a row."""
         self.rowless_connections: set[int] = set()
@@ -265,7 +266,7 @@ class GatewayServer:
     def _stop_depth(self, client: Client, subscription: Subscription) -> None:
         self._note("unsubscribed", client.number, subscription.listing.name, _described(subscription))
         feed = self.feed(subscription.listing, subscription.venue)
-        linger = self.options.rows_after_cancel if client.number in self.clients else 0.0
+        linger = self.rows_after_cancel if client.number in self.clients else 0.0
         self._later(linger, lambda: feed.unfollow(subscription))
 
     def feed(self, listing: Listing, venue: DepthVenue) -> Feed:

@@ -304,3 +304,14 @@ async def test_ib_insync_reads_a_line_out_of_step_as_it_was_sent() -> None:
         assert [Level(row.price, row.size) for row in received[:1]] == [Level(*gateway.journal.rows()[0][3:5])]
         client.disconnect()
         await gateway.wait_for(lambda: len(gateway.clients) == 1)
+
+
+async def test_rows_of_a_cancelled_line_go_on_for_a_while() -> None:
+    async with connected() as (gateway, client):
+        await subscribed(gateway, client, "NYSE")
+        gateway.set_rows_after_cancel(60.0)
+        client.cancel(1)
+        await gateway.wait_for(lambda: gateway.journal.entries("unsubscribed"))
+        before = gateway.journal.row_counts["IBM"]
+        await some_rows(gateway)
+        assert gateway.journal.row_counts["IBM"] > before

@@ -145,3 +145,11 @@ async def test_an_unknown_way_of_being_unready_is_refused() -> None:
     async with gateway_with() as gateway:
         with pytest.raises(ValueError, match="asleep"):
             gateway.become_unready("asleep")
+
+
+async def test_requests_for_orders_may_open_a_dialog_and_stay_unanswered() -> None:
+    async with connected(write_access_dialog=True) as (gateway, client):
+        client.send(5, 1)
+        client.send(49, 1)
+        assert (await client.next())[0] == "49"
+        assert gateway.journal.entries("unanswered", "reqOpenOrders")
