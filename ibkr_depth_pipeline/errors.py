@@ -13,7 +13,8 @@ DepthPipelineError
 │   ├── SinkUnavailable         it can't be reached or refuses to serve
 │   ├── SinkConflict            somebody else writes our keys
 │   │   ├── LeaseHeld             another ingest of this name is alive
-│   │   └── LeaseLost             another ingest took over while this one could not be heard
+│   │   ├── LeaseLost             another ingest took over while this one could not be heard
+│   │   └── StreamHeld            an ingest of another name records one of the symbols
 │   └── SchemaMismatch          a key holds what docs/redis-schema.md does not allow
 ├── ArchiveUnavailable        the environment's: the archive's folder or object store (archive/store.py)
 │   └── ArchiveHeld             another archiver or compaction is at work there
@@ -100,6 +101,10 @@ class LeaseHeld(SinkConflict):
 
 class LeaseLost(SinkConflict):
     """Another ingest of the same name has taken over; nothing more may be written."""
+
+
+class StreamHeld(SinkConflict):
+    """An ingest of another IBKR_GATEWAY_NAME records one of the symbols. The message says which, and who."""
 
 
 class ArchiveUnavailable(DepthPipelineError):

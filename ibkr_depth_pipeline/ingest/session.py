@@ -34,6 +34,7 @@ from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.claims import StreamClaims
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import REPORT_SECS, StatusPublisher, identity_of_this_process
@@ -55,7 +56,8 @@ class IngestSession:
 
     It raises GatewayError where the gateway can't be reached at the start, SinkUnavailable where Redis can't,
     NothingToRecord where no symbol resolves, LeaseHeld where another ingest of this name is alive, LeaseLost when one
-    has taken over, NoLongerWanted where `wanted` says so, and SinkConflict when somebody else writes the same streams.
+    has taken over, StreamHeld where one of another name records a symbol of this one's, NoLongerWanted where `wanted`
+    says so, and SinkConflict when somebody else writes the same streams.
     """
 
     def __init__(
@@ -93,6 +95,13 @@ class IngestSession:
         self._metrics = MetricsEndpoint.of_settings(settings)
         self._publisher = StatusPublisher(self._redis, settings.ibkr_gateway_name)
         self._lease = Lease(self._redis, settings.ibkr_gateway_name, self._identity, settings.ibkr_lease_ttl_secs)
+        self._claims = StreamClaims(
+            self._redis,
+            settings.ibkr_gateway_name,
+            self._identity,
+            universe.symbols,
+            settings.ibkr_lease_ttl_secs,
+        )
         self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
         self._pipeline = pipeline_of(settings, request_ids, lambda symbol: self._writer.queue(symbol).store)
         self._lines = CountedLines(self._pipeline.figures, self._writer.figures, self._writer.lines)
@@ -144,6 +153,8 @@ class IngestSession:
         """Find out where the numbering stands, and connect."""
         await self._lease.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._lease.keep())
+        await self._claims.acquire(self._settings.ibkr_lease_wait_secs)
+        self._tasks.start(self._claims.keep())
         self._pipeline.number_from(await self._take_over())
         self._tasks.start(self._writer.run())
         self._tasks.start(self._tell_for_ever())
@@ -305,6 +316,7 @@ class IngestSession:
     async def _say_farewell(self) -> None:
         if self._lease.fresh:
             await self._publisher.publish(self._figures(ended=True))
+        await self._claims.release()
         await self._lease.release()
 
     def _figures(self, *, ended: bool = False) -> FeedFigures:

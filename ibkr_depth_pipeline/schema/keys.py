@@ -88,3 +88,8 @@ def ingest_heartbeat_key(name: str) -> str:
 def lease_key(name: str) -> str:
     """Who may write under this name; expires."""
     return f"{PREFIX}:lease:{name}"
+
+
+def claim_key(symbol: str) -> str:
+    """Which ingest may write the symbol's stream; expires."""
+    return f"{PREFIX}:claim:{symbol}"

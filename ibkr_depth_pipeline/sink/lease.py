@@ -60,7 +60,7 @@ return 'taken'
 """
 """ARGV: the holder's text, TTL in ms. Takes a free lease, renews one's own, and names the holder of another's."""
 
-_RELEASE_LEASE = """
+RELEASE_LEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
@@ -215,7 +215,7 @@ class Lease:
         if self._held and self._lost is None:
             self._held = False
             try:
-                await ask(self._client, [("EVAL", _RELEASE_LEASE, 1, self._key, self._text)])
+                await ask(self._client, [("EVAL", RELEASE_LEASE, 1, self._key, self._text)])
             except UNREACHABLE as error:
                 self._log.warning("lease_not_released", error=str(error) or type(error).__name__)
 

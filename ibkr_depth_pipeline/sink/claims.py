@@ -1,0 +1,159 @@
+"""One writer per stream, whatever the IBKR_GATEWAY_NAME: a key per symbol that expires, renewed as the lease is.
+
+The lease keeps two ingests of one name apart; claims keep two names off one symbol's stream. Claims are taken in the
+order of the symbols' names, and whoever is refused gives back what it took behind that one: of two that start at once,
+one gets them all. A run of the same name takes a predecessor's claim over, as it has the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import orjson
+from redis.exceptions import ResponseError
+
+from ibkr_depth_pipeline.errors import SinkUnavailable, StreamHeld
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.monotonic import monotonic
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
+from ibkr_depth_pipeline.schema.keys import claim_key
+from ibkr_depth_pipeline.schema.status import RunIdentity
+from ibkr_depth_pipeline.sink.lease import LOOK_SECS, RELEASE_LEASE, HolderWatch, describe
+
+AT_ONCE = 250
+"""Claims in one pipeline, so that those of thousands of symbols hold up nothing else."""
+
+_INTERVAL_SECS, _CLAIMS_PER_SEC = 1.0, 1000
+_HELD = b"held"
+
+_CLAIM_STREAM = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then
+  local readable, claim = pcall(cjson.decode, holder)
+  if not (readable and type(claim) == 'table' and claim.gateway == ARGV[3]) then return holder end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 'held'
+"""
+# ARGV: the claim's text, TTL in ms, the name of the gateway. Takes a free claim or one of the same name, and names the
+# holder of any other.
+
+
+class Refusal(NamedTuple):
+    """The first symbol, by name, whose stream is another's, and the text of that claim."""
+
+    symbol: str
+    holder: bytes
+
+
+class StreamClaims:
+    """The right to write the streams of `symbols` as `name`. `acquire`, then `keep` in a task; `release` at the end."""
+
+    def __init__(self, client: Client, name: str, run: RunIdentity, symbols: Iterable[str], ttl_secs: float) -> None:
+        self._client = client
+        self._name = name
+        self._text = orjson.dumps({"gateway": name, **asdict(run)})
+        self._symbols = sorted(set(symbols))
+        self._ttl_ms = int(ttl_secs * 1000)
+        self._interval = min(ttl_secs / 4, max(_INTERVAL_SECS, len(self._symbols) / _CLAIMS_PER_SEC))
+        self._log = get_log()
+
+    async def acquire(self, wait_secs: float = 0.0) -> None:
+        """Claim every stream, also a dead holder's, for which it waits until that one's time is over.
+
+        Where a holder is alive, it raises StreamHeld after `wait_secs`. Raises SinkUnavailable where Redis can't be
+        reached.
+        """
+        deadline = monotonic() + wait_secs
+        try:
+            while (refusal := await self._claim_in_order(self._symbols)) is not None:
+                self._log.warning("stream_held", symbol=refusal.symbol, holder=describe_claim(refusal.holder))
+                await self._stand_by(refusal, deadline)
+        except UNREACHABLE as error:
+            raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from None
+
+    async def _claim_in_order(self, symbols: Sequence[str]) -> Refusal | None:
+        for batch in _batches(symbols):
+            replies = await self._claim(batch)
+            for at, (symbol, reply) in enumerate(zip(batch, replies, strict=True)):
+                if isinstance(reply, Exception):
+                    raise reply
+                if reply != _HELD:
+                    await self._give_back(batch[at + 1 :])
+                    return Refusal(symbol, bytes(reply))
+        return None
+
+    async def _claim(self, symbols: Sequence[str]) -> list[Any]:
+        """Each reply: held, the text of another's claim, or an exception. A key of another type claims nothing."""
+        replies = await ask_each(
+            self._client,
+            [("EVAL", _CLAIM_STREAM, 1, claim_key(each), self._text, self._ttl_ms, self._name) for each in symbols],
+        )
+        return [_HELD if _is_of_another_type(reply) else reply for reply in replies]
+
+    async def _stand_by(self, refusal: Refusal, deadline: float) -> None:
+        """Until the claim is free. Meanwhile the claims that are ours, those before it, are renewed."""
+        watch, key = HolderWatch(refusal.holder), claim_key(refusal.symbol)
+        ours = [symbol for symbol in self._symbols if symbol < refusal.symbol]
+        renewed = monotonic()
+        while not watch.is_free:
+            await asyncio.sleep(LOOK_SECS)
+            asked = monotonic()
+            holder, ttl_ms = await ask(self._client, [("GET", key), ("PTTL", key)])
+            watch.saw(holder, ttl_ms, asked, monotonic())
+            if watch.holder_lives and monotonic() >= deadline:
+                raise self._held_by_another(refusal.symbol, watch.holder)
+            if monotonic() - renewed >= self._interval:
+                await self._claim_in_order(ours)
+                renewed = monotonic()
+
+    async def keep(self) -> None:
+        """Renew for ever. Raises StreamHeld once a claim is another's; Redis being away is borne."""
+        while True:
+            await asyncio.sleep(self._interval)
+            for batch in _batches(self._symbols):
+                try:
+                    replies = await self._claim(batch)
+                except UNREACHABLE:
+                    break
+                for symbol, reply in zip(batch, replies, strict=True):
+                    if not isinstance(reply, Exception) and reply != _HELD:
+                        raise self._held_by_another(symbol, bytes(reply))
+
+    async def release(self) -> None:
+        """Let the next one in at once. To be called when nothing more will be written; a failure is borne."""
+        try:
+            await self._give_back(self._symbols)
+        except UNREACHABLE as error:
+            self._log.warning("claims_not_released", error=str(error) or type(error).__name__)
+
+    async def _give_back(self, symbols: Sequence[str]) -> None:
+        for batch in _batches(symbols):
+            await ask_each(self._client, [("EVAL", RELEASE_LEASE, 1, claim_key(each), self._text) for each in batch])
+
+    def _held_by_another(self, symbol: str, holder: bytes) -> StreamHeld:
+        return StreamHeld(
+            f"{symbol} is recorded already, by another ingest with {describe_claim(holder)}; let one gateway record a "
+            f"symbol, or give both the same IBKR_GATEWAY_NAME (here: {self._name})"
+        )
+
+
+def describe_claim(holder: bytes) -> str:
+    """A claim's text in words."""
+    try:
+        return f"IBKR_GATEWAY_NAME={orjson.loads(holder)['gateway']}: {describe(holder)}"
+    except (ValueError, KeyError, TypeError):
+        return repr(holder)
+
+
+def _batches(symbols: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (symbols[start : start + AT_ONCE] for start in range(0, len(symbols), AT_ONCE))
+
+
+def _is_of_another_type(reply: Any) -> bool:
+    return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)
