@@ -100,6 +100,7 @@ class Subscriptions:
             self._fallbacks[symbol].instrument_is(resolution, now)
         else:
             self._fallbacks[symbol] = VenueFallback(resolution)
+        self._recorded.discard(symbol)  # whoever resolved it has written the venue hash
         return self.tell(rotation.Rechecked(symbol, True), now)
 
     def answered(self, request: int, now: float) -> list[Effect]:

@@ -11,6 +11,8 @@ class News:
 
     def __init__(self) -> None:
         self._notices: dict[tuple[int, str], None] = {}
+        self.farm_is_well = False
+        """Whether a data farm was said to be well."""
         self.trouble = ""
         """Why rows may not come, in words; empty while nothing is known to be wrong."""
 
@@ -31,6 +33,7 @@ class News:
                 self._note(1101 if data_lost else 1102, text)
             case says.FeedHealth(healthy=True):
                 self.trouble = ""
+                self.farm_is_well = True
             case says.FeedHealth(_, code, text):
                 self.trouble = f"{code}: {one_line(text)}"
                 self._note(code, text)

@@ -1,8 +1,8 @@
 """Decides what the probe asks the gateway for, and when a symbol's case is closed. Pure; time is given, in seconds.
 
 Every method returns the commands to carry out, in order. The rules about slots are those of docs/ibkr-market-depth.md:
-a request that got a 309 holds none and is never cancelled; a cancel goes out after the first row, or when the wait is
-over; a cancel before the first row may be ignored, and then the slot is held until the session ends.
+a request that got a 309 holds none and is never cancelled; a cancel goes out after the first row, after a refusal, or
+when the wait is over; a cancel before the first row may be ignored, and then the slot is held until the session ends.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ProbePlan:
         """When `deadline` is to be called, unless something happens before; None while only events count."""
         times = [trial.due(self._limits) for trial in self._active()]
         if self._queue and not self._waits_for_shell and len(times) < self._room:
-            times.append(self._not_before)
+            times.append(max(self._not_before, min(trial.not_before for trial in self._queue)))
         return min(times, default=None)
 
     # ---- what happens
@@ -96,13 +96,14 @@ class ProbePlan:
             return []
         was = slot.state
         slot.on(SlotEvent.ANSWERED)
-        if was is SlotState.ABANDONED:  # the early cancel was ignored; this one counts
+        if was in (SlotState.ABANDONED, SlotState.DENIED):  # the early cancel was ignored; this one counts
             return [self._cancel(slot, now)]
         trial = self._trials[slot.symbol]
         if was is SlotState.REQUESTED:
             slot.answered_at = now
             self._starving_since = None
             trial.answered()
+            trial.venues.granted(now)
         if trial.observation is not None:
             trial.observation.apply(row, now)
         commands = self._judge([trial], now)
@@ -112,7 +113,8 @@ class ProbePlan:
         """Anything else the gateway says."""
         slot = self._slots.get(getattr(event, "request", None) or 0)
         code = _CODES.get(type(event), getattr(event, "code", 0))
-        if slot is not None and code:
+        denied = slot is not None and slot.state is SlotState.DENIED and isinstance(event, says.CancelRejected)
+        if slot is not None and code and not denied:  # the answer to the cancel of a refused request says nothing
             self._trials[slot.symbol].saw(code)
         if slot is None or not isinstance(event, says.Notice):  # a symbol's own notice is among its codes
             self._news.hear(event)
@@ -150,7 +152,7 @@ class ProbePlan:
     # ---- the gateway's answers, by type of event; slot is None where none that may still be held is meant
 
     def _slot_refused(self, event: says.SlotRefused, slot: Slot | None, now: float) -> Commands:
-        if slot is None:
+        if slot is None or slot.state is SlotState.LIVE:  # about a line that has had rows it is advice
             return []
         was = slot.state
         slot.on(SlotEvent.REFUSED)
@@ -181,13 +183,31 @@ class ProbePlan:
         return [LookForIngest()]
 
     def _depth_refused(self, event: says.DepthRefused, slot: Slot | None, now: float) -> Commands:
-        if slot is None:
+        if slot is None or slot.state in (SlotState.LIVE, SlotState.DENIED):
+            return []
+        if slot.state is SlotState.ABANDONED:
+            slot.on(SlotEvent.REFUSED)
             return []
         trial = self._trials[slot.symbol]
-        slot.on(SlotEvent.REFUSED)
+        reason = f"{event.code}: {one_line(event.text)}"
+        if event.is_advisory:
+            trial.advised(reason, now)
+            return []
+        return self._refused(trial, slot, reason, now, elsewhere=event.concerns_venue) + self._fill(now)
+
+    def _refused(self, trial: Trial, slot: Slot, reason: str, now: float, *, elsewhere: bool = True) -> Commands:
+        """The request is cancelled, should it hold a line all the same; its place is free at once."""
+        slot.on(SlotEvent.DENIED)
         self._starving_since = None
-        if not trial.is_over:
-            trial.end(Outcome.REFUSED, f"the gateway refuses depth ({event.code}): {one_line(event.text)}", now)
+        is_well = self._news.farm_is_well and not self._news.trouble
+        if not trial.is_over and trial.refused(reason, now, self._limits, is_well=is_well, elsewhere=elsewhere):
+            self._queue.appendleft(trial)
+        return [Cancel(slot.request, slot.symbol)]
+
+    def _farms_reported(self, event: says.FeedHealth, slot: Slot | None, now: float) -> Commands:
+        if event.healthy:
+            for trial in self._queue:
+                trial.not_before = now
         return self._fill(now)
 
     def _subscription_died(
@@ -221,8 +241,11 @@ class ProbePlan:
 
     def _fill(self, now: float) -> Commands:
         commands: Commands = []
-        while self._queue and self._may_ask(now):
-            trial = self._queue.popleft()
+        while self._may_ask(now):
+            trial = next((trial for trial in self._queue if trial.not_before <= now), None)
+            if trial is None:
+                break
+            self._queue.remove(trial)
             slot = Slot(next(self._request_ids), trial.symbol, now)
             self._slots[slot.request] = slot
             limits = self._limits
@@ -240,7 +263,10 @@ class ProbePlan:
         """End those whose book is there, or whose wait is over."""
         commands: Commands = []
         for trial in trials:
-            if now >= trial.due(self._limits):
+            advice = trial.confirmed_advice(now)
+            if advice and trial.slot is not None:
+                commands += self._refused(trial, trial.slot, advice, now)
+            elif now >= trial.due(self._limits):
                 trial.judge(self._limits, self._news.trouble, now)
                 commands += self._end_subscription(trial, now)
         return commands
@@ -280,6 +306,7 @@ class ProbePlan:
 _ANSWERS: dict[type, Callable[[ProbePlan, Any, Slot | None, float], Commands]] = {
     says.SlotRefused: ProbePlan._slot_refused,
     says.DepthRefused: ProbePlan._depth_refused,
+    says.FeedHealth: ProbePlan._farms_reported,
     says.DepthHalted: ProbePlan._subscription_died,
     says.RequestIdRejected: ProbePlan._subscription_died,
     says.BookReset: ProbePlan._reset,

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError, GatewayUnavailable
@@ -120,7 +120,7 @@ class ProbeSession:
         if self._failure is not None:
             raise self._failure
         known = [each for each in self._reports() if each.symbol in self._resolutions]
-        await self._ledger.record([(self._resolutions[each.symbol], each) for each in known])
+        await self._ledger.record([(_as_asked(self._resolutions[each.symbol], each), each) for each in known])
 
     async def _connect(self) -> None:
         settings, where = self._settings, f"{self._settings.ibkr_host}:{self._settings.ibkr_port}"
@@ -286,6 +286,13 @@ class ProbeSession:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _as_asked(resolution: Resolution, report: SymbolReport) -> Resolution:
+    """The contract at the venue that was asked last: the one with depth, or where every one refused, the best."""
+    if isinstance(resolution, Instrument) and report.outcome is Outcome.DEPTH:
+        return replace(resolution, exchange=report.venue_requested)
+    return resolution
 
 
 def _now_ms() -> int:

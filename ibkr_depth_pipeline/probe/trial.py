@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from ibkr_depth_pipeline.gateway.venue_fallback import VenueFallback
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.probe.limits import ProbeLimits
 from ibkr_depth_pipeline.probe.observation import Observation
@@ -11,14 +12,26 @@ from ibkr_depth_pipeline.probe.report import Outcome, SymbolReport
 from ibkr_depth_pipeline.rotation.slots import Slot
 
 QUEUED = "waits for a slot"
+ADVICE_SECS, ADVICE_AGAIN_SECS = 3.0, 1.0
+"""How long rows are waited for after an error that may be advice about a line that goes on; and the next times."""
+RETRY_SECS = 2.0
+"""Between two requests for a symbol that is refused while the feed is not known to be well."""
 MAX_RESTARTS = 3
 
 
 class Trial:
-    """A resolved symbol under test. `slot` is its latest subscription, `observation` what that one brought."""
+    """A resolved symbol under test. `slot` is its latest subscription, `observation` what that one brought.
+
+    venues: where it is asked for; a venue that refuses is followed by the next one. not_before: when to ask at all.
+    """
 
     def __init__(self, instrument: Instrument) -> None:
-        self.instrument = instrument
+        self.venues = VenueFallback(instrument)
+        self.not_before = float("-inf")
+        self._first_asked_at: float | None = None
+        self._advice: str = ""
+        self._advice_until = float("inf")
+        self._advice_secs = ADVICE_SECS
         self.outcome = Outcome.PENDING
         self.reason = QUEUED
         self.slot: Slot | None = None
@@ -27,6 +40,11 @@ class Trial:
         self._codes: Counter[int] = Counter()
         self._l2: bool | None = None
         self._book_secs: float | None = None
+
+    @property
+    def instrument(self) -> Instrument:
+        """The contract at the venue that is asked now."""
+        return self.venues.requested
 
     @property
     def symbol(self) -> str:
@@ -45,16 +63,51 @@ class Trial:
     def requested(self, slot: Slot, observation: Observation) -> None:
         """It was subscribed to."""
         self.slot, self.observation = slot, observation
+        if self._first_asked_at is None:
+            self._first_asked_at = slot.requested_at
         self.reason = f"subscribed on {self.instrument.exchange}, waits for the first row"
 
     def answered(self) -> None:
         """The first row is there."""
         self._l2 = True
+        self._advice, self._advice_until = "", float("inf")
         self.reason = "rows arrive"
+
+    def advised(self, reason: str, now: float) -> None:
+        """An error before the first row may be advice: rows are waited for, for a moment."""
+        if not self._advice:
+            self._advice, self._advice_until = reason, now + self._advice_secs
+            self._advice_secs = ADVICE_AGAIN_SECS
+
+    def confirmed_advice(self, now: float) -> str:
+        """The error that was no advice, as no row came in time; empty where there is none."""
+        return self._advice if now >= self._advice_until else ""
+
+    def refused(self, reason: str, now: float, limits: ProbeLimits, *, is_well: bool, elsewhere: bool) -> bool:
+        """Its venue refused. Returns whether it is to be asked for again: at the next venue, or here in a moment.
+
+        is_well: the feed is known to be well. Otherwise a refusal is believed once the time for a book is over.
+        """
+        assert self._first_asked_at is not None
+        venue = self.instrument.exchange
+        if self.venues.refused(reason, now, is_well=is_well, elsewhere=elsewhere):
+            self.back_in_line(f"{venue} refuses ({reason}); {self.instrument.exchange} is next")
+            return True
+        if is_well or not elsewhere or now >= self._first_asked_at + limits.book_cap:
+            code, _, text = reason.partition(": ")
+            said = f" at every venue: {self.venues.lacks}" if len(self.venues.venues) > 1 else f" ({code}): {text}"
+            self.end(Outcome.REFUSED, f"the gateway refuses depth{said}", now)
+            return False
+        if set(self.venues.venues) <= self.venues.refusing:
+            self.venues.start_over()
+        self.back_in_line(f"refused ({reason}) before a data farm is well; asks again")
+        self.not_before = now + RETRY_SECS
+        return True
 
     def back_in_line(self, reason: str = QUEUED) -> None:
         """It holds no subscription and is to be asked for again."""
         self.slot = self.observation = None
+        self._advice, self._advice_until = "", float("inf")
         self.reason = reason
 
     def died(self, code: int, now: float) -> None:
@@ -70,7 +123,7 @@ class Trial:
         """When it can be judged by what its subscription has brought."""
         assert self.observation is not None
         settled = self.observation.settles_at(limits.quiet)
-        cap = self.observation.requested_at + limits.book_cap
+        cap = min(self.observation.requested_at + limits.book_cap, self._advice_until)
         return cap if settled is None else min(settled, cap)
 
     def judge(self, limits: ProbeLimits, trouble: str, now: float) -> None:
@@ -80,7 +133,8 @@ class Trial:
         bids, asks = len(seen.book.bids), len(seen.book.asks)
         if seen.has_both_sides:
             shown = f"{min(bids, limits.full_rows)} bids, {min(asks, limits.full_rows)} asks"
-            self.end(Outcome.DEPTH, f"{shown} on {self.instrument.exchange}", now)
+            lacks = f"; refused: {self.venues.lacks}" if self.venues.lacks else ""
+            self.end(Outcome.DEPTH, f"{shown} on {self.instrument.exchange}{lacks}", now)
         elif seen.first_row_at is not None:
             self.end(Outcome.ONE_SIDED, f"{bids} bids, {asks} asks and no more in {limits.book_cap:g} s", now)
         else:

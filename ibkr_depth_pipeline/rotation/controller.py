@@ -65,6 +65,9 @@ RESUBSCRIBE_SPACING_SECS = 1.0
 ADVICE_SECS = 3.0
 """How long rows are waited for after an error that may be advice about a line which goes on."""
 
+ADVICE_AGAIN_SECS = 1.0
+"""The same for a symbol whose last such error was a refusal."""
+
 ADVISED_LINE_SECS = 10.0
 """How long a line that has had rows may stay silent after an error of its own, before it is asked for again."""
 
@@ -102,6 +105,7 @@ class RotationController:
         self._again: dict[str, float] = {}  # symbol of this turn -> when to subscribe to it again
         self._doubted: dict[int, float] = {}  # request -> when to ask anew if it stays silent
         self._advised: dict[int, float] = {}  # request without rows -> when its error counts as a refusal
+        self._advice_was_refusal: set[str] = set()
         self._connected = self._stopping = False
 
     # ---- what can be asked of it
@@ -231,6 +235,7 @@ class RotationController:
         self._advised.pop(event.request, None)
         self._patience.answered(slot.symbol)
         self._retries.answered(slot.symbol)
+        self._advice_was_refusal.discard(slot.symbol)
         slot.on(SlotEvent.ANSWERED)
         if slot.answered_at is None:
             slot.answered_at = now
@@ -293,7 +298,8 @@ class RotationController:
 
     def _advise(self, event: Advised, now: float, out: list[Command]) -> None:
         if event.request in self._active and not self._is_advice(event.request, now):
-            secs = min(ADVICE_SECS, self._plan.first_row_cap)
+            was_refusal = self._active[event.request].symbol in self._advice_was_refusal
+            secs = min(ADVICE_AGAIN_SECS if was_refusal else ADVICE_SECS, self._plan.first_row_cap)
             self._advised.setdefault(event.request, now + secs)
 
     def _halt(self, event: Halted, now: float, out: list[Command]) -> None:
@@ -342,6 +348,7 @@ class RotationController:
         self._retry(now, out)
         for request in [request for request, at in self._advised.items() if at <= now]:
             del self._advised[request]
+            self._advice_was_refusal.add(self._active[request].symbol)
             out.append(AdviceConfirmed(request))
         for request in [request for request, at in self._doubted.items() if at <= now]:
             self._ask_again(self._active[request], now, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 
@@ -22,11 +23,13 @@ FULL = 2
 class Case:
     """A plan that has begun at second 0 with the symbols named, and the clock that the test moves."""
 
-    def __init__(self, *symbols: str, slots: int = 3) -> None:
+    def __init__(self, *symbols: str, slots: int = 3, venues: tuple[str, ...] = ("ARCA",)) -> None:
         limits = ProbeLimits(slots, FULL + 1, FULL, CAP, QUIET, PAUSE, PATIENCE)
         self.plan = ProbePlan(limits, itertools.count(1))
         self.now = 0.0
-        instruments = [Instrument(each, 1, "STK", "USD", "ARCA", "ARCA") for each in symbols]
+        best, *others = venues
+        found = Instrument("", 1, "STK", "USD", best, "ARCA", alternatives=tuple(others))
+        instruments = [dataclasses.replace(found, symbol=each) for each in symbols]
         self.first = self.plan.begin(instruments, self.now)
 
     def row(self, request: int, side: Side, position: int = 0, size: float = 100.0, venue: str = "") -> list[Command]:
@@ -119,14 +122,82 @@ def test_rows_of_one_side_only_are_no_book() -> None:
     assert case.outcome("A") is Outcome.ONE_SIDED
 
 
-def test_a_refused_request_is_not_cancelled_and_its_slot_goes_to_the_next() -> None:
+def test_a_refused_request_is_cancelled_and_its_place_goes_to_the_next() -> None:
     case = Case("A", "B", slots=1)
+    case.hear(says.FeedHealth(True, 2104, "OK"))
     answer = case.hear(says.DepthRefused(1, 354, "not subscribed"))
-    assert cancelled(answer) == []
+    assert cancelled(answer) == [1]
+    case.hear(says.CancelRejected(1))
     assert subscribed(answer) == [(2, "B")]
     report = case.plan.report("A")
     assert report is not None
     assert (report.outcome, report.codes, report.l2) == (Outcome.REFUSED, (354,), False)
+
+
+@pytest.mark.parametrize("code", [200, 354, 420, 478, 10168, 99999])
+def test_a_refusal_of_any_code_leads_to_the_next_venue_and_the_last_one_ends_with_every_reason(code: int) -> None:
+    case = Case("A", venues=("ISLAND", "ARCA"))
+    case.hear(says.FeedHealth(True, 2104, "OK"))
+    (_, asked) = case.hear(says.DepthRefused(1, code, "one"))
+    assert isinstance(asked, Subscribe)
+    assert asked.instrument.exchange == "ARCA"
+    case.hear(says.DepthRefused(2, 10092, "two"))
+    assert case.outcome("A") is Outcome.REFUSED
+    assert f"ISLAND {code}: one; ARCA 10092: two" in case.reason("A")
+
+
+def test_the_venue_with_depth_is_reported_with_those_that_refused() -> None:
+    case = Case("A", venues=("ISLAND", "ARCA"))
+    case.hear(says.FeedHealth(True, 2104, "OK"))
+    case.hear(says.DepthRefused(1, 354, "not subscribed"))
+    case.book(2)
+    report = case.plan.report("A")
+    assert report is not None
+    assert (report.outcome, report.venue_requested) == (Outcome.DEPTH, "ARCA")
+    assert "ISLAND 354: not subscribed" in report.reason
+
+
+def test_a_refusal_before_a_farm_is_well_is_asked_again_and_at_once_when_one_is() -> None:
+    case = Case("A")
+    assert subscribed(case.hear(says.DepthRefused(1, 354, "not subscribed"))) == []
+    assert case.outcome("A") is Outcome.PENDING
+    assert subscribed(case.run_to_deadline()) == [(2, "A")]
+    case.hear(says.DepthRefused(2, 354, "not subscribed"))
+    assert subscribed(case.hear(says.FeedHealth(True, 2104, "OK"))) == [(3, "A")]
+    case.book(3)
+    assert case.outcome("A") is Outcome.DEPTH
+
+
+def test_a_refusal_before_any_farm_is_well_is_believed_when_the_time_for_a_book_is_over() -> None:
+    case = Case("A")
+    asked = subscribed(case.first)
+    while case.outcome("A") is Outcome.PENDING:
+        for request, _ in asked:
+            case.hear(says.DepthRefused(request, 354, "not subscribed"))
+        asked = subscribed(case.run_to_deadline()) if case.plan.next_deadline() is not None else []
+    assert case.outcome("A") is Outcome.REFUSED
+    assert CAP <= case.now < 2 * CAP
+
+
+def test_an_error_that_may_be_advice_ends_a_request_only_if_no_row_comes() -> None:
+    case = Case("A", "B")
+    for request in (1, 2):
+        assert case.hear(says.DepthRefused(request, 10089, "part")) == []
+    case.book(1)
+    assert case.outcome("A") is Outcome.DEPTH
+    case.hear(says.FeedHealth(True, 2104, "OK"))
+    assert cancelled(case.run_to_deadline()) == [2]
+    assert case.outcome("B") is Outcome.REFUSED
+    assert case.now < CAP
+
+
+def test_an_error_about_a_line_with_rows_changes_nothing() -> None:
+    case = Case("A")
+    case.row(1, Side.BID)
+    for event in (says.DepthRefused(1, 354, "late"), says.SlotRefused(1, "late"), says.DepthRefused(1, 10168, "late")):
+        assert case.hear(event) == []
+    case.book(1)
+    assert case.outcome("A") is Outcome.DEPTH
 
 
 def test_a_309_is_never_cancelled_and_waits_for_a_slot_of_our_own() -> None:
@@ -278,6 +349,7 @@ def test_stop_cancels_what_is_subscribed_and_nothing_else() -> None:
 
 def test_a_text_of_the_gateway_is_one_line_without_control_characters() -> None:
     case = Case("A")
+    case.hear(says.FeedHealth(True, 2104, "OK"))
     case.hear(says.DepthRefused(1, 354, "not\nsubscribed\x1b[31m\ttoday"))
     assert case.reason("A") == "the gateway refuses depth (354): not subscribed [31m today"
 

@@ -16,6 +16,7 @@ from ibkr_depth_pipeline.probe.session import ProbeSession, Progress
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline.simulation.options import Unready
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 
 AWAY = "redis://:sesame@127.0.0.1:1/0"
@@ -130,14 +131,45 @@ async def test_an_index_without_a_book_fails_with_10092(shared_redis_url: str, s
     assert "10092" in venue["reason"]
 
 
-@pytest.mark.parametrize("code", [200, 354, 10089, 10090])
-async def test_a_refusal_names_its_code(shared_redis_url: str, code: int) -> None:
+@pytest.mark.parametrize("code", [200, 354, 478, 10089, 10168])
+async def test_a_refusal_at_a_venue_that_the_operator_named_names_its_code(shared_redis_url: str, code: int) -> None:
+    named = SymbolSpec("AAPL", exchange="ISLAND")
     async with SimulatedGateway(GatewayOptions(refusals={"AAPL": code})) as gateway:
-        report = await probe(gateway, shared_redis_url, "AAPL", "MSFT")
-        assert len(cancels(gateway)) == 1
+        report = await probe(gateway, shared_redis_url, named, "MSFT")
+        assert len(cancels(gateway)) == 2
+        assert not gateway.journal.errors(309)
     assert (of(report, "AAPL").outcome, of(report, "AAPL").codes) == (Outcome.REFUSED, (code,))
     assert str(code) in of(report, "AAPL").verdict
     assert of(report, "MSFT").passed
+
+
+async def test_another_venue_with_depth_is_found_reported_and_recorded(
+    shared_redis_url: str, store: redis.Redis
+) -> None:
+    refusals = {"AAPL@ISLAND": 354, "AAPL@ARCA": 10168, "AAPL@NYSE": 10092}
+    async with SimulatedGateway(GatewayOptions(venue_refusals=refusals)) as gateway:
+        report = await probe(gateway, shared_redis_url, "AAPL", "MSFT")
+    found = of(report, "AAPL")
+    assert found.passed
+    assert found.venue_requested not in ("ISLAND", "ARCA", "NYSE")
+    assert "ISLAND 354" in found.reason
+    venue = store.hgetall("raw:ibkr:depth:venue:AAPL")
+    assert (venue["exchange"], venue["depth_supported"], venue["reason"]) == (found.venue_requested, "1", "")
+
+
+async def test_a_symbol_that_every_venue_refuses_fails_with_every_reason(shared_redis_url: str) -> None:
+    async with SimulatedGateway(GatewayOptions(refusals={"AAPL": 478})) as gateway:
+        report = await probe(gateway, shared_redis_url, "AAPL", "MSFT")
+    assert of(report, "AAPL").outcome is Outcome.REFUSED
+    assert "ISLAND 478" in of(report, "AAPL").reason
+    assert "ARCA 478" in of(report, "AAPL").reason
+    assert of(report, "MSFT").passed
+
+
+async def test_a_gateway_that_refuses_everything_until_its_farms_are_up_passes(shared_redis_url: str) -> None:
+    async with SimulatedGateway(GatewayOptions(ready_after=2.0, unready=Unready.NOT_SUBSCRIBED)) as gateway:
+        report = await probe(gateway, shared_redis_url, "AAPL", "MSFT")
+    assert report.passed
 
 
 async def test_slots_that_other_clients_keep_are_waited_for_and_then_reported(
