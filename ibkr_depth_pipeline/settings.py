@@ -186,6 +186,16 @@ class Settings(BaseSettings):
         "line is asked for again; as long after that, the connection is made anew; ever more rarely: seconds, from 1 "
         "to 3600",
     )
+    ibkr_silent_line_secs: Seconds = Field(
+        15,
+        ge=0.5,
+        le=3600,
+        description="least silence of one line, while others tick, that makes it suspect; more where it is usually "
+        "quiet: seconds, from 0.5 to 3600",
+    )
+    ibkr_crossed_book_secs: Seconds = Field(
+        3, ge=0.5, le=3600, description="how long a book may be crossed or locked: seconds, from 0.5 to 3600"
+    )
     ibkr_reconnect_max_secs: Seconds = Field(
         2, ge=0.1, le=300, description="longest pause between two connects: seconds, from 0.1 to 300"
     )

@@ -21,6 +21,8 @@ class Cause(str, Enum):
     PRESSURE = "309 pressure"
     SYMBOL = "this symbol only"
     SYMBOLS = "these symbols only"
+    SILENT = "silent, others are not"
+    OUT_OF_STEP = "book out of step with the gateway's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,11 @@ def feed_cause(look: Look) -> Cause | None:
     return Cause.MARKET_DATA if figures.suspended or figures.ailments else None
 
 
-def symbol_cause(pressure: Pressure, count: int, now: int) -> Cause:
-    """Why `count` symbols are stale while the feed itself is well."""
+def symbol_cause(look: Look, pressure: Pressure, count: int, now: int) -> Cause:
+    """Why `count` symbols are not well while the feed itself is."""
+    troubles = {each.trouble for each in unwell(look)}
+    if troubles and "" not in troubles:
+        return Cause.SILENT if troubles == {Cause.SILENT.value} else Cause.OUT_OF_STEP
     if pressure.stands(now):
         return Cause.PRESSURE
     return Cause.SYMBOL if count == 1 else Cause.SYMBOLS
@@ -82,7 +87,7 @@ def unwell(look: Look) -> tuple[SymbolHealth, ...]:
     """The symbols that should be recorded and are not; none where nothing is known."""
     if isinstance(look, Unreachable):
         return ()
-    return tuple(each for each in look.symbols if not each.state.is_well)
+    return tuple(each for each in look.symbols if not each.is_well)
 
 
 def feed_words(look: Look) -> str:
@@ -105,6 +110,7 @@ def symbol_words(health: SymbolHealth) -> str:
     """One symbol's state, as a check shows it."""
     if health.state is SymbolState.UNSUPPORTED:
         return f"unsupported: {health.reason}" if health.reason else "unsupported"
+    trouble = f"{health.trouble}; " if health.trouble else ""
     if health.age_secs is None:
-        return f"{health.state.value}: no row was ever recorded"
-    return f"{health.state.value}: last row {health.age_secs:.1f} s ago"
+        return f"{health.state.value}: {trouble}no row was ever recorded"
+    return f"{health.state.value}: {trouble}last row {health.age_secs:.1f} s ago"

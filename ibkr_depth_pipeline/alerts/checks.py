@@ -45,8 +45,9 @@ def findings(look: Look, symbols: tuple[str, ...], *, early: bool) -> Iterator[F
     for each in look.symbols:
         told = {"last_row_age_secs": each.age_secs, "heartbeat_ttl_secs": each.heartbeat_ttl_secs}
         figures = {name: round(value, 3) for name, value in told.items() if value is not None}
-        certain = each.state.is_well or not early
-        yield Finding(each.symbol, each.state.value, each.state.is_well, certain, symbol_words(each), figures)
+        certain = each.is_well or not early
+        state = "troubled" if each.trouble and each.state.is_well else each.state.value
+        yield Finding(each.symbol, state, each.is_well, certain, symbol_words(each), figures)
 
 
 def to_tell(before: Mapping[str, Told], found: list[Finding], now: int) -> tuple[list[Finding], dict[str, Told]]:

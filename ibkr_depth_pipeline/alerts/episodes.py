@@ -99,7 +99,7 @@ class _Scene:
 
     @property
     def cause(self) -> Cause:
-        return self.of_feed or symbol_cause(self.after.pressure, len(self.sick), self.now)
+        return self.of_feed or symbol_cause(self.look, self.after.pressure, len(self.sick), self.now)
 
     @property
     def symbols(self) -> tuple[str, ...]:

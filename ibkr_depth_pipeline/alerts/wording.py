@@ -19,6 +19,7 @@ def troubled(gateway: str, look: Look, cause: Cause, symbols: Sequence[str], sin
     if words := feed_words(look):
         lines.append(f"{words[:1].upper()}{words[1:]}.")
     lines.append(f"Not fresh: {_names(symbols)}." if symbols else "No symbol's heartbeat has expired yet.")
+    lines.append(_troubles(look, symbols))
     lines.append(_last_row(look, symbols))
     return f"IBKR depth {gateway}: {what} stale ({cause.value})", "\n".join(line for line in lines if line)
 
@@ -27,6 +28,12 @@ def recovered(gateway: str, cause: Cause, symbols: Sequence[str], lasted_ms: int
     """Title and text of the end of an episode."""
     text = f"All is fresh again after {span(lasted_ms)}. It was: {cause.value}."
     return f"IBKR depth {gateway}: recovered", f"{text}\nConcerned: {_names(symbols)}." if symbols else text
+
+
+def _troubles(look: Look, symbols: Sequence[str]) -> str:
+    """What is wrong with single lines, where the ingest knows."""
+    told = [f"{each.symbol}: {each.trouble}" for each in unwell(look) if each.trouble and each.symbol in symbols]
+    return f"{'; '.join(told[:_SHOWN])}." if told else ""
 
 
 def _last_row(look: Look, symbols: Sequence[str]) -> str:

@@ -36,7 +36,8 @@ def render_status(report: HealthReport) -> RenderableType:
         table.add_column(name, justify="left" if name in ("venue", "on") else "right", no_wrap=True)
     for each in report.symbols:
         # as Text, since what Redis holds is nobody's markup
-        table.add_row(Text(each.symbol), Text(each.state.value, _STYLES[each.state]), *map(Text, _cells(each)))
+        style = "bold red" if each.trouble else _STYLES[each.state]
+        table.add_row(Text(each.symbol), Text(each.state.value, style), *map(Text, _cells(each)))
     notes = [Text(note) for each in report.symbols for note in _notes(each)]
     return Group(*_feed(report.feed), "", table, *([Text(""), *notes] if notes else []))
 
@@ -56,6 +57,14 @@ def _cells(each: SymbolHealth) -> tuple[str, ...]:
 
 
 def _notes(each: SymbolHealth) -> Iterator[str]:
+    if each.trouble:
+        yield f"{each.symbol}: {each.trouble}"
+    if each.figures.asked_again:
+        figures = each.figures
+        yield (
+            f"{each.symbol} asked for again: {figures.asked_again} times (silent {figures.silent}, "
+            f"out of step {figures.out_of_step})"
+        )
     if each.reason and each.state is SymbolState.UNSUPPORTED:
         yield f"{each.symbol}: {' '.join(each.reason.split())}"
     if each.figures.dropped:

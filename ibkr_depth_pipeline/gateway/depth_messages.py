@@ -18,6 +18,10 @@ ROW_OF_MARKET_MAKER = b"13\0"
 UNSET = sys.float_info.max
 """1.7976931348623157E308: how the protocol writes a number that there is none of."""
 
+NO_VALUE = frozenset({UNSET, float(2**127 - 1), float(2**63 - 1), float(-(2**63))})
+"""That, and the same of decimals and of long integers, whatever their spelling (ibapi, common.py and decoder.py). The
+unset int, 2147483647, is not among them: it may be a size."""
+
 _OPERATIONS = {"0": DepthOperation.INSERT, "1": DepthOperation.UPDATE, "2": DepthOperation.DELETE}
 _SIDES = {"0": Side.ASK, "1": Side.BID}
 
@@ -30,17 +34,14 @@ _FIELDS_OF_MARKET_MAKERS_ROW = 9
 def read_depth(message: bytes) -> tuple[int, DepthRow] | RowUnreadable:
     """The request and the row of a whole message, or what is wrong with it. Never raises.
 
+    A name need not be UTF-8: what can't be decoded in it is replaced, as the row is the book's all the same.
+
     The row's numbers are read, not judged: nan, a negative position and the like are the book's to refuse. A delete has
     neither price nor size, whatever stands there: a level that is gone must not stay for want of a number.
     """
-    try:
-        text = message.decode()
-    except UnicodeDecodeError:
-        fields = message.decode(errors="backslashreplace").split("\0")
-        return RowUnreadable(_request_of(fields), RowFault.UNREADABLE, tuple(fields))
-    fields = text.split("\0")
+    fields = message.decode(errors="replace").split("\0")
     if fields.pop():
-        return RowUnreadable(_request_of(fields), RowFault.UNREADABLE, tuple(fields))
+        return _unreadable(fields, RowFault.UNREADABLE)
     return _read(fields)
 
 
@@ -55,15 +56,23 @@ def _read(fields: list[str]) -> tuple[int, DepthRow] | RowUnreadable:
         change, of = _OPERATIONS[operation], _SIDES[side]
         is_delete = change is DepthOperation.DELETE
         numbers = (0.0, 0.0) if is_delete else (float(_plain(price)), float(_plain(size)))
-        if UNSET in numbers:
-            return RowUnreadable(_request_of(fields), RowFault.NOT_FINITE, tuple(fields))
+        if not NO_VALUE.isdisjoint(numbers):
+            return _unreadable(fields, RowFault.NOT_FINITE)
         return int(_plain(request)), DepthRow(change, of, int(_plain(position)), *numbers, venue)
     except KeyError:
-        known = fields[5 if has_market_maker else 4] in _OPERATIONS
-        fault = RowFault.UNKNOWN_SIDE if known else RowFault.UNKNOWN_OPERATION
-        return RowUnreadable(_request_of(fields), fault, tuple(fields))
+        fault = RowFault.UNKNOWN_OPERATION if _operation_of(fields) is None else RowFault.UNKNOWN_SIDE
+        return _unreadable(fields, fault)
     except ValueError:  # too few fields, or no number
-        return RowUnreadable(_request_of(fields), RowFault.UNREADABLE, tuple(fields))
+        return _unreadable(fields, RowFault.UNREADABLE)
+
+
+def _unreadable(fields: list[str], fault: RowFault) -> RowUnreadable:
+    return RowUnreadable(_request_of(fields), fault, tuple(fields), _operation_of(fields))
+
+
+def _operation_of(fields: list[str]) -> DepthOperation | None:
+    at = 5 if fields[0] == "13" else 4
+    return _OPERATIONS.get(fields[at]) if len(fields) > at else None
 
 
 def _plain(number: str) -> str:

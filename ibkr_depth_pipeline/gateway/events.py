@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ibkr_depth_pipeline.model import DepthRow, RowFault
+from ibkr_depth_pipeline.model import DepthOperation, DepthRow, RowFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,15 @@ class RowReceived:
 
 @dataclass(frozen=True, slots=True)
 class RowUnreadable:
-    """A depth message that holds no row: fields missing, no numbers, an unknown side or operation."""
+    """A depth message that holds no row: fields missing, no numbers, an unknown side or operation.
+
+    operation is what the row was to do; None where even that can't be read.
+    """
 
     request: int
     fault: RowFault
     fields: tuple[str, ...]
+    operation: DepthOperation | None = None
 
 
 @dataclass(frozen=True, slots=True)

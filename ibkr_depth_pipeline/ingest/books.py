@@ -6,11 +6,13 @@ Rows reach the books by `message`, the hot path, or by `row`, the careful one. `
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ibkr_depth_pipeline.ingest.book_integrity import BookLook
 from ibkr_depth_pipeline.ingest.hot_path import HotPath, LiveBook, Numbering, Store
+from ibkr_depth_pipeline.ingest.liveness import LineSample
 from ibkr_depth_pipeline.model import DepthRow, Levels, RowFault
 from ibkr_depth_pipeline.schema.keys import StreamId
 
@@ -37,7 +39,11 @@ class LastBook(NamedTuple):
 
 @dataclass
 class PipelineFigures:
-    """What has happened since the start; `dropped` counts rows by (symbol, reason)."""
+    """What has happened since the start; `dropped` counts rows by (symbol, reason).
+
+    By symbol: how often its line was silent while others were not, how often its book was out of step, and how often
+    its subscription was made anew for that.
+    """
 
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused_309: int = 0
@@ -45,6 +51,9 @@ class PipelineFigures:
     connections: int = 0
     turns: int = 0
     pacing_violations: int = 0
+    silent: Counter[str] = field(default_factory=Counter)
+    out_of_step: Counter[str] = field(default_factory=Counter)
+    asked_again: Counter[str] = field(default_factory=Counter)
 
 
 class Books:
@@ -70,6 +79,8 @@ class Books:
         self._live_ms: Counter[str] = Counter()
         self._applied: Counter[str] = Counter()  # to books that are retired by now
         self.message = self._hot.take
+        self.last_fault: RowFault | None = None
+        """Of the newest row that `row` took; None where it was applied."""
         self.went_on: set[int] = set()
         """Retired requests of which rows have come; whoever looks at it empties it."""
 
@@ -86,8 +97,9 @@ class Books:
             if request in self._symbol_of:
                 self.went_on.add(request)
             self.drop(request, RowFault.RETIRED_REQUEST.value)
+            self.last_fault = RowFault.RETIRED_REQUEST
             return False
-        fault = book.apply(row, now_ms)
+        fault = self.last_fault = book.apply(row, now_ms)
         if fault is not None:
             self.drop(request, fault.value)
         return fault is None
@@ -185,6 +197,26 @@ class Books:
         """symbol -> its book, as it is or as it was when it was last live."""
         live = {book.symbol: LastBook(book.venue, *book.sides()) for book in self._live.values() if book.applied}
         return self._last_books | live
+
+    def first_row(self, request: int) -> int:
+        """When the first row was applied to the request's book; 0: none was, or there is no book."""
+        book = self._live.get(request)
+        return book.first_row_ms if book is not None else 0
+
+    def line_samples(self, doubted: Collection[int]) -> list[LineSample]:
+        """Every live request and its rows so far; those of `doubted` that have had rows are marked."""
+        return [
+            LineSample(request, book.symbol, book.applied, book.applied > 0 and request in doubted)
+            for request, book in self._live.items()
+        ]
+
+    def looks(self, is_due: Callable[[int, int], bool]) -> list[BookLook]:
+        """The books that have rows and are due for a look, by request and number of rows."""
+        return [
+            BookLook(request, book.applied, *book.sides())
+            for request, book in self._live.items()
+            if book.applied and is_due(request, book.applied)
+        ]
 
     def filled(self) -> dict[int, tuple[str, int]]:
         """request -> symbol and time of the last row, of every book that is not empty."""

@@ -23,8 +23,8 @@ class CountedLines:
         self._log = get_log()
 
     def say(self, effect: Say) -> None:
-        """Log it, unless there were too many of its kind."""
-        if self._lines.spend(effect.event):
+        """Log it, unless there were too many of its kind, or of the same."""
+        if self._lines.spend(effect.event, repr(effect.fields)):
             getattr(self._log, effect.level)(effect.event, **effect.fields)
 
     def stored(self, symbols: Iterable[str]) -> None:

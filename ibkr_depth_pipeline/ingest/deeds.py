@@ -11,7 +11,6 @@ from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
 from ibkr_depth_pipeline.ingest.tasks import RunTasks
-from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
 
@@ -40,7 +39,6 @@ class Deeds:
         self._rows = rows
         self._recheck = recheck
         self._reconnect = reconnect
-        self._log = get_log()
 
     def carry_out(self, effects: Iterable[do.Effect]) -> None:
         """Do them, in this order."""
@@ -50,24 +48,25 @@ class Deeds:
     # ---- at the gateway
 
     def _subscribe(self, effect: do.Subscribe) -> None:
-        self._log.info(
-            "subscribed",
-            symbol=effect.instrument.symbol,
-            request_id=effect.request,
-            exchange=effect.instrument.exchange,
-            rows=self._rows,
-        )
+        fields = {
+            "symbol": effect.instrument.symbol,
+            "request_id": effect.request,
+            "exchange": effect.instrument.exchange,
+            "rows": self._rows,
+        }
+        self._lines.say(do.Say("info", "subscribed", fields))
         self._try_sending(lambda: self._gateway.subscribe(effect.request, effect.instrument, self._rows))
 
     def _cancel(self, effect: do.Cancel) -> None:
-        self._log.info("unsubscribed", symbol=effect.symbol, request_id=effect.request)
+        fields = {"symbol": effect.symbol, "request_id": effect.request}
+        self._lines.say(do.Say("info", "unsubscribed", fields))
         self._try_sending(lambda: self._gateway.cancel(effect.request))
 
     def _try_sending(self, send: Callable[[], None]) -> None:
         try:
             send()
         except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
-            self._log.warning("send_failed", error=str(error))
+            self._lines.say(do.Say("warning", "send_failed", {"error": str(error)}))
 
     def _look_again(self, effect: do.Recheck) -> None:
         self._tasks.start(self._recheck(effect.symbol))

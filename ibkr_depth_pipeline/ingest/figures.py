@@ -51,6 +51,7 @@ def _symbols(symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigu
     subscribed = set(pipeline.subscribed.values())
     last_rows, venues = pipeline.last_rows(), pipeline.venues()
     live_ms, books, rows = pipeline.live_ms(), pipeline.last_books(), pipeline.rows()
+    troubles = pipeline.troubles()
     dropped: dict[str, dict[str, int]] = {}
     for (symbol, reason), count in pipeline.figures.dropped.items():
         dropped.setdefault(symbol, {})[reason] = count
@@ -68,6 +69,10 @@ def _symbols(symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigu
             refused_309=pipeline.figures.refused_309_of[symbol],
             venue=venues.get(symbol, ""),
             dropped=dropped.get(symbol, {}),
+            trouble=troubles.get(symbol, ""),
+            silent=pipeline.figures.silent[symbol],
+            out_of_step=pipeline.figures.out_of_step[symbol],
+            asked_again=pipeline.figures.asked_again[symbol],
         )
         for symbol in (*symbols, *(["unknown"] if "unknown" in dropped else []))
     }

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
-from ibkr_depth_pipeline.gateway.depth_messages import UNSET
+from ibkr_depth_pipeline.gateway.depth_messages import NO_VALUE
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
 from ibkr_depth_pipeline.schema.encoding import EMPTY_SIDE, encode_side, json_text, level_text, read_levels, venue_field
 
@@ -38,16 +38,16 @@ class NumberTexts(dict[bytes, bytes]):
 
     def __missing__(self, text: bytes) -> bytes:
         number = float(text)
-        if not isfinite(number) or number == UNSET or b"_" in text:  # Python reads 1_0 as a number
+        if not isfinite(number) or number in NO_VALUE or b"_" in text:  # Python reads 1_0 as a number
             raise ValueError(text)
         return _remember(self, text, self._before + json_text(number) + self._after)
 
 
 class VenueTexts(dict[bytes, bytes]):
-    """A row's market maker or venue -> the end of its level's text. Raises ValueError where it is no UTF-8."""
+    """A row's market maker or venue -> the end of its level's text. What is no UTF-8 in it is replaced."""
 
     def __missing__(self, name: bytes) -> bytes:
-        return _remember(self, name, json_text(name.decode()) + b"]")
+        return _remember(self, name, json_text(name.decode(errors="replace")) + b"]")
 
 
 def _remember(texts: dict[bytes, bytes], key: bytes, text: bytes) -> bytes:

@@ -36,6 +36,8 @@ def pipeline_of(settings: Settings, request_ids: Iterator[int], outlet: Callable
         rows=rows_requested(settings),
         levels_shown=settings.ibkr_depth_rows,
         heartbeat_ttl=settings.ibkr_heartbeat_ttl,
+        silent_line=settings.ibkr_silent_line_secs,
+        crossed_book=settings.ibkr_crossed_book_secs,
     )
 
 

@@ -10,22 +10,30 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ibkr_depth_pipeline.gateway import events as gateway
+from ibkr_depth_pipeline.ingest.book_integrity import BookIntegrity
 from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
 from ibkr_depth_pipeline.ingest.doubts import Doubts
 from ibkr_depth_pipeline.ingest.effects import Effect, Reconnect, Say
-from ibkr_depth_pipeline.ingest.gaps import Gaps
+from ibkr_depth_pipeline.ingest.gaps import Gap, Gaps
 from ibkr_depth_pipeline.ingest.hot_path import Store
+from ibkr_depth_pipeline.ingest.line_monitor import LineMonitor, OutOfStepFound, SilenceFound
+from ibkr_depth_pipeline.ingest.liveness import LineLiveness
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
+from ibkr_depth_pipeline.model import DepthRow, RowFault
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
+
+_NO_POSITION = 2**31 - 1
+"""The unset int: a row that has it, or more, stands nowhere; it is not past the end."""
 
 
 class DepthPipeline:
     """Books and rotation of one gateway.
 
     outlet(symbol) is what takes the snapshots of that symbol; rows is how many rows a side are requested, levels_shown
-    how many are stored; heartbeat_ttl the operator's, in seconds. It begins without symbols: `number_from` says where
-    their numbering goes on, and `resolved` brings each into the rotation.
+    how many are stored; heartbeat_ttl the operator's, in seconds, as are silent_line (the least that a line must be
+    silent to be suspect) and crossed_book (how long a book may be crossed). It begins without symbols: `number_from`
+    says where their numbering goes on, and `resolved` brings each into the rotation.
     """
 
     def __init__(
@@ -37,11 +45,15 @@ class DepthPipeline:
         rows: int,
         levels_shown: int,
         heartbeat_ttl: int,
+        silent_line: float = 15.0,
+        crossed_book: float = 3.0,
     ) -> None:
         self.figures = PipelineFigures()
         self._books = Books(self.figures, outlet, rows=rows, levels_shown=levels_shown)
         self._doubts = Doubts()
         self._gaps = Gaps()
+        liveness = LineLiveness(floor=silent_line, first_row_secs=plan.first_row_cap, image_rows=2 * rows)
+        self._lines = LineMonitor(self._books, liveness, BookIntegrity(crossed_book), self.figures)
         self._subscriptions = Subscriptions(
             plan, request_ids, self._books, self._doubts, self.figures, heartbeat_ttl=heartbeat_ttl
         )
@@ -60,6 +72,8 @@ class DepthPipeline:
         self.resolved = self._subscriptions.resolved
         self.next_deadline = self._subscriptions.next_deadline
         self.venues = self._subscriptions.venues
+        self.troubles = self._lines.troubles
+        self.out_of_step = self._lines.out_of_step
 
     # ---- what can be asked
 
@@ -90,8 +104,17 @@ class DepthPipeline:
         """
         if self._doubts.suspended:
             return {}
-        filled = self._books.filled()
-        return {symbol: ts for request, (symbol, ts) in filled.items() if request not in self.awaited}
+        filled, troubles = self._books.filled(), self.troubles()
+        return {
+            symbol: ts
+            for request, (symbol, ts) in filled.items()
+            if request not in self.awaited and symbol not in troubles
+        }
+
+    @property
+    def inspection_secs(self) -> float:
+        """How often `inspect_lines` is to be called."""
+        return self._lines.period
 
     # ---- everything but rows
 
@@ -100,8 +123,11 @@ class DepthPipeline:
 
         The request stays awaited where that proves nothing.
         """
+        if applied and not self._doubts.is_proof(now):
+            self._gaps.row(self._books.symbol_of(request), self._books.last_row(request))
         if not applied or not self._doubts.is_proof(now):
             return []
+        self._lines.row_came(request)
         effects: list[Effect] = []
         if self._doubts.suspended:
             effects += self._connectivity_back(gateway.ConnectivityRestored(False, "unsaid: rows come"), now, 0)
@@ -111,10 +137,57 @@ class DepthPipeline:
     def _end_gap(self, request: int) -> list[Effect]:
         last_row = self._books.last_row(request)
         gap = self._gaps.close(self._books.symbol_of(request), last_row) if last_row else None
-        if gap is None:
+        if gap is None or self._is_no_pause(gap, request):
             return []
         fields = {"symbol": gap.symbol, "cause": gap.cause, "code": gap.code, "secs": gap.secs}
         return [Say("warning" if gap.secs >= 1 else "info", "data_gap", fields)]
+
+    def _is_no_pause(self, gap: Gap, request: int) -> bool:
+        """Whether the line itself went on, without a pause worth the name: news of trouble alone is no gap."""
+        if not 0 < self._books.first_row(request) <= gap.since:
+            return False
+        return gap.secs < max(1.0, self._lines.usual_silence(gap.symbol))
+
+    # ---- lines that are silent or out of step
+
+    def row_dropped(self, request: int, row: DepthRow, now: float) -> list[Effect]:
+        """`row` has returned False just now."""
+        fault = self._books.last_fault
+        if fault is None:
+            return []
+        if row.position >= _NO_POSITION:
+            fault = RowFault.UNREADABLE
+        return self._out_of_step(self._lines.row_dropped(request, row.operation, fault, now), now)
+
+    def inspect_lines(self, now: float) -> list[Effect]:
+        """Call it every `inspection_secs`: finds lines that are silent while others are not, and books out of step."""
+        if self._doubts.suspended:
+            self._lines.restart()
+            return []
+        effects: list[Effect] = []
+        for each in self._lines.inspect(self.awaited, now):
+            effects += self._silent(each, now) if isinstance(each, SilenceFound) else self._out_of_step([each], now)
+        return effects
+
+    def _silent(self, found: SilenceFound, now: float) -> list[Effect]:
+        fields = {**self._about(found.request), "secs": round(found.secs, 1)}
+        last_row = self._books.last_row(found.request)
+        if last_row:
+            self._gaps.open([(found.symbol, last_row)], "line_silent")
+        said = Say("warning", "line_silent", fields) if found.proven else Say("info", "line_asked_again", fields)
+        return [said, *self._subscriptions.tell(rotation.Halted(found.request), now)]
+
+    def _out_of_step(self, found: list[OutOfStepFound], now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for each in found:
+            fields = {**self._about(each.request), "reason": each.reason, "asked_again": each.ask}
+            if each.new:
+                effects.append(Say("warning", "book_out_of_step", fields))
+            if each.ask:
+                effects += self._subscriptions.tell(rotation.Halted(each.request), now)
+        return effects
+
+    # ---- late rows, the rotation
 
     def look_at_late_rows(self, now: float) -> list[Effect]:
         """Call it every few seconds: a cancelled request whose rows go on and on holds its slot."""
@@ -135,7 +208,7 @@ class DepthPipeline:
 
     def _unreadable(self, event: gateway.RowUnreadable, now: float, now_ms: int) -> list[Effect]:
         self._books.drop(event.request, event.fault.value)
-        return []
+        return self._out_of_step(self._lines.row_dropped(event.request, event.operation, event.fault, now), now)
 
     def _message_unreadable(self, event: gateway.MessageUnreadable, now: float, now_ms: int) -> list[Effect]:
         self.figures.dropped["unknown", "unreadable_message"] += 1
@@ -143,6 +216,7 @@ class DepthPipeline:
 
     def _reset(self, event: gateway.BookReset, now: float, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [Say("info", "book_reset", self._about(event.request))]
+        self._lines.book_emptied(event.request)
         self._books.reset(event.request, now_ms)
         if event.request in self.awaited:
             if self._books.symbol_of(event.request) not in self._gaps.missing:
@@ -247,6 +321,7 @@ class DepthPipeline:
         said = Say("warning", "connection_lost", {"text": event.text, "subscriptions": subscriptions})
         self._open_gaps("connection_lost")
         self._books.retire_all()
+        self._lines.restart()
         self._doubts.disconnected()
         return [said, *self._subscriptions.tell(rotation.Disconnected(), now)]
 

@@ -104,6 +104,7 @@ class IngestSession:
         )
         self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
         self._pipeline = pipeline_of(settings, request_ids, lambda symbol: self._writer.queue(symbol).store)
+        self._writer.hold_heartbeats_of(self._pipeline.out_of_step)
         self._lines = CountedLines(self._pipeline.figures, self._writer.figures, self._writer.lines)
         self._deeds = Deeds(
             self._gateway,
@@ -179,6 +180,7 @@ class IngestSession:
             self._tasks.start(show_for_ever(self._watcher, self._figures))
         self._tasks.start(self._watch.run())
         self._tasks.start(self._look_after_rows())
+        self._tasks.start(self._inspect_lines())
         self._begin_rotation()
         self._tasks.start(self._venues.run())
         lost = self._connection.lost
@@ -245,6 +247,8 @@ class IngestSession:
             applied = self._pipeline.row(request, row, _now_ms())
             if request in self._pipeline.awaited:
                 self._carry_out(self._pipeline.first_row(request, self._now(), applied))
+            if not applied:
+                self._carry_out(self._pipeline.row_dropped(request, row, self._now()))
         except Exception as error:
             self._tasks.fail(error)
 
@@ -302,6 +306,11 @@ class IngestSession:
             self._carry_out(self._pipeline.look_at_late_rows(self._now()))
             if cycle % (DROPS_CYCLE_SECS // LATE_ROWS_CYCLE_SECS) == 0:
                 self._lines.dropped()
+
+    async def _inspect_lines(self) -> None:
+        while True:
+            await asyncio.sleep(self._pipeline.inspection_secs)
+            self._carry_out(self._pipeline.inspect_lines(self._now()))
 
     # ---- the run's own figures
 

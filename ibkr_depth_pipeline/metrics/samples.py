@@ -80,7 +80,15 @@ def _of_the_symbols(figures: FeedFigures) -> Iterator[Family]:
     live = Family("counter", "live_seconds", "For how long the symbol's book was live", one)
     last = Family("gauge", "last_row_timestamp_seconds", "When the symbol's last row came, unix time", one)
     refused = Family("counter", "symbol_refused_309", "The symbol's requests refused for want of a slot (309)", one)
+    silent = Family("counter", "line_silent", "The symbol's line was silent while others were not", one)
+    wrong = Family("counter", "book_out_of_step", "The symbol's book was out of step with the gateway's", one)
+    again = Family("counter", "line_asked_again", "The symbol's subscription was made anew for one of these", one)
+    trouble = Family("gauge", "line_troubled", "1 while the symbol's line is silent or its book out of step", one)
     for symbol, each in figures.symbols.items():
+        silent.add(each.silent, symbol)
+        wrong.add(each.out_of_step, symbol)
+        again.add(each.asked_again, symbol)
+        trouble.add(bool(each.trouble), symbol)
         rows.add(each.rows, symbol)
         stored.add(each.snapshots, symbol)
         lost.add(each.lost, symbol)
@@ -91,7 +99,7 @@ def _of_the_symbols(figures: FeedFigures) -> Iterator[Family]:
             last.add(each.last_row_ts / 1000, symbol)
         for reason, count in each.dropped.items():
             dropped.add(count, symbol, reason)
-    yield from (rows, stored, lost, dropped, live, holds, last, refused)
+    yield from (rows, stored, lost, dropped, live, holds, last, refused, silent, wrong, again, trouble)
 
 
 def _gauge(name: str, text: str, value: float) -> Family:

@@ -66,7 +66,7 @@ class FarmsReported:
 
 @dataclass(frozen=True, slots=True)
 class Halted:
-    """The subscription is dead and is to be asked for again (316)."""
+    """The subscription is dead and is to be asked for again: 316, or it is silent, or its book is out of step."""
 
     request: int
 

@@ -33,7 +33,8 @@ class SymbolState(str, Enum):
 class SymbolHealth:
     """One symbol. Ages and TTLs are seconds, None if there is none; `last_row_ts` unix ms, 0 for never.
 
-    `reason` says why it is unsupported; `figures` are empty if no ingest has published any.
+    `reason` says why it is unsupported; `figures` are empty if no ingest has published any. `trouble` is what a running
+    ingest knows to be wrong with its line ("silent, others are not", "book out of step: ..."), else "".
     """
 
     symbol: str
@@ -44,6 +45,12 @@ class SymbolHealth:
     venue: str
     reason: str
     figures: SymbolFigures
+    trouble: str = ""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong with its state nor, as far as a running ingest knows, with its line."""
+        return self.state.is_well and not self.trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class HealthReport:
     @property
     def is_well(self) -> bool:
         """Whether an ingest runs, has its gateway, and every symbol that can be recorded is fresh."""
-        return not self.feed.problem and all(each.state.is_well for each in self.symbols)
+        return not self.feed.problem and all(each.is_well for each in self.symbols)
 
 
 def health_of(name: str, symbols: Sequence[str], replies: Sequence[Any], now_ms: int) -> HealthReport:
@@ -83,7 +90,9 @@ def health_of(name: str, symbols: Sequence[str], replies: Sequence[Any], now_ms:
     figures = FeedFigures.of_json(told)
     known = figures.symbols if figures is not None else {}
     four = [rest[start : start + 4] for start in range(0, len(rest), 4)]
-    found = tuple(_symbol(symbol, values, known, now_ms) for symbol, values in zip(symbols, four, strict=True))
+    found = tuple(
+        _symbol(symbol, values, known, now_ms, ttl > 0) for symbol, values in zip(symbols, four, strict=True)
+    )
     return HealthReport(now_ms, _feed(name, ttl, figures), found)
 
 
@@ -126,7 +135,9 @@ def _absence(figures: FeedFigures | None) -> str:
     return f"no ingest runs; {who} {'ended' if figures.ended_ts else 'was last heard of'} {_utc(figures.written_ts)}"
 
 
-def _symbol(symbol: str, replies: list[Any], known: Mapping[str, SymbolFigures], now_ms: int) -> SymbolHealth:
+def _symbol(
+    symbol: str, replies: list[Any], known: Mapping[str, SymbolFigures], now_ms: int, running: bool
+) -> SymbolHealth:
     ttl, beat, last, resolution = replies
     last_ts, last_venue = last or (None, None)
     exchange, supported, reason = resolution or (None, None, None)
@@ -135,7 +146,8 @@ def _symbol(symbol: str, replies: list[Any], known: Mapping[str, SymbolFigures],
     venue = _text(last_venue) or _text(exchange) or figures.venue
     age = max(0, now_ms - last_row) / 1000 if last_row else None
     state = _state(ttl > 0, supported == b"0", last_row)
-    return SymbolHealth(symbol, state, last_row, age, _seconds(ttl), venue, _text(reason), figures)
+    trouble = figures.trouble if running else ""
+    return SymbolHealth(symbol, state, last_row, age, _seconds(ttl), venue, _text(reason), figures, trouble)
 
 
 def _state(beats: bool, unsupported: bool, last_row: int) -> SymbolState:

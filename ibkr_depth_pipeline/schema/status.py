@@ -28,6 +28,8 @@ class SymbolFigures:
     """One symbol, since the run started. `lost` are snapshots that the buffer's bound dropped.
 
     live_ms is for how long its book was live; bid0 and ask0 are the best prices then, 0.0 if a side was empty.
+    trouble is what is wrong with its line now, "" if nothing is known to be; silent, out_of_step and asked_again count
+    how often its line was silent while others were not, its book out of step, and its subscription made anew.
     """
 
     subscribed: bool = False
@@ -42,6 +44,10 @@ class SymbolFigures:
     refused_309: int = 0
     venue: str = ""
     dropped: Mapping[str, int] = field(default_factory=dict)
+    trouble: str = ""
+    silent: int = 0
+    out_of_step: int = 0
+    asked_again: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -111,10 +111,15 @@ class SymbolQueue:
 
         Where rows are still to be written that is theirs to tell: a heartbeat stands for what a reader can see.
         """
-        if self.waiting or self.on_its_way or self.stored is not None:
+        if self.is_held or self.waiting or self.on_its_way or self.stored is not None:
             return
         self.beat = Beat(ts, now)
         self._backlog.has_work(self)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no heartbeat is to be written, whatever is stored: the book is known to be wrong."""
+        return self.symbol in self._backlog.held
 
     def note_venue(self, fields: dict[Any, Any]) -> None:
         """What the venue hash is to hold. News goes out at once; a pause is for what is said again."""
@@ -190,6 +195,7 @@ class Backlog:
         self._on_work = on_work
         self._busy: dict[str, SymbolQueue] = {}  # those that may have something to do, now or later
         self.queues: dict[str, SymbolQueue] = {}
+        self.held: Container[str] = frozenset()
 
     def queue(self, symbol: str) -> SymbolQueue:
         """The queue of `symbol`, made at its first use."""

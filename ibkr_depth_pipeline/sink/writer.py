@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from ibkr_depth_pipeline.errors import SinkConflict
 from ibkr_depth_pipeline.line_budget import LineBudget
@@ -85,6 +85,10 @@ class RedisWriter:
     def beat(self, symbol: str, ts: int) -> None:
         """Say that the book of `symbol` is live; ts is the unix ms of its last row."""
         self._backlog.queue(symbol).note_beat(ts, monotonic())
+
+    def hold_heartbeats_of(self, symbols: Container[str]) -> None:
+        """No heartbeat is written of what `symbols` holds at the time, whatever rows are stored; it may change."""
+        self._backlog.held = symbols
 
     def record_venue(
         self,

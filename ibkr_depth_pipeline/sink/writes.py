@@ -99,7 +99,7 @@ def writes_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> 
 def _beat_writes(queue: SymbolQueue, beat: Beat, heartbeat_ttl: int) -> list[Write]:
     """The heartbeat, for what is left of its time; none where that is over: the book may be dead by now."""
     left = heartbeat_ttl - int(max(0.0, monotonic() - beat.known))
-    if left > 0:
+    if left > 0 and not queue.is_held:
         return [_BeatWrite(queue, beat, left)]
     queue.beat = None
     return []
@@ -175,7 +175,7 @@ class _HashWrite:
             return replies[0]
         if self.queue.stored is self._entry:
             self.queue.stored = None
-        if self._value.live and self._arrived is not None:
+        if self._value.live and self._arrived is not None and not self.queue.is_held:
             beat = Beat(self._value.ts, self._arrived)
             self.queue.beat = max(beat, self.queue.beat or beat)
         return None

@@ -22,6 +22,8 @@ _SAYS = {
     Liveness.STALE: ("STALE, don't trust it", "bold red"),
     Liveness.NONE: ("never recorded", "red"),
     Liveness.UNSUPPORTED: ("no depth", "dim"),
+    Liveness.SILENT: ("silent, others are not", "bold red"),
+    Liveness.OUT_OF_STEP: ("book out of step, don't trust it", "bold red"),
     Liveness.UNKNOWN: ("UNKNOWN, Redis is away", "bold red"),
 }
 

@@ -24,6 +24,8 @@ _STYLES = {
     Liveness.STALE: "bold red",
     Liveness.NONE: "red",
     Liveness.UNSUPPORTED: "dim",
+    Liveness.SILENT: "bold red",
+    Liveness.OUT_OF_STEP: "bold red",
     Liveness.UNKNOWN: "dim",
 }
 _COLUMNS = (
@@ -75,6 +77,9 @@ def _head(sight: Sight, view: View, width: int) -> Iterator[Text]:
         text = Text("looking into Redis", "dim")
     else:
         text = _feed(sight.health.feed)
+        troubled = [f"{each.symbol}: {each.trouble}" for each in sight.health.symbols if each.trouble]
+        if troubled and not sight.health.feed.problem:
+            text = Text("; ".join(troubled), "bold red")
     right = Text(f" {state} {clock}" if state else f" {clock}", "bold")
     text.truncate(max(0, width - len(right)), overflow="ellipsis", pad=True)
     yield text.append_text(right)

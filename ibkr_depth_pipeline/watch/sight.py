@@ -16,7 +16,8 @@ class Liveness(Enum):
     """The word that the table shows.
 
     LIVE: it holds a slot. WAIT: it had its turn and waits for the next. STALE: its heartbeat is gone. NONE: it was
-    never recorded. UNSUPPORTED: the gateway gives no depth for it. UNKNOWN: Redis is away.
+    never recorded. UNSUPPORTED: the gateway gives no depth for it. SILENT: its line is silent while others are not.
+    OUT_OF_STEP: its book is not the gateway's. UNKNOWN: Redis is away.
     """
 
     LIVE = "live"
@@ -24,6 +25,8 @@ class Liveness(Enum):
     STALE = "STALE"
     NONE = "none"
     UNSUPPORTED = "n/a"
+    SILENT = "MUTE"
+    OUT_OF_STEP = "WRONG"
     UNKNOWN = "?"
 
 
@@ -125,6 +128,8 @@ def _slot_holders(health: HealthReport) -> frozenset[str]:
 
 
 def _liveness(each: SymbolHealth, holds_slot: bool, told: bool) -> Liveness:
+    if each.trouble:
+        return Liveness.SILENT if each.trouble.startswith("silent") else Liveness.OUT_OF_STEP
     if each.state is SymbolState.STALE:
         return Liveness.STALE
     if each.state is SymbolState.MISSING:

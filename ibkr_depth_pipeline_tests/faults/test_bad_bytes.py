@@ -109,13 +109,15 @@ async def test_a_flood_of_bad_rows_is_logged_in_a_line_a_cycle_and_reason(shared
         bad = 1500 * (len(MALFORMED_ROWS) + len(DROPPED))
 
         async def counted() -> bool:
-            return sum(line["rows"] for line in run.said("rows_dropped")) == bad
+            told = [line for line in run.said("rows_dropped") if line["reason"] != "retired_request"]
+            return sum(line["rows"] for line in told) == bad
 
         await run.fresh(20)
         await run.run.until(counted)
         await run.right()
         summary = await run.run.stop()
-    assert sum(summary.dropped.values()) == bad
+    retired = summary.dropped.get("SPY retired_request", 0)  # on their way when the line was asked for again
+    assert sum(summary.dropped.values()) - retired == bad
     assert len(run.said("rows_dropped")) <= 10 * len(summary.dropped)
     assert [line for line in run.logged if line["event"] == "gateway_notice"] == []
     assert summary.connections == 1

@@ -47,7 +47,11 @@ def test_a_row_of_a_market_maker_with_and_without_what_newer_versions_append(sma
         (message(12, 1, 7, 0), RowFault.UNREADABLE, 7),
         (message(12), RowFault.UNREADABLE, 0),
         (message(12, 1, 7, 0, 1, 1, 1.0, 100)[:-1], RowFault.UNREADABLE, 7),
-        (b"13\0" + b"1\0" + b"7\0" + b"0\0\xff\xfe\0" + message(1, 1, 1.0, 100, 0), RowFault.UNREADABLE, 7),
+        (message(12, 1, 7, 0, 1, 1, 1.0, "170141183460469231731687303715884105727"), RowFault.NOT_FINITE, 7),
+        (message(12, 1, 7, 0, 1, 1, 1.0, "170141183460469231731687303715884105727.0"), RowFault.NOT_FINITE, 7),
+        (message(12, 1, 7, 0, 1, 1, "9223372036854775807", 100), RowFault.NOT_FINITE, 7),
+        (message(12, 1, 7, 0, 1, 1, 1.0, "-9223372036854775808"), RowFault.NOT_FINITE, 7),
+        (message(12, 1, 7, 0, 1, 1, 1.0, "1.7976931348623157e+308"), RowFault.NOT_FINITE, 7),
         (b"12\0" + b"1\0" + b"7\0" + message(0, 1, 1) + b"\xc3\x28\0" + message(100), RowFault.UNREADABLE, 7),
     ],
 )
@@ -55,6 +59,33 @@ def test_a_broken_message_says_whose_it_is_and_what_is_wrong(raw: bytes, fault: 
     read = read_depth(raw)
     assert isinstance(read, RowUnreadable)
     assert (read.fault, read.request) == (fault, request_id)
+
+
+def test_a_name_that_is_no_utf8_is_replaced_and_the_row_is_the_books_all_the_same() -> None:
+    read = read_depth(b"13\x001\x007\x000\0B_\xc9\0" + message(0, 1, 1.5, 100, 0))
+    assert read == (7, DepthRow(DepthOperation.INSERT, Side.BID, 0, 1.5, 100.0, "B_\ufffd"))
+
+
+def test_the_unset_int_may_be_a_size_and_a_price_may_be_negative() -> None:
+    read = read_depth(message(12, 1, 7, 0, 0, 1, -0.05, 2147483647))
+    assert read == (7, DepthRow(DepthOperation.INSERT, Side.BID, 0, -0.05, 2147483647.0, ""))
+
+
+@pytest.mark.parametrize(
+    ("raw", "operation"),
+    [
+        (message(12, 1, 7, 0, 0, 1, 1.0, "abc"), DepthOperation.INSERT),
+        (message(13, 1, 7, 0, "X", 2, 3, 1.0, 100, 0), DepthOperation.DELETE),
+        (message(12, 1, 7, 0, 5, 1, 1.0, 100), None),
+        (message(12, 1, 7), None),
+    ],
+)
+def test_a_broken_row_says_what_it_was_to_do_where_that_can_be_read(
+    raw: bytes, operation: DepthOperation | None
+) -> None:
+    read = read_depth(raw)
+    assert isinstance(read, RowUnreadable)
+    assert read.operation is operation
 
 
 def test_a_name_may_hold_what_a_number_may_not() -> None:

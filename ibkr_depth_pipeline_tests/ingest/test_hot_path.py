@@ -60,7 +60,22 @@ sides = st.sampled_from(["0", "1"] * 5 + ["2", "", "01"])
 numbers = (
     st.integers(1, 99).map(lambda cents: cents / 100)
     | st.floats()
-    | st.sampled_from(["1e3", "1E400", "1.7976931348623157E308", "nan", "-0.0", "", " 1 ", "1_0", "0x1", "１"])
+    | st.sampled_from(
+        [
+            "1e3",
+            "1E400",
+            "1.7976931348623157E308",
+            "9223372036854775807",
+            "2147483647",
+            "nan",
+            "-0.0",
+            "",
+            " 1 ",
+            "1_0",
+            "0x1",
+            "１",
+        ]
+    )
 )
 names = st.sampled_from(["", "NSDQ", "B_É", 'q"uote', "\x1b[31m", "\u2028"])
 plain = st.builds(
@@ -115,6 +130,22 @@ def test_a_delete_takes_its_level_away_whatever_its_price_and_size_are(number: s
     both.take(message(13, 1, REQUEST, 0, "", 2, 1, number, number, 0))
     assert len(both.stored) == 2
     assert both.reference.is_empty
+
+
+@pytest.mark.parametrize(
+    "number", ["1.7976931348623157E308", "170141183460469231731687303715884105727", "9223372036854775807.0"]
+)
+def test_a_number_that_stands_for_no_value_is_never_stored(number: str) -> None:
+    both = Beside()
+    both.take(message(13, 1, REQUEST, 0, "NSDQ", 0, 1, 1.5, number, 0))
+    both.take(message(12, 1, REQUEST, 0, 0, 1, number, 100))
+    assert both.stored == []
+
+
+def test_a_name_in_latin_1_takes_the_hot_path_and_is_stored_with_a_replacement() -> None:
+    both = Beside()
+    assert both.take(b"13\x001\0%d\x000\0B_\xc9\x000\x001\x001.5\x00100\x000\0" % REQUEST)
+    assert both.reference.bids == ((1.5, 100.0, "B_\ufffd"),)
 
 
 def test_a_row_of_a_request_that_is_over_is_declined() -> None:
