@@ -90,9 +90,7 @@ def health_of(name: str, symbols: Sequence[str], replies: Sequence[Any], now_ms:
     figures = FeedFigures.of_json(told)
     known = figures.symbols if figures is not None else {}
     four = [rest[start : start + 4] for start in range(0, len(rest), 4)]
-    found = tuple(
-        _symbol(symbol, values, known, now_ms, ttl > 0) for symbol, values in zip(symbols, four, strict=True)
-    )
+    found = tuple(_symbol(symbol, values, known, now_ms, ttl > 0) for symbol, values in zip(symbols, four, strict=True))
     return HealthReport(now_ms, _feed(name, ttl, figures), found)
 
 
