@@ -11,7 +11,7 @@ from collections.abc import Iterable
 AT_ONCE = 20
 """Most questions without an answer at once, of those asked for the first time and of those asked again, each."""
 
-FIRST_PATIENCE_SECS = 3.0
+FIRST_PATIENCE_SECS = 2.0
 LONGEST_PATIENCE_SECS = 60.0
 """How long an answer is waited for before its question is asked again: at first, and at most after it has doubled."""
 
@@ -22,9 +22,13 @@ SPACING_SECS = 5.0
 """At least this long from an answer to the next question about the same symbol: news of farms may come in storms."""
 
 
-def patience_secs(unanswered: int) -> float:
-    """How long to wait for an answer after so many of the same symbol that never came."""
-    return min(LONGEST_PATIENCE_SECS, FIRST_PATIENCE_SECS * 2.0 ** min(unanswered, 10))
+SLOWNESS_KEPT = 0.9
+"""The share of the slowest answer so far that each further answer leaves in memory."""
+
+
+def patience_secs(unanswered: int, slowest: float = 0.0) -> float:
+    """How long to wait for an answer after so many of the same symbol that never came; slowest is what answers take."""
+    return min(LONGEST_PATIENCE_SECS, max(FIRST_PATIENCE_SECS, 2 * slowest) * 2.0 ** min(unanswered, 10))
 
 
 class QuestionSchedule:
@@ -40,6 +44,7 @@ class QuestionSchedule:
         self._asked: dict[str, tuple[float, bool]] = {}  # since when, and whether an earlier question got no answer
         self._unanswered: dict[str, int] = {}
         self._answered_at: dict[str, float] = {}
+        self._slowest = 0.0  # seconds that answers take
 
     @property
     def is_done(self) -> bool:
@@ -76,7 +81,7 @@ class QuestionSchedule:
             if self._waiting[symbol] <= now and self._room(again) > 0:
                 del self._waiting[symbol]
                 self._asked[symbol] = (now, again)
-                chosen.append((symbol, patience_secs(self._unanswered.get(symbol, 0))))
+                chosen.append((symbol, self._patience(symbol)))
         return chosen
 
     def next_at(self) -> float | None:
@@ -86,6 +91,9 @@ class QuestionSchedule:
 
     def answered(self, symbol: str, now: float) -> None:
         """The gateway has answered, or the symbol is given up: it is done."""
+        if symbol in self._asked:
+            since, _ = self._asked[symbol]
+            self._slowest = max(now - since, self._slowest * SLOWNESS_KEPT)
         for table in (self._asked, self._waiting, self._unanswered):
             table.pop(symbol, None)
         self._answered_at[symbol] = now
@@ -96,15 +104,17 @@ class QuestionSchedule:
         It is asked again, with more patience, no sooner than this question's patience is over.
         """
         since, _ = self._asked.pop(symbol)
-        tries = self._unanswered.get(symbol, 0)
-        self._waiting[symbol] = max(now, since + patience_secs(tries))
-        self._unanswered[symbol] = tries + 1
-        return tries + 1
+        self._waiting[symbol] = max(now, since + self._patience(symbol))
+        self._unanswered[symbol] = self._unanswered.get(symbol, 0) + 1
+        return self._unanswered[symbol]
 
     def lost(self, symbol: str, now: float) -> None:
         """The connection broke, and the answer with it: it is asked again."""
         del self._asked[symbol]
         self._waiting[symbol] = now + LOST_PAUSE_SECS
+
+    def _patience(self, symbol: str) -> float:
+        return patience_secs(self._unanswered.get(symbol, 0), self._slowest)
 
     def _room(self, again: bool) -> int:
         return self._at_once - sum(each is again for _, each in self._asked.values())

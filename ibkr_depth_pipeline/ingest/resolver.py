@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.universe import SymbolSpec
 NO_EXCHANGES = "the gateway lists no exchanges with market depth"
 
 PATIENT_TRIES = 3
-"""How often one question is asked by somebody who can't wait for ever: that takes some 20 s."""
+"""How often one question is asked by somebody who can't wait for ever: that takes some 14 s."""
 
 _DEPTH_EXCHANGES = "(depth exchanges)"  # in the schedule, beside the symbols
 

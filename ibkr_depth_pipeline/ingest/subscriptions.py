@@ -235,6 +235,7 @@ class Subscriptions:
         ttl = math.ceil(max(self._configured_ttl, self._rotation.window_secs(), LEAST_HEARTBEAT_TTL_SECS))
         if ttl == self._ttl:
             return []
+        extend |= ttl > self._ttl > 0  # symbols join while others have had their turn
         self._ttl = ttl
         return [SetHeartbeatTtl(ttl, self._books.last_rows() if extend else {})]
 

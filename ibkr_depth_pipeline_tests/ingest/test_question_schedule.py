@@ -40,6 +40,13 @@ def test_question_without_an_answer_is_asked_again_with_growing_patience() -> No
     assert patience[-1] == LONGEST_PATIENCE_SECS == patience_secs(10_000)
 
 
+def test_patience_is_twice_what_a_slow_gateway_takes() -> None:
+    schedule = QuestionSchedule(["A", "B"], at_once=1)
+    asked(schedule, 0.0)
+    schedule.answered("A", 5.0)
+    assert schedule.due(5.0) == [("B", 10.0)]
+
+
 def test_symbols_that_stay_silent_hold_no_other_up() -> None:
     schedule = QuestionSchedule(NAMES, at_once=2)
     silent = asked(schedule, 0.0)
