@@ -35,7 +35,9 @@ READ_ONLY = 321
 UNKNOWN_CONTRACT = 200
 NO_REQUEST = -1
 
-_OF_THE_MOMENT = frozenset({322, 502, 503, 504, 1100, 10197})
+_OF_THE_MOMENT = frozenset({322, 502, 503})
+"""Codes that may answer a question for contract details and are no verdict on it, besides those of the session."""
+
 
 _Maker = Callable[[int, int, str], GatewayEvent]
 
@@ -131,8 +133,18 @@ def event_of(request: int, code: int, text: str) -> GatewayEvent:
     return (meaning.event if meaning else _notice)(request, code, text)
 
 
+def is_about_the_session(code: int) -> bool:
+    """Whether the code tells of the gateway's state, whatever request it comes with."""
+    return code in _OF_THE_SESSION
+
+
+def is_notice(code: int) -> bool:
+    """Whether the code refuses nothing."""
+    return code not in _OF_THE_SESSION and (code in _NOTICES or code in _WARNINGS)
+
+
 def says_nothing_of_a_contract(code: int) -> bool:
-    """Whether an error that answers a question for contract details tells of the gateway's state alone: ask again."""
+    """Whether an error that answers a question for contract details is no verdict on the contract: ask again."""
     return code in _OF_THE_MOMENT
 
 

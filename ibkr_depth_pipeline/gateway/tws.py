@@ -72,6 +72,8 @@ class TwsGateway:
         self._lacks_rows = lacks_rows
         self._bucket = TokenBucket(messages_per_second)  # of all connections: the limit is the account's
         self._session: TwsSession | None = None
+        self.answer_secs = 0.0
+        """How long the newest answer of `contracts` took, from when its question was sent."""
 
     @classmethod
     def of_settings(
@@ -186,7 +188,9 @@ class TwsGateway:
         session.client.reqContractDetails(request, contract)
         try:
             await asyncio.wait([sent, answer], return_when=asyncio.FIRST_COMPLETED)
+            sent_at = session.now()
             details = await self._within(answer, f"contract details of {wanted.symbol}", timeout)
+            self.answer_secs = session.now() - sent_at
         finally:
             answer.cancel()
         return [_contract_answer(each) for each in details]

@@ -27,6 +27,8 @@ from ibkr_depth_pipeline.gateway.error_codes import (
     READ_ONLY,
     UNKNOWN_CONTRACT,
     event_of,
+    is_about_the_session,
+    is_notice,
     says_nothing_of_a_contract,
 )
 from ibkr_depth_pipeline.gateway.events import (
@@ -204,6 +206,10 @@ class TwsSession:
         """A future that is done once the expected question `request` is on its way."""
         return self._details[request].sent
 
+    def now(self) -> float:
+        """The event loop's time."""
+        return self._loop.time()
+
     def is_expected(self, what: str) -> bool:
         """Whether somebody waits for that answer."""
         return bool(self._expected.get(what))
@@ -292,9 +298,10 @@ class TwsSession:
             return
         if errorCode == DUPLICATE_REQUEST and reqId in self._sent_twice:
             return  # the first one was not lost
-        if reqId in self._details:
+        if reqId in self._details and not is_notice(errorCode):
             self._details_refused(self._details.pop(reqId), errorCode, errorString)
-            return
+            if not is_about_the_session(errorCode):
+                return
         self._depth.discard(reqId)
         if errorCode == READ_ONLY and self._expected.get("open orders"):
             self._answer("open orders", True)
@@ -310,7 +317,7 @@ class TwsSession:
             return
         if code == UNKNOWN_CONTRACT:
             question.answer.set_result(question.found)
-        elif says_nothing_of_a_contract(code):
+        elif is_about_the_session(code) or says_nothing_of_a_contract(code):
             question.answer.set_exception(QuestionUnanswered(f"the gateway answers {code}: {text}"))
         else:
             question.answer.set_exception(GatewayError(f"the gateway answers {code}: {text}"))

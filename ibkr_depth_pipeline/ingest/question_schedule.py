@@ -89,11 +89,9 @@ class QuestionSchedule:
         times = [at for symbol, at in self._waiting.items() if self._room(symbol in self._unanswered) > 0]
         return min(times, default=None)
 
-    def answered(self, symbol: str, now: float) -> None:
-        """The gateway has answered, or the symbol is given up: it is done."""
-        if symbol in self._asked:
-            since, _ = self._asked[symbol]
-            self._slowest = max(now - since, self._slowest * SLOWNESS_KEPT)
+    def answered(self, symbol: str, now: float, took: float = 0.0) -> None:
+        """The gateway has answered, `took` seconds after it was asked, or the symbol is given up: it is done."""
+        self._slowest = max(took, self._slowest * SLOWNESS_KEPT)
         for table in (self._asked, self._waiting, self._unanswered):
             table.pop(symbol, None)
         self._answered_at[symbol] = now

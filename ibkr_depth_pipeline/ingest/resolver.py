@@ -151,7 +151,7 @@ class Resolver:
         elif not answer:
             self._failed(symbol, QuestionUnanswered(NO_EXCHANGES))
             return
-        self._schedule.answered(symbol, _now())
+        self._schedule.answered(symbol, _now(), self._gateway.answer_secs)
 
     def _failed(self, symbol: str, error: GatewayError | ConnectionError) -> list[Resolution | NoAnswer]:
         if isinstance(error, ConnectionError) or type(error) is GatewayUnavailable:

@@ -34,6 +34,7 @@ async def connected(options: GatewayOptions, **failures: GatewayError) -> AsyncI
             on_event=lambda event: None,
             on_row=lambda request, row: None,
             connect_timeout=5,
+            messages_per_second=100,
         )
         client.failures = failures
         await client.connect([777])

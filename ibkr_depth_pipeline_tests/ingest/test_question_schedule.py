@@ -43,7 +43,7 @@ def test_question_without_an_answer_is_asked_again_with_growing_patience() -> No
 def test_patience_is_twice_what_a_slow_gateway_takes() -> None:
     schedule = QuestionSchedule(["A", "B"], at_once=1)
     asked(schedule, 0.0)
-    schedule.answered("A", 5.0)
+    schedule.answered("A", 5.0, took=5.0)
     assert schedule.due(5.0) == [("B", 10.0)]
 
 

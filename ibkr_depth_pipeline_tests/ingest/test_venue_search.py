@@ -156,13 +156,14 @@ async def test_symbols_that_the_gateway_did_not_know_are_asked_about_again_when_
         assert search.asked()["QQQ"] == 1
 
 
-async def test_error_about_the_gateway_is_no_verdict_on_a_symbol() -> None:
+@pytest.mark.parametrize("code", [1100, 502, 10197])
+async def test_error_about_the_gateway_is_no_verdict_on_a_symbol(code: int) -> None:
     async with searching("SPY", begin=False) as search:
         search.simulated.account.details_delay = 0.3
         search.connected.set()
         await search.simulated.wait_for(lambda: search.asked() == {"SPY": 1})
         request = search.simulated.journal.requests("reqContractDetails")[0].detail["reqId"]
         for client in search.simulated.clients.values():
-            client.send(client.session.error(int(str(request)), 504))
+            client.send(client.session.error(int(str(request)), code))
         await search.has(1)
     assert isinstance(search.taken[0], Instrument)
