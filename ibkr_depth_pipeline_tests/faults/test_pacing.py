@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from ibkr_depth_pipeline.probe.session import ProbeSession
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.options import Pacing
-from ibkr_depth_pipeline.sink.figures import FeedFigures
-from ibkr_depth_pipeline.sink.health import read_health
+from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline_tests.end_to_end.recording import settings_for, universe_of
 from ibkr_depth_pipeline_tests.faults.recovery import Trial, stopwatch, trial
 
