@@ -4,6 +4,7 @@ DepthPipelineError
 ├── ConfigurationError        the operator's: settings or universe; every fault is listed at once
 ├── GatewayError              theirs or the network's
 │   ├── GatewayUnavailable      nothing answers at host and port, or it answers too late
+│   │   ├── GatewayNotListening   no TCP connection can be made
 │   │   └── QuestionUnanswered    one question was not answered in time, which says nothing of what was asked about
 │   ├── ClientIdsExhausted      every client id that may be tried is taken (326)
 │   └── GatewayProtocolError    an answer that the protocol does not allow
@@ -52,6 +53,10 @@ class GatewayError(DepthPipelineError):
 
 class GatewayUnavailable(GatewayError):
     """Nothing at host and port speaks the TWS protocol in time."""
+
+
+class GatewayNotListening(GatewayUnavailable):
+    """No TCP connection can be made: nothing listens, or there is no way to the host."""
 
 
 class QuestionUnanswered(GatewayUnavailable):

@@ -169,7 +169,10 @@ class Settings(BaseSettings):
         3600, ge=1, le=604800, description="when a refused symbol is tried again: seconds, from 1 to 604800"
     )
     ibkr_connect_timeout_secs: Seconds = Field(
-        5, ge=0.1, le=300, description="wait for the gateway's answer to a connect: seconds, from 0.1 to 300"
+        15,
+        ge=0.1,
+        le=300,
+        description="how long a gateway may take to greet a connection, seconds, from 0.1 to 300",
     )
     ibkr_stall_secs: Seconds = Field(
         10,
@@ -197,7 +200,24 @@ class Settings(BaseSettings):
         3, ge=0.5, le=3600, description="how long a book may be crossed or locked: seconds, from 0.5 to 3600"
     )
     ibkr_reconnect_max_secs: Seconds = Field(
-        2, ge=0.1, le=300, description="longest pause between two connects: seconds, from 0.1 to 300"
+        2,
+        ge=0.1,
+        le=300,
+        description="longest pause between two connects in the first half minute: seconds, from 0.1 to 300",
+    )
+    ibkr_reconnect_slow_secs: Seconds = Field(
+        60,
+        ge=0.1,
+        le=3600,
+        description="longest pause between two connects after that, while connections are accepted and not answered "
+        "(where nothing listens it stays at 5 s): seconds, from 0.1 to 3600",
+    )
+    ibkr_start_timeout_secs: Seconds = Field(
+        0,
+        ge=0,
+        le=31_536_000,
+        description="a run that records nothing so long after its start gives up: seconds, from 0 (it keeps trying) to "
+        "31536000",
     )
     ibkr_messages_per_second: Seconds = Field(
         20,

@@ -51,12 +51,21 @@ def run(
             min=0.1, max=_LONGEST_SECS, help="Stop by itself after so many seconds. Default: run until Ctrl-C."
         ),
     ] = None,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once",
+            help="Give up where the gateway is away or not ready for IBKR_START_TIMEOUT_SECS (where that is 0, for "
+            "IBKR_CONNECT_TIMEOUT_SECS) from the start on. Default: keep trying.",
+        ),
+    ] = False,
 ) -> None:
     """Record until Ctrl-C or SIGTERM; then cancel every subscription, flush and disconnect, and exit with 0.
 
     So does SIGHUP, as the terminal is closed; under nohup it is ignored.
 
-    The log goes to stderr, one JSON object a line. Exit code 1 if it fails, 2 if a setting or a symbol is wrong.
+    A gateway that is away or not ready is waited for, unless --once or IBKR_START_TIMEOUT_SECS sets a limit. The log
+    goes to stderr, one JSON object a line. Exit code 1 if it fails, 2 if a setting or a symbol is wrong.
 
     Examples:
 
@@ -70,7 +79,7 @@ def run(
         settings = load_settings()
         universe = _universe(settings.symbol_config_path, symbol)
         configure_logging(settings.ibkr_log_level)
-        outcome = run_ingest(settings, universe, duration)
+        outcome = run_ingest(settings, universe, duration, once=once)
     summary = outcome.summary
     echo_if_read(f"{sum(summary.snapshots.values())} snapshots of {len(summary.snapshots)} symbols stored")
     if not summary.drained:
@@ -79,7 +88,17 @@ def run(
 
 
 @app.command()
-def check(symbol: Symbols = None) -> None:
+def check(
+    symbol: Symbols = None,
+    orders: Annotated[
+        bool,
+        typer.Option(
+            "--orders",
+            help="Also ask for open orders, to learn whether the gateway's Read-Only API is on. Where it is, TWS may "
+            "open a dialog about write access.",
+        ),
+    ] = False,
+) -> None:
     """Go through what must be right before a run: one line each, ok, warn or FAIL.
 
     Nothing is subscribed to. Exit code 1 if one fails, 2 if a setting or a --symbol is wrong.
@@ -87,7 +106,7 @@ def check(symbol: Symbols = None) -> None:
     with errors_as_exit_codes():
         settings = load_settings()
         configure_logging("CRITICAL")
-        findings = asyncio.run(run_checklist(settings, symbol or ()))
+        findings = asyncio.run(run_checklist(settings, symbol or (), orders=orders))
     for finding in findings:
         # what a gateway or a Redis says may hold line ends
         typer.echo(f"{finding.verdict.value:<4} {finding.subject}: {' '.join(finding.text.split())}")

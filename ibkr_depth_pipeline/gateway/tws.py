@@ -7,12 +7,15 @@ rows of a cancelled request into the next one's, and loses rows (docs/architectu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ib_insync.contract import Contract
 
-from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayUnavailable, QuestionUnanswered
+from ibkr_depth_pipeline.errors import GatewayUnavailable, QuestionUnanswered
+from ibkr_depth_pipeline.gateway.connect_errors import Endpoint
+from ibkr_depth_pipeline.gateway.connecting import Connector, Round
+from ibkr_depth_pipeline.gateway.greeting import Greeting
 from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
 from ibkr_depth_pipeline.gateway.tws_session import (
     ALLOWED_MESSAGES,
@@ -31,12 +34,6 @@ from ibkr_depth_pipeline.settings import Settings
 __all__ = ["ALLOWED_MESSAGES", "ANSWER_TIMEOUT_SECS", "OnDepth", "OnEvent", "OnRow", "TwsGateway"]
 
 ANSWER_TIMEOUT_SECS = 10.0
-
-SECOND_TRY_SECS = 1.0
-"""A connection that is not answered for so long gets another one beside it: a gateway that accepts and is mute answers
-the next connection as soon as it is well, and this one perhaps never."""
-
-_MOST_TRIES_AT_ONCE = 3
 
 _T = TypeVar("_T")
 
@@ -61,14 +58,15 @@ class TwsGateway:
         lacks_rows: LacksRows = lacks_rows,
         connect_timeout: float,
         messages_per_second: float = DEFAULT_RATE,
+        id_setting: str = "IBKR_CLIENT_ID",
     ) -> None:
-        self._host = host
-        self._port = port
+        endpoint = Endpoint(host, port, id_setting)
+        self._where = str(endpoint)
         self._request_ids = request_ids
         self._on_event = on_event
         self._on_row = on_row
         self._on_depth = on_depth
-        self._connect_timeout = connect_timeout
+        self._connector = Connector(endpoint, connect_timeout, self._new_session)
         self._lacks_rows = lacks_rows
         self._bucket = TokenBucket(messages_per_second)  # of all connections: the limit is the account's
         self._session: TwsSession | None = None
@@ -85,8 +83,9 @@ class TwsGateway:
         on_row: OnRow,
         on_depth: OnDepth = hand_on,
         lacks_rows: LacksRows = lacks_rows,
+        id_setting: str = "IBKR_CLIENT_ID",
     ) -> TwsGateway:
-        """The gateway that the settings name."""
+        """The gateway that the settings name; `id_setting` is the one that the client ids come from."""
         return cls(
             settings.ibkr_host,
             settings.ibkr_port,
@@ -97,46 +96,29 @@ class TwsGateway:
             lacks_rows=lacks_rows,
             connect_timeout=settings.ibkr_connect_timeout_secs,
             messages_per_second=settings.ibkr_messages_per_second,
+            id_setting=id_setting,
         )
 
     # ---- connection
 
-    async def connect(self, client_ids: Sequence[int], on_conflict: Callable[[int], None] = lambda _: None) -> int:
-        """Connect under the first of `client_ids` that is free, and return it. on_conflict hears of each taken one.
+    async def connect(
+        self, client_ids: Sequence[int], on_conflict: Callable[[int], None] = lambda _: None, terms: Round | None = None
+    ) -> int:
+        """One round: connect under the first of `client_ids` that is answered, and return it; see Connector.connect.
 
-        Raises ClientIdsExhausted where all are taken, GatewayUnavailable where nothing answers in time.
+        on_conflict hears of each taken one, unless `terms` say more.
         """
-        for client_id in client_ids:
-            self._session = await self._first_to_open(client_id)
-            if self._session is not None:
-                return client_id
-            on_conflict(client_id)
-        tried = f"{client_ids[0]} to {client_ids[-1]}"
-        raise ClientIdsExhausted(
-            f"{self._host}:{self._port}: every client id from {tried} is in use (326); "
-            "end the other client, or set IBKR_CLIENT_ID or IBKR_CLIENT_ID_MAX_OFFSET"
-        )
+        self._session, client_id = await self._connector.connect(client_ids, terms or Round(on_conflict))
+        return client_id
 
-    async def _first_to_open(self, client_id: int) -> TwsSession | None:
-        """The first of several tries that is answered. None: the client id is in use. Raises GatewayUnavailable."""
-        tries: dict[asyncio.Future[bool], TwsSession] = {}
-        try:
-            while True:
-                session = self._new_session()
-                opening = session.open(self._host, self._port, client_id, self._connect_timeout)
-                tries[asyncio.ensure_future(opening)] = session
-                done, _ = await asyncio.wait(tries, timeout=SECOND_TRY_SECS, return_when=asyncio.FIRST_COMPLETED)
-                if done:
-                    first = done.pop()
-                    return tries.pop(first) if first.result() else None
-                if len(tries) == _MOST_TRIES_AT_ONCE:  # the oldest are for a gateway that is slow
-                    await _give_up([tries.popitem()])
-        finally:
-            await _give_up(tries.items())
-
-    def _new_session(self) -> TwsSession:
+    def _new_session(self, on_version: Callable[[TwsSession], None]) -> TwsSession:
         return TwsSession(
-            self._on_event, self._on_row, self._on_depth, bucket=self._bucket, lacks_rows=self._lacks_rows
+            self._on_event,
+            self._on_row,
+            self._on_depth,
+            bucket=self._bucket,
+            lacks_rows=self._lacks_rows,
+            on_version=on_version,
         )
 
     async def cancels_sent(self) -> None:
@@ -164,6 +146,11 @@ class TwsGateway:
     def server_version(self) -> int:
         """The protocol version in force; 0 while not connected."""
         return int(self._session.client.serverVersion()) if self._session else 0
+
+    @property
+    def greeting(self) -> Greeting:
+        """What the gateway said of itself when the connection was made; of version 0 while not connected."""
+        return Greeting(self.server_version, self._session.connection_time if self._session else "")
 
     # ---- questions
 
@@ -236,7 +223,7 @@ class TwsGateway:
         try:
             return await asyncio.wait_for(answer, timeout)
         except (asyncio.TimeoutError, TimeoutError):
-            raise QuestionUnanswered(f"{self._host}:{self._port}: no answer ({what}) within {timeout:g} s") from None
+            raise QuestionUnanswered(f"{self._where}: no answer ({what}) within {timeout:g} s") from None
 
     # ---- depth
 
@@ -265,17 +252,8 @@ class TwsGateway:
 
     def _connected(self) -> TwsSession:
         if self._session is None or not self._session.client.isReady():
-            raise GatewayUnavailable(f"{self._host}:{self._port}: not connected")
+            raise GatewayUnavailable(f"{self._where}: not connected")
         return self._session
-
-
-async def _give_up(tries: Iterable[tuple[asyncio.Future[bool], TwsSession]]) -> None:
-    losers = list(tries)
-    for opening, _ in losers:
-        opening.cancel()
-    await asyncio.gather(*(opening for opening, _ in losers), return_exceptions=True)
-    for _, session in losers:
-        session.close()
 
 
 def _contract_answer(details: Any) -> ContractAnswer:

@@ -19,6 +19,7 @@ from ib_insync.connection import Connection
 from ib_insync.decoder import Decoder
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayProtocolError, GatewayUnavailable, QuestionUnanswered
+from ibkr_depth_pipeline.gateway.connect_errors import REJECTION_CODES, Endpoint
 from ibkr_depth_pipeline.gateway.depth_messages import ROW, ROW_OF_MARKET_MAKER, read_depth
 from ibkr_depth_pipeline.gateway.error_codes import (
     CLIENT_ID_IN_USE,
@@ -54,7 +55,7 @@ from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
 from ibkr_depth_pipeline.model import DepthRow
 
 ALLOWED_MESSAGES = {
-    5: "reqOpenOrders",  # asked once by the operator's check, to learn whether the gateway is in read-only mode
+    5: "reqOpenOrders",  # asked by the operator's check with --orders, to learn whether the gateway is read-only
     9: "reqContractDetails",
     10: "reqMktDepth",
     11: "cancelMktDepth",
@@ -105,7 +106,9 @@ class TwsSession:
     """`open` it once, `close` it at the end; never used again after it closed.
 
     on_event, on_depth and on_row are called in the order in which the messages came. What they raise is not caught
-    here. `is_closed` says that nothing that still comes is of interest.
+    here. `is_closed` says that nothing that still comes is of interest. `version_agreed` is done when the gateway has
+    answered the offer of versions, before startApi is sent with the client id; on_version(self) is called then, and
+    may close the session. `connection_time` is what the gateway says with it, in its own words and time zone.
     """
 
     def __init__(
@@ -116,8 +119,10 @@ class TwsSession:
         *,
         bucket: TokenBucket | None = None,
         lacks_rows: LacksRows = lacks_rows,
+        on_version: Callable[[TwsSession], None] = lambda _: None,
     ) -> None:
         self._on_event = on_event
+        self._on_version = on_version
         self._on_row = on_row
         self._on_depth = on_depth
         self._lacks_rows = lacks_rows
@@ -125,7 +130,11 @@ class TwsSession:
         self._expected: defaultdict[str, list[asyncio.Future[Any]]] = defaultdict(list)
         self._heard: list[GatewayEvent] = []  # while ib_insync decodes a message
         self._loop = asyncio.get_running_loop()
+        self._opening: asyncio.Task[bool] | None = None
         self._id_taken = self._loop.create_future()
+        self._rejected: asyncio.Future[tuple[int, str]] = self._loop.create_future()
+        self.version_agreed: asyncio.Future[None] = self._loop.create_future()
+        self.connection_time = ""
         self._socket_closed = self._loop.create_future()
         self._silent = True  # until the connection stands, and after we closed it
         self.is_closed = False
@@ -140,30 +149,57 @@ class TwsSession:
 
     async def open(self, host: str, port: int, client_id: int, timeout: float) -> bool:
         """Connect. False: the client id is in use. Raises GatewayUnavailable; closes itself unless it returns True."""
-        opening = asyncio.ensure_future(self.client.connectAsync(host, port, client_id, 0))
-        happenings = {opening, self._id_taken, self._socket_closed}
+        endpoint = Endpoint(host, port)
+        opening = self.dial(endpoint, client_id)
+        await asyncio.wait({opening}, timeout=timeout)
+        if opening.done():
+            return opening.result()
+        await self.give_up()
+        raise endpoint.not_answered(timeout)
+
+    def dial(self, endpoint: Endpoint, client_id: int) -> asyncio.Task[bool]:
+        """Begin to connect. The task ends as `open` does, whenever that is; `version_agreed` is done on the way."""
+        self._opening = asyncio.ensure_future(self._open(endpoint, client_id))
+        return self._opening
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected under its client id."""
+        return not self._silent and not self.is_closed
+
+    async def give_up(self) -> None:
+        """Stop connecting, and close."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        self.close()
+
+    async def _open(self, endpoint: Endpoint, client_id: int) -> bool:
+        connecting = asyncio.ensure_future(self.client.connectAsync(endpoint.host, endpoint.port, client_id, 0))
+        happenings = {connecting, self._id_taken, self._rejected, self._socket_closed}
         try:
-            await asyncio.wait(happenings, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(happenings, return_when=asyncio.FIRST_COMPLETED)
             if self._id_taken.done():
                 return False
-            why = self._why_not_open(opening, timeout)
-            if why:
-                raise GatewayUnavailable(f"{host}:{port}: {why}")
+            self._raise_if_failed(endpoint, client_id, connecting)
             self._silent = False
             return True
         finally:
             if self._silent:
-                opening.cancel()
-                await asyncio.gather(opening, return_exceptions=True)
+                connecting.cancel()
+                await asyncio.gather(connecting, return_exceptions=True)
                 self.close()
 
-    def _why_not_open(self, opening: asyncio.Future[None], timeout: float) -> str:
+    def _raise_if_failed(self, endpoint: Endpoint, client_id: int, connecting: asyncio.Future[None]) -> None:
+        if self._rejected.done():
+            raise endpoint.rejected(client_id, *self._rejected.result())
         if self._socket_closed.done():
-            return self._why_closed or "the gateway closed the connection before it was ready"
-        if not opening.done():
-            return f"no answer within {timeout:g} s"
-        failure = opening.exception()
-        return "" if failure is None else str(failure) or repr(failure)
+            raise endpoint.closed(self._why_closed)
+        failure = connecting.exception()
+        if isinstance(failure, OSError):
+            raise endpoint.no_connection(failure)
+        if failure is not None:
+            raise endpoint.closed(str(failure) or repr(failure))
 
     def close(self) -> None:
         """Close the connection, silently. May be called at any time."""
@@ -296,6 +332,10 @@ class TwsSession:
             lowered = self.outbox.violated()
             self._heard.append(PacingViolation(errorString, self.outbox.rate if lowered else None))
             return
+        if errorCode in REJECTION_CODES and not self.client.isReady():
+            if not self._rejected.done():
+                self._rejected.set_result((errorCode, errorString))
+            return
         if errorCode == DUPLICATE_REQUEST and reqId in self._sent_twice:
             return  # the first one was not lost
         if reqId in self._details and not is_notice(errorCode):
@@ -342,8 +382,15 @@ class TwsSession:
     def openOrderEnd(self) -> None:
         self._answer("open orders", False)
 
+    def greeted(self, connection_time: str) -> None:
+        """The gateway has answered the offer of versions; the client id is not sent yet."""
+        self.connection_time = connection_time
+        self._on_version(self)
+        if not self.is_closed:
+            self.version_agreed.set_result(None)
+
     def connectAck(self) -> None:
-        """The handshake is through; the client goes on by itself."""
+        """startApi is sent; the client goes on by itself."""
 
     def connectionClosed(self) -> None:
         """Follows setEventsDone, which has said all."""
@@ -382,6 +429,7 @@ class _ReadOnlyClient(Client):
         self.conn = _FramedConnection(session)
         self.conn.disconnected += self._onSocketDisconnected
         self._session = session
+        self._connection_time = ""
 
     def send(self, *fields: Any, makeEmpty: bool = True) -> None:
         if fields[0] not in ALLOWED_MESSAGES:
@@ -396,15 +444,30 @@ class _ReadOnlyClient(Client):
         """Put a message on the socket."""
         Client.sendMsg(self, msg)
 
+    def startApi(self) -> None:
+        """Send the client id, unless the session is closed over the versions."""
+        self._session.greeted(self._connection_time)
+        if not self._session.is_closed:
+            Client.startApi(self)
+
     def decode(self, message: bytes) -> None:
         """Hand one whole message to ib_insync: the handshake's, or one for the decoder."""
         if not message:
             self._session.unreadable([])
             return
+        if not self.serverVersion():
+            self._read_versions(message)
         try:
             Client._onSocketHasData(self, struct.pack(">I", len(message)) + message)
         except Exception:  # before the client is ready it reads some messages itself
             raise GatewayProtocolError(f"not the greeting of a gateway: {message[:40]!r}") from None
+
+    def _read_versions(self, message: bytes) -> None:
+        version, _, rest = message.partition(b"\0")
+        self._connection_time = rest.rstrip(b"\0").decode(errors="replace")
+        if version.isdigit() and int(version) < self.MinClientVersion:
+            oldest = f"{self.MinClientVersion}, the oldest that this client reads"
+            self._session.broken(f"its protocol version {int(version)} is older than {oldest}: install a current one")
 
     def abort(self) -> None:
         """Cut the connection; whoever listens hears that it is gone."""

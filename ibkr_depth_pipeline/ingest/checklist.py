@@ -10,7 +10,9 @@ from enum import Enum
 from pathlib import Path
 
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, GatewayError, SinkUnavailable
+from ibkr_depth_pipeline.gateway.connecting import Round
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import Unresolved
@@ -39,8 +41,10 @@ class Finding:
     text: str
 
 
-async def run_checklist(settings: Settings, symbols: Sequence[str] = ()) -> list[Finding]:
+async def run_checklist(settings: Settings, symbols: Sequence[str] = (), *, orders: bool = False) -> list[Finding]:
     """Every finding, in the order an operator would look; of the whole universe, or of `symbols` alone.
+
+    orders: ask the gateway for open orders, too, to learn whether it is read-only. A TWS that is opens a dialog then.
 
     Raises ConfigurationError for a bad name in `symbols`, and nothing for what it checks.
     """
@@ -52,7 +56,7 @@ async def run_checklist(settings: Settings, symbols: Sequence[str] = ()) -> list
     findings += check_rotation(settings, wanted) if wanted else []
     findings += _metrics(settings)
     findings.append(await _redis(settings))
-    return findings + await _gateway(settings, universe)
+    return findings + await _gateway(settings, universe, orders)
 
 
 def _unknown_settings() -> list[Finding]:
@@ -101,7 +105,7 @@ async def _redis(settings: Settings) -> Finding:
     return Finding(Verdict.OK, "redis", f"{settings.redis_url_masked} is reachable and writable (version {version})")
 
 
-async def _gateway(settings: Settings, universe: Universe | None) -> list[Finding]:
+async def _gateway(settings: Settings, universe: Universe | None, orders: bool) -> list[Finding]:
     gateway = TwsGateway.of_settings(
         settings, request_ids=itertools.count(1), on_event=lambda event: None, on_row=lambda request, row: None
     )
@@ -109,7 +113,7 @@ async def _gateway(settings: Settings, universe: Universe | None) -> list[Findin
     try:
         findings += await _connection(gateway, settings)
         if findings[-1].verdict is not Verdict.FAIL:
-            findings.append(await _read_only(gateway))
+            findings.append(await _read_only(gateway) if orders else _NOT_ASKED_FOR_ORDERS)
             findings += await _venues(gateway, universe) if universe else []
     except GatewayError as error:
         findings.append(Finding(Verdict.FAIL, "gateway", str(error)))
@@ -120,18 +124,31 @@ async def _gateway(settings: Settings, universe: Universe | None) -> list[Findin
 
 async def _connection(gateway: TwsGateway, settings: Settings) -> list[Finding]:
     taken: list[int] = []
-    ids = range(settings.ibkr_client_id, settings.ibkr_client_id + settings.ibkr_client_id_max_offset + 1)
-    answers = Finding(Verdict.OK, "gateway", f"{settings.ibkr_host}:{settings.ibkr_port} answers")
+    unanswered: list[int] = []
+    where = f"{settings.ibkr_host}:{settings.ibkr_port} answers"
     try:
-        return [answers, _client_id(await gateway.connect(ids, taken.append), taken)]
+        client_id = await gateway.connect(ids_to_try(settings), terms=Round(taken.append, unanswered.append))
     except ClientIdsExhausted as error:
-        return [answers, Finding(Verdict.FAIL, "client id", str(error))]
+        return [Finding(Verdict.OK, "gateway", where), Finding(Verdict.FAIL, "client id", str(error))]
+    greeting = gateway.greeting
+    answers = [Finding(Verdict.OK, "gateway", f"{where}, {greeting}")]
+    if greeting.warning:
+        answers.append(Finding(Verdict.WARN, "gateway version", greeting.warning))
+    return [*answers, _client_id(client_id, taken, unanswered)]
 
 
-def _client_id(client_id: int, taken: list[int]) -> Finding:
-    if taken:
-        return Finding(Verdict.WARN, "client id", f"{', '.join(map(str, taken))} in use; {client_id} is free")
+def _client_id(client_id: int, taken: list[int], unanswered: list[int]) -> Finding:
+    problems = [f"{', '.join(map(str, taken))} in use"] if taken else []
+    if unanswered:
+        problems.append(f"{', '.join(map(str, unanswered))} not answered (set another IBKR_CLIENT_ID)")
+    if problems:
+        return Finding(Verdict.WARN, "client id", f"{'; '.join(problems)}; {client_id} is free")
     return Finding(Verdict.OK, "client id", f"{client_id} is free")
+
+
+_NOT_ASKED_FOR_ORDERS = Finding(
+    Verdict.OK, "read-only", "this program can't send orders; whether the gateway takes any is asked with --orders only"
+)
 
 
 async def _read_only(gateway: TwsGateway) -> Finding:

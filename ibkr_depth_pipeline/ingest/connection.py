@@ -1,68 +1,141 @@
-"""The connection to the gateway: made under the first client id that is free, and made anew after a loss."""
+"""The connection to the gateway: made under the first client id that is answered, and made anew after a loss.
+
+The pace is that of gateway/backoff.py. Where nothing listens, TCP alone is tried every few seconds; where connections
+are accepted and not answered, each is held open until the next one is due, so that a greeting is heard at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import random
+import math
 from collections.abc import Callable
 
-from ibkr_depth_pipeline.errors import GatewayError
+from ibkr_depth_pipeline.errors import GatewayError, GatewayNotListening
+from ibkr_depth_pipeline.gateway.backoff import ConnectBackoff
+from ibkr_depth_pipeline.gateway.connecting import Round
+from ibkr_depth_pipeline.gateway.greeting import Greeting
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings
 
-FIRST_BACKOFF_SECS = 0.1
+STABLE_SECS = 10.0
+"""A connection that stood for so long was a good one: the next loss begins the back-off anew."""
+
+LOG_AGAIN_SECS = 300.0
+"""A failure that stays the same is logged the first few times, then at most this often."""
+
+_LOGGED_FIRST = 3
+
+
+def ids_to_try(settings: Settings, first: int | None = None) -> range:
+    """The client ids from the preferred one (IBKR_CLIENT_ID, or `first`) to the last allowed one."""
+    begin = settings.ibkr_client_id if first is None else first
+    return range(begin, begin + settings.ibkr_client_id_max_offset + 1)
 
 
 class GatewayConnection:
-    """`connect`, then `use`; `lose` when the gateway is gone, then `reconnect` and `use` again.
+    """`connect` or `reconnect`, then `use`; `lose` when the gateway is gone, then `reconnect` and `use` again.
 
     `lost` is set from a loss to the next attempt, `in_use` from `use` to a loss. on_attempt is called before each
-    connection that is tried: what earlier ones have said no longer counts.
+    connection that is tried: what earlier ones have said no longer counts. `greeting` is that of the newest connection
+    that was made, `failure` why the newest attempt of `reconnect` came to nothing.
     """
 
     def __init__(self, gateway: TwsGateway, settings: Settings, on_attempt: Callable[[], None] = lambda: None) -> None:
         self._gateway = gateway
         self._settings = settings
         self._on_attempt = on_attempt
+        self._backoff = ConnectBackoff(settings.ibkr_reconnect_max_secs, settings.ibkr_reconnect_slow_secs)
+        self._due = -math.inf
+        self._connected_at = math.inf
         self._log = get_log()
         self.lost = asyncio.Event()
         self.in_use = asyncio.Event()
+        self.greeting = Greeting()
+        self.failure: GatewayError | None = None
 
     async def connect(self) -> None:
-        """One attempt. Raises ClientIdsExhausted where every id is taken, GatewayUnavailable where nothing answers."""
-        settings = self._settings
-        ids = range(settings.ibkr_client_id, settings.ibkr_client_id + settings.ibkr_client_id_max_offset + 1)
+        """One round. Raises ClientIdsExhausted where every id is taken, GatewayUnavailable where nothing answers."""
+        await self._round(math.inf)
+
+    async def reconnect(self, until: float = math.inf) -> None:
+        """Try until the gateway answers, for ever: cancel it where the run is to end.
+
+        `until` is the loop's time at which it gives up instead, and raises what was wrong last, as `connect` does.
+        """
+        self._gateway.disconnect()
+        began, again, failures = _now(), self.lost.is_set(), FailureLog()
+        self._begin(began)
+        for attempt in itertools.count(1):
+            await asyncio.sleep(max(0.0, min(self._due, until) - _now()))
+            try:
+                await self._round(until)
+            except GatewayError as error:
+                self.failure = error
+                if until <= max(_now(), self._due):
+                    raise
+                if failures.is_worth_a_line(attempt, str(error), _now()):
+                    pause = max(0.0, self._due - _now())
+                    self._log.warning("connect_failed", error=str(error), attempt=attempt, pause_secs=round(pause, 3))
+            else:
+                self.failure = None
+                if again or attempt > 1:
+                    self._log.info("reconnected", attempts=attempt, away_secs=round(_now() - began, 3))
+                return
+
+    def _begin(self, now: float) -> None:
+        """The back-off goes on where the last connection did not last."""
+        if now - self._connected_at >= STABLE_SECS or self._due == -math.inf:
+            self._backoff.begin(now)
+            self._due = now
+        self._connected_at = math.inf
+
+    async def _round(self, until: float) -> None:
+        """One round over the client ids. Afterwards `_due` says when the next one may begin."""
+        settings, began = self._settings, _now()
+        pause = self._backoff.pause(began)
+        self._due = began + pause
         self.lost.clear()  # before the attempt: the new connection may be lost at once
         self._on_attempt()
-        client_id = await self._gateway.connect(ids, self._id_taken)
+        terms = Round(self._id_taken, self._id_unanswered, patience=pause, until=until, backoff=self._backoff)
+        try:
+            client_id = await self._gateway.connect(ids_to_try(settings), terms=terms)
+        except GatewayNotListening:
+            self._due = began + self._backoff.of_refused(pause)
+            raise
+        except GatewayError:
+            self._backoff.accepted(_now())
+            raise
+        self._backoff.accepted(_now())
+        self._connected(client_id)
+
+    def _connected(self, client_id: int) -> None:
+        self.greeting = self._gateway.greeting
+        self._connected_at = _now()
         self._log.info(
             "connected",
-            host=settings.ibkr_host,
-            port=settings.ibkr_port,
+            host=self._settings.ibkr_host,
+            port=self._settings.ibkr_port,
             client_id=client_id,
-            server_version=self._gateway.server_version,
+            server_version=self.greeting.version,
+            connection_time=self.greeting.connection_time,
         )
+        if self.greeting.warning:
+            self._log.warning("gateway_outdated", problem=self.greeting.warning)
 
     def _id_taken(self, client_id: int) -> None:
         self._log.warning("client_id_in_use", client_id=client_id, code=326)
         self._on_attempt()
 
-    async def reconnect(self) -> None:
-        """Try again until the gateway answers, for ever: cancel it where the run is to end."""
-        self._gateway.disconnect()
-        began = _now()
-        for attempt in itertools.count(1):
-            try:
-                await self.connect()
-            except GatewayError as error:
-                pause = pause_after(attempt, self._settings.ibkr_reconnect_max_secs)
-                self._log.warning("connect_failed", error=str(error), attempt=attempt, pause_secs=round(pause, 3))
-                await asyncio.sleep(pause)
-            else:
-                self._log.info("reconnected", attempts=attempt, away_secs=round(_now() - began, 3))
-                return
+    def _id_unanswered(self, client_id: int) -> None:
+        self._log.warning(
+            "client_id_unanswered",
+            client_id=client_id,
+            secs=self._settings.ibkr_connect_timeout_secs,
+            hint="an earlier connection may hold this id at the gateway; see IBKR_CLIENT_ID",
+        )
+        self._on_attempt()
 
     def use(self) -> bool:
         """What `connect` has made is put to use. False: it is lost again, already."""
@@ -77,10 +150,20 @@ class GatewayConnection:
         self.lost.set()
 
 
-def pause_after(attempt: int, longest: float) -> float:
-    """Seconds to wait after the failed attempt of that number, from 1: they double up to `longest`, with jitter."""
-    doubled: float = FIRST_BACKOFF_SECS * 2 ** min(attempt, 20)
-    return min(longest, doubled) * random.uniform(0.5, 1.0)
+class FailureLog:
+    """Which failures are worth a line: the first few, each with a new reason, then one every LOG_AGAIN_SECS. Pure."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._logged_at = -math.inf
+
+    def is_worth_a_line(self, attempt: int, reason: str, now: float) -> bool:
+        """To be asked once for each failed attempt, numbered from 1."""
+        same = reason == self._reason
+        if same and attempt > _LOGGED_FIRST and now - self._logged_at < LOG_AGAIN_SECS:
+            return False
+        self._reason, self._logged_at = reason, now
+        return True
 
 
 def _now() -> float:

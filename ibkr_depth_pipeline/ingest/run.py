@@ -31,19 +31,20 @@ def run_ingest(
     run_id: str | None = None,
     watcher: Watcher | None = None,
     wanted: Wanted | None = None,
+    once: bool = False,
 ) -> IngestOutcome:
     """Record until SIGINT, SIGTERM or the end of `duration` seconds, counted from this call.
 
     run_id is what its runner knows the run by; it shows in the figures and in the lease. A second signal does not cut
-    the draining short: it is bounded anyway. Raises what IngestSession.run raises; the error's `interrupted_by` then
-    names the signal, if one came before it.
+    the draining short: it is bounded anyway. once: give up where nothing can be recorded soon. Raises what
+    IngestSession.run raises; the error's `interrupted_by` then names the signal, if one came before it.
     """
     caught: list[str] = []
     for text in unreadable_env_lines():
         get_log().warning("env_line_ignored", text=text)
 
     async def main() -> IngestSummary:
-        session = IngestSession(settings, universe, run_id=run_id, watcher=watcher, wanted=wanted)
+        session = IngestSession(settings, universe, run_id=run_id, watcher=watcher, wanted=wanted, once=once)
 
         def on_signal(name: str) -> None:
             get_log().info("signal", name=name)

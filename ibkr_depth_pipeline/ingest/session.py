@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Iterable
 
-from ibkr_depth_pipeline.errors import GatewayError
+from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, FeedHealth, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
@@ -54,10 +55,13 @@ FAREWELL_SECS = 0.5
 class IngestSession:
     """One run of the recorder. `run` returns when `stop` was called or `duration` seconds are over.
 
-    It raises GatewayError where the gateway can't be reached at the start, SinkUnavailable where Redis can't,
-    NothingToRecord where no symbol resolves, LeaseHeld where another ingest of this name is alive, LeaseLost when one
-    has taken over, StreamHeld where one of another name records a symbol of this one's, NoLongerWanted where `wanted`
-    says so, and SinkConflict when somebody else writes the same streams.
+    A gateway that is away or not ready is waited for, at the start as after a loss: for ever, unless
+    IBKR_START_TIMEOUT_SECS or `once` (IBKR_CONNECT_TIMEOUT_SECS, where the former is 0) sets a limit to the start.
+
+    It raises SinkUnavailable where Redis can't be reached, LeaseHeld where another ingest of this name is alive,
+    LeaseLost when one has taken over, StreamHeld where one of another name records a symbol of this one's,
+    NoLongerWanted where `wanted` says so, and SinkConflict when somebody else writes the same streams. Where the limit, or `duration`, is over before anything could be recorded: GatewayError where the
+    gateway can't be reached, NothingToRecord where no symbol resolves.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class IngestSession:
         run_id: str | None = None,
         watcher: Watcher | None = None,
         wanted: Wanted | None = None,
+        once: bool = False,
     ) -> None:
         self._settings = settings
         self._universe = universe
@@ -75,6 +80,7 @@ class IngestSession:
         self._wanted = wanted
         self._log = get_log()
         self._stop = asyncio.Event()
+        self._overdue = False
         self._tasks = RunTasks(self._stop)
         self._timer: asyncio.TimerHandle | None = None
         self._identity = identity_of_this_process(_now_ms(), run_id)
@@ -91,6 +97,10 @@ class IngestSession:
         self._venues = VenueSearch(
             self._gateway, universe.specs, connected=self._connection.in_use, take=self._take_venue
         )
+        self._start_limit = settings.ibkr_start_timeout_secs or (
+            settings.ibkr_connect_timeout_secs if once else math.inf
+        )
+        self._give_up_at = math.inf
         self._redis = open_redis(settings.redis_target)
         self._metrics = MetricsEndpoint.of_settings(settings)
         self._publisher = StatusPublisher(self._redis, settings.ibkr_gateway_name)
@@ -127,16 +137,22 @@ class IngestSession:
         """End the run: cancel every subscription, flush, disconnect. May be called more than once."""
         self._stop.set()
 
+    def _end_by_duration(self) -> None:
+        self._overdue = not self._stop.is_set()
+        self._stop.set()
+
     async def run(self, duration: float | None = None) -> IngestSummary:
         """See the class."""
         started = _now_ms()
         if duration is not None:
-            asyncio.get_running_loop().call_later(duration, self._stop.set)
+            asyncio.get_running_loop().call_later(duration, self._end_by_duration)
         try:
             self._metrics.open()
             drained = True
             if await self._tasks.unless_stopped(self._set_up()):
                 drained = await self._record()
+            if self._overdue and (reason := self._why_nothing()) is not None:
+                self._tasks.fail(reason)
             if self._tasks.failure is not None:
                 raise self._tasks.failure
             return self._summary(started, drained)
@@ -161,7 +177,14 @@ class IngestSession:
         self._tasks.start(self._tell_for_ever())
         if self._wanted is not None:
             self._tasks.start(ask_for_ever(self._wanted))
-        await self._connection.connect()
+        self._give_up_at = self._now() + self._start_limit
+        await self._connection.reconnect(self._give_up_at)
+
+    def _why_nothing(self) -> DepthPipelineError | None:
+        """What was in the way all the time, where it is known."""
+        if self._connection.greeting.version == 0:
+            return self._connection.failure
+        return self._venues.nothing_found()
 
     async def _take_over(self) -> dict[str, StreamId]:
         """Raise the streams to a time at which the lease was ours, for sure: it may have been lost while we slept, and
@@ -183,6 +206,7 @@ class IngestSession:
         self._tasks.start(self._inspect_lines())
         self._begin_rotation()
         self._tasks.start(self._venues.run())
+        self._tasks.start(self._venues.wait_for_first(self._give_up_at, self._settings.ibkr_reconnect_slow_secs))
         lost = self._connection.lost
         try:
             while not self._stop.is_set():
@@ -226,6 +250,7 @@ class IngestSession:
             started_ts=started,
             ended_ts=_now_ms(),
             drained=drained,
+            greeting=self._connection.greeting,
         )
 
     # ---- what the gateway says

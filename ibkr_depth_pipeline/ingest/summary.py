@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ibkr_depth_pipeline.gateway.greeting import Greeting
 from ibkr_depth_pipeline.ingest.books import LastBook, Stretch
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
@@ -27,6 +28,7 @@ class IngestSummary:
     pacing_violations: int = 0
     books: dict[str, LastBook] = field(default_factory=dict)
     stretches: tuple[Stretch, ...] = ()
+    greeting: Greeting = field(default_factory=Greeting)
 
 
 def summary_of(
@@ -37,8 +39,12 @@ def summary_of(
     started_ts: int,
     ended_ts: int,
     drained: bool,
+    greeting: Greeting,
 ) -> IngestSummary:
-    """The summary of a run that has ended; `drained` says whether everything reached Redis."""
+    """The summary of a run that has ended; `drained` says whether everything reached Redis.
+
+    greeting is that of the newest connection.
+    """
     figures = pipeline.figures
     return IngestSummary(
         started_ts=started_ts,
@@ -54,4 +60,5 @@ def summary_of(
         drained=drained,
         books=pipeline.last_books(),
         stretches=tuple(pipeline.stretches()),
+        greeting=greeting,
     )

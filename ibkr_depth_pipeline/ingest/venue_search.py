@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator
 
 from ibkr_depth_pipeline.errors import NothingToRecord
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.ingest.connection import FailureLog
 from ibkr_depth_pipeline.ingest.resolver import NoAnswer, Resolver
+from ibkr_depth_pipeline.ingest.tasks import first_of
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.universe import SymbolSpec
+
+FIRST_PAUSE_SECS = 1.0
+"""Before all symbols are asked for again where none has a venue; it doubles from one time to the next."""
 
 
 class VenueSearch:
     """`run` it beside the recording; `take` is called with what is found of each symbol, as soon as it is known.
 
     Questions go out while `connected` is set, and whatever becomes of the connection. `unresolved`: symbol -> why it
-    has no venue.
+    has no venue. Until a first symbol has one, that another has none is no verdict: the gateway may not be ready.
+    `wait_for_first`, beside `run`, has them asked for again.
     """
 
     def __init__(
@@ -31,17 +39,54 @@ class VenueSearch:
     ) -> None:
         asked = tuple(specs)
         self._unknown = {spec.symbol for spec in asked}
+        self._doubted: dict[str, Unresolved] = {}
         self._resolver = Resolver(gateway, asked, ready=connected.wait)
         self._take = take
         self._log = get_log()
-        self._found_any = False
+        self._first_found = asyncio.Event()
         self.unresolved: dict[str, str] = {}
 
     async def run(self) -> None:
-        """For ever. Raises NothingToRecord where every symbol has got its verdict and none of them a venue."""
+        """For ever."""
         async for found in self._resolver.results(for_ever=True):
             if not isinstance(found, NoAnswer):
                 self._found(found)
+
+    async def wait_for_first(self, until: float, longest_pause: float) -> None:
+        """Returns once a symbol has a venue; until then, once all were found to have none, all are asked for again.
+
+        Logged once and then rarely. Raises NothingToRecord at `until`, the loop's time.
+        """
+        failures, pauses = FailureLog(), self._pauses(longest_pause)
+        for attempt in itertools.count(1):
+            pause = min(next(pauses), max(0.0, until - _now()))
+            await first_of(self._first_found.wait(), asyncio.sleep(pause))
+            if self._first_found.is_set():
+                return
+            if _now() >= until:
+                self._give_up()
+            if not self._unknown:
+                reason = str(NothingToRecord(self.unresolved))
+                if failures.is_worth_a_line(attempt, reason, _now()):
+                    self._log.warning("gateway_not_ready", reason=reason, attempt=attempt)
+                self._unknown |= self._doubted.keys()
+                self.look_for_missing()
+
+    @staticmethod
+    def _pauses(longest: float) -> Iterator[float]:
+        for doublings in itertools.count():
+            yield min(longest, FIRST_PAUSE_SECS * 2.0 ** min(doublings, 20)) * random.uniform(0.5, 1.0)
+
+    def _give_up(self) -> None:
+        for doubted in self._doubted.values():
+            self._take(doubted)  # why, for each
+        unanswered = dict.fromkeys(sorted(self._unknown - self.unresolved.keys()), "the gateway has not answered yet")
+        raise NothingToRecord({**self.unresolved, **unanswered})
+
+    def nothing_found(self) -> NothingToRecord | None:
+        """Why nothing can be recorded, where each symbol was found to have no venue."""
+        known = bool(self.unresolved) and not self._unknown - self.unresolved.keys()
+        return NothingToRecord(self.unresolved) if known and not self._first_found.is_set() else None
 
     async def look_again(self, symbol: str) -> None:
         """Ask about it anew, unless that is under way."""
@@ -57,8 +102,10 @@ class VenueSearch:
         self._unknown.discard(resolution.symbol)
         if isinstance(resolution, Unresolved):
             self.unresolved[resolution.symbol] = resolution.reason
+            if not self._first_found.is_set():
+                self._doubted[resolution.symbol] = resolution
+                return
         else:
-            self._found_any = True
             self.unresolved.pop(resolution.symbol, None)
             self._log.info(
                 "symbol_resolved",
@@ -67,6 +114,16 @@ class VenueSearch:
                 exchange=resolution.exchange,
                 primary_exchange=resolution.primary_exchange,
             )
+            self._ask_for_doubted()
         self._take(resolution)
-        if not self._unknown and not self._found_any:
-            raise NothingToRecord(self.unresolved)
+
+    def _ask_for_doubted(self) -> None:
+        """The gateway is ready: what it said of others before may have been said too early."""
+        self._first_found.set()
+        for symbol in self._doubted:
+            self._resolver.ask(symbol)
+        self._doubted.clear()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

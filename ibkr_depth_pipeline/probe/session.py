@@ -10,10 +10,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError, GatewayUnavailable
+from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
+from ibkr_depth_pipeline.gateway.connecting import Round
 from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.commands import Cancel, Commands, LookForIngest, Reconnect, Subscribe
@@ -69,7 +71,11 @@ class ProbeSession:
         self._watch = watch
         self._request_ids = itertools.count(1)
         self._gateway = TwsGateway.of_settings(
-            settings, request_ids=self._request_ids, on_event=self._on_event, on_row=self._on_row
+            settings,
+            request_ids=self._request_ids,
+            on_event=self._on_event,
+            on_row=self._on_row,
+            id_setting="IBKR_PROBE_CLIENT_ID",
         )
         self._ledger = Ledger(settings.redis_target if record else None, settings.ibkr_gateway_name)
         self._plan = ProbePlan(self._limits, self._request_ids)
@@ -123,19 +129,25 @@ class ProbeSession:
         await self._ledger.record([(_as_asked(self._resolutions[each.symbol], each), each) for each in known])
 
     async def _connect(self) -> None:
-        settings, where = self._settings, f"{self._settings.ibkr_host}:{self._settings.ibkr_port}"
-        first = settings.ibkr_probe_client_id
-        ids = range(first, first + settings.ibkr_client_id_max_offset + 1)
-        try:
-            self._client_id = await self._gateway.connect(
-                ids, lambda taken: self._log.warning("client_id_in_use", client_id=taken, code=326)
-            )
-        except ClientIdsExhausted:
-            raise ClientIdsExhausted(
-                f"{where}: every client id from {ids[0]} to {ids[-1]} is in use (326); "
-                "end the other client, or set IBKR_PROBE_CLIENT_ID or IBKR_CLIENT_ID_MAX_OFFSET"
-            ) from None
-        self._log.info("connected", host=settings.ibkr_host, port=settings.ibkr_port, client_id=self._client_id)
+        settings = self._settings
+        terms = Round(
+            lambda taken: self._log.warning("client_id_in_use", client_id=taken, code=326),
+            lambda hung: self._log.warning(
+                "client_id_unanswered", client_id=hung, secs=settings.ibkr_connect_timeout_secs
+            ),
+        )
+        self._client_id = await self._gateway.connect(ids_to_try(settings, settings.ibkr_probe_client_id), terms=terms)
+        greeting = self._gateway.greeting
+        self._log.info(
+            "connected",
+            host=settings.ibkr_host,
+            port=settings.ibkr_port,
+            client_id=self._client_id,
+            server_version=greeting.version,
+            connection_time=greeting.connection_time,
+        )
+        if greeting.warning:
+            self._log.warning("gateway_outdated", problem=greeting.warning)
 
     async def _reconnect(self) -> None:
         self._gateway.disconnect()

@@ -11,7 +11,7 @@ import structlog
 
 from ibkr_depth_pipeline.errors import GatewayUnavailable
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.ingest.connection import GatewayConnection, pause_after
+from ibkr_depth_pipeline.ingest.connection import FailureLog, GatewayConnection
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 
@@ -26,11 +26,11 @@ def connection_to(
     return GatewayConnection(client, settings, on_attempt), client
 
 
-def test_pauses_double_up_to_the_longest_and_vary() -> None:
-    pauses = [[pause_after(attempt, 2.0) for _ in range(50)] for attempt in (1, 2, 3, 10, 10_000)]
-    for tried, doubled in zip(pauses, (0.2, 0.4, 0.8, 2.0, 2.0), strict=True):
-        assert all(doubled / 2 <= pause <= doubled for pause in tried)
-        assert len(set(tried)) > 1
+def test_failure_that_stays_the_same_is_logged_at_first_and_then_rarely() -> None:
+    failures = FailureLog()
+    logged = [attempt for attempt in range(1, 1001) if failures.is_worth_a_line(attempt, "mute", attempt * 1.0)]
+    assert logged == [1, 2, 3, 303, 603, 903]
+    assert failures.is_worth_a_line(1001, "refused", 1001.0)
 
 
 async def test_it_is_in_use_from_its_use_to_its_loss() -> None:
