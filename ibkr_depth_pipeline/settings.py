@@ -172,7 +172,7 @@ class Settings(BaseSettings):
         15,
         ge=0.1,
         le=300,
-        description="how long a gateway may take to greet a connection, seconds, from 0.1 to 300",
+        description="how long a gateway may take to greet a connection: seconds, from 0.1 to 300",
     )
     ibkr_stall_secs: Seconds = Field(
         10,

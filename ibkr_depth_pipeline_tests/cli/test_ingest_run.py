@@ -105,8 +105,8 @@ def failed(stdout: str) -> list[str]:
     ("arguments", "told"),
     [
         ((), ("run", "check", "IBKR_PORT", "REDIS_URL", ".env", "SYMBOL_CONFIG_PATH")),
-        (("run",), ("--symbol", "--duration", "Ctrl-C", "stderr")),
-        (("check",), ("--symbol", "Exit code")),
+        (("run",), ("--symbol", "--duration", "--once", "Ctrl-C", "stderr")),
+        (("check",), ("--symbol", "--orders", "Exit code")),
     ],
 )
 def test_help_tells_a_newcomer_what_to_say(
@@ -265,9 +265,12 @@ def test_the_log_level_holds_for_a_run(settled: Operator) -> None:
 def test_a_run_without_a_gateway_fails_with_one_line(operator: Operator, shared_redis_url: str) -> None:
     with GatewayThread(GatewayOptions()) as gone:
         operator.points_at(gone, shared_redis_url)
-    done = operator.runs("run")
+    operator.env["IBKR_CONNECT_TIMEOUT_SECS"] = "0.5"
+    done = operator.runs("run", "--once")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"error: {gone.host}:{gone.port}")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {gone.host}:{gone.port}")
+    assert "IBKR_PORT" in last
     assert "Traceback" not in done.stderr
 
 
@@ -283,6 +286,7 @@ def test_a_run_without_redis_fails_and_never_shows_the_password(
 
 
 def test_a_run_with_nothing_to_record_says_why_for_each_symbol(settled: Operator) -> None:
+    settled.env["IBKR_START_TIMEOUT_SECS"] = "0.5"
     done = settled.runs("run", "--symbol", "NOSUCH", "--symbol", "ZZTOP")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].count("the gateway knows no such contract") == 2

@@ -158,7 +158,8 @@ async def test_an_unknown_symbol_is_skipped_and_the_rest_recorded(shared_redis_u
 
 async def test_a_run_in_which_nothing_resolves_fails_and_says_why_for_each(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
-        session = IngestSession(settings_for(gateway, shared_redis_url), universe_of("NOSUCH", "ZZTOP"))
+        settings = settings_for(gateway, shared_redis_url, ibkr_start_timeout_secs=0.5)
+        session = IngestSession(settings, universe_of("NOSUCH", "ZZTOP"))
         with pytest.raises(NothingToRecord) as failure:
             await session.run()
     assert set(failure.value.reasons) == {"NOSUCH", "ZZTOP"}
@@ -272,7 +273,7 @@ async def test_when_every_client_id_is_taken_the_run_fails_and_says_so(shared_re
     async with SimulatedGateway() as gateway:
         for client_id in (777, 778):
             gateway.hold_client_id(client_id, 3600)
-        settings = settings_for(gateway, shared_redis_url, ibkr_client_id_max_offset=1)
+        settings = settings_for(gateway, shared_redis_url, ibkr_client_id_max_offset=1, ibkr_start_timeout_secs=0.5)
         with pytest.raises(ClientIdsExhausted, match="777 to 778"):
             await IngestSession(settings, universe_of("SPY")).run()
 
@@ -280,7 +281,7 @@ async def test_when_every_client_id_is_taken_the_run_fails_and_says_so(shared_re
 async def test_a_gateway_that_accepts_and_never_answers_is_unavailable(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         gateway.mute_new_connections()
-        settings = settings_for(gateway, shared_redis_url, ibkr_connect_timeout_secs=0.3)
+        settings = settings_for(gateway, shared_redis_url, ibkr_connect_timeout_secs=0.3, ibkr_start_timeout_secs=1)
         with pytest.raises(GatewayUnavailable, match="no answer"):
             await IngestSession(settings, universe_of("SPY")).run()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,65 @@ async def test_a_port_that_is_no_gateway_fails(
 
 async def test_a_gateway_that_takes_orders_is_a_warning(shared_redis_url: str, symbols_file: Path) -> None:
     async with SimulatedGateway(GatewayOptions(read_only_api=False)) as gateway:
-        findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+        findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file), orders=True)
     assert by_subject(findings)["read-only"] is WARN
     assert not failures(findings)
+
+
+async def test_open_orders_are_asked_for_only_where_the_operator_says_so(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    settings = settings_for(gateway, shared_redis_url, symbols_file)
+    (read_only,) = [each for each in await run_checklist(settings) if each.subject == "read-only"]
+    assert "--orders" in read_only.text
+    assert not gateway.journal.requests("reqOpenOrders")
+    await run_checklist(settings, orders=True)
+    assert len(gateway.journal.requests("reqOpenOrders")) == 1
+
+
+async def test_gateway_line_shows_version_and_connection_time(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+    (line,) = [each.text for each in findings if each.subject == "gateway"]
+    assert re.search(r"protocol version 176, connected at 20\d{6} ", line)
+
+
+async def test_gateway_older_than_those_that_are_served_is_a_warning(shared_redis_url: str, symbols_file: Path) -> None:
+    async with SimulatedGateway(GatewayOptions(server_version=160)) as gateway:
+        findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
+    assert by_subject(findings)["gateway version"] is WARN
+    assert not failures(findings)
+
+
+async def test_port_at_which_nothing_listens_names_the_ports_and_what_to_do(
+    shared_redis_url: str, symbols_file: Path
+) -> None:
+    async with SimulatedGateway(GatewayOptions()) as gone:
+        settings = settings_for(gone, shared_redis_url, symbols_file)
+    (failed,) = failures(await run_checklist(settings))
+    assert all(word in failed.text for word in ("running", "IBKR_PORT", "7496", "7497", "4001", "4002", "API"))
+    assert "\n" not in failed.text
+
+
+async def test_gateway_that_accepts_and_is_mute_names_what_may_be_waiting(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    gateway.mute_new_connections()
+    settings = settings_for(gateway, shared_redis_url, symbols_file, ibkr_connect_timeout_secs=0.3)
+    (failed,) = failures(await run_checklist(settings))
+    assert all(word in failed.text for word in ("login", "dialog", "IBKR_CONNECT_TIMEOUT_SECS"))
+
+
+async def test_client_id_that_hangs_is_passed_over_with_a_warning(
+    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
+) -> None:
+    gateway.hang_client_id(777)
+    settings = settings_for(gateway, shared_redis_url, symbols_file, ibkr_connect_timeout_secs=0.3)
+    (found,) = [each for each in await run_checklist(settings) if each.subject == "client id"]
+    assert found.verdict is WARN
+    assert "777 not answered" in found.text
+    assert "IBKR_CLIENT_ID" in found.text
 
 
 async def test_an_unknown_symbol_fails_on_its_own_line(
