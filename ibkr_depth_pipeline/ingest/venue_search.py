@@ -118,10 +118,11 @@ class VenueSearch:
         self._take(resolution)
 
     def _ask_for_doubted(self) -> None:
-        """The gateway is ready: what it said of others before may have been said too early."""
+        """The gateway is ready, so that what it said of others counts; but it may have been said too early."""
         self._first_found.set()
-        for symbol in self._doubted:
-            self._resolver.ask(symbol)
+        for doubted in self._doubted.values():
+            self._take(doubted)
+            self._resolver.ask(doubted.symbol)
         self._doubted.clear()
 
 
