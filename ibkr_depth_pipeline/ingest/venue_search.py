@@ -44,6 +44,7 @@ class VenueSearch:
         self._take = take
         self._log = get_log()
         self._first_found = asyncio.Event()
+        self._was_unready = False
         self.unresolved: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -69,6 +70,7 @@ class VenueSearch:
                 reason = str(NothingToRecord(self.unresolved))
                 if failures.is_worth_a_line(attempt, reason, _now()):
                     self._log.warning("gateway_not_ready", reason=reason, attempt=attempt)
+                self._was_unready = True
                 self._unknown |= self._doubted.keys()
                 self.look_for_missing()
 
@@ -118,11 +120,12 @@ class VenueSearch:
         self._take(resolution)
 
     def _ask_for_doubted(self) -> None:
-        """The gateway is ready, so that what it said of others counts; but it may have been said too early."""
+        """The gateway is ready, so that what it said of others counts; unless it was not ready when it said so."""
         self._first_found.set()
         for doubted in self._doubted.values():
             self._take(doubted)
-            self._resolver.ask(doubted.symbol)
+            if self._was_unready:
+                self._resolver.ask(doubted.symbol)
         self._doubted.clear()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -71,13 +72,21 @@ async def test_each_symbol_is_handed_on_and_those_without_a_venue_are_remembered
     assert search.venues.unresolved == {"NOSUCH": "the gateway knows no such contract (200)"}
 
 
-async def test_it_ends_where_no_symbol_has_a_venue() -> None:
-    async with connected(GatewayOptions()) as (simulated, client):
-        search = Search(simulated, client, "NOSUCH", "ZZTOP")
-        search.connected.set()
-        with pytest.raises(NothingToRecord):
-            await search.venues.run()
-    assert set(search.venues.unresolved) == {"NOSUCH", "ZZTOP"}
+async def test_search_in_which_no_symbol_has_a_venue_ends_at_the_time_given_with_a_verdict_on_each() -> None:
+    async with searching("NOSUCH", "ZZTOP") as search:
+        with pytest.raises(NothingToRecord) as failure:
+            await search.venues.wait_for_first(asyncio.get_running_loop().time() + 0.5, longest_pause=60)
+    assert set(failure.value.reasons) == {"NOSUCH", "ZZTOP"}
+    assert {each.symbol for each in search.taken} == {"NOSUCH", "ZZTOP"}
+
+
+async def test_symbols_without_venue_are_asked_for_again_while_none_has_one() -> None:
+    options = GatewayOptions(ready_after=2.0, unready=Unready.UNKNOWN_CONTRACTS)
+    async with searching("SPY", "QQQ", options=options) as search:
+        await search.venues.wait_for_first(math.inf, longest_pause=60)
+        await search.simulated.wait_for(
+            lambda: {each.symbol for each in search.taken if isinstance(each, Instrument)} == {"SPY", "QQQ"}
+        )
 
 
 async def test_symbols_are_handed_on_in_their_order_and_before_the_last_is_asked_about() -> None:
