@@ -60,8 +60,9 @@ class IngestSession:
 
     It raises SinkUnavailable where Redis can't be reached, LeaseHeld where another ingest of this name is alive,
     LeaseLost when one has taken over, StreamHeld where one of another name records a symbol of this one's,
-    NoLongerWanted where `wanted` says so, and SinkConflict when somebody else writes the same streams. Where the limit, or `duration`, is over before anything could be recorded: GatewayError where the
-    gateway can't be reached, NothingToRecord where no symbol resolves.
+    NoLongerWanted where `wanted` says so, and SinkConflict when somebody else writes the same streams. Where the limit,
+    or `duration`, is over before anything could be recorded: GatewayError where the gateway can't be reached,
+    NothingToRecord where no symbol resolves.
     """
 
     def __init__(
