@@ -43,7 +43,7 @@ async def test_a_line_that_stays_silent_has_no_heartbeat_and_is_asked_for_ever_m
         run.gateway.die("SPY")
 
         async def named() -> bool:
-            return len(run.said("line_silent")) >= 2
+            return bool(run.said("line_silent"))
 
         await run.run.until(named)
         beats = len(run.said("heartbeats"))
