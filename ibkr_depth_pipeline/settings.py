@@ -166,7 +166,10 @@ class Settings(BaseSettings):
         4, ge=1, le=1000, description="stable rotations before growing again: a whole number from 1 to 1000"
     )
     ibkr_unsupported_retry_secs: Seconds = Field(
-        3600, ge=1, le=604800, description="when a refused symbol is tried again: seconds, from 1 to 604800"
+        3600,
+        ge=1,
+        le=604800,
+        description="longest wait until a refused symbol is tried again: seconds, from 1 to 604800",
     )
     ibkr_connect_timeout_secs: Seconds = Field(
         15,

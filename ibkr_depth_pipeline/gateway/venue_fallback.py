@@ -20,6 +20,34 @@ PROOFS = 2
 MOST_VENUES = 8
 """Most venues that are tried, the best ones."""
 
+MOST_FRUITLESS = 40
+WALK_SECS = 10.0
+"""After so many refusals in a row, of whatever symbol, without rows in between, one symbol in so many seconds is asked
+for at its other venues; the rest is asked for at its best one alone."""
+
+
+class WalkBudget:
+    """Bounds the requests at other venues while nothing at all is granted: it is then not the venue that refuses."""
+
+    def __init__(self) -> None:
+        self._fruitless = 0
+        self._walker = ""
+        self._next_at = float("-inf")
+
+    def granted(self) -> None:
+        """Rows came, of whatever symbol; or there is reason to believe that they will."""
+        self._fruitless = 0
+
+    def refused(self, symbol: str, now: float) -> bool:
+        """Another refusal, of `symbol`. Returns whether its next venue may be tried."""
+        self._fruitless += 1
+        if self._fruitless <= MOST_FRUITLESS or symbol == self._walker:
+            return True
+        if now < self._next_at:
+            return False
+        self._walker, self._next_at = symbol, now + WALK_SECS
+        return True
+
 
 @dataclass
 class VenueFallback:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ibkr_depth_pipeline.gateway.venue_fallback import VenueFallback
+from ibkr_depth_pipeline.gateway.venue_fallback import VenueFallback, WalkBudget
 from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
 from ibkr_depth_pipeline.ingest.doubts import Doubts
 from ibkr_depth_pipeline.ingest.effects import (
@@ -51,6 +51,7 @@ class Subscriptions:
     ) -> None:
         self._rotation = RotationController((), plan, request_ids)
         self._fallbacks: dict[str, VenueFallback] = {}
+        self._walks = WalkBudget()
         self._unresolved: set[str] = set()
         self._recorded: set[str] = set()  # symbols whose venue hash says that rows come
         self._advised: dict[int, str] = {}  # request without rows -> the error that may be advice
@@ -122,6 +123,7 @@ class Subscriptions:
         self.retire(request)
         fallback = self._fallbacks[symbol]
         refused = fallback.requested
+        elsewhere = self._walks.refused(symbol, now) and elsewhere
         tries_next = fallback.refused(reason, now, is_well=self._rotation.feed_is_well, elsewhere=elsewhere)
         if len(fallback.venues) > 1:
             reason = self._in_words(fallback)
@@ -152,6 +154,7 @@ class Subscriptions:
         symbol = self.subscribed.get(request)
         if symbol is None or symbol not in self._fallbacks:
             return []
+        self._walks.granted()
         fallback = self._fallbacks[symbol]
         if not fallback.granted(now) and symbol in self._recorded:
             return []

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from ibkr_depth_pipeline.schema.keys import venue_key
-from ibkr_depth_pipeline.simulation import GatewayOptions
+from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions
 from ibkr_depth_pipeline.simulation.options import Unready
 from ibkr_depth_pipeline_tests.faults.recovery import Trial, stopwatch, trial
 
@@ -191,3 +191,64 @@ async def test_requests_stay_bounded_while_all_of_many_symbols_are_refused_and_f
 
             await run.run.until(any_grows)
     assert run.gateway.journal.errors(100) == []
+
+
+async def test_the_shipped_scenario_of_an_account_without_totalview_is_recorded_elsewhere_and_says_what_it_lacks(
+    shared_redis_url: str,
+) -> None:
+    async with trial(shared_redis_url, "AAPL", "MSFT", scenario="other_venue_only") as run:
+        with stopwatch("other_venue_only"):
+            await run.fresh()
+        await run.right()
+        for symbol in ("AAPL", "MSFT"):
+            await until_venue(run, symbol, "refused_venues", "ISLAND 354")
+            await until_venue(run, symbol, "refused_venues", "market data permissions")
+        assert {line["exchange"] for line in run.said("venue_refused")} == {"ISLAND"}
+        assert max(asked(run).values()) == 1
+        assert run.open_lines() == 2
+
+
+@pytest.mark.parametrize(
+    ("scenario", "most"),
+    [
+        ("farms_down_at_start", 25),
+        ("not_subscribed_after_reconnect", 20),
+        ("not_subscribed_for_a_while", 20),
+        ("advisory_error", 4),
+        ("advisory_error_later", 4),
+        ("permissions_notice", 4),
+    ],
+)
+@pytest.mark.faults
+async def test_a_shipped_scenario_of_refusals_ends_in_live_books_with_few_requests_and_no_leaked_slot(
+    shared_redis_url: str, scenario: str, most: int
+) -> None:
+    async with trial(shared_redis_url, *ALL, scenario=scenario) as run:
+        await run.gateway.wait_for(lambda: len(run.faults()) >= len(run.steps), 120)
+        if scenario == "farms_down_at_start":
+            await run.gateway.wait_for(lambda: run.gateway.journal.entries("ready"), 60)
+        with stopwatch(f"{scenario}, after its last step"):
+            await run.fresh()
+        await run.right()
+        await run.whole()
+        assert run.open_lines() == 3
+        assert not run.gateway.journal.errors(309)
+        assert sum(asked(run).values()) <= 3 * most
+
+
+async def test_a_line_that_brings_rows_after_a_refusal_is_cancelled_again_and_its_symbol_recorded(
+    shared_redis_url: str,
+) -> None:
+    options = GatewayOptions(
+        advisories={"SPY": 354}, first_row_delay=1.0, early_cancel=EarlyCancel.LOST_UNTIL_FIRST_ROW
+    )
+    async with trial(shared_redis_url, "SPY", "QQQ", options=options) as run:
+        await run.gateway.wait_for(lambda: len(cancelled(run)) >= 1, 30)
+        refused = min(cancelled(run))
+
+        async def twice() -> bool:
+            cancels = run.gateway.journal.requests("cancelMktDepth")
+            return sum(int(each.detail["reqId"]) == refused for each in cancels) >= 2
+
+        await run.run.until(twice)
+        await run.gateway.wait_for(lambda: run.open_lines() <= 2, 30)
