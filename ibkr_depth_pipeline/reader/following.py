@@ -1,4 +1,4 @@
-"""Following streams: where each symbol stands, what has gone missing. Pure: queries, as in queries.py.
+"""Following streams: the position in each, what has gone missing. Pure: queries, as in queries.py.
 
 A position moves only when what was read is handed over, in one step without I/O: a read that fails half-way, or that is
 cancelled, is simply done again.
@@ -22,9 +22,9 @@ _LAST_OF_MS = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Read after `stream_id`. The last seq is `seq`, None where it is unknown: then nothing is expected of the next.
+    """Read after `stream_id`. The last seq is `seq`, None if it is unknown: then nothing is expected of the next.
 
-    began_at is the unix ms from which everything was asked for, None where that was not by time.
+    began_at is the unix ms from which everything was asked for, None if that was not by time.
     """
 
     stream_id: str
@@ -39,10 +39,10 @@ class Position:
 
 
 class Following:
-    """Where the reading of some symbols stands. `read` is a query for what is new.
+    """The positions in the streams of some symbols. `read` is a query for what is new.
 
     starts: one for all symbols or one for each. most: how many snapshots of a symbol are read at once. `trouble` is why
-    the last `read_apart` could not read some of them, None where it could.
+    the last `read_apart` could not read some of them, None if it could.
     """
 
     def __init__(self, symbols: Sequence[str], starts: Starts, most: int) -> None:
@@ -111,7 +111,7 @@ class Following:
 def advance(
     position: Position, symbol: str, entries: Sequence[RawEntry], oldest: str | None
 ) -> tuple[list[Item], Position]:
-    """The items of one batch, and the position after it. `oldest` is the stream's oldest id, where it was asked for.
+    """The items of one batch, and the position after it. `oldest` is the stream's oldest id, if it was asked for.
 
     A stream is trimmed at its beginning only, so within a batch nothing can have been.
     """

@@ -25,7 +25,7 @@ PARTS = ("price", "size", "venue")
 
 
 def need_arrow() -> None:
-    """Raises ModuleNotFoundError, which names the extra, where pyarrow is not installed. So do the other two."""
+    """Raises ModuleNotFoundError, which names the extra, if pyarrow is not installed. So do the other two."""
     _need("arrow", "pyarrow")
 
 
@@ -65,7 +65,7 @@ def schema() -> pa.Schema:
 def to_arrow(snapshots: Iterable[DepthSnapshot]) -> pa.Table:
     """A row for each snapshot, in the order given, in columns of `schema()`.
 
-    Raises SchemaMismatch where a snapshot does not have ten rows a side.
+    Raises SchemaMismatch if a snapshot does not have ten rows a side.
     """
     need_arrow()
     import pyarrow as pa

@@ -16,7 +16,7 @@ class GapCause(Enum):
 
     TRIMMED: the stream no longer holds them (MAXLEN, or Redis came back without its data).
     NEVER_STORED: the recorder could not store them: Redis was away for longer than its buffer could bridge.
-    RENUMBERED: `seq` fell, because Redis lost what it had acknowledged and the recorder started anew.
+    RENUMBERED: `seq` fell, because Redis lost what it had acknowledged and the recorder went on from an older number.
     """
 
     TRIMMED = "trimmed"
@@ -28,7 +28,7 @@ class GapCause(Enum):
 class Gap:
     """Snapshots that the reader did not and will not get, in the place where they would have come.
 
-    after_seq is the last one before the gap, None where the reader began at a time that the stream no longer reaches
+    after_seq is the last one before the gap, None if the reader began at a time that the stream no longer reaches
     back to; next_seq and next_ts (unix ms) are those of the snapshot that follows.
     """
 
@@ -40,7 +40,7 @@ class Gap:
 
     @property
     def missing(self) -> int | None:
-        """How many; None where that can't be known, and then perhaps none."""
+        """How many; None if that can't be known, and then perhaps none."""
         if self.after_seq is None or self.next_seq <= self.after_seq:
             return None
         return self.next_seq - self.after_seq - 1
@@ -87,7 +87,7 @@ Starts: TypeAlias = Start | Mapping[str, Start]
 
 
 def unix_ms(moment: Moment) -> int:
-    """`moment` as unix ms. Raises ValueError for a datetime that does not say its time zone."""
+    """`moment` as unix ms. Raises ValueError for a datetime without a time zone."""
     if isinstance(moment, int):
         return moment
     if moment.tzinfo is None:

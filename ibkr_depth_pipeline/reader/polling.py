@@ -41,7 +41,7 @@ def unavailable(target: RedisTarget, error: Exception) -> SinkUnavailable:
 
 
 @dataclass
-class Outage:
+class RetryPolicy:
     """How often to try while Redis is away, and when to give up. Times are seconds of a clock that only goes forward.
 
     patience None never gives up.
@@ -75,7 +75,7 @@ class Polling:
     def __init__(self, target: RedisTarget, following: Following, patience: float | None) -> None:
         self._target = target
         self._following = following
-        self._outage = Outage(0.0)  # at the beginning Redis must be there
+        self._retries = RetryPolicy(0.0)  # at the beginning Redis must be there
         self._patience = patience
         self._waiting: deque[Item] = deque()
 
@@ -130,16 +130,16 @@ class Polling:
                 self._waiting.extend(items)  # for a caller who goes on all the same
                 raise
             return items
-        if self._outage.over():
+        if self._retries.over():
             _log.info("Redis is back")
-        self._outage.patience = self._patience
+        self._retries.patience = self._patience
         return items
 
     def _pause_after(self, error: Exception) -> float:
         """How long to wait after `error`. Raises SinkUnavailable if that does not help or patience is at an end."""
         from ibkr_depth_pipeline.redis_link.failures import is_passing
 
-        pause = self._outage.failed(time.monotonic()) if is_passing(error) else None
+        pause = self._retries.failed(time.monotonic()) if is_passing(error) else None
         problem = unavailable(self._target, error)
         if pause is None:
             raise problem from None

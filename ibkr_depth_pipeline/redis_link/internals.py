@@ -1,4 +1,4 @@
-"""The only home of what redis-py does not document. docs/architecture.md says what each is for.
+"""The only home of what redis-py does not document. docs/architecture.md lists what each is for.
 
 The test of this module fails if a version of redis-py lacks one of them or changes its signature; the upper bound of
 `redis` in pyproject.toml keeps such a version away until then.
@@ -119,7 +119,7 @@ class _TlsMaster(_LeavesDeposed, SentinelManagedSSLConnection):
 
 
 class _MasterPool(SentinelConnectionPool):
-    """Leaves no connection with a former master: redis-py closes only those that nobody uses at the time, here the
+    """Leaves no connection with a former master: redis-py closes only those that are not in use at the time, here the
     others follow when they are given back."""
 
     async def get_master_address(self) -> tuple[str, int]:
@@ -226,7 +226,7 @@ class BareCluster(RedisCluster):
 
     @property
     def knows_slots(self) -> bool:
-        """Whether the cluster has told which node owns which slot."""
+        """Whether it is known which node owns which slot."""
         return bool(self.nodes_manager.slots_cache)
 
     def masters(self) -> set[str]:
@@ -258,7 +258,7 @@ class BareCluster(RedisCluster):
             raise
         finally:
             node.release(connection)
-            if self.nodes_manager.nodes_cache.get(node.name) is not node:  # nobody will close it
+            if self.nodes_manager.nodes_cache.get(node.name) is not node:  # nothing else closes it
                 await connection.disconnect(nowait=True)
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""Which node of a cluster is sent which command, and what its refusals mean. Pure: a shell sends, and tells the time.
+"""Which node of a cluster is sent which command, and what its refusals mean. Pure: a shell sends, and passes the time.
 
 A command goes to the owner of its key's slot. After MOVED the slots are looked up again and the command is sent once
 more; after ASK, or a second MOVED, it goes to the node that was named. Nothing else is repeated: a redirected command

@@ -76,7 +76,7 @@ class RedisTarget:
 
     @property
     def address(self) -> str:
-        """Where it leads, fit for a log."""
+        """Its hosts or path, fit for a log."""
         if self.kind is Kind.SERVER:
             match = _match(self.plain)
             nodes = _nodes(match["hosts"], REDIS_PORT) if match["hosts"] else ()
@@ -124,10 +124,10 @@ def sentinel_options(target: RedisTarget) -> dict[str, Any]:
 
 
 def mask_url(url: str) -> str:
-    """`url` without its password, fit for a log; the same text where it can't hold one.
+    """`url` without its password, fit for a log; the same text if it can't hold one.
 
     A well-formed Redis URL keeps all but its secrets. Of anything else that might hold a secret only the scheme is
-    left: where a URL is malformed, nobody can tell which part of it is the password.
+    left: of a malformed URL it is unknown which part of it is the password.
     """
     text = url.strip()
     match = _URL.fullmatch(text)

@@ -60,13 +60,13 @@ class DepthSnapshot:
 
     @property
     def best_bid(self) -> Level | None:
-        """None where the side is empty."""
+        """None if the side is empty."""
         best = self.bids[0]
         return None if best == EMPTY_LEVEL else best
 
     @property
     def best_ask(self) -> Level | None:
-        """None where the side is empty."""
+        """None if the side is empty."""
         best = self.asks[0]
         return None if best == EMPTY_LEVEL else best
 
@@ -96,7 +96,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class VenueInfo:
-    """Which venue is recorded, or why none is. `exchange` is empty where there is none, checked_ts unix ms."""
+    """Which venue is recorded, or why none is. `exchange` is empty if there is none, checked_ts unix ms."""
 
     symbol: str
     con_id: int
@@ -115,7 +115,7 @@ RawEntry = Sequence[Any]
 
 
 def snapshot_of_entry(symbol: str, entry: RawEntry) -> DepthSnapshot:
-    """A stream's entry. Raises SchemaMismatch where it is none of this schema."""
+    """A stream's entry. Raises SchemaMismatch if it is none of this schema."""
     stream_id, fields = entry
     try:
         if fields[::2] == _STREAM_FIELDS:
@@ -129,7 +129,7 @@ def snapshot_of_entry(symbol: str, entry: RawEntry) -> DepthSnapshot:
 
 
 def snapshot_of_hash(symbol: str, values: Sequence[Any]) -> DepthSnapshot | None:
-    """The last-value hash, its LAST_FIELDS in that order; None where there is none."""
+    """The last-value hash, its LAST_FIELDS in that order; None if there is none."""
     if values[0] is None:
         return None
     ts, seq, venue, bids, asks = values
@@ -140,7 +140,7 @@ def snapshot_of_hash(symbol: str, values: Sequence[Any]) -> DepthSnapshot | None
 
 
 def venue_of_hash(symbol: str, values: Sequence[Any]) -> VenueInfo | None:
-    """The venue hash, its VENUE_FIELDS in that order; None where there is none."""
+    """The venue hash, its VENUE_FIELDS in that order; None if there is none."""
     if values[0] is None:
         return None
     try:
@@ -152,7 +152,7 @@ def venue_of_hash(symbol: str, values: Sequence[Any]) -> VenueInfo | None:
 
 
 def heartbeat_of(symbol: str, last_row_ts: bytes, ttl_ms: int) -> Heartbeat:
-    """A heartbeat that stands. Raises SchemaMismatch where it holds no time."""
+    """A heartbeat that stands. Raises SchemaMismatch if it holds no time."""
     try:
         return Heartbeat(int(last_row_ts), ttl_ms / 1000)
     except ValueError:

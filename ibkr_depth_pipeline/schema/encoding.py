@@ -1,6 +1,6 @@
 """Snapshots -> what Redis stores. Pure.
 
-A stream id is `<ts>-<seq>`: it grows with each snapshot of a symbol, so a write whose answer was lost can be said again
+A stream id is `<ts>-<seq>`: it grows with each snapshot of a symbol, so a write whose answer was lost can be repeated
 and Redis itself refuses what it already holds; and a reader can ask for a range by time.
 
 A snapshot is packed once, as the XADD that Redis reads, and waits as those bytes: one object for each, which the
@@ -33,7 +33,7 @@ def json_text(value: Any) -> bytes:
 _EMPTY_ROW = json_text(EMPTY_LEVEL)
 _FILL = [b",".join([b""] * (held > 0) + [_EMPTY_ROW] * (SNAPSHOT_LEVELS - held)) for held in range(SNAPSHOT_LEVELS)]
 _FILL.append(b"")
-"""What follows so many rows: empty ones up to ten, behind a comma where there is a row before them."""
+"""What follows so many rows: empty ones up to ten, behind a comma if there is a row before them."""
 
 
 def encode_side(rows: Sequence[bytes], levels_shown: int) -> bytes:
@@ -105,7 +105,7 @@ def venue_field(venue: str) -> bytes:
 
 
 class LastValue(NamedTuple):
-    """What the last-value hash holds of a stream entry. `live` says that the book holds a row."""
+    """What the last-value hash holds of a stream entry. `live`: the book holds a row."""
 
     ts: int
     seq: int

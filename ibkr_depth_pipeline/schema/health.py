@@ -161,7 +161,7 @@ def _seconds(pttl: int) -> float | None:
 
 
 def _number(value: bytes | None) -> int:
-    """0 also for what is no number: somebody else's, and no sign of a row."""
+    """0 also for what is no number, and so no sign of a row."""
     return int(value) if value is not None and value.isdigit() else 0
 
 

@@ -71,7 +71,7 @@ def heartbeat_key(symbol: str) -> str:
 
 
 def venue_key(symbol: str) -> str:
-    """Hash of what the gateway said of the symbol's venue."""
+    """Hash of what the gateway knows of the symbol's venue."""
     return f"{PREFIX}:venue:{symbol}"
 
 

@@ -1,4 +1,4 @@
-"""When snapshots arrived, by a clock that never steps, in a few marks whatever waits. Pure.
+"""When snapshots arrived, by a clock that never steps, in a few marks however many wait. Pure.
 
 A snapshot's `ts` can't tell its age: it bears the time of a clock that is set forth and back, and it never falls. A
 mark for each snapshot would cost as much as the books do, so marks are as far apart as they are old: the age of a
@@ -38,7 +38,7 @@ class Arrivals:
             self._spacing *= 2
 
     def of(self, seq: int) -> float | None:
-        """When snapshot `seq` arrived, or a little before that; None where it is older than every mark."""
+        """When snapshot `seq` arrived, or a little before that; None if it is older than every mark."""
         found = None
         for number, when in self._marks:
             if number > seq:

@@ -53,7 +53,7 @@ class WriterFigures:
 
 
 class Block(NamedTuple):
-    """Packed entries of one symbol that go out together, and where the first and the last of them stand.
+    """Packed entries of one symbol that go out together, and the ids of the first and the last.
 
     Between two of them there may be a hole: what the bound took from behind a block that was on its way.
     """
@@ -96,12 +96,12 @@ class SymbolQueue:
         """
         entry = self.packer.pack(ts, seq, venue, bids, asks)
         alone = not (self.waiting or self.on_its_way or self.stored)
-        if alone:  # where it was handed over late, it is as old as that
+        if alone:  # if it was handed over late, it is as old as that
             late_ms = max(0, time.time_ns() // 1_000_000 - ts)
             self.arrivals.note(seq, monotonic() - late_ms / 1000, alone=True)
         elif not seq & _UNMARKED:
             self.arrivals.note(seq, monotonic(), alone=False)
-        if not self.waiting:  # else whoever put the first one there has said so
+        if not self.waiting:  # else the first one has reported the work
             self._backlog.has_work(self)
         self.waiting.append(entry)
         self._backlog.grown(len(entry))
@@ -109,7 +109,7 @@ class SymbolQueue:
     def note_beat(self, ts: int, now: float) -> None:
         """The book is live, at `now` (monotonic.monotonic); ts is the unix ms of its last row.
 
-        Where rows are still to be written that is theirs to tell: a heartbeat stands for what a reader can see.
+        Ignored while rows are still to be written: a heartbeat stands for what a reader can see.
         """
         if self.is_held or self.waiting or self.on_its_way or self.stored is not None:
             return
@@ -122,12 +122,12 @@ class SymbolQueue:
         return self.symbol in self._backlog.held
 
     def note_venue(self, fields: dict[Any, Any]) -> None:
-        """What the venue hash is to hold. News goes out at once; a pause is for what is said again."""
+        """What the venue hash is to hold. It goes out at once; the pause is for repetitions."""
         self.venue, self.next_venue = fields, 0.0
         self._backlog.has_work(self)
 
     def due_at(self) -> float | None:
-        """The loop time from which on there is something to do; None where there is nothing at all."""
+        """The loop time from which on there is something to do; None if there is nothing at all."""
         if self.waiting:
             return self.not_before
         last = ((self.stored, self.next_hash), (self.beat, self.next_beat), (self.venue, self.next_venue))
@@ -135,7 +135,7 @@ class SymbolQueue:
         return max(self.not_before, min(pauses)) if pauses else None
 
     def take(self, most: int) -> Block:
-        """The next entries to send, at least one. `put_back` or `is_stored` says what became of each."""
+        """The next entries to send, at least one. Each is to be handed to `put_back` or `is_stored` afterwards."""
         if len(self.waiting) <= most:
             entries = list(self.waiting)
             self.waiting.clear()
@@ -148,7 +148,7 @@ class SymbolQueue:
         return Block(entries, oldest, newest)
 
     def put_back(self, entries: list[bytes]) -> None:
-        """These were not stored, or nobody knows."""
+        """These were not stored, or that is unknown."""
         self.on_its_way = False
         self.waiting.extendleft(reversed(entries))
 
@@ -215,7 +215,7 @@ class Backlog:
         return [queue for queue in self._busy.values() if (at := queue.due_at()) is not None and at <= now]
 
     def next_due(self) -> float | None:
-        """The loop time at which there is something to do next; None where there is nothing at all."""
+        """The loop time at which there is something to do next; None if there is nothing at all."""
         times = {symbol: queue.due_at() for symbol, queue in self._busy.items()}
         self._busy = {symbol: self._busy[symbol] for symbol, at in times.items() if at is not None}
         return min((at for at in times.values() if at is not None), default=None)

@@ -2,7 +2,7 @@
 
 A burst that comes faster than Redis stores would fill the buffer and cost snapshots, while the kernel's own buffer for
 the gateway's bytes has room. Reading never waits for a Redis that is away, is slow or refuses: it rests only while
-flushes are quick and store something, and goes on by itself where the next one takes longer than LONGEST_REST_SECS.
+flushes are quick and store something, and goes on by itself if the next one takes longer than LONGEST_REST_SECS.
 """
 
 from __future__ import annotations

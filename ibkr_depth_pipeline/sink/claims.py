@@ -1,8 +1,8 @@
-"""One writer per stream, whatever the IBKR_GATEWAY_NAME: a key per symbol that expires, renewed as the lease is.
+"""One writer per stream, across all IBKR_GATEWAY_NAMEs: a key per symbol that expires, renewed as the lease is.
 
 The lease keeps two ingests of one name apart; claims keep two names off one symbol's stream. Claims are taken in the
-order of the symbols' names, and whoever is refused gives back what it took behind that one: of two that start at once,
-one gets them all. A run of the same name takes a predecessor's claim over, as it has the lease.
+order of the symbols' names, and an ingest that is refused gives back what it took behind that one: of two that start
+at once, one gets them all. A run of the same name takes a predecessor's claim over, as it has the lease.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class StreamClaims:
     async def acquire(self, wait_secs: float = 0.0) -> None:
         """Claim every stream, also a dead holder's, for which it waits until that one's time is over.
 
-        Where a holder is alive, it raises StreamHeld after `wait_secs`. Raises SinkUnavailable where Redis can't be
+        If a holder is alive, it raises StreamHeld after `wait_secs`. Raises SinkUnavailable if Redis can't be
         reached.
         """
         deadline = monotonic() + wait_secs
@@ -113,7 +113,7 @@ class StreamClaims:
                 renewed = monotonic()
 
     async def keep(self) -> None:
-        """Renew for ever. Raises StreamHeld once a claim is another's; Redis being away is borne."""
+        """Renews without end. Raises StreamHeld once a claim is another's; outages of Redis are survived."""
         while True:
             await asyncio.sleep(self._interval)
             for batch in _batches(self._symbols):
@@ -126,7 +126,7 @@ class StreamClaims:
                         raise self._held_by_another(symbol, bytes(reply))
 
     async def release(self) -> None:
-        """Let the next one in at once. To be called when nothing more will be written; a failure is borne."""
+        """Let the next one in at once. To be called when nothing more will be written; a failure is ignored."""
         try:
             await self._give_back(self._symbols)
         except UNREACHABLE as error:

@@ -1,4 +1,4 @@
-"""One way to a Redis: timeouts, no hidden retries, errors of our own without secrets."""
+"""Opens clients of Redis with the sink's time-outs, and checks that a run can write there."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _CHECK_SECS = 10
 def open_redis(url: str) -> Client:
     """A client for `url`, which may name one server, Sentinels or a cluster; connects at the first command.
 
-    It never repeats a command that may have been carried out: only the writer knows which writes may be said twice.
+    It never repeats a command that may have been carried out: only the writer knows which writes may be repeated.
     Each command is bounded by ANSWER_TIMEOUT_SECS and may be cancelled.
     """
     return open_client(url, connect_timeout=CONNECT_TIMEOUT_SECS, answer_timeout=ANSWER_TIMEOUT_SECS)
 
 
 async def check_writable(url: str, min_replicas: int = 0) -> str:
-    """Carry out each kind of write that a run needs, on keys of our own that are gone afterwards.
+    """Carries out each kind of write that a run needs, on keys of its own that are gone afterwards.
 
     In a cluster that is done on each master; each must have `min_replicas` replicas that keep up. Returns the server's
-    version, "unknown" where the user may not ask. Raises SinkUnavailable with the reason.
+    version, "unknown" if the user may not ask. Raises SinkUnavailable with the reason.
     """
     client = open_redis(url)
     try:
@@ -73,7 +73,7 @@ async def _names(client: Client) -> list[str]:
 
 
 async def _write(client: Any, stream: str, last: str, beat: str, venue: str) -> None:
-    # each goes by itself where this check can't finish
+    # each expires by itself if this check can't finish
     await ask_at_once(client, [("XADD", stream, "MAXLEN", "~", 1, "*", "ts", 0), ("EXPIRE", stream, _CHECK_SECS)])
     info = await client.xinfo_stream(stream)
     await client.execute_command("XSETID", stream, info["last-generated-id"])

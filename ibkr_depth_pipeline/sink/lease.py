@@ -2,7 +2,7 @@
 
 The holder may write only while its newest renewal is younger than the TTL, less a margin, by a clock that also runs
 while the process or the machine sleeps. What was sent in good time and arrives late is refused by the streams
-themselves: whoever takes over raises their last ids first (RedisWriter.take_over).
+themselves: the ingest that takes over raises their last ids first (RedisWriter.take_over).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ibkr_depth_pipeline.schema.keys import lease_key
 from ibkr_depth_pipeline.schema.status import RunIdentity
 
 LONGEST_INTERVAL_SECS = 0.5
-"""A holder renews at least this often, whatever the TTL."""
+"""A holder renews at least this often, even with a longer TTL."""
 
 LONGEST_ANSWER_SECS = 2.0
 """How long a renewal waits for its answer at most; then it is sent again, on another connection."""
@@ -40,7 +40,7 @@ VANISHED_GRACE_SECS = 5.0
 """The same for one that vanished before its time: by FLUSHALL, an empty restart, an eviction, or as it was given back.
 
 A living holder takes it again within its interval, its wait for an answer, the pause before it tries again (LOOK_SECS)
-and the time to connect (connection.CONNECT_TIMEOUT_SECS), together less than this, whatever the TTL."""
+and the time to connect (connection.CONNECT_TIMEOUT_SECS), together less than this, with any TTL."""
 
 _RUN_OUT_SECS = 0.1
 """A lease that is gone so long before its time, or longer, did not run out."""
@@ -70,8 +70,8 @@ return 0
 class Lease:
     """The right to write under `name`. `acquire`, then `keep` in a task, `hold` before each write, `release`.
 
-    `regained` is set when another may have held the lease in between: it was taken anew, or may have been. Whoever
-    finds it set looks for what that one did, within `looking`.
+    `regained` is set when another may have held the lease in between: it was taken again, or may have been. Then
+    the streams are to be looked at for what that one wrote, within `looking`.
     """
 
     def __init__(self, client: Client, name: str, run: RunIdentity, ttl_secs: float) -> None:
@@ -94,7 +94,7 @@ class Lease:
     async def acquire(self, wait_secs: float = 0.0) -> None:
         """Take the lease, also a dead holder's, for which it waits until that one's time is over.
 
-        Where the holder is alive, it raises LeaseHeld after `wait_secs`. It raises SinkUnavailable where Redis can't be
+        If the holder is alive, it raises LeaseHeld after `wait_secs`. It raises SinkUnavailable if Redis can't be
         reached, while it stands by only when that time is over.
         """
         deadline = monotonic() + wait_secs
@@ -132,7 +132,7 @@ class Lease:
         return watch.is_free
 
     async def _claim(self) -> bytes | None:
-        """Take or renew. Returns the text of the holder where it is another's."""
+        """Takes or renews it. Returns the text of the holder if it is another's."""
         asked, good_until = monotonic(), self._good_until
         try:
             reply = await self._ask_for_it()
@@ -156,7 +156,7 @@ class Lease:
         return bytes(reply)
 
     async def keep(self) -> None:
-        """Renew for ever. Raises LeaseLost once another holds it; Redis being away is borne."""
+        """Renews without end. Raises LeaseLost once another holds it; outages of Redis are survived."""
         interval = min(self._ttl / 4, LONGEST_INTERVAL_SECS)
         while True:
             await asyncio.sleep(interval)
@@ -167,10 +167,10 @@ class Lease:
                 interval = LOOK_SECS
 
     async def hold(self) -> None:
-        """Make sure that this ingest may write, now. Owed before each write that is sent.
+        """Make sure that this ingest may write, now. To be called before each write that is sent.
 
-        Usually a look at the clock. Where the newest renewal is too old it renews first: raises LeaseLost where another
-        holds the lease, and what is in UNREACHABLE where Redis does not say.
+        Usually a look at the clock. If the newest renewal is too old it renews first: raises LeaseLost if another
+        holds the lease, and what is in UNREACHABLE if Redis does not answer.
         """
         if self._lost is not None:
             raise self._lost
@@ -180,8 +180,8 @@ class Lease:
     async def confirm(self) -> bool:
         """As hold. Returns whether it was held all the time since it was acquired or last confirmed.
 
-        If not, another may have written: look for that, within `looking`, and ask again. Raises SinkUnavailable where
-        Redis does not say.
+        If not, another may have written: look for that, within `looking`, and ask again. Raises SinkUnavailable if
+        Redis does not answer.
         """
         try:
             await self.hold()
@@ -192,7 +192,7 @@ class Lease:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """The look for what another did, if one held the lease in between. It is owed again if it fails."""
+        """The look for what another did, if one held the lease in between. If it fails it is still to be done."""
         self.regained = False  # another may come while we look
         try:
             yield
@@ -211,7 +211,7 @@ class Lease:
         raise self._lost
 
     async def release(self) -> None:
-        """Let the next one in at once. To be called when nothing more will be written; a failure is borne."""
+        """Let the next one in at once. To be called when nothing more will be written; a failure is ignored."""
         if self._held and self._lost is None:
             self._held = False
             try:

@@ -1,4 +1,4 @@
-"""Where the numbering of each symbol stands in Redis, fenced off against a predecessor."""
+"""Fences the streams off against a predecessor, and reads how far each is numbered."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ redis.call('XSETID', KEYS[1], id)
 return id
 """
 """ARGV: unix ms now, and the ts and seq of the last-value hash. Makes the stream refuse every snapshot that was taken
-before now, whoever still has one on its way, keeps its numbering, and returns its last id. An absent stream is made."""
+before now, also those still on their way, keeps its numbering, and returns its last id. An absent stream is made."""
 
 
 async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, min_replicas: int = 0) -> Positions:
     """The newest snapshot stored of each of `symbols`; from then on the streams refuse all taken before `now_ms`.
 
-    So whatever a predecessor still has on its way is never stored, provided that its clock is not ahead of ours. Waits
+    So what a predecessor still has on its way is never stored, provided that its clock is not ahead of ours. Waits
     for so many replicas, and logs where too few have it. A key of another type costs only its own symbol. Raises
     SinkUnavailable.
     """
@@ -68,7 +68,7 @@ async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, m
 
 
 async def _replicate(client: Client, symbols: Sequence[str], raises: Sequence[Any], replicas: int) -> None:
-    """Say it once more, with a WAIT behind it. A run without enough replicas goes on: it may well write elsewhere."""
+    """Sends them once more, with a WAIT behind. A run without enough replicas goes on: it may well write elsewhere."""
     wire = open_wire(client, replicas)
     try:
         parts = [Part(command[3], [hiredis.pack_command(command)], 1) for command in raises]
@@ -101,7 +101,7 @@ async def _of_streams(client: Client, symbols: Sequence[str]) -> Positions:
 
 
 def _last_id(information: Any) -> bytes:
-    """From a list of names and values, or, where the client speaks RESP3, from a mapping."""
+    """From a list of names and values, or, if the client speaks RESP3, from a mapping."""
     if not isinstance(information, dict):
         information = dict(zip(information[::2], information[1::2], strict=True))
     return bytes(information[b"last-generated-id"])

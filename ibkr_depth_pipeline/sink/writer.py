@@ -1,6 +1,6 @@
-"""Mirrors snapshots into Redis: each one, exactly once, in order, without ever holding up whoever brings them.
+"""Mirrors snapshots into Redis: each one, exactly once, in order, without ever holding up the caller.
 
-Whatever there is to write goes out in one flush; while its answers are on their way, the next one gathers. So a lone
+All there is to write goes out in one flush; while its answers are on their way, the next one gathers. So a lone
 row is sent at once, and under load the flushes grow. What is sent, and what an answer means, is in writes.py.
 """
 
@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.encoding import venue_fields
 from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key
-from ibkr_depth_pipeline.sink.backlog import Backlog, WriterFigures, longer_pause
+from ibkr_depth_pipeline.sink.backlog import Backlog, SymbolQueue, WriterFigures, longer_pause
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
@@ -33,8 +33,8 @@ class RedisWriter:
     `drain` waits for all to be out. A snapshot's seq must be the last one's of its symbol plus 1, its ts not below.
 
     maxlen is the approximate length of a stream, buffer_bytes the bound of what waits while Redis is away (the oldest
-    go first, counted). With a `lease`, nothing is sent that it does not allow; `backpressure` hears of each flush.
-    `heartbeat_ttl` is in seconds and may be changed. What fewer than min_replicas replicas have is said again.
+    go first, counted). With a `lease`, nothing is sent that it does not allow; `backpressure` gets each flush's time.
+    `heartbeat_ttl` is in seconds and may be changed. What fewer than min_replicas replicas have is sent again.
     """
 
     def __init__(
@@ -69,7 +69,6 @@ class RedisWriter:
             backpressure=backpressure,
             on_work=self._there_is_work,
         )
-        self.queue = self._backlog.queue
 
     # ---- before the first snapshot
 
@@ -81,6 +80,10 @@ class RedisWriter:
         return positions
 
     # ---- never waits
+
+    def queue(self, symbol: str) -> SymbolQueue:
+        """The queue of `symbol`, whose `store` takes its snapshots."""
+        return self._backlog.queue(symbol)
 
     def beat(self, symbol: str, ts: int) -> None:
         """Say that the book of `symbol` is live; ts is the unix ms of its last row."""
@@ -108,7 +111,7 @@ class RedisWriter:
     # ---- writes
 
     async def run(self) -> None:
-        """Write whatever there is, until cancelled.
+        """Writes all there is, until cancelled.
 
         Raises SinkConflict when somebody else writes our streams, LeaseLost when another ingest has taken over.
         """
@@ -156,7 +159,7 @@ class RedisWriter:
             self._timer = loop.call_at(earliest, self._wake.set)
 
     async def _flush(self) -> None:
-        """Send what is due and take the answers in. Raises what is in UNREACHABLE where there were none at all."""
+        """Send what is due and take the answers in. Raises what is in UNREACHABLE if there were none."""
         await self._permit()
         now = asyncio.get_running_loop().time()
         due = self._backlog.due(now)
@@ -180,7 +183,7 @@ class RedisWriter:
             raise conflict
 
     async def _permit(self) -> None:
-        """Owed right before each write that is sent."""
+        """To be called right before each write that is sent."""
         if self._lease is not None:
             await self._lease.hold()
             while self._lease.regained:
@@ -189,7 +192,7 @@ class RedisWriter:
                 await self._lease.hold()  # the look may have taken its time
 
     async def _look_for_others(self, lease: Lease) -> None:
-        """The lease was free for a while: if somebody held it then, the streams have moved on."""
+        """The lease was free for a while: if another held it then, the streams have moved on."""
         found = await newest_ids(self._client, self._backlog.queues)
         for symbol, newest in found.items():
             if newest > self._backlog.queues[symbol].newest_sent:

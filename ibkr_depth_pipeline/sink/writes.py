@@ -1,4 +1,4 @@
-"""One flush's work, key by key: what is sent for a key, and what its answer means for the symbol's queue.
+"""One flush's writes, key by key: what is sent for a key, and what its answer means for the symbol's queue.
 
 A snapshot's commands are XADD, the hash, the heartbeat, in that order, each only after the one before was acknowledged:
 each goes out a flush later than the one before. For the hash and the heartbeat only the newest snapshot counts; where
@@ -6,7 +6,7 @@ rows come without end, they are written a hundred and ten times a second.
 
 The XADDs of one symbol go in one MULTI on its one key, a lone one by itself: Redis refuses such a block as a whole (out
 of memory, read-only, loading), and so no later snapshot can get in before an earlier one. Where the answer was lost the
-block is said again: Redis refuses ids that it holds, which for a repeated snapshot means that it was stored. Hash and
+block is sent again: Redis refuses ids that it holds, which for a repeated snapshot means that it was stored. Hash and
 heartbeat are written by scripts that refuse what is older than what is there: an unanswered command may still be
 carried out, much later.
 """
@@ -70,13 +70,13 @@ class Write(Protocol):
     command: str
 
     def settle(self, replies: list[Any]) -> Exception | None:
-        """Take note of what Redis said. Returns what went wrong."""
+        """Takes note of the replies. Returns what went wrong."""
 
     def unknown(self) -> None:
-        """Take note that nobody knows whether any of it was carried out."""
+        """Takes note that it is unknown whether any of it was carried out."""
 
     def postpone(self, now: float) -> None:
-        """It failed, at loop time `now`: leave its key alone for a while."""
+        """It failed at loop time `now`: its key is left alone for a while."""
 
 
 def writes_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> list[Write]:
@@ -97,7 +97,7 @@ def writes_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> 
 
 
 def _beat_writes(queue: SymbolQueue, beat: Beat, heartbeat_ttl: int) -> list[Write]:
-    """The heartbeat, for what is left of its time; none where that is over: the book may be dead by now."""
+    """The heartbeat, for what is left of its time; none if that is over: the book may be dead by now."""
     left = heartbeat_ttl - int(max(0.0, monotonic() - beat.known))
     if left > 0 and not queue.is_held:
         return [_BeatWrite(queue, beat, left)]
@@ -115,8 +115,8 @@ class StreamWrite:
         self.block = block
         self.is_stored = False
         self.arrived = queue.arrivals.of(block.oldest.seq)  # when the oldest of them did
-        # One entry is a block by itself. One that may be stored already is not: where it is, its lone reply would look
-        # like a refusal to whoever waits for replicas.
+        # One entry is a block by itself. One that may be stored already is not: if it is, its lone reply would look
+        # like a refusal to ReplicatedWire.
         self._is_lone = len(block.entries) == 1 and block.newest.seq > queue.uncertain_seq
         packed = block.entries if self._is_lone else [_MULTI, *block.entries, _EXEC]
         self.part = Part(queue.packer.key, packed, len(packed))
@@ -207,7 +207,7 @@ class _BeatWrite:
 
 
 class _VenueWrite:
-    """The venue hash; said once where Redis refuses it, as it is told again at each look at the venue."""
+    """The venue hash; sent once even if Redis refuses it, as each look at the venue sends it again."""
 
     command = "HSET"
 
@@ -221,7 +221,7 @@ class _VenueWrite:
         """It stays to be written."""
 
     def postpone(self, now: float) -> None:
-        """It has its pause."""
+        """No-op: `next_venue` already delays the retry."""
 
     def settle(self, replies: list[Any]) -> Exception | None:
         if self.queue.venue is self._fields:
