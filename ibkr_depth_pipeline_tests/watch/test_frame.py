@@ -214,3 +214,20 @@ def test_durations_are_short(secs: float | None, text: str) -> None:
 
 def test_prices_keep_the_digits_that_they_have() -> None:
     assert [price(100.5), price(1.13085), price(0.0001)] == ["100.50", "1.13085", "0.0001"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "shown"),
+    [("silent, others are not", Liveness.SILENT), ("book out of step: crossed", Liveness.OUT_OF_STEP)],
+)
+def test_a_line_in_trouble_is_named_though_its_heartbeat_stands(trouble: str, shown: Liveness) -> None:
+    report = health()
+    spy, *rest = report.symbols
+    seen = sight(replace(report, symbols=(replace(spy, trouble=trouble), *rest)))
+    line = seen.line("SPY")
+    assert line is not None
+    assert line.liveness is shown
+    lines = texts(seen, View("SPY"))
+    assert f"SPY: {trouble}" in lines[0]
+    assert max(map(len, lines)) <= 80
+    assert not replace(spy, trouble=trouble).is_well
