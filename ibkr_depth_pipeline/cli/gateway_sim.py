@@ -19,8 +19,8 @@ from ibkr_depth_pipeline.simulation import (
     AtEnd,
     EarlyCancel,
     GatewayOptions,
-    Pace,
     ReplayOptions,
+    ReplayPace,
     Scenario,
     SimulatedGateway,
     apply_changes,
@@ -72,8 +72,8 @@ def main(
         ),
     ] = None,
     replay_pace: Annotated[
-        Pace, typer.Option(help="The file's own time, a fixed rate, or as it is read.", rich_help_panel=_BOOKS)
-    ] = Pace.REAL,
+        ReplayPace, typer.Option(help="The file's own time, a fixed rate, or as it is read.", rich_help_panel=_BOOKS)
+    ] = ReplayPace.REAL,
     replay_speed: Annotated[
         float,
         typer.Option(

@@ -1,8 +1,8 @@
 """A stand-in for the IBKR gateway: the TWS socket protocol, its slots and its faults, over synthetic or replayed books.
 
 It imports nothing of the ingesting side, so that one mistake cannot hide in both. Read from the outside in: gateway.py
-(what can be done to it), server.py and feed.py (asyncio), session.py, depth_desk.py and answers.py (what a client is
-answered), codec.py, requests.py and replies.py (the wire), market.py and replay.py (where rows come from).
+and line_faults.py (what can be done to it), server.py and feed.py (asyncio), session.py and answers.py (how a request
+is answered), codec.py and replies.py (the wire), market.py and replay.py (where rows come from).
 """
 
 from ibkr_depth_pipeline.simulation.background import GatewayThread, gateway_process
@@ -11,30 +11,32 @@ from ibkr_depth_pipeline.simulation.options import (
     AtEnd,
     EarlyCancel,
     GatewayOptions,
-    Pace,
     Pacing,
     ReplayOptions,
+    ReplayPace,
     TakenClientId,
     Unready,
 )
-from ibkr_depth_pipeline.simulation.scenario import ScenarioError, parse_scenario, read_scenario
-from ibkr_depth_pipeline.simulation.scenario_files import (
+from ibkr_depth_pipeline.simulation.replay import Tape, TapeError, read_tape
+from ibkr_depth_pipeline.simulation.scenario import (
     Scenario,
+    ScenarioError,
     apply_changes,
     load_scenario,
     parse_changes,
+    parse_scenario,
+    read_scenario,
     shipped_scenarios,
 )
-from ibkr_depth_pipeline.simulation.tape import Tape, TapeError, read_tape
 
 __all__ = [
     "AtEnd",
     "EarlyCancel",
     "GatewayOptions",
     "GatewayThread",
-    "Pace",
     "Pacing",
     "ReplayOptions",
+    "ReplayPace",
     "Scenario",
     "ScenarioError",
     "SimulatedGateway",

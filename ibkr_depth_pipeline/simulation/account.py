@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from ibkr_depth_pipeline.simulation.catalogue import Catalogue
+from ibkr_depth_pipeline.simulation.catalogue import Catalogue, canonical
 from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, Pacing, Unready
-from ibkr_depth_pipeline.simulation.venues import canonical
 
 
 class SlotTable:

@@ -6,13 +6,12 @@ Pure. One function a request, one table at the end; each gets the request and th
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ibkr_depth_pipeline.simulation import commands, replies, texts
+from ibkr_depth_pipeline.simulation import replies
 from ibkr_depth_pipeline.simulation.account import Account
-from ibkr_depth_pipeline.simulation.catalogue import Listing
-from ibkr_depth_pipeline.simulation.commands import Command, Later, Send, Unanswered
+from ibkr_depth_pipeline.simulation.catalogue import DEPTH_VENUES, Listing
+from ibkr_depth_pipeline.simulation.codec import Request
 from ibkr_depth_pipeline.simulation.options import GatewayOptions, Unready
-from ibkr_depth_pipeline.simulation.requests import Request
-from ibkr_depth_pipeline.simulation.venues import DEPTH_VENUES
+from ibkr_depth_pipeline.simulation.replies import Command, Later, Send, Unanswered
 
 _ACCOUNT_VALUES = (
     ("AccountType", "INDIVIDUAL", ""),
@@ -39,7 +38,7 @@ class Context:
         return self.now + self.account.clock_offset
 
     def error(self, request_id: int, code: int, **names: object) -> Send:
-        return commands.error(self.version, request_id, code, **names)
+        return replies.error(self.version, request_id, code, **names)
 
 
 Answer = Callable[[Request, Context], Iterable[Command]]
@@ -52,7 +51,7 @@ def answer(request: Request, context: Context) -> Iterable[Command]:
 
 def _contract_details(request: Request, context: Context) -> Iterator[Command]:
     if not request.integer("conId") and not request.text("secType"):
-        yield context.error(request.integer("reqId"), 321, cause=texts.NO_SECURITY_TYPE)
+        yield context.error(request.integer("reqId"), 321, cause=replies.NO_SECURITY_TYPE)
         return
     listing = context.account.catalogue.find(request)
     if listing is not None and context.account.ignores_details(listing.name):
@@ -113,13 +112,13 @@ def _order_request(request: Request, context: Context) -> Iterator[Command]:
     if context.options.read_only_api and context.options.write_access_dialog:
         yield Unanswered(request, "a dialog asks the user for write access")
     elif context.options.read_only_api:
-        yield context.error(request_id, 321, cause=texts.READ_ONLY)
+        yield context.error(request_id, 321, cause=replies.READ_ONLY)
     elif request.name in ("reqOpenOrders", "reqAllOpenOrders"):
         yield Send(replies.end_of(53), "openOrderEnd")
     elif request.name == "reqCompletedOrders":
         yield Send(replies.completed_orders_end(), "completedOrdersEnd")
     elif request.name not in ("reqAutoOpenOrders", "reqGlobalCancel"):
-        yield context.error(request_id, 321, cause=texts.NO_ORDERS)
+        yield context.error(request_id, 321, cause=replies.NO_ORDERS)
 
 
 def _no_market_data(request: Request, context: Context) -> Iterator[Command]:
@@ -133,9 +132,9 @@ def _accept(request: Request, context: Context) -> Iterator[Command]:
 
 def _refuse(request: Request, context: Context) -> Iterator[Command]:
     if request.name == "unknown":
-        yield context.error(replies.NO_REQUEST, 320, cause=texts.UNKNOWN_MESSAGE)
+        yield context.error(replies.NO_REQUEST, 320, cause=replies.UNKNOWN_MESSAGE)
     else:
-        yield context.error(request.integer("reqId", replies.NO_REQUEST), 321, cause=texts.NOT_SIMULATED)
+        yield context.error(request.integer("reqId", replies.NO_REQUEST), 321, cause=replies.NOT_SIMULATED)
 
 
 def _just(name: str, reply: Callable[[Request, Context], bytes]) -> Answer:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
+from ibkr_depth_pipeline.simulation.replay import Moment, Tape, TapeError
 from ibkr_depth_pipeline.simulation.rows import (
     ASK,
     BID,
@@ -30,13 +31,12 @@ from ibkr_depth_pipeline.simulation.rows import (
     INSERT,
     UPDATE,
     Book,
-    DepthRow,
-    Level,
+    BookLevel,
+    WireRow,
     apply_rows,
     rows_of_change,
     snapshot_rows,
 )
-from ibkr_depth_pipeline.simulation.tape import Moment, Tape, TapeError
 
 SHOWN = 10
 """Levels a side in the archive."""
@@ -46,7 +46,7 @@ RESET, HALTED = 317, 316
 _FARTHEST = 5000
 """Moments to look back for a place for a row beyond the tenth."""
 
-Side = tuple[Level, ...]
+Side = tuple[BookLevel, ...]
 _EMPTY = (0.0, 0.0, "")
 
 
@@ -140,7 +140,7 @@ def _states_of(columns: dict[str, list[Any]]) -> Iterator[State]:
         yield State(ts, seq, Book(bids_now, asks_now))
 
 
-_level = lru_cache(maxsize=65_536)(Level)  # most levels of a book are those of the book before
+_level = lru_cache(maxsize=65_536)(BookLevel)  # most levels of a book are those of the book before
 
 
 def _side(prices: Sequence[float], sizes: Sequence[float], names: Sequence[str]) -> Side:
@@ -190,7 +190,7 @@ class _Reel:
         else:
             self._jump(at, state.book)
 
-    def _add(self, at: float, row: DepthRow, *, idle: bool = False) -> None:
+    def _add(self, at: float, row: WireRow, *, idle: bool = False) -> None:
         self._book = _held(apply_rows(self._book, [row]))
         self.moments.append(Moment(at, self._book, (row,)))
         self._idle.append(idle)
@@ -205,7 +205,7 @@ class _Reel:
         for row in rows_of_change(self._book, book):
             self._add(at, row)
 
-    def _supply(self, at: float, change: DepthRow, following: Book) -> None:
+    def _supply(self, at: float, change: WireRow, following: Book) -> None:
         """See to it that what a delete brings up from below the tenth level is what is wanted there."""
         if change.operation != DELETE:
             return
@@ -213,13 +213,13 @@ class _Reel:
         hidden = old[SHOWN:]
         if len(new) < min(SHOWN, len(old)):
             for _ in hidden:
-                self._add(at, DepthRow(SHOWN, DELETE, change.side, 0.0, 0.0))
+                self._add(at, WireRow(SHOWN, DELETE, change.side, 0.0, 0.0))
         elif len(new) == SHOWN and hidden[:1] != new[-1:]:
-            row = DepthRow(SHOWN, INSERT, change.side, *new[-1])
+            row = WireRow(SHOWN, INSERT, change.side, *new[-1])
             if not self._said_before(row):
                 self._add(at, row)
 
-    def _said_before(self, row: DepthRow) -> bool:
+    def _said_before(self, row: WireRow) -> bool:
         """Put the row where an idle one stands, as though it had come then; whether there was a place for it."""
         position, side = row.position, row.side
         for place in range(len(self.moments) - 1, max(-1, len(self.moments) - 1 - _FARTHEST), -1):
@@ -233,7 +233,7 @@ class _Reel:
             position = before
         return False
 
-    def _insert(self, place: int, row: DepthRow) -> None:
+    def _insert(self, place: int, row: WireRow) -> None:
         """Make it the row of that moment, and lead all later ones to their books again."""
         book = self.moments[place - 1].book if place else Book()
         self.moments[place] = replace(self.moments[place], rows=(row,))
@@ -269,13 +269,13 @@ def _position_before(moment: Moment, side: int, position: int) -> int | None:
     return position
 
 
-def _repeat(book: Book) -> DepthRow:
+def _repeat(book: Book) -> WireRow:
     """A row that changes nothing in a book that is not empty."""
     side, levels = (BID, book.bids) if book.bids else (ASK, book.asks)
-    return DepthRow(0, UPDATE, side, *levels[0])
+    return WireRow(0, UPDATE, side, *levels[0])
 
 
-def _one_row(held: Book, new: Book) -> DepthRow | None:
+def _one_row(held: Book, new: Book) -> WireRow | None:
     """The row after which a client that holds the one shows the other, if there is one."""
     same_bids, same_asks = held.bids[:SHOWN] == new.bids, held.asks[:SHOWN] == new.asks
     if same_bids == same_asks:
@@ -283,7 +283,7 @@ def _one_row(held: Book, new: Book) -> DepthRow | None:
     return _one_row_of(ASK, held.asks, new.asks) if same_bids else _one_row_of(BID, held.bids, new.bids)
 
 
-def _one_row_of(side: int, held: Side, new: Side) -> DepthRow | None:
+def _one_row_of(side: int, held: Side, new: Side) -> WireRow | None:
     old, hidden = held[:SHOWN], held[SHOWN:]
     at = next((at for at, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     update = at < min(len(old), len(new)) and old[at + 1 :] == new[at + 1 :]
@@ -296,9 +296,9 @@ def _one_row_of(side: int, held: Side, new: Side) -> DepthRow | None:
         insert, delete = insert and better, delete and not better and hidden[:1] == new[-1:]
         update = not (insert or delete)
     if update:
-        return DepthRow(at, UPDATE, side, *new[at])
+        return WireRow(at, UPDATE, side, *new[at])
     if insert:
-        return DepthRow(at, INSERT, side, *new[at])
+        return WireRow(at, INSERT, side, *new[at])
     if delete:
-        return DepthRow(at, DELETE, side, 0.0, 0.0, old[at].market_maker)
+        return WireRow(at, DELETE, side, 0.0, 0.0, old[at].market_maker)
     return None

@@ -17,7 +17,7 @@ from typing import Any
 from ibkr_depth_pipeline.simulation.gateway import SimulatedGateway
 from ibkr_depth_pipeline.simulation.journal import Journal
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
-from ibkr_depth_pipeline.simulation.scenario import Step
+from ibkr_depth_pipeline.simulation.scenario import ScenarioStep
 
 _PATIENCE = 20.0
 """Seconds until a gateway that does not start, stop or answer counts as broken."""
@@ -33,7 +33,7 @@ class GatewayThread:
     Entering raises what the gateway raised while it started, leaving what it raised later.
     """
 
-    def __init__(self, options: GatewayOptions | None = None, scenario: Sequence[Step] = ()) -> None:
+    def __init__(self, options: GatewayOptions | None = None, scenario: Sequence[ScenarioStep] = ()) -> None:
         self._gateway = SimulatedGateway(options, scenario)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None

@@ -10,9 +10,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS, ROW_KINDS, UNREADABLE_ROWS
+from ibkr_depth_pipeline.simulation.distortions import (
+    BAD_FRAMES,
+    MALFORMED_ROWS,
+    OPERATIONS,
+    ROW_KINDS,
+    SIDES,
+    UNREADABLE_ROWS,
+)
 from ibkr_depth_pipeline.simulation.options import Pacing, Unready, check_refusal
-from ibkr_depth_pipeline.simulation.out_of_step import OPERATIONS, SIDES
 
 
 class Fault(BaseModel):
@@ -30,7 +36,7 @@ class Fault(BaseModel):
 
 
 def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name.removesuffix("Fault")).lower()
 
 
 def one_of(names: Iterable[object]) -> AfterValidator:
@@ -102,12 +108,12 @@ class NotifyPermissions(Fault):
     pass
 
 
-class ConnectivityLost(Fault):
+class ConnectivityLostFault(Fault):
     dead_lines: bool = False
     requests_help: bool = True
 
 
-class ConnectivityRestored(Fault):
+class ConnectivityRestoredFault(Fault):
     data_lost: bool = False
     rows_follow: bool = True
 

@@ -2,13 +2,22 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-from ibkr_depth_pipeline.simulation.commands import Subscription
-from ibkr_depth_pipeline.simulation.out_of_step import Distortion, SentRow, SpoiledRow
-from ibkr_depth_pipeline.simulation.rows import Book, Change, DepthRow, rows_of_change, snapshot_rows
-from ibkr_depth_pipeline.simulation.sources import REFERENCE_DEPTH, BookSource, Step
+from ibkr_depth_pipeline.simulation.distortions import Distortion, SentRow, SpoiledRow
+from ibkr_depth_pipeline.simulation.replies import Subscription
+from ibkr_depth_pipeline.simulation.rows import (
+    REFERENCE_DEPTH,
+    Book,
+    BookSource,
+    Change,
+    SourceStep,
+    WireRow,
+    rows_of_change,
+    snapshot_rows,
+)
 
 _HALTED = 316
 """The error that ends a subscription."""
@@ -24,7 +33,7 @@ class Outlet(Protocol):
     async def drained(self) -> None:
         """Returns when the connection is no longer congested, or gone."""
 
-    def send_rows(self, subscription: Subscription, rows: list[DepthRow]) -> None: ...
+    def send_rows(self, subscription: Subscription, rows: list[WireRow]) -> None: ...
 
     def send_spoiled_row(self, subscription: Subscription, spoiled: SpoiledRow) -> None: ...
 
@@ -69,7 +78,7 @@ class Follower:
         if self.told is None or not changes or (self.outlet.congested and not lossless):
             return
         depth = self.subscription.depth
-        rows: list[DepthRow] = []
+        rows: list[WireRow] = []
         if self.told is not changes[0].previous:
             rows += rows_of_change(self.told.clipped(depth), changes[0].previous.clipped(depth), changes[0].style)
         for change in changes:
@@ -80,7 +89,7 @@ class Follower:
         elif rows:
             self.outlet.send_rows(self.subscription, rows)
 
-    def _tell_distorted(self, distortion: Distortion, rows: list[DepthRow], before: Book, last: Change) -> None:
+    def _tell_distorted(self, distortion: Distortion, rows: list[WireRow], before: Book, last: Change) -> None:
         if distortion.over or last.error is not None:
             self.distortion = None  # an error (316, 317) empties the client's book
             self._send(rows)
@@ -92,11 +101,20 @@ class Follower:
         """Sends rows in order, spoiled ones apart from the others."""
         for spoiled, group in groupby(rows, lambda row: isinstance(row, SpoiledRow)):
             if not spoiled:
-                self.outlet.send_rows(self.subscription, [row for row in group if isinstance(row, DepthRow)])
+                self.outlet.send_rows(self.subscription, [row for row in group if isinstance(row, WireRow)])
                 continue
             for row in group:
                 if isinstance(row, SpoiledRow):
                     self.outlet.send_spoiled_row(self.subscription, row)
+
+
+@dataclass(slots=True, eq=False)
+class LineFault:
+    """A fault that applies to the lines of so many more subscriptions of a symbol."""
+
+    name: str
+    apply: Callable[[Follower], None]
+    times: int
 
 
 class Feed:
@@ -111,7 +129,7 @@ class Feed:
         self._source = source
         self._on_end = on_end
         self._on_error = on_error
-        self._pending: Step | None = None
+        self._pending: SourceStep | None = None
         self._task: asyncio.Task[None] | None = None
         self._running = asyncio.Event()
         self._running.set()
@@ -182,7 +200,7 @@ class Feed:
             if self._source.lossless:
                 await asyncio.gather(*(follower.outlet.drained() for follower in self.followers))
 
-    def _next(self) -> Step | None:
+    def _next(self) -> SourceStep | None:
         following = self._source.next_step()
         if following is None and self._source.over:
             self._on_end()

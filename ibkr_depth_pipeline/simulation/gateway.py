@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from ibkr_depth_pipeline.simulation import replies, texts
+from ibkr_depth_pipeline.simulation import replies
 from ibkr_depth_pipeline.simulation.account import refused_place
+from ibkr_depth_pipeline.simulation.catalogue import canonical
+from ibkr_depth_pipeline.simulation.distortions import BAD_FRAMES, raw_row
 from ibkr_depth_pipeline.simulation.line_faults import LineFaults
-from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, raw_row
 from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, Pacing, Unready, check_refusal
-from ibkr_depth_pipeline.simulation.scenario import Step
-from ibkr_depth_pipeline.simulation.scenario_runner import ScenarioRunner
-from ibkr_depth_pipeline.simulation.venues import canonical
+from ibkr_depth_pipeline.simulation.scenario import ScenarioRunner, ScenarioStep
 
 
 class SimulatedGateway(LineFaults):
@@ -32,7 +31,7 @@ class SimulatedGateway(LineFaults):
     Its methods belong to the event loop that it runs in; background.py has it in a thread or a process of its own.
     """
 
-    def __init__(self, options: GatewayOptions | None = None, scenario: Sequence[Step] = ()) -> None:
+    def __init__(self, options: GatewayOptions | None = None, scenario: Sequence[ScenarioStep] = ()) -> None:
         super().__init__(options)
         self._scenario = scenario
 
@@ -207,7 +206,7 @@ class SimulatedGateway(LineFaults):
         for client in self._started():
             live = [subscription.request_id for subscription in client.session.subscriptions]
             for request_id in live or [replies.NO_REQUEST]:
-                client.send(client.session.error(request_id, 2152, **texts.permissions(lacking or {"ISLAND"})))
+                client.send(client.session.error(request_id, 2152, **replies.permissions(lacking or {"ISLAND"})))
                 sent += 1
         return sent
 
@@ -241,7 +240,7 @@ class SimulatedGateway(LineFaults):
     # --- raw bytes -----------------------------------------------------------------------------------------------
 
     def bad_frame(self, kind: str, symbol: str | None = None) -> None:
-        """A frame of malformed.py to every subscription. Raises KeyError for an unknown kind."""
+        """A frame of BAD_FRAMES (distortions.py) to every subscription. Raises KeyError for an unknown kind."""
         for client, subscription in self._subscriptions(symbol):
             client.connection.send(BAD_FRAMES[kind](subscription.request_id))
 

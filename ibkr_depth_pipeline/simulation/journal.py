@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from ibkr_depth_pipeline.simulation.rows import DepthRow
+from ibkr_depth_pipeline.simulation.rows import WireRow
 
 KINDS = (
     *("listening", "stopped_listening", "opened", "closing", "closed", "request", "reply", "error"),
@@ -41,7 +41,7 @@ class Entry:
     name: str = ""
     """The request's or reply's name, the listing's name for rows, the fault's name."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    rows: tuple[DepthRow, ...] = ()
+    rows: tuple[WireRow, ...] = ()
 
     def as_json(self) -> str:
         record: dict[str, Any] = {"at": round(self.at, 6), "connection": self.connection, "kind": self.kind}
@@ -74,7 +74,7 @@ class Journal:
         for listener in tuple(self._listeners):
             listener(entry)
 
-    def add_rows(self, at: float, connection: int, name: str, request_id: int, rows: list[DepthRow]) -> None:
+    def add_rows(self, at: float, connection: int, name: str, request_id: int, rows: list[WireRow]) -> None:
         """Depth rows of one subscription, as one entry."""
         self.row_counts[name] += len(rows)
         detail = {"request_id": request_id, "count": len(rows)}
@@ -93,7 +93,7 @@ class Journal:
             if kind in (None, entry.kind) and name in (None, entry.name) and connection in (None, entry.connection)
         ]
 
-    def rows(self, name: str | None = None, request_id: int | None = None) -> list[DepthRow]:
+    def rows(self, name: str | None = None, request_id: int | None = None) -> list[WireRow]:
         """Every row sent, in order; of one listing or request id where given. Empty without `keep_rows`."""
         return [row for entry in self._rows_entries(name, request_id) for row in entry.rows]
 

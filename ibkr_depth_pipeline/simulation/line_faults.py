@@ -10,26 +10,30 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from ibkr_depth_pipeline.simulation import replies
-from ibkr_depth_pipeline.simulation.client import Client, LineFault
-from ibkr_depth_pipeline.simulation.commands import Subscription
-from ibkr_depth_pipeline.simulation.feed import Feed, Follower
-from ibkr_depth_pipeline.simulation.journal import Entry
-from ibkr_depth_pipeline.simulation.malformed import MALFORMED_ROWS, ROW_KINDS, UNREADABLE_ROWS, RawRow, raw_row
-from ibkr_depth_pipeline.simulation.out_of_step import (
+from ibkr_depth_pipeline.simulation.connection import Client
+from ibkr_depth_pipeline.simulation.distortions import (
+    MALFORMED_ROWS,
     OPERATIONS,
+    ROW_KINDS,
     SIDES,
+    UNREADABLE_ROWS,
     AlteredBook,
     Distortion,
     DoubledSide,
     ExtraRows,
+    RawRow,
     ReplacedRow,
     SpoiledRow,
     StandingBook,
     crossed,
     one_delete,
+    raw_row,
     unsorted,
     updates_past_end,
 )
+from ibkr_depth_pipeline.simulation.feed import Feed, Follower, LineFault
+from ibkr_depth_pipeline.simulation.journal import Entry
+from ibkr_depth_pipeline.simulation.replies import Subscription
 from ibkr_depth_pipeline.simulation.rows import DELETE, INSERT
 from ibkr_depth_pipeline.simulation.server import GatewayServer
 from ibkr_depth_pipeline.simulation.session import SessionState
@@ -112,7 +116,7 @@ class LineFaults(GatewayServer):
         return self._push(symbol, [("pushed", raw_row(**fields))])
 
     def malformed_rows(self, kinds: Iterable[str] = tuple(MALFORMED_ROWS), symbol: str | None = None) -> int:
-        """Rows of malformed.py (ROW_KINDS) to every subscription. Raises KeyError for an unknown kind."""
+        """Rows of ROW_KINDS (distortions.py) to every subscription. Raises KeyError for an unknown kind."""
         return self._push(symbol, [(kind, ROW_KINDS[kind]) for kind in kinds])
 
     # --- lines that die or get out of step ---------------------------------------------------------------------------

@@ -5,14 +5,14 @@ levels of distinct prices in order, and the best bid is always below the best as
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from ibkr_depth_pipeline.simulation.catalogue import Listing
-from ibkr_depth_pipeline.simulation.rows import Book, Level
-from ibkr_depth_pipeline.simulation.venues import DepthVenue
+from ibkr_depth_pipeline.simulation.catalogue import DepthVenue, Listing
+from ibkr_depth_pipeline.simulation.rows import REFERENCE_DEPTH, Book, BookLevel, Change, RowStyle, SourceStep
 
 LEVELS = 20
 """Levels a side that the market itself has; a subscription shows the best of them."""
+_STEPS_A_SECOND = 40
 _WIDEST_SPREAD = 5
 """Ticks. A wider spread is filled before anything else happens."""
 
@@ -22,7 +22,7 @@ class _Side:
 
     def __init__(self, market: "SyntheticMarket", sign: int, best: int) -> None:
         self.keys: list[int] = []
-        self.levels: list[Level] = []
+        self.levels: list[BookLevel] = []
         self._market = market
         self._sign = sign
         key = best
@@ -37,7 +37,7 @@ class _Side:
 
     def resize(self, index: int) -> None:
         old = self.levels[index]
-        self.levels[index] = Level(old.price, self._market.size(not_like=old.size), old.market_maker)
+        self.levels[index] = BookLevel(old.price, self._market.size(not_like=old.size), old.market_maker)
 
     def remove(self, index: int) -> None:
         """Takes a level out; the side grows a new one at its far end."""
@@ -92,8 +92,8 @@ class SyntheticMarket:
             if size != not_like:
                 return float(size)
 
-    def level(self, ticks: int) -> Level:
-        return Level(round(ticks * self._tick, 6), self.size(), self._dice.choice(self._names))
+    def level(self, ticks: int) -> BookLevel:
+        return BookLevel(round(ticks * self._tick, 6), self.size(), self._dice.choice(self._names))
 
     def _event(self) -> bool:
         """Changes one side; whether it was the bids."""
@@ -126,3 +126,41 @@ class SyntheticMarket:
             side.remove(index)
         else:
             side.resize(index)
+
+
+class SyntheticFlow:
+    """A synthetic market at a rate of rows a second; a rate of 0 has no step. The rate may be changed at any time."""
+
+    lossless = False
+    over = False
+
+    def __init__(self, market: SyntheticMarket, style: RowStyle, rate: float, seed: int) -> None:
+        self.rate = rate
+        self._market = market
+        self._style = style
+        self._dice = random.Random(seed)
+        self._owed = 0.0
+
+    @property
+    def book(self) -> Book:
+        return self._market.book
+
+    @property
+    def quiet(self) -> bool:
+        return self.rate <= 0
+
+    def next_step(self) -> SourceStep | None:
+        """A handful of events, worth the time since the step before; steps come unevenly, as they do in the wild."""
+        if self.quiet:
+            return None
+        wait = self._dice.uniform(0.4, 1.6) * max(1 / _STEPS_A_SECOND, 1 / self.rate)
+        self._owed += wait * self.rate
+        changes: list[Change] = []
+        while self._owed > 0 or not changes:
+            changes += self.next_changes()
+            self._owed -= len(changes[-1].rows(REFERENCE_DEPTH))
+        return SourceStep(wait, changes)
+
+    def next_changes(self) -> Sequence[Change]:
+        previous = self._market.book
+        return (Change(previous, self._market.step(), self._style),)

@@ -7,8 +7,8 @@ from datetime import date
 from enum import Enum
 from pathlib import Path
 
+from ibkr_depth_pipeline.simulation.catalogue import NASDAQ_NAMES
 from ibkr_depth_pipeline.simulation.codec import HIGHEST_VERSION, LOWEST_VERSION
-from ibkr_depth_pipeline.simulation.venues import NASDAQ_NAMES
 
 LOWEST_CODE, HIGHEST_CODE = 100, 99999
 """Of the errors that a gateway sends."""
@@ -57,7 +57,7 @@ class EarlyCancel(Enum):
     """Ignored; cancels answer 310 until the first row has come, after which one is honoured."""
 
 
-class Pace(Enum):
+class ReplayPace(Enum):
     """How fast a replay goes."""
 
     REAL = "real"
@@ -83,11 +83,11 @@ class ReplayOptions:
     """Listing name, such as `AAPL` or `EUR.USD`; by default the file name up to the first underscore."""
     day: date | None = None
     """With a day, `path` is the folder of an archive, and what is played is that day of `symbol`."""
-    pace: Pace = Pace.REAL
+    pace: ReplayPace = ReplayPace.REAL
     speed: float = 1.0
-    """Factor on the file's own time, for Pace.REAL."""
+    """Factor on the file's own time, for ReplayPace.REAL."""
     rate: float = 200.0
-    """Changes (or recorded batches) a second, for Pace.RATE."""
+    """Changes (or recorded batches) a second, for ReplayPace.RATE."""
     at_end: AtEnd = AtEnd.STOP
     limit: int | None = None
     """Play only that many changes (or batches)."""

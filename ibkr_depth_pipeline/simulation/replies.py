@@ -1,16 +1,17 @@
-"""What the simulated gateway sends, message by message, laid out for the version a client agreed on. Pure.
+"""What the simulated gateway answers: messages per version, the texts of error codes, a session's commands. Pure.
 
-Field orders are those that the decoders of ib_insync 0.9.86, ib_async 2.1.0 and ibapi 9.81.1 read; each function
-returns one whole frame. Times are unix seconds.
+Field orders are those that the decoders of ib_insync 0.9.86, ib_async 2.1.0 and ibapi 9.81.1 read; a function that
+returns bytes returns one whole frame. Times are unix seconds. Clients must match error codes, never texts: the texts
+are those of one TWS version (docs/ibkr-market-depth.md, "Error codes").
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 
-from ibkr_depth_pipeline.simulation.catalogue import Listing
-from ibkr_depth_pipeline.simulation.codec import FieldValue, ascii_text, frame, message, size_text
-from ibkr_depth_pipeline.simulation.rows import DepthRow
-from ibkr_depth_pipeline.simulation.venues import DepthVenue
+from ibkr_depth_pipeline.simulation.catalogue import DepthVenue, Listing
+from ibkr_depth_pipeline.simulation.codec import FieldValue, Request, ascii_text, frame, message, size_text
+from ibkr_depth_pipeline.simulation.rows import WireRow
 
 NO_REQUEST = -1
 """The request id of messages that answer no request: farm notices, refusals of a whole connection."""
@@ -32,7 +33,7 @@ def managed_accounts(accounts: Iterable[str]) -> bytes:
     return message(15, 1, ",".join(accounts))
 
 
-def error(request_id: int, code: int, text: str, version: int) -> bytes:
+def error_message(request_id: int, code: int, text: str, version: int) -> bytes:
     fields: list[FieldValue] = [4, 2, request_id, code, ascii_text(text) if version >= 153 else text]
     if version >= 166:
         fields.append("")  # advancedOrderRejectJson
@@ -95,7 +96,7 @@ def depth_exchanges(version: int, venues: Collection[DepthVenue], nasdaq_name: s
     return message(*fields)
 
 
-def depth_row(request_id: int, row: DepthRow, venue: DepthVenue, version: int) -> bytes:
+def depth_row(request_id: int, row: WireRow, venue: DepthVenue, version: int) -> bytes:
     """One depth row: mktDepthL2 (13) where the venue names market makers, else mktDepth (12)."""
     position, operation, side, price, size, market_maker = row
     tail = f"{operation}\0{side}\0{price!r}\0{size_text(size)}\0"
@@ -183,3 +184,153 @@ def _schedule(days: Iterable[date], opening: str, closing: str) -> str:
         f"{day:%Y%m%d}:CLOSED" if day.weekday() >= 5 else f"{day:%Y%m%d}:{opening}-{day:%Y%m%d}:{closing}"
         for day in days
     )
+
+
+# ---- the texts of error codes
+
+
+TEXTS: Mapping[int, str] = {
+    100: "Max rate of messages per second has been exceeded:max={allowed} rec={received} ({violation})",
+    101: "Max number of tickers has been reached",
+    200: "No security definition has been found for the request",
+    309: "Max number ({limit}) of market depth requests has been reached",
+    310: "Can't find the subscribed market depth with tickerId:{request_id}",
+    316: "Market depth data has been HALTED. Please re-subscribe.",
+    317: "Market depth data has been RESET. Please empty deep book contents before applying any new entries.",
+    320: "Error reading request.-'{short}' : cause - {cause}",
+    321: "Error validating request.-'{short}' : cause - {cause}",
+    322: "Error processing request.-'{short}' : cause - Duplicate ticker id",
+    326: "Unable to connect as the client id is already in use. Retry with a unique client id.",
+    354: "Requested market data is not subscribed.",
+    1100: "Connectivity between IB and Trader Workstation has been lost.",
+    1101: "Connectivity between IB and Trader Workstation has been restored - data lost.",
+    1102: "Connectivity between IB and Trader Workstation has been restored - data maintained.",
+    1300: "Socket port has been reset and this connection is being dropped. Please reconnect on the new port - {port}",
+    2103: "Market data farm connection is broken:usfarm",
+    2104: "Market data farm connection is OK:usfarm",
+    2105: "HMDS data farm connection is broken:ushmds",
+    2106: "HMDS data farm connection is OK:ushmds",
+    2108: "Market data farm connection is inactive but should be available upon demand.usfarm",
+    2110: "Connectivity between Trader Workstation and server is broken. It will be restored automatically.",
+    2152: "Exchanges - Depth: {depth}; Top: BYX; AMEX; PEARL; T24X; MEMX; EDGEA; OVERNIGHT; CHX; NYSENAT; IBEOS; PSX; "
+    "LTSE; ISE; DRCTEDGE; Need additional market data permissions - Depth: {lacking}; ",
+    2158: "Sec-def data farm connection is OK:secdefil",
+    10089: "Requested market data requires additional subscription for API. See link in 'Market Data Connections' "
+    "dialog for more details.",
+    10090: "Part of requested market data is not subscribed. Subscription-independent ticks are still active.",
+    10092: "Deep market data is not supported for this combination of security type/exchange",
+    10197: "No market data during competing live session",
+}
+
+READ_ONLY = "The API interface is currently in Read-Only mode."
+NO_EXCHANGE = "Please enter exchange."
+NO_SECURITY_TYPE = "Please enter a valid security type"
+NO_ORDERS = "The simulated gateway accepts no order."
+NOT_SIMULATED = "The simulated gateway does not serve this request."
+UNKNOWN_MESSAGE = "Unknown message id."
+UNREADABLE = "Unable to parse data. {reason}"
+
+
+_DEPTH = ("IEX", "BATS", "ARCA", "ISLAND", "BEX", "NYSE")
+"""Venues whose depth 2152 speaks of."""
+
+
+def permissions(lacking: Container[str]) -> dict[str, str]:
+    """The names in 2152 for an account that lacks the depth of those venues."""
+    return {
+        "depth": "; ".join(venue for venue in _DEPTH if venue not in lacking),
+        "lacking": "; ".join("NASDAQ" if venue == "ISLAND" else venue for venue in _DEPTH if venue in lacking),
+    }
+
+
+_PLACEHOLDERS: dict[str, object] = {
+    **{"short": "bR", "cause": "", "port": "", "allowed": 50, "received": 51, "violation": 1},
+    **{"limit": 3, "request_id": -1, "depth": "IEX", "lacking": "BATS; ARCA; NASDAQ; BEX; NYSE"},
+}
+
+
+def text_of(code: int, **names: object) -> str:
+    """The text of a code with its placeholders filled in; a code without a text of its own gets a plain one."""
+    template = TEXTS.get(code, "Simulated error {code}")
+    return template.format_map({**_PLACEHOLDERS, "code": code, **names})
+
+
+# ---- what a session has the server carry out, in order
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """One accepted depth request. The server sets `first_row_sent` as soon as it is true."""
+
+    request_id: int
+    smart: bool
+    listing: Listing
+    venue: DepthVenue
+    depth: int
+    """Rows a side."""
+    first_row_sent: bool = False
+    cancel_lost: bool = False
+
+    @property
+    def key(self) -> tuple[int, bool]:
+        """Smart and direct requests are separate name spaces."""
+        return self.request_id, self.smart
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request came in whole."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Bytes for the client; `name` and `detail` say for the journal what they are."""
+
+    data: bytes
+    name: str
+    detail: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Nothing more is to be read; close once what was sent is out."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartDepth:
+    subscription: Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class StopDepth:
+    subscription: Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """After so many seconds ask `then`, with the time it is by then, for more commands."""
+
+    seconds: float
+    then: "Callable[[float], Iterable[Command]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A request gets no answer, on purpose."""
+
+    request: Request
+    reason: str
+
+
+Command = Received | Send | Close | StartDepth | StopDepth | Later | Unanswered
+
+
+def error(version: int, request_id: int, code: int, **names: object) -> Send:
+    """An error message with the code's own text; `names` fill the text's placeholders."""
+    text = text_of(code, request_id=request_id, **names)
+    detail: dict[str, object] = {"request_id": request_id, "code": code, "text": text}
+    return Send(error_message(request_id, code, text, version), "error", detail)

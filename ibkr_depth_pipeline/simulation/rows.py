@@ -5,16 +5,19 @@
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ibkr_depth_pipeline.simulation.codec import size_text
 
 ASK, BID = 0, 1
 INSERT, UPDATE, DELETE = 0, 1, 2
+REFERENCE_DEPTH = 10
+"""Rates are counted in the rows of a subscription of this many rows a side."""
 
 
-class Level(NamedTuple):
+class BookLevel(NamedTuple):
     """One row of one side: price in the contract's currency, size in shares (or units of base currency)."""
 
     price: float
@@ -25,15 +28,15 @@ class Level(NamedTuple):
 class Book(NamedTuple):
     """Both sides, best first."""
 
-    bids: tuple[Level, ...] = ()
-    asks: tuple[Level, ...] = ()
+    bids: tuple[BookLevel, ...] = ()
+    asks: tuple[BookLevel, ...] = ()
 
     def clipped(self, depth: int) -> "Book":
         """The best `depth` levels of each side: what a subscription of that many rows may show."""
         return Book(self.bids[:depth], self.asks[:depth])
 
 
-class DepthRow(NamedTuple):
+class WireRow(NamedTuple):
     """One row message, in the wire's own vocabulary: operation 0 insert, 1 update, 2 delete; side 0 ask, 1 bid."""
 
     position: int
@@ -57,24 +60,24 @@ class RowStyle(Enum):
     """Updates in place from the top down: a new best price is row 0 := new, 1 := old 0, 2 := old 1, ..."""
 
 
-def snapshot_rows(book: Book) -> list[DepthRow]:
+def snapshot_rows(book: Book) -> list[WireRow]:
     """The appending inserts that open a subscription: positions ascending, sides interleaved."""
     rows = []
     for position in range(max(len(book.bids), len(book.asks))):
         for side, levels in ((BID, book.bids), (ASK, book.asks)):
             if position < len(levels):
-                rows.append(DepthRow(position, INSERT, side, *levels[position]))
+                rows.append(WireRow(position, INSERT, side, *levels[position]))
     return rows
 
 
-def rows_of_change(previous: Book, following: Book, style: RowStyle = RowStyle.SHIFT) -> list[DepthRow]:
+def rows_of_change(previous: Book, following: Book, style: RowStyle = RowStyle.SHIFT) -> list[WireRow]:
     """The rows that turn `previous` into `following`, bids before asks; no rows if nothing changed.
 
     Both books must already be clipped to what the subscription shows. No side ever holds more rows on the way
     than the longer of its two ends.
     """
     word = _shifts if style is RowStyle.SHIFT else _cascades
-    rows: list[DepthRow] = []
+    rows: list[WireRow] = []
     if previous.bids != following.bids:
         rows += word(BID, previous.bids, following.bids)
     if previous.asks != following.asks:
@@ -82,45 +85,45 @@ def rows_of_change(previous: Book, following: Book, style: RowStyle = RowStyle.S
     return rows
 
 
-def _shifts(side: int, old: Sequence[Level], new: Sequence[Level]) -> list[DepthRow]:
-    rows: list[DepthRow] = []
+def _shifts(side: int, old: Sequence[BookLevel], new: Sequence[BookLevel]) -> list[WireRow]:
+    rows: list[WireRow] = []
     levels = list(old)
     wanted = {level.price for level in new}
     for position in range(len(old) - 1, -1, -1):
         if old[position].price not in wanted:
-            rows.append(DepthRow(position, DELETE, side, 0.0, 0.0, old[position].market_maker))
+            rows.append(WireRow(position, DELETE, side, 0.0, 0.0, old[position].market_maker))
             del levels[position]
     for position, level in enumerate(new):
         if position >= len(levels) or levels[position].price != level.price:
-            rows.append(DepthRow(position, INSERT, side, *level))
+            rows.append(WireRow(position, INSERT, side, *level))
             levels.insert(position, level)
         elif levels[position] != level:
-            rows.append(DepthRow(position, UPDATE, side, *level))
+            rows.append(WireRow(position, UPDATE, side, *level))
             levels[position] = level
     # Only a side whose prices repeat or are out of order ends elsewhere; updates in place are exact for any.
     return rows if levels == list(new) else _cascades(side, old, new)
 
 
-def _cascades(side: int, old: Sequence[Level], new: Sequence[Level]) -> list[DepthRow]:
+def _cascades(side: int, old: Sequence[BookLevel], new: Sequence[BookLevel]) -> list[WireRow]:
     rows = [
-        DepthRow(position, UPDATE, side, *level)
+        WireRow(position, UPDATE, side, *level)
         for position, (before, level) in enumerate(zip(old, new, strict=False))
         if before != level
     ]
-    rows += [DepthRow(position, INSERT, side, *new[position]) for position in range(len(old), len(new))]
+    rows += [WireRow(position, INSERT, side, *new[position]) for position in range(len(old), len(new))]
     rows += [
-        DepthRow(position, DELETE, side, 0.0, 0.0, old[position].market_maker)
+        WireRow(position, DELETE, side, 0.0, 0.0, old[position].market_maker)
         for position in range(len(old) - 1, len(new) - 1, -1)
     ]
     return rows
 
 
-def apply_rows(book: Book, rows: Iterable[DepthRow]) -> Book:
+def apply_rows(book: Book, rows: Iterable[WireRow]) -> Book:
     """The book after the rows, by the plain list model. Raises IndexError for a row that does not fit the book."""
     sides = {BID: list(book.bids), ASK: list(book.asks)}
     for row in rows:
         levels = sides[row.side]
-        level = Level(row.price, row.size, row.market_maker)
+        level = BookLevel(row.price, row.size, row.market_maker)
         if not 0 <= row.position <= len(levels) - (row.operation != INSERT):
             raise IndexError(f"{row} does not fit a side of {len(levels)} rows")
         if row.operation == INSERT:
@@ -142,7 +145,7 @@ class Change:
         previous: Book,
         book: Book,
         style: RowStyle,
-        recorded: tuple[DepthRow, ...] | None = None,
+        recorded: tuple[WireRow, ...] | None = None,
         error: int | None = None,
     ) -> None:
         """`recorded` rows, where given, are sent as they are instead of being worked out from the two books.
@@ -154,16 +157,16 @@ class Change:
         self.style = style
         self.error = error
         self._recorded = recorded
-        self._worded: dict[int, list[DepthRow]] = {}
+        self._worded: dict[int, list[WireRow]] = {}
 
-    def rows(self, depth: int) -> list[DepthRow]:
+    def rows(self, depth: int) -> list[WireRow]:
         """The rows for a subscription of `depth` rows a side that shows `previous` now."""
         rows = self._worded.get(depth)
         if rows is None:
             rows = self._worded[depth] = self._word(depth)
         return rows
 
-    def _word(self, depth: int) -> list[DepthRow]:
+    def _word(self, depth: int) -> list[WireRow]:
         if self.error is not None:
             return []
         before, after = self.previous.clipped(depth), self.book.clipped(depth)
@@ -173,7 +176,7 @@ class Change:
         return rows + _remainder(before, rows, after, depth, self.style)
 
 
-def _remainder(before: Book, rows: Iterable[DepthRow], after: Book, depth: int, style: RowStyle) -> list[DepthRow]:
+def _remainder(before: Book, rows: Iterable[WireRow], after: Book, depth: int, style: RowStyle) -> list[WireRow]:
     """What recorded rows leave undone for a client that holds `depth` rows a side: they may be of another depth.
 
     Nothing if they do not fit the book: then they are the recording's own affair.
@@ -185,3 +188,37 @@ def _remainder(before: Book, rows: Iterable[DepthRow], after: Book, depth: int, 
     except IndexError:
         return []
     return rows_of_change(book, after, style)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStep:
+    """What comes next: so many seconds after the step before, these changes, in one write."""
+
+    wait: float
+    changes: Sequence[Change]
+
+
+class BookSource(Protocol):
+    """A book and what becomes of it. A step is taken exactly once."""
+
+    @property
+    def book(self) -> Book:
+        """The book before the first step."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every change must reach every follower, so that a slow one holds the source up."""
+
+    @property
+    def over(self) -> bool:
+        """Whether there will never be another step."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is to happen for now: a step that was taken waits."""
+
+    def next_step(self) -> SourceStep | None:
+        """The next step, or None if none is due for now."""
+
+    def next_changes(self) -> Sequence[Change]:
+        """The changes of the next step, at any pace; none when the source is over."""

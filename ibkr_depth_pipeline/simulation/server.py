@@ -11,9 +11,14 @@ from typing import Any, TypeVar
 
 from ibkr_depth_pipeline.simulation.account import Account, SlotTable, refused_place
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
-from ibkr_depth_pipeline.simulation.catalogue import Catalogue, Listing
-from ibkr_depth_pipeline.simulation.client import Client, LineFault
-from ibkr_depth_pipeline.simulation.commands import (
+from ibkr_depth_pipeline.simulation.catalogue import Catalogue, DepthVenue, Listing, depth_venue
+from ibkr_depth_pipeline.simulation.connection import Client, Connection
+from ibkr_depth_pipeline.simulation.feed import Feed, Follower, LineFault
+from ibkr_depth_pipeline.simulation.journal import Entry, Journal
+from ibkr_depth_pipeline.simulation.market import SyntheticFlow, SyntheticMarket
+from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, ReplayOptions
+from ibkr_depth_pipeline.simulation.replay import Replay, Tape, TapeError, read_tape, symbol_of
+from ibkr_depth_pipeline.simulation.replies import (
     Close,
     Command,
     Later,
@@ -24,16 +29,8 @@ from ibkr_depth_pipeline.simulation.commands import (
     Subscription,
     Unanswered,
 )
-from ibkr_depth_pipeline.simulation.connection import Connection
-from ibkr_depth_pipeline.simulation.feed import Feed, Follower
-from ibkr_depth_pipeline.simulation.journal import Entry, Journal
-from ibkr_depth_pipeline.simulation.market import SyntheticMarket
-from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, ReplayOptions
-from ibkr_depth_pipeline.simulation.replay import Replay
+from ibkr_depth_pipeline.simulation.rows import BookSource
 from ibkr_depth_pipeline.simulation.session import Session
-from ibkr_depth_pipeline.simulation.sources import BookSource, SyntheticFlow
-from ibkr_depth_pipeline.simulation.tape import Tape, TapeError, read_tape, symbol_of
-from ibkr_depth_pipeline.simulation.venues import DepthVenue, depth_venue
 
 AnyGateway = TypeVar("AnyGateway", bound="GatewayServer")
 

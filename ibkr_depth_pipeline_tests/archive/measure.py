@@ -32,11 +32,10 @@ from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
-from ibkr_depth_pipeline.simulation.catalogue import Catalogue
+from ibkr_depth_pipeline.simulation.catalogue import Catalogue, depth_venue
 from ibkr_depth_pipeline.simulation.market import SyntheticMarket
+from ibkr_depth_pipeline.simulation.replay import read_tape
 from ibkr_depth_pipeline.simulation.rows import Book, RowStyle, apply_rows, rows_of_change, snapshot_rows
-from ibkr_depth_pipeline.simulation.tape import read_tape
-from ibkr_depth_pipeline.simulation.venues import depth_venue
 from ibkr_depth_pipeline_tests.conftest import SHARED_DATA
 from ibkr_depth_pipeline_tests.sink.writing import side_json
 

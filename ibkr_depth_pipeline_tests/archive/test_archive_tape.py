@@ -18,8 +18,8 @@ from ibkr_depth_pipeline.simulation.rows import (
     UPDATE,
     Book,
     Change,
-    DepthRow,
     RowStyle,
+    WireRow,
     apply_rows,
 )
 
@@ -40,12 +40,12 @@ def recorded(dice: random.Random, rows: int, depth: int) -> list[Book]:
     return kept
 
 
-def _row(dice: random.Random, book: Book, depth: int) -> DepthRow:
+def _row(dice: random.Random, book: Book, depth: int) -> WireRow:
     side = dice.choice((BID, ASK))
     held = len(book.bids if side == BID else book.asks)
     operation = INSERT if held < 3 else dice.choice((INSERT, UPDATE, DELETE, DELETE if held > SHOWN else INSERT))
     position = dice.randrange(min(depth, held + 1) if operation == INSERT else held)
-    return DepthRow(position, operation, side, float(dice.randint(1, 99)), float(dice.randint(1, 9)), "ISLAND")
+    return WireRow(position, operation, side, float(dice.randint(1, 99)), float(dice.randint(1, 9)), "ISLAND")
 
 
 def tape(books: list[Book]) -> ArchivedTape:
@@ -94,9 +94,9 @@ def test_a_recording_of_ten_rows_comes_back_row_for_row_to_a_client_of_ten() -> 
 
 def test_a_row_below_the_tenth_is_told_where_the_recording_has_room_for_it() -> None:
     """Twelve levels, then the best goes: the eleventh comes up, and was told as the eleventh row of the opening."""
-    levels = [DepthRow(at, INSERT, BID, 100.0 - at, 1.0, "X") for at in range(12)]
+    levels = [WireRow(at, INSERT, BID, 100.0 - at, 1.0, "X") for at in range(12)]
     books, book = [], EMPTY
-    for row in [*levels, DepthRow(0, DELETE, BID, 0.0, 0.0)]:
+    for row in [*levels, WireRow(0, DELETE, BID, 0.0, 0.0)]:
         book = apply_rows(book, [row])
         books.append(book.clipped(SHOWN))
     played = tape(books)
@@ -105,9 +105,9 @@ def test_a_row_below_the_tenth_is_told_where_the_recording_has_room_for_it() -> 
 
 
 def test_an_emptied_book_is_a_reset_and_a_book_that_begins_anew_a_new_subscription() -> None:
-    first, second = (DepthRow(at, INSERT, BID, 100.0 - at, 1.0, "X") for at in range(2))
+    first, second = (WireRow(at, INSERT, BID, 100.0 - at, 1.0, "X") for at in range(2))
     full = apply_rows(EMPTY, [first, second])
-    other = apply_rows(EMPTY, [DepthRow(0, INSERT, ASK, 101.0, 2.0, "X")])
+    other = apply_rows(EMPTY, [WireRow(0, INSERT, ASK, 101.0, 2.0, "X")])
     played = tape([apply_rows(EMPTY, [first]), full, EMPTY, EMPTY, apply_rows(EMPTY, [first]), full, other])
     assert [moment.error for moment in played.moments] == [None, None, RESET, RESET, None, None, HALTED, None]
     assert played.jumps == 0

@@ -15,7 +15,7 @@ import redis
 
 from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.reading import all_holes, days, read_day, symbols
-from ibkr_depth_pipeline.simulation import GatewayOptions, Pace, ReplayOptions, SimulatedGateway
+from ibkr_depth_pipeline.simulation import GatewayOptions, ReplayOptions, ReplayPace, SimulatedGateway
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
 from ibkr_depth_pipeline.simulation.background import gateway_process
 from ibkr_depth_pipeline_tests.archive.conftest import Desk
@@ -51,7 +51,8 @@ def played_back(desk: Desk, **how: Any) -> tuple[ReplayOptions, ...]:
     (day,) = days(desk.store)
     folder = Path(desk.settings.archive_url)
     return tuple(
-        ReplayOptions(path=folder, symbol=symbol, day=day, pace=Pace.FAST, **how) for symbol in symbols(desk.store, day)
+        ReplayOptions(path=folder, symbol=symbol, day=day, pace=ReplayPace.FAST, **how)
+        for symbol in symbols(desk.store, day)
     )
 
 
@@ -78,7 +79,7 @@ async def record_again(desk: Desk, **settings: Any) -> dict[str, Books]:
 
 
 async def test_the_real_aapl_book_comes_back_snapshot_by_snapshot(shared_data: Path, desk: Desk) -> None:
-    replay = ReplayOptions(path=shared_data / "aapl_2012-06-21_l10.csv.gz", pace=Pace.FAST, limit=CHANGES)
+    replay = ReplayOptions(path=shared_data / "aapl_2012-06-21_l10.csv.gz", pace=ReplayPace.FAST, limit=CHANGES)
     with second(desk) as first:
         async with SimulatedGateway(GatewayOptions(replays=(replay,))) as gateway:
             async with recording(

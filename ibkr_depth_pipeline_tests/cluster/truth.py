@@ -19,7 +19,7 @@ from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.reader import AsyncDepthReader, At, DepthReader, Gap, Item
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
-from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, DepthRow
+from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, WireRow
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
 from ibkr_depth_pipeline_tests.cluster.servers import Servers, client_of
 from ibkr_depth_pipeline_tests.end_to_end.recording import settings_for, universe_of
@@ -34,7 +34,7 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def books_of(rows: Iterable[DepthRow], levels: int = 10) -> list[Sides]:
+def books_of(rows: Iterable[WireRow], levels: int = 10) -> list[Sides]:
     """Bids and asks after each row, in a way of its own: plain lists, as the rows' own words say."""
     bids: list[list[Any]] = []
     asks: list[list[Any]] = []

@@ -8,9 +8,9 @@ import json
 from itertools import islice, pairwise
 from pathlib import Path
 
-from ibkr_depth_pipeline.simulation import GatewayOptions, Pace, ReplayOptions, SimulatedGateway
+from ibkr_depth_pipeline.simulation import GatewayOptions, ReplayOptions, ReplayPace, SimulatedGateway
+from ibkr_depth_pipeline.simulation.replay import read_tape
 from ibkr_depth_pipeline.simulation.rows import rows_of_change, snapshot_rows
-from ibkr_depth_pipeline.simulation.tape import read_tape
 from ibkr_depth_pipeline.universe import SymbolSpec
 from ibkr_depth_pipeline_tests.end_to_end.recording import Rows, Snapshot, recording, universe_of
 
@@ -52,7 +52,7 @@ async def test_every_state_of_the_real_book_is_in_the_stream_in_order_none_missi
 ) -> None:
     path = shared_data / "aapl_2012-06-21_l10.csv.gz"
     states = states_of_file(path, 1 + CHANGES)
-    replay = ReplayOptions(path=path, pace=Pace.FAST, limit=CHANGES)
+    replay = ReplayOptions(path=path, pace=ReplayPace.FAST, limit=CHANGES)
     books = read_tape(path, limit=CHANGES).books
     rows_of_tape = len(snapshot_rows(books[0])) + sum(len(rows_of_change(a, b)) for a, b in pairwise(books))
     async with SimulatedGateway(GatewayOptions(replays=(replay,))) as gateway:
@@ -75,7 +75,7 @@ async def test_the_recorded_eurusd_rows_end_in_the_recorded_book(shared_data: Pa
     path = shared_data / "eurusd_idealpro_2022-02-21_rows.csv"
     final = json.loads((shared_data / "eurusd_idealpro_2022-02-21_final.json").read_text())["recorded_final_dom"]
     rows_recorded = len(path.read_text().splitlines()) - 1
-    replay = ReplayOptions(path=path, symbol="EUR.USD", pace=Pace.FAST)
+    replay = ReplayOptions(path=path, symbol="EUR.USD", pace=ReplayPace.FAST)
     eurusd = SymbolSpec("EUR", exchange="IDEALPRO", sec_type="CASH", currency="USD")
     async with SimulatedGateway(GatewayOptions(replays=(replay,))) as gateway:
         settings = {"ibkr_rotation_secs": 3600, "ibkr_depth_rows": 5, "ibkr_depth_extra_rows": 0}

@@ -10,7 +10,7 @@ import pytest
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayUnavailable, NothingToRecord, SinkUnavailable
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
-from ibkr_depth_pipeline.simulation.malformed import MALFORMED_ROWS
+from ibkr_depth_pipeline.simulation.distortions import MALFORMED_ROWS
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, settings_for, universe_of
 
 FAST: dict[str, Any] = {"ibkr_rotation_secs": 0.3, "ibkr_error309_cooldown_secs": 0.2, "ibkr_first_row_secs": 2}

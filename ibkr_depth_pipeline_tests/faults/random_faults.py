@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions
-from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS, UNREADABLE_ROWS
+from ibkr_depth_pipeline.simulation.distortions import BAD_FRAMES, MALFORMED_ROWS, UNREADABLE_ROWS
 
 SYMBOLS = ("SPY", "QQQ", "IWM", "AAPL", "MSFT", "GOOGL", "AMZN", "NVDA", "META", "TSLA")
 CLIENT_ID = 777

@@ -12,7 +12,7 @@ import structlog
 
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway, load_scenario
 from ibkr_depth_pipeline.simulation.journal import Entry
-from ibkr_depth_pipeline.simulation.scenario import Step
+from ibkr_depth_pipeline.simulation.scenario import ScenarioStep
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 
 FAST: dict[str, Any] = {
@@ -31,7 +31,7 @@ class Trial:
     run: Recording
     symbols: Sequence[str]
     logged: list[Any]
-    steps: Sequence[Step] = ()
+    steps: Sequence[ScenarioStep] = ()
 
     def said(self, event: str) -> list[Any]:
         """The log lines of that name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ibkr_depth_pipeline.simulation import GatewayOptions
-from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS
+from ibkr_depth_pipeline.simulation.distortions import BAD_FRAMES, MALFORMED_ROWS
 from ibkr_depth_pipeline_tests.faults.recovery import stopwatch, trial
 
 DROPPED = [kind for kind in BAD_FRAMES if kind != "absurd_length"]

@@ -23,7 +23,7 @@ from ibkr_depth_pipeline.line_budget import LINES_A_CYCLE
 from ibkr_depth_pipeline.reader import DepthReader
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread, SimulatedGateway
-from ibkr_depth_pipeline.simulation.malformed import BAD_FRAMES, MALFORMED_ROWS, raw_row
+from ibkr_depth_pipeline.simulation.distortions import BAD_FRAMES, MALFORMED_ROWS, raw_row
 from ibkr_depth_pipeline.simulation.replies import error, raw_depth_row
 from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline_tests.faults.ingest_process import (

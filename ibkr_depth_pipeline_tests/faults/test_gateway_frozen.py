@@ -20,7 +20,7 @@ import pytest
 import structlog
 
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
-from ibkr_depth_pipeline.simulation.rows import Book, DepthRow, Level, apply_rows
+from ibkr_depth_pipeline.simulation.rows import Book, BookLevel, WireRow, apply_rows
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, Rows, recording, universe_of
 from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.faults.recovery import FAST, stopwatch
@@ -66,7 +66,7 @@ class GatewayProcess:
         for entry in rows:
             if (entry["connection"], entry["request_id"]) == newest:
                 for row in entry["rows"]:
-                    book = apply_rows(book, [DepthRow(*row)])
+                    book = apply_rows(book, [WireRow(*row)])
                     books.append((_of_gateway(book.bids), _of_gateway(book.asks)))
         return books
 
@@ -133,7 +133,7 @@ async def assert_right(run: Recording, gateway: GatewayProcess) -> None:
         assert stored[begins:] == gateway.last_books(symbol)[: len(stored) - begins]
 
 
-def _of_gateway(levels: tuple[Level, ...]) -> tuple[tuple[float, float], ...]:
+def _of_gateway(levels: tuple[BookLevel, ...]) -> tuple[tuple[float, float], ...]:
     return tuple((level.price, level.size) for level in levels[:10])
 
 

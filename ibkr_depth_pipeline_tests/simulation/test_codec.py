@@ -1,18 +1,18 @@
 import pytest
 
 from ibkr_depth_pipeline.simulation import replies
-from ibkr_depth_pipeline.simulation.catalogue import Catalogue, Listing
+from ibkr_depth_pipeline.simulation.catalogue import SMART_DEPTH, Catalogue, Listing, depth_venue
 from ibkr_depth_pipeline.simulation.codec import (
     InboundStream,
+    MalformedRequest,
     Offer,
     ProtocolViolation,
+    decode_request,
     fields_of,
     message,
     parse_offer,
 )
-from ibkr_depth_pipeline.simulation.requests import MalformedRequest, decode_request
-from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, DepthRow
-from ibkr_depth_pipeline.simulation.venues import SMART_DEPTH, depth_venue
+from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, WireRow
 
 NOON = 1_717_426_800.0  # Monday, 2024-06-03 15:00 UTC
 
@@ -81,27 +81,27 @@ def test_the_highest_common_version_is_agreed_on(offer: Offer, agreed: int | Non
 def test_a_row_of_a_venue_without_market_makers_is_message_12() -> None:
     venue = depth_venue("NYSE", "STK")
     assert venue is not None
-    row = DepthRow(3, INSERT, BID, 226.05, 1200.0)
+    row = WireRow(3, INSERT, BID, 226.05, 1200.0)
     assert replies.depth_row(7, row, venue, 176) == b"\x00\x00\x00\x1912\x001\x007\x003\x000\x001\x00226.05\x001200\x00"
 
 
 def test_a_row_of_a_venue_with_market_makers_is_message_13() -> None:
     venue = depth_venue("NASDAQ", "STK")
     assert venue is not None
-    row = DepthRow(0, DELETE, BID, 0.0, 0.0, "NSDQ")
+    row = WireRow(0, DELETE, BID, 0.0, 0.0, "NSDQ")
     sent = replies.depth_row(7, row, venue, 176)
     assert sent == b"\x00\x00\x00\x1a13\x001\x007\x000\x00NSDQ\x002\x001\x000.0\x000\x000\x00"
 
 
 def test_a_row_says_whether_it_is_smart_from_version_146_on() -> None:
-    row = DepthRow(0, INSERT, BID, 1.5, 0.25, "ARCA")
+    row = WireRow(0, INSERT, BID, 1.5, 0.25, "ARCA")
     assert fields_of(replies.depth_row(7, row, SMART_DEPTH, 146)[4:])[-2:] == ["0.25", "1"]
     assert fields_of(replies.depth_row(7, row, SMART_DEPTH, 145)[4:])[-1] == "0.25"
 
 
 def test_an_error_has_one_more_field_from_version_166_on() -> None:
-    assert replies.error(7, 310, "gone", 165) == b"\x00\x00\x00\x0f4\x002\x007\x00310\x00gone\x00"
-    assert replies.error(7, 310, "gone", 166) == b"\x00\x00\x00\x104\x002\x007\x00310\x00gone\x00\x00"
+    assert replies.error_message(7, 310, "gone", 165) == b"\x00\x00\x00\x0f4\x002\x007\x00310\x00gone\x00"
+    assert replies.error_message(7, 310, "gone", 166) == b"\x00\x00\x00\x104\x002\x007\x00310\x00gone\x00\x00"
 
 
 @pytest.mark.parametrize(

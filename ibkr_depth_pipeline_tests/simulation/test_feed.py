@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from ibkr_depth_pipeline.simulation.catalogue import Catalogue
-from ibkr_depth_pipeline.simulation.commands import Subscription
+from ibkr_depth_pipeline.simulation.catalogue import Catalogue, depth_venue
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower
-from ibkr_depth_pipeline.simulation.market import SyntheticMarket
-from ibkr_depth_pipeline.simulation.rows import DepthRow, RowStyle
-from ibkr_depth_pipeline.simulation.sources import SyntheticFlow
-from ibkr_depth_pipeline.simulation.venues import depth_venue
+from ibkr_depth_pipeline.simulation.market import SyntheticFlow, SyntheticMarket
+from ibkr_depth_pipeline.simulation.replies import Subscription
+from ibkr_depth_pipeline.simulation.rows import RowStyle, WireRow
 
 
 class Sink:
@@ -19,13 +17,13 @@ class Sink:
     congested = False
 
     def __init__(self) -> None:
-        self.rows: list[DepthRow] = []
+        self.rows: list[WireRow] = []
         self.news = asyncio.Event()
 
     async def drained(self) -> None:
         """It never is congested."""
 
-    def send_rows(self, subscription: Subscription, rows: list[DepthRow]) -> None:
+    def send_rows(self, subscription: Subscription, rows: list[WireRow]) -> None:
         self.rows += rows
         self.news.set()
 

@@ -1,7 +1,7 @@
 """Depth on a real socket, seen by a client of nothing but bytes."""
 
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, SimulatedGateway
-from ibkr_depth_pipeline.simulation.rows import Book, DepthRow, apply_rows
+from ibkr_depth_pipeline.simulation.rows import Book, WireRow, apply_rows
 from ibkr_depth_pipeline_tests.simulation.wire_client import STILL, WireClient, connected, row_of, rows
 
 
@@ -51,7 +51,7 @@ async def test_two_followers_of_one_book_are_told_the_same() -> None:
         assert books[0] == books[1]
 
 
-def entry_rows(gateway: SimulatedGateway, connection: int) -> list[DepthRow]:
+def entry_rows(gateway: SimulatedGateway, connection: int) -> list[WireRow]:
     return [row for entry in gateway.journal.entries("rows", connection=connection) for row in entry.rows]
 
 

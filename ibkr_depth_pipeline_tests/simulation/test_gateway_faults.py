@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ibkr_depth_pipeline.simulation.malformed import MALFORMED_ROWS
+from ibkr_depth_pipeline.simulation.distortions import MALFORMED_ROWS
 from ibkr_depth_pipeline.simulation.rows import Book, apply_rows
 from ibkr_depth_pipeline_tests.simulation.wire_client import WireClient, connected, row_of, rows
 

@@ -10,15 +10,15 @@ from ib_insync.client import Client
 from ib_insync.wrapper import Wrapper
 
 from ibkr_depth_pipeline.simulation import SimulatedGateway
-from ibkr_depth_pipeline.simulation.malformed import UNREADABLE_ROWS
-from ibkr_depth_pipeline.simulation.rows import DELETE, INSERT, UPDATE, Book, DepthRow, Level, apply_rows
+from ibkr_depth_pipeline.simulation.distortions import UNREADABLE_ROWS
+from ibkr_depth_pipeline.simulation.rows import DELETE, INSERT, UPDATE, Book, BookLevel, WireRow, apply_rows
 from ibkr_depth_pipeline_tests.simulation.wire_client import WireClient, connected, rows
 
 VENUES = pytest.mark.parametrize("venue", ["NYSE", "ARCA", "ISLAND"])
 """One that sends shifting rows without names, one that sends updates in place, one that names market makers."""
 
 
-def held(sent: list[DepthRow], depth: int = 10) -> Book:
+def held(sent: list[WireRow], depth: int = 10) -> Book:
     """What a client holds after the rows, if it drops those that do not fit."""
     book = Book()
     for row in sent:
@@ -42,7 +42,7 @@ async def some_rows(gateway: SimulatedGateway, count: int = 200) -> None:
     await gateway.burst("IBM", count)
 
 
-async def resubscribed(gateway: SimulatedGateway, client: WireClient, venue: str) -> list[DepthRow]:
+async def resubscribed(gateway: SimulatedGateway, client: WireClient, venue: str) -> list[WireRow]:
     """The rows of a second line, after some changes of the book."""
     client.cancel(1)
     await subscribed(gateway, client, venue, request_id=2)
@@ -284,13 +284,13 @@ async def test_permissions_are_told_with_the_requests_id_in_words() -> None:
 
 async def test_ib_insync_reads_a_line_out_of_step_as_it_was_sent() -> None:
     async with connected() as (gateway, _):
-        received: list[DepthRow] = []
+        received: list[WireRow] = []
 
         class Recorder(Wrapper):
             def updateMktDepth(
                 self, reqId: int, position: int, operation: int, side: int, price: float, size: float
             ) -> None:
-                received.append(DepthRow(position, operation, side, price, size))
+                received.append(WireRow(position, operation, side, price, size))
 
         client = Client(Recorder(IB()))
         await client.connectAsync(gateway.host, gateway.port, 5)
@@ -301,7 +301,7 @@ async def test_ib_insync_reads_a_line_out_of_step_as_it_was_sent() -> None:
         await some_rows(gateway)
         await gateway.wait_for(lambda: len(received) == len(gateway.journal.rows("IBM")))
         assert received == gateway.journal.rows("IBM")
-        assert [Level(row.price, row.size) for row in received[:1]] == [Level(*gateway.journal.rows()[0][3:5])]
+        assert [BookLevel(row.price, row.size) for row in received[:1]] == [BookLevel(*gateway.journal.rows()[0][3:5])]
         client.disconnect()
         await gateway.wait_for(lambda: len(gateway.clients) == 1)
 

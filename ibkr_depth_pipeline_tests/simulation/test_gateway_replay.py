@@ -7,8 +7,8 @@ import pytest
 from ibkr_depth_pipeline.simulation import (
     AtEnd,
     GatewayOptions,
-    Pace,
     ReplayOptions,
+    ReplayPace,
     SimulatedGateway,
     TapeError,
     read_tape,
@@ -18,7 +18,7 @@ from ibkr_depth_pipeline_tests.simulation.wire_client import connected, rows
 
 
 def fast(path: Path, **options: object) -> tuple[ReplayOptions, ...]:
-    return (ReplayOptions(path=path, pace=Pace.FAST, **options),)  # type: ignore[arg-type]
+    return (ReplayOptions(path=path, pace=ReplayPace.FAST, **options),)  # type: ignore[arg-type]
 
 
 async def test_a_replay_sends_every_state_of_the_file_in_order(shared_data: Path) -> None:
@@ -39,7 +39,7 @@ async def test_a_replay_sends_every_state_of_the_file_in_order(shared_data: Path
 async def test_a_replay_waits_for_whoever_follows_it_and_goes_on_from_there(shared_data: Path) -> None:
     path = shared_data / "aapl_2012-06-21_l10.csv.gz"
     books = read_tape(path, "NSDQ", limit=400).books
-    options = ReplayOptions(path=path, pace=Pace.RATE, rate=1000.0, limit=400)
+    options = ReplayOptions(path=path, pace=ReplayPace.RATE, rate=1000.0, limit=400)
     async with connected(replays=(options,)) as (gateway, client):
         client.subscribe(1, "AAPL", "ISLAND")
         await rows(client, 100)

@@ -3,11 +3,9 @@ from itertools import islice, pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.simulation.catalogue import Catalogue
-from ibkr_depth_pipeline.simulation.market import LEVELS, SyntheticMarket
-from ibkr_depth_pipeline.simulation.rows import Book, RowStyle, apply_rows
-from ibkr_depth_pipeline.simulation.sources import REFERENCE_DEPTH, SyntheticFlow
-from ibkr_depth_pipeline.simulation.venues import depth_venue
+from ibkr_depth_pipeline.simulation.catalogue import Catalogue, depth_venue
+from ibkr_depth_pipeline.simulation.market import LEVELS, SyntheticFlow, SyntheticMarket
+from ibkr_depth_pipeline.simulation.rows import REFERENCE_DEPTH, Book, RowStyle, apply_rows
 
 SYMBOLS = {"SPY": "ARCA", "AAPL": "ISLAND", "IBM": "NYSE", "EUR.USD": "IDEALPRO", "QWERT": "BATS"}
 

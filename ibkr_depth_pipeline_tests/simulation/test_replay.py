@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from ibkr_depth_pipeline.simulation.options import AtEnd, Pace, ReplayOptions
-from ibkr_depth_pipeline.simulation.replay import Replay
+from ibkr_depth_pipeline.simulation.options import AtEnd, ReplayOptions, ReplayPace
+from ibkr_depth_pipeline.simulation.replay import Moment, Replay, Tape, TapeError, read_tape, symbol_of
 from ibkr_depth_pipeline.simulation.rows import (
     DELETE,
     INSERT,
     UPDATE,
     Book,
-    Level,
+    BookLevel,
     RowStyle,
     apply_rows,
     rows_of_change,
 )
-from ibkr_depth_pipeline.simulation.tape import Moment, Tape, TapeError, read_tape, symbol_of
 
 BOOK_HEADER = "ts_ns,bp0,bp1,bs0,bs1,ap0,ap1,as0,as1"
 ROW_HEADER = "batch,time_utc,position,market_maker,operation,side,price,size"
@@ -31,7 +30,7 @@ def written(folder: Path, name: str, *lines: str) -> Path:
 
 
 def small_tape(*seconds: float) -> Tape:
-    books = [Book((Level(10.0 + index, 1.0),), (Level(99.0, 1.0),)) for index in range(len(seconds) + 1)]
+    books = [Book((BookLevel(10.0 + index, 1.0),), (BookLevel(99.0, 1.0),)) for index in range(len(seconds) + 1)]
     moments = tuple(Moment(at, book) for at, book in zip(seconds, books[1:], strict=True))
     return Tape(books[0], moments, holds_rows=False)
 
@@ -53,9 +52,9 @@ def test_books_are_read_with_their_prices_in_dollars(tmp_path: Path) -> None:
         "1500000000,100100,100000,5,9,100200,,7,",
     )
     tape = read_tape(path, "NSDQ")
-    assert tape.opening.bids == (Level(10.01, 5, "NSDQ"), Level(10.0, 6, "NSDQ"))
+    assert tape.opening.bids == (BookLevel(10.01, 5, "NSDQ"), BookLevel(10.0, 6, "NSDQ"))
     assert tape.moments == (
-        Moment(0.5, Book((Level(10.01, 5, "NSDQ"), Level(10.0, 9, "NSDQ")), (Level(10.02, 7, "NSDQ"),))),
+        Moment(0.5, Book((BookLevel(10.01, 5, "NSDQ"), BookLevel(10.0, 9, "NSDQ")), (BookLevel(10.02, 7, "NSDQ"),))),
     )
 
 
@@ -69,16 +68,16 @@ def test_rows_are_read_by_batch_onto_a_placeholder_book(tmp_path: Path) -> None:
         "1,2022-02-21T20:59:22+00:00,0,,1,1,1.4,30",
     )
     tape = read_tape(path)
-    assert tape.opening == Book((Level(1.5, 10),), (Level(1.6, 20),))
+    assert tape.opening == Book((BookLevel(1.5, 10),), (BookLevel(1.6, 20),))
     assert [(moment.at, len(moment.rows or ())) for moment in tape.moments] == [(0.0, 2), (2.0, 1)]
-    assert tape.books[-1] == Book((Level(1.4, 30),), (Level(1.6, 20),))
+    assert tape.books[-1] == Book((BookLevel(1.4, 30),), (BookLevel(1.6, 20),))
 
 
 def test_a_recording_that_opens_with_an_insert_starts_from_nothing(tmp_path: Path) -> None:
     path = written(tmp_path, "abc_rows.csv", ROW_HEADER, "0,2022-02-21T20:59:20+00:00,0,NSDQ,0,1,1.5,10")
     tape = read_tape(path)
     assert tape.opening == Book()
-    assert tape.books[-1] == Book((Level(1.5, 10, "NSDQ"),))
+    assert tape.books[-1] == Book((BookLevel(1.5, 10, "NSDQ"),))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +119,12 @@ def test_a_replay_goes_at_the_speed_of_the_recording() -> None:
 
 def test_a_replay_goes_at_a_rate() -> None:
     tape = small_tape(*range(1, 11))
-    assert waits(Replay(tape, ReplayOptions(path=Path(), pace=Pace.RATE, rate=10))) == [(0.1, 1)] * 10
-    assert waits(Replay(tape, ReplayOptions(path=Path(), pace=Pace.RATE, rate=500))) == [(0.01, 5)] * 2
+    assert waits(Replay(tape, ReplayOptions(path=Path(), pace=ReplayPace.RATE, rate=10))) == [(0.1, 1)] * 10
+    assert waits(Replay(tape, ReplayOptions(path=Path(), pace=ReplayPace.RATE, rate=500))) == [(0.01, 5)] * 2
 
 
 def test_a_replay_goes_as_fast_as_it_can() -> None:
-    assert waits(Replay(small_tape(*range(1, 251)), ReplayOptions(path=Path(), pace=Pace.FAST))) == [
+    assert waits(Replay(small_tape(*range(1, 251)), ReplayOptions(path=Path(), pace=ReplayPace.FAST))) == [
         (0.0, 100),
         (0.0, 100),
         (0.0, 50),
@@ -134,11 +133,11 @@ def test_a_replay_goes_as_fast_as_it_can() -> None:
 
 def test_a_replay_stops_at_the_end_or_starts_over() -> None:
     tape = small_tape(1.0, 2.0)
-    once = Replay(tape, ReplayOptions(path=Path(), pace=Pace.RATE, rate=10))
+    once = Replay(tape, ReplayOptions(path=Path(), pace=ReplayPace.RATE, rate=10))
     assert len(waits(once)) == 2
     assert once.over
     assert once.next_changes() == ()
-    loop = Replay(tape, ReplayOptions(path=Path(), pace=Pace.RATE, at_end=AtEnd.LOOP))
+    loop = Replay(tape, ReplayOptions(path=Path(), pace=ReplayPace.RATE, at_end=AtEnd.LOOP))
     books = [change.book for _ in range(7) for change in loop.next_changes()]
     assert books == [*tape.books[1:], *tape.books, *tape.books[:2]]
 

@@ -9,16 +9,18 @@ from ibkr_depth_pipeline.simulation.rows import (
     INSERT,
     UPDATE,
     Book,
+    BookLevel,
     Change,
-    DepthRow,
-    Level,
     RowStyle,
+    WireRow,
     apply_rows,
     rows_of_change,
     snapshot_rows,
 )
 
-levels = st.builds(Level, st.integers(1, 12).map(float), st.integers(1, 4).map(float), st.sampled_from(["", "NSDQ"]))
+levels = st.builds(
+    BookLevel, st.integers(1, 12).map(float), st.integers(1, 4).map(float), st.sampled_from(["", "NSDQ"])
+)
 any_side = st.lists(levels, max_size=8).map(tuple)
 bids = st.lists(levels, max_size=8, unique_by=lambda level: level.price).map(
     lambda side: tuple(sorted(side, reverse=True))
@@ -30,7 +32,7 @@ styles = st.sampled_from(RowStyle)
 
 
 def book(*prices: float) -> Book:
-    return Book(tuple(Level(price, 1.0) for price in prices))
+    return Book(tuple(BookLevel(price, 1.0) for price in prices))
 
 
 @given(any_books, any_books, styles)
@@ -53,7 +55,7 @@ def test_a_snapshot_builds_the_book_from_nothing(whole: Book) -> None:
 
 
 def test_a_snapshot_appends_with_its_sides_interleaved() -> None:
-    whole = Book((Level(9.0, 1.0), Level(8.0, 1.0)), (Level(10.0, 1.0),))
+    whole = Book((BookLevel(9.0, 1.0), BookLevel(8.0, 1.0)), (BookLevel(10.0, 1.0),))
     assert [row[:3] for row in snapshot_rows(whole)] == [(0, INSERT, BID), (0, INSERT, ASK), (1, INSERT, BID)]
 
 
@@ -68,8 +70,8 @@ def test_a_level_that_goes_lets_one_move_up_from_below() -> None:
 
 
 def test_a_changed_size_is_one_update() -> None:
-    after = Book((Level(9, 1.0), Level(8, 5.0), Level(7, 1.0)))
-    assert rows_of_change(book(9, 8, 7), after) == [DepthRow(1, UPDATE, BID, 8, 5.0)]
+    after = Book((BookLevel(9, 1.0), BookLevel(8, 5.0), BookLevel(7, 1.0)))
+    assert rows_of_change(book(9, 8, 7), after) == [WireRow(1, UPDATE, BID, 8, 5.0)]
 
 
 def test_a_cascade_moves_the_price_from_the_top_down() -> None:
@@ -86,15 +88,15 @@ def test_a_change_is_worded_for_the_depth_that_was_asked_for(
 
 
 def test_recorded_rows_are_sent_as_they_are() -> None:
-    recorded = (DepthRow(0, UPDATE, BID, 9, 1.0), DepthRow(4, UPDATE, BID, 5, 1.0))
+    recorded = (WireRow(0, UPDATE, BID, 9, 1.0), WireRow(4, UPDATE, BID, 5, 1.0))
     change = Change(book(9), book(9), RowStyle.SHIFT, recorded)
     assert change.rows(10) == list(recorded)
     assert change.rows(3) == [recorded[0]]
 
 
 @pytest.mark.parametrize(
-    "row", [DepthRow(2, INSERT, BID, 1, 1), DepthRow(1, UPDATE, BID, 1, 1), DepthRow(-1, DELETE, BID, 0, 0)]
+    "row", [WireRow(2, INSERT, BID, 1, 1), WireRow(1, UPDATE, BID, 1, 1), WireRow(-1, DELETE, BID, 0, 0)]
 )
-def test_a_row_that_does_not_fit_the_book_is_an_error(row: DepthRow) -> None:
+def test_a_row_that_does_not_fit_the_book_is_an_error(row: WireRow) -> None:
     with pytest.raises(IndexError):
         apply_rows(book(9), [row])

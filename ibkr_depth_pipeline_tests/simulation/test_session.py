@@ -5,8 +5,8 @@ import pytest
 from ibkr_depth_pipeline.simulation.account import Account, SlotTable
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue
 from ibkr_depth_pipeline.simulation.codec import message
-from ibkr_depth_pipeline.simulation.commands import Close, Command, Received, Send, StartDepth, StopDepth, Subscription
 from ibkr_depth_pipeline.simulation.options import EarlyCancel, GatewayOptions
+from ibkr_depth_pipeline.simulation.replies import Close, Command, Received, Send, StartDepth, StopDepth, Subscription
 from ibkr_depth_pipeline.simulation.session import Session, SessionState
 
 NOW = 1_717_426_800.0  # 2024-06-03 15:00 UTC

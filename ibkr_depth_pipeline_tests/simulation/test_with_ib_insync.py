@@ -10,7 +10,7 @@ from ib_insync.client import Client
 from ib_insync.wrapper import Wrapper
 
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, GatewayThread, SimulatedGateway
-from ibkr_depth_pipeline.simulation.rows import Book, DepthRow, apply_rows
+from ibkr_depth_pipeline.simulation.rows import Book, WireRow, apply_rows
 
 
 class Events:
@@ -147,13 +147,13 @@ async def test_depth_rows_add_up_to_the_books_of_the_gateway() -> None:
 
 async def test_every_row_arrives_as_it_was_sent() -> None:
     async with SimulatedGateway(GatewayOptions(rows_per_second=3000.0)) as gateway:
-        received: list[DepthRow] = []
+        received: list[WireRow] = []
 
         class Recorder(Wrapper):
             def updateMktDepth(
                 self, reqId: int, position: int, operation: int, side: int, price: float, size: float
             ) -> None:
-                received.append(DepthRow(position, operation, side, price, size))
+                received.append(WireRow(position, operation, side, price, size))
 
         client = Client(Recorder(IB()))
         await client.connectAsync(gateway.host, gateway.port, 5)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
-from ibkr_depth_pipeline.simulation.rows import Book, DepthRow, apply_rows
+from ibkr_depth_pipeline.simulation.rows import Book, WireRow, apply_rows
 
 PEERS = Path(__file__).parent / "peers"
 REPOSITORY = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_a_peer_gets_through_a_whole_session(report: tuple[dict[str, Any], Gatew
     assert {200, 309, 310, 2104, 2106, 2158} <= set(seen["codes"])
     assert seen["second_client_codes"] == [326]
     for name, rows in seen["rows"].items():
-        received = [DepthRow(*row) for row in rows]
+        received = [WireRow(*row) for row in rows]
         named = name == "AAPL"
         sent = [row if named else row._replace(market_maker="") for row in gateway.journal.rows(name)]
         assert len(received) >= 200

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway, parse_scenario
-from ibkr_depth_pipeline.simulation.rows import DepthRow
+from ibkr_depth_pipeline.simulation.rows import WireRow
 
 
 class WireClient:
@@ -98,17 +98,17 @@ async def connected(
         yield gateway, client
 
 
-def row_of(fields: list[str]) -> DepthRow:
+def row_of(fields: list[str]) -> WireRow:
     named = fields[0] == "13"
     position, *rest = fields[3:]
     market_maker = rest.pop(0) if named else ""
     operation, side, price, size = rest[:4]
-    return DepthRow(int(position), int(operation), int(side), float(price), float(size), market_maker)
+    return WireRow(int(position), int(operation), int(side), float(price), float(size), market_maker)
 
 
-async def rows(client: WireClient, count: int) -> list[DepthRow]:
+async def rows(client: WireClient, count: int) -> list[WireRow]:
     """The next rows, past everything else."""
-    found: list[DepthRow] = []
+    found: list[WireRow] = []
     while len(found) < count:
         fields = await client.next()
         if fields[0] in ("12", "13"):
