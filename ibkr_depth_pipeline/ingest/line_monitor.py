@@ -59,6 +59,7 @@ class LineMonitor:
         self._pace = AskingPace()
         self._out_of_step: dict[str, tuple[int, str]] = {}  # symbol -> request, reason
         self.out_of_step: Container[str] = self._out_of_step
+        self._lost_rows: dict[int, str] = {}  # request -> why it is out of step, since the newest `inspect`
         self._sample_at = 0.0
 
     # ---- what can be asked
@@ -87,16 +88,20 @@ class LineMonitor:
     def book_emptied(self, request: int) -> None:
         """The gateway begins the book anew (317), and so it is in step."""
         self._integrity.forget(request)
+        self._lost_rows.pop(request, None)
         self._out_of_step.pop(self._books.symbol_of(request), None)
 
     def row_dropped(
         self, request: int, operation: DepthOperation | None, fault: RowFault, now: float
-    ) -> list[OutOfStepFound]:
-        """A row of the request reached no book; None where its operation can't be read."""
-        if request not in self._books.requests():
-            return []
-        reason = self._integrity.row_dropped(request, operation, fault, now)
-        return [self._found(request, reason, now)] if reason else []
+    ) -> None:
+        """A row of the request reached no book; None if its operation can't be read.
+
+        If that puts the book out of step, the next `inspect` finds it: the rest of what was read is still the book's.
+        """
+        if request in self._books.requests():
+            reason = self._integrity.row_dropped(request, operation, fault, now)
+            if reason:
+                self._lost_rows.setdefault(request, reason)
 
     def inspect(self, doubted: Collection[int], now: float) -> list[Found]:
         """What is found now. doubted: requests that news of trouble covers, whose silence is not judged here."""
@@ -122,11 +127,13 @@ class LineMonitor:
     # ---- order
 
     def _looked_at(self, now: float) -> list[OutOfStepFound]:
-        found = []
+        lost, self._lost_rows = self._lost_rows, {}
+        reasons = {request: reason for request, reason in lost.items() if request in self._books.requests()}
         for look in self._books.looks(self._integrity.is_due):
             reason = self._integrity.look(look, now)
             if reason:
-                found.append(self._found(look.request, reason, now))
+                reasons.setdefault(look.request, reason)
+        found = [self._found(request, reason, now) for request, reason in reasons.items()]
         again = {request for request, _ in self._out_of_step.values()} & self._books.requests()
         again -= {each.request for each in found}
         found += [self._found(request, "", now) for request in sorted(again)]

@@ -150,14 +150,14 @@ class DepthPipeline:
 
     # ---- lines that are silent or out of step
 
-    def row_dropped(self, request: int, row: DepthRow, now: float) -> list[Effect]:
+    def row_dropped(self, request: int, row: DepthRow, now: float) -> None:
         """`row` has returned False just now."""
         fault = self._books.last_fault
         if fault is None:
-            return []
+            return
         if row.position >= _NO_POSITION:
             fault = RowFault.UNREADABLE
-        return self._out_of_step(self._lines.row_dropped(request, row.operation, fault, now), now)
+        self._lines.row_dropped(request, row.operation, fault, now)
 
     def inspect_lines(self, now: float) -> list[Effect]:
         """Call it every `inspection_secs`: finds lines that are silent while others are not, and books out of step."""
@@ -166,7 +166,7 @@ class DepthPipeline:
             return []
         effects: list[Effect] = []
         for each in self._lines.inspect(self.awaited, now):
-            effects += self._silent(each, now) if isinstance(each, SilenceFound) else self._out_of_step([each], now)
+            effects += self._silent(each, now) if isinstance(each, SilenceFound) else self._out_of_step(each, now)
         return effects
 
     def _silent(self, found: SilenceFound, now: float) -> list[Effect]:
@@ -177,15 +177,10 @@ class DepthPipeline:
         said = Say("warning", "line_silent", fields) if found.proven else Say("info", "line_asked_again", fields)
         return [said, *self._subscriptions.tell(rotation.Halted(found.request), now)]
 
-    def _out_of_step(self, found: list[OutOfStepFound], now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for each in found:
-            fields = {**self._about(each.request), "reason": each.reason, "asked_again": each.ask}
-            if each.new:
-                effects.append(Say("warning", "book_out_of_step", fields))
-            if each.ask:
-                effects += self._subscriptions.tell(rotation.Halted(each.request), now)
-        return effects
+    def _out_of_step(self, found: OutOfStepFound, now: float) -> list[Effect]:
+        fields = {**self._about(found.request), "reason": found.reason, "asked_again": found.ask}
+        effects: list[Effect] = [Say("warning", "book_out_of_step", fields)] if found.new else []
+        return effects + (self._subscriptions.tell(rotation.Halted(found.request), now) if found.ask else [])
 
     # ---- late rows, the rotation
 
@@ -208,7 +203,8 @@ class DepthPipeline:
 
     def _unreadable(self, event: gateway.RowUnreadable, now: float, now_ms: int) -> list[Effect]:
         self._books.drop(event.request, event.fault.value)
-        return self._out_of_step(self._lines.row_dropped(event.request, event.operation, event.fault, now), now)
+        self._lines.row_dropped(event.request, event.operation, event.fault, now)
+        return []
 
     def _message_unreadable(self, event: gateway.MessageUnreadable, now: float, now_ms: int) -> list[Effect]:
         self.figures.dropped["unknown", "unreadable_message"] += 1

@@ -274,7 +274,7 @@ class IngestSession:
             if request in self._pipeline.awaited:
                 self._carry_out(self._pipeline.first_row(request, self._now(), applied))
             if not applied:
-                self._carry_out(self._pipeline.row_dropped(request, row, self._now()))
+                self._pipeline.row_dropped(request, row, self._now())
         except Exception as error:
             self._tasks.fail(error)
 
