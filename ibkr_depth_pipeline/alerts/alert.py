@@ -23,12 +23,3 @@ class Alert:
     cause: str
     title: str
     text: str
-
-
-def span(ms: int) -> str:
-    """For people: `42 s`, `3 min 5 s`, `2 h 7 min`."""
-    seconds = max(0, round(ms / 1000))
-    minutes, hours = seconds // 60, seconds // 3600
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 
 import apprise
 
 from ibkr_depth_pipeline.alerts.alert import Alert, Kind
 from ibkr_depth_pipeline.alerts.outbox import Outbox, Pending
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import MASK
 
@@ -54,11 +54,11 @@ def _deliver(due: Sequence[Pending], urls: Sequence[str]) -> dict[Pending, list[
         for place in (range(len(urls)) if pending.targets is None else pending.targets)
         if place < len(urls)  # the operator may have removed it
     ]
-    deadline = time.monotonic() + ROUND_SECS
+    deadline = monotonic() + ROUND_SECS
     for attempt in attempts:
         attempt.start()
     for attempt in attempts:
-        attempt.join(max(0.0, deadline - time.monotonic()))
+        attempt.join(max(0.0, deadline - monotonic()))
     left: dict[Pending, list[int]] = {pending: [] for pending in due}
     for attempt in attempts:
         if attempt.failed:

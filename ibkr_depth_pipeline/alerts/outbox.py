@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ibkr_depth_pipeline.alerts.alert import Alert
+from ibkr_depth_pipeline.backoff import Backoff
 
 MOST = 30
 """Alerts kept; of more the oldest are dropped."""
@@ -13,7 +14,9 @@ MOST = 30
 MOST_AT_ONCE = 6
 """Alerts that one round may try."""
 
-FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 10_000, 600_000
+ATTEMPTS = Backoff(10_000, 600_000)
+"""Milliseconds between two attempts."""
+
 GIVE_UP_MS = 6 * 3_600_000
 """An alert that could not be delivered for so long is given up."""
 
@@ -51,5 +54,5 @@ class Outbox:
 def _again(tried: Pending, targets: tuple[int, ...], now: int) -> Pending | None:
     if not targets or now - tried.alert.ts >= GIVE_UP_MS:
         return None
-    pause = min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** min(tried.attempts, 20))
-    return replace(tried, targets=targets, attempts=tried.attempts + 1, due_ts=now + pause)
+    attempts = tried.attempts + 1
+    return replace(tried, targets=targets, attempts=attempts, due_ts=now + int(ATTEMPTS.pause(attempts)))

@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ibkr_depth_pipeline.alerts.alert import Alert, Kind, span
+from ibkr_depth_pipeline.alerts.alert import Alert, Kind
+from ibkr_depth_pipeline.formatting import duration
 
 REPEAT_MS = 1_800_000
 """The same failure of the same job within so long is counted, not alerted: the next alert tells how often."""
@@ -95,7 +96,7 @@ def _likeness(ending: Ending) -> str:
 
 
 def _alert(ending: Ending, previous: Last | None, now: int, gateway: str) -> Alert:
-    lasted = f" after {span(ending.ended_ts - ending.started_ts)}" if ending.started_ts else ""
+    lasted = f" after {duration(ending.ended_ts - ending.started_ts)}" if ending.started_ts else ""
     lines = [f"Run {ending.run_id} {ending.outcome}{lasted}.", ending.reason[:_LONGEST_REASON], ending.follow_up]
     if previous is not None and previous.repeats:
         lines.append(f"Since the last alert {previous.repeats} more like that one were not told.")

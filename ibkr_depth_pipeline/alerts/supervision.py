@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ibkr_depth_pipeline.alerts.alert import span
+from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.formatting import duration
 
 START_MS = 60_000
 """From a run's start to its first heartbeat: lease, connection."""
@@ -21,7 +22,7 @@ DEAD_MS = 8_000
 SCHEDULE_MS = 60_000
 """The schedule's own time to start the first run of a session."""
 
-FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 20_000, 300_000
+RESTARTS = Backoff(20_000, 300_000)
 """After a run's end: Dagster's own retry comes first, and what fails at once must not fail all the time."""
 
 EARLY_MS = 3_600_000
@@ -105,7 +106,7 @@ def dead(runs: Sequence[Run], seen: Sequence[Sight], now: int, *, lease_wait_ms:
     for sight in seen:
         silent = bool(sight.silent_ts) and now - sight.silent_ts >= DEAD_MS
         if silent and (sight.alive_ts or now - started[sight.run_id] >= START_MS + lease_wait_ms):
-            last = f"it was last seen {span(now - sight.alive_ts)} ago" if sight.alive_ts else "it was never seen"
+            last = f"it was last seen {duration(now - sight.alive_ts)} ago" if sight.alive_ts else "it was never seen"
             found[sight.run_id] = f"The ingest's own heartbeat is gone, {last}: its process is dead or stuck."
     return found
 
@@ -139,7 +140,7 @@ def missing(runs: Sequence[Run], session: Span | None, now: int, *, alive: str |
         return hold
     due = ended[0].ended_ts + _pause(ended) if ended else session.start_ts + SCHEDULE_MS
     if now < due:
-        return f"a new run is due in {span(due - now)}"
+        return f"a new run is due in {duration(due - now)}"
     return Launch(f"{session.day} after {runs[0].run_id if runs else 'none'}")
 
 
@@ -147,7 +148,7 @@ def _pause(ended: Sequence[Run]) -> int:
     """Longer after each failure in a row; one that recorded for a while breaks the row."""
     row = 0
     for run in ended:
-        if run.phase is not Phase.FAILED or run.ended_ts - (run.started_ts or run.ended_ts) > LONGEST_PAUSE_MS:
+        if run.phase is not Phase.FAILED or run.ended_ts - (run.started_ts or run.ended_ts) > RESTARTS.longest:
             break
         row += 1
-    return int(min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** max(0, row - 1)))
+    return int(RESTARTS.pause(max(1, row)))

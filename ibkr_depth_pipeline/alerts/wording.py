@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
-from ibkr_depth_pipeline.alerts.alert import span
 from ibkr_depth_pipeline.alerts.causes import Cause, Look, Unreachable, feed_words, unwell
+from ibkr_depth_pipeline.formatting import duration, utc
 
 _SHOWN = 12
 _OF_FEED = (Cause.REDIS, Cause.NO_INGEST, Cause.GATEWAY, Cause.MARKET_DATA)
@@ -15,7 +14,7 @@ _OF_FEED = (Cause.REDIS, Cause.NO_INGEST, Cause.GATEWAY, Cause.MARKET_DATA)
 def troubled(gateway: str, look: Look, cause: Cause, symbols: Sequence[str], since_ts: int) -> tuple[str, str]:
     """Title and text: what is stale, for how long, its last row, and the likely cause."""
     what = "feed" if cause in _OF_FEED else _names(symbols)
-    lines = [f"Likely cause: {cause.value}.", f"For {span(look.ts - since_ts)}, since {utc(since_ts)}."]
+    lines = [f"Likely cause: {cause.value}.", f"For {duration(look.ts - since_ts)}, since {utc(since_ts)}."]
     if words := feed_words(look):
         lines.append(f"{words[:1].upper()}{words[1:]}.")
     lines.append(f"Not fresh: {_names(symbols)}." if symbols else "No symbol's heartbeat has expired yet.")
@@ -26,7 +25,7 @@ def troubled(gateway: str, look: Look, cause: Cause, symbols: Sequence[str], sin
 
 def recovered(gateway: str, cause: Cause, symbols: Sequence[str], lasted_ms: int) -> tuple[str, str]:
     """Title and text of the end of an episode."""
-    text = f"All is fresh again after {span(lasted_ms)}. It was: {cause.value}."
+    text = f"All is fresh again after {duration(lasted_ms)}. It was: {cause.value}."
     return f"IBKR depth {gateway}: recovered", f"{text}\nConcerned: {_names(symbols)}." if symbols else text
 
 
@@ -44,15 +43,10 @@ def _last_row(look: Look, symbols: Sequence[str]) -> str:
     symbol, newest = max(rows.items(), key=lambda row: row[1], default=("", 0))
     if not newest:
         return "Last row: none was ever recorded."
-    return f"Last row: {symbol} at {utc(newest)}, {span(look.ts - newest)} ago."
+    return f"Last row: {symbol} at {utc(newest)}, {duration(look.ts - newest)} ago."
 
 
 def _names(symbols: Sequence[str]) -> str:
     shown = ", ".join(symbols[:_SHOWN])
     rest = len(symbols) - _SHOWN
     return f"{shown} and {rest} more" if rest > 0 else shown
-
-
-def utc(ts: int) -> str:
-    """`2026-11-25 14:30:00 UTC` of unix ms."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ts / 1000))

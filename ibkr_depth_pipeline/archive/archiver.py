@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,6 +32,8 @@ from ibkr_depth_pipeline.archive.schema import hole_bytes, part_bytes
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import ENTRIES_AT_ONCE, Streams
 from ibkr_depth_pipeline.archive.trouble import Trouble
+from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings
@@ -47,7 +48,7 @@ DRAIN_SECS = 4.0
 """How long the last files may take at the end."""
 LARGEST_BACKLOG = 256 * 1024 * 1024
 """Bytes of files that wait for the store; beyond it nothing more is read from Redis, which still has it."""
-FIRST_PAUSE_SECS, LONGEST_PAUSE_SECS = 0.1, 5.0
+RETRIES = Backoff(0.1, 5.0)
 _PRUNE_HINT = "more dates are past ARCHIVE_RETENTION_DAYS than one run deletes; if no clock was wrong: prune --most N"
 
 
@@ -153,7 +154,7 @@ class Archiver:
                 most, troubles = await self._read(streams)
                 pause = 0.0
             except SinkUnavailable as error:
-                pause = min(max(2 * pause, FIRST_PAUSE_SECS), LONGEST_PAUSE_SECS)
+                pause = RETRIES.longer(pause)
                 most, troubles = 0, dict.fromkeys(self._buffers, error)
             trouble.tell(next(iter(troubles.values()), None), loop.time(), symbols=sorted(troubles))
             self._flush(loop.time() - self._settings.archive_flush_secs)
@@ -211,8 +212,8 @@ class Archiver:
         days = self._settings.archive_retention_days
         if not days or not self._newest_ms:
             return 0
-        today = day_of(_now_ms())
-        newest = day_of(min(self._newest_ms, _now_ms()))
+        today = day_of(unix_ms())
+        newest = day_of(min(self._newest_ms, unix_ms()))
         return max(0, first_ms_of(first_date_kept(days, today, newest)))
 
     async def _read(self, streams: Streams) -> tuple[int, dict[str, SinkUnavailable]]:
@@ -271,7 +272,7 @@ class Archiver:
         if not days:
             return PRUNE_SECS
         try:
-            pruning = await asyncio.to_thread(prune_expired, self._store, days, day_of(_now_ms()))
+            pruning = await asyncio.to_thread(prune_expired, self._store, days, day_of(unix_ms()))
         except ArchiveUnavailable as error:
             self._log.error("archive_prune_failed", error=str(error))
             return PRUNE_SECS
@@ -318,7 +319,7 @@ class Archiver:
             except ArchiveHeld:
                 raise
             except (ArchiveUnavailable, SinkUnavailable, FileNotFoundError) as error:
-                pause = min(max(2 * pause, FIRST_PAUSE_SECS), LONGEST_PAUSE_SECS)
+                pause = RETRIES.longer(pause)
                 self._log.error("archive_write_failed", error=str(error), waiting=len(self._waiting))
                 await asyncio.sleep(pause)
                 continue
@@ -350,7 +351,3 @@ class Archiver:
         self.summary.drained = not self._waiting
         said = {"snapshots": sum(self.summary.snapshots.values()), "files": self.summary.files}
         self._log.info("archive_stopped", **said, drained=self.summary.drained)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from types import TracebackType
 
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ArchiveHeld, LeaseHeld, LeaseLost
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import identity_of_this_process
@@ -77,5 +77,5 @@ class Ownership:
 
 def _lease(store: ArchiveStore, streams: Streams, ttl_secs: float) -> Lease:
     name = f"archive.{hashlib.sha256(store.url.encode()).hexdigest()[:16]}"
-    identity = identity_of_this_process(time.time_ns() // 1_000_000)
+    identity = identity_of_this_process(unix_ms())
     return Lease(streams.client, name, identity, ttl_secs)

@@ -20,6 +20,7 @@ from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis, find_red
 from ibkr_depth_pipeline.box.folder import RunFolder
 from ibkr_depth_pipeline.box.processes import BoxError, GuardedProcess, wait_until
 from ibkr_depth_pipeline.box.rotation_lines import LogFollower, RotationLines
+from ibkr_depth_pipeline.clock import monotonic
 
 LOCATION = "ibkr_depth_pipeline"
 DEFINITIONS = "ibkr_depth_pipeline.definitions"
@@ -179,15 +180,15 @@ class MarketBox:
     # While it runs
 
     def _watch(self) -> None:
-        started = time.monotonic()
+        started = monotonic()
         limit = self._options.duration_secs
         next_look = started
-        while limit is None or time.monotonic() < started + limit:
+        while limit is None or monotonic() < started + limit:
             self._check()
             self._show_rotations()
-            if time.monotonic() >= next_look:
+            if monotonic() >= next_look:
                 self._show_runs()
-                next_look = time.monotonic() + RUNS_LOOK_SECS
+                next_look = monotonic() + RUNS_LOOK_SECS
             time.sleep(LOOK_SECS)
 
     def _show_rotations(self) -> None:

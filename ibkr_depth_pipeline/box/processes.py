@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import DepthPipelineError
 
 POLL_SECS = 0.02
@@ -42,9 +43,9 @@ class BoxError(DepthPipelineError):
 
 def wait_until(condition: Callable[[], bool], timeout_secs: float) -> bool:
     """Ask until `condition` holds: True then, False if it still does not after `timeout_secs`."""
-    deadline = time.monotonic() + timeout_secs
+    deadline = monotonic() + timeout_secs
     while not condition():
-        if time.monotonic() >= deadline:
+        if monotonic() >= deadline:
             return False
         time.sleep(POLL_SECS)
     return True

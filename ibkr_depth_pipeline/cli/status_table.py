@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ibkr_depth_pipeline.formatting import short_duration
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
 from ibkr_depth_pipeline.schema.status import FeedFigures
 
@@ -45,8 +46,8 @@ def render_status(report: HealthReport) -> RenderableType:
 def _cells(each: SymbolHealth) -> tuple[str, ...]:
     figures = each.figures
     return (
-        _duration(each.age_secs),
-        _duration(each.heartbeat_ttl_secs),
+        short_duration(each.age_secs),
+        short_duration(each.heartbeat_ttl_secs),
         each.venue,
         "yes" if figures.subscribed else "",
         str(figures.snapshots),
@@ -82,8 +83,8 @@ def _feed(feed: IngestHealth) -> Iterator[Text]:
 def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:
     run = figures.run
     up_secs = (figures.written_ts - run.started_ts) / 1000
-    yield f"run {run.run_id}, {run.host} pid {run.pid}, up {_duration(up_secs)}, heartbeat " + (
-        f"{_duration(feed.heartbeat_ttl_secs)} left" if feed.running else "gone"
+    yield f"run {run.run_id}, {run.host} pid {run.pid}, up {short_duration(up_secs)}, heartbeat " + (
+        f"{short_duration(feed.heartbeat_ttl_secs)} left" if feed.running else "gone"
     )
     yield (
         f"batch {figures.batch_size}, turns {figures.turns}, reconnects {figures.reconnects}, "
@@ -102,13 +103,3 @@ def _lag(milliseconds: float | None) -> str:
 
 def _count(number: int) -> str:
     return str(number) if number else ""
-
-
-def _duration(secs: float | None) -> str:
-    if secs is None:
-        return "-"
-    if secs < 60:
-        return f"{secs:.1f} s"
-    if secs < 3600:
-        return f"{secs / 60:.1f} min"
-    return f"{secs / 3600:.1f} h" if secs < 172_800 else f"{secs / 86_400:.0f} d"

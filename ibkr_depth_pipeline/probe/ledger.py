@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.logs import get_log
@@ -39,7 +39,7 @@ class Ledger:
         except SinkUnavailable as error:
             self._away(error)
             return None
-        self.ingest = IngestSign(beats, _now_ms()) if runs else None
+        self.ingest = IngestSign(beats, unix_ms()) if runs else None
         return runs
 
     def beside_ingest(self, report: SymbolReport) -> SymbolReport:
@@ -67,7 +67,7 @@ class Ledger:
             for resolution, report in findings:
                 if report.outcome in DECIDED:
                     reason = "" if report.outcome is Outcome.DEPTH else report.reason
-                    await self._store.record(resolution, reason, _now_ms())
+                    await self._store.record(resolution, reason, unix_ms())
             self.use = RedisUse.RECORDED
         except SinkUnavailable as error:
             self._away(error)
@@ -80,7 +80,3 @@ class Ledger:
     def _away(self, error: SinkUnavailable) -> None:
         self._log.warning("redis_unavailable", error=str(error))
         self.use, self.error = RedisUse.UNAVAILABLE, str(error)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.connecting import Round
 from ibkr_depth_pipeline.gateway.events import GatewayEvent
@@ -99,7 +99,7 @@ class ProbeSession:
 
     async def run(self) -> ProbeReport:
         """Returns the report, also after `stop`. Raises GatewayError where nothing could be asked at all."""
-        started, self._began = _now_ms(), self._now()
+        started, self._began = unix_ms(), self._now()
         if self._watch is not None:
             self._start(self._keep_watch(self._watch))
         try:
@@ -245,7 +245,7 @@ class ProbeSession:
     def _report(self, started: int, interrupted_by: str | None) -> ProbeReport:
         return ProbeReport(
             started_ts=started,
-            ended_ts=_now_ms(),
+            ended_ts=unix_ms(),
             host=self._settings.ibkr_host,
             port=self._settings.ibkr_port,
             client_id=self._client_id,
@@ -305,10 +305,6 @@ def _as_asked(resolution: Resolution, report: SymbolReport) -> Resolution:
     if isinstance(resolution, Instrument) and report.outcome is Outcome.DEPTH:
         return replace(resolution, exchange=report.venue_requested)
     return resolution
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 async def _end(*tasks: asyncio.Future[Any]) -> None:

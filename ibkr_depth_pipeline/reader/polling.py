@@ -6,10 +6,11 @@ redis-py is imported when a step fails, not when this package is.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from dataclasses import dataclass
 
+from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader.following import Following
 from ibkr_depth_pipeline.reader.model import Item
@@ -22,8 +23,7 @@ LONGEST_BLOCK_SECS = 1.0
 POLL_SECS = 0.02
 """How often a cluster is asked for news: no command of it waits for keys of different slots."""
 
-FIRST_PAUSE_SECS = 0.05
-LONGEST_PAUSE_SECS = 1.0
+RETRIES = Backoff(0.05, 1.0)
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class RetryPolicy:
         self.began = now if self.began is None else self.began
         if self.patience is not None and now - self.began >= self.patience:
             return None
-        self.pause = min(max(2 * self.pause, FIRST_PAUSE_SECS), LONGEST_PAUSE_SECS)
+        self.pause = RETRIES.longer(self.pause)
         return self.pause
 
     def over(self) -> bool:
@@ -85,11 +85,11 @@ class Polling:
             items = list(self._waiting)
             self._waiting.clear()
             return items
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else monotonic() + timeout
         while True:
-            left = LONGEST_BLOCK_SECS if until is None else until - time.monotonic()
+            left = LONGEST_BLOCK_SECS if until is None else until - monotonic()
             items = yield from self._try(max(0.0, min(left, LONGEST_BLOCK_SECS)))
-            if items or (until is not None and time.monotonic() >= until):
+            if items or (until is not None and monotonic() >= until):
                 return items
 
     def next_item(self) -> Query[Item]:
@@ -111,12 +111,12 @@ class Polling:
 
     def _poll(self, wait: float) -> Query[list[Item]]:
         """Asks a cluster again and again until there is something."""
-        until = time.monotonic() + wait
+        until = monotonic() + wait
         if self._following.trouble is not None:
-            yield Pause(min(wait, FIRST_PAUSE_SECS))
+            yield Pause(min(wait, RETRIES.first))
         while True:
             items = yield from self._following.read_apart()
-            left = until - time.monotonic()
+            left = until - monotonic()
             if items or self._following.trouble is not None or left <= 0:
                 return items
             yield Pause(min(left, POLL_SECS))
@@ -139,10 +139,10 @@ class Polling:
         """How long to wait after `error`. Raises SinkUnavailable if that does not help or patience is at an end."""
         from ibkr_depth_pipeline.redis_link.failures import is_passing
 
-        pause = self._retries.failed(time.monotonic()) if is_passing(error) else None
+        pause = self._retries.failed(monotonic()) if is_passing(error) else None
         problem = unavailable(self._target, error)
         if pause is None:
             raise problem from None
-        if pause == FIRST_PAUSE_SECS:
+        if pause == RETRIES.first:
             _log.warning("%s; trying again until it is back", problem)
         return pause

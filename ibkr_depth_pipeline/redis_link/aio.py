@@ -8,7 +8,6 @@ failed must answer a PING before it is sent anything again.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError
 
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, redirect_of, refused
 from ibkr_depth_pipeline.redis_link.internals import BareCluster, master_client, server_client
 from ibkr_depth_pipeline.redis_link.routing import FailedNodes, Refresh, Share, route
@@ -88,7 +88,7 @@ class ClusterClient(BareCluster):
     def has_failed(self, node: ClusterNode) -> None:
         """Records that `node` is away or knows nothing: it is probed until it answers, and the slots are looked up."""
         if node.name not in self._failed:
-            self._failed.failed(node.name, time.monotonic())
+            self._failed.failed(node.name, monotonic())
             self._probes[node.name] = asyncio.ensure_future(self._probe(node))
 
     async def _probe(self, node: ClusterNode) -> None:
@@ -97,8 +97,8 @@ class ClusterClient(BareCluster):
                 self.refresh_soon(node.name)
                 if await self._answers(node):
                     return
-                next_try = self._failed.failed(node.name, time.monotonic())
-                await asyncio.sleep(next_try - time.monotonic())
+                next_try = self._failed.failed(node.name, monotonic())
+                await asyncio.sleep(next_try - monotonic())
         finally:
             self._failed.answered(node.name)
             self._probes.pop(node.name, None)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-FIRST_PAUSE_SECS, LONGEST_PAUSE_SECS = 0.05, 0.5
+from ibkr_depth_pipeline.backoff import Backoff
+
+RETRIES = Backoff(0.05, 0.5)
 """Between two tries of a node that has failed."""
 
 Command = tuple[Any, ...]
@@ -105,7 +107,7 @@ def _by_node(nodes: dict[int, Node], asking: bool = False) -> list[Share[Node]]:
 class FailedNodes:
     """The nodes, by name, that have failed and have not answered since. Times are seconds of one monotonic clock.
 
-    A failed node is tried again at once, then with pauses that double up to LONGEST_PAUSE_SECS.
+    A failed node is tried again at once, then with pauses that double up to RETRIES.longest.
     """
 
     def __init__(self) -> None:
@@ -114,8 +116,7 @@ class FailedNodes:
     def failed(self, name: str, now: float) -> float:
         """Records a failure. Returns the time of the next try."""
         _, pause = self._next_try.get(name, (0.0, 0.0))
-        after = min(max(2 * pause, FIRST_PAUSE_SECS), LONGEST_PAUSE_SECS)
-        self._next_try[name] = (now + pause, after)
+        self._next_try[name] = (now + pause, RETRIES.longer(pause))
         return now + pause
 
     def answered(self, name: str) -> None:

@@ -7,7 +7,6 @@ node of a cluster, one after the other.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from redis.exceptions import ConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.redis_link.failures import LOST, UNREACHABLE, redirect_of
 from ibkr_depth_pipeline.redis_link.internals import look_up_slots, raw_sync_pipeline, sync_options
 from ibkr_depth_pipeline.redis_link.routing import Command, FailedNodes, Refresh, Share, key_of, route
@@ -128,14 +128,14 @@ class _Cluster:
         wanted: list[Command] = [commands[place] for place in share.places]
         if share.asking:
             wanted = [word for command in wanted for word in (("ASKING",), command)]
-        if self._failed.rests(name, time.monotonic()):
+        if self._failed.rests(name, monotonic()):
             return [ConnectionError(f"{name} does not answer")] * len(share.places)
         try:
             replies = _pipelined(self._client.get_redis_connection(share.node), wanted)
         except UNREACHABLE as error:
             replies = [error] * len(wanted)
         if any(isinstance(reply, LOST) for reply in replies):
-            self._failed.failed(name, time.monotonic())
+            self._failed.failed(name, monotonic())
             look_up_slots(self._client)
         else:
             self._failed.answered(name)

@@ -116,22 +116,5 @@ def rate(value: float) -> str:
     return number(round(value, 1) if value >= 10 else float(f"{value:.2g}"))
 
 
-def duration(ms: float) -> str:
-    """`850 ms`, `12.4 s`, `3 min 20 s`, `2 h 05 min`."""
-    if ms < 999.5:
-        return f"{ms:.0f} ms"
-    if ms < 59_950:
-        return f"{ms / 1000:.1f} s"
-    whole = round(ms / 1000)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def clock(ts: int) -> str:
-    """`14:30:05`, UTC."""
-    return _utc(ts).strftime("%H:%M:%S")
-
-
 def _utc(ts: int) -> datetime:
     return datetime.fromtimestamp(ts / 1000, timezone.utc)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ibkr_depth_pipeline.archive.decoding import Hole
+from ibkr_depth_pipeline.formatting import duration, utc_clock
 from ibkr_depth_pipeline.report import charts
 from ibkr_depth_pipeline.report.bins import Array, Bins
 from ibkr_depth_pipeline.report.ingest_day import Run
-from ibkr_depth_pipeline.report.scales import clock, duration, from_zero, number, usual
+from ibkr_depth_pipeline.report.scales import from_zero, number, usual
 from ibkr_depth_pipeline.report.symbol_day import SymbolDay
 
 _SPARKS = 120
@@ -71,8 +72,8 @@ def symbol_row(symbol: SymbolDay, missing: int, bins: Bins) -> SymbolRow:
         snapshots=number(symbol.snapshots),
         rates=charts.steps(rates, from_zero(rates)),
         coverage=round(100 * symbol.coverage, 1),
-        worst=duration(symbol.worst.ms),
-        worst_at=clock(symbol.worst.start) if symbol.worst.ms else "",
+        worst=duration(symbol.worst.ms, fine=True),
+        worst_at=utc_clock(symbol.worst.start) if symbol.worst.ms else "",
         missing=missing,
         spread=number(symbol.spread) if symbol.spread is not None else "none",
         spread_bps=f"{bps:.1f} bp" if bps is not None else "",
@@ -97,8 +98,8 @@ def run_row(run: Run) -> RunRow:
     return RunRow(
         run_id=run.run_id,
         where=f"{run.host}, {run.pid}",
-        since=clock(run.started_ts),
-        until=clock(run.ended_ts) if run.ended_ts else f"last heard {clock(run.heard_ts)}",
+        since=utc_clock(run.started_ts),
+        until=utc_clock(run.ended_ts) if run.ended_ts else f"last heard {utc_clock(run.heard_ts)}",
         rows=number(run.rows),
         connections=number(run.connections),
         refused_309=number(run.refused_309),
@@ -113,7 +114,7 @@ def hole_row(hole: Hole) -> HoleRow:
         symbol=hole.symbol,
         seqs=f"{hole.first_seq} to {hole.last_seq}",
         size=number(hole.size),
-        since=clock(hole.after.ts) if hole.after.ts else "the beginning",
-        until=clock(hole.before_ts),
+        since=utc_clock(hole.after.ts) if hole.after.ts else "the beginning",
+        until=utc_clock(hole.before_ts),
         reason=hole.reason.value.replace("_", " "),
     )

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 
+from ibkr_depth_pipeline.formatting import duration, utc_clock
 from ibkr_depth_pipeline.report import charts
 from ibkr_depth_pipeline.report.bins import Array, Bins
 from ibkr_depth_pipeline.report.charts import Chart, Key, Lane, Shape
@@ -17,9 +18,7 @@ from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPE
 from ibkr_depth_pipeline.report.scales import (
     Scale,
     Tick,
-    clock,
     decades,
-    duration,
     from_zero,
     number,
     rate,
@@ -105,7 +104,7 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         covered=_covered(day),
         made=made.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         bins=day.bins,
-        step=duration(day.bins.step).replace(".0 s", " s").replace(" 00 s", ""),
+        step=duration(day.bins.step, fine=True).replace(".0 s", " s").replace(" 00 s", ""),
         times=time_ticks(day.bins),
         marks=_marks(day),
         facts=list(_facts(day)),
@@ -121,7 +120,7 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
 
 
 def _covered(day: RecordedDay) -> str:
-    until = f"{clock(day.window.start)} to {clock(day.window.end)} UTC"
+    until = f"{utc_clock(day.window.start)} to {utc_clock(day.window.end)} UTC"
     if day.session is not None:
         so_far = " so far" if day.window.end < day.session[1] else ""
         return f"the session of {day.calendar}{so_far}, {until}"
@@ -152,7 +151,7 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
     lags = np.concatenate([ingest.lag_p99 for ingest in day.ingests])
     if not np.all(np.isnan(lags)):
         usual, worst = float(np.nanmedian(lags)), float(np.nanmax(lags))
-        yield Fact(duration(usual), "latency p99, usually", f"at worst {duration(worst)}")
+        yield Fact(duration(usual, fine=True), "latency p99, usually", f"at worst {duration(worst, fine=True)}")
 
 
 def _held(day: RecordedDay) -> HeldPicture:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, ingest_heartbeat_key, ingest_key, last_key, venue_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, SymbolFigures
 
@@ -130,7 +130,7 @@ def _absence(figures: FeedFigures | None) -> str:
     if figures is None:
         return "no ingest runs, and none has left figures"
     who = f"run {figures.run.run_id} on {figures.run.host}, pid {figures.run.pid},"
-    return f"no ingest runs; {who} {'ended' if figures.ended_ts else 'was last heard of'} {_utc(figures.written_ts)}"
+    return f"no ingest runs; {who} {'ended' if figures.ended_ts else 'was last heard of'} {utc(figures.written_ts)}"
 
 
 def _symbol(
@@ -167,7 +167,3 @@ def _number(value: bytes | None) -> int:
 
 def _text(value: bytes | None) -> str:
     return (value or b"").decode(errors="replace")
-
-
-def _utc(ts: int) -> str:
-    return datetime.fromtimestamp(ts // 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

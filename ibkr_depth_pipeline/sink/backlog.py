@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.schema.encoding import EntryPacker
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
 from ibkr_depth_pipeline.sink.arrivals import Arrivals
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 
-FIRST_PAUSE_SECS = 0.05
-LONGEST_PAUSE_SECS = 1.0
+RETRIES = Backoff(0.05, 1.0)
+"""Seconds between two attempts to write."""
 
 _OVERHEAD = 45  # bytes beside the packed entry: its header by sys.getsizeof, and its place in a queue
 _ON_ITS_WAY = 4  # the share of the bound that may be, as 1 by this
 _UNMARKED = 3  # of those that arrive while others wait, only each fourth is looked at for its age
 _SHED_SHARE = 256  # of the bound: a little more goes than must, so that not every row has to look for the oldest
-
-
-def longer_pause(pause: float) -> float:
-    """The pause after one more failure: doubled, within bounds. Seconds."""
-    return min(max(2 * pause, FIRST_PAUSE_SECS), LONGEST_PAUSE_SECS)
 
 
 @dataclass
@@ -64,7 +59,7 @@ class Block(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """A live book: the time of its last row in unix ms, and when it was known to be live (monotonic.monotonic)."""
+    """A live book: the time of its last row in unix ms, and when it was known to be live (clock.monotonic)."""
 
     ts: int
     known: float
@@ -97,7 +92,7 @@ class SymbolQueue:
         entry = self.packer.pack(ts, seq, venue, bids, asks)
         alone = not (self.waiting or self.on_its_way or self.stored)
         if alone:  # if it was handed over late, it is as old as that
-            late_ms = max(0, time.time_ns() // 1_000_000 - ts)
+            late_ms = max(0, unix_ms() - ts)
             self.arrivals.note(seq, monotonic() - late_ms / 1000, alone=True)
         elif not seq & _UNMARKED:
             self.arrivals.note(seq, monotonic(), alone=False)
@@ -107,7 +102,7 @@ class SymbolQueue:
         self._backlog.grown(len(entry))
 
     def note_beat(self, ts: int, now: float) -> None:
-        """The book is live, at `now` (monotonic.monotonic); ts is the unix ms of its last row.
+        """The book is live, at `now` (clock.monotonic); ts is the unix ms of its last row.
 
         Ignored while rows are still to be written: a heartbeat stands for what a reader can see.
         """
@@ -166,7 +161,7 @@ class SymbolQueue:
 
     def postpone(self, now: float) -> None:
         """Its key failed: leave it alone for a while, so that it holds up no other symbol."""
-        self.pause = longer_pause(self.pause)
+        self.pause = RETRIES.longer(self.pause)
         self.not_before = now + self.pause
 
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import orjson
 from redis.exceptions import ResponseError
 
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkUnavailable, StreamHeld
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each

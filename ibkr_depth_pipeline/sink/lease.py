@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import orjson
 
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
+from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask
@@ -261,7 +261,7 @@ def describe(holder: bytes) -> str:
     """A holder's text in words."""
     try:
         run = orjson.loads(holder)
-        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run["started_ts"] / 1000))
+        since = utc(run["started_ts"])
         return f"run {run['run_id']} on {run['host']}, pid {run['pid']}, since {since}"
     except (ValueError, KeyError, TypeError):
         return repr(holder)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from redis.exceptions import ResponseError
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
@@ -64,7 +64,7 @@ async def read_health(url: str, name: str, symbols: Sequence[str]) -> HealthRepo
     client = open_redis(url)
     try:
         replies = await ask_each(client, health_commands(name, symbols))
-        return health_of(name, symbols, [_readable(reply) for reply in replies], time.time_ns() // 1_000_000)
+        return health_of(name, symbols, [_readable(reply) for reply in replies], unix_ms())
     except UNREACHABLE as error:
         raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
     finally:

@@ -20,7 +20,7 @@ from redis.exceptions import AskError, ClusterDownError, ConnectionError, RedisE
 from ibkr_depth_pipeline.redis_link.aio import Client, ClusterClient
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, is_deposed, refused
 from ibkr_depth_pipeline.redis_link.internals import NO_MORE_REPLIES, RawConnection, reply_parser
-from ibkr_depth_pipeline.redis_link.routing import FIRST_PAUSE_SECS, Share
+from ibkr_depth_pipeline.redis_link.routing import RETRIES, Share
 from ibkr_depth_pipeline.sink.connection import ANSWER_TIMEOUT_SECS, WAIT_MS
 
 _READ_BYTES = 1 << 16
@@ -235,7 +235,7 @@ class _NodeWire:
             while True:
                 if await self._has_replicas() or self._node.name not in self._client.masters():
                     return
-                await asyncio.sleep(FIRST_PAUSE_SECS)
+                await asyncio.sleep(RETRIES.first)
         except UNREACHABLE:  # also if it is a replica by now: that refuses WAIT
             self._client.has_failed(self._node)
 

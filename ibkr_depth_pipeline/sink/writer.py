@@ -7,20 +7,19 @@ row is sent at once, and under load the flushes grow. What is sent, and what an 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Container, Iterable
 
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkConflict
 from ibkr_depth_pipeline.line_budget import LineBudget
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
-from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.encoding import venue_fields
 from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key
-from ibkr_depth_pipeline.sink.backlog import Backlog, SymbolQueue, WriterFigures, longer_pause
+from ibkr_depth_pipeline.sink.backlog import RETRIES, Backlog, SymbolQueue, WriterFigures
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
@@ -126,7 +125,7 @@ class RedisWriter:
                     self._back()
                 except UNREACHABLE as error:
                     self._gone(error)
-                    pause = longer_pause(pause)
+                    pause = RETRIES.longer(pause)
                     await asyncio.sleep(pause)
                 self._look_again()
         finally:
@@ -167,14 +166,14 @@ class RedisWriter:
         writes = [write for queue in due for write in writes_of(queue, most, now, self.heartbeat_ttl)]
         if not writes:
             return
-        began = time.monotonic()
+        began = monotonic()
         try:
             answers = await self._wire.exchange([write.part for write in writes])
         except BaseException:
             for write in writes:
                 write.unknown()
             raise
-        secs = time.monotonic() - began
+        secs = monotonic() - began
         conflicts = [self._settle(write, answer) for write, answer in zip(writes, answers, strict=True)]
         if self._backpressure is not None:
             progress = any(isinstance(write, StreamWrite) and write.is_stored for write in writes)

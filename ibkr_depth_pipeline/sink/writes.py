@@ -19,10 +19,10 @@ from typing import Any, Protocol
 import hiredis
 from redis.exceptions import ExecAbortError
 
-from ibkr_depth_pipeline.monotonic import monotonic
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.schema.encoding import LastValue
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, venue_key
-from ibkr_depth_pipeline.sink.backlog import LONGEST_PAUSE_SECS, Beat, Block, SymbolQueue
+from ibkr_depth_pipeline.sink.backlog import RETRIES, Beat, Block, SymbolQueue
 from ibkr_depth_pipeline.sink.wire import Part
 
 FLUSH_ENTRIES = 256
@@ -168,7 +168,7 @@ class _HashWrite:
         """It stays to be written."""
 
     def postpone(self, now: float) -> None:
-        self.queue.next_hash = now + LONGEST_PAUSE_SECS
+        self.queue.next_hash = now + RETRIES.longest
 
     def settle(self, replies: list[Any]) -> Exception | None:
         if isinstance(replies[0], Exception):
@@ -196,7 +196,7 @@ class _BeatWrite:
         """It stays to be written."""
 
     def postpone(self, now: float) -> None:
-        self.queue.next_beat = now + LONGEST_PAUSE_SECS
+        self.queue.next_beat = now + RETRIES.longest
 
     def settle(self, replies: list[Any]) -> Exception | None:
         if isinstance(replies[0], Exception):

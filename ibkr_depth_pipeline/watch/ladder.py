@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from ibkr_depth_pipeline.formatting import price, short_duration
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.decoding import EMPTY_LEVEL, DepthSnapshot, Level
 from ibkr_depth_pipeline.watch.sight import Line, Liveness
-from ibkr_depth_pipeline.watch.words import duration, price
 
 LADDER_LINES = SNAPSHOT_LEVELS + 1
 SMALLEST_WIDTH = 40
@@ -46,7 +46,7 @@ def _title(symbol: str, line: Line | None, width: int) -> Text:
     else:
         word, style = _SAYS[line.liveness]
         text.append(f" {line.venue or '-'} ", "not bold").append(word, style)
-        age = "" if line.age_secs is None else f", {duration(line.age_secs)} old"
+        age = "" if line.age_secs is None else f", {short_duration(line.age_secs)} old"
         text.append(age + _top(line.book), "not bold")
         if line.reason and line.liveness is Liveness.UNSUPPORTED:
             text.append(f": {' '.join(line.reason.split())}", "not bold")

@@ -9,10 +9,11 @@ from itertools import zip_longest
 
 from rich.text import Text
 
+from ibkr_depth_pipeline.formatting import price, short_duration
 from ibkr_depth_pipeline.schema.health import IngestHealth
 from ibkr_depth_pipeline.watch.ladder import LADDER_LINES, SMALLEST_WIDTH, ladder
 from ibkr_depth_pipeline.watch.sight import Line, Liveness, Sight
-from ibkr_depth_pipeline.watch.words import duration, number, percent, price
+from ibkr_depth_pipeline.watch.words import number, percent
 
 KEYS = "q quit   arrows, tab or j k: symbol   space: pause"
 _LADDER_WIDTH = 60
@@ -155,7 +156,7 @@ def _cells(line: Line, selected: bool) -> list[str]:
         price(bid.price) if bid else "-",
         price(ask.price) if ask else "-",
         price(round(ask.price - bid.price, 6)) if bid and ask else "-",
-        duration(line.age_secs),
+        short_duration(line.age_secs),
         number(line.ttl_secs),
         number(line.rows_per_sec),
         percent(line.coverage),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.sink.status import read_health
@@ -24,7 +24,7 @@ class Sampler:
         self._reader = AsyncDepthReader(url)
         self._names: tuple[str, ...] = ()
         self._names_ts = 0
-        self._last = Sight(_now_ms())
+        self._last = Sight(unix_ms())
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -35,11 +35,11 @@ class Sampler:
         try:
             self._last = await self._look()
         except SinkUnavailable as error:
-            return self._last.aged(_now_ms(), str(error))
+            return self._last.aged(unix_ms(), str(error))
         return self._last
 
     async def _look(self) -> Sight:
-        now = _now_ms()
+        now = unix_ms()
         if not self._names or now - self._names_ts > _NAMES_EVERY_MS:
             self._names, self._names_ts = await self._find_names(), now
         health = await read_health(self._url, self._name, self._names)
@@ -61,7 +61,3 @@ class Sampler:
             symbol: (newest[symbol].seq - first.seq + 1) * 1000 / RATE_WINDOW_MS if first and symbol in newest else 0.0
             for symbol, first in zip(self._names, firsts, strict=True)
         }
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ibkr_depth_pipeline.alerts import delivery
 from ibkr_depth_pipeline.alerts.alert import Alert, Kind
 from ibkr_depth_pipeline.alerts.delivery import tell
-from ibkr_depth_pipeline.alerts.outbox import GIVE_UP_MS, LONGEST_PAUSE_MS, MOST, Outbox
+from ibkr_depth_pipeline.alerts.outbox import ATTEMPTS, GIVE_UP_MS, MOST, Outbox
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline_tests.alerts.webhook import Webhook
@@ -60,7 +60,7 @@ def test_only_the_target_that_failed_is_tried_again_and_when_it_is_back_it_gets_
         assert [(each.targets, each.attempts) for each in left.pending] == [((1,), 1)]
         assert tell(left, [], urls, NOW + 1000) == left, "it was not due yet"
         other.refuse = False
-        assert tell(left, [], urls, NOW + LONGEST_PAUSE_MS) == Outbox()
+        assert tell(left, [], urls, NOW + int(ATTEMPTS.longest)) == Outbox()
         assert len(webhook.received) == len(other.received) == 1
 
 
@@ -72,7 +72,7 @@ def test_an_alert_that_never_arrives_is_given_up_and_one_whose_target_is_gone_to
         outbox = tell(outbox, [], urls, now)
     assert now >= NOW + GIVE_UP_MS
     left = tell(Outbox(), [alert()], urls, NOW)
-    assert tell(left, [], [], NOW + LONGEST_PAUSE_MS) == Outbox()
+    assert tell(left, [], [], NOW + int(ATTEMPTS.longest)) == Outbox()
 
 
 def test_a_target_that_never_answers_stalls_nobody(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,7 @@ import pytest
 
 from ibkr_depth_pipeline.alerts.supervision import (
     DEAD_MS,
-    FIRST_PAUSE_MS,
-    LONGEST_PAUSE_MS,
+    RESTARTS,
     SCHEDULE_MS,
     START_MS,
     Launch,
@@ -77,16 +76,16 @@ def test_yesterdays_run_does_not_count_and_no_two_launches_after_one_run_differ(
 @pytest.mark.parametrize("phase", [Phase.FAILED, Phase.KILLED, Phase.SUCCEEDED])
 def test_after_a_runs_end_dagsters_own_retry_comes_first(phase: Phase) -> None:
     runs = [ended(phase, NOON)]
-    assert isinstance(missing(runs, SESSION, NOON + FIRST_PAUSE_MS - 1, alive=""), str)
-    assert isinstance(missing(runs, SESSION, NOON + FIRST_PAUSE_MS, alive=""), Launch)
+    assert isinstance(missing(runs, SESSION, NOON + int(RESTARTS.first) - 1, alive=""), str)
+    assert isinstance(missing(runs, SESSION, NOON + int(RESTARTS.first), alive=""), Launch)
 
 
 def test_runs_that_fail_at_once_are_replaced_ever_more_rarely_but_always() -> None:
     runs = [ended(Phase.FAILED, NOON - number * 60_000, run_id=f"r{number}") for number in range(12)]
-    assert isinstance(missing(runs, SESSION, NOON + LONGEST_PAUSE_MS - 1, alive=""), str)
-    assert isinstance(missing(runs, SESSION, NOON + LONGEST_PAUSE_MS, alive=""), Launch)
+    assert isinstance(missing(runs, SESSION, NOON + int(RESTARTS.longest) - 1, alive=""), str)
+    assert isinstance(missing(runs, SESSION, NOON + int(RESTARTS.longest), alive=""), Launch)
     recorded = ended(Phase.FAILED, NOON, lasted=HOUR, run_id="long")
-    assert isinstance(missing([recorded, *runs], SESSION, NOON + FIRST_PAUSE_MS, alive=""), Launch)
+    assert isinstance(missing([recorded, *runs], SESSION, NOON + int(RESTARTS.first), alive=""), Launch)
 
 
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.STARTED, Phase.ENDING])

@@ -19,6 +19,7 @@ from ibkr_depth_pipeline.archive.decoding import HoleReason
 from ibkr_depth_pipeline.archive.layout import PARTS, EntryId
 from ibkr_depth_pipeline.archive.reading import all_holes, days, holes_of, positions, read_day, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError, SinkUnavailable
 from ibkr_depth_pipeline.schema.keys import ingest_key, stream_key
@@ -230,8 +231,7 @@ async def test_it_follows_until_it_is_stopped_and_new_symbols_join(
 async def test_one_stream_that_cannot_be_read_holds_up_no_other(
     mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archiver, "FIRST_PAUSE_SECS", 3600.0)
-    monkeypatch.setattr(archiver, "LONGEST_PAUSE_SECS", 3600.0)
+    monkeypatch.setattr(archiver, "RETRIES", Backoff(3600.0, 3600.0))
     monkeypatch.setattr(trouble, "REMIND_SECS", 3600.0)
     for symbol in ("SPY", "BAD"):
         mirror.write(symbol, [1])

@@ -11,6 +11,7 @@ from ibkr_depth_pipeline.archive import archiver
 from ibkr_depth_pipeline.archive.figures import ingests
 from ibkr_depth_pipeline.archive.run import run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.schema.keys import ingest_key, stream_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
@@ -44,8 +45,7 @@ def the_rest(cluster: ClusterOfRedis) -> list[str]:
 async def test_the_rest_is_read_without_pause(
     cluster: ClusterOfRedis, settings: Settings, the_rest: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archiver, "FIRST_PAUSE_SECS", 3600.0)
-    monkeypatch.setattr(archiver, "LONGEST_PAUSE_SECS", 3600.0)
+    monkeypatch.setattr(archiver, "RETRIES", Backoff(3600.0, 3600.0))
     monkeypatch.setattr(archiver, "DISCOVER_SECS", 0.05)
     *known, new = the_rest
     with cluster.client() as client:

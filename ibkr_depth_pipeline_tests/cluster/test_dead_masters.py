@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key
 from ibkr_depth_pipeline.sink import writer as sink_writer
 from ibkr_depth_pipeline_tests.cluster.servers import ClusterOfRedis
@@ -22,7 +23,7 @@ async def test_a_lone_row_does_not_wait_for_what_only_a_dead_master_could_take(
     other = next(symbol for symbol in SYMBOLS if all(cluster.master_of(key(symbol)) is not dead for key in keys))
     cluster.replica_of(dead).kill()
     dead.kill()
-    monkeypatch.setattr(sink_writer, "longer_pause", lambda _: 300.0)  # for all; longer than the test may last
+    monkeypatch.setattr(sink_writer, "RETRIES", Backoff(300.0, 300.0))  # for all; longer than the test may last
     async with writing(cluster.url) as writer:
         for snapshot in snapshots("S0", count=6):
             writer.append(snapshot)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ibkr_depth_pipeline.redis_link.routing import (
-    FIRST_PAUSE_SECS,
-    LONGEST_PAUSE_SECS,
+    RETRIES,
     FailedNodes,
     Redirect,
     Refresh,
@@ -144,7 +143,7 @@ def test_failed_node_is_tried_at_once_then_with_doubling_pauses_until_it_answers
         assert not failed.rests("one", next_try)
         pauses.append(round(next_try - now, 3))
         now = next_try
-    assert pauses == [FIRST_PAUSE_SECS, 0.1, 0.2, 0.4, LONGEST_PAUSE_SECS, LONGEST_PAUSE_SECS]
+    assert pauses == [RETRIES.first, 0.1, 0.2, 0.4, RETRIES.longest, RETRIES.longest]
     failed.answered("one")
     assert "one" not in failed
     assert failed.failed("one", now) == now

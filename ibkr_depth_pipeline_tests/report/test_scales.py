@@ -12,7 +12,6 @@ from ibkr_depth_pipeline.report.scales import (
     Scale,
     clock,
     decades,
-    duration,
     from_zero,
     nice_step,
     number,
@@ -75,23 +74,6 @@ def test_times_are_marked_at_round_ones_and_a_narrow_page_leaves_some_out() -> N
     assert [tick.label for tick in session if not tick.minor] == ["14:30", "16:00", "17:30", "19:00", "20:30"]
     assert session[0].at == 0.0
     assert [tick.label for tick in time_ticks(Bins(NOON, 1000, 45))][:2] == ["12:00:00", "12:00:05"]
-
-
-@pytest.mark.parametrize(
-    ("ms", "text"),
-    [
-        (0, "0 ms"),
-        (850, "850 ms"),
-        (1000, "1.0 s"),
-        (12_400, "12.4 s"),
-        (59_960, "1 min 00 s"),
-        (200_000, "3 min 20 s"),
-        (3_599_900, "1 h 00 min"),
-        (7_500_000, "2 h 05 min"),
-    ],
-)
-def test_durations_as_people_say_them(ms: float, text: str) -> None:
-    assert duration(ms) == text
 
 
 def test_a_rare_row_is_not_told_as_none() -> None:

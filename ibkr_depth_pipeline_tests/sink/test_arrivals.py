@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.monotonic import monotonic
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.schema.keys import heartbeat_key
 from ibkr_depth_pipeline.sink.arrivals import Arrivals
 from ibkr_depth_pipeline_tests.sink.writing import DRAIN, eventually, now_ms, reading, snapshots, writing

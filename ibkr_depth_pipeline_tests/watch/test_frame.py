@@ -14,7 +14,6 @@ from ibkr_depth_pipeline.watch.keyboard import after_key, split_keys
 from ibkr_depth_pipeline.watch.ladder import LADDER_LINES, ladder
 from ibkr_depth_pipeline.watch.render import View, frame
 from ibkr_depth_pipeline.watch.sight import Findings, Liveness, Sight, sight_of
-from ibkr_depth_pipeline.watch.words import duration, price
 
 NOW = 1_700_000_000_000
 RUN_MS = 60_000
@@ -202,18 +201,6 @@ def test_coverage_is_unknown_of_what_the_ingest_tells_nothing_of_and_never_above
     report = replace(report, feed=replace(report.feed, figures=figures), symbols=(ever, qqq, *rest))
     assert [line.coverage for line in sight(report).lines[:2]] == [1.0, None]
     assert sight(replace(report, feed=replace(report.feed, figures=None))).lines[0].coverage is None
-
-
-@pytest.mark.parametrize(
-    ("secs", "text"),
-    [(None, "-"), (0.04, "0.0 s"), (99.9, "99.9 s"), (120, "2 min"), (7_200, "2 h"), (864_000, "10 d")],
-)
-def test_durations_are_short(secs: float | None, text: str) -> None:
-    assert duration(secs) == text
-
-
-def test_prices_keep_the_digits_that_they_have() -> None:
-    assert [price(100.5), price(1.13085), price(0.0001)] == ["100.50", "1.13085", "0.0001"]
 
 
 @pytest.mark.parametrize(
