@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ibkr_depth_pipeline.report.bins import Bins
 from ibkr_depth_pipeline.report.scales import (
     Scale,
-    clock,
     decades,
     from_zero,
     nice_step,
@@ -90,7 +89,3 @@ def test_numbers_as_people_write_them() -> None:
         "0.01235",
         "1,234",
     ]
-
-
-def test_clock_times_are_utc() -> None:
-    assert clock(NOON + 3_723_999) == "13:02:03"
