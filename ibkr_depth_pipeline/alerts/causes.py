@@ -12,12 +12,13 @@ PRESSURE_MS = 300_000
 
 
 class Cause(str, Enum):
-    """The likely cause, in the words of an alert. The first four concern the feed as a whole."""
+    """The likely cause, in the words of an alert. The first five concern the feed as a whole."""
 
     REDIS = "Redis unreachable"
     NO_INGEST = "no ingest run"
     GATEWAY = "gateway away"
     MARKET_DATA = "IBKR or its market data troubled"
+    CLOCK = "the host's clock was set"
     PRESSURE = "309 pressure"
     SYMBOL = "this symbol only"
     SYMBOLS = "these symbols only"
@@ -70,7 +71,9 @@ def feed_cause(look: Look) -> Cause | None:
         return None
     if not figures.connected:
         return Cause.GATEWAY
-    return Cause.MARKET_DATA if figures.suspended or figures.ailments else None
+    if figures.suspended or figures.ailments:
+        return Cause.MARKET_DATA
+    return Cause.CLOCK if figures.clock.problem else None
 
 
 def symbol_cause(look: Look, pressure: Pressure, count: int, now: int) -> Cause:
@@ -92,7 +95,10 @@ def unwell(look: Look) -> tuple[SymbolHealth, ...]:
 
 def feed_words(look: Look) -> str:
     """What is wrong with the feed, at length; empty where nothing is."""
-    return look.reason if isinstance(look, Unreachable) else look.feed.problem
+    if isinstance(look, Unreachable):
+        return look.reason
+    figures = look.feed.figures
+    return look.feed.problem or (figures.clock.problem if figures is not None else "")
 
 
 def running_since(look: Look) -> int:

@@ -8,7 +8,7 @@ from ibkr_depth_pipeline.alerts.causes import Cause, Look, Unreachable, feed_wor
 from ibkr_depth_pipeline.formatting import duration, utc
 
 _SHOWN = 12
-_OF_FEED = (Cause.REDIS, Cause.NO_INGEST, Cause.GATEWAY, Cause.MARKET_DATA)
+_OF_FEED = (Cause.REDIS, Cause.NO_INGEST, Cause.GATEWAY, Cause.MARKET_DATA, Cause.CLOCK)
 
 
 def troubled(gateway: str, look: Look, cause: Cause, symbols: Sequence[str], since_ts: int) -> tuple[str, str]:

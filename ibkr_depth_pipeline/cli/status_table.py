@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ibkr_depth_pipeline.formatting import short_duration
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
-from ibkr_depth_pipeline.schema.status import FeedFigures
+from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures
 
 _STYLES = {
     SymbolState.FRESH: "green",
@@ -90,11 +90,20 @@ def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:
         f"batch {figures.batch_size}, turns {figures.turns}, reconnects {figures.reconnects}, "
         f"309s {figures.refused_309}, 100s {figures.pacing_violations}, failed writes {figures.write_failures}"
     )
+    yield from _clock_lines(figures.clock)
     yield (
         f"buffer {figures.buffer_entries} snapshots, {figures.buffer_bytes / 2**20:.1f} of "
         f"{figures.buffer_bound / 2**20:.0f} MiB ({figures.buffer_share:.0%}), lost {figures.lost}; "
         f"to Redis {_lag(figures.lag_p50_ms)} (p99 {_lag(figures.lag_p99_ms)})"
     )
+
+
+def _clock_lines(clock: ClockFigures) -> Iterator[str]:
+    if clock.problem:
+        yield f"clock: {clock.problem}"
+    if clock.gateway_ms is not None and clock.gateway_error_ms is not None:
+        error_secs = clock.gateway_error_ms / 1000
+        yield f"gateway's clock {clock.gateway_ms / 1000:+.1f} s from the host's, within {error_secs:.1f} s"
 
 
 def _lag(milliseconds: float | None) -> str:

@@ -74,6 +74,7 @@ class Books:
         self._hot = HotPath()
         self._symbol_of: dict[int, str] = {}  # the newest requests of this connection, retired ones as well
         self._last_rows: dict[str, int] = {}
+        self._last_came: dict[str, int] = {}
         self._last_books: dict[str, LastBook] = {}
         self._stretches: deque[Stretch] = deque(maxlen=_STRETCHES_REMEMBERED)
         self._live_ms: Counter[str] = Counter()
@@ -150,9 +151,10 @@ class Books:
         stretch = _stretch(book)
         self._applied[book.symbol] += book.applied
         self._last_rows[book.symbol] = book.last_row_ms
+        self._last_came[book.symbol] = book.last_came_ms
         self._last_books[book.symbol] = LastBook(book.venue, *book.sides())
         self._stretches.append(stretch)
-        self._live_ms[book.symbol] += stretch.end - stretch.start
+        self._live_ms[book.symbol] += max(0, book.last_came_ms - book.first_came_ms)
 
     def retire_all(self) -> None:
         """The connection is gone, and with it every request that was ever made on it."""
@@ -184,13 +186,33 @@ class Books:
         """symbol -> when the last row was applied, of every live request that has had one."""
         return {book.symbol: book.last_row_ms for book in self._live.values() if book.applied}
 
+    def last_came(self) -> dict[str, int]:
+        """symbol -> when its last row of this run came, in unix ms by the clock as it is now."""
+        return {**self._last_came, **self.came()}
+
+    def came(self) -> dict[str, int]:
+        """The same, of every live request that has had a row."""
+        return {book.symbol: book.last_came_ms for book in self._live.values() if book.applied}
+
+    def clock_stepped(self, step_ms: int) -> None:
+        """The clock was set by so many ms: what is to be compared with it moves along."""
+        for book in self._live.values():
+            book.clock_stepped(step_ms)
+        self._last_came = {symbol: came + step_ms for symbol, came in self._last_came.items()}
+
+    def newest_ts(self) -> dict[str, int]:
+        """symbol -> the `ts` of its newest snapshot, or where its numbering began."""
+        return {symbol: numbering.ts for symbol, numbering in self._numbering.items()}
+
     def stretches(self) -> list[Stretch]:
         """When which book was live, the oldest first; those that still are, last."""
         return [*self._stretches, *(_stretch(book) for book in self._live.values() if book.applied)]
 
     def live_ms(self) -> Counter[str]:
         """symbol -> for how many ms its book was live, in all."""
-        now_live = Counter({book.symbol: book.last_row_ms - book.first_row_ms for book in self._live.values()})
+        now_live = Counter(
+            {book.symbol: max(0, book.last_came_ms - book.first_came_ms) for book in self._live.values()}
+        )
         return self._live_ms + now_live
 
     def last_books(self) -> dict[str, LastBook]:
@@ -198,10 +220,10 @@ class Books:
         live = {book.symbol: LastBook(book.venue, *book.sides()) for book in self._live.values() if book.applied}
         return self._last_books | live
 
-    def first_row(self, request: int) -> int:
-        """When the first row was applied to the request's book; 0: none was, or there is no book."""
+    def request_came(self, request: int) -> tuple[int, int]:
+        """When the first and the last row of the request came, in unix ms by the clock as it is now; zeros for none."""
         book = self._live.get(request)
-        return book.first_row_ms if book is not None else 0
+        return (book.first_came_ms, book.last_came_ms) if book is not None and book.applied else (0, 0)
 
     def line_samples(self, doubted: Collection[int]) -> list[LineSample]:
         """Every live request and its rows so far; those of `doubted` that have had rows are marked."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, GatewayError, SinkUnavailable
 from ibkr_depth_pipeline.gateway.connecting import Round
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.ingest.clock_guard import unix_ms
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import Unresolved
+from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.settings import Settings, names_without_setting, unreadable_env_lines
+from ibkr_depth_pipeline.sink.advice import redis_advice
 from ibkr_depth_pipeline.sink.connection import check_writable
+from ibkr_depth_pipeline.sink.stream_fence import streams_ahead
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
 USUAL_SLOTS = 3
@@ -55,7 +59,7 @@ async def run_checklist(settings: Settings, symbols: Sequence[str] = (), *, orde
     wanted = len(universe.specs) if universe else 0
     findings += check_rotation(settings, wanted) if wanted else []
     findings += _metrics(settings)
-    findings.append(await _redis(settings))
+    findings += await _redis(settings, universe)
     return findings + await _gateway(settings, universe, orders)
 
 
@@ -97,12 +101,25 @@ def _metrics(settings: Settings) -> list[Finding]:
     return []
 
 
-async def _redis(settings: Settings) -> Finding:
+async def _redis(settings: Settings, universe: Universe | None) -> list[Finding]:
+    symbols = universe.symbols if universe else ()
     try:
         version = await check_writable(settings.redis_target, settings.ibkr_redis_min_replicas)
+        advice = await redis_advice(settings.redis_target, len(symbols) * settings.ibkr_stream_maxlen)
+        ahead = await streams_ahead(settings.redis_target, symbols, unix_ms())
     except SinkUnavailable as error:
-        return Finding(Verdict.FAIL, "redis", str(error))
-    return Finding(Verdict.OK, "redis", f"{settings.redis_url_masked} is reachable and writable (version {version})")
+        return [Finding(Verdict.FAIL, "redis", str(error))]
+    text = f"{settings.redis_url_masked} is reachable and writable (version {version})"
+    known = "".join(f"; {each.text}" for each in advice if not each.is_warning)
+    findings = [Finding(Verdict.OK, "redis", text + known)]
+    findings += [Finding(Verdict.WARN, each.subject, each.text) for each in advice if each.is_warning]
+    if ahead:
+        symbol, newest = max(ahead.items(), key=lambda item: item[1])
+        days = (newest - unix_ms()) / 86_400_000
+        text = f"{len(ahead)} streams end later than this host's clock, {symbol} by {days:.1f} days: every ts stands "
+        text += "until then; docs/redis-schema.md, Ids ahead of the clock, says how to mend it"
+        findings.append(Finding(Verdict.WARN, "stream ids", text))
+    return findings
 
 
 async def _gateway(settings: Settings, universe: Universe | None, orders: bool) -> list[Finding]:
@@ -114,6 +131,7 @@ async def _gateway(settings: Settings, universe: Universe | None, orders: bool) 
         findings += await _connection(gateway, settings)
         if findings[-1].verdict is not Verdict.FAIL:
             findings.append(await _read_only(gateway) if orders else _NOT_ASKED_FOR_ORDERS)
+            findings = await _with_clock(gateway, findings)
             findings += await _venues(gateway, universe) if universe else []
     except GatewayError as error:
         findings.append(Finding(Verdict.FAIL, "gateway", str(error)))
@@ -149,6 +167,24 @@ def _client_id(client_id: int, taken: list[int], unanswered: list[int]) -> Findi
 _NOT_ASKED_FOR_ORDERS = Finding(
     Verdict.OK, "read-only", "this program can't send orders; whether the gateway takes any is asked with --orders only"
 )
+
+
+async def _with_clock(gateway: TwsGateway, findings: list[Finding]) -> list[Finding]:
+    """The first finding, that the gateway answers, says how far its clock is; a line of its own warns if it is far.
+
+    The gateway tells whole seconds: their middle is taken, and half a second and half the round trip left open.
+    """
+    asked_ms, began = unix_ms(), monotonic()
+    unix_secs = await gateway.server_time()
+    round_trip = monotonic() - began
+    offset = unix_secs + 0.5 - asked_ms / 1000 - round_trip / 2
+    error = 0.5 + round_trip / 2
+    text = f"its clock is {offset:+.1f} s from this host's, within {error:.1f} s"
+    answers = replace(findings[0], text=f"{findings[0].text}; {text}")
+    if abs(offset) <= 1 + error:
+        return [answers, *findings[1:]]
+    warned = Finding(Verdict.WARN, "clock", f"the gateway answers, but {text}; ts is this host's: let NTP set it")
+    return [answers, *findings[1:], warned]
 
 
 async def _read_only(gateway: TwsGateway) -> Finding:

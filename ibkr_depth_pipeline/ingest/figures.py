@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
-from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
 
 
@@ -18,6 +18,7 @@ def feed_figures(
     now_ms: int,
     connected: bool,
     buffer_bound: int,
+    clock: ClockFigures | None = None,
     ended: bool = False,
 ) -> FeedFigures:
     """The figures of `run` as they are now."""
@@ -43,13 +44,16 @@ def feed_figures(
         write_failures=writer.write_failures,
         lag_p50_ms=p50,
         lag_p99_ms=p99,
-        symbols=_symbols(symbols, pipeline, writer),
+        clock=clock or ClockFigures(),
+        symbols=_symbols(symbols, pipeline, writer, now_ms),
     )
 
 
-def _symbols(symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigures) -> Mapping[str, SymbolFigures]:
+def _symbols(
+    symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigures, now_ms: int
+) -> Mapping[str, SymbolFigures]:
     subscribed = set(pipeline.subscribed.values())
-    last_rows, venues = pipeline.last_rows(), pipeline.venues()
+    last_rows, last_came, venues = pipeline.last_rows(), pipeline.last_came(), pipeline.venues()
     live_ms, books, rows = pipeline.live_ms(), pipeline.last_books(), pipeline.rows()
     troubles = pipeline.troubles()
     dropped: dict[str, dict[str, int]] = {}
@@ -59,6 +63,7 @@ def _symbols(symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigu
         symbol: SymbolFigures(
             subscribed=symbol in subscribed,
             last_row_ts=last_rows.get(symbol, 0),
+            row_age_ms=max(0, now_ms - last_came[symbol]) if symbol in last_came else None,
             rows=rows[symbol],
             live_ms=live_ms.get(symbol, 0),
             bid0=books[symbol].bids[0][0] if symbol in books and books[symbol].bids else 0.0,

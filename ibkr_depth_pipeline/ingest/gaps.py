@@ -39,6 +39,11 @@ class _Open:
             self.since, self.until = self.newest, ts
         self.newest = ts
 
+    def clock_stepped(self, step_ms: int) -> None:
+        self.newest += step_ms
+        if self.until:
+            self.since, self.until = self.since + step_ms, self.until + step_ms
+
 
 class Gaps:
     """Opened by whatever interrupts the data, closed by the row that proves a line. The first cause counts."""
@@ -63,6 +68,11 @@ class Gaps:
             return None
         opened.row(until)
         return Gap(symbol, opened.cause, opened.code, opened.since, opened.until)
+
+    def clock_stepped(self, step_ms: int) -> None:
+        """The clock was set by so many ms."""
+        for opened in self._open.values():
+            opened.clock_stepped(step_ms)
 
     @property
     def missing(self) -> dict[str, str]:

@@ -104,7 +104,8 @@ class Numbering:
 class LiveBook:
     """The book of one subscription. rows is how many rows a side were requested, levels_shown how many are stored.
 
-    first_row_ms and last_row_ms are unix ms as stored, 0 before the first row; `applied` counts the rows.
+    first_row_ms and last_row_ms are unix ms as stored, 0 before the first row; first_came_ms and last_came_ms by the
+    clock as it is now (`clock_stepped`), so that their difference is a time. `applied` counts the rows.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class LiveBook:
         self.symbol = symbol
         self.venue = venue
         self.venue_text = json_text(venue) + b"]"  # of rows that name none
-        self.first_row_ms = self.last_row_ms = self.applied = 0
+        self.first_row_ms = self.last_row_ms = self.first_came_ms = self.last_came_ms = self.applied = 0
         self._numbering = numbering
         self._store = store
         self._rows = rows
@@ -135,8 +136,9 @@ class LiveBook:
             self._asks_text = encode_side(levels, self._levels_shown)
         self._publish(now_ms)
         if not self.applied:
-            self.first_row_ms = self._numbering.ts
+            self.first_row_ms, self.first_came_ms = self._numbering.ts, now_ms
         self.last_row_ms = self._numbering.ts  # as it is stored: it never falls
+        self.last_came_ms = now_ms
         self.applied += 1
         return True
 
@@ -164,6 +166,11 @@ class LiveBook:
         numbering = self._numbering
         numbering.next(now_ms)
         self._store(numbering.ts, numbering.seq, self._venue_field, self._bids_text, self._asks_text)
+
+    def clock_stepped(self, step_ms: int) -> None:
+        """The clock was set by so many ms since the last row."""
+        self.first_came_ms += step_ms
+        self.last_came_ms += step_ms
 
     @property
     def is_empty(self) -> bool:

@@ -66,6 +66,7 @@ class DepthPipeline:
         self.rows = self._books.rows
         self.received = self._books.received
         self.last_rows = self._books.last_rows
+        self.last_came = self._books.last_came
         self.stretches = self._books.stretches
         self.live_ms = self._books.live_ms
         self.last_books = self._books.last_books
@@ -97,6 +98,20 @@ class DepthPipeline:
         """The codes of the troubles with live market data that still stand."""
         return self._doubts.ailments
 
+    def clock_stepped(self, step_ms: int) -> None:
+        """The clock that gives now_ms was set by so many ms: times that were noted by it move along."""
+        self._books.clock_stepped(step_ms)
+        self._gaps.clock_stepped(step_ms)
+
+    def symbols_ahead(self, now_ms: int) -> list[str]:
+        """The symbols whose newest `ts` is later than now_ms, so that it stands."""
+        return sorted(symbol for symbol, ts in self._books.newest_ts().items() if ts > now_ms)
+
+    def stands_until(self, now_ms: int) -> int:
+        """The latest `ts` of any symbol if that is later than now_ms, else 0."""
+        newest = max(self._books.newest_ts().values(), default=0)
+        return newest if newest > now_ms else 0
+
     def live_books(self) -> dict[str, int]:
         """symbol -> unix ms of the last row, of every subscription that has a book that can be trusted to be live.
 
@@ -124,7 +139,7 @@ class DepthPipeline:
         The request stays awaited where that proves nothing.
         """
         if applied and not self._doubts.is_proof(now):
-            self._gaps.row(self._books.symbol_of(request), self._books.last_row(request))
+            self._gaps.row(self._books.symbol_of(request), self._books.request_came(request)[1])
         if not applied or not self._doubts.is_proof(now):
             return []
         self._lines.row_came(request)
@@ -135,8 +150,8 @@ class DepthPipeline:
         return [*effects, *self._end_gap(request), *self._subscriptions.answered(request, now)]
 
     def _end_gap(self, request: int) -> list[Effect]:
-        last_row = self._books.last_row(request)
-        gap = self._gaps.close(self._books.symbol_of(request), last_row) if last_row else None
+        came = self._books.request_came(request)[1]
+        gap = self._gaps.close(self._books.symbol_of(request), came) if came else None
         if gap is None or self._is_no_pause(gap, request):
             return []
         fields = {"symbol": gap.symbol, "cause": gap.cause, "code": gap.code, "secs": gap.secs}
@@ -144,7 +159,7 @@ class DepthPipeline:
 
     def _is_no_pause(self, gap: Gap, request: int) -> bool:
         """Whether the line itself went on, without a pause worth the name: news of trouble alone is no gap."""
-        if not 0 < self._books.first_row(request) <= gap.since:
+        if not 0 < self._books.request_came(request)[0] <= gap.since:
             return False
         return gap.secs < max(1.0, self._lines.usual_silence(gap.symbol))
 
@@ -171,9 +186,9 @@ class DepthPipeline:
 
     def _silent(self, found: SilenceFound, now: float) -> list[Effect]:
         fields = {**self._about(found.request), "secs": round(found.secs, 1)}
-        last_row = self._books.last_row(found.request)
-        if last_row:
-            self._gaps.open([(found.symbol, last_row)], "line_silent")
+        came = self._books.request_came(found.request)[1]
+        if came:
+            self._gaps.open([(found.symbol, came)], "line_silent")
         said = Say("warning", "line_silent", fields) if found.proven else Say("info", "line_asked_again", fields)
         return [said, *self._subscriptions.tell(rotation.Halted(found.request), now)]
 
@@ -222,9 +237,9 @@ class DepthPipeline:
 
     def _halted(self, event: gateway.DepthHalted, now: float, now_ms: int) -> list[Effect]:
         said = Say("warning", "depth_halted", self._about(event.request))
-        last_row = self._books.last_row(event.request)
-        if last_row:
-            self._gaps.open([(self._books.symbol_of(event.request), last_row)], "depth_halted", 316)
+        came = self._books.request_came(event.request)[1]
+        if came:
+            self._gaps.open([(self._books.symbol_of(event.request), came)], "depth_halted", 316)
         return [said, *self._subscriptions.tell(rotation.Halted(event.request), now)]
 
     def _slot_refused(self, event: gateway.SlotRefused, now: float, now_ms: int) -> list[Effect]:
@@ -324,7 +339,7 @@ class DepthPipeline:
     # ---- what the reactions share
 
     def _open_gaps(self, cause: str, code: int = 0) -> None:
-        self._gaps.open(self._books.recorded().items(), cause, code)
+        self._gaps.open(self._books.came().items(), cause, code)
 
     def _about(self, request: int) -> dict[str, object]:
         return {"symbol": self._books.symbol_of(request), "request_id": request}

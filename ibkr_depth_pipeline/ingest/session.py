@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import itertools
 import math
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, FeedHealth, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.ingest.clock_guard import ClockGuard, unix_ms
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
 from ibkr_depth_pipeline.ingest.deeds import Deeds
@@ -35,7 +35,9 @@ from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.advice import log_redis_advice
 from ibkr_depth_pipeline.sink.claims import StreamClaims
+from ibkr_depth_pipeline.sink.clock_journal import ClockEntry, keep_entry
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import REPORT_SECS, StatusPublisher, identity_of_this_process
@@ -74,8 +76,10 @@ class IngestSession:
         watcher: Watcher | None = None,
         wanted: Wanted | None = None,
         once: bool = False,
+        wall_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self._settings = settings
+        self._wall_ms = wall_ms
         self._universe = universe
         self._watcher = watcher
         self._wanted = wanted
@@ -84,7 +88,7 @@ class IngestSession:
         self._overdue = False
         self._tasks = RunTasks(self._stop)
         self._timer: asyncio.TimerHandle | None = None
-        self._identity = identity_of_this_process(_now_ms(), run_id)
+        self._identity = identity_of_this_process(wall_ms(), run_id)
         request_ids = itertools.count(1)
         self._gateway = TwsGateway.of_settings(
             settings,
@@ -116,6 +120,7 @@ class IngestSession:
         self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
         self._pipeline = pipeline_of(settings, request_ids, lambda symbol: self._writer.queue(symbol).store)
         self._writer.hold_heartbeats_of(self._pipeline.out_of_step)
+        self._clock = ClockGuard(wall_ms, self._pipeline, self._keep_clock_entry)
         self._lines = CountedLines(self._pipeline.figures, self._writer.figures, self._writer.lines)
         self._deeds = Deeds(
             self._gateway,
@@ -132,6 +137,8 @@ class IngestSession:
             received=self._pipeline.received,
             on_answer=self._beat,
             on_stall=lambda: self._give_connection_up("neither rows nor answers came"),
+            wall_ms=wall_ms,
+            on_time=self._clock.answered,
         )
 
     def stop(self) -> None:
@@ -144,7 +151,7 @@ class IngestSession:
 
     async def run(self, duration: float | None = None) -> IngestSummary:
         """See the class."""
-        started = _now_ms()
+        started = self._wall_ms()
         if duration is not None:
             asyncio.get_running_loop().call_later(duration, self._end_by_duration)
         try:
@@ -174,6 +181,9 @@ class IngestSession:
         await self._claims.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._claims.keep())
         self._pipeline.number_from(await self._take_over())
+        self._clock.taken_over()
+        self._tasks.start(log_redis_advice(self._settings, len(self._universe.specs)))
+        self._tasks.start(self._clock.run())
         self._tasks.start(self._writer.run())
         self._tasks.start(self._tell_for_ever())
         if self._wanted is not None:
@@ -192,7 +202,7 @@ class IngestSession:
         whoever holds it since has raised them higher. Once more where it may have been another's in between.
         """
         while True:
-            now_ms = _now_ms()
+            now_ms = self._wall_ms()
             if await self._lease.confirm():
                 positions = await self._writer.take_over(self._universe.symbols, now_ms)
                 if await self._lease.confirm():
@@ -249,7 +259,7 @@ class IngestSession:
             self._writer.figures,
             self._venues.unresolved,
             started_ts=started,
-            ended_ts=_now_ms(),
+            ended_ts=self._wall_ms(),
             drained=drained,
             greeting=self._connection.greeting,
         )
@@ -260,7 +270,7 @@ class IngestSession:
         """The hot path. False: it is for the gateway to read, and comes again as a row."""
         try:
             pipeline = self._pipeline
-            request = pipeline.message(message, time.time_ns() // 1_000_000)
+            request = pipeline.message(message, self._wall_ms())
             if request in pipeline.awaited:
                 self._carry_out(pipeline.first_row(request, self._now()))
             return request != 0
@@ -270,7 +280,7 @@ class IngestSession:
 
     def _on_row(self, request: int, row: DepthRow) -> None:
         try:
-            applied = self._pipeline.row(request, row, _now_ms())
+            applied = self._pipeline.row(request, row, self._wall_ms())
             if request in self._pipeline.awaited:
                 self._carry_out(self._pipeline.first_row(request, self._now(), applied))
             if not applied:
@@ -283,14 +293,14 @@ class IngestSession:
             self._connection.lose()
             self._watch.disconnected()
         try:
-            self._carry_out(self._pipeline.handle(event, self._now(), _now_ms()))
+            self._carry_out(self._pipeline.handle(event, self._now(), self._wall_ms()))
             if isinstance(event, FeedHealth) and event.healthy:
                 self._venues.look_for_missing()
         except Exception as error:
             self._tasks.fail(error)
 
     def _take_venue(self, resolution: Resolution) -> None:
-        self._writer.record_venue(resolution, _now_ms())
+        self._writer.record_venue(resolution, self._wall_ms())
         self._carry_out(self._pipeline.resolved(resolution, self._now()))
 
     def _give_connection_up(self, why: str) -> None:
@@ -354,21 +364,23 @@ class IngestSession:
         await self._claims.release()
         await self._lease.release()
 
+    def _keep_clock_entry(self, entry: ClockEntry) -> None:
+        if self._lease.fresh:
+            self._tasks.start(keep_entry(self._redis, self._settings.ibkr_gateway_name, entry))
+
     def _figures(self, *, ended: bool = False) -> FeedFigures:
+        clock = self._clock.figures()
         return feed_figures(
             self._identity,
             self._universe.symbols,
             self._pipeline,
             self._writer.figures,
-            now_ms=_now_ms(),
+            now_ms=self._wall_ms(),
             connected=self._connection.in_use.is_set(),
             buffer_bound=self._settings.ibkr_buffer_bytes,
+            clock=clock,
             ended=ended,
         )
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

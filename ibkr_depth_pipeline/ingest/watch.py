@@ -18,7 +18,8 @@ class GatewayWatch:
     """`run` it beside the recording until it is cancelled; tell it of every new connection.
 
     limit is the operator's, in seconds; received() the number of rows so far; on_answer is called at each answer,
-    on_stall once for a connection that is to be given up.
+    on_stall once for a connection that is to be given up. on_time is called with the gateway's time in unix seconds,
+    and when it was asked for and answered, both by wall_ms.
     """
 
     def __init__(
@@ -29,12 +30,16 @@ class GatewayWatch:
         received: Callable[[], int],
         on_answer: Callable[[], None],
         on_stall: Callable[[], None],
+        wall_ms: Callable[[], int],
+        on_time: Callable[[int, int, int], None],
     ) -> None:
         self._gateway = gateway
         self._vigil = Vigil(limit)
         self._received = received
         self._on_answer = on_answer
         self._on_stall = on_stall
+        self._wall_ms = wall_ms
+        self._on_time = on_time
         self._question: asyncio.Task[None] | None = None
         self._connected = False
 
@@ -70,10 +75,12 @@ class GatewayWatch:
             self._on_stall()
 
     async def _ask(self) -> None:
+        asked_ms = self._wall_ms()
         try:
-            await self._gateway.server_time(timeout=None)
+            unix_secs = await self._gateway.server_time(timeout=None)
         except (GatewayError, ConnectionError):  # the loss of the connection is on its way as an event
             return
+        self._on_time(unix_secs, asked_ms, self._wall_ms())
         self._vigil.answered(_now())
         self._on_answer()
 

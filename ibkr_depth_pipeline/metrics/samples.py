@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ibkr_depth_pipeline.schema.status import FeedFigures
+from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures
 
 Kind = Literal["counter", "gauge"]
 Labels = Mapping[str, str]
@@ -45,8 +45,16 @@ def _of_the_run(figures: FeedFigures, gateway_name: str) -> Iterator[Family]:
     yield _gauge("gateway_connected", "1 where the gateway is connected", figures.connected)
     yield _gauge("gateway_suspended", "1 where the gateway says that it lost IBKR (1100)", figures.suspended)
     yield _gauge("market_data_troubles", "Troubles with market data that still stand", len(figures.ailments))
+    yield from _of_the_clock(figures.clock)
     yield _counter("gateway_connections", "Connections to the gateway", figures.connections)
     yield _counter("gateway_reconnects", "Connections after the first one", figures.reconnects)
+
+
+def _of_the_clock(clock: ClockFigures) -> Iterator[Family]:
+    yield _counter("clock_steps", "Steps of the host's clock by more than a second", clock.steps)
+    yield _gauge("ts_ahead_seconds", "How far the newest ts is ahead of the host's clock", clock.ts_ahead_ms / 1000)
+    offset = Family("gauge", "gateway_clock_offset_seconds", "The gateway's clock minus the host's")
+    yield offset if clock.gateway_ms is None else offset.add(clock.gateway_ms / 1000)
 
 
 def _of_the_rotation(figures: FeedFigures) -> Iterator[Family]:

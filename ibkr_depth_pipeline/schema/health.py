@@ -11,6 +11,9 @@ from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, ingest_heartbeat_key, ingest_key, last_key, venue_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, SymbolFigures
 
+INGEST_HEARTBEAT_TTL_SECS = 15
+"""The TTL of an ingest's heartbeat, which is written with its figures."""
+
 
 class SymbolState(str, Enum):
     """FRESH: its heartbeat stands. STALE: it has none, but was recorded once. MISSING: never recorded.
@@ -90,7 +93,10 @@ def health_of(name: str, symbols: Sequence[str], replies: Sequence[Any], now_ms:
     figures = FeedFigures.of_json(told)
     known = figures.symbols if figures is not None else {}
     four = [rest[start : start + 4] for start in range(0, len(rest), 4)]
-    found = tuple(_symbol(symbol, values, known, now_ms, ttl > 0) for symbol, values in zip(symbols, four, strict=True))
+    elapsed_ms = INGEST_HEARTBEAT_TTL_SECS * 1000 - ttl if ttl > 0 else None  # since the figures, by Redis' clock
+    found = tuple(
+        _symbol(symbol, values, known, now_ms, elapsed_ms) for symbol, values in zip(symbols, four, strict=True)
+    )
     return HealthReport(now_ms, _feed(name, ttl, figures), found)
 
 
@@ -134,7 +140,7 @@ def _absence(figures: FeedFigures | None) -> str:
 
 
 def _symbol(
-    symbol: str, replies: list[Any], known: Mapping[str, SymbolFigures], now_ms: int, running: bool
+    symbol: str, replies: list[Any], known: Mapping[str, SymbolFigures], now_ms: int, elapsed_ms: int | None
 ) -> SymbolHealth:
     ttl, beat, last, resolution = replies
     last_ts, last_venue = last or (None, None)
@@ -143,8 +149,10 @@ def _symbol(
     last_row = max(_number(beat), _number(last_ts), figures.last_row_ts)
     venue = _text(last_venue) or _text(exchange) or figures.venue
     age = max(0, now_ms - last_row) / 1000 if last_row else None
+    if figures.row_age_ms is not None and elapsed_ms is not None:  # no clock is asked that may be wrong, or was set
+        age = (figures.row_age_ms + max(0, elapsed_ms)) / 1000
     state = _state(ttl > 0, supported == b"0", last_row)
-    trouble = figures.trouble if running else ""
+    trouble = figures.trouble if elapsed_ms is not None else ""
     return SymbolHealth(symbol, state, last_row, age, _seconds(ttl), venue, _text(reason), figures, trouble)
 
 

@@ -93,3 +93,8 @@ def lease_key(name: str) -> str:
 def claim_key(symbol: str) -> str:
     """Which ingest may write the symbol's stream; expires."""
     return f"{PREFIX}:claim:{symbol}"
+
+
+def clock_key(name: str) -> str:
+    """Stream of the steps of an ingest's clock, and of when `ts` stands; `name` is IBKR_GATEWAY_NAME."""
+    return f"{PREFIX}:clock:{name}"

@@ -27,13 +27,16 @@ class RunIdentity:
 class SymbolFigures:
     """One symbol, since the run started. `lost` are snapshots that the buffer's bound dropped.
 
-    live_ms is for how long its book was live; bid0 and ask0 are the best prices then, 0.0 if a side was empty.
+    row_age_ms is for how long its last row had been here when the figures were written, by a clock that never steps;
+    None if this run had none. live_ms is for how long its book was live; bid0 and ask0 are the best prices then, 0.0 if
+    a side was empty.
     trouble is what is wrong with its line now, "" if nothing is known to be; silent, out_of_step and asked_again count
     how often its line was silent while others were not, its book out of step, and its subscription made anew.
     """
 
     subscribed: bool = False
     last_row_ts: int = 0
+    row_age_ms: int | None = None
     rows: int = 0
     live_ms: int = 0
     bid0: float = 0.0
@@ -48,6 +51,31 @@ class SymbolFigures:
     silent: int = 0
     out_of_step: int = 0
     asked_again: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFigures:
+    """The clock of the ingest's host. Each step of more than a second counts; step_ms is the newest, for 10 minutes.
+
+    ts_ahead_ms: how far the newest `ts` of any symbol is ahead of the clock, 0 if not by more than a second: it stands
+    for so long. gateway_ms is the gateway's clock minus the host's, give or take gateway_error_ms; None if not known.
+    """
+
+    steps: int = 0
+    step_ms: int = 0
+    ts_ahead_ms: int = 0
+    gateway_ms: int | None = None
+    gateway_error_ms: int | None = None
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it; empty if nothing is."""
+        said = []
+        if self.step_ms:
+            said.append(f"the clock of the ingest's host was set by {self.step_ms / 1000:+.1f} s")
+        if self.ts_ahead_ms:
+            said.append(f"ts stands for {self.ts_ahead_ms / 1000:.0f} s, as newest ids are ahead of the clock")
+        return "; ".join(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +105,7 @@ class FeedFigures:
     write_failures: int = 0
     lag_p50_ms: float | None = None
     lag_p99_ms: float | None = None
+    clock: ClockFigures = field(default_factory=ClockFigures)
     symbols: Mapping[str, SymbolFigures] = field(default_factory=dict)
 
     def to_json(self) -> bytes:

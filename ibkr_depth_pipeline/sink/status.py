@@ -18,7 +18,7 @@ from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
-from ibkr_depth_pipeline.schema.health import HealthReport, health_commands, health_of
+from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS, HealthReport, health_commands, health_of
 from ibkr_depth_pipeline.schema.keys import ingest_heartbeat_key, ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.settings import mask_url
@@ -26,8 +26,6 @@ from ibkr_depth_pipeline.sink.connection import open_redis
 
 REPORT_SECS = 2.0
 """How often an ingest publishes its figures."""
-
-HEARTBEAT_TTL_SECS = 15
 
 
 class StatusPublisher:
@@ -44,7 +42,7 @@ class StatusPublisher:
 
         A failure is logged, once, and costs nothing else: the next figures hold everything that these held.
         """
-        alive: Command = ("SET", self._heartbeat, figures.run.run_id, "EX", HEARTBEAT_TTL_SECS)
+        alive: Command = ("SET", self._heartbeat, figures.run.run_id, "EX", INGEST_HEARTBEAT_TTL_SECS)
         status: Command = ("SET", self._key, figures.to_json())
         try:
             await ask(self._client, [status, ("DEL", self._heartbeat) if figures.ended_ts else alive])

@@ -15,9 +15,11 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key
+from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.wire import Part, open_wire
 
 Positions = dict[str, StreamId]
+_AHEAD_MS = 1000
 
 _RAISE_STREAM = """
 if redis.replicate_commands then redis.replicate_commands() end
@@ -83,6 +85,21 @@ async def _replicate(client: Client, symbols: Sequence[str], raises: Sequence[An
 async def newest_ids(client: Client, symbols: Iterable[str]) -> Positions:
     """The last id of each stream. Raises what is in UNREACHABLE."""
     return await _of_streams(client, list(symbols))
+
+
+async def streams_ahead(url: str, symbols: Sequence[str], now_ms: int) -> dict[str, int]:
+    """symbol -> the time of its stream's last id, of those where that is more than a second later than now_ms.
+
+    Raises SinkUnavailable.
+    """
+    client = open_redis(url)
+    try:
+        found = await newest_ids(client, symbols)
+    except UNREACHABLE as error:
+        raise _unavailable(error) from None
+    finally:
+        await client.aclose()
+    return {symbol: newest.ts for symbol, newest in found.items() if newest.ts > now_ms + _AHEAD_MS}
 
 
 async def _of_hashes(client: Client, symbols: Sequence[str]) -> Positions:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import redis.asyncio as redis
 
+from ibkr_depth_pipeline.ingest.clock_guard import unix_ms
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.schema.keys import stream_key
@@ -98,10 +99,14 @@ def universe_of(*symbols: str | SymbolSpec) -> Universe:
 
 @asynccontextmanager
 async def recording(
-    gateway: SimulatedGateway, redis_url: str, universe: Universe, **overrides: Any
+    gateway: SimulatedGateway,
+    redis_url: str,
+    universe: Universe,
+    wall_ms: Callable[[], int] = unix_ms,
+    **overrides: Any,
 ) -> AsyncIterator[Recording]:
-    """The recorder at work; stopped at the end, and a failure of it fails the test."""
-    session = IngestSession(settings_for(gateway, redis_url, **overrides), universe)
+    """The recorder at work; stopped at the end, and a failure of it fails the test. wall_ms is its host's clock."""
+    session = IngestSession(settings_for(gateway, redis_url, **overrides), universe, wall_ms=wall_ms)
     task = asyncio.ensure_future(session.run())
     run = Recording(session, task, redis_url)
     try:

@@ -1,0 +1,66 @@
+"""Steps of the clock are told from its corrections, and the gateway's clock is placed within the answers' bounds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.ingest.gaps import Gaps
+from ibkr_depth_pipeline.ingest.wall_clock import SHOWN_SECS, WINDOW_SECS, ClockWatch, GatewayClock
+
+START = 1_700_000_000_000
+
+
+@pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000, 1_001, -1_001, 365 * 86_400_000])
+def test_a_step_is_one_event_and_is_shown_for_a_while(step_ms: int) -> None:
+    watch = ClockWatch(START, 50.0)
+    assert watch.look(START + 1_000, 51.0) == 0
+    assert watch.look(START + 2_000 + step_ms, 52.0) == step_ms
+    assert watch.look(START + 3_000 + step_ms, 53.0) == 0
+    assert watch.steps == 1
+    assert watch.newest_step_ms(53.0) == step_ms
+    assert watch.newest_step_ms(52.0 + SHOWN_SECS) == 0
+
+
+def test_a_clock_that_is_corrected_slowly_and_a_host_that_sleeps_are_no_steps() -> None:
+    watch, wall, now = ClockWatch(START, 0.0), float(START), 0.0
+    for _ in range(10_000):
+        wall, now = wall + 1_000.5, now + 1.0  # 500 ppm, as fast as Linux slews
+        assert watch.look(round(wall), now) == 0
+    assert watch.look(round(wall) + 8 * 3_600_000, now + 8 * 3_600) == 0
+    assert watch.steps == 0
+
+
+@given(st.integers(-10_000, 10_000), st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 300)), min_size=1))
+def test_the_gateways_clock_is_within_the_bounds(offset_ms: int, answers: list[tuple[int, int]]) -> None:
+    clock, host_ms = GatewayClock(), START
+    for pause, delay in answers:
+        asked, host_ms = host_ms + pause, host_ms + pause + delay
+        clock.answered((asked + delay // 2 + offset_ms) // 1000, asked, host_ms, (host_ms - START) / 1000)
+    found = clock.offset
+    assert found is not None
+    assert abs(found.ms - offset_ms) <= found.error_ms + 1
+    assert found.error_ms <= 500 + 300
+
+
+def test_an_offset_that_changes_is_followed_within_a_window() -> None:
+    clock = GatewayClock()
+    for second in range(0, 300, 5):
+        shift = 0 if second < 100 else 7_000
+        now_ms = START + second * 1000 + 400
+        clock.answered((now_ms + shift) // 1000, now_ms, now_ms + 10, float(second))
+    assert clock.offset is not None
+    assert abs(clock.offset.ms - 7_000) <= clock.offset.error_ms
+    clock.forget()
+    assert clock.offset is None
+    assert WINDOW_SECS <= 60
+
+
+def test_a_gap_is_as_long_as_it_was_whatever_the_clock_does() -> None:
+    gaps = Gaps()
+    gaps.open([("SPY", START)], "connection_lost")
+    gaps.clock_stepped(-3_600_000)
+    gap = gaps.close("SPY", START - 3_600_000 + 4_000)
+    assert gap is not None
+    assert gap.secs == 4
