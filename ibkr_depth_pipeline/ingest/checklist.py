@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, GatewayError, SinkUnavailable
 from ibkr_depth_pipeline.gateway.connecting import Round
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.ingest.clock_guard import unix_ms
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import Unresolved
-from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.settings import Settings, names_without_setting, unreadable_env_lines
 from ibkr_depth_pipeline.sink.advice import redis_advice
 from ibkr_depth_pipeline.sink.connection import check_writable

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.wall_clock import STEP_MS, ClockWatch, GatewayClock
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.monotonic import monotonic
 from ibkr_depth_pipeline.schema.status import ClockFigures
 from ibkr_depth_pipeline.sink.clock_journal import ClockEntry
 
 LOOK_SECS = 1.0
-
-
-def unix_ms() -> int:
-    """The host's clock."""
-    return time.time_ns() // 1_000_000
 
 
 class ClockGuard:

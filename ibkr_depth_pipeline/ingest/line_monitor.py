@@ -91,9 +91,7 @@ class LineMonitor:
         self._lost_rows.pop(request, None)
         self._out_of_step.pop(self._books.symbol_of(request), None)
 
-    def row_dropped(
-        self, request: int, operation: DepthOperation | None, fault: RowFault, now: float
-    ) -> None:
+    def row_dropped(self, request: int, operation: DepthOperation | None, fault: RowFault, now: float) -> None:
         """A row of the request reached no book; None if its operation can't be read.
 
         If that puts the book out of step, the next `inspect` finds it: the rest of what was read is still the book's.

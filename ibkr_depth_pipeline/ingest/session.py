@@ -12,11 +12,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, FeedHealth, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.ingest.clock_guard import ClockGuard, unix_ms
+from ibkr_depth_pipeline.ingest.clock_guard import ClockGuard
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
 from ibkr_depth_pipeline.ingest.deeds import Deeds

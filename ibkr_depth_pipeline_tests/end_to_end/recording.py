@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import redis.asyncio as redis
 
-from ibkr_depth_pipeline.ingest.clock_guard import unix_ms
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.schema.keys import stream_key
