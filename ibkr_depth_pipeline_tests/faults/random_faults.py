@@ -5,8 +5,9 @@ A fault is a method of SimulatedGateway; what lasts until it is taken back is ta
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -223,12 +224,16 @@ class Burst:
         return f"burst {self.number}: {', '.join(self.behaviours)}\n" + "\n".join(f"    {act}" for act in self.acts)
 
 
-def burst_of(seed: int, number: int) -> Burst:
-    """The burst of that number; it depends on both numbers and nothing else."""
-    chance = random.Random(f"{seed} {number}")
-    names = chance.sample(list(BEHAVIOURS), chance.choice([1, 1, 2, 3]))
-    acts = [act for name in names for act in BEHAVIOURS[name](Dice(chance))]
-    return Burst(number, tuple(names), tuple(sorted(acts, key=lambda act: act.at)))
+def bursts_of(seed: int) -> Iterator[Burst]:
+    """All bursts of a seed, without end: each behaviour has its turn before any has its next. They depend on it alone."""
+    chance, numbers = random.Random(f"{seed} bursts"), itertools.count()
+    while True:
+        left = chance.sample(list(BEHAVIOURS), len(BEHAVIOURS))
+        while left:
+            size = chance.choice([1, 1, 2, 3])
+            names, left = left[:size], left[size:]
+            acts = [act for name in names for act in BEHAVIOURS[name](Dice(chance))]
+            yield Burst(next(numbers), tuple(names), tuple(sorted(acts, key=lambda act: act.at)))
 
 
 def gateway_of(seed: int, slots: int, rows_per_second: float) -> GatewayOptions:
@@ -248,6 +253,6 @@ def gateway_of(seed: int, slots: int, rows_per_second: float) -> GatewayOptions:
     )
 
 
-def never_chosen(seed: int, bursts: Sequence[Burst]) -> set[str]:
+def never_chosen(bursts: Sequence[Burst]) -> set[str]:
     """Behaviours that a run did not come to."""
     return set(BEHAVIOURS) - {name for burst in bursts for name in burst.behaviours}
