@@ -225,7 +225,7 @@ class Burst:
 
 
 def bursts_of(seed: int) -> Iterator[Burst]:
-    """All bursts of a seed, without end: each behaviour has its turn before any has its next. They depend on it alone."""
+    """All bursts of a seed, without end, by it alone: each behaviour has its turn before any has its next."""
     chance, numbers = random.Random(f"{seed} bursts"), itertools.count()
     while True:
         left = chance.sample(list(BEHAVIOURS), len(BEHAVIOURS))
