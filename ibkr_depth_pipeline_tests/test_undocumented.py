@@ -42,8 +42,8 @@ HOMES = {
     "_onSocketDisconnected": "gateway/tws_session.py",
     "report_run_failed": "orchestration/monitoring/tracked_jobs.py",
     "all_logs": "orchestration/monitoring/tracked_jobs.py",
-    "socket_read_timeout": "alerts/delivery.py",
-    "instantiate": "alerts/delivery.py",
+    "socket_read_timeout": "monitoring/delivery.py",
+    "instantiate": "monitoring/delivery.py",
 }
 """Attribute -> the only module that may use it. `__ASSET_JOB` is a text, see below."""
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ibkr_depth_pipeline.cli.errors import errors_as_exit_codes
 from ibkr_depth_pipeline.settings import load_settings
-from ibkr_depth_pipeline.watch.screen import WatchOptions, show_live, show_once
+from ibkr_depth_pipeline.tui.screen import WatchOptions, show_live, show_once
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import dagster as dg
 
-from ibkr_depth_pipeline.alerts.rounds import now_ms, session_now
-from ibkr_depth_pipeline.alerts.supervision import Phase, Run
 from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.monitoring.supervision import Phase, Run
+from ibkr_depth_pipeline.monitoring.ticks import now_ms, session_now
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, active_runs, fail_run
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.trading_hours import Skip, TradingHours, judge_tick

@@ -15,9 +15,9 @@ import redis
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline_tests.alerts.webhook import SECRET, Webhook
 from ibkr_depth_pipeline_tests.dagster.conftest import SYMBOLS
 from ibkr_depth_pipeline_tests.dagster.deployment import JOB, Deployment, deployment
+from ibkr_depth_pipeline_tests.monitoring.webhook import SECRET, Webhook
 
 PATIENCE_SECS = 150.0
 

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 from structlog.testing import capture_logs
 
-from ibkr_depth_pipeline.alerts.causes import Cause, feed_cause
 from ibkr_depth_pipeline.cli.status_table import render_status
 from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
+from ibkr_depth_pipeline.monitoring.diagnosis import Cause, feed_cause
 from ibkr_depth_pipeline.schema.health import HealthReport
 from ibkr_depth_pipeline.schema.keys import clock_key, heartbeat_key, last_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway

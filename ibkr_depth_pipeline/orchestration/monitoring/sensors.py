@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from ibkr_depth_pipeline.alerts.checks import FEED, Finding
-from ibkr_depth_pipeline.alerts.rounds import findings_now, heartbeat_round, news_round, news_since
+from ibkr_depth_pipeline.monitoring.checks import FEED, Finding
+from ibkr_depth_pipeline.monitoring.ticks import findings_now, heartbeat_round, news_round, news_since
 from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayAssets
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import (
     TrackedJob,

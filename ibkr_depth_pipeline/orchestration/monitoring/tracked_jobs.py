@@ -12,8 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from ibkr_depth_pipeline.alerts.run_news import Ending
-from ibkr_depth_pipeline.alerts.supervision import Phase, Run
+from ibkr_depth_pipeline.monitoring.run_failures import Ending
+from ibkr_depth_pipeline.monitoring.supervision import Phase, Run
 from ibkr_depth_pipeline.orchestration.gateway_assets import (
     FEED_OP,
     INGEST_JOB,

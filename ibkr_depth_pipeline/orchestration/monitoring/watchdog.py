@@ -7,9 +7,9 @@ from datetime import datetime
 
 import dagster as dg
 
-from ibkr_depth_pipeline.alerts.fencing import end_process
-from ibkr_depth_pipeline.alerts.rounds import HELD, WatchdogRound, now_ms, span_to_record, watchdog_round
-from ibkr_depth_pipeline.alerts.supervision import Launch, Phase
+from ibkr_depth_pipeline.monitoring.process_fencing import end_process
+from ibkr_depth_pipeline.monitoring.supervision import Launch, Phase
+from ibkr_depth_pipeline.monitoring.ticks import HELD, WatchdogRound, now_ms, span_to_record, watchdog_round
 from ibkr_depth_pipeline.orchestration.monitoring.sensors import MonitoredGateway
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import fail_run, last_end, newest_runs
 from ibkr_depth_pipeline.orchestration.scheduling import SESSION_TAG, read_settings

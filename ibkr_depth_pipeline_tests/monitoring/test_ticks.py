@@ -9,11 +9,11 @@ from datetime import datetime, timezone
 
 import pytest
 
-from ibkr_depth_pipeline.alerts import rounds
-from ibkr_depth_pipeline.alerts.causes import Unreachable
-from ibkr_depth_pipeline.alerts.rounds import look_at, span_to_record, watchdog_round
-from ibkr_depth_pipeline.alerts.supervision import DEAD_MS, Phase, Run
 from ibkr_depth_pipeline.box.embedded_redis import free_port
+from ibkr_depth_pipeline.monitoring import ticks
+from ibkr_depth_pipeline.monitoring.diagnosis import Unreachable
+from ibkr_depth_pipeline.monitoring.supervision import DEAD_MS, Phase, Run
+from ibkr_depth_pipeline.monitoring.ticks import look_at, span_to_record, watchdog_round
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
 T, HOUR = 1_700_000_000_000, 3_600_000
@@ -21,7 +21,7 @@ T, HOUR = 1_700_000_000_000, 3_600_000
 
 @pytest.fixture
 def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "LOOK_SECS", 0.5)
+    monkeypatch.setattr(ticks, "LOOK_SECS", 0.5)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_what_is_wrong_with_us_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
     async def fails(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(rounds, "read_health", fails)
+    monkeypatch.setattr(ticks, "read_health", fails)
     with pytest.raises(ZeroDivisionError):
         look_at(load_settings(), ())
 
@@ -75,7 +75,7 @@ def test_just_before_a_close_nothing_is_started_unless_the_next_session_follows_
     redis_url: str, calendar: str, close: int, last_call: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = round(datetime(2026, 11, 18, close, tzinfo=timezone.utc).timestamp() * 1000) - 30_000
-    monkeypatch.setattr(rounds, "now_ms", lambda: now)
+    monkeypatch.setattr(ticks, "now_ms", lambda: now)
     settings = load_settings(redis_url=redis_url, ibkr_calendar=calendar)
     done = watchdog_round(settings, [], None, span_to_record(settings, now), None)
     assert isinstance(done.launch, str) == last_call
@@ -88,7 +88,7 @@ def test_only_a_run_that_records_into_the_redis_that_is_looked_into_is_judged(
     settings, memory = load_settings(redis_url=redis_url), None
     run = Run("r1", Phase.STARTED, T, T, redis_url=redis_url if url == "the settings'" else url)
     for now in (T + HOUR, T + HOUR + DEAD_MS):
-        monkeypatch.setattr(rounds, "now_ms", lambda now=now: now)
+        monkeypatch.setattr(ticks, "now_ms", lambda now=now: now)
         done = watchdog_round(settings, [run], None, None, memory)
         memory = done.memory
     assert list(done.dead) == (["r1"] if judged else [])

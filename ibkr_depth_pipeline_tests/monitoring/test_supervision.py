@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibkr_depth_pipeline.alerts.supervision import (
+from ibkr_depth_pipeline.monitoring.supervision import (
     DEAD_MS,
     RESTARTS,
     SCHEDULE_MS,

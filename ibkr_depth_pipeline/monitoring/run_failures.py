@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ibkr_depth_pipeline.alerts.alert import Alert, Kind
 from ibkr_depth_pipeline.formatting import duration
+from ibkr_depth_pipeline.monitoring.alert import Alert, Kind
 
 REPEAT_MS = 1_800_000
 """The same failure of the same job within so long is counted, not alerted: the next alert tells how often."""

@@ -9,7 +9,7 @@ from rich.text import Text
 from ibkr_depth_pipeline.formatting import price, short_duration
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.decoding import EMPTY_LEVEL, DepthSnapshot, Level
-from ibkr_depth_pipeline.watch.sight import Line, Liveness
+from ibkr_depth_pipeline.tui.state import Line, Liveness
 
 LADDER_LINES = SNAPSHOT_LEVELS + 1
 SMALLEST_WIDTH = 40

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ibkr_depth_pipeline.alerts.alert import Alert, Kind
-from ibkr_depth_pipeline.alerts.causes import (
+from ibkr_depth_pipeline.monitoring.alert import Alert, Kind
+from ibkr_depth_pipeline.monitoring.diagnosis import (
     Cause,
     Look,
     Pressure,
@@ -22,7 +22,7 @@ from ibkr_depth_pipeline.alerts.causes import (
     symbol_cause,
     unwell,
 )
-from ibkr_depth_pipeline.alerts.wording import recovered, troubled
+from ibkr_depth_pipeline.monitoring.wording import recovered, troubled
 
 JOIN_MS = 300_000
 FEED = ""

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
 
-from ibkr_depth_pipeline.alerts.alert import Alert, Kind
-from ibkr_depth_pipeline.alerts.causes import Look, Unreachable, running_since
-from ibkr_depth_pipeline.alerts.checks import Finding, findings, to_tell
-from ibkr_depth_pipeline.alerts.cursors import HeartbeatMemory, NewsMemory, WatchdogMemory, recall, remember
-from ibkr_depth_pipeline.alerts.delivery import tell
-from ibkr_depth_pipeline.alerts.episodes import Rules, watch
-from ibkr_depth_pipeline.alerts.run_news import Ending, News, tell_endings, tell_problem
-from ibkr_depth_pipeline.alerts.supervision import Launch, Phase, Run, Span, dead, missing, sights
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.monitoring.alert import Alert, Kind
+from ibkr_depth_pipeline.monitoring.checks import Finding, findings, to_tell
+from ibkr_depth_pipeline.monitoring.delivery import tell
+from ibkr_depth_pipeline.monitoring.diagnosis import Look, Unreachable, running_since
+from ibkr_depth_pipeline.monitoring.incidents import Rules, watch
+from ibkr_depth_pipeline.monitoring.run_failures import Ending, News, tell_endings, tell_problem
+from ibkr_depth_pipeline.monitoring.state import HeartbeatMemory, NewsMemory, WatchdogMemory, recall, remember
+from ibkr_depth_pipeline.monitoring.supervision import Launch, Phase, Run, Span, dead, missing, sights
 from ibkr_depth_pipeline.schema.status import RunIdentity
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.status import read_health

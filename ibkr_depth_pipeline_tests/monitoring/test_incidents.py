@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ibkr_depth_pipeline.alerts.alert import Alert, Kind
-from ibkr_depth_pipeline.alerts.causes import Cause, Look
-from ibkr_depth_pipeline.alerts.cursors import HeartbeatMemory, recall, remember
-from ibkr_depth_pipeline.alerts.episodes import JOIN_MS, Rules, Watch, watch
-from ibkr_depth_pipeline_tests.alerts.looks import MINUTE, OPEN, SECOND, SYMBOLS, look, no_redis
+from ibkr_depth_pipeline.monitoring.alert import Alert, Kind
+from ibkr_depth_pipeline.monitoring.diagnosis import Cause, Look
+from ibkr_depth_pipeline.monitoring.incidents import JOIN_MS, Rules, Watch, watch
+from ibkr_depth_pipeline.monitoring.state import HeartbeatMemory, recall, remember
+from ibkr_depth_pipeline_tests.monitoring.health_reports import MINUTE, OPEN, SECOND, SYMBOLS, look, no_redis
 
 RULES = Rules("default", 30 * SECOND, 2 * MINUTE)
 T = 10 * MINUTE

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from ibkr_depth_pipeline.formatting import price, short_duration
 from ibkr_depth_pipeline.schema.health import IngestHealth
-from ibkr_depth_pipeline.watch.ladder import LADDER_LINES, SMALLEST_WIDTH, ladder
-from ibkr_depth_pipeline.watch.sight import Line, Liveness, Sight
-from ibkr_depth_pipeline.watch.words import number, percent
+from ibkr_depth_pipeline.tui.ladder import LADDER_LINES, SMALLEST_WIDTH, ladder
+from ibkr_depth_pipeline.tui.state import Line, Liveness, Sight
+from ibkr_depth_pipeline.tui.words import number, percent
 
 KEYS = "q quit   arrows, tab or j k: symbol   space: pause"
 _LADDER_WIDTH = 60

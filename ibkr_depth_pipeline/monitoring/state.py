@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ibkr_depth_pipeline.alerts.checks import Told
-from ibkr_depth_pipeline.alerts.episodes import Watch
-from ibkr_depth_pipeline.alerts.outbox import Outbox
-from ibkr_depth_pipeline.alerts.run_news import News
-from ibkr_depth_pipeline.alerts.supervision import Sight
+from ibkr_depth_pipeline.monitoring.checks import Told
+from ibkr_depth_pipeline.monitoring.incidents import Watch
+from ibkr_depth_pipeline.monitoring.outbox import Outbox
+from ibkr_depth_pipeline.monitoring.run_failures import News
+from ibkr_depth_pipeline.monitoring.supervision import Sight
 
 
 @dataclass(frozen=True, slots=True)

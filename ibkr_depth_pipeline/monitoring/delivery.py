@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import apprise
 
-from ibkr_depth_pipeline.alerts.alert import Alert, Kind
-from ibkr_depth_pipeline.alerts.outbox import Outbox, Pending
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.monitoring.alert import Alert, Kind
+from ibkr_depth_pipeline.monitoring.outbox import Outbox, Pending
 from ibkr_depth_pipeline.settings import MASK
 
 ROUND_SECS = 10.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.alerts.causes import Look, Unreachable
+from ibkr_depth_pipeline.monitoring.diagnosis import Look, Unreachable
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.alerts import delivery
-from ibkr_depth_pipeline.alerts.alert import Alert, Kind
-from ibkr_depth_pipeline.alerts.delivery import tell
-from ibkr_depth_pipeline.alerts.outbox import ATTEMPTS, GIVE_UP_MS, MOST, Outbox
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.logs import configure_logging
-from ibkr_depth_pipeline_tests.alerts.webhook import Webhook
+from ibkr_depth_pipeline.monitoring import delivery
+from ibkr_depth_pipeline.monitoring.alert import Alert, Kind
+from ibkr_depth_pipeline.monitoring.delivery import tell
+from ibkr_depth_pipeline.monitoring.outbox import ATTEMPTS, GIVE_UP_MS, MOST, Outbox
+from ibkr_depth_pipeline_tests.monitoring.webhook import Webhook
 
 NOW = 1_700_000_000_000
 SECRET = "hunter2token"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ibkr_depth_pipeline.watch.render import View
+from ibkr_depth_pipeline.tui.render import View
 
 _NEXT = frozenset({"\x1b[B", "\x1b[C", "\x1bOB", "\x1bOC", "\t", "j", "l"})
 _BACK = frozenset({"\x1b[A", "\x1b[D", "\x1bOA", "\x1bOD", "\x1b[Z", "k", "h"})

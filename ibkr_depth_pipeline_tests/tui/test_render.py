@@ -10,10 +10,10 @@ import pytest
 from ibkr_depth_pipeline.reader import DepthSnapshot
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
-from ibkr_depth_pipeline.watch.keyboard import after_key, split_keys
-from ibkr_depth_pipeline.watch.ladder import LADDER_LINES, ladder
-from ibkr_depth_pipeline.watch.render import View, frame
-from ibkr_depth_pipeline.watch.sight import Findings, Liveness, Sight, sight_of
+from ibkr_depth_pipeline.tui.keyboard import after_key, split_keys
+from ibkr_depth_pipeline.tui.ladder import LADDER_LINES, ladder
+from ibkr_depth_pipeline.tui.render import View, frame
+from ibkr_depth_pipeline.tui.state import Findings, Liveness, Sight, sight_of
 
 NOW = 1_700_000_000_000
 RUN_MS = 60_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ibkr_depth_pipeline.alerts.causes import Look, Unreachable, feed_cause, feed_words, symbol_words
+from ibkr_depth_pipeline.monitoring.diagnosis import Look, Unreachable, feed_cause, feed_words, symbol_words
 
 EVERY_MS = 240_000
 FEED = ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ibkr_depth_pipeline.alerts.alert import Alert
 from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.monitoring.alert import Alert
 
 MOST = 30
 """Alerts kept; of more the oldest are dropped."""

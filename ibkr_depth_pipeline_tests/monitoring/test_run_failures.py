@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.alerts.run_news import (
+from ibkr_depth_pipeline.monitoring.run_failures import (
     FRESH_MS,
     MOST_LIKENESSES,
     REPEAT_MS,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ibkr_depth_pipeline.alerts.fencing import end_process
+from ibkr_depth_pipeline.monitoring.process_fencing import end_process
 from ibkr_depth_pipeline.schema.status import RunIdentity
 from ibkr_depth_pipeline.sink.status import process_mark
 

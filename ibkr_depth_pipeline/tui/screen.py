@@ -13,10 +13,10 @@ from rich.live import Live
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.signals import signals_caught
-from ibkr_depth_pipeline.watch.keyboard import after_key, pressed
-from ibkr_depth_pipeline.watch.render import View, frame
-from ibkr_depth_pipeline.watch.sampling import Sampler
-from ibkr_depth_pipeline.watch.sight import Sight
+from ibkr_depth_pipeline.tui.keyboard import after_key, pressed
+from ibkr_depth_pipeline.tui.poller import Sampler
+from ibkr_depth_pipeline.tui.render import View, frame
+from ibkr_depth_pipeline.tui.state import Sight
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ibkr_depth_pipeline.alerts.causes import Cause, Look, Unreachable, feed_words, unwell
 from ibkr_depth_pipeline.formatting import duration, utc
+from ibkr_depth_pipeline.monitoring.diagnosis import Cause, Look, Unreachable, feed_words, unwell
 
 _SHOWN = 12
 _OF_FEED = (Cause.REDIS, Cause.NO_INGEST, Cause.GATEWAY, Cause.MARKET_DATA, Cause.CLOCK)

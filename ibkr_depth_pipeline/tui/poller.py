@@ -8,7 +8,7 @@ from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.sink.status import read_health
-from ibkr_depth_pipeline.watch.sight import Findings, Sight, sight_of
+from ibkr_depth_pipeline.tui.state import Findings, Sight, sight_of
 
 RATE_WINDOW_MS = 5_000
 _NAMES_EVERY_MS = 10_000
