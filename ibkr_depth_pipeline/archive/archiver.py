@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer
 from ibkr_depth_pipeline.archive.figures_watch import FiguresWatch
-from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId, Place, day_of, first_ms_of, hole_place, part_place
+from ibkr_depth_pipeline.archive.layout import NOTHING, Place, day_of, first_ms_of, hole_place, part_place
 from ibkr_depth_pipeline.archive.ownership import Ownership
 from ibkr_depth_pipeline.archive.reading import positions
 from ibkr_depth_pipeline.archive.retention import first_date_kept, prune_expired
@@ -36,6 +36,7 @@ from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.settings import Settings
 
 LOOK_SECS = 0.1
@@ -82,7 +83,7 @@ class Archiver:
         self._only = frozenset(symbols)
         self._store = ArchiveStore(settings.archive_url)
         self._flush_rows = max(1, min(settings.archive_flush_rows, settings.ibkr_stream_maxlen // 4))
-        self._kept: dict[str, EntryId] = {}  # the newest snapshot of each symbol that is in a file
+        self._kept: dict[str, StreamId] = {}  # the newest snapshot of each symbol that is in a file
         self._newest_ms = 0  # of the data that was seen, kept or not: what ages are counted from
         self._buffers: dict[str, SymbolBuffer] = {}
         self._since: dict[str, float] = {}  # symbol -> loop time of its oldest buffered snapshot
@@ -196,7 +197,7 @@ class Archiver:
                 self._log.info("archive_symbol", symbol=symbol, position=str(position))
         return trouble
 
-    async def _begin(self, streams: Streams, symbol: str) -> EntryId:
+    async def _begin(self, streams: Streams, symbol: str) -> StreamId:
         """Behind what is kept, and behind what is too old to be kept."""
         kept = self._kept.get(symbol, NOTHING)
         if self._settings.archive_retention_days:
@@ -205,7 +206,7 @@ class Archiver:
         oldest_ms = self._oldest_ms()
         if kept.ts >= oldest_ms:
             return kept
-        return max(kept, await streams.before(symbol, EntryId(oldest_ms, 0)) or NOTHING)
+        return max(kept, await streams.before(symbol, StreamId(oldest_ms, 0)) or NOTHING)
 
     def _oldest_ms(self) -> int:
         """The time before which nothing is kept, in unix ms."""
@@ -242,8 +243,8 @@ class Archiver:
 
     async def _take(self, streams: Streams, symbol: str, entries: Sequence[RawEntry]) -> None:
         buffer = self._buffers[symbol]
-        first = EntryId.of(entries[0][0])
-        self._newest_ms = max(self._newest_ms, EntryId.of(entries[-1][0]).ts)
+        first = StreamId.of(entries[0][0])
+        self._newest_ms = max(self._newest_ms, StreamId.of(entries[-1][0]).ts)
         before = None if buffer.follows(first) else await streams.before(symbol, first)
         for hole in buffer.add(entries, before):
             self._record(hole)

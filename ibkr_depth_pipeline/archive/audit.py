@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from ibkr_depth_pipeline.archive import checks
-from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, EntryId, first_ms_of
+from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, first_ms_of
 from ibkr_depth_pipeline.archive.reading import files_of, holes_of, settled, symbols, tables
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.trading_hours import TradingHours
@@ -119,7 +120,7 @@ def _days_before(store: ArchiveStore, day: date) -> dict[str, date]:
     return newest
 
 
-def _newest_id(store: ArchiveStore, day: date | None, symbol: str) -> EntryId | None:
+def _newest_id(store: ArchiveStore, day: date | None, symbol: str) -> StreamId | None:
     if day is None:
         return None
     files = settled(store, lambda: files_of(store, day, symbol))
@@ -149,7 +150,7 @@ async def _ask(
         await streams.close()
 
 
-def ingest_says(newest: EntryId | None, figures: FeedFigures | None, symbol: str, day: date) -> checks.IngestSays:
+def ingest_says(newest: StreamId | None, figures: FeedFigures | None, symbol: str, day: date) -> checks.IngestSays:
     """What the hash and the figures say about that day. Pure."""
     starts, ends = first_ms_of(day), first_ms_of(day + timedelta(days=1))
     told = figures.symbols.get(symbol) if figures is not None else None

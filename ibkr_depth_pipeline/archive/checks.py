@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ibkr_depth_pipeline.archive.decoding import Hole
-from ibkr_depth_pipeline.archive.layout import EntryId
+from ibkr_depth_pipeline.schema.keys import StreamId
 
 TRANSIENT_MS = 250
 """The rows of one price move arrive within this; a book that is still malformed later is wrong."""
@@ -40,7 +40,7 @@ class Finding:
 # ---- seq without holes
 
 
-def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: EntryId | None = None) -> Finding:
+def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: StreamId | None = None) -> Finding:
     """Each seq is the one before plus 1, but for known holes, and where the numbering fell back with a later ts.
 
     `before` is the newest snapshot of the days before, if there is one.
@@ -209,7 +209,7 @@ class IngestSays:
     the day in question tells `stored`, the snapshots it stored, and the unix ms between which it did.
     """
 
-    newest: EntryId | None = None
+    newest: StreamId | None = None
     stored: int | None = None
     stored_from: int = 0
     stored_to: int = 0
@@ -218,7 +218,7 @@ class IngestSays:
 def check_counts(ts: Array, seq: Array, holes: Sequence[Hole], says: IngestSays, day_ends: int) -> Finding:
     """The archive holds what the ingest says it has stored: the newest seq, and how many. day_ends is unix ms."""
     problems = []
-    newest = EntryId(int(ts[-1]), int(seq[-1])) if len(ts) else None
+    newest = StreamId(int(ts[-1]), int(seq[-1])) if len(ts) else None
     if says.newest is not None and says.newest.ts < day_ends and says.newest != newest:
         problems.append(f"the newest snapshot is {newest or 'none'}; in Redis it is {says.newest}")
     figures: dict[str, int | float] = {"rows": len(ts), "newest_seq": newest.seq if newest else 0}

@@ -12,9 +12,10 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from ibkr_depth_pipeline.archive.layout import EntryId, Span, day_of, first_ms_of
+from ibkr_depth_pipeline.archive.layout import Span, day_of, first_ms_of
 from ibkr_depth_pipeline.archive.schema import SNAPSHOTS
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.schema.keys import StreamId
 
 RawEntry = tuple[bytes, Mapping[bytes, bytes]]
 """A stream entry as the client hands it out: its id and its fields."""
@@ -50,7 +51,7 @@ class Hole:
     symbol: str
     first_seq: int
     last_seq: int
-    after: EntryId
+    after: StreamId
     before_ts: int
     reason: HoleReason
 
@@ -148,7 +149,7 @@ class SymbolBuffer:
     have been unreadable. What is added must come after it, in order.
     """
 
-    def __init__(self, symbol: str, position: EntryId) -> None:
+    def __init__(self, symbol: str, position: StreamId) -> None:
         self.symbol = symbol
         self.position = self.cursor = position
         self.unreadable = 0
@@ -166,11 +167,11 @@ class SymbolBuffer:
     def __len__(self) -> int:
         return len(self._ts)
 
-    def follows(self, entry: EntryId) -> bool:
+    def follows(self, entry: StreamId) -> bool:
         """Whether nothing is missing before `entry`, and so nothing need be known of what stands before it."""
         return entry.seq == self.position.seq + 1
 
-    def add(self, entries: Sequence[RawEntry], before: EntryId | None = None) -> list[Hole]:
+    def add(self, entries: Sequence[RawEntry], before: StreamId | None = None) -> list[Hole]:
         """Take entries as one reading of the stream returned them. Returns the holes before and between them.
 
         `before` is the id of what still stands before the first of them, None if nothing does: then what is missing
@@ -178,7 +179,7 @@ class SymbolBuffer:
         """
         holes: list[Hole] = []
         for index, (stream_id, fields) in enumerate(entries):
-            self.cursor = entry = EntryId.of(stream_id)
+            self.cursor = entry = StreamId.of(stream_id)
             if not self._take(entry, fields):
                 continue
             if entry.seq != self.position.seq + 1 and (hole := self._hole_before(entry, before, at_front=index == 0)):
@@ -186,7 +187,7 @@ class SymbolBuffer:
             self.position = before = entry
         return holes
 
-    def _take(self, entry: EntryId, fields: Mapping[bytes, bytes]) -> bool:
+    def _take(self, entry: StreamId, fields: Mapping[bytes, bytes]) -> bool:
         try:
             _check_id(entry)
             bids = self._bids.decode(fields[b"bids"], self._codes)
@@ -210,7 +211,7 @@ class SymbolBuffer:
             raise ValueError("too many venues")
         return code
 
-    def _hole_before(self, entry: EntryId, before: EntryId | None, *, at_front: bool) -> Hole | None:
+    def _hole_before(self, entry: StreamId, before: StreamId | None, *, at_front: bool) -> Hole | None:
         first = 1 + (self.position.seq if entry.seq > self.position.seq else _goes_on_from(entry.seq, before))
         if first == entry.seq:
             return None
@@ -243,8 +244,8 @@ class SymbolBuffer:
             yield Batch(day, span, table.slice(start, end - start))
             start = end
 
-    def _id(self, index: int) -> EntryId:
-        return EntryId(self._ts[index], self._seq[index])
+    def _id(self, index: int) -> StreamId:
+        return StreamId(self._ts[index], self._seq[index])
 
     def _table(self) -> Any:
         names = pa.array(list(self._codes), pa.string())
@@ -266,13 +267,13 @@ class SymbolBuffer:
         return pa.Table.from_arrays(columns, schema=SNAPSHOTS)
 
 
-def _check_id(entry: EntryId) -> None:
+def _check_id(entry: StreamId) -> None:
     """Raises ValueError for an id that no recorder gives, such as one in microseconds."""
     if not (0 <= entry.ts <= _LAST_MS and entry.seq < _MOST_SEQ):
         raise ValueError(f"{entry} is no time in unix ms and number")
 
 
-def _goes_on_from(seq: int, before: EntryId | None) -> int:
+def _goes_on_from(seq: int, before: StreamId | None) -> int:
     """The seq behind which the numbers that fell to `seq` go on.
 
     Where a lower one stands before it, Redis has lost its newest entries, and the numbering went on from what was left:

@@ -45,6 +45,8 @@ _SYMBOL = pa.struct(
         *(_field(name, pa.int64()) for name in ("snapshots", "newest_seq", "lost", "refused_309")),
         _field("venue", pa.string()),
         _field("dropped", pa.map_(pa.string(), pa.int64())),
+        _field("trouble", pa.string()),
+        *(_field(name, pa.int64()) for name in ("silent", "out_of_step", "asked_again")),
     ]
 )
 SCHEMA = pa.schema(
@@ -52,10 +54,12 @@ SCHEMA = pa.schema(
         _field("written_ts", _TS),
         *(_field(name, pa.string()) for name in ("run_id", "host")),
         _field("pid", pa.int64()),
+        _field("process", pa.string()),
         *(_field(name, _TS) for name in ("started_ts", "ended_ts")),
         *(_field(name, pa.bool_()) for name in ("connected", "suspended")),
         _field("ailments", pa.list_(pa.int64())),
         *(_field(name, pa.int64()) for name in ("batch_size", "turns", "connections", "reconnects", "refused_309")),
+        _field("pacing_violations", pa.int64()),
         *(_field(name, pa.int64()) for name in ("buffer_bytes", "buffer_bound", "buffer_entries")),
         *(_field(name, pa.int64()) for name in ("lost", "write_failures")),
         *(_field(name, pa.float64(), nullable=True) for name in ("lag_p50_ms", "lag_p99_ms")),
@@ -63,6 +67,10 @@ SCHEMA = pa.schema(
     ]
 )
 """One row a state; fields are those of docs/redis-schema.md, `run` spread out, times as timestamps (0 is 1970)."""
+
+_LATER = {"process": "", "pacing_violations": 0}
+_LATER_OF_SYMBOL = {"trouble": "", "silent": 0, "out_of_step": 0, "asked_again": 0}
+"""What older files lack, and what stands for it."""
 
 
 class FiguresBuffer:
@@ -142,7 +150,19 @@ def compact_figures(store: ArchiveStore, day: date) -> None:
 
 def _read(store: ArchiveStore, place: Place) -> Any:
     with store.parquet(place) as file:
-        return file.read().cast(SCHEMA)
+        table = file.read()
+    if not set(SCHEMA.names) <= set(table.column_names) or not _symbol_names(SCHEMA) <= _symbol_names(table.schema):
+        table = pa.Table.from_pylist([_completed(row) for row in table.to_pylist()], SCHEMA)
+    return table.cast(SCHEMA)
+
+
+def _symbol_names(schema: Any) -> set[str]:
+    return {field.name for field in schema.field("symbols").type.value_type}
+
+
+def _completed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row that was written before there were all of today's figures."""
+    return {**_LATER, **row, "symbols": [{**_LATER_OF_SYMBOL, **each} for each in row["symbols"]]}
 
 
 def _once(tables: list[Any]) -> Any:

@@ -21,6 +21,8 @@ from datetime import date, datetime, timezone
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from ibkr_depth_pipeline.schema.keys import StreamId
+
 PARTS, DAYS, HOLES, FIGURES = "parts", "days", "holes", "figures"
 TREES = (PARTS, DAYS, HOLES, FIGURES)
 REPORTS = "reports"
@@ -37,31 +39,15 @@ _FIGURES = re.compile(r"\d{13,}_\d{13,}\.parquet")
 _DAY_FILE, _DAY_FIGURES = "depth.parquet", "figures.parquet"
 
 
-class EntryId(NamedTuple):
-    """A stream id, `<ts>-<seq>`. Ids of a symbol only grow, also where `seq` starts over."""
-
-    ts: int
-    seq: int
-
-    @classmethod
-    def of(cls, stream_id: bytes) -> EntryId:
-        """Read one as Redis sends it. Raises ValueError if it is none."""
-        ts, _, seq = stream_id.partition(b"-")
-        return cls(int(ts), int(seq))
-
-    def __str__(self) -> str:
-        return f"{self.ts}-{self.seq}"
-
-
-NOTHING = EntryId(0, 0)
+NOTHING = StreamId(0, 0)
 """The position before the first snapshot."""
 
 
 class Span(NamedTuple):
     """The ids of the first and the last snapshot of a file."""
 
-    first: EntryId
-    last: EntryId
+    first: StreamId
+    last: StreamId
 
 
 def joined(spans: Iterable[Span]) -> tuple[Span, ...]:
@@ -96,7 +82,7 @@ class Place:
         if self.tree != PARTS or match is None:
             return None
         first_ts, first_seq, last_ts, last_seq = map(int, match.groups())
-        return Span(EntryId(first_ts, first_seq), EntryId(last_ts, last_seq))
+        return Span(StreamId(first_ts, first_seq), StreamId(last_ts, last_seq))
 
 
 def day_folder(tree: str, day: date) -> str:
@@ -125,7 +111,7 @@ def day_place(symbol: str, day: date) -> Place:
     return Place(DAYS, day, symbol, _DAY_FILE)
 
 
-def hole_place(symbol: str, day: date, after: EntryId) -> Place:
+def hole_place(symbol: str, day: date, after: StreamId) -> Place:
     """Where the hole behind `after` belongs: found again after a kill, it has the same name."""
     return Place(HOLES, day, symbol, f"after-{after.ts:013d}-{after.seq:012d}.parquet")
 

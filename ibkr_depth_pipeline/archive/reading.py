@@ -16,21 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason
-from ibkr_depth_pipeline.archive.layout import (
-    DAYS,
-    HOLES,
-    PARTS,
-    TREES,
-    EntryId,
-    Place,
-    Span,
-    day_folder,
-    day_place,
-    folder,
-)
+from ibkr_depth_pipeline.archive.layout import DAYS, HOLES, PARTS, TREES, Place, Span, day_folder, day_place, folder
 from ibkr_depth_pipeline.archive.schema import ROWS_PER_GROUP, SNAPSHOTS, FileInfo, file_info
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable
+from ibkr_depth_pipeline.schema.keys import StreamId
 
 LISTINGS = 5
 """How often files are listed again, because some were gone when they were to be read."""
@@ -56,7 +46,7 @@ def symbols(store: ArchiveStore, day: date) -> list[str]:
     return sorted({place.symbol for tree in (PARTS, DAYS) for place in store.places(day_folder(tree, day))})
 
 
-def positions(store: ArchiveStore) -> dict[str, EntryId]:
+def positions(store: ArchiveStore) -> dict[str, StreamId]:
     """The id of the newest snapshot that is kept of each symbol.
 
     Parts are listed before days: compaction publishes a day before it deletes the parts in it, so that
@@ -65,9 +55,9 @@ def positions(store: ArchiveStore) -> dict[str, EntryId]:
     return settled(store, lambda: _positions(store))
 
 
-def _positions(store: ArchiveStore) -> dict[str, EntryId]:
+def _positions(store: ArchiveStore) -> dict[str, StreamId]:
     parts, compacted = store.places(PARTS), store.places(DAYS)
-    newest: dict[str, EntryId] = {}
+    newest: dict[str, StreamId] = {}
     for place in parts:
         if (span := place.span) is not None:
             newest[place.symbol] = max(newest.get(place.symbol, span.last), span.last)
@@ -177,7 +167,7 @@ def _holes_in(store: ArchiveStore, place: Place) -> list[Hole]:
     reasons = map(HoleReason, table["reason"].to_pylist())
     after_seq = int(place.file.rpartition("-")[2].partition(".")[0])
     return [
-        Hole(place.symbol, first, last, EntryId(after_ts, after_seq), before_ts, reason)
+        Hole(place.symbol, first, last, StreamId(after_ts, after_seq), before_ts, reason)
         for first, last, after_ts, before_ts, reason in zip(*seqs, *moments, reasons, strict=True)
     ]
 

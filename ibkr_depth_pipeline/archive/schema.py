@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ibkr_depth_pipeline.archive.layout import EntryId, Span
+from ibkr_depth_pipeline.archive.layout import Span
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.schema.keys import StreamId
 
 VERSION = b"1"
 _VERSION_KEY, _SYMBOL_KEY = b"ibkr_depth.schema", b"ibkr_depth.symbol"
@@ -108,4 +109,4 @@ def file_info(file: pq.ParquetFile) -> FileInfo:
     if _FIRST_KEY not in said or _LAST_KEY not in said:
         return FileInfo(file.metadata.num_rows, ())
     runs = said.get(_RUNS_KEY, said[_FIRST_KEY] + b"_" + said[_LAST_KEY])  # files from before there were runs
-    return FileInfo(file.metadata.num_rows, tuple(Span(*map(EntryId.of, run.split(b"_"))) for run in runs.split()))
+    return FileInfo(file.metadata.num_rows, tuple(Span(*map(StreamId.of, run.split(b"_"))) for run in runs.split()))

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ibkr_depth_pipeline.archive.decoding import RawEntry
-from ibkr_depth_pipeline.archive.layout import EntryId
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each, scan_each
-from ibkr_depth_pipeline.schema.keys import ingest_key, last_key, stream_key
+from ibkr_depth_pipeline.schema.keys import StreamId, ingest_key, last_key, stream_key
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import open_redis
@@ -45,7 +44,7 @@ class Streams:
         return [name for name in names if _SYMBOL.fullmatch(name)], trouble
 
     async def read(
-        self, positions: Mapping[str, EntryId]
+        self, positions: Mapping[str, StreamId]
     ) -> tuple[dict[str, list[RawEntry]], dict[str, SinkUnavailable]]:
         """What stands behind each position, oldest first, at most ENTRIES_AT_ONCE; only symbols that have something.
 
@@ -62,21 +61,21 @@ class Streams:
         found = {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
         return found, {symbol: self._unavailable(reply) for symbol, reply in replies.items() if _failed(reply)}
 
-    async def before(self, symbol: str, entry: EntryId) -> EntryId | None:
+    async def before(self, symbol: str, entry: StreamId) -> StreamId | None:
         """The id of what stands before `entry` in the stream; None if nothing does."""
         last = f"{entry.ts}-{entry.seq - 1}" if entry.seq else str(entry.ts - 1)
         entries = await self._ask("XREVRANGE", stream_key(symbol), last, "-", "COUNT", 1)
-        return EntryId.of(entries[0][0]) if entries else None
+        return StreamId.of(entries[0][0]) if entries else None
 
-    async def newest(self, symbol: str) -> EntryId | None:
+    async def newest(self, symbol: str) -> StreamId | None:
         """The id of the stream's newest entry; None if it holds none."""
         entries = await self._ask("XREVRANGE", stream_key(symbol), "+", "-", "COUNT", 1)
-        return EntryId.of(entries[0][0]) if entries else None
+        return StreamId.of(entries[0][0]) if entries else None
 
-    async def newest_mirrored(self, symbol: str) -> EntryId | None:
+    async def newest_mirrored(self, symbol: str) -> StreamId | None:
         """Time and number in the last-value hash; None if there is none."""
         ts, seq = await self._ask("HMGET", last_key(symbol), "ts", "seq")
-        return EntryId(int(ts), int(seq)) if ts and seq else None
+        return StreamId(int(ts), int(seq)) if ts and seq else None
 
     async def ingests(self) -> tuple[list[str], SinkUnavailable | None]:
         """The names of the ingests that tell of themselves, and why there may be more."""

@@ -59,11 +59,7 @@ class Method(Generic[P, T]):
 
 
 class _Reader:
-    """The queries that both readers carry out.
-
-    Every method but `follow` raises SinkUnavailable if Redis can't be reached or refuses, SchemaMismatch if a key does
-    not hold what docs/redis-schema.md says.
-    """
+    """The queries that both readers carry out."""
 
     symbols = Method(queries.symbols)
     latest = Method(queries.latest)

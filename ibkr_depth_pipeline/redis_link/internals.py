@@ -190,15 +190,13 @@ def sync_options(target: RedisTarget, without: Sequence[str]) -> Options:
     return {name: value for name, value in given.items() if name not in without}
 
 
-def raw_pipeline(client: aioredis.Redis, *, transaction: bool) -> Any:
-    """A pipeline whose replies are as RESP2 has them: without the callbacks that shape them by command."""
-    return Pipeline(client.connection_pool, {}, transaction=transaction, shard_hint=None)
-
-
-def raw_sync_pipeline(client: redis.Redis) -> Any:
-    """As raw_pipeline, without a transaction and without an event loop."""
-    made: Any = SyncPipeline
-    return made(client.connection_pool, {}, transaction=False, shard_hint=None)
+def raw_pipeline(client: aioredis.Redis | redis.Redis, commands: Sequence[Command], transaction: bool = False) -> Any:
+    """A pipeline of these commands. Its replies are as RESP2 has them: no callback shapes them by command."""
+    made: Any = SyncPipeline if isinstance(client, redis.Redis) else Pipeline
+    pipe = made(client.connection_pool, {}, transaction=transaction, shard_hint=None)
+    for command in commands:
+        pipe.execute_command(*command)
+    return pipe
 
 
 # ---- clusters

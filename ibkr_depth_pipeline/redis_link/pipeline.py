@@ -46,11 +46,8 @@ async def ask_each(client: Client, commands: Sequence[Command], within: float | 
             return await _ask_node(cluster, share, commands, within)
 
         return await client.route([key_of(command) for command in commands], send)
-    pipe = raw_pipeline(client, transaction=False)
-    for command in commands:
-        pipe.execute_command(*command)
     async with timeout(within):
-        return list(await pipe.execute(raise_on_error=False))
+        return list(await raw_pipeline(client, commands).execute(raise_on_error=False))
 
 
 async def ask_at_once(client: Client, commands: Sequence[Command]) -> list[Any]:
@@ -62,10 +59,7 @@ async def ask_at_once(client: Client, commands: Sequence[Command]) -> list[Any]:
         if error := refused(replies):
             raise error
         return list(replies[-1])
-    pipe = raw_pipeline(client, transaction=True)
-    for command in commands:
-        pipe.execute_command(*command)
-    return list(await pipe.execute())
+    return list(await raw_pipeline(client, commands, transaction=True).execute())
 
 
 async def _ask_node(

@@ -19,7 +19,7 @@ from redis.sentinel import Sentinel
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.redis_link.failures import LOST, UNREACHABLE, redirect_of
-from ibkr_depth_pipeline.redis_link.internals import look_up_slots, raw_sync_pipeline, sync_options
+from ibkr_depth_pipeline.redis_link.internals import look_up_slots, raw_pipeline, sync_options
 from ibkr_depth_pipeline.redis_link.routing import Command, FailedNodes, Refresh, Share, key_of, route
 from ibkr_depth_pipeline.redis_link.url import Kind, RedisTarget, connection_options, sentinel_options
 
@@ -152,9 +152,4 @@ class _Cluster:
 
 
 def _pipelined(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    if not commands:
-        return []
-    pipe = raw_sync_pipeline(client)
-    for command in commands:
-        pipe.execute_command(*command)
-    return list(pipe.execute(raise_on_error=False))
+    return list(raw_pipeline(client, commands).execute(raise_on_error=False)) if commands else []

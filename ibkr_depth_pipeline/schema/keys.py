@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PREFIX = "raw:ibkr:depth"
 
@@ -27,9 +27,11 @@ VENUE_FIELDS = (
 """The fields of the venue hash."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class StreamId:
-    """The id of a snapshot in its stream, `<ts>-<seq>`: its time in unix ms and its number. Zeros: before the first."""
+class StreamId(NamedTuple):
+    """The id of a snapshot in its stream, `<ts>-<seq>`: its time in unix ms and its number. Zeros: before the first.
+
+    Ids of a symbol only grow, also if `seq` begins again.
+    """
 
     ts: int = 0
     seq: int = 0
@@ -37,8 +39,11 @@ class StreamId:
     @classmethod
     def of(cls, stream_id: bytes) -> StreamId:
         """Parses the id as Redis sends it. Raises ValueError if it is not a number or two."""
-        ts, _, seq = stream_id.decode().partition("-")
+        ts, _, seq = stream_id.partition(b"-")
         return cls(int(ts), int(seq or 0))
+
+    def __str__(self) -> str:
+        return f"{self.ts}-{self.seq}"
 
 
 def parts_of_id(stream_id: str) -> tuple[int, int]:

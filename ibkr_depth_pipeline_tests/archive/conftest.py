@@ -16,12 +16,11 @@ import pyarrow as pa
 import pytest
 import redis
 
-from ibkr_depth_pipeline.archive.layout import EntryId
 from ibkr_depth_pipeline.archive.reading import days, read_day, symbols
 from ibkr_depth_pipeline.archive.run import ArchiveOutcome, run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.model import Levels
-from ibkr_depth_pipeline.schema.keys import last_key, stream_key
+from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline_tests.sink.writing import side_json
 
@@ -44,16 +43,16 @@ class Mirror:
 
     def __init__(self, url: str) -> None:
         self.redis: Any = redis.Redis.from_url(url)
-        self.written: dict[str, list[EntryId]] = {}
+        self.written: dict[str, list[StreamId]] = {}
 
     def write(self, symbol: str, seqs: Sequence[int], start: int = NOON, every: int = 1, maxlen: int = 0) -> None:
         """A snapshot for each seq, `every` ms apart from `start` (unix ms) on; `maxlen` cuts the stream exactly."""
         pipe = self.redis.pipeline(transaction=False)
         for index, seq in enumerate(seqs):
-            self._add(pipe, symbol, EntryId(start + index * every, seq), maxlen)
+            self._add(pipe, symbol, StreamId(start + index * every, seq), maxlen)
         pipe.execute()
 
-    def _add(self, pipe: Any, symbol: str, entry: EntryId, maxlen: int) -> None:
+    def _add(self, pipe: Any, symbol: str, entry: StreamId, maxlen: int) -> None:
         bids, asks = map(side_json, book(entry.seq))
         fields = {"ts": entry.ts, "bids": bids, "asks": asks, "seq": entry.seq, "venue": "ISLAND"}
         pipe.xadd(stream_key(symbol), fields, id=str(entry), maxlen=maxlen or None, approximate=False)
@@ -76,10 +75,10 @@ class Desk:
         """Archive everything there is, and return."""
         return run_archiver(self.settings, once=True, **how)
 
-    def kept(self) -> dict[str, list[EntryId]]:
+    def kept(self) -> dict[str, list[StreamId]]:
         """The ids of every snapshot in the archive, as the reader has them."""
         store = self.store
-        found: dict[str, list[EntryId]] = {}
+        found: dict[str, list[StreamId]] = {}
         for day in days(store):
             for symbol in symbols(store, day):
                 found.setdefault(symbol, []).extend(ids_of(read_day(store, day, symbol)))
@@ -125,9 +124,9 @@ class Desk:
             process.communicate()
 
 
-def ids_of(table: Any) -> list[EntryId]:
+def ids_of(table: Any) -> list[StreamId]:
     """The ids of a table of snapshots, in its order."""
-    return list(map(EntryId, table["ts"].cast(pa.int64()).to_pylist(), table["seq"].to_pylist()))
+    return list(map(StreamId, table["ts"].cast(pa.int64()).to_pylist(), table["seq"].to_pylist()))
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from structlog.testing import capture_logs
 from ibkr_depth_pipeline.archive import archiver, trouble
 from ibkr_depth_pipeline.archive.audit import audit_day
 from ibkr_depth_pipeline.archive.decoding import HoleReason
-from ibkr_depth_pipeline.archive.layout import PARTS, EntryId
+from ibkr_depth_pipeline.archive.layout import PARTS
 from ibkr_depth_pipeline.archive.reading import all_holes, days, holes_of, positions, read_day, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError, SinkUnavailable
-from ibkr_depth_pipeline.schema.keys import ingest_key, stream_key
+from ibkr_depth_pipeline.schema.keys import StreamId, ingest_key, stream_key
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror, ids_of
 from ibkr_depth_pipeline_tests.archive.following import Following
@@ -31,7 +31,7 @@ from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 DOCUMENT = REPOSITORY / "docs" / "archive.md"
 
 
-def numbers(found: Iterable[EntryId]) -> list[int]:
+def numbers(found: Iterable[StreamId]) -> list[int]:
     return [each.seq for each in found]
 
 

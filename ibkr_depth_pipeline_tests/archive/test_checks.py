@@ -18,7 +18,7 @@ from ibkr_depth_pipeline.archive.checks import (
     check_sequence,
 )
 from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason
-from ibkr_depth_pipeline.archive.layout import EntryId
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.archive.conftest import NOON
 
 
@@ -27,7 +27,7 @@ def numbers(*values: int) -> Array:
 
 
 def hole(first: int, last: int, before_ts: int = NOON) -> Hole:
-    return Hole("SPY", first, last, EntryId(NOON, first - 1), before_ts, HoleReason.TRIMMED)
+    return Hole("SPY", first, last, StreamId(NOON, first - 1), before_ts, HoleReason.TRIMMED)
 
 
 # ---- seq
@@ -48,8 +48,8 @@ def test_every_missing_number_is_found_unless_a_hole_names_it(present: set[int],
 
 
 def test_the_day_before_is_part_of_the_sequence() -> None:
-    assert check_sequence(numbers(NOON), numbers(5), [], before=EntryId(NOON - 1, 4)).passed
-    assert not check_sequence(numbers(NOON), numbers(6), [], before=EntryId(NOON - 1, 4)).passed
+    assert check_sequence(numbers(NOON), numbers(5), [], before=StreamId(NOON - 1, 4)).passed
+    assert not check_sequence(numbers(NOON), numbers(6), [], before=StreamId(NOON - 1, 4)).passed
 
 
 def test_a_double_is_a_problem_and_a_new_beginning_is_none() -> None:
@@ -154,9 +154,9 @@ def test_coverage_fails_only_below_what_is_asked_for() -> None:
 
 def test_the_newest_snapshot_is_the_one_that_redis_knows() -> None:
     ts, seq = numbers(NOON, NOON + 1), numbers(1, 2)
-    assert check_counts(ts, seq, [], IngestSays(EntryId(NOON + 1, 2)), NOON + 9).passed
-    assert not check_counts(ts, seq, [], IngestSays(EntryId(NOON + 2, 3)), NOON + 9).passed
-    assert check_counts(ts, seq, [], IngestSays(EntryId(NOON + 99, 3)), NOON + 9).passed, "that was a day later"
+    assert check_counts(ts, seq, [], IngestSays(StreamId(NOON + 1, 2)), NOON + 9).passed
+    assert not check_counts(ts, seq, [], IngestSays(StreamId(NOON + 2, 3)), NOON + 9).passed
+    assert check_counts(ts, seq, [], IngestSays(StreamId(NOON + 99, 3)), NOON + 9).passed, "that was a day later"
     assert check_counts(ts, seq, [], IngestSays(), NOON + 9).passed, "nobody knows any more"
 
 

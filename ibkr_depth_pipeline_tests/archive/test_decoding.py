@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.decoding import HoleReason, SymbolBuffer
-from ibkr_depth_pipeline.archive.layout import NOTHING, EntryId
+from ibkr_depth_pipeline.archive.layout import NOTHING
 from ibkr_depth_pipeline.archive.schema import SNAPSHOTS
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, ids_of
 
 Rows = list[list[Any]]
@@ -39,7 +40,7 @@ def side(row: dict[str, Any], name: str) -> Rows:
 @settings(deadline=None)
 @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=6))
 def test_the_columns_hold_what_the_json_held(books: list[tuple[Rows, Rows]]) -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON - 1, 4))
+    buffer = SymbolBuffer("SPY", StreamId(NOON - 1, 4))
     assert buffer.add([entry(5 + index, bids, asks) for index, (bids, asks) in enumerate(books)]) == []
     (batch,) = buffer.take_all()
     assert batch.day == DAY
@@ -47,7 +48,7 @@ def test_the_columns_hold_what_the_json_held(books: list[tuple[Rows, Rows]]) -> 
     rows = batch.table.to_pylist()
     assert [(side(row, "bid"), side(row, "ask")) for row in rows] == books
     assert {row["venue"] for row in rows} == {"ARCA"}
-    assert (batch.span.first, batch.span.last) == (EntryId(NOON, 5), EntryId(NOON, 4 + len(books)))
+    assert (batch.span.first, batch.span.last) == (StreamId(NOON, 5), StreamId(NOON, 4 + len(books)))
 
 
 @settings(deadline=None)
@@ -73,17 +74,17 @@ def test_midnight_parts_a_batch_in_two_and_the_later_one_comes_later() -> None:
 
 
 def test_numbers_that_begin_anew_are_no_hole_but_what_is_missing_of_the_new_ones_is() -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON, 900))
+    buffer = SymbolBuffer("SPY", StreamId(NOON, 900))
     assert buffer.add([entry(1, ts=NOON + 1)]) == []
-    (hole,) = SymbolBuffer("SPY", EntryId(NOON, 900)).add([entry(4, ts=NOON + 1)])
-    assert (hole.first_seq, hole.last_seq, hole.after) == (1, 3, EntryId(NOON, 900))
+    (hole,) = SymbolBuffer("SPY", StreamId(NOON, 900)).add([entry(4, ts=NOON + 1)])
+    assert (hole.first_seq, hole.last_seq, hole.after) == (1, 3, StreamId(NOON, 900))
 
 
 @pytest.mark.parametrize(
     "broken", [b"[]", b"not json", b"[[1,2]]", orjson.dumps(EMPTY[:9]), orjson.dumps([["x", 1, ""]] * 10)]
 )
 def test_an_entry_that_cannot_be_read_is_a_hole_and_holds_up_nothing(broken: bytes) -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON - 1, 1))
+    buffer = SymbolBuffer("SPY", StreamId(NOON - 1, 1))
     bad = entry(3)
     bad[1][b"asks"] = broken
     (hole,) = buffer.add([entry(2), bad, entry(4)])
@@ -92,7 +93,7 @@ def test_an_entry_that_cannot_be_read_is_a_hole_and_holds_up_nothing(broken: byt
 
 
 def test_an_unreadable_entry_at_the_end_is_not_read_again_and_again() -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON - 1, 1))
+    buffer = SymbolBuffer("SPY", StreamId(NOON - 1, 1))
     bad = entry(2)
     del bad[1][b"bids"]
     assert buffer.add([bad]) == []
@@ -100,7 +101,7 @@ def test_an_unreadable_entry_at_the_end_is_not_read_again_and_again() -> None:
 
 
 def test_a_hole_behind_an_entry_that_still_stands_was_never_stored() -> None:
-    at = EntryId(NOON, 4)
+    at = StreamId(NOON, 4)
     for before, reason in ((at, HoleReason.NEVER_STORED), (None, HoleReason.TRIMMED)):
         (hole,) = SymbolBuffer("SPY", at).add([entry(7, ts=NOON + 9)], before)
         assert (hole.first_seq, hole.last_seq, hole.after, hole.reason) == (5, 6, at, reason)
@@ -109,29 +110,29 @@ def test_a_hole_behind_an_entry_that_still_stands_was_never_stored() -> None:
 @pytest.mark.parametrize("dropped", [0, 1, 30])
 def test_where_the_newest_entries_went_the_numbering_goes_on_from_what_was_left(dropped: int) -> None:
     """50 of 900 that are kept went; of what came then the first `dropped` never reached the stream."""
-    buffer, left = SymbolBuffer("SPY", EntryId(NOON, 900)), EntryId(NOON - 50, 850)
+    buffer, left = SymbolBuffer("SPY", StreamId(NOON, 900)), StreamId(NOON - 50, 850)
     holes = buffer.add([entry(851 + dropped, ts=NOON + 9), entry(852 + dropped, ts=NOON + 9)], before=left)
     found = [(hole.first_seq, hole.last_seq, hole.reason) for hole in holes]
     assert found == [(851, 850 + dropped, HoleReason.NEVER_STORED)] * bool(dropped)
 
 
 def test_where_nothing_is_left_before_it_all_that_is_missing_of_the_new_numbers_is_a_hole() -> None:
-    (hole,) = SymbolBuffer("SPY", EntryId(NOON, 900)).add([entry(41, ts=NOON + 1)], before=None)
+    (hole,) = SymbolBuffer("SPY", StreamId(NOON, 900)).add([entry(41, ts=NOON + 1)], before=None)
     assert (hole.first_seq, hole.last_seq, hole.reason) == (1, 40, HoleReason.TRIMMED)
 
 
 def test_an_unreadable_entry_before_a_hole_is_part_of_it() -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON, 4))
+    buffer = SymbolBuffer("SPY", StreamId(NOON, 4))
     bad = entry(5, ts=NOON + 1)
     del bad[1][b"bids"]
     assert buffer.add([bad]) == []
-    (hole,) = buffer.add([entry(8, ts=NOON + 2)], before=EntryId(NOON + 1, 5))
+    (hole,) = buffer.add([entry(8, ts=NOON + 2)], before=StreamId(NOON + 1, 5))
     assert (hole.first_seq, hole.last_seq) == (5, 7)
 
 
 def test_an_unreadable_entry_where_the_numbers_fall_is_all_that_is_missing() -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON, 900))
+    buffer = SymbolBuffer("SPY", StreamId(NOON, 900))
     bad = entry(851, ts=NOON + 1)
     del bad[1][b"bids"]
-    (hole,) = buffer.add([bad, entry(852, ts=NOON + 2)], before=EntryId(NOON - 9, 850))
+    (hole,) = buffer.add([bad, entry(852, ts=NOON + 2)], before=StreamId(NOON - 9, 850))
     assert (hole.first_seq, hole.last_seq, hole.reason) == (851, 851, HoleReason.UNREADABLE)

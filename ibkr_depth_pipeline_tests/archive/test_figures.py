@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ibkr_depth_pipeline.archive import archiver as archiver_module
@@ -190,6 +191,28 @@ async def test_figures_that_nobody_answers_for_hold_nothing_up(redis_server: Emb
 def test_a_date_without_figures_has_an_empty_table(desk: Desk) -> None:
     assert ingests(desk.store, date(2026, 1, 6)) == []
     assert read_figures(desk.store, date(2026, 1, 6), "default").num_rows == 0
+
+
+def test_file_of_an_older_version_is_read_and_compacted_with_blanks_for_the_later_figures(
+    mirror: Mirror, desk: Desk
+) -> None:
+    tell(mirror, state(1))
+    desk.keep()
+    part = next(iter(desk.store.places(FIGURES)))
+    path = desk.folder / "archive" / part.name
+    later = {"process", "pacing_violations", "trouble", "silent"}
+    of_symbol = pa.struct([each for each in SCHEMA.field("symbols").type.value_type if each.name not in later])
+    older = pa.schema([each for each in SCHEMA if each.name not in later | {"symbols"}])
+    older = older.append(pa.field("symbols", pa.list_(of_symbol)))
+    pq.write_table(pa.Table.from_pylist(pq.read_table(path).to_pylist(), older), path)
+    for _ in range(2):
+        (row,) = read_figures(desk.store, DAY, "default").to_pylist()
+        assert (row["run_id"], row["process"], row["pacing_violations"]) == ("run-1", "", 0)
+        assert [(each["symbol"], each["rows"], each["trouble"], each["silent"]) for each in row["symbols"]] == [
+            ("SPY", 9, "", 0),
+            ("BRK B", 0, "", 0),
+        ]
+        compact_day(desk.store, DAY)
 
 
 def test_every_figure_has_a_column() -> None:

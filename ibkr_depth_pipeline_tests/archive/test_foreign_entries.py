@@ -8,8 +8,7 @@ import orjson
 import pytest
 
 from ibkr_depth_pipeline.archive.decoding import HoleReason, SymbolBuffer
-from ibkr_depth_pipeline.archive.layout import EntryId
-from ibkr_depth_pipeline.schema.keys import stream_key
+from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
 from ibkr_depth_pipeline_tests.archive.conftest import NOON, Desk, Mirror
 from ibkr_depth_pipeline_tests.archive.test_decoding import EMPTY, entry
 
@@ -34,7 +33,7 @@ FOREIGN_SIDES = {
 @pytest.mark.parametrize("side", FOREIGN_SIDES.values(), ids=FOREIGN_SIDES.keys())
 @pytest.mark.parametrize("which", ["bids", "asks"])
 def test_a_side_that_is_not_of_the_schema_is_passed_over_and_counted(side: object, which: str) -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON, 1))
+    buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     foreign = entry(2)
     foreign[1][which.encode()] = orjson.dumps(side)
     (hole,) = buffer.add([foreign, entry(3)])
@@ -46,14 +45,14 @@ def test_a_side_that_is_not_of_the_schema_is_passed_over_and_counted(side: objec
 
 @pytest.mark.parametrize("foreign_id", [f"{MICROSECONDS}-2", f"{2**64 - 1}-2", f"{NOON}-{2**64 - 1}"])
 def test_an_id_that_is_no_time_in_ms_and_number_is_passed_over(foreign_id: str) -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON, 1))
+    buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     assert buffer.add([(foreign_id.encode(), entry(2)[1])]) == []
     assert (len(buffer), buffer.unreadable) == (0, 1)
     assert buffer.take_all() == []
 
 
 def test_more_names_and_venues_than_codes_of_two_bytes_are_kept_or_counted() -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON, 0))
+    buffer = SymbolBuffer("SPY", StreamId(NOON, 0))
     rows = [[[1.0, 1.0, f"N{20 * seq + level}"] for level in range(10)] for seq in range(4000)]
     buffer.add([entry(seq + 1, bids, EMPTY) for seq, bids in enumerate(rows)])
     venues = []
@@ -69,7 +68,7 @@ def test_more_names_and_venues_than_codes_of_two_bytes_are_kept_or_counted() -> 
 
 
 def test_a_hole_of_millions_takes_the_room_of_one() -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON, 1))
+    buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     tracemalloc.start()
     foreign = (b"%d-2" % NOON, {b"foo": b"bar"})
     (hole,) = buffer.add([foreign, entry(3_000_000)])
@@ -80,7 +79,7 @@ def test_a_hole_of_millions_takes_the_room_of_one() -> None:
 
 
 def test_many_unreadable_entries_in_a_row_are_one_unreadable_hole() -> None:
-    buffer = SymbolBuffer("SPY", EntryId(NOON, 1))
+    buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     buffer.add([(b"%d-%d" % (NOON, seq), {b"foo": b"bar"}) for seq in range(2, 50_002)])
     (hole,) = buffer.add([entry(50_002)])
     assert (hole.first_seq, hole.last_seq, hole.reason) == (2, 50_001, HoleReason.UNREADABLE)

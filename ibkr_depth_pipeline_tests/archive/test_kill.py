@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ibkr_depth_pipeline.archive.compaction import compact_day
-from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, EntryId
+from ibkr_depth_pipeline.archive.layout import DAYS, PARTS
 from ibkr_depth_pipeline.archive.reading import all_holes
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of
 from ibkr_depth_pipeline_tests.archive.midway import DiesAt
 from ibkr_depth_pipeline_tests.archive.recorder import SYMBOLS, recorder
@@ -19,9 +20,9 @@ from ibkr_depth_pipeline_tests.archive.recorder import SYMBOLS, recorder
 KILLS = 8
 
 
-def plainly_read(desk: Desk, tree: str) -> dict[str, list[EntryId]]:
+def plainly_read(desk: Desk, tree: str) -> dict[str, list[StreamId]]:
     """All files of a tree, read as a program would that knows nothing of this archive: no name, no order, no ids."""
-    found: dict[str, list[EntryId]] = {}
+    found: dict[str, list[StreamId]] = {}
     for path in Path(desk.settings.archive_url, tree).rglob("*.parquet"):
         symbol = path.parent.name.removeprefix("symbol=").replace("%20", " ")
         with pq.ParquetFile(path) as file:

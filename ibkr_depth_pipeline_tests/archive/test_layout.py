@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.layout import (
-    EntryId,
     Span,
     day_of,
     day_place,
@@ -20,15 +19,16 @@ from ibkr_depth_pipeline.archive.layout import (
     part_place,
     places,
 )
+from ibkr_depth_pipeline.schema.keys import StreamId
 
-ids = st.builds(EntryId, st.integers(0, 10**14), st.integers(0, 10**13))
+ids = st.builds(StreamId, st.integers(0, 10**14), st.integers(0, 10**13))
 symbols = st.from_regex(r"[A-Z0-9][A-Z0-9.\-/&+]{0,5}( [A-Z0-9.\-/&+]{1,3})?", fullmatch=True)
 dates = st.dates(date(1970, 1, 1), date(9999, 12, 31))
 
 
 @settings(deadline=None)
 @given(symbols, dates, ids, ids)
-def test_a_name_says_what_it_was_made_of(symbol: str, day: date, first: EntryId, last: EntryId) -> None:
+def test_a_name_says_what_it_was_made_of(symbol: str, day: date, first: StreamId, last: StreamId) -> None:
     part = part_place(symbol, day, Span(first, last))
     assert parse(part.name) == part
     assert part.span == Span(first, last)
@@ -39,9 +39,9 @@ def test_a_name_says_what_it_was_made_of(symbol: str, day: date, first: EntryId,
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(ids, ids), unique=True, max_size=5))
-def test_the_order_of_names_is_the_order_of_snapshots(pairs: list[tuple[EntryId, EntryId]]) -> None:
+def test_the_order_of_names_is_the_order_of_snapshots(pairs: list[tuple[StreamId, StreamId]]) -> None:
     day = date(2026, 1, 5)
-    fit = [Span(EntryId(a.ts % 10**13, a.seq % 10**12), EntryId(b.ts % 10**13, b.seq % 10**12)) for a, b in pairs]
+    fit = [Span(StreamId(a.ts % 10**13, a.seq % 10**12), StreamId(b.ts % 10**13, b.seq % 10**12)) for a, b in pairs]
     named = [place.span for place in places(part_place("SPY", day, span).name for span in fit)]
     assert named == sorted(fit)
 
@@ -75,7 +75,7 @@ def test_a_date_ends_where_the_next_begins(day: date) -> None:
 
 
 def span(first_ts: int, first: int, last_ts: int, last: int) -> Span:
-    return Span(EntryId(first_ts, first), EntryId(last_ts, last))
+    return Span(StreamId(first_ts, first), StreamId(last_ts, last))
 
 
 @pytest.mark.parametrize(

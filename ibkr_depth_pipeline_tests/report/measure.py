@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer, compact_figures
-from ibkr_depth_pipeline.archive.layout import FIGURES, EntryId, Span, day_place
+from ibkr_depth_pipeline.archive.layout import FIGURES, Span, day_place
 from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, ROWS_PER_GROUP, SNAPSHOTS, described, write_options
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.report.making import make_report
+from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 
 DAY = date(2026, 1, 5)
@@ -71,7 +72,7 @@ def table(ts: Any, seq: Any, ticks: Any, sizes: Any) -> Any:
 
 
 def make_day(root: Path, count: int) -> None:
-    first, last = EntryId(OPEN, 1), EntryId(OPEN + SESSION_MS, count)
+    first, last = StreamId(OPEN, 1), StreamId(OPEN + SESSION_MS, count)
     paths = [root / day_place(symbol, DAY).name for symbol in SYMBOLS]
     for path in paths:
         path.parent.mkdir(parents=True)

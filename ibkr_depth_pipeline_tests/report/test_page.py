@@ -11,13 +11,13 @@ import orjson
 import pytest
 
 from ibkr_depth_pipeline.archive.compaction import compact_day
-from ibkr_depth_pipeline.archive.layout import EntryId, hole_place
+from ibkr_depth_pipeline.archive.layout import hole_place
 from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of
 from ibkr_depth_pipeline.archive.schema import hole_bytes
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError, NothingKept
 from ibkr_depth_pipeline.report.view import MOST_HOLES
-from ibkr_depth_pipeline.schema.keys import stream_key
+from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, book
 from ibkr_depth_pipeline_tests.report.conftest import OPEN, Page, Report
@@ -176,7 +176,7 @@ def test_holes_are_listed_and_many_are_cut_short(mirror: Mirror, desk: Desk, rep
     assert page.line("SPY", "ISLAND")[6] == "2"
     row = {"first_seq": 1, "last_seq": 1, "after_ts": OPEN, "before_ts": OPEN, "reason": "trimmed"}
     for number in range(MOST_HOLES + 2):
-        place = hole_place("SPY", DAY, EntryId(OPEN + number, number))
+        place = hole_place("SPY", DAY, StreamId(OPEN + number, number))
         desk.store.put(place, hole_bytes([row | {"after_ts": OPEN + number, "before_ts": OPEN + number + 1}]))
     _, page = report()
     assert len([line for line in page.lines if line[-1] == "trimmed"]) + 1 >= MOST_HOLES
