@@ -361,7 +361,7 @@ def test_days_past_the_retention_go_and_are_not_kept_again(
     mirror.write("SPY", range(1, 11))
     mirror.write("SPY", range(11, 21), start=NOON + 3 * MS_PER_DAY)
     desk.keep()
-    monkeypatch.setattr("ibkr_depth_pipeline.archive.archiver._now_ms", lambda: NOON + 4 * MS_PER_DAY)
+    monkeypatch.setattr("ibkr_depth_pipeline.archive.archiver.unix_ms", lambda: NOON + 4 * MS_PER_DAY)
     short = with_settings(desk, archive_retention_days=2)
     assert short.keep().summary.pruned_days == 1
     assert numbers(desk.kept()["SPY"]) == list(range(11, 21))
@@ -377,7 +377,7 @@ def test_what_is_older_than_the_retention_is_not_missing_and_what_is_missing_beh
     if kept_before:
         desk.keep()
     mirror.write("SPY", range(11, 15), start=NOON + MS_PER_DAY)
-    monkeypatch.setattr(archiver, "_now_ms", lambda: NOON + 4 * MS_PER_DAY)
+    monkeypatch.setattr(archiver, "unix_ms", lambda: NOON + 4 * MS_PER_DAY)
     short = with_settings(desk, archive_retention_days=2)
     mirror.write("SPY", range(15, 21), start=NOON + 4 * MS_PER_DAY)
     assert short.keep().summary.snapshots == {"SPY": 6}

@@ -136,7 +136,7 @@ def test_what_is_older_than_the_retention_is_neither_kept_nor_taken(
     desk.keep()
     mirror.write("SPY", [1], start=NOON + 4 * MS_PER_DAY)
     desk.keep()
-    monkeypatch.setattr(archiver_module, "_now_ms", lambda: NOON + 4 * MS_PER_DAY)
+    monkeypatch.setattr(archiver_module, "unix_ms", lambda: NOON + 4 * MS_PER_DAY)
     short = replace(desk, settings=desk.settings.model_copy(update={"archive_retention_days": 2}))
     short.keep()
     assert desk.store.places(FIGURES) == []

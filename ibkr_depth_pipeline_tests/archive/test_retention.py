@@ -40,7 +40,7 @@ def test_an_archiver_with_a_clock_far_ahead_keeps_the_archive_and_archives_what_
     mirror.write("SPY", range(1, 5), every=MS_PER_DAY)
     desk.keep()
     mirror.write("SPY", range(5, 8), start=NOON + 4 * MS_PER_DAY, every=MS_PER_DAY)
-    monkeypatch.setattr(archiver, "_now_ms", lambda: NOON + 3650 * MS_PER_DAY)
+    monkeypatch.setattr(archiver, "unix_ms", lambda: NOON + 3650 * MS_PER_DAY)
     done = with_settings(desk, archive_retention_days=10).keep().summary
     assert (done.pruned_days, done.snapshots) == (0, {"SPY": 3})
     assert [found.seq for found in desk.kept()["SPY"]] == list(range(1, 8))
