@@ -24,7 +24,7 @@ from ibkr_depth_pipeline.reader import DepthReader
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread, SimulatedGateway
 from ibkr_depth_pipeline.simulation.distortions import BAD_FRAMES, MALFORMED_ROWS, raw_row
-from ibkr_depth_pipeline.simulation.replies import error, raw_depth_row
+from ibkr_depth_pipeline.simulation.replies import error_message, raw_depth_row
 from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline_tests.faults.ingest_process import (
     PATIENCE_SECS,
@@ -50,6 +50,8 @@ ERRORS = {
 }
 """Error codes that say nothing of a request which does not exist, and what is logged of them."""
 
+MOST_CANCELS = 100
+
 
 @dataclass
 class Flood:
@@ -70,7 +72,7 @@ class Flood:
             return BAD_FRAMES[self.dice.choice(FRAMES)](self._request())
         code = self.dice.choice(list(ERRORS))
         self.said[ERRORS[code]] += 1
-        return error(self._stranger(), code, f"no such thing {self.dice.random()}", VERSION)
+        return error_message(self._stranger(), code, f"no such thing {self.dice.random()}", VERSION)
 
     def _row(self) -> bytes:
         request, named = self._request(), self.dice.random() < 0.5
@@ -149,14 +151,17 @@ def flooded(redis_url: str, folder: Path, messages: int, seed: int) -> list[int]
 
 
 def check(run: IngestProcess, told: FeedFigures, flood: Flood, before: Counter[str]) -> None:
-    assert dropped(told) == flood.dropped
+    # The flood puts books out of step, so lines are asked for again: the gateway's own rows of retired ids come on top.
+    retired = sum(told.symbols[symbol].dropped.get("retired_request", 0) for symbol in SYMBOLS)
+    assert flood.dropped <= dropped(told) <= flood.dropped + retired
     assert told.connections == 1
-    assert sum(line["rows"] for line in run.lines("rows_dropped")) == flood.dropped
+    assert sum(line["rows"] for line in run.lines("rows_dropped")) == dropped(told)
     reports = run.lines("lines_left_out")
     for event, sent in flood.said.items():
         logged = len(run.lines(event)) - before[event]
         left_out = [line["lines"] for line in reports if line["of"] == event]
-        assert logged + sum(left_out) == sent, event
+        # those that are cancelled once more, as the flood goes on to send their rows, answer 310
+        assert sent <= logged + sum(left_out) <= sent + (MOST_CANCELS if event == "cancel_rejected" else 0), event
         assert logged <= LINES_A_CYCLE * (len(left_out) + 1), event
 
 
