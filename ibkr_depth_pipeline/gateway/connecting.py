@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ibkr_depth_pipeline.gateway.backoff import ConnectBackoff
-from ibkr_depth_pipeline.gateway.connect_errors import Endpoint
+from ibkr_depth_pipeline.gateway.endpoint import Endpoint
 from ibkr_depth_pipeline.gateway.tws_session import TwsSession
 
 SECOND_TRY_SECS = 1.0
@@ -33,7 +33,7 @@ def _ignore(_client_id: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class ConnectRound:
     """One round of connections, over all client ids in turn.
 
     on_conflict(client_id) hears of each id that another client has (326), on_unanswered(client_id) of each that is
@@ -68,7 +68,7 @@ class Connector:
     _unanswered: list[int] = field(default_factory=list)
     _tries: list[_Try] = field(default_factory=list)
 
-    async def connect(self, client_ids: Sequence[int], terms: Round) -> tuple[TwsSession, int]:
+    async def connect(self, client_ids: Sequence[int], terms: ConnectRound) -> tuple[TwsSession, int]:
         """The session that stands, and its client id.
 
         Raises GatewayNotListening where no TCP connection can be made, ClientIdsExhausted where all ids are taken,
@@ -105,7 +105,7 @@ class Connector:
 
     # ---- the first stage
 
-    async def _version_agreed(self, client_id: int, ends: float, terms: Round) -> _Try:
+    async def _version_agreed(self, client_id: int, ends: float, terms: ConnectRound) -> _Try:
         """The first connection that gets its version, or has ended. The others are closed."""
         began = due = _now()
         try:
@@ -166,7 +166,7 @@ class Connector:
                 await chosen.session.give_up()
 
 
-def _until_next(terms: Round) -> float:
+def _until_next(terms: ConnectRound) -> float:
     return max(SECOND_TRY_SECS, terms.backoff.pause(_now()) if terms.backoff else 0.0)
 
 

@@ -19,7 +19,7 @@ from ibkr_depth_pipeline.gateway.events import (
     ConnectivityRestored,
     DepthHalted,
     DepthRefused,
-    FeedHealth,
+    FarmStatus,
     GatewayEvent,
     Notice,
     PacingViolation,
@@ -62,11 +62,11 @@ def _no_such_line(request: int, code: int, text: str) -> GatewayEvent:
 
 
 def _healthy(request: int, code: int, text: str) -> GatewayEvent:
-    return FeedHealth(True, code, text)
+    return FarmStatus(True, code, text)
 
 
 def _degraded(request: int, code: int, text: str) -> GatewayEvent:
-    return FeedHealth(False, code, text)
+    return FarmStatus(False, code, text)
 
 
 def _notice(request: int, code: int, text: str) -> GatewayEvent:

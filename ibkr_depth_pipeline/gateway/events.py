@@ -141,7 +141,7 @@ class SocketPortReset:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedHealth:
+class FarmStatus:
     """A data farm is broken, inactive or well; or a competing session silences the lines (21xx, 10197)."""
 
     healthy: bool
@@ -194,7 +194,7 @@ GatewayEvent = (
     | ConnectivityLost
     | ConnectivityRestored
     | SocketPortReset
-    | FeedHealth
+    | FarmStatus
     | PacingViolation
     | Notice
     | ConnectionLost

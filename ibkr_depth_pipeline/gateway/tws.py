@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from ib_insync.contract import Contract
 
 from ibkr_depth_pipeline.errors import GatewayUnavailable, QuestionUnanswered
-from ibkr_depth_pipeline.gateway.connect_errors import Endpoint
-from ibkr_depth_pipeline.gateway.connecting import Connector, Round
+from ibkr_depth_pipeline.gateway.connecting import Connector, ConnectRound
+from ibkr_depth_pipeline.gateway.endpoint import Endpoint
 from ibkr_depth_pipeline.gateway.greeting import Greeting
 from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
 from ibkr_depth_pipeline.gateway.tws_session import (
@@ -24,10 +24,10 @@ from ibkr_depth_pipeline.gateway.tws_session import (
     OnEvent,
     OnRow,
     TwsSession,
-    hand_on,
+    decline,
     lacks_rows,
 )
-from ibkr_depth_pipeline.gateway.venues import ContractAnswer, DepthExchange, Wanted
+from ibkr_depth_pipeline.gateway.venues import ContractAnswer, ContractQuery, DepthExchange
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.settings import Settings
 
@@ -54,7 +54,7 @@ class TwsGateway:
         request_ids: Iterator[int],
         on_event: OnEvent,
         on_row: OnRow,
-        on_depth: OnDepth = hand_on,
+        on_depth: OnDepth = decline,
         lacks_rows: LacksRows = lacks_rows,
         connect_timeout: float,
         messages_per_second: float = DEFAULT_RATE,
@@ -81,7 +81,7 @@ class TwsGateway:
         request_ids: Iterator[int],
         on_event: OnEvent,
         on_row: OnRow,
-        on_depth: OnDepth = hand_on,
+        on_depth: OnDepth = decline,
         lacks_rows: LacksRows = lacks_rows,
         id_setting: str = "IBKR_CLIENT_ID",
     ) -> TwsGateway:
@@ -102,13 +102,16 @@ class TwsGateway:
     # ---- connection
 
     async def connect(
-        self, client_ids: Sequence[int], on_conflict: Callable[[int], None] = lambda _: None, terms: Round | None = None
+        self,
+        client_ids: Sequence[int],
+        on_conflict: Callable[[int], None] = lambda _: None,
+        terms: ConnectRound | None = None,
     ) -> int:
         """One round: connect under the first of `client_ids` that is answered, and return it; see Connector.connect.
 
         on_conflict hears of each taken one, unless `terms` say more.
         """
-        self._session, client_id = await self._connector.connect(client_ids, terms or Round(on_conflict))
+        self._session, client_id = await self._connector.connect(client_ids, terms or ConnectRound(on_conflict))
         return client_id
 
     def _new_session(self, on_version: Callable[[TwsSession], None]) -> TwsSession:
@@ -121,7 +124,7 @@ class TwsGateway:
             on_version=on_version,
         )
 
-    async def cancels_sent(self) -> None:
+    async def drain(self) -> None:
         """Returns once nothing but questions waits to be sent. To be called before `disconnect`, with a time limit."""
         if self._session is not None:
             await self._session.outbox.urgent_sent()
@@ -132,15 +135,15 @@ class TwsGateway:
             self._session.close()
             self._session = None
 
-    def rest(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more for now; what comes stays with the kernel. A new connection reads."""
         if self._session is not None:
-            self._session.rest()
+            self._session.pause_reading()
 
-    def go_on(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
         if self._session is not None:
-            self._session.go_on()
+            self._session.resume_reading()
 
     @property
     def server_version(self) -> int:
@@ -154,7 +157,7 @@ class TwsGateway:
 
     # ---- questions
 
-    async def contracts(self, wanted: Wanted, timeout: float = ANSWER_TIMEOUT_SECS) -> list[ContractAnswer]:
+    async def contracts(self, wanted: ContractQuery, timeout: float = ANSWER_TIMEOUT_SECS) -> list[ContractAnswer]:
         """The contracts that match; none where the gateway knows of none (200).
 
         timeout counts from when the question is sent, however long it waits for that. Raises QuestionUnanswered where

@@ -19,8 +19,8 @@ from ib_insync.connection import Connection
 from ib_insync.decoder import Decoder
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayProtocolError, GatewayUnavailable, QuestionUnanswered
-from ibkr_depth_pipeline.gateway.connect_errors import REJECTION_CODES, Endpoint
 from ibkr_depth_pipeline.gateway.depth_messages import ROW, ROW_OF_MARKET_MAKER, read_depth
+from ibkr_depth_pipeline.gateway.endpoint import REJECTION_CODES, Endpoint
 from ibkr_depth_pipeline.gateway.error_codes import (
     CLIENT_ID_IN_USE,
     DUPLICATE_REQUEST,
@@ -34,12 +34,11 @@ from ibkr_depth_pipeline.gateway.error_codes import (
 )
 from ibkr_depth_pipeline.gateway.events import (
     ConnectionLost,
-    FeedHealth,
+    FarmStatus,
     GatewayEvent,
     MessageUnreadable,
     PacingViolation,
 )
-from ibkr_depth_pipeline.gateway.framing import FrameSplitter
 from ibkr_depth_pipeline.gateway.outbox import (
     CANCEL,
     DEPTH,
@@ -52,6 +51,7 @@ from ibkr_depth_pipeline.gateway.outbox import (
     Outgoing,
 )
 from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
+from ibkr_depth_pipeline.gateway.wire import FrameSplitter
 from ibkr_depth_pipeline.model import DepthRow
 
 ALLOWED_MESSAGES = {
@@ -71,7 +71,7 @@ OnDepth = Callable[[bytes], bool]
 """May take a depth message as it came. False: it did not, and the row is to be read and handed on."""
 
 
-def hand_on(_message: bytes) -> bool:
+def decline(_message: bytes) -> bool:
     """An OnDepth that takes none."""
     return False
 
@@ -115,7 +115,7 @@ class TwsSession:
         self,
         on_event: OnEvent,
         on_row: OnRow,
-        on_depth: OnDepth = hand_on,
+        on_depth: OnDepth = decline,
         *,
         bucket: TokenBucket | None = None,
         lacks_rows: LacksRows = lacks_rows,
@@ -208,12 +208,12 @@ class TwsSession:
         self.client.disconnect()
         self._fail_questions("disconnected")
 
-    def rest(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more for now; the kernel keeps what comes."""
         if self.client.conn.transport is not None:
             self.client.conn.transport.pause_reading()
 
-    def go_on(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
         if self.client.conn.transport is not None:
             self.client.conn.transport.resume_reading()
@@ -347,7 +347,7 @@ class TwsSession:
             self._answer("open orders", True)
             return
         event = event_of(reqId, errorCode, errorString)
-        if isinstance(event, FeedHealth) and event.healthy:
+        if isinstance(event, FarmStatus) and event.healthy:
             self.depth_exchanges = ()
         self._heard.append(event)
 

@@ -26,7 +26,7 @@ WALK_SECS = 10.0
 for at its other venues; the rest is asked for at its best one alone."""
 
 
-class WalkBudget:
+class FallbackBudget:
     """Bounds the requests at other venues while nothing at all is granted: it is then not the venue that refuses."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class WalkBudget:
 
 @dataclass
 class VenueFallback:
-    """The venues of one symbol. `requested` is what to ask for; it changes with `refused` and `instrument_is`."""
+    """The venues of one symbol. `requested` is what to ask for; it changes with `refused` and `update_instrument`."""
 
     instrument: Instrument
     _requested: str = ""
@@ -73,16 +73,16 @@ class VenueFallback:
         return replace(self.instrument, exchange=self._requested)
 
     @property
-    def refusing(self) -> set[str]:
+    def refusing_venues(self) -> set[str]:
         """The venues whose refusal stands."""
         return set(self._refused)
 
     @property
-    def lacks(self) -> str:
+    def refusal_summary(self) -> str:
         """What refused, for an operator: each venue with its reason; empty where none stands."""
         return "; ".join(f"{venue} {reason}" for venue, (reason, _) in self._refused.items())
 
-    def instrument_is(self, instrument: Instrument, now: float) -> None:
+    def update_instrument(self, instrument: Instrument, now: float) -> None:
         """The contract was resolved anew. What its venues refused is kept."""
         self.instrument = instrument
         self._refused = {venue: why for venue, why in self._refused.items() if venue in self.venues}

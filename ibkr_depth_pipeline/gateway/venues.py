@@ -34,7 +34,7 @@ _CONTRACTS_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ContractQuery:
     """What the operator asks for; None means: choose."""
 
     symbol: str
@@ -71,7 +71,9 @@ class DepthExchange:
 Resolution = Instrument | Unresolved
 
 
-def resolve(wanted: Wanted, answers: Sequence[ContractAnswer], depth_exchanges: Iterable[DepthExchange]) -> Resolution:
+def resolve(
+    wanted: ContractQuery, answers: Sequence[ContractAnswer], depth_exchanges: Iterable[DepthExchange]
+) -> Resolution:
     """Choose the contract among `answers` and its venue, or say why there is none."""
     matching = _matching(wanted, answers)
     distinct = {answer.con_id for answer in matching}
@@ -101,12 +103,12 @@ def resolve(wanted: Wanted, answers: Sequence[ContractAnswer], depth_exchanges: 
     )
 
 
-def choose_venue(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> str | None:
+def choose_venue(wanted: ContractQuery, answer: ContractAnswer, deep: set[str]) -> str | None:
     """The best of `choose_venues`, or None."""
     return next(iter(choose_venues(wanted, answer, deep)), None)
 
 
-def choose_venues(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> tuple[str, ...]:
+def choose_venues(wanted: ContractQuery, answer: ContractAnswer, deep: set[str]) -> tuple[str, ...]:
     """The venues that may be requested, best first, under the names that the gateway lists.
 
     `deep` are the venues that the gateway's depth exchanges name for this security type. The operator's own choice is
@@ -123,7 +125,7 @@ def choose_venues(wanted: Wanted, answer: ContractAnswer, deep: set[str]) -> tup
     return tuple(dict.fromkeys(name for name in listed if name is not None and _listed(name, deep) is not None))
 
 
-def _candidates(wanted: Wanted, answer: ContractAnswer, valid: Sequence[str]) -> list[str]:
+def _candidates(wanted: ContractQuery, answer: ContractAnswer, valid: Sequence[str]) -> list[str]:
     known = _well_known(answer)
     first = [known[0]] if known else []
     listing = wanted.primary_exchange or answer.primary_exchange
@@ -165,7 +167,7 @@ def _listing(answers: Sequence[ContractAnswer]) -> str:
     return ", ".join(list(lines.values())[:_CONTRACTS_LISTED]) + more
 
 
-def _matching(wanted: Wanted, answers: Sequence[ContractAnswer]) -> list[ContractAnswer]:
+def _matching(wanted: ContractQuery, answers: Sequence[ContractAnswer]) -> list[ContractAnswer]:
     found = [answer for answer in answers if wanted.con_id in (None, answer.con_id)]
     if wanted.primary_exchange is not None:
         listed = [a for a in found if _listed(wanted.primary_exchange, [a.primary_exchange]) is not None]
@@ -173,7 +175,7 @@ def _matching(wanted: Wanted, answers: Sequence[ContractAnswer]) -> list[Contrac
     return found
 
 
-def _without_venue(wanted: Wanted, answer: ContractAnswer) -> Unresolved:
+def _without_venue(wanted: ContractQuery, answer: ContractAnswer) -> Unresolved:
     listed = ", ".join(answer.valid_exchanges) or "none"
     if wanted.exchange is not None:
         reason = f"{wanted.exchange} is not among the contract's exchanges ({listed})"

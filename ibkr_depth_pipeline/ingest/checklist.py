@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, GatewayError, SinkUnavailable
-from ibkr_depth_pipeline.gateway.connecting import Round
+from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
@@ -144,7 +144,7 @@ async def _connection(gateway: TwsGateway, settings: Settings) -> list[Finding]:
     unanswered: list[int] = []
     where = f"{settings.ibkr_host}:{settings.ibkr_port} answers"
     try:
-        client_id = await gateway.connect(ids_to_try(settings), terms=Round(taken.append, unanswered.append))
+        client_id = await gateway.connect(ids_to_try(settings), terms=ConnectRound(taken.append, unanswered.append))
     except ClientIdsExhausted as error:
         return [Finding(Verdict.OK, "gateway", where), Finding(Verdict.FAIL, "client id", str(error))]
     greeting = gateway.greeting

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayNotListening
 from ibkr_depth_pipeline.gateway.backoff import ConnectBackoff
-from ibkr_depth_pipeline.gateway.connecting import Round
+from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.greeting import Greeting
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.logs import get_log
@@ -98,7 +98,7 @@ class GatewayConnection:
         self._due = began + pause
         self.lost.clear()  # before the attempt: the new connection may be lost at once
         self._on_attempt()
-        terms = Round(self._id_taken, self._id_unanswered, patience=pause, until=until, backoff=self._backoff)
+        terms = ConnectRound(self._id_taken, self._id_unanswered, patience=pause, until=until, backoff=self._backoff)
         try:
             client_id = await self._gateway.connect(ids_to_try(settings), terms=terms)
         except GatewayNotListening:

@@ -23,7 +23,7 @@ def writer_of(settings: Settings, client: Client, lease: Lease, gateway: TwsGate
         maxlen=settings.ibkr_stream_maxlen,
         buffer_bytes=settings.ibkr_buffer_bytes,
         min_replicas=settings.ibkr_redis_min_replicas,
-        backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.rest, gateway.go_on),
+        backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.pause_reading, gateway.resume_reading),
     )
 
 

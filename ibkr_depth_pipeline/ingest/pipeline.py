@@ -302,7 +302,7 @@ class DepthPipeline:
             Reconnect("the gateway moves its socket (1300)"),
         ]
 
-    def _feed_health(self, event: gateway.FeedHealth, now: float, now_ms: int) -> list[Effect]:
+    def _feed_health(self, event: gateway.FarmStatus, now: float, now_ms: int) -> list[Effect]:
         name = "feed_healthy" if event.healthy else "feed_degraded"
         said = Say("info" if event.healthy else "warning", name, {"code": event.code, "text": event.text})
         if self._doubts.suspended and event.code == 2104:
@@ -357,7 +357,7 @@ _REACTIONS: dict[type, Callable[[DepthPipeline, Any, float, int], list[Effect]]]
     gateway.ConnectivityLost: DepthPipeline._connectivity_lost,
     gateway.ConnectivityRestored: DepthPipeline._connectivity_back,
     gateway.SocketPortReset: DepthPipeline._port_reset,
-    gateway.FeedHealth: DepthPipeline._feed_health,
+    gateway.FarmStatus: DepthPipeline._feed_health,
     gateway.PacingViolation: DepthPipeline._pacing,
     gateway.Notice: DepthPipeline._notice,
     gateway.ConnectionLost: DepthPipeline._connection_lost,

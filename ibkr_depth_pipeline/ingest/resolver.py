@@ -13,7 +13,7 @@ from typing import Any
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, ContractAnswer, Resolution, Wanted, resolve
+from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, ContractAnswer, ContractQuery, Resolution, resolve
 from ibkr_depth_pipeline.ingest.question_schedule import QuestionSchedule
 from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.universe import SymbolSpec
@@ -34,9 +34,9 @@ class NoAnswer:
     reason: str
 
 
-def wanted_of(spec: SymbolSpec) -> Wanted:
+def query_of(spec: SymbolSpec) -> ContractQuery:
     """What the universe asks for, with the defaults of a US stock, or of an index where the name is one's."""
-    return Wanted(
+    return ContractQuery(
         symbol=spec.symbol,
         sec_type=spec.sec_type or ("IND" if spec.symbol in INDEX_SYMBOLS else "STK"),
         currency=spec.currency or "USD",
@@ -62,7 +62,7 @@ class Resolver:
         most_tries: int | None = None,
     ) -> None:
         self._gateway = gateway
-        self._wanted = {spec.symbol: wanted_of(spec) for spec in specs}
+        self._wanted = {spec.symbol: query_of(spec) for spec in specs}
         self._ready = ready
         self._most_tries = most_tries
         self._schedule = QuestionSchedule([_DEPTH_EXCHANGES, *self._wanted])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError
-from ibkr_depth_pipeline.gateway.events import ConnectionLost, FeedHealth, GatewayEvent
+from ibkr_depth_pipeline.gateway.events import ConnectionLost, FarmStatus, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.clock_guard import ClockGuard
@@ -295,7 +295,7 @@ class IngestSession:
             self._watch.disconnected()
         try:
             self._carry_out(self._pipeline.handle(event, self._now(), self._wall_ms()))
-            if isinstance(event, FeedHealth) and event.healthy:
+            if isinstance(event, FarmStatus) and event.healthy:
                 self._venues.look_for_missing()
         except Exception as error:
             self._tasks.fail(error)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ibkr_depth_pipeline.gateway.venue_fallback import VenueFallback, WalkBudget
+from ibkr_depth_pipeline.gateway.venue_fallback import FallbackBudget, VenueFallback
 from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
 from ibkr_depth_pipeline.ingest.doubts import Doubts
 from ibkr_depth_pipeline.ingest.effects import (
@@ -51,7 +51,7 @@ class Subscriptions:
     ) -> None:
         self._rotation = RotationController((), plan, request_ids)
         self._fallbacks: dict[str, VenueFallback] = {}
-        self._walks = WalkBudget()
+        self._walks = FallbackBudget()
         self._unresolved: set[str] = set()
         self._recorded: set[str] = set()  # symbols whose venue hash says that rows come
         self._advised: dict[int, str] = {}  # request without rows -> the error that may be advice
@@ -98,7 +98,7 @@ class Subscriptions:
             return self.tell(rotation.Rechecked(symbol, False, resolution.reason), now)
         self._unresolved.discard(symbol)
         if symbol in self._fallbacks:
-            self._fallbacks[symbol].instrument_is(resolution, now)
+            self._fallbacks[symbol].update_instrument(resolution, now)
         else:
             self._fallbacks[symbol] = VenueFallback(resolution)
         self._recorded.discard(symbol)  # whoever resolved it has written the venue hash
@@ -130,7 +130,7 @@ class Subscriptions:
         self._recorded.discard(symbol)
         if not tries_next:
             effects = self.tell(rotation.Refused(request, reason), now)
-            if set(fallback.venues) <= fallback.refusing:
+            if set(fallback.venues) <= fallback.refusing_venues:
                 fallback.start_over()
             return effects
         fields = {"symbol": symbol, "exchange": refused.exchange, "reason": reason}
@@ -145,7 +145,7 @@ class Subscriptions:
         self._permissions = text
         effects: list[Effect] = []
         for symbol, fallback in self._fallbacks.items():
-            if fallback.lacks and symbol in self._recorded:
+            if fallback.refusal_summary and symbol in self._recorded:
                 effects.append(RecordVenue(fallback.requested, self._in_words(fallback)))
         return effects
 
@@ -162,7 +162,7 @@ class Subscriptions:
         return [RecordVenue(fallback.requested, self._in_words(fallback))]
 
     def _in_words(self, fallback: VenueFallback) -> str:
-        lacks = fallback.lacks
+        lacks = fallback.refusal_summary
         return f"{lacks}; the gateway names: {self._permissions}" if lacks and self._permissions else lacks
 
     def retire(self, request: int) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 from ibkr_depth_pipeline.gateway import events as says
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.commands import Cancel, Commands, LookForIngest, Reconnect, Subscribe
+from ibkr_depth_pipeline.probe.gateway_notices import GatewayNotices, one_line
 from ibkr_depth_pipeline.probe.limits import ProbeLimits
-from ibkr_depth_pipeline.probe.news import News, one_line
 from ibkr_depth_pipeline.probe.observation import Observation
 from ibkr_depth_pipeline.probe.report import GatewayNotice, Outcome, SymbolReport
-from ibkr_depth_pipeline.probe.trial import QUEUED, Trial
+from ibkr_depth_pipeline.probe.symbol_probe import QUEUED, SymbolProbe
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent, SlotState
 
 RACE_SECS = 2.0
@@ -42,31 +42,31 @@ class ProbePlan:
         self._request_ids = request_ids
         self._begun = False
         self._lost = ""
-        self._trials: dict[str, Trial] = {}
-        self._queue: deque[Trial] = deque()
+        self._probes: dict[str, SymbolProbe] = {}
+        self._queue: deque[SymbolProbe] = deque()
         self._slots: dict[int, Slot] = {}
         self._room = limits.slots
         self._not_before = 0.0
         self._waits_for_shell = False
         self._last_cancel = float("-inf")
         self._starving_since: float | None = None
-        self._news = News()
+        self._notices = GatewayNotices()
 
     # ---- what there is to know
 
     @property
     def is_over(self) -> bool:
         """Whether it has begun and every symbol has its outcome."""
-        return self._begun and all(trial.is_over for trial in self._trials.values())
+        return self._begun and all(trial.is_over for trial in self._probes.values())
 
     @property
     def notices(self) -> tuple[GatewayNotice, ...]:
         """What the gateway said that concerns no symbol, each once, good news left out."""
-        return self._news.notices
+        return self._notices.notices
 
     def report(self, symbol: str) -> SymbolReport | None:
         """The symbol as it stands now; None for one that is not probed."""
-        trial = self._trials.get(symbol)
+        trial = self._probes.get(symbol)
         return trial.report(self._limits.full_rows) if trial else None
 
     def next_deadline(self) -> float | None:
@@ -81,8 +81,8 @@ class ProbePlan:
     def begin(self, instruments: Iterable[Instrument], now: float) -> Commands:
         """These are to be probed, each symbol once. Events may have come before."""
         self._begun = True
-        self._trials = {instrument.symbol: Trial(instrument) for instrument in instruments}
-        self._queue.extend(self._trials.values())
+        self._probes = {instrument.symbol: SymbolProbe(instrument) for instrument in instruments}
+        self._queue.extend(self._probes.values())
         return self._end_all(Outcome.NO_ANSWER, self._lost, now) if self._lost else self._fill(now)
 
     def deadline(self, now: float) -> Commands:
@@ -98,7 +98,7 @@ class ProbePlan:
         slot.on(SlotEvent.ANSWERED)
         if was in (SlotState.ABANDONED, SlotState.DENIED):  # the early cancel was ignored; this one counts
             return [self._cancel(slot, now)]
-        trial = self._trials[slot.symbol]
+        trial = self._probes[slot.symbol]
         if was is SlotState.REQUESTED:
             slot.answered_at = now
             self._starving_since = None
@@ -115,9 +115,9 @@ class ProbePlan:
         code = _CODES.get(type(event), getattr(event, "code", 0))
         denied = slot is not None and slot.state is SlotState.DENIED and isinstance(event, says.CancelRejected)
         if slot is not None and code and not denied:  # the answer to the cancel of a refused request says nothing
-            self._trials[slot.symbol].saw(code)
+            self._probes[slot.symbol].saw(code)
         if slot is None or not isinstance(event, says.Notice):  # a symbol's own notice is among its codes
-            self._news.hear(event)
+            self._notices.hear(event)
         answer = _ANSWERS.get(type(event))
         # The rest, a rejected cancel above all, is noted and no more: an ignored early cancel goes on holding its slot.
         held = None if slot is None or slot.state is SlotState.RELEASED else slot
@@ -158,8 +158,8 @@ class ProbePlan:
         slot.on(SlotEvent.REFUSED)
         if was is not SlotState.REQUESTED:
             return []
-        self._trials[slot.symbol].back_in_line(f"{QUEUED} (309)")
-        self._queue.appendleft(self._trials[slot.symbol])
+        self._probes[slot.symbol].back_in_line(f"{QUEUED} (309)")
+        self._queue.appendleft(self._probes[slot.symbol])
         if now - self._last_cancel < RACE_SECS:
             self._not_before = now + RACE_PAUSE_SECS
             return []
@@ -188,23 +188,23 @@ class ProbePlan:
         if slot.state is SlotState.ABANDONED:
             slot.on(SlotEvent.REFUSED)
             return []
-        trial = self._trials[slot.symbol]
+        trial = self._probes[slot.symbol]
         reason = f"{event.code}: {one_line(event.text)}"
         if event.is_advisory:
             trial.advised(reason, now)
             return []
         return self._refused(trial, slot, reason, now, elsewhere=event.concerns_venue) + self._fill(now)
 
-    def _refused(self, trial: Trial, slot: Slot, reason: str, now: float, *, elsewhere: bool = True) -> Commands:
+    def _refused(self, trial: SymbolProbe, slot: Slot, reason: str, now: float, *, elsewhere: bool = True) -> Commands:
         """The request is cancelled, should it hold a line all the same; its place is free at once."""
         slot.on(SlotEvent.DENIED)
         self._starving_since = None
-        is_well = self._news.farm_is_well and not self._news.trouble
+        is_well = self._notices.farm_is_well and not self._notices.trouble
         if not trial.is_over and trial.refused(reason, now, self._limits, is_well=is_well, elsewhere=elsewhere):
             self._queue.appendleft(trial)
         return [Cancel(slot.request, slot.symbol)]
 
-    def _farms_reported(self, event: says.FeedHealth, slot: Slot | None, now: float) -> Commands:
+    def _farms_reported(self, event: says.FarmStatus, slot: Slot | None, now: float) -> Commands:
         if event.healthy:
             for trial in self._queue:
                 trial.not_before = now
@@ -215,11 +215,11 @@ class ProbePlan:
     ) -> Commands:
         if slot is not None:
             slot.on(SlotEvent.REFUSED)
-            self._restart(self._trials[slot.symbol], _CODES[type(event)], now)
+            self._restart(self._probes[slot.symbol], _CODES[type(event)], now)
         return self._fill(now)
 
     def _reset(self, event: says.BookReset, slot: Slot | None, now: float) -> Commands:
-        seen = None if slot is None else self._trials[slot.symbol].observation
+        seen = None if slot is None else self._probes[slot.symbol].observation
         if seen is not None:
             seen.reset(now)
         return []
@@ -256,10 +256,10 @@ class ProbePlan:
     def _may_ask(self, now: float) -> bool:
         return not self._waits_for_shell and now >= self._not_before and len(self._active()) < self._room
 
-    def _active(self) -> list[Trial]:
-        return [trial for trial in self._trials.values() if trial.slot is not None and not trial.is_over]
+    def _active(self) -> list[SymbolProbe]:
+        return [trial for trial in self._probes.values() if trial.slot is not None and not trial.is_over]
 
-    def _judge(self, trials: Iterable[Trial], now: float) -> Commands:
+    def _judge(self, trials: Iterable[SymbolProbe], now: float) -> Commands:
         """End those whose book is there, or whose wait is over."""
         commands: Commands = []
         for trial in trials:
@@ -267,11 +267,11 @@ class ProbePlan:
             if advice and trial.slot is not None:
                 commands += self._refused(trial, trial.slot, advice, now)
             elif now >= trial.due(self._limits):
-                trial.judge(self._limits, self._news.trouble, now)
+                trial.judge(self._limits, self._notices.trouble, now)
                 commands += self._end_subscription(trial, now)
         return commands
 
-    def _end_subscription(self, trial: Trial, now: float) -> Commands:
+    def _end_subscription(self, trial: SymbolProbe, now: float) -> Commands:
         slot = trial.slot
         if slot is None or slot.state not in (SlotState.REQUESTED, SlotState.LIVE):
             return []
@@ -282,7 +282,7 @@ class ProbePlan:
         self._last_cancel = now
         return Cancel(slot.request, slot.symbol)
 
-    def _restart(self, trial: Trial, code: int, now: float) -> None:
+    def _restart(self, trial: SymbolProbe, code: int, now: float) -> None:
         if not trial.is_over:
             trial.died(code, now)
         if not trial.is_over:
@@ -295,7 +295,7 @@ class ProbePlan:
 
     def _end_all(self, outcome: Outcome, reason: str, now: float) -> Commands:
         commands: Commands = []
-        for trial in self._trials.values():
+        for trial in self._probes.values():
             if not trial.is_over:
                 trial.end(outcome, reason, now)
                 commands += self._end_subscription(trial, now)
@@ -306,7 +306,7 @@ class ProbePlan:
 _ANSWERS: dict[type, Callable[[ProbePlan, Any, Slot | None, float], Commands]] = {
     says.SlotRefused: ProbePlan._slot_refused,
     says.DepthRefused: ProbePlan._depth_refused,
-    says.FeedHealth: ProbePlan._farms_reported,
+    says.FarmStatus: ProbePlan._farms_reported,
     says.DepthHalted: ProbePlan._subscription_died,
     says.RequestIdRejected: ProbePlan._subscription_died,
     says.BookReset: ProbePlan._reset,

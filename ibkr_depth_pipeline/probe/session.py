@@ -11,7 +11,7 @@ from typing import Any
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
-from ibkr_depth_pipeline.gateway.connecting import Round
+from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
@@ -19,11 +19,11 @@ from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.commands import Cancel, Commands, LookForIngest, Reconnect, Subscribe
-from ibkr_depth_pipeline.probe.ledger import Ledger
 from ibkr_depth_pipeline.probe.limits import probe_limits
 from ibkr_depth_pipeline.probe.plan import ProbePlan
 from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, SymbolReport
 from ibkr_depth_pipeline.probe.resolving import resolve_each, venue_only
+from ibkr_depth_pipeline.probe.venue_cache import VenueCache
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.universe import Universe
 
@@ -77,7 +77,7 @@ class ProbeSession:
             on_row=self._on_row,
             id_setting="IBKR_PROBE_CLIENT_ID",
         )
-        self._ledger = Ledger(settings.redis_target if record else None, settings.ibkr_gateway_name)
+        self._venue_cache = VenueCache(settings.redis_target if record else None, settings.ibkr_gateway_name)
         self._plan = ProbePlan(self._limits, self._request_ids)
         self._resolutions: dict[str, Resolution] = {}
         self._unprobed: dict[str, SymbolReport] = {}
@@ -114,7 +114,7 @@ class ProbeSession:
     # ---- the course of a probe
 
     async def _work(self) -> None:
-        ingest_runs = await self._ledger.look_for_ingest(self._universe.symbols)
+        ingest_runs = await self._venue_cache.look_for_ingest(self._universe.symbols)
         await self._connect()
         await self._resolve_all()
         instruments = [found for found in self._resolutions.values() if isinstance(found, Instrument)]
@@ -126,11 +126,11 @@ class ProbeSession:
         if self._failure is not None:
             raise self._failure
         known = [each for each in self._reports() if each.symbol in self._resolutions]
-        await self._ledger.record([(_as_asked(self._resolutions[each.symbol], each), each) for each in known])
+        await self._venue_cache.record([(_as_asked(self._resolutions[each.symbol], each), each) for each in known])
 
     async def _connect(self) -> None:
         settings = self._settings
-        terms = Round(
+        terms = ConnectRound(
             lambda taken: self._log.warning("client_id_in_use", client_id=taken, code=326),
             lambda hung: self._log.warning(
                 "client_id_unanswered", client_id=hung, secs=settings.ibkr_connect_timeout_secs
@@ -177,7 +177,7 @@ class ProbeSession:
         await self._connect()
 
     async def _look_for_ingest(self) -> None:
-        running = await self._ledger.look_for_ingest(self._universe.symbols)
+        running = await self._venue_cache.look_for_ingest(self._universe.symbols)
         self._carry_out(self._plan.ingest_looked_for(running, self._now()))
 
     # ---- what the plan hears, and what it wants done
@@ -231,7 +231,7 @@ class ProbeSession:
     # ---- what is known
 
     def _reports(self) -> tuple[SymbolReport, ...]:
-        return tuple(self._ledger.beside_ingest(self._symbol(symbol)) for symbol in self._universe.symbols)
+        return tuple(self._venue_cache.beside_ingest(self._symbol(symbol)) for symbol in self._universe.symbols)
 
     def _symbol(self, symbol: str) -> SymbolReport:
         reason = "resolved" if symbol in self._resolutions else "asks for its contract"
@@ -250,9 +250,9 @@ class ProbeSession:
             port=self._settings.ibkr_port,
             client_id=self._client_id,
             symbols=tuple(each.closed() for each in self._reports()),
-            ingest=self._ledger.ingest,
-            redis=self._ledger.use,
-            redis_error=self._ledger.error,
+            ingest=self._venue_cache.ingest,
+            redis=self._venue_cache.use,
+            redis_error=self._venue_cache.error,
             notices=self._plan.notices,
             interrupted_by=interrupted_by,
         )
@@ -280,10 +280,10 @@ class ProbeSession:
         if self._timer is not None:
             self._timer.cancel()
         with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(self._gateway.cancels_sent(), FAREWELL_SECS)
+            await asyncio.wait_for(self._gateway.drain(), FAREWELL_SECS)
         self._gateway.disconnect()
         await _end(*self._tasks)
-        await self._ledger.close()
+        await self._venue_cache.close()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

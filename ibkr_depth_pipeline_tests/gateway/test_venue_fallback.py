@@ -7,8 +7,8 @@ from ibkr_depth_pipeline.gateway.venue_fallback import (
     PROOFS,
     REMEMBERED_SECS,
     WALK_SECS,
+    FallbackBudget,
     VenueFallback,
-    WalkBudget,
 )
 from ibkr_depth_pipeline.model import Instrument
 
@@ -29,9 +29,9 @@ def test_a_refusal_leads_to_the_next_venue_in_the_given_order() -> None:
     assert fallback.refused("10092: no", 0.0, is_well=True)
     assert requested(fallback) == "IEX"
     assert not fallback.refused("354: no", 0.0, is_well=True)
-    assert fallback.lacks == "ISLAND 354: no; ARCA 10092: no; IEX 354: no"
+    assert fallback.refusal_summary == "ISLAND 354: no; ARCA 10092: no; IEX 354: no"
     fallback.start_over()
-    assert (requested(fallback), fallback.lacks) == ("ISLAND", "")
+    assert (requested(fallback), fallback.refusal_summary) == ("ISLAND", "")
 
 
 def test_a_venue_that_the_operator_named_is_never_replaced() -> None:
@@ -65,17 +65,17 @@ def test_a_venue_that_refused_is_remembered_for_the_day_also_when_the_contract_i
     fallback = venues("ISLAND", "ARCA", "IEX")
     fallback.refused("354: no", 0.0, is_well=True)
     assert not fallback.granted(1.0), "it was never refused"
-    fallback.instrument_is(venues("ISLAND", "ARCA", "IEX").instrument, 100.0)
+    fallback.update_instrument(venues("ISLAND", "ARCA", "IEX").instrument, 100.0)
     assert requested(fallback) == "ARCA"
-    assert fallback.lacks == "ISLAND 354: no"
-    fallback.instrument_is(venues("ISLAND", "IEX").instrument, 200.0)
+    assert fallback.refusal_summary == "ISLAND 354: no"
+    fallback.update_instrument(venues("ISLAND", "IEX").instrument, 200.0)
     assert requested(fallback) == "IEX"
-    fallback.instrument_is(venues("ISLAND").instrument, REMEMBERED_SECS + 1.0)
-    assert (requested(fallback), fallback.lacks) == ("ISLAND", "")
+    fallback.update_instrument(venues("ISLAND").instrument, REMEMBERED_SECS + 1.0)
+    assert (requested(fallback), fallback.refusal_summary) == ("ISLAND", "")
 
 
 def test_while_nothing_at_all_is_granted_one_symbol_in_a_while_is_tried_at_other_venues() -> None:
-    budget = WalkBudget()
+    budget = FallbackBudget()
     assert all(budget.refused(f"S{number}", 0.0) for number in range(MOST_FRUITLESS))
     walkers = {symbol for symbol in ("A", "B", "C") for now in (0.0, 1.0) if budget.refused(symbol, now)}
     assert walkers == {"A"}

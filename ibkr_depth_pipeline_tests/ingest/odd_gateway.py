@@ -9,7 +9,7 @@ from typing import Any
 
 from ibkr_depth_pipeline.errors import GatewayError
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.venues import ContractAnswer, Wanted
+from ibkr_depth_pipeline.gateway.venues import ContractAnswer, ContractQuery
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 
 
@@ -18,7 +18,7 @@ class OddGateway(TwsGateway):
 
     failures: dict[str, GatewayError] = {}  # noqa: RUF012
 
-    async def contracts(self, wanted: Wanted, timeout: float = 10) -> list[ContractAnswer]:
+    async def contracts(self, wanted: ContractQuery, timeout: float = 10) -> list[ContractAnswer]:
         if wanted.symbol in self.failures:
             raise self.failures[wanted.symbol]
         return await super().contracts(wanted, timeout)

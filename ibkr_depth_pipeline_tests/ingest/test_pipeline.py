@@ -145,14 +145,14 @@ def test_a_broken_farm_or_a_competing_session_stops_the_heartbeats_of_quiet_book
     desk = Desk(["SPY"])
     desk.first_rows()
     assert desk.pipeline.live_books() == {"SPY": 1000}
-    desk.hear(gateway.FeedHealth(False, code, "broken"))
+    desk.hear(gateway.FarmStatus(False, code, "broken"))
     assert desk.pipeline.live_books() == {}
 
 
 def test_a_broken_historical_farm_is_no_concern_of_depth() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
-    desk.hear(gateway.FeedHealth(False, 2105, "HMDS data farm connection is broken"))
+    desk.hear(gateway.FarmStatus(False, 2105, "HMDS data farm connection is broken"))
     assert desk.pipeline.live_books() == {"SPY": 1000}
 
 
@@ -184,7 +184,7 @@ def test_a_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -
     [
         (gateway.ConnectivityLost("1100"), "connectivity_lost", 1100),
         (gateway.ConnectivityRestored(False, "1102"), "connectivity_restored", 1102),
-        (gateway.FeedHealth(False, 2103, "broken"), "feed_degraded", 2103),
+        (gateway.FarmStatus(False, 2103, "broken"), "feed_degraded", 2103),
         (gateway.ConnectionLost("closed"), "connection_lost", 0),
     ],
 )
@@ -204,7 +204,7 @@ def test_rows_that_come_back_end_the_gap_and_say_why_it_was(news: gateway.Gatewa
 def test_317_does_not_prove_that_rows_are_back() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
-    desk.hear(gateway.FeedHealth(False, 2103, "broken"))
+    desk.hear(gateway.FarmStatus(False, 2103, "broken"))
     desk.hear(gateway.BookReset(desk.requests["SPY"]))
     assert desk.pipeline.awaited == {desk.requests["SPY"]}
 
@@ -212,7 +212,7 @@ def test_317_does_not_prove_that_rows_are_back() -> None:
 def test_a_new_connection_knows_nothing_of_the_troubles_before_it() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
-    desk.hear(gateway.FeedHealth(False, 2103, "broken"))
+    desk.hear(gateway.FarmStatus(False, 2103, "broken"))
     desk.hear(gateway.ConnectivityLost("1100"))
     desk.hear(gateway.ConnectionLost("closed"))
     assert desk.pipeline.awaited == set()

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
-from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, Wanted
+from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, ContractQuery
 from ibkr_depth_pipeline.ingest import question_schedule
-from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, PATIENT_TRIES, resolve_symbols, wanted_of
+from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, PATIENT_TRIES, query_of, resolve_symbols
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.options import Unready
@@ -112,12 +112,12 @@ async def test_a_gateway_that_goes_away_midway_is_an_error() -> None:
 
 @pytest.mark.parametrize("symbol", sorted(INDEX_SYMBOLS))
 def test_the_name_of_an_index_means_the_index_unless_told_otherwise(symbol: str) -> None:
-    assert wanted_of(SymbolSpec(symbol)) == Wanted(symbol, sec_type="IND")
-    assert wanted_of(SymbolSpec(symbol, sec_type="STK")).sec_type == "STK"
+    assert query_of(SymbolSpec(symbol)) == ContractQuery(symbol, sec_type="IND")
+    assert query_of(SymbolSpec(symbol, sec_type="STK")).sec_type == "STK"
 
 
 def test_everything_that_the_universe_says_is_asked_for() -> None:
-    assert wanted_of(SymbolSpec("SAP", "IBIS", "IBIS2", "CFD", "EUR", 7)) == Wanted(
+    assert query_of(SymbolSpec("SAP", "IBIS", "IBIS2", "CFD", "EUR", 7)) == ContractQuery(
         "SAP", "CFD", "EUR", "IBIS", "IBIS2", 7
     )
-    assert wanted_of(SymbolSpec("AAPL")) == Wanted("AAPL", "STK", "USD")
+    assert query_of(SymbolSpec("AAPL")) == ContractQuery("AAPL", "STK", "USD")

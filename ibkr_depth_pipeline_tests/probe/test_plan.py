@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.probe.commands import Cancel, Command, LookForIngest, R
 from ibkr_depth_pipeline.probe.limits import ProbeLimits
 from ibkr_depth_pipeline.probe.plan import ProbePlan
 from ibkr_depth_pipeline.probe.report import Outcome
-from ibkr_depth_pipeline.probe.trial import MAX_RESTARTS
+from ibkr_depth_pipeline.probe.symbol_probe import MAX_RESTARTS
 
 CAP, QUIET, PAUSE, PATIENCE = 15.0, 0.5, 8.0, 24.0
 FULL = 2
@@ -102,7 +102,7 @@ def test_a_silent_symbol_is_left_when_the_wait_is_over_and_not_before() -> None:
 
 def test_the_reason_of_a_silence_names_what_the_gateway_had_said() -> None:
     case = Case("A")
-    case.hear(says.FeedHealth(False, 10197, "No market data during competing live session"))
+    case.hear(says.FarmStatus(False, 10197, "No market data during competing live session"))
     case.run_to_deadline()
     assert "10197: No market data during competing live session" in case.reason("A")
 
@@ -124,7 +124,7 @@ def test_rows_of_one_side_only_are_no_book() -> None:
 
 def test_a_refused_request_is_cancelled_and_its_place_goes_to_the_next() -> None:
     case = Case("A", "B", slots=1)
-    case.hear(says.FeedHealth(True, 2104, "OK"))
+    case.hear(says.FarmStatus(True, 2104, "OK"))
     answer = case.hear(says.DepthRefused(1, 354, "not subscribed"))
     assert cancelled(answer) == [1]
     case.hear(says.CancelRejected(1))
@@ -137,7 +137,7 @@ def test_a_refused_request_is_cancelled_and_its_place_goes_to_the_next() -> None
 @pytest.mark.parametrize("code", [200, 354, 420, 478, 10168, 99999])
 def test_a_refusal_of_any_code_leads_to_the_next_venue_and_the_last_one_ends_with_every_reason(code: int) -> None:
     case = Case("A", venues=("ISLAND", "ARCA"))
-    case.hear(says.FeedHealth(True, 2104, "OK"))
+    case.hear(says.FarmStatus(True, 2104, "OK"))
     (_, asked) = case.hear(says.DepthRefused(1, code, "one"))
     assert isinstance(asked, Subscribe)
     assert asked.instrument.exchange == "ARCA"
@@ -148,7 +148,7 @@ def test_a_refusal_of_any_code_leads_to_the_next_venue_and_the_last_one_ends_wit
 
 def test_the_venue_with_depth_is_reported_with_those_that_refused() -> None:
     case = Case("A", venues=("ISLAND", "ARCA"))
-    case.hear(says.FeedHealth(True, 2104, "OK"))
+    case.hear(says.FarmStatus(True, 2104, "OK"))
     case.hear(says.DepthRefused(1, 354, "not subscribed"))
     case.book(2)
     report = case.plan.report("A")
@@ -163,7 +163,7 @@ def test_a_refusal_before_a_farm_is_well_is_asked_again_and_at_once_when_one_is(
     assert case.outcome("A") is Outcome.PENDING
     assert subscribed(case.run_to_deadline()) == [(2, "A")]
     case.hear(says.DepthRefused(2, 354, "not subscribed"))
-    assert subscribed(case.hear(says.FeedHealth(True, 2104, "OK"))) == [(3, "A")]
+    assert subscribed(case.hear(says.FarmStatus(True, 2104, "OK"))) == [(3, "A")]
     case.book(3)
     assert case.outcome("A") is Outcome.DEPTH
 
@@ -185,7 +185,7 @@ def test_an_error_that_may_be_advice_ends_a_request_only_if_no_row_comes() -> No
         assert case.hear(says.DepthRefused(request, 10089, "part")) == []
     case.book(1)
     assert case.outcome("A") is Outcome.DEPTH
-    case.hear(says.FeedHealth(True, 2104, "OK"))
+    case.hear(says.FarmStatus(True, 2104, "OK"))
     assert cancelled(case.run_to_deadline()) == [2]
     assert case.outcome("B") is Outcome.REFUSED
     assert case.now < CAP
@@ -349,7 +349,7 @@ def test_stop_cancels_what_is_subscribed_and_nothing_else() -> None:
 
 def test_a_text_of_the_gateway_is_one_line_without_control_characters() -> None:
     case = Case("A")
-    case.hear(says.FeedHealth(True, 2104, "OK"))
+    case.hear(says.FarmStatus(True, 2104, "OK"))
     case.hear(says.DepthRefused(1, 354, "not\nsubscribed\x1b[31m\ttoday"))
     assert case.reason("A") == "the gateway refuses depth (354): not subscribed [31m today"
 
@@ -358,7 +358,7 @@ def test_what_concerns_no_symbol_is_a_notice_once_and_good_news_is_none() -> Non
     case = Case("A")
     for _ in range(2):
         case.hear(says.Notice(None, 2152, "Exchanges - Depth: IEX"))
-    case.hear(says.FeedHealth(True, 2104, "OK"))
+    case.hear(says.FarmStatus(True, 2104, "OK"))
     assert [notice.code for notice in case.plan.notices] == [2152]
 
 

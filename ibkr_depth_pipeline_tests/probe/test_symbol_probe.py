@@ -8,15 +8,15 @@ from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, Side
 from ibkr_depth_pipeline.probe.limits import ProbeLimits
 from ibkr_depth_pipeline.probe.observation import Observation
 from ibkr_depth_pipeline.probe.report import Outcome
-from ibkr_depth_pipeline.probe.trial import MAX_RESTARTS, Trial
+from ibkr_depth_pipeline.probe.symbol_probe import MAX_RESTARTS, SymbolProbe
 from ibkr_depth_pipeline.rotation.slots import Slot
 
 LIMITS = ProbeLimits(slots=3, rows=3, full_rows=2, book_cap=15.0, quiet=0.5, retry_pause=8.0, patience=24.0)
 
 
-def asked(*rows: tuple[float, Side, int]) -> Trial:
+def asked(*rows: tuple[float, Side, int]) -> SymbolProbe:
     """Subscribed to at 0, with rows of (second, side, position) since."""
-    trial = Trial(Instrument("A", 1, "STK", "USD", "ARCA", "ARCA"))
+    trial = SymbolProbe(Instrument("A", 1, "STK", "USD", "ARCA", "ARCA"))
     seen = Observation("ARCA", LIMITS.rows, LIMITS.full_rows, 0.0)
     trial.requested(Slot(1, "A", 0.0), seen)
     for now, side, position in rows:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ib_insync.client import Client
 
 from ibkr_depth_pipeline.errors import GatewayProtocolError
-from ibkr_depth_pipeline.gateway.framing import FrameSplitter
+from ibkr_depth_pipeline.gateway.wire import FrameSplitter
 
 MESSAGES = st.lists(st.binary(max_size=300), max_size=20)
 CUTS = st.lists(st.integers(0, 4000), max_size=30)

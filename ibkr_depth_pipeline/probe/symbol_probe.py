@@ -19,7 +19,7 @@ RETRY_SECS = 2.0
 MAX_RESTARTS = 3
 
 
-class Trial:
+class SymbolProbe:
     """A resolved symbol under test. `slot` is its latest subscription, `observation` what that one brought.
 
     venues: where it is asked for; a venue that refuses is followed by the next one. not_before: when to ask at all.
@@ -95,10 +95,14 @@ class Trial:
             return True
         if is_well or not elsewhere or now >= self._first_asked_at + limits.book_cap:
             code, _, text = reason.partition(": ")
-            said = f" at every venue: {self.venues.lacks}" if len(self.venues.venues) > 1 else f" ({code}): {text}"
+            said = (
+                f" at every venue: {self.venues.refusal_summary}"
+                if len(self.venues.venues) > 1
+                else f" ({code}): {text}"
+            )
             self.end(Outcome.REFUSED, f"the gateway refuses depth{said}", now)
             return False
-        if set(self.venues.venues) <= self.venues.refusing:
+        if set(self.venues.venues) <= self.venues.refusing_venues:
             self.venues.start_over()
         self.back_in_line(f"refused ({reason}) before a data farm is well; asks again")
         self.not_before = now + RETRY_SECS
@@ -133,7 +137,7 @@ class Trial:
         bids, asks = len(seen.book.bids), len(seen.book.asks)
         if seen.has_both_sides:
             shown = f"{min(bids, limits.full_rows)} bids, {min(asks, limits.full_rows)} asks"
-            lacks = f"; refused: {self.venues.lacks}" if self.venues.lacks else ""
+            lacks = f"; refused: {self.venues.refusal_summary}" if self.venues.refusal_summary else ""
             self.end(Outcome.DEPTH, f"{shown} on {self.instrument.exchange}{lacks}", now)
         elif seen.first_row_at is not None:
             self.end(Outcome.ONE_SIDED, f"{bids} bids, {asks} asks and no more in {limits.book_cap:g} s", now)

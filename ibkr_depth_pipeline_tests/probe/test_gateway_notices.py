@@ -6,14 +6,14 @@ import pytest
 
 from ibkr_depth_pipeline.gateway import events as says
 from ibkr_depth_pipeline.model import RowFault
-from ibkr_depth_pipeline.probe.news import News, one_line
+from ibkr_depth_pipeline.probe.gateway_notices import GatewayNotices, one_line
 from ibkr_depth_pipeline.probe.report import GatewayNotice
 
-BROKEN = says.FeedHealth(False, 2103, "farm\nbroken")
+BROKEN = says.FarmStatus(False, 2103, "farm\nbroken")
 
 
-def heard(*events: says.GatewayEvent) -> News:
-    news = News()
+def heard(*events: says.GatewayEvent) -> GatewayNotices:
+    news = GatewayNotices()
     for event in events:
         news.hear(event)
     return news
@@ -31,7 +31,7 @@ def test_what_may_keep_rows_away_is_trouble(event: says.GatewayEvent, trouble: s
     assert heard(event).trouble == trouble
 
 
-@pytest.mark.parametrize("event", [says.FeedHealth(True, 2104, "OK"), says.ConnectivityRestored(False, "back")])
+@pytest.mark.parametrize("event", [says.FarmStatus(True, 2104, "OK"), says.ConnectivityRestored(False, "back")])
 def test_good_news_ends_the_trouble(event: says.GatewayEvent) -> None:
     assert heard(BROKEN, event).trouble == ""
 
@@ -39,7 +39,7 @@ def test_good_news_ends_the_trouble(event: says.GatewayEvent) -> None:
 def test_notices_are_told_once_in_the_order_they_came_and_a_farm_that_is_well_is_none() -> None:
     news = heard(
         says.PacingViolation("slower"),
-        says.FeedHealth(True, 2104, "OK"),
+        says.FarmStatus(True, 2104, "OK"),
         BROKEN,
         says.ConnectivityLost("away"),
         says.ConnectivityRestored(True, "back"),

@@ -6,7 +6,7 @@ from ibkr_depth_pipeline.gateway import events as says
 from ibkr_depth_pipeline.probe.report import GatewayNotice
 
 
-class News:
+class GatewayNotices:
     """What was said so far. Good news is no notice, but ends the trouble before it."""
 
     def __init__(self) -> None:
@@ -31,10 +31,10 @@ class News:
             case says.ConnectivityRestored(data_lost, text):
                 self.trouble = ""
                 self._note(1101 if data_lost else 1102, text)
-            case says.FeedHealth(healthy=True):
+            case says.FarmStatus(healthy=True):
                 self.trouble = ""
                 self.farm_is_well = True
-            case says.FeedHealth(_, code, text):
+            case says.FarmStatus(_, code, text):
                 self.trouble = f"{code}: {one_line(text)}"
                 self._note(code, text)
             case says.RowUnreadable(fault=fault):

@@ -12,7 +12,7 @@ from ib_insync.client import Client
 
 from ibkr_depth_pipeline.gateway.events import PacingViolation, RequestIdRejected
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.venues import Wanted
+from ibkr_depth_pipeline.gateway.venues import ContractQuery
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 
@@ -43,7 +43,7 @@ class Conversation:
     def ask_in_the_background(self, symbols: int) -> asyncio.Future[Any]:
         """Questions about so many made-up symbols, all at once."""
         names = ["".join(letters) for letters in itertools.islice(itertools.product("ABCDEFG", repeat=4), symbols)]
-        return asyncio.gather(*(self.gateway.contracts(Wanted(name)) for name in names))
+        return asyncio.gather(*(self.gateway.contracts(ContractQuery(name)) for name in names))
 
 
 @asynccontextmanager
@@ -89,7 +89,7 @@ async def test_subscribe_and_cancel_arrive_in_their_order() -> None:
             client.gateway.subscribe(request, SPY, 5)
             client.gateway.cancel(request)
             said += [("reqMktDepth", request), ("cancelMktDepth", request)]
-        await client.gateway.cancels_sent()
+        await client.gateway.drain()
         await client.gateway.server_time()
         depth = [each for each in simulated.journal.requests() if each.name in ("reqMktDepth", "cancelMktDepth")]
         assert [(each.name, int(each.detail["reqId"])) for each in depth] == said

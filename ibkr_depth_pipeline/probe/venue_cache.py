@@ -13,7 +13,7 @@ from ibkr_depth_pipeline.probe.report import DECIDED, IngestSign, Outcome, Redis
 from ibkr_depth_pipeline.probe.store import RecordedRefusal, VenueStore
 
 
-class Ledger:
+class VenueCache:
     """What Redis knows. Nothing here raises: a Redis that fails is noted once in `use` and `error`, then left alone.
 
     url None: without Redis. gateway_name is the one whose lease an ingest of the same slots holds.
