@@ -5,11 +5,17 @@ ARGS ?=
 VENV := .venv
 PEERS := .venv-peers
 BENCH := .venv-bench
+NEWEST := .venv-newest
 BIN := $(VENV)/bin
 DAGSTER_HOME_DIR := $(CURDIR)/.dagster_home
 
+# What the suite last passed with. A Python without a file of its own gets the newest that pyproject.toml admits.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+CONSTRAINTS := $(wildcard constraints/$(VERSION).txt)
+PEERS_CONSTRAINTS := $(wildcard constraints/peers-$(VERSION).txt)
+
 .DEFAULT_GOAL := help
-.PHONY: help venv run dev test test-faults test-live coverage bench lint format clean
+.PHONY: help venv newest test-newest constraints run dev test test-faults test-live image-check coverage bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,7 +24,17 @@ help: ## list the targets
 run: $(VENV)/.installed ## a whole market in a box: Redis, simulated gateway, Dagster and a running ingest; Ctrl-C ends it
 	@$(BIN)/ibkr_market_box $(ARGS)
 
-venv: $(VENV)/.installed ## install the package and its console scripts into .venv
+venv: $(VENV)/.installed ## install the package and its console scripts into .venv, with the versions that were tested
+
+newest: ## the same with the newest versions that pyproject.toml admits, into .venv-newest
+	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= $(NEWEST)/.installed-lint
+
+test-newest: newest ## the whole suite with the newest versions: what a nightly job runs
+	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= test
+
+constraints: newest $(PEERS)/.installed ## take the versions of .venv-newest as the tested ones, once test-newest passes
+	@$(call freeze,$(NEWEST),constraints/$(VERSION).txt,rm -rf .venv-newest && make constraints)
+	@$(call freeze,$(PEERS),constraints/peers-$(VERSION).txt,rm -rf .venv-peers constraints/peers-$(VERSION).txt && make constraints)
 
 dev: $(VENV)/.installed ## Dagster alone, on your own gateway and Redis (.env): launch the ingest in its UI
 	@mkdir -p $(DAGSTER_HOME_DIR) && cp config/dagster.yaml $(DAGSTER_HOME_DIR)/
@@ -29,6 +45,9 @@ test: $(VENV)/.installed-test $(PEERS)/.installed ## the whole suite; it starts 
 
 test-faults: $(VENV)/.installed-test ## the long tests of faults; TLS ones need a redis-server with TLS on PATH
 	$(BIN)/pytest -m faults $(ARGS)
+
+image-check: $(VENV)/.installed-test ## build the image's root without Docker and record in it; needs root and mmdebstrap
+	$(BIN)/pytest -m faults -rs ibkr_depth_pipeline_tests/deploy/test_image.py $(ARGS)
 
 test-live: $(VENV)/.installed-test ## only the tests against the real gateway and Redis that the settings name
 	$(BIN)/pytest --live -m live $(ARGS)
@@ -50,32 +69,43 @@ format: $(VENV)/.installed-lint ## let ruff put imports and layout right
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environments, Dagster's home, run folders and caches
-	rm -rf $(VENV) $(PEERS) $(BENCH) $(DAGSTER_HOME_DIR) .run .pytest_cache .hypothesis .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(PEERS) $(BENCH) $(NEWEST) $(DAGSTER_HOME_DIR) .run .pytest_cache .hypothesis .mypy_cache .ruff_cache \
 	    .import_linter_cache .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps: what is installed is installed again only after pyproject.toml has changed.
+# Without constraints everything is brought to its newest version, also what is installed already.
+PIP_OPTIONS = --quiet --disable-pip-version-check \
+    $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-strategy eager)
+
+# $(1): a virtual environment, $(2): the file to write, $(3): the command that its head names. Versions only, no addresses.
+define freeze
+{ echo '# Made by: $(3)'; echo '# Tested with $(VERSION), on Linux.'; \
+    $(1)/bin/python -m pip freeze --disable-pip-version-check | grep '=='; } > $(2)
+endef
+
+# The stamps: what is installed is installed again only after pyproject.toml or the constraints have changed.
 $(VENV)/bin/python:
 	@$(call make-venv,$(VENV))
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@echo 'Installing into $(VENV); the first time this takes a minute or two.'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[test]'
 	@touch $@
 
 $(VENV)/.installed-lint: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[test,lint]'
 	@touch $@
 
 # Two clients that the simulated gateway was not written for. They can't share .venv: ib_async's aeventkit installs
 # over the eventkit that ib_insync needs.
-$(PEERS)/.installed: Makefile
+$(PEERS)/.installed: Makefile $(PEERS_CONSTRAINTS)
 	@test -x $(PEERS)/bin/python || { $(call make-venv,$(PEERS)); }
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check 'ib_async>=2,<3' 'ibapi>=9.81'
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    $(addprefix --constraint ,$(PEERS_CONSTRAINTS)) 'ib_async>=2,<3' 'ibapi>=9.81'
 	@touch $@
 
 # What the benchmark compares with and draws with; for the same reason not in .venv.
