@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.cli.ingest_run import app
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.schema.health import HealthReport, SymbolState
+from ibkr_depth_pipeline.schema.health import HealthReport, SymbolState, health_of
 from ibkr_depth_pipeline.schema.keys import (
     heartbeat_key,
     ingest_heartbeat_key,
@@ -233,3 +233,12 @@ def test_it_exits_with_0_beside_a_healthy_run_and_with_1_after_its_kill(
         assert shown.exit_code == 1
         assert "was last heard of" in " ".join(shown.output.split())
         assert "stale" in shown.output
+
+
+@pytest.mark.parametrize("clock_ahead_ms", [-3_600_000, 0, 3_600_000])
+def test_an_age_is_right_whatever_the_clocks_say(clock_ahead_ms: int) -> None:
+    now = 1_700_000_000_000
+    told = FeedFigures(RUN, now, connected=True, symbols={"SPY": SymbolFigures(last_row_ts=now, row_age_ms=4_000)})
+    replies = [told.to_json(), 14_000, 20_000, b"%d" % now, (b"%d" % now, b"ARCA"), (None, None, None)]
+    (found,) = health_of("default", ("SPY",), replies, now + clock_ahead_ms).symbols
+    assert found.age_secs == 5.0
