@@ -47,6 +47,13 @@ _SYMBOL = pa.struct(
         _field("dropped", pa.map_(pa.string(), pa.int64())),
         _field("trouble", pa.string()),
         *(_field(name, pa.int64()) for name in ("silent", "out_of_step", "asked_again")),
+        _field("row_age_ms", pa.int64(), nullable=True),
+    ]
+)
+_CLOCK = pa.struct(
+    [
+        *(_field(name, pa.int64()) for name in ("steps", "step_ms", "ts_ahead_ms")),
+        *(_field(name, pa.int64(), nullable=True) for name in ("gateway_ms", "gateway_error_ms")),
     ]
 )
 SCHEMA = pa.schema(
@@ -63,13 +70,17 @@ SCHEMA = pa.schema(
         *(_field(name, pa.int64()) for name in ("buffer_bytes", "buffer_bound", "buffer_entries")),
         *(_field(name, pa.int64()) for name in ("lost", "write_failures")),
         *(_field(name, pa.float64(), nullable=True) for name in ("lag_p50_ms", "lag_p99_ms")),
+        _field("clock", _CLOCK, nullable=True),
         _field("symbols", pa.list_(_SYMBOL)),
     ]
 )
 """One row a state; fields are those of docs/redis-schema.md, `run` spread out, times as timestamps (0 is 1970)."""
 
-_LATER = {"process": "", "pacing_violations": 0}
-_LATER_OF_SYMBOL = {"trouble": "", "silent": 0, "out_of_step": 0, "asked_again": 0}
+_LATER: dict[str, Any] = {"process": "", "pacing_violations": 0, "clock": None}
+_LATER_OF_SYMBOL: dict[str, Any] = {
+    **{"trouble": "", "silent": 0, "out_of_step": 0, "asked_again": 0},
+    "row_age_ms": None,
+}
 """What older files lack, and what stands for it."""
 
 

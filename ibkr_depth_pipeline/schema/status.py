@@ -36,7 +36,6 @@ class SymbolFigures:
 
     subscribed: bool = False
     last_row_ts: int = 0
-    row_age_ms: int | None = None
     rows: int = 0
     live_ms: int = 0
     bid0: float = 0.0
@@ -51,6 +50,7 @@ class SymbolFigures:
     silent: int = 0
     out_of_step: int = 0
     asked_again: int = 0
+    row_age_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
