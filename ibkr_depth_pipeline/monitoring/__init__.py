@@ -1,5 +1,6 @@
-"""What an operator is told, and when: episodes, the watch over runs, the way to whoever reads it. No Dagster in here.
+"""Monitoring of recorders: diagnosis, incidents, failed runs, supervision of runs, delivery of alerts. No Dagster.
 
-`episodes`, `supervision`, `run_news` and `outbox` are pure: the last state and what was seen go in, the new state and
-what is to be told come out. `delivery` is the only home of apprise.
+`diagnosis`, `incidents`, `run_failures`, `supervision` and `state` are pure: the previous state and the observations go
+in, the new state and the alerts come out. `ticks` does the I/O of a sensor's tick; `delivery` is the only home of
+apprise.
 """

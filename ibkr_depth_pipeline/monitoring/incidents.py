@@ -1,36 +1,57 @@
-"""Episodes of trouble with heartbeats: one alert when one begins, one when it is over. Pure.
+"""Incidents of stale heartbeats: an alert when one begins, another when it is over. Pure.
 
-Trouble ripens for a while before it counts, and is forgotten once it has been absent for as long: what comes and goes
-ripens too. What goes wrong together is one episode: a symbol that joins it within JOIN_MS of its alert is told of by
-its check alone, later ones share one further alert. Symbols' trouble that grows into the feed's is alerted once more,
-and so is what is left when the feed is well again while some symbols are not. Another cause of the feed's trouble is
-told once it has lasted, JOIN_MS after the alert before at the earliest.
+Trouble must last before it counts, and is forgotten once it has been absent for as long, so that flapping counts too.
+Troubles at the same time are one incident: a symbol that joins within JOIN_MS of the alert is reported by its check
+alone, later ones share one further alert. Symbols' trouble that grows into the feed's is alerted once more, and so are
+the symbols that stay stale after the feed has recovered. A new cause of the feed's trouble is alerted after it has
+lasted, at the earliest JOIN_MS after the previous alert.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
-from ibkr_depth_pipeline.monitoring.alert import Alert, Kind
+from ibkr_depth_pipeline.formatting import duration, utc
 from ibkr_depth_pipeline.monitoring.diagnosis import (
+    FEED,
     Cause,
-    Look,
-    Pressure,
+    Reading,
+    RefusalHistory,
+    Unreachable,
     feed_cause,
+    feed_problem,
     running_since,
     symbol_cause,
-    unwell,
+    unhealthy_symbols,
 )
-from ibkr_depth_pipeline.monitoring.wording import recovered, troubled
 
 JOIN_MS = 300_000
-FEED = ""
-"""The feed's place among the symbols in `since`."""
+_MOST_NAMES = 12
+
+
+class AlertKind(str, Enum):
+    """TROUBLE needs attention; RECOVERY ends a trouble; NOTICE reports an action."""
+
+    TROUBLE = "trouble"
+    RECOVERY = "recovery"
+    NOTICE = "notice"
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class Alert:
+    """One message to the operator. `ts` is unix ms, `cause` one word for machines; title and text hold no secret."""
+
+    ts: int
+    kind: AlertKind
+    cause: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRules:
     """`gateway` names the recording; trouble must last after_ms; grace_ms follow the open, and a start."""
 
     gateway: str
@@ -39,137 +60,187 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
-    """Alerted and not over. `told_ts` is when the newest alert of it was raised, `symbols` all that took part."""
+class Incident:
+    """An incident that was alerted and is not over. `alerted_ts`: its newest alert; `symbols`: all that took part."""
 
     since_ts: int
-    told_ts: int
+    alerted_ts: int
     of_feed: bool
     cause: Cause
     symbols: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """What is remembered from look to look.
+class IncidentState:
+    """What is remembered between readings. Times are unix ms.
 
-    `since`: when each that is not well was first seen so. `absent`: which of them look well now, and since when.
-    `feed`: the cause of the feed's trouble, since `feed_ts`.
+    `since`: when each unhealthy symbol (or FEED) was first seen so. `absent`: which of them look healthy now, and since
+    when. `feed`: the cause of the feed's trouble, since `feed_ts`. `healthy_ts`: since when nothing is unhealthy.
     """
 
     since: Mapping[str, int] = field(default_factory=dict)
     absent: Mapping[str, int] = field(default_factory=dict)
     feed: Cause | None = None
     feed_ts: int = 0
-    well_ts: int = 0
-    episode: Episode | None = None
-    pressure: Pressure = field(default_factory=Pressure)
+    healthy_ts: int = 0
+    incident: Incident | None = None
+    refusals: RefusalHistory = field(default_factory=RefusalHistory)
 
 
-def watch(before: Watch, look: Look, session_open: int | None, rules: Rules) -> tuple[Watch, tuple[Alert, ...]]:
-    """What to remember and what to tell after this look. `session_open` is unix ms, None outside sessions: silence.
+def track_incidents(
+    before: IncidentState, reading: Reading, session_open: int | None, rules: IncidentRules
+) -> tuple[IncidentState, tuple[Alert, ...]]:
+    """The state and the alerts after this reading. Readings come in the order of their time.
 
-    The looks come in the order of their time.
+    session_open is unix ms; outside sessions (None) nothing is alerted or remembered.
     """
-    now = look.ts
-    if session_open is None or now < session_open + rules.grace_ms:
-        return (Watch(), ()) if session_open is None else (replace(before, pressure=before.pressure.seen(look)), ())
-    scene = _Scene(before, look, rules)
-    episode, alerts = _course(scene, before.episode)
-    return replace(scene.after, episode=episode), alerts
+    if session_open is None:
+        return IncidentState(), ()
+    if reading.ts < session_open + rules.grace_ms:
+        return replace(before, refusals=before.refusals.updated(reading)), ()
+    assessment = _Assessment(before, reading, rules)
+    incident, alerts = _step(assessment, before.incident)
+    return replace(assessment.after, incident=incident), alerts
 
 
-class _Scene:
-    """One look beside what is remembered. `sick` are the feed and the symbols that are not well now."""
+class _Assessment:
+    """A reading beside what is remembered. `unhealthy`: names, FEED included; `confirmed`: symbols that lasted."""
 
-    def __init__(self, before: Watch, look: Look, rules: Rules) -> None:
-        self.look, self.rules, self.now = look, rules, look.ts
-        self.of_feed = feed_cause(look)
-        self.sick = _sick(before, look)
-        self.after = _after(before, look, self.sick, rules)
-        ripe = {name for name in self.sick if self.now - self.after.since[name] >= rules.after_ms}
-        self.feed_ripe = FEED in ripe
-        starting = self.now < running_since(look) + rules.grace_ms
-        flapping = FEED in self.after.absent  # what is stale then may be the feed's doing
-        self.ripe = set() if starting or flapping else ripe - {FEED}
+    def __init__(self, before: IncidentState, reading: Reading, rules: IncidentRules) -> None:
+        self.reading, self.rules, self.now = reading, rules, reading.ts
+        self.feed_cause = feed_cause(reading)
+        self.unhealthy = _unhealthy(before, reading)
+        self.after = _without_incident(before, reading, self.unhealthy, rules)
+        lasted = {name for name in self.unhealthy if self.now - self.after.since[name] >= rules.after_ms}
+        self.feed_confirmed = FEED in lasted
+        starting = self.now < running_since(reading) + rules.grace_ms
+        flapping = FEED in self.after.absent  # the feed may be why symbols are stale
+        self.confirmed = set() if starting or flapping else lasted - {FEED}
 
-    def changed(self, told: Cause) -> bool:
-        """Whether the feed's trouble has another cause than was told, and it has lasted."""
-        return self.of_feed not in (None, told) and self.now - self.after.feed_ts >= self.rules.after_ms
+    def has_new_cause(self, alerted: Cause) -> bool:
+        """Whether the feed's trouble has another cause than was alerted, and that one has lasted."""
+        lasted = self.now - self.after.feed_ts >= self.rules.after_ms
+        return self.feed_cause not in (None, alerted) and lasted
 
     @property
     def cause(self) -> Cause:
-        return self.of_feed or symbol_cause(self.look, self.after.pressure, len(self.sick), self.now)
+        return self.feed_cause or symbol_cause(self.reading, self.after.refusals, len(self.unhealthy), self.now)
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        return tuple(sorted(name for name in self.sick if name != FEED))
+        return tuple(sorted(name for name in self.unhealthy if name != FEED))
 
 
-def _sick(before: Watch, look: Look) -> list[str]:
-    """While Redis can't be asked, the symbols are what they were."""
-    cause = feed_cause(look)
-    names = [each.symbol for each in unwell(look)]
+def _unhealthy(before: IncidentState, reading: Reading) -> list[str]:
+    """FEED and symbols. While Redis is unreachable, the symbols are those of the reading before."""
+    cause = feed_cause(reading)
+    names = [each.symbol for each in unhealthy_symbols(reading)]
     if cause is Cause.REDIS:
         names = [name for name in before.since if name != FEED and name not in before.absent]
     return [*([FEED] if cause else []), *names]
 
 
-def _after(before: Watch, look: Look, sick: Sequence[str], rules: Rules) -> Watch:
-    """What to remember, but for the episode."""
-    now = look.ts
-    away = {name: before.absent.get(name, now) for name in before.since if name not in sick}
-    absent = {name: ts for name, ts in away.items() if now - ts < rules.after_ms}
-    since = {name: before.since.get(name, now) for name in (*sick, *absent)}
-    feed = feed_cause(look) or (before.feed if FEED in absent else None)
-    return Watch(
+def _without_incident(
+    before: IncidentState, reading: Reading, unhealthy: Sequence[str], rules: IncidentRules
+) -> IncidentState:
+    now = reading.ts
+    gone = {name: before.absent.get(name, now) for name in before.since if name not in unhealthy}
+    absent = {name: ts for name, ts in gone.items() if now - ts < rules.after_ms}
+    since = {name: before.since.get(name, now) for name in (*unhealthy, *absent)}
+    feed = feed_cause(reading) or (before.feed if FEED in absent else None)
+    return IncidentState(
         since=since,
         absent=absent,
         feed=feed,
         feed_ts=before.feed_ts if feed is before.feed else now,
-        well_ts=0 if sick else before.well_ts or now,
-        pressure=before.pressure.seen(look),
+        healthy_ts=0 if unhealthy else before.healthy_ts or now,
+        refusals=before.refusals.updated(reading),
     )
 
 
-Outcome = tuple[Episode | None, tuple[Alert, ...]]
+_Step = tuple[Incident | None, tuple[Alert, ...]]
 
 
-def _course(scene: _Scene, episode: Episode | None) -> Outcome:
-    if episode is None:
-        return _beginning(scene)
-    if not scene.sick:
-        return _ending(scene, episode)
-    if not episode.of_feed and scene.feed_ripe:
-        return _told_anew(scene, episode, of_feed=True)
-    if scene.now - episode.told_ts >= JOIN_MS and _is_news(scene, episode):
-        return _told_anew(scene, episode, of_feed=scene.of_feed is not None and episode.of_feed)
-    return replace(episode, symbols=tuple(sorted({*episode.symbols, *scene.ripe}))), ()
+def _step(assessment: _Assessment, incident: Incident | None) -> _Step:
+    if incident is None:
+        return _begin(assessment)
+    if not assessment.unhealthy:
+        return _end(assessment, incident)
+    if not incident.of_feed and assessment.feed_confirmed:
+        return _alerted_again(assessment, incident, of_feed=True)
+    if assessment.now - incident.alerted_ts >= JOIN_MS and _has_changed(assessment, incident):
+        of_feed = assessment.feed_cause is not None and incident.of_feed
+        return _alerted_again(assessment, incident, of_feed=of_feed)
+    return replace(incident, symbols=tuple(sorted({*incident.symbols, *assessment.confirmed}))), ()
 
 
-def _is_news(scene: _Scene, episode: Episode) -> bool:
-    if not episode.of_feed:
-        return bool(scene.ripe - set(episode.symbols))
-    return scene.changed(episode.cause) or (scene.of_feed is None and bool(scene.ripe))
+def _has_changed(assessment: _Assessment, incident: Incident) -> bool:
+    if not incident.of_feed:
+        return bool(assessment.confirmed - set(incident.symbols))
+    return assessment.has_new_cause(incident.cause) or (assessment.feed_cause is None and bool(assessment.confirmed))
 
 
-def _beginning(scene: _Scene) -> Outcome:
-    if not scene.feed_ripe and not scene.ripe:
+def _begin(assessment: _Assessment) -> _Step:
+    if not assessment.feed_confirmed and not assessment.confirmed:
         return None, ()
-    since = min(scene.after.since[name] for name in scene.sick)
-    fresh = Episode(since, scene.now, scene.feed_ripe, scene.cause, ())
-    return _told_anew(scene, fresh, of_feed=scene.feed_ripe)
+    since = min(assessment.after.since[name] for name in assessment.unhealthy)
+    incident = Incident(since, assessment.now, assessment.feed_confirmed, assessment.cause, ())
+    return _alerted_again(assessment, incident, of_feed=assessment.feed_confirmed)
 
 
-def _told_anew(scene: _Scene, episode: Episode, *, of_feed: bool) -> Outcome:
-    symbols = tuple(sorted({*episode.symbols, *scene.symbols}))
-    current = Episode(episode.since_ts, scene.now, of_feed, scene.cause, symbols)
-    title, text = troubled(scene.rules.gateway, scene.look, scene.cause, scene.symbols, episode.since_ts)
-    return current, (Alert(scene.now, Kind.TROUBLE, scene.cause.name.lower(), title, text),)
+def _alerted_again(assessment: _Assessment, incident: Incident, *, of_feed: bool) -> _Step:
+    now, cause = assessment.now, assessment.cause
+    symbols = tuple(sorted({*incident.symbols, *assessment.symbols}))
+    current = Incident(incident.since_ts, now, of_feed, cause, symbols)
+    what = "feed" if cause.concerns_feed else _names(assessment.symbols)
+    title = f"IBKR depth {assessment.rules.gateway}: {what} stale ({cause.value})"
+    text = _trouble_text(assessment.reading, cause, assessment.symbols, incident.since_ts)
+    return current, (Alert(now, AlertKind.TROUBLE, cause.name.lower(), title, text),)
 
 
-def _ending(scene: _Scene, episode: Episode) -> Outcome:
-    if scene.now - scene.after.well_ts < scene.rules.after_ms:
-        return episode, ()
-    title, text = recovered(scene.rules.gateway, episode.cause, episode.symbols, scene.after.well_ts - episode.since_ts)
-    return None, (Alert(scene.now, Kind.RECOVERY, episode.cause.name.lower(), title, text),)
+def _end(assessment: _Assessment, incident: Incident) -> _Step:
+    healthy_ts = assessment.after.healthy_ts
+    if assessment.now - healthy_ts < assessment.rules.after_ms:
+        return incident, ()
+    text = f"All is fresh again after {duration(healthy_ts - incident.since_ts)}. It was: {incident.cause.value}."
+    if incident.symbols:
+        text += f"\nConcerned: {_names(incident.symbols)}."
+    title = f"IBKR depth {assessment.rules.gateway}: recovered"
+    return None, (Alert(assessment.now, AlertKind.RECOVERY, incident.cause.name.lower(), title, text),)
+
+
+# ---- texts
+
+
+def _trouble_text(reading: Reading, cause: Cause, symbols: Sequence[str], since_ts: int) -> str:
+    lines = [f"Likely cause: {cause.value}.", f"For {duration(reading.ts - since_ts)}, since {utc(since_ts)}."]
+    if problem := feed_problem(reading):
+        lines.append(f"{problem[:1].upper()}{problem[1:]}.")
+    lines.append(f"Not fresh: {_names(symbols)}." if symbols else "No symbol's heartbeat has expired yet.")
+    lines.append(_line_troubles(reading, symbols))
+    lines.append(_last_row(reading, symbols))
+    return "\n".join(line for line in lines if line)
+
+
+def _line_troubles(reading: Reading, symbols: Sequence[str]) -> str:
+    """What is wrong with single lines, as far as the ingest knows."""
+    unhealthy = unhealthy_symbols(reading)
+    troubles = [f"{each.symbol}: {each.trouble}" for each in unhealthy if each.trouble and each.symbol in symbols]
+    return f"{'; '.join(troubles[:_MOST_NAMES])}." if troubles else ""
+
+
+def _last_row(reading: Reading, symbols: Sequence[str]) -> str:
+    if isinstance(reading, Unreachable):
+        return "Last row: not known while Redis can't be asked."
+    stale = {each.symbol: each.last_row_ts for each in unhealthy_symbols(reading) if each.symbol in symbols}
+    rows = stale or {each.symbol: each.last_row_ts for each in reading.symbols}
+    symbol, newest = max(rows.items(), key=lambda row: row[1], default=("", 0))
+    if not newest:
+        return "Last row: none was ever recorded."
+    return f"Last row: {symbol} at {utc(newest)}, {duration(reading.ts - newest)} ago."
+
+
+def _names(symbols: Sequence[str]) -> str:
+    shown = ", ".join(symbols[:_MOST_NAMES])
+    rest = len(symbols) - _MOST_NAMES
+    return f"{shown} and {rest} more" if rest > 0 else shown

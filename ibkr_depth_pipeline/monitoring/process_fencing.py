@@ -1,4 +1,4 @@
-"""The end of a process whose run was written off: stuck, it would go on holding its slots at the gateway."""
+"""Kills the process of a run that was failed as dead: a stuck one would keep its slots at the gateway."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _SLACK_SECS = 60.0
 
 
 def end_process(run: RunIdentity) -> bool:
-    """Kill that run's process, with -9, if it is one of this machine and still the same. Whether it was killed.
+    """Kill the run's process with SIGKILL if it is on this machine and still the same. Returns whether it was killed.
 
-    On another machine, or in another container, that is its launcher's to do. A process that is younger than the run,
-    much older, or of another PID namespace only happens to have the number.
+    On another machine or in another container, its launcher has to. A process that is younger than the run, much
+    older, or of another PID namespace only happens to have the number.
     """
     if run.host != socket.gethostname():
         return False
@@ -25,7 +25,7 @@ def end_process(run: RunIdentity) -> bool:
         process = psutil.Process(run.pid)
         if not _is_of(run, process):
             return False
-        process.kill()  # psutil refuses where the number has come to belong to another process meanwhile
+        process.kill()  # psutil refuses if the number belongs to another process by now
     except psutil.Error:
         return False
     get_log().warning("stuck_process_killed", run_id=run.run_id, pid=run.pid)
@@ -33,7 +33,7 @@ def end_process(run: RunIdentity) -> bool:
 
 
 def _is_of(run: RunIdentity, process: psutil.Process) -> bool:
-    """By the mark that the run left of its process; by when both started, where it left none or there is none here."""
+    """By the mark that the run left of its process; by both start times if either mark is missing."""
     mark = process_mark(run.pid)
     if run.process and mark:
         return run.process == mark

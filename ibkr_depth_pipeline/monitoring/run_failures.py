@@ -1,7 +1,4 @@
-"""Runs that failed or were canceled, and settings that can't be read, as alerts: one for each, less what only repeats.
-
-Pure.
-"""
+"""Alerts of runs that failed or were canceled, and of settings that can't be read; repetitions are counted. Pure."""
 
 from __future__ import annotations
 
@@ -10,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ibkr_depth_pipeline.formatting import duration
-from ibkr_depth_pipeline.monitoring.alert import Alert, Kind
+from ibkr_depth_pipeline.monitoring.incidents import Alert, AlertKind
 
 REPEAT_MS = 1_800_000
-"""The same failure of the same job within so long is counted, not alerted: the next alert tells how often."""
+"""The same failure of the same job within this time is counted, not alerted; the next alert has the count."""
 
 FRESH_MS = 1_800_000
-"""Nothing that ended longer ago is news, unless the sensor itself was away: it need not be fetched any more."""
+"""Runs that ended longer ago are not alerted, unless the sensor itself was away; they need not be fetched."""
 
-MOST_LIKENESSES = 40
+MOST_SIGNATURES = 40
 _LONGEST_REASON = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """A run that ended as it should not. Times are unix ms; `follow_up` says what happens now, "" for nothing."""
+class FailedRun:
+    """A run that failed or was canceled. Times are unix ms; `follow_up` says what happens next, "" for nothing."""
 
     run_id: str
     job: str
@@ -36,52 +33,56 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Last:
-    """The newest alert of its likeness: when it was, and how many like it came since."""
+class LastAlert:
+    """The newest alert of its signature: when it was raised, and how many failures like it came since."""
 
     ts: int
     repeats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """What is remembered: nothing that ended before `since_ts` is news, nor is a run in `known` (run id -> its end).
+class FailureHistory:
+    """What was alerted. A run that ended before `since_ts`, or is in `known` (run id -> its end), is not alerted again.
 
-    `last` is by job and likeness; `problem` is what was told of the settings, "" while they are in order.
+    `last` is by signature (job, outcome, reason); `problem` is the alerted problem of the settings, "" for none.
     """
 
     since_ts: int = 0
     known: Mapping[str, int] = field(default_factory=dict)
-    last: Mapping[str, Last] = field(default_factory=dict)
+    last: Mapping[str, LastAlert] = field(default_factory=dict)
     problem: str = ""
 
 
-def tell_endings(before: News, endings: Sequence[Ending], now: int, gateway: str) -> tuple[News, tuple[Alert, ...]]:
-    """What to remember and what to tell. `endings` may hold what is known, in any order."""
-    fresh = [each for each in endings if each.run_id not in before.known and each.ended_ts >= before.since_ts]
+def alert_failed_runs(
+    before: FailureHistory, failed: Sequence[FailedRun], now: int, gateway: str
+) -> tuple[FailureHistory, tuple[Alert, ...]]:
+    """The history and the alerts at `now`. `failed` may hold known runs, in any order."""
+    fresh = [each for each in failed if each.run_id not in before.known and each.ended_ts >= before.since_ts]
     last, alerts = dict(before.last), []
-    for ending in sorted(fresh, key=lambda each: each.ended_ts):
-        likeness = _likeness(ending)
-        previous = last.get(likeness)
+    for run in sorted(fresh, key=lambda each: each.ended_ts):
+        signature = _signature(run)
+        previous = last.get(signature)
         if previous is not None and now - previous.ts < REPEAT_MS:
-            last[likeness] = replace(previous, repeats=previous.repeats + 1)
+            last[signature] = replace(previous, repeats=previous.repeats + 1)
             continue
-        alerts.append(_alert(ending, previous, now, gateway))
-        last[likeness] = Last(now)
+        alerts.append(_alert(run, previous, now, gateway))
+        last[signature] = LastAlert(now)
     since = max(before.since_ts, now - FRESH_MS)
     ended = {**before.known, **{each.run_id: each.ended_ts for each in fresh}}
     known = {run_id: ts for run_id, ts in ended.items() if ts >= since}
-    newest = sorted(last.items(), key=lambda each: each[1].ts)[-MOST_LIKENESSES:]
+    newest = sorted(last.items(), key=lambda each: each[1].ts)[-MOST_SIGNATURES:]
     return replace(before, since_ts=since, known=known, last=dict(newest)), tuple(alerts)
 
 
-def tell_problem(before: News, problem: str, now: int, gateway: str) -> tuple[News, tuple[Alert, ...]]:
-    """The same for the settings: `problem` names each bad one and why, "" for none. It is told once."""
+def alert_settings_problem(
+    before: FailureHistory, problem: str, now: int, gateway: str
+) -> tuple[FailureHistory, tuple[Alert, ...]]:
+    """The history and the alerts after `problem`, which names each bad setting and why; "" for none. Alerts it once."""
     after = replace(before, problem=problem)
     if problem in ("", before.problem):
         return after, ()
     title = f"IBKR depth {gateway}: settings can't be read"
-    return after, (Alert(now, Kind.TROUBLE, "bad_settings", title, f"{problem}\n{_MEANWHILE}"),)
+    return after, (Alert(now, AlertKind.TROUBLE, "bad_settings", title, f"{problem}\n{_MEANWHILE}"),)
 
 
 _MEANWHILE = (
@@ -90,15 +91,15 @@ _MEANWHILE = (
 )
 
 
-def _likeness(ending: Ending) -> str:
-    reason = re.sub(r"[0-9a-f]{8}-[0-9a-f-]+|[0-9]+", "#", ending.reason)
-    return f"{ending.job} {ending.outcome} {reason[:120]}"
+def _signature(run: FailedRun) -> str:
+    reason = re.sub(r"[0-9a-f]{8}-[0-9a-f-]+|[0-9]+", "#", run.reason)
+    return f"{run.job} {run.outcome} {reason[:120]}"
 
 
-def _alert(ending: Ending, previous: Last | None, now: int, gateway: str) -> Alert:
-    lasted = f" after {duration(ending.ended_ts - ending.started_ts)}" if ending.started_ts else ""
-    lines = [f"Run {ending.run_id} {ending.outcome}{lasted}.", ending.reason[:_LONGEST_REASON], ending.follow_up]
+def _alert(run: FailedRun, previous: LastAlert | None, now: int, gateway: str) -> Alert:
+    lasted = f" after {duration(run.ended_ts - run.started_ts)}" if run.started_ts else ""
+    lines = [f"Run {run.run_id} {run.outcome}{lasted}.", run.reason[:_LONGEST_REASON], run.follow_up]
     if previous is not None and previous.repeats:
         lines.append(f"Since the last alert {previous.repeats} more like that one were not told.")
-    title = f"IBKR depth {gateway}: {ending.job} {ending.outcome}"
-    return Alert(now, Kind.TROUBLE, f"run_{ending.outcome}", title, "\n".join(line for line in lines if line))
+    title = f"IBKR depth {gateway}: {run.job} {run.outcome}"
+    return Alert(now, AlertKind.TROUBLE, f"run_{run.outcome}", title, "\n".join(line for line in lines if line))

@@ -1,57 +1,111 @@
-"""What a sensor remembers, as text: it survives a restart. Pure."""
+"""What the sensors remember between ticks: alerts still to be delivered, and each sensor's state as JSON. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ibkr_depth_pipeline.monitoring.checks import Told
-from ibkr_depth_pipeline.monitoring.incidents import Watch
-from ibkr_depth_pipeline.monitoring.outbox import Outbox
-from ibkr_depth_pipeline.monitoring.run_failures import News
-from ibkr_depth_pipeline.monitoring.supervision import Sight
+from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.monitoring.diagnosis import PublishedCheck
+from ibkr_depth_pipeline.monitoring.incidents import Alert, IncidentState
+from ibkr_depth_pipeline.monitoring.run_failures import FailureHistory
+from ibkr_depth_pipeline.monitoring.supervision import RunHeartbeat
+
+MOST = 30
+"""Alerts kept; if there are more, the oldest are dropped."""
+
+MOST_AT_ONCE = 6
+"""Alerts that one tick attempts to deliver."""
+
+ATTEMPTS = Backoff(10_000, 600_000)
+"""Milliseconds between two attempts to deliver an alert."""
+
+GIVE_UP_MS = 6 * 3_600_000
+"""An alert that could not be delivered for this long is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeartbeatMemory:
-    """Of the heartbeat sensor."""
+class PendingAlert:
+    """An alert on its way. `targets`: indices in ALERT_URLS that still lack it, from 0; None for all of them."""
 
-    watch: Watch = field(default_factory=Watch)
-    told: Mapping[str, Told] = field(default_factory=dict)
-    outbox: Outbox = field(default_factory=Outbox)
-
-
-@dataclass(frozen=True, slots=True)
-class WatchdogMemory:
-    """Of the watchdog. `probe_told` is the session whose failed probe was alerted."""
-
-    sights: tuple[Sight, ...] = ()
-    probe_told: str = ""
-    outbox: Outbox = field(default_factory=Outbox)
+    alert: Alert
+    targets: tuple[int, ...] | None = None
+    attempts: int = 0
+    due_ts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class NewsMemory:
-    """Of the sensor for runs; since_ts 0: it has never looked."""
+class AlertOutbox:
+    """The alerts that are still to be delivered, oldest first."""
 
-    news: News = field(default_factory=News)
-    outbox: Outbox = field(default_factory=Outbox)
+    pending: tuple[PendingAlert, ...] = ()
+
+    def with_alerts(self, alerts: Sequence[Alert]) -> AlertOutbox:
+        """The outbox with these alerts added, due at once; it keeps the newest MOST."""
+        return AlertOutbox((*self.pending, *(PendingAlert(alert) for alert in alerts))[-MOST:])
+
+    def due(self, now: int) -> tuple[PendingAlert, ...]:
+        """The alerts to attempt at `now` (unix ms)."""
+        return tuple(each for each in self.pending if each.due_ts <= now)[:MOST_AT_ONCE]
+
+    def after(self, missing: Mapping[PendingAlert, Sequence[int]], now: int) -> AlertOutbox:
+        """The outbox after attempts at `now`; `missing` has, per attempted alert, the targets that still lack it."""
+        kept = (_rescheduled(each, missing.get(each), now) for each in self.pending)
+        return AlertOutbox(tuple(each for each in kept if each is not None))
 
 
-Memory = TypeVar("Memory", HeartbeatMemory, WatchdogMemory, NewsMemory)
+def _rescheduled(pending: PendingAlert, missing: Sequence[int] | None, now: int) -> PendingAlert | None:
+    if missing is None:
+        return pending
+    if not missing or now - pending.alert.ts >= GIVE_UP_MS:
+        return None
+    attempts = pending.attempts + 1
+    return replace(pending, targets=tuple(missing), attempts=attempts, due_ts=now + int(ATTEMPTS.pause(attempts)))
 
 
-def recall(kind: type[Memory], text: str | None) -> Memory:
-    """What `remember` wrote; an empty memory where there is nothing to read, or another version's."""
+# ---- the sensors' cursors
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatState:
+    """State of the heartbeat sensor. `published` is by symbol."""
+
+    incidents: IncidentState = field(default_factory=IncidentState)
+    published: Mapping[str, PublishedCheck] = field(default_factory=dict)
+    outbox: AlertOutbox = field(default_factory=AlertOutbox)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchdogState:
+    """State of the watchdog. `alerted_probe` is the session whose failed probe was alerted."""
+
+    heartbeats: tuple[RunHeartbeat, ...] = ()
+    alerted_probe: str = ""
+    outbox: AlertOutbox = field(default_factory=AlertOutbox)
+
+
+@dataclass(frozen=True, slots=True)
+class RunAlertState:
+    """State of a sensor that alerts failed runs. since_ts 0: it has never run."""
+
+    history: FailureHistory = field(default_factory=FailureHistory)
+    outbox: AlertOutbox = field(default_factory=AlertOutbox)
+
+
+State = TypeVar("State", HeartbeatState, WatchdogState, RunAlertState)
+
+
+def load_state(kind: type[State], text: str | None) -> State:
+    """Parse what `dump_state` wrote; an empty state if there is none, or one of another version."""
     try:
         return kind() if not text else TypeAdapter(kind).validate_json(text)
     except ValidationError:
         return kind()
 
 
-def remember(memory: HeartbeatMemory | WatchdogMemory | NewsMemory) -> str:
-    """As JSON."""
-    return TypeAdapter(type(memory)).dump_json(memory).decode()
+def dump_state(state: HeartbeatState | WatchdogState | RunAlertState) -> str:
+    """The state as JSON, for a sensor's cursor."""
+    return TypeAdapter(type(state)).dump_json(state).decode()

@@ -9,9 +9,10 @@ from typing import Any
 
 import dagster as dg
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.monitoring.supervision import Phase, Run
-from ibkr_depth_pipeline.monitoring.ticks import now_ms, session_now
+from ibkr_depth_pipeline.monitoring.supervision import IngestRun, Phase
+from ibkr_depth_pipeline.monitoring.ticks import open_session
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, active_runs, fail_run
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.trading_hours import Skip, TradingHours, judge_tick
@@ -73,7 +74,7 @@ def read_settings_and_calendar(load: Callable[..., Settings]) -> ReadableSetting
     """Like read_settings; an unknown calendar counts as a bad setting, too."""
     readable = read_settings(load)
     try:
-        session_now(readable.settings.ibkr_calendar, now_ms())
+        open_session(readable.settings.ibkr_calendar, unix_ms())
     except ConfigurationError as error:
         default = Settings.model_fields["ibkr_calendar"].default
         usable = readable.settings.model_copy(update={"ibkr_calendar": default})
@@ -160,7 +161,7 @@ def _hours_to_show(calendar: str, now: datetime) -> TradingHours:
 
 def _still_active(
     instance: dg.DagsterInstance, tracked: TrackedJob, longest: timedelta | None, now: datetime
-) -> list[Run]:
+) -> list[IngestRun]:
     """The active runs, after those that are dead were failed: their alert is that of a failed run."""
     alive = []
     for run in active_runs(instance, tracked):

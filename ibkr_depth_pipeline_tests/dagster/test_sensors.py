@@ -180,7 +180,7 @@ def test_alert_refused_by_the_webhook_is_delivered_once_it_is_back_also_after_a_
     webhook.refuse = False
     heartbeats.tick()
     assert not webhook.received, "it waits before it tries again"
-    monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.now_ms", lambda: time.time_ns() // 1_000_000 + 60_000)
+    monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.unix_ms", lambda: time.time_ns() // 1_000_000 + 60_000)
     heartbeats.tick()
     assert len(webhook.received) == 1
 
@@ -243,7 +243,7 @@ def test_watchdog_fails_a_run_without_heartbeat_and_no_other(
     silence(redis_server)
     watchdog.tick()
     assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
-    monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.now_ms", lambda: time.time_ns() // 1_000_000 + 30_000)
+    monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.unix_ms", lambda: time.time_ns() // 1_000_000 + 30_000)
     watchdog.tick()
     assert status(instance, run_id) is dg.DagsterRunStatus.FAILURE
 
@@ -261,7 +261,7 @@ def test_watchdog_judges_a_run_of_several_assets_only_while_it_records(
 
     def look_later(secs: int) -> str:
         now = time.time_ns() // 1_000_000
-        monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.now_ms", lambda: now + secs * 1000)
+        monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.unix_ms", lambda: now + secs * 1000)
         return str(watchdog.tick().skip_reason)
 
     def step(kind: dg.DagsterEventType, data: StepSuccessData | None = None) -> None:
@@ -295,7 +295,7 @@ def test_watchdog_neither_fails_nor_launches_runs_while_redis_is_away(
     record(redis_server, *SYMBOLS, run_id=run_id)
     watchdog.tick()
     redis_server.kill()
-    monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.now_ms", lambda: time.time_ns() // 1_000_000 + 3_600_000)
+    monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.unix_ms", lambda: time.time_ns() // 1_000_000 + 3_600_000)
     watchdog.tick()
     assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
     end(instance, run_id)
@@ -307,7 +307,7 @@ def test_terminated_run_is_not_replaced_but_a_run_ended_by_a_signal_is(
     watchdog: Sensor, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, launched: Launched
 ) -> None:
     end(instance, started(instance), "canceled")
-    monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.now_ms", lambda: time.time_ns() // 1_000_000 + 60_000)
+    monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.unix_ms", lambda: time.time_ns() // 1_000_000 + 60_000)
     assert watchdog.tick().run_requests
     end(instance, started(instance, *launched), "terminated")
     assert "terminated by a person" in str(watchdog.tick().skip_reason)
@@ -485,7 +485,7 @@ def test_sensors_judge_no_run_if_the_redis_to_ask_is_unknown(
     monkeypatch.setenv(name, value)
     for secs in (0, 3600, 7200):
         now = time.time_ns() // 1_000_000 + secs * 1000
-        monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.now_ms", lambda now=now: now)
+        monkeypatch.setattr("ibkr_depth_pipeline.monitoring.ticks.unix_ms", lambda now=now: now)
         assert name in str(watchdog.tick().skip_reason)
         assert name in str(heartbeats.tick().skip_reason)
         run_alerts.tick()

@@ -1,8 +1,8 @@
-"""Looks at a Redis as a test words them: who is stale, and whether the ingest runs."""
+"""Readings of Redis for the tests: which symbols are stale, and whether the ingest runs."""
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.monitoring.diagnosis import Look, Unreachable
+from ibkr_depth_pipeline.monitoring.diagnosis import Reading, Unreachable
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 
@@ -11,7 +11,7 @@ OPEN = 1_700_000_000_000
 SECOND, MINUTE = 1000, 60_000
 
 
-def look(
+def reading(
     at: int,
     *stale: str,
     running: bool = True,
@@ -20,8 +20,8 @@ def look(
     refused_309: int = 0,
     started: int = OPEN - 5 * MINUTE,
     unsupported: tuple[str, ...] = (),
-) -> Look:
-    """What Redis shows `at` ms after the open."""
+) -> Reading:
+    """The health that Redis shows `at` ms after the open."""
     now = OPEN + at
     run = RunIdentity("run-1", "host", 1, started)
     figures = FeedFigures(run, now, connected=connected, suspended=suspended, refused_309=refused_309)
@@ -36,5 +36,5 @@ def _symbol(name: str, now: int, stale: bool, unsupported: bool) -> SymbolHealth
     return SymbolHealth(name, state, now - int(age * 1000), age, None, "ARCA", "", SymbolFigures())
 
 
-def no_redis(at: int) -> Look:
+def unreachable(at: int) -> Reading:
     return Unreachable(OPEN + at, "Redis at redis://host: refused")

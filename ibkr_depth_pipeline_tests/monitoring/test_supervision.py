@@ -9,88 +9,88 @@ from ibkr_depth_pipeline.monitoring.supervision import (
     RESTARTS,
     SCHEDULE_MS,
     START_MS,
+    IngestRun,
     Launch,
     Phase,
-    Run,
-    Sight,
-    Span,
-    dead,
-    missing,
-    sights,
+    RecordingWindow,
+    RunHeartbeat,
+    dead_runs,
+    launch_decision,
+    observe_heartbeats,
 )
 
 OPEN = 1_700_000_000_000
 HOUR = 3_600_000
-SESSION = Span("2023-11-14", OPEN, OPEN + 6 * HOUR)
+SESSION = RecordingWindow("2023-11-14", OPEN, OPEN + 6 * HOUR)
 NOON = OPEN + 3 * HOUR
-STARTED = Run("r1", Phase.STARTED, OPEN, OPEN)
+STARTED = IngestRun("r1", Phase.STARTED, OPEN, OPEN)
 
 
-def ended(phase: Phase, at: int, lasted: int = 5000, run_id: str = "r1") -> Run:
-    return Run(run_id, phase, at - lasted, at - lasted, at)
+def ended(phase: Phase, at: int, lasted: int = 5000, run_id: str = "r1") -> IngestRun:
+    return IngestRun(run_id, phase, at - lasted, at - lasted, at)
 
 
-def test_a_run_whose_heartbeat_stands_is_alive() -> None:
-    seen = sights((), [STARTED], "r1", NOON)
-    assert dead([STARTED], seen, NOON, lease_wait_ms=0) == {}
+def test_run_with_a_heartbeat_is_alive() -> None:
+    seen = observe_heartbeats((), [STARTED], "r1", NOON)
+    assert dead_runs([STARTED], seen, NOON, lease_wait_ms=0) == {}
 
 
-def test_a_run_that_was_alive_is_dead_once_its_heartbeat_stays_away() -> None:
-    alive = sights((), [STARTED], "r1", NOON)
-    silent = sights(alive, [STARTED], "", NOON + 10_000)
-    assert not dead([STARTED], silent, NOON + 10_000, lease_wait_ms=HOUR)
-    silent = sights(silent, [STARTED], "", NOON + 10_000 + DEAD_MS)
-    assert "last seen" in dead([STARTED], silent, NOON + 10_000 + DEAD_MS, lease_wait_ms=HOUR)["r1"]
+def test_run_is_dead_after_its_heartbeat_has_been_gone_for_a_while() -> None:
+    alive = observe_heartbeats((), [STARTED], "r1", NOON)
+    silent = observe_heartbeats(alive, [STARTED], "", NOON + 10_000)
+    assert not dead_runs([STARTED], silent, NOON + 10_000, lease_wait_ms=HOUR)
+    silent = observe_heartbeats(silent, [STARTED], "", NOON + 10_000 + DEAD_MS)
+    assert "last seen" in dead_runs([STARTED], silent, NOON + 10_000 + DEAD_MS, lease_wait_ms=HOUR)["r1"]
 
 
-def test_the_heartbeat_of_another_run_does_not_count() -> None:
-    silent = sights((Sight("r1", NOON, NOON),), [STARTED], "r2", NOON + DEAD_MS)
-    assert dead([STARTED], silent, NOON + DEAD_MS, lease_wait_ms=0)
+def test_heartbeat_of_another_run_does_not_count() -> None:
+    silent = observe_heartbeats((RunHeartbeat("r1", NOON, NOON),), [STARTED], "r2", NOON + DEAD_MS)
+    assert dead_runs([STARTED], silent, NOON + DEAD_MS, lease_wait_ms=0)
 
 
-def test_while_redis_is_away_nobody_is_dead_and_silence_counts_anew() -> None:
-    seen = sights((Sight("r1", NOON, NOON),), [STARTED], None, NOON + HOUR)
-    assert not dead([STARTED], seen, NOON + HOUR, lease_wait_ms=0)
-    seen = sights(seen, [STARTED], "", NOON + HOUR + 1000)
-    assert not dead([STARTED], seen, NOON + HOUR + 1000, lease_wait_ms=0)
+def test_no_run_is_dead_while_redis_is_unreachable_and_silence_is_counted_again_afterwards() -> None:
+    seen = observe_heartbeats((RunHeartbeat("r1", NOON, NOON),), [STARTED], None, NOON + HOUR)
+    assert not dead_runs([STARTED], seen, NOON + HOUR, lease_wait_ms=0)
+    seen = observe_heartbeats(seen, [STARTED], "", NOON + HOUR + 1000)
+    assert not dead_runs([STARTED], seen, NOON + HOUR + 1000, lease_wait_ms=0)
 
 
-def test_a_run_that_has_just_started_or_waits_for_the_lease_has_time() -> None:
+def test_run_that_starts_or_waits_for_the_lease_has_a_grace_period() -> None:
     late = OPEN + START_MS + HOUR
-    seen = sights((), [STARTED], "", OPEN)
-    assert not dead([STARTED], seen, OPEN + START_MS - 1, lease_wait_ms=0)
-    assert not dead([STARTED], seen, late - 1, lease_wait_ms=HOUR)
-    assert "never seen" in dead([STARTED], seen, late, lease_wait_ms=HOUR)["r1"]
+    seen = observe_heartbeats((), [STARTED], "", OPEN)
+    assert not dead_runs([STARTED], seen, OPEN + START_MS - 1, lease_wait_ms=0)
+    assert not dead_runs([STARTED], seen, late - 1, lease_wait_ms=HOUR)
+    assert "never seen" in dead_runs([STARTED], seen, late, lease_wait_ms=HOUR)["r1"]
 
 
-def test_a_session_without_any_run_gets_one_after_the_schedule_had_its_chance() -> None:
-    assert isinstance(missing([], SESSION, OPEN + SCHEDULE_MS - 1, alive=""), str)
-    assert missing([], SESSION, OPEN + SCHEDULE_MS, alive="") == Launch("2023-11-14 after none")
+def test_session_without_a_run_gets_one_after_the_schedules_time() -> None:
+    assert isinstance(launch_decision([], SESSION, OPEN + SCHEDULE_MS - 1, alive=""), str)
+    assert launch_decision([], SESSION, OPEN + SCHEDULE_MS, alive="") == Launch("2023-11-14 after none")
 
 
-def test_yesterdays_run_does_not_count_and_no_two_launches_after_one_run_differ() -> None:
+def test_yesterdays_run_does_not_count_and_names_the_launch() -> None:
     yesterday = [ended(Phase.TERMINATED, OPEN - 20 * HOUR)]
-    assert missing(yesterday, SESSION, NOON, alive="") == Launch("2023-11-14 after r1")
+    assert launch_decision(yesterday, SESSION, NOON, alive="") == Launch("2023-11-14 after r1")
 
 
 @pytest.mark.parametrize("phase", [Phase.FAILED, Phase.KILLED, Phase.SUCCEEDED])
-def test_after_a_runs_end_dagsters_own_retry_comes_first(phase: Phase) -> None:
+def test_ended_run_is_replaced_after_dagsters_own_retry_had_its_time(phase: Phase) -> None:
     runs = [ended(phase, NOON)]
-    assert isinstance(missing(runs, SESSION, NOON + int(RESTARTS.first) - 1, alive=""), str)
-    assert isinstance(missing(runs, SESSION, NOON + int(RESTARTS.first), alive=""), Launch)
+    assert isinstance(launch_decision(runs, SESSION, NOON + int(RESTARTS.first) - 1, alive=""), str)
+    assert isinstance(launch_decision(runs, SESSION, NOON + int(RESTARTS.first), alive=""), Launch)
 
 
-def test_runs_that_fail_at_once_are_replaced_ever_more_rarely_but_always() -> None:
+def test_runs_that_fail_at_once_are_replaced_with_exponential_backoff() -> None:
     runs = [ended(Phase.FAILED, NOON - number * 60_000, run_id=f"r{number}") for number in range(12)]
-    assert isinstance(missing(runs, SESSION, NOON + int(RESTARTS.longest) - 1, alive=""), str)
-    assert isinstance(missing(runs, SESSION, NOON + int(RESTARTS.longest), alive=""), Launch)
+    assert isinstance(launch_decision(runs, SESSION, NOON + int(RESTARTS.longest) - 1, alive=""), str)
+    assert isinstance(launch_decision(runs, SESSION, NOON + int(RESTARTS.longest), alive=""), Launch)
     recorded = ended(Phase.FAILED, NOON, lasted=HOUR, run_id="long")
-    assert isinstance(missing([recorded, *runs], SESSION, NOON + int(RESTARTS.first), alive=""), Launch)
+    assert isinstance(launch_decision([recorded, *runs], SESSION, NOON + int(RESTARTS.first), alive=""), Launch)
 
 
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.STARTED, Phase.ENDING])
-def test_beside_a_run_that_is_not_over_none_is_started(phase: Phase) -> None:
-    assert missing([Run("r1", phase, OPEN)], SESSION, NOON, alive="") == "an ingest run is under way"
+def test_second_run_is_not_started_beside_an_active_one(phase: Phase) -> None:
+    assert launch_decision([IngestRun("r1", phase, OPEN)], SESSION, NOON, alive="") == "an ingest run is under way"
 
 
 REASONS = {
@@ -103,23 +103,23 @@ REASONS = {
 
 
 @pytest.mark.parametrize(("session", "alive", "hold", "now", "words"), REASONS.values(), ids=REASONS)
-def test_no_run_is_started(session: Span | None, alive: str | None, hold: str, now: int, words: str) -> None:
-    assert words in str(missing([], session, now, alive=alive, hold=hold))
+def test_no_run_is_started(session: RecordingWindow | None, alive: str | None, hold: str, now: int, words: str) -> None:
+    assert words in str(launch_decision([], session, now, alive=alive, hold=hold))
 
 
 @pytest.mark.parametrize("created", [OPEN - 40 * 60_000, OPEN + HOUR])
-def test_a_run_that_somebody_launched_is_replaced_although_the_ingest_was_held(created: int) -> None:
-    by_hand = [Run("r1", Phase.FAILED, created, created, NOON)]
-    assert missing(by_hand, SESSION, NOON + HOUR, alive="", hold="held") == Launch("2023-11-14 after r1")
+def test_manually_launched_run_is_replaced_although_the_ingest_was_held(created: int) -> None:
+    by_hand = [IngestRun("r1", Phase.FAILED, created, created, NOON)]
+    assert launch_decision(by_hand, SESSION, NOON + HOUR, alive="", hold="held") == Launch("2023-11-14 after r1")
 
 
-def test_the_run_of_the_session_before_does_not_end_the_hold() -> None:
-    before = [Run("r1", Phase.SUCCEEDED, OPEN - 24 * HOUR, OPEN - 24 * HOUR, OPEN + 5000)]
-    assert missing(before, SESSION, NOON, alive="", hold="held") == "held"
+def test_run_of_the_previous_session_does_not_end_the_hold() -> None:
+    before = [IngestRun("r1", Phase.SUCCEEDED, OPEN - 24 * HOUR, OPEN - 24 * HOUR, OPEN + 5000)]
+    assert launch_decision(before, SESSION, NOON, alive="", hold="held") == "held"
 
 
-def test_a_run_that_a_person_terminated_stays_away_until_the_next_session() -> None:
+def test_run_terminated_by_a_person_is_not_replaced_until_the_next_session() -> None:
     runs = [ended(Phase.TERMINATED, NOON)]
-    assert "terminated by a person" in str(missing(runs, SESSION, NOON + HOUR, alive=""))
-    tomorrow = Span("2023-11-15", OPEN + 24 * HOUR, OPEN + 30 * HOUR)
-    assert isinstance(missing(runs, tomorrow, OPEN + 25 * HOUR, alive=""), Launch)
+    assert "terminated by a person" in str(launch_decision(runs, SESSION, NOON + HOUR, alive=""))
+    tomorrow = RecordingWindow("2023-11-15", OPEN + 24 * HOUR, OPEN + 30 * HOUR)
+    assert isinstance(launch_decision(runs, tomorrow, OPEN + 25 * HOUR, alive=""), Launch)

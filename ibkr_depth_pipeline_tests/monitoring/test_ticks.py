@@ -1,4 +1,4 @@
-"""A look at Redis as the sensors take it: bounded in time, whatever hangs; and whom the watchdog judges by it."""
+"""Readings of Redis by the sensors are bounded in time; the watchdog judges the runs that record into it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,11 @@ import pytest
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.monitoring import ticks
 from ibkr_depth_pipeline.monitoring.diagnosis import Unreachable
-from ibkr_depth_pipeline.monitoring.supervision import DEAD_MS, Phase, Run
-from ibkr_depth_pipeline.monitoring.ticks import look_at, span_to_record, watchdog_round
+from ibkr_depth_pipeline.monitoring.supervision import DEAD_MS, IngestRun, Phase
+from ibkr_depth_pipeline.monitoring.ticks import read_redis, recording_window, watchdog_tick
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
 T, HOUR = 1_700_000_000_000, 3_600_000
-
-
-@pytest.fixture
-def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ticks, "LOOK_SECS", 0.5)
 
 
 @pytest.fixture
@@ -42,53 +37,53 @@ def resolver_hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def why_unreachable(settings: Settings) -> str:
-    look = look_at(settings, ())
-    assert isinstance(look, Unreachable)
-    return look.reason
+    reading = read_redis(settings, (), patience=0.5)
+    assert isinstance(reading, Unreachable)
+    return reading.reason
 
 
-def test_a_resolver_that_hangs_does_not_hold_a_look_up(short_look: None, resolver_hangs: None) -> None:
+def test_hanging_resolver_does_not_delay_a_reading(resolver_hangs: None) -> None:
     assert "did not answer" in why_unreachable(load_settings(redis_url="redis://redis.example:6379/0"))
 
 
-def test_a_redis_that_does_not_answer_is_unreachable(short_look: None) -> None:
+def test_mute_redis_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
         assert "did not answer" in why_unreachable(load_settings(redis_url=url))
 
 
-def test_a_redis_that_is_not_there_is_unreachable() -> None:
+def test_redis_that_refuses_connections_is_unreachable() -> None:
     assert "did not answer" not in why_unreachable(load_settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
 
 
-def test_what_is_wrong_with_us_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_our_own_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(ticks, "read_health", fails)
     with pytest.raises(ZeroDivisionError):
-        look_at(load_settings(), ())
+        read_redis(load_settings(), ())
 
 
 @pytest.mark.parametrize(("calendar", "close", "last_call"), [("XNYS", 21, True), ("CMES", 23, False)])
-def test_just_before_a_close_nothing_is_started_unless_the_next_session_follows_at_once(
+def test_run_is_not_started_just_before_a_close_unless_the_next_session_follows_at_once(
     redis_url: str, calendar: str, close: int, last_call: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = round(datetime(2026, 11, 18, close, tzinfo=timezone.utc).timestamp() * 1000) - 30_000
-    monkeypatch.setattr(ticks, "now_ms", lambda: now)
+    monkeypatch.setattr(ticks, "unix_ms", lambda: now)
     settings = load_settings(redis_url=redis_url, ibkr_calendar=calendar)
-    done = watchdog_round(settings, [], None, span_to_record(settings, now), None)
+    done = watchdog_tick(settings, [], None, recording_window(settings, now), None)
     assert isinstance(done.launch, str) == last_call
 
 
 @pytest.mark.parametrize(("url", "judged"), [("", True), ("the settings'", True), ("redis://elsewhere:6379/0", False)])
-def test_only_a_run_that_records_into_the_redis_that_is_looked_into_is_judged(
+def test_only_runs_that_record_into_the_redis_being_read_are_judged(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, url: str, judged: bool
 ) -> None:
-    settings, memory = load_settings(redis_url=redis_url), None
-    run = Run("r1", Phase.STARTED, T, T, redis_url=redis_url if url == "the settings'" else url)
+    settings, state = load_settings(redis_url=redis_url), None
+    run = IngestRun("r1", Phase.STARTED, T, T, redis_url=redis_url if url == "the settings'" else url)
     for now in (T + HOUR, T + HOUR + DEAD_MS):
-        monkeypatch.setattr(ticks, "now_ms", lambda now=now: now)
-        done = watchdog_round(settings, [run], None, None, memory)
-        memory = done.memory
+        monkeypatch.setattr(ticks, "unix_ms", lambda now=now: now)
+        done = watchdog_tick(settings, [run], None, None, state)
+        state = done.state
     assert list(done.dead) == (["r1"] if judged else [])

@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from ibkr_depth_pipeline.monitoring.checks import FEED, Finding
-from ibkr_depth_pipeline.monitoring.ticks import findings_now, heartbeat_round, news_round, news_since
+from ibkr_depth_pipeline.monitoring.diagnosis import FEED, HeartbeatCheck
+from ibkr_depth_pipeline.monitoring.ticks import failures_since, heartbeat_checks_now, heartbeat_tick, run_alert_tick
 from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayAssets
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import (
     TrackedJob,
@@ -86,10 +86,10 @@ def heartbeat_sensor(gateway: MonitoredGateway, status: dg.DefaultSensorStatus) 
         readable = gateway.read_settings()
         if readable.blind:
             return dg.SensorResult(skip_reason=f"Nothing can be judged: {readable.problem}", cursor=context.cursor)
-        done = heartbeat_round(readable.settings, gateway.symbols, context.cursor)
-        events = [dg.AssetCheckEvaluation(**_check_fields(gateway, found)) for found in done.findings]
+        done = heartbeat_tick(readable.settings, gateway.symbols, context.cursor)
+        events = [dg.AssetCheckEvaluation(**_check_fields(gateway, check)) for check in done.checks]
         skip = done.quiet or f"{len(events)} checks evaluated, {len(done.alerts)} alerts raised."
-        return dg.SensorResult(skip_reason=skip, cursor=done.memory, asset_events=events)
+        return dg.SensorResult(skip_reason=skip, cursor=done.state, asset_events=events)
 
     return tick
 
@@ -99,27 +99,27 @@ def heartbeat_checks(gateway: MonitoredGateway) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=gateway.named("ibkr_depth_heartbeat_checks"), specs=_specs(gateway), can_subset=True)
     def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        for found in findings_now(gateway.settings(), gateway.symbols):
-            if dg.AssetCheckKey(_key(gateway, found), HEARTBEAT_CHECK) in context.selected_asset_check_keys:
-                yield dg.AssetCheckResult(**_check_fields(gateway, found))
+        for check in heartbeat_checks_now(gateway.settings(), gateway.symbols):
+            if dg.AssetCheckKey(_key(gateway, check), HEARTBEAT_CHECK) in context.selected_asset_check_keys:
+                yield dg.AssetCheckResult(**_check_fields(gateway, check))
 
     return checks
 
 
-def _check_fields(gateway: MonitoredGateway, found: Finding) -> dict[str, Any]:
-    """A finding as Dagster's fields, the same for an executed check and for an evaluation by the sensor."""
+def _check_fields(gateway: MonitoredGateway, check: HeartbeatCheck) -> dict[str, Any]:
+    """A check as Dagster's fields, the same for an executed check and for an evaluation by the sensor."""
     return {
-        "asset_key": _key(gateway, found),
+        "asset_key": _key(gateway, check),
         "check_name": HEARTBEAT_CHECK,
-        "passed": found.passed,
-        "severity": dg.AssetCheckSeverity.ERROR if found.certain else dg.AssetCheckSeverity.WARN,
-        "description": found.words,
-        "metadata": {"state": found.state, **found.figures},
+        "passed": check.passed,
+        "severity": dg.AssetCheckSeverity.ERROR if check.certain else dg.AssetCheckSeverity.WARN,
+        "description": check.description,
+        "metadata": {"state": check.state, **check.figures},
     }
 
 
-def _key(gateway: MonitoredGateway, found: Finding) -> dg.AssetKey:
-    return gateway.feed_key if found.symbol == FEED else gateway.keys[found.symbol]
+def _key(gateway: MonitoredGateway, check: HeartbeatCheck) -> dg.AssetKey:
+    return gateway.feed_key if check.symbol == FEED else gateway.keys[check.symbol]
 
 
 def _specs(gateway: MonitoredGateway) -> Sequence[dg.AssetCheckSpec]:
@@ -167,6 +167,6 @@ def archive_alert_sensor(status: dg.DefaultSensorStatus, *tracked: TrackedJob) -
 def _alert_endings(
     context: dg.SensorEvaluationContext, tracked: Sequence[TrackedJob], settings: Settings, problem: str = ""
 ) -> dg.SensorResult:
-    endings = bad_endings(context.instance, tracked, news_since(context.cursor))
-    done = news_round(settings, endings, context.cursor, problem)
-    return dg.SensorResult(skip_reason=f"{len(done.alerts)} alerts raised.", cursor=done.memory)
+    endings = bad_endings(context.instance, tracked, failures_since(context.cursor))
+    done = run_alert_tick(settings, endings, context.cursor, problem)
+    return dg.SensorResult(skip_reason=f"{len(done.alerts)} alerts raised.", cursor=done.state)

@@ -12,8 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from ibkr_depth_pipeline.monitoring.run_failures import Ending
-from ibkr_depth_pipeline.monitoring.supervision import Phase, Run
+from ibkr_depth_pipeline.monitoring.run_failures import FailedRun
+from ibkr_depth_pipeline.monitoring.supervision import IngestRun, Phase
 from ibkr_depth_pipeline.orchestration.gateway_assets import (
     FEED_OP,
     INGEST_JOB,
@@ -101,7 +101,7 @@ def tracked_probe(assets: GatewayAssets) -> TrackedJob:
     return TrackedJob(names.named(PROBE_JOB), keys, names.named(PROBE_OP))
 
 
-def newest_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[Run, ...]:
+def newest_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[IngestRun, ...]:
     """The newest runs and all that are not over, newest first."""
     records = {record.dagster_run.run_id: record for record in _records(instance, tracked, NEWEST)}
     records |= {record.dagster_run.run_id: record for record in _records(instance, tracked, None, statuses=_ACTIVE)}
@@ -109,7 +109,7 @@ def newest_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[Run,
     return tuple(_run(instance, record, tracked) for record in newest_first)
 
 
-def active_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[Run, ...]:
+def active_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[IngestRun, ...]:
     """The runs that are not over."""
     return tuple(_run(instance, record, tracked) for record in _records(instance, tracked, None, statuses=_ACTIVE))
 
@@ -137,13 +137,13 @@ def _records(
     return [*launched, *[record for record in by_page if tracked.includes(record.dagster_run)][:limit]]
 
 
-def _run(instance: dg.DagsterInstance, record: dg.RunRecord, tracked: TrackedJob) -> Run:
+def _run(instance: dg.DagsterInstance, record: dg.RunRecord, tracked: TrackedJob) -> IngestRun:
     run = record.dagster_run
     created, started, ended = int(record.create_timestamp.timestamp() * 1000), _ms(record.start_time), record.end_time
     phase = _phase(instance, run)
     if phase is Phase.STARTED and not tracked.is_only_work_of(run):
         phase, started = _step_phase(instance, run.run_id, tracked.step)
-    return Run(run.run_id, phase, created, started, _ms(ended), _redis_url(run))
+    return IngestRun(run.run_id, phase, created, started, _ms(ended), _redis_url(run))
 
 
 def _redis_url(run: dg.DagsterRun) -> str:
@@ -186,7 +186,7 @@ def last_end(instance: dg.DagsterInstance, job_name: str, since_ts: int) -> Phas
     return phase if phase.is_over else None
 
 
-def bad_endings(instance: dg.DagsterInstance, tracked_jobs: Sequence[TrackedJob], since_ts: int) -> list[Ending]:
+def bad_endings(instance: dg.DagsterInstance, tracked_jobs: Sequence[TrackedJob], since_ts: int) -> list[FailedRun]:
     """The runs of these jobs that failed or were canceled since then (unix ms), and some before.
 
     A run that carries out several of them counts for the first.
@@ -200,18 +200,18 @@ def bad_endings(instance: dg.DagsterInstance, tracked_jobs: Sequence[TrackedJob]
     return [_ending(instance, tracked, record) for tracked, record in found.values()]
 
 
-def _ending(instance: dg.DagsterInstance, tracked: TrackedJob, record: dg.RunRecord) -> Ending:
+def _ending(instance: dg.DagsterInstance, tracked: TrackedJob, record: dg.RunRecord) -> FailedRun:
     run, called = record.dagster_run, tracked.run_name(record.dagster_run)
     times = (_ms(record.start_time), _ms(record.end_time))
     if run.status is dg.DagsterRunStatus.FAILURE:
         retried = run.tags.get("dagster/will_retry") == "true"
         follow_up = "Dagster starts another run." if retried else ""
-        return Ending(run.run_id, called, "failed", _reason(instance, run.run_id), *times, follow_up)
+        return FailedRun(run.run_id, called, "failed", _reason(instance, run.run_id), *times, follow_up)
     asked = _was_asked_to_end(instance, run.run_id)
     why = "Somebody terminated it." if asked else "A signal from outside ended it."
     stays_away = "No other is started until the next session, or until somebody launches one."
     follow_up = stays_away if asked and tracked.kept_up else ""
-    return Ending(run.run_id, called, "canceled", why, *times, follow_up)
+    return FailedRun(run.run_id, called, "canceled", why, *times, follow_up)
 
 
 def _reason(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -7,9 +7,10 @@ from datetime import datetime
 
 import dagster as dg
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.monitoring.process_fencing import end_process
 from ibkr_depth_pipeline.monitoring.supervision import Launch, Phase
-from ibkr_depth_pipeline.monitoring.ticks import HELD, WatchdogRound, now_ms, span_to_record, watchdog_round
+from ibkr_depth_pipeline.monitoring.ticks import HELD, WatchdogTick, recording_window, watchdog_tick
 from ibkr_depth_pipeline.orchestration.monitoring.sensors import MonitoredGateway
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import fail_run, last_end, newest_runs
 from ibkr_depth_pipeline.orchestration.scheduling import SESSION_TAG, read_settings
@@ -36,24 +37,24 @@ def watchdog_sensor(gateway: MonitoredGateway, status: dg.DefaultSensorStatus) -
             return dg.SensorResult(skip_reason=f"No run can be judged: {readable.problem}", cursor=context.cursor)
         done = _judge(context.instance, gateway, readable.settings, context.cursor)
         _fail(context.instance, done)
-        launch, session = done.launch, done.session
-        if isinstance(launch, str) or session is None:
-            return dg.SensorResult(skip_reason=str(launch), cursor=done.memory)
-        request = _request(gateway, launch, session.day)
-        return dg.SensorResult(run_requests=[request], cursor=done.memory)
+        launch, window = done.launch, done.window
+        if isinstance(launch, str) or window is None:
+            return dg.SensorResult(skip_reason=str(launch), cursor=done.state)
+        request = _request(gateway, launch, window.day)
+        return dg.SensorResult(run_requests=[request], cursor=done.state)
 
     return tick
 
 
 def _judge(
     instance: dg.DagsterInstance, gateway: MonitoredGateway, settings: Settings, cursor: str | None
-) -> WatchdogRound:
-    session = span_to_record(settings, now_ms())
-    probe = last_end(instance, gateway.probe.job, session.start_ts - PROBE_AGE_MS) if session else None
-    return watchdog_round(settings, newest_runs(instance, gateway.ingest), probe, session, cursor)
+) -> WatchdogTick:
+    window = recording_window(settings, unix_ms())
+    probe = last_end(instance, gateway.probe.job, window.start_ts - PROBE_AGE_MS) if window else None
+    return watchdog_tick(settings, newest_runs(instance, gateway.ingest), probe, window, cursor)
 
 
-def _fail(instance: dg.DagsterInstance, done: WatchdogRound) -> None:
+def _fail(instance: dg.DagsterInstance, done: WatchdogTick) -> None:
     for run_id, why in done.dead.items():
         if fail_run(instance, run_id, why) and done.newest is not None and done.newest.run_id == run_id:
             end_process(done.newest)
