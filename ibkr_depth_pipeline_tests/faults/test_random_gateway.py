@@ -270,6 +270,11 @@ async def test_beside_a_gateway_that_fails_at_random_every_symbol_recovers_and_e
     await run_random(shared_redis_url, mode, environment("RANDOM_SEED", 1), secs, first=environment("RANDOM_BURST", 0))
 
 
+@pytest.mark.timeout(300)
+async def test_beside_a_gateway_that_fails_at_random_for_a_moment_every_book_was_sent(shared_redis_url: str) -> None:
+    await run_random(shared_redis_url, "holding", environment("RANDOM_SEED", 11), 15)
+
+
 def test_the_faults_of_a_seed_are_always_the_same() -> None:
     first, again, other = (list(itertools.islice(bursts_of(seed), 60)) for seed in (7, 7, 8))
     assert first == again
