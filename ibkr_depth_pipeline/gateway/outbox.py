@@ -63,9 +63,25 @@ class Outbox:
         self._loop = asyncio.get_running_loop()
 
     def put(self, message: Outgoing) -> None:
-        """Send it, now or when its turn comes."""
+        """Send it, now or when its turn comes, unless what still waits makes it needless.
+
+        A depth request that was not sent yet goes with its cancel, and one question for the time stands for all that
+        are asked meanwhile: at a low rate the queue would only grow, and each request would be cancelled before it is
+        sent.
+        """
+        if message.kind == CANCEL and self._withdraw_request(message.request):
+            return
+        if message.kind == TIME and self._queue.find(lambda waiting: waiting[0].kind == TIME) is not None:
+            return
         self._queue.put((message, False), urgent=message.kind not in _QUESTIONS)
         self._send_what_may_be_sent()
+
+    def _withdraw_request(self, request: int) -> bool:
+        """Forget a depth request that was never sent. Returns whether there was one."""
+        unsent = self._queue.find(lambda waiting: waiting[0][1:] == (DEPTH, request) and not waiting[1])
+        if unsent is not None:
+            self._queue.withdraw(unsent)
+        return unsent is not None
 
     def violated(self) -> bool:
         """The gateway answered 100: slow down, and send again what may be lost. Returns whether the rate was lowered.

@@ -8,7 +8,7 @@ messages are spread evenly. `now` is monotonic seconds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 DEFAULT_RATE = 20.0
@@ -121,6 +121,14 @@ class SendQueue(Generic[T]):
     def put_back(self, messages: Iterable[T]) -> None:
         """These were sent and are to be sent again: ahead of every urgent message, in this order."""
         self._urgent.extendleft(reversed(list(messages)))
+
+    def find(self, is_meant: Callable[[T], bool]) -> T | None:
+        """The first urgent message that waits and is meant; None if there is none."""
+        return next(filter(is_meant, self._urgent), None)
+
+    def withdraw(self, message: T) -> None:
+        """Forget an urgent message. Raises ValueError if it does not wait."""
+        self._urgent.remove(message)
 
     def take(self) -> T:
         """The next to be sent. Raises IndexError if none waits."""

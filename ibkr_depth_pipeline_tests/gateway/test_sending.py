@@ -81,19 +81,47 @@ async def test_depth_requests_and_current_time_overtake_hundreds_of_questions() 
         questions.cancel()
 
 
+def depth_requests(simulated: SimulatedGateway) -> list[tuple[str, int]]:
+    """Depth requests and cancels that arrived, in order."""
+    depth = [each for each in simulated.journal.requests() if each.name in ("reqMktDepth", "cancelMktDepth")]
+    return [(each.name, int(each.detail["reqId"])) for each in depth]
+
+
 async def test_subscribe_and_cancel_arrive_in_their_order() -> None:
     async with conversation(60) as (simulated, client):
         questions = client.ask_in_the_background(300)
-        said = []
-        for request in range(10_001, 10_016):
+        requests = range(10_001, 10_016)
+        for request in requests:
             client.gateway.subscribe(request, SPY, 5)
+        await simulated.wait_for(lambda: len(depth_requests(simulated)) == len(requests))
+        for request in requests:
             client.gateway.cancel(request)
-            said += [("reqMktDepth", request), ("cancelMktDepth", request)]
         await client.gateway.drain()
         await client.gateway.server_time()
-        depth = [each for each in simulated.journal.requests() if each.name in ("reqMktDepth", "cancelMktDepth")]
-        assert [(each.name, int(each.detail["reqId"])) for each in depth] == said
+        expected = [(name, request) for name in ("reqMktDepth", "cancelMktDepth") for request in requests]
+        assert depth_requests(simulated) == expected
         questions.cancel()
+
+
+async def test_depth_request_that_was_not_sent_yet_goes_with_its_cancel() -> None:
+    async with conversation(4) as (simulated, client):
+        for request in range(1, 40):
+            client.gateway.subscribe(request, SPY, 5)
+            client.gateway.cancel(request)
+        client.gateway.subscribe(100, SPY, 5)
+        await simulated.wait_for(lambda: 100 in client.rows)
+        arrived = depth_requests(simulated)
+        assert len(arrived) <= 4, "what the bucket held at first, and the last"
+        for name, request in arrived:
+            assert name == "cancelMktDepth" or request == 100 or ("cancelMktDepth", request) in arrived
+
+
+async def test_current_time_that_still_waits_to_be_sent_is_not_asked_a_second_time() -> None:
+    async with conversation(4) as (simulated, client):
+        for request in range(1, 5):
+            client.gateway.subscribe(request, SPY, 5)
+        await asyncio.gather(*(client.gateway.server_time() for _ in range(20)))
+        assert names(simulated).count("reqCurrentTime") <= 2
 
 
 async def test_the_throttle_of_the_library_is_out_of_the_way() -> None:
