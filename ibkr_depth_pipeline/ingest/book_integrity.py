@@ -172,7 +172,7 @@ def _persists(seen: _Sighting, secs: float, rows: int, now: float) -> bool:
     return seen.looks >= PERSISTENT_LOOKS and now - seen.since >= needed
 
 
-class AskingPace:
+class ResubscribeBackoff:
     """When a symbol may be asked for again: at once, then ever more rarely, so that a venue which always looks wrong
     makes no storm; at once again after it was left alone for long enough."""
 

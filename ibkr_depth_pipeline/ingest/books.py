@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ibkr_depth_pipeline.ingest.book_integrity import BookLook
 from ibkr_depth_pipeline.ingest.hot_path import HotPath, LiveBook, Numbering, Store
-from ibkr_depth_pipeline.ingest.liveness import LineSample
+from ibkr_depth_pipeline.ingest.silence import LineSample
 from ibkr_depth_pipeline.model import DepthRow, Levels, RowFault
 from ibkr_depth_pipeline.schema.keys import StreamId
 
@@ -21,7 +21,7 @@ _STRETCHES_REMEMBERED = 20_000  # a day of three slots and 15 s turns holds 17,2
 _NOBODY = "unknown"
 
 
-class Stretch(NamedTuple):
+class LiveInterval(NamedTuple):
     """A time in which a symbol's book was live: from the first row of a subscription to its last, unix ms."""
 
     symbol: str
@@ -56,7 +56,7 @@ class PipelineFigures:
     asked_again: Counter[str] = field(default_factory=Counter)
 
 
-class Books:
+class LiveBooks:
     """One book for each live request. rows is how many rows a side are requested, levels_shown how many are stored.
 
     outlet(symbol) is what takes the snapshots of that symbol.
@@ -76,7 +76,7 @@ class Books:
         self._last_rows: dict[str, int] = {}
         self._last_came: dict[str, int] = {}
         self._last_books: dict[str, LastBook] = {}
-        self._stretches: deque[Stretch] = deque(maxlen=_STRETCHES_REMEMBERED)
+        self._stretches: deque[LiveInterval] = deque(maxlen=_STRETCHES_REMEMBERED)
         self._live_ms: Counter[str] = Counter()
         self._applied: Counter[str] = Counter()  # to books that are retired by now
         self.message = self._hot.take
@@ -204,7 +204,7 @@ class Books:
         """symbol -> the `ts` of its newest snapshot, or where its numbering began."""
         return {symbol: numbering.ts for symbol, numbering in self._numbering.items()}
 
-    def stretches(self) -> list[Stretch]:
+    def stretches(self) -> list[LiveInterval]:
         """When which book was live, the oldest first; those that still are, last."""
         return [*self._stretches, *(_stretch(book) for book in self._live.values() if book.applied)]
 
@@ -245,5 +245,5 @@ class Books:
         return {request: (book.symbol, book.last_row_ms) for request, book in self._live.items() if not book.is_empty}
 
 
-def _stretch(book: LiveBook) -> Stretch:
-    return Stretch(book.symbol, book.first_row_ms, book.last_row_ms)
+def _stretch(book: LiveBook) -> LiveInterval:
+    return LiveInterval(book.symbol, book.first_row_ms, book.last_row_ms)

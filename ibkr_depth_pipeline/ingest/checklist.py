@@ -36,7 +36,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ChecklistItem:
     """One line of the checklist."""
 
     verdict: Verdict
@@ -44,7 +44,9 @@ class Finding:
     text: str
 
 
-async def run_checklist(settings: Settings, symbols: Sequence[str] = (), *, orders: bool = False) -> list[Finding]:
+async def run_checklist(
+    settings: Settings, symbols: Sequence[str] = (), *, orders: bool = False
+) -> list[ChecklistItem]:
     """Every finding, in the order an operator would look; of the whole universe, or of `symbols` alone.
 
     orders: ask the gateway for open orders, too, to learn whether it is read-only. A TWS that is opens a dialog then.
@@ -62,70 +64,72 @@ async def run_checklist(settings: Settings, symbols: Sequence[str] = (), *, orde
     return findings + await _gateway(settings, universe, orders)
 
 
-def _unknown_settings() -> list[Finding]:
+def _unknown_settings() -> list[ChecklistItem]:
     names = names_without_setting()
     text = f"{', '.join(names)}: no such setting, so it changes nothing; the names stand in .env.example"
-    unknown = [Finding(Verdict.WARN, "settings", text)] if names else []
-    return unknown + [Finding(Verdict.WARN, "settings", text) for text in unreadable_env_lines()]
+    unknown = [ChecklistItem(Verdict.WARN, "settings", text)] if names else []
+    return unknown + [ChecklistItem(Verdict.WARN, "settings", text) for text in unreadable_env_lines()]
 
 
-def _universe(path: Path) -> tuple[Universe | None, list[Finding]]:
+def _universe(path: Path) -> tuple[Universe | None, list[ChecklistItem]]:
     try:
         universe = load_universe(path)
     except ConfigurationError as error:
-        return None, [Finding(Verdict.FAIL, "universe", f"{error.where}: {problem}") for problem in error.problems]
-    return universe, [Finding(Verdict.OK, "universe", f"{len(universe.specs)} symbols in {path}")]
+        return None, [
+            ChecklistItem(Verdict.FAIL, "universe", f"{error.where}: {problem}") for problem in error.problems
+        ]
+    return universe, [ChecklistItem(Verdict.OK, "universe", f"{len(universe.specs)} symbols in {path}")]
 
 
-def check_rotation(settings: Settings, symbols: int) -> Iterator[Finding]:
+def check_rotation(settings: Settings, symbols: int) -> Iterator[ChecklistItem]:
     """Whether dwell and slots are sensible for so many symbols. Pure."""
     slots, dwell = settings.ibkr_max_concurrent_depth, settings.ibkr_rotation_secs
     cycle = math.ceil(symbols / slots) * dwell
     text = f"{slots} slots, {dwell:g} s dwell: each of {symbols} symbols is on for {dwell:g} s every {cycle:g} s"
     if symbols > slots and dwell < _SLOW_FIRST_ROW_SECS:
-        yield Finding(Verdict.WARN, "rotation", f"{text}; first rows take about as long as the dwell")
+        yield ChecklistItem(Verdict.WARN, "rotation", f"{text}; first rows take about as long as the dwell")
     else:
-        yield Finding(Verdict.OK, "rotation", text)
+        yield ChecklistItem(Verdict.OK, "rotation", text)
     if slots > USUAL_SLOTS:
-        yield Finding(
+        yield ChecklistItem(
             Verdict.WARN, "slots", f"{slots} asked for; an account has {USUAL_SLOTS} unless quote boosters add more"
         )
 
 
-def _metrics(settings: Settings) -> list[Finding]:
+def _metrics(settings: Settings) -> list[ChecklistItem]:
     try:
         MetricsEndpoint.of_settings(settings)
     except ConfigurationError as error:
-        return [Finding(Verdict.FAIL, "metrics", problem) for problem in error.problems]
+        return [ChecklistItem(Verdict.FAIL, "metrics", problem) for problem in error.problems]
     return []
 
 
-async def _redis(settings: Settings, universe: Universe | None) -> list[Finding]:
+async def _redis(settings: Settings, universe: Universe | None) -> list[ChecklistItem]:
     symbols = universe.symbols if universe else ()
     try:
         version = await check_writable(settings.redis_target, settings.ibkr_redis_min_replicas)
         advice = await redis_advice(settings.redis_target, len(symbols) * settings.ibkr_stream_maxlen)
         ahead = await streams_ahead(settings.redis_target, symbols, unix_ms())
     except SinkUnavailable as error:
-        return [Finding(Verdict.FAIL, "redis", str(error))]
+        return [ChecklistItem(Verdict.FAIL, "redis", str(error))]
     text = f"{settings.redis_url_masked} is reachable and writable (version {version})"
     known = "".join(f"; {each.text}" for each in advice if not each.is_warning)
-    findings = [Finding(Verdict.OK, "redis", text + known)]
-    findings += [Finding(Verdict.WARN, each.subject, each.text) for each in advice if each.is_warning]
+    findings = [ChecklistItem(Verdict.OK, "redis", text + known)]
+    findings += [ChecklistItem(Verdict.WARN, each.subject, each.text) for each in advice if each.is_warning]
     if ahead:
         symbol, newest = max(ahead.items(), key=lambda item: item[1])
         days = (newest - unix_ms()) / 86_400_000
         text = f"{len(ahead)} streams end later than this host's clock, {symbol} by {days:.1f} days: every ts stands "
         text += "until then; docs/redis-schema.md, Ids ahead of the clock, says how to mend it"
-        findings.append(Finding(Verdict.WARN, "stream ids", text))
+        findings.append(ChecklistItem(Verdict.WARN, "stream ids", text))
     return findings
 
 
-async def _gateway(settings: Settings, universe: Universe | None, orders: bool) -> list[Finding]:
+async def _gateway(settings: Settings, universe: Universe | None, orders: bool) -> list[ChecklistItem]:
     gateway = TwsGateway.of_settings(
         settings, request_ids=itertools.count(1), on_event=lambda event: None, on_row=lambda request, row: None
     )
-    findings: list[Finding] = []
+    findings: list[ChecklistItem] = []
     try:
         findings += await _connection(gateway, settings)
         if findings[-1].verdict is not Verdict.FAIL:
@@ -133,42 +137,42 @@ async def _gateway(settings: Settings, universe: Universe | None, orders: bool) 
             findings = await _with_clock(gateway, findings)
             findings += await _venues(gateway, universe) if universe else []
     except GatewayError as error:
-        findings.append(Finding(Verdict.FAIL, "gateway", str(error)))
+        findings.append(ChecklistItem(Verdict.FAIL, "gateway", str(error)))
     finally:
         gateway.disconnect()
     return findings
 
 
-async def _connection(gateway: TwsGateway, settings: Settings) -> list[Finding]:
+async def _connection(gateway: TwsGateway, settings: Settings) -> list[ChecklistItem]:
     taken: list[int] = []
     unanswered: list[int] = []
     where = f"{settings.ibkr_host}:{settings.ibkr_port} answers"
     try:
         client_id = await gateway.connect(ids_to_try(settings), terms=ConnectRound(taken.append, unanswered.append))
     except ClientIdsExhausted as error:
-        return [Finding(Verdict.OK, "gateway", where), Finding(Verdict.FAIL, "client id", str(error))]
+        return [ChecklistItem(Verdict.OK, "gateway", where), ChecklistItem(Verdict.FAIL, "client id", str(error))]
     greeting = gateway.greeting
-    answers = [Finding(Verdict.OK, "gateway", f"{where}, {greeting}")]
+    answers = [ChecklistItem(Verdict.OK, "gateway", f"{where}, {greeting}")]
     if greeting.warning:
-        answers.append(Finding(Verdict.WARN, "gateway version", greeting.warning))
+        answers.append(ChecklistItem(Verdict.WARN, "gateway version", greeting.warning))
     return [*answers, _client_id(client_id, taken, unanswered)]
 
 
-def _client_id(client_id: int, taken: list[int], unanswered: list[int]) -> Finding:
+def _client_id(client_id: int, taken: list[int], unanswered: list[int]) -> ChecklistItem:
     problems = [f"{', '.join(map(str, taken))} in use"] if taken else []
     if unanswered:
         problems.append(f"{', '.join(map(str, unanswered))} not answered (set another IBKR_CLIENT_ID)")
     if problems:
-        return Finding(Verdict.WARN, "client id", f"{'; '.join(problems)}; {client_id} is free")
-    return Finding(Verdict.OK, "client id", f"{client_id} is free")
+        return ChecklistItem(Verdict.WARN, "client id", f"{'; '.join(problems)}; {client_id} is free")
+    return ChecklistItem(Verdict.OK, "client id", f"{client_id} is free")
 
 
-_NOT_ASKED_FOR_ORDERS = Finding(
+_NOT_ASKED_FOR_ORDERS = ChecklistItem(
     Verdict.OK, "read-only", "this program can't send orders; whether the gateway takes any is asked with --orders only"
 )
 
 
-async def _with_clock(gateway: TwsGateway, findings: list[Finding]) -> list[Finding]:
+async def _with_clock(gateway: TwsGateway, findings: list[ChecklistItem]) -> list[ChecklistItem]:
     """The first finding, that the gateway answers, says how far its clock is; a line of its own warns if it is far.
 
     The gateway tells whole seconds: their middle is taken, and half a second and half the round trip left open.
@@ -182,24 +186,24 @@ async def _with_clock(gateway: TwsGateway, findings: list[Finding]) -> list[Find
     answers = replace(findings[0], text=f"{findings[0].text}; {text}")
     if abs(offset) <= 1 + error:
         return [answers, *findings[1:]]
-    warned = Finding(Verdict.WARN, "clock", f"the gateway answers, but {text}; ts is this host's: let NTP set it")
+    warned = ChecklistItem(Verdict.WARN, "clock", f"the gateway answers, but {text}; ts is this host's: let NTP set it")
     return [answers, *findings[1:], warned]
 
 
-async def _read_only(gateway: TwsGateway) -> Finding:
+async def _read_only(gateway: TwsGateway) -> ChecklistItem:
     if await gateway.is_read_only():
-        return Finding(Verdict.OK, "read-only", "the gateway refuses orders, and this program can't send any")
+        return ChecklistItem(Verdict.OK, "read-only", "the gateway refuses orders, and this program can't send any")
     text = "this program can't send orders, but the gateway would take them from others: tick Read-Only API there"
-    return Finding(Verdict.WARN, "read-only", text)
+    return ChecklistItem(Verdict.WARN, "read-only", text)
 
 
-async def _venues(gateway: TwsGateway, universe: Universe) -> list[Finding]:
+async def _venues(gateway: TwsGateway, universe: Universe) -> list[ChecklistItem]:
     resolutions = await resolve_symbols(gateway, universe.specs)
     findings = []
     for symbol, found in resolutions.items():
         if isinstance(found, Unresolved):
-            findings.append(Finding(Verdict.FAIL, f"venue of {symbol}", found.reason))
+            findings.append(ChecklistItem(Verdict.FAIL, f"venue of {symbol}", found.reason))
         else:
             text = f"{found.exchange} (listed on {found.primary_exchange or 'no exchange'}, contract {found.con_id})"
-            findings.append(Finding(Verdict.OK, f"venue of {symbol}", text))
+            findings.append(ChecklistItem(Verdict.OK, f"venue of {symbol}", text))
     return findings

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
-from ibkr_depth_pipeline.ingest.wall_clock import STEP_MS, ClockWatch, GatewayClock
+from ibkr_depth_pipeline.ingest.wall_clock import STEP_MS, ClockStepDetector, GatewayClock
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.status import ClockFigures
 from ibkr_depth_pipeline.sink.clock_journal import ClockEntry
@@ -15,14 +15,14 @@ from ibkr_depth_pipeline.sink.clock_journal import ClockEntry
 LOOK_SECS = 1.0
 
 
-class ClockGuard:
+class WallClockMonitor:
     """`run` it beside the recording. wall_ms is the host's clock; note(entry) keeps an entry beside the streams."""
 
     def __init__(self, wall_ms: Callable[[], int], pipeline: DepthPipeline, note: Callable[[ClockEntry], None]) -> None:
         self._wall_ms = wall_ms
         self._pipeline = pipeline
         self._note = note
-        self._watch = ClockWatch(wall_ms(), monotonic())
+        self._watch = ClockStepDetector(wall_ms(), monotonic())
         self._gateway = GatewayClock()
 
     async def run(self) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ibkr_depth_pipeline.ingest.books import PipelineFigures
-from ibkr_depth_pipeline.ingest.effects import Say
+from ibkr_depth_pipeline.ingest.effects import LogLine
 from ibkr_depth_pipeline.line_budget import LineBudget
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
 
 
-class CountedLines:
+class RateLimitedLog:
     """Tells what is new in the figures of the pipeline and of the writer since it last did; `lines` is the limit."""
 
     def __init__(self, pipeline: PipelineFigures, writer: WriterFigures, lines: LineBudget) -> None:
@@ -22,7 +22,7 @@ class CountedLines:
         self._told_drops: dict[tuple[str, str], int] = {}
         self._log = get_log()
 
-    def say(self, effect: Say) -> None:
+    def say(self, effect: LogLine) -> None:
         """Log it, unless there were too many of its kind, or of the same."""
         if self._lines.spend(effect.event, repr(effect.fields)):
             getattr(self._log, effect.level)(effect.event, **effect.fields)

@@ -9,12 +9,12 @@ from typing import Any
 from ibkr_depth_pipeline.errors import GatewayError
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest import effects as do
-from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
+from ibkr_depth_pipeline.ingest.counted_lines import RateLimitedLog
 from ibkr_depth_pipeline.ingest.tasks import RunTasks
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
 
-class Deeds:
+class EffectExecutor:
     """Each is done at once; what has to wait for an answer goes on as one of `tasks`.
 
     rows is how many rows a side are asked for; recheck(symbol) looks for its venue anew; reconnect(why) gives the
@@ -25,7 +25,7 @@ class Deeds:
         self,
         gateway: TwsGateway,
         writer: RedisWriter,
-        lines: CountedLines,
+        lines: RateLimitedLog,
         tasks: RunTasks,
         *,
         rows: int,
@@ -54,19 +54,19 @@ class Deeds:
             "exchange": effect.instrument.exchange,
             "rows": self._rows,
         }
-        self._lines.say(do.Say("info", "subscribed", fields))
+        self._lines.say(do.LogLine("info", "subscribed", fields))
         self._try_sending(lambda: self._gateway.subscribe(effect.request, effect.instrument, self._rows))
 
     def _cancel(self, effect: do.Cancel) -> None:
         fields = {"symbol": effect.symbol, "request_id": effect.request}
-        self._lines.say(do.Say("info", "unsubscribed", fields))
+        self._lines.say(do.LogLine("info", "unsubscribed", fields))
         self._try_sending(lambda: self._gateway.cancel(effect.request))
 
     def _try_sending(self, send: Callable[[], None]) -> None:
         try:
             send()
         except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
-            self._lines.say(do.Say("warning", "send_failed", {"error": str(error)}))
+            self._lines.say(do.LogLine("warning", "send_failed", {"error": str(error)}))
 
     def _look_again(self, effect: do.Recheck) -> None:
         self._tasks.start(self._recheck(effect.symbol))
@@ -89,7 +89,7 @@ class Deeds:
 
     # ---- in the log
 
-    def _say(self, effect: do.Say) -> None:
+    def _say(self, effect: do.LogLine) -> None:
         self._lines.say(effect)
 
     def _report(self, effect: do.ReportPersisted) -> None:
@@ -100,14 +100,14 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-_DEEDS: dict[type, Callable[[Deeds, Any], None]] = {
-    do.Subscribe: Deeds._subscribe,
-    do.Cancel: Deeds._cancel,
-    do.Recheck: Deeds._look_again,
-    do.Reconnect: Deeds._give_connection_up,
-    do.RecordRefusal: Deeds._record_refusal,
-    do.RecordVenue: Deeds._record_venue,
-    do.SetHeartbeatTtl: Deeds._set_heartbeat_ttl,
-    do.Say: Deeds._say,
-    do.ReportPersisted: Deeds._report,
+_DEEDS: dict[type, Callable[[EffectExecutor, Any], None]] = {
+    do.Subscribe: EffectExecutor._subscribe,
+    do.Cancel: EffectExecutor._cancel,
+    do.Recheck: EffectExecutor._look_again,
+    do.Reconnect: EffectExecutor._give_connection_up,
+    do.RecordRefusal: EffectExecutor._record_refusal,
+    do.RecordVenue: EffectExecutor._record_venue,
+    do.SetHeartbeatTtl: EffectExecutor._set_heartbeat_ttl,
+    do.LogLine: EffectExecutor._say,
+    do.ReportPersisted: EffectExecutor._report,
 }

@@ -70,7 +70,7 @@ class Reconnect:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class LogLine:
     """One log line."""
 
     level: str
@@ -79,5 +79,5 @@ class Say:
 
 
 Effect = (
-    Subscribe | Cancel | Recheck | RecordRefusal | RecordVenue | ReportPersisted | SetHeartbeatTtl | Reconnect | Say
+    Subscribe | Cancel | Recheck | RecordRefusal | RecordVenue | ReportPersisted | SetHeartbeatTtl | Reconnect | LogLine
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class DataGap:
     """A symbol's data was missing from `since` to `until`, the times of the rows before and after the longest pause."""
 
     symbol: str
@@ -45,7 +45,7 @@ class _Open:
             self.since, self.until = self.since + step_ms, self.until + step_ms
 
 
-class Gaps:
+class DataGaps:
     """Opened by whatever interrupts the data, closed by the row that proves a line. The first cause counts."""
 
     def __init__(self) -> None:
@@ -61,13 +61,13 @@ class Gaps:
         if symbol in self._open:
             self._open[symbol].row(ts)
 
-    def close(self, symbol: str, until: int) -> Gap | None:
+    def close(self, symbol: str, until: int) -> DataGap | None:
         """The row has come that proves the symbol's line. None where nothing was missing."""
         opened = self._open.pop(symbol, None)
         if opened is None:
             return None
         opened.row(until)
-        return Gap(symbol, opened.cause, opened.code, opened.since, opened.until)
+        return DataGap(symbol, opened.cause, opened.code, opened.since, opened.until)
 
     def clock_stepped(self, step_ms: int) -> None:
         """The clock was set by so many ms."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Container
 from dataclasses import dataclass
 
-from ibkr_depth_pipeline.ingest.book_integrity import CROSSED, LOOK_SECS, AskingPace, BookIntegrity
-from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
-from ibkr_depth_pipeline.ingest.liveness import LineLiveness
+from ibkr_depth_pipeline.ingest.book_integrity import CROSSED, LOOK_SECS, BookIntegrity, ResubscribeBackoff
+from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
+from ibkr_depth_pipeline.ingest.silence import SilenceDetector
 from ibkr_depth_pipeline.model import DepthOperation, RowFault
 
 SILENT = "silent, others are not"
@@ -49,14 +49,14 @@ class LineMonitor:
     """
 
     def __init__(
-        self, books: Books, liveness: LineLiveness, integrity: BookIntegrity, figures: PipelineFigures
+        self, books: LiveBooks, liveness: SilenceDetector, integrity: BookIntegrity, figures: PipelineFigures
     ) -> None:
         self.period = min(LOOK_SECS, liveness.period)
         self._books = books
         self._liveness = liveness
         self._integrity = integrity
         self._figures = figures
-        self._pace = AskingPace()
+        self._pace = ResubscribeBackoff()
         self._out_of_step: dict[str, tuple[int, str]] = {}  # symbol -> request, reason
         self.out_of_step: Container[str] = self._out_of_step
         self._lost_rows: dict[int, str] = {}  # request -> why it is out of step, since the newest `inspect`

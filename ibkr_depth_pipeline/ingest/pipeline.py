@@ -11,13 +11,13 @@ from typing import Any
 
 from ibkr_depth_pipeline.gateway import events as gateway
 from ibkr_depth_pipeline.ingest.book_integrity import BookIntegrity
-from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
-from ibkr_depth_pipeline.ingest.doubts import Doubts
-from ibkr_depth_pipeline.ingest.effects import Effect, Reconnect, Say
-from ibkr_depth_pipeline.ingest.gaps import Gap, Gaps
+from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
+from ibkr_depth_pipeline.ingest.effects import Effect, LogLine, Reconnect
+from ibkr_depth_pipeline.ingest.gaps import DataGap, DataGaps
 from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.ingest.line_monitor import LineMonitor, OutOfStepFound, SilenceFound
-from ibkr_depth_pipeline.ingest.liveness import LineLiveness
+from ibkr_depth_pipeline.ingest.liveness import LivenessTracker
+from ibkr_depth_pipeline.ingest.silence import SilenceDetector
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
 from ibkr_depth_pipeline.model import DepthRow, RowFault
 from ibkr_depth_pipeline.rotation import events as rotation
@@ -49,10 +49,10 @@ class DepthPipeline:
         crossed_book: float = 3.0,
     ) -> None:
         self.figures = PipelineFigures()
-        self._books = Books(self.figures, outlet, rows=rows, levels_shown=levels_shown)
-        self._doubts = Doubts()
-        self._gaps = Gaps()
-        liveness = LineLiveness(floor=silent_line, first_row_secs=plan.first_row_cap, image_rows=2 * rows)
+        self._books = LiveBooks(self.figures, outlet, rows=rows, levels_shown=levels_shown)
+        self._doubts = LivenessTracker()
+        self._gaps = DataGaps()
+        liveness = SilenceDetector(floor=silent_line, first_row_secs=plan.first_row_cap, image_rows=2 * rows)
         self._lines = LineMonitor(self._books, liveness, BookIntegrity(crossed_book), self.figures)
         self._subscriptions = Subscriptions(
             plan, request_ids, self._books, self._doubts, self.figures, heartbeat_ttl=heartbeat_ttl
@@ -155,9 +155,9 @@ class DepthPipeline:
         if gap is None or self._is_no_pause(gap, request):
             return []
         fields = {"symbol": gap.symbol, "cause": gap.cause, "code": gap.code, "secs": gap.secs}
-        return [Say("warning" if gap.secs >= 1 else "info", "data_gap", fields)]
+        return [LogLine("warning" if gap.secs >= 1 else "info", "data_gap", fields)]
 
-    def _is_no_pause(self, gap: Gap, request: int) -> bool:
+    def _is_no_pause(self, gap: DataGap, request: int) -> bool:
         """Whether the line itself went on, without a pause worth the name: news of trouble alone is no gap."""
         if not 0 < self._books.request_came(request)[0] <= gap.since:
             return False
@@ -189,12 +189,14 @@ class DepthPipeline:
         came = self._books.request_came(found.request)[1]
         if came:
             self._gaps.open([(found.symbol, came)], "line_silent")
-        said = Say("warning", "line_silent", fields) if found.proven else Say("info", "line_asked_again", fields)
+        said = (
+            LogLine("warning", "line_silent", fields) if found.proven else LogLine("info", "line_asked_again", fields)
+        )
         return [said, *self._subscriptions.tell(rotation.Halted(found.request), now)]
 
     def _out_of_step(self, found: OutOfStepFound, now: float) -> list[Effect]:
         fields = {**self._about(found.request), "reason": found.reason, "asked_again": found.ask}
-        effects: list[Effect] = [Say("warning", "book_out_of_step", fields)] if found.new else []
+        effects: list[Effect] = [LogLine("warning", "book_out_of_step", fields)] if found.new else []
         return effects + (self._subscriptions.tell(rotation.Halted(found.request), now) if found.ask else [])
 
     # ---- late rows, the rotation
@@ -226,7 +228,7 @@ class DepthPipeline:
         return []
 
     def _reset(self, event: gateway.BookReset, now: float, now_ms: int) -> list[Effect]:
-        effects: list[Effect] = [Say("info", "book_reset", self._about(event.request))]
+        effects: list[Effect] = [LogLine("info", "book_reset", self._about(event.request))]
         self._lines.book_emptied(event.request)
         self._books.reset(event.request, now_ms)
         if event.request in self.awaited:
@@ -236,7 +238,7 @@ class DepthPipeline:
         return effects
 
     def _halted(self, event: gateway.DepthHalted, now: float, now_ms: int) -> list[Effect]:
-        said = Say("warning", "depth_halted", self._about(event.request))
+        said = LogLine("warning", "depth_halted", self._about(event.request))
         came = self._books.request_came(event.request)[1]
         if came:
             self._gaps.open([(self._books.symbol_of(event.request), came)], "depth_halted", 316)
@@ -247,7 +249,9 @@ class DepthPipeline:
             return self._advice(event.request, event.code, event.text, now)
         self.figures.refused_309 += 1
         self.figures.refused_309_of[self._books.symbol_of(event.request)] += 1
-        said = Say("warning", "slot_refused", {**self._about(event.request), "code": event.code, "text": event.text})
+        said = LogLine(
+            "warning", "slot_refused", {**self._about(event.request), "code": event.code, "text": event.text}
+        )
         self._subscriptions.retire(event.request)
         return [said, *self._subscriptions.tell(rotation.Full(event.request), now)]
 
@@ -258,33 +262,33 @@ class DepthPipeline:
         if event.request not in self.subscribed:
             name = "depth_refused" if event.is_listed else "gateway_notice"
             told = rotation.Refused(event.request, event.reason)
-            return [Say("warning", name, about), *self._subscriptions.tell(told, now)]
+            return [LogLine("warning", name, about), *self._subscriptions.tell(told, now)]
         if event.is_advisory:
-            said = Say("warning", "depth_advice", about)
+            said = LogLine("warning", "depth_advice", about)
             return [said, *self._subscriptions.advised(event.request, event.reason, now)]
-        said = Say("warning", "depth_refused", about)
+        said = LogLine("warning", "depth_refused", about)
         elsewhere = event.concerns_venue
         return [said, *self._subscriptions.refused(event.request, event.reason, now, elsewhere=elsewhere)]
 
     def _advice(self, request: int, code: int, text: str, now: float) -> list[Effect]:
         """An error about a line that has had rows: no word of the gateway ends it, only its silence does."""
-        said = Say("warning", "depth_advice", {**self._about(request), "code": code, "text": text})
+        said = LogLine("warning", "depth_advice", {**self._about(request), "code": code, "text": text})
         self._doubts.wait_for(request)
         return [said, *self._subscriptions.tell(rotation.Advised(request), now)]
 
     def _id_rejected(self, event: gateway.RequestIdRejected, now: float, now_ms: int) -> list[Effect]:
-        said = Say("warning", "request_id_rejected", {**self._about(event.request), "code": 322})
+        said = LogLine("warning", "request_id_rejected", {**self._about(event.request), "code": 322})
         if not self._subscriptions.has_answered(event.request):
             self._subscriptions.retire(event.request)
         return [said, *self._subscriptions.tell(rotation.IdRejected(event.request), now)]
 
     def _cancel_rejected(self, event: gateway.CancelRejected, now: float, now_ms: int) -> list[Effect]:
-        return [Say("info", "cancel_rejected", {**self._about(event.request), "code": event.code})]
+        return [LogLine("info", "cancel_rejected", {**self._about(event.request), "code": event.code})]
 
     def _connectivity_lost(self, event: gateway.ConnectivityLost, now: float, now_ms: int) -> list[Effect]:
         self._doubts.connectivity_lost(self._books.requests(), now)
         self._open_gaps("connectivity_lost", 1100)
-        said = Say("warning", "connectivity_lost", {"code": 1100, "text": event.text})
+        said = LogLine("warning", "connectivity_lost", {"code": 1100, "text": event.text})
         return [said, *self._subscriptions.tell(rotation.Suspended(), now)]
 
     def _connectivity_back(self, event: gateway.ConnectivityRestored, now: float, now_ms: int) -> list[Effect]:
@@ -293,18 +297,18 @@ class DepthPipeline:
 
     def _resume(self, event: rotation.Resumed, text: str, now: float) -> list[Effect]:
         self._doubts.connectivity_restored(self._books.requests(), now)
-        said = Say("warning", "connectivity_restored", {"data_lost": event.data_lost, "text": text})
+        said = LogLine("warning", "connectivity_restored", {"data_lost": event.data_lost, "text": text})
         return [said, *self._subscriptions.tell(event, now)]
 
     def _port_reset(self, event: gateway.SocketPortReset, now: float, now_ms: int) -> list[Effect]:
         return [
-            Say("warning", "socket_port_reset", {"code": 1300, "text": event.text}),
+            LogLine("warning", "socket_port_reset", {"code": 1300, "text": event.text}),
             Reconnect("the gateway moves its socket (1300)"),
         ]
 
     def _feed_health(self, event: gateway.FarmStatus, now: float, now_ms: int) -> list[Effect]:
         name = "feed_healthy" if event.healthy else "feed_degraded"
-        said = Say("info" if event.healthy else "warning", name, {"code": event.code, "text": event.text})
+        said = LogLine("info" if event.healthy else "warning", name, {"code": event.code, "text": event.text})
         if self._doubts.suspended and event.code == 2104:
             unsaid = rotation.Resumed(data_lost=True, said=False)
             return [said, *self._resume(unsaid, "unsaid: a market data farm is connected", now)]
@@ -317,19 +321,19 @@ class DepthPipeline:
 
     def _pacing(self, event: gateway.PacingViolation, now: float, now_ms: int) -> list[Effect]:
         self.figures.pacing_violations += 1
-        effects: list[Effect] = [Say("warning", "pacing_violation", {"code": 100, "text": event.text})]
+        effects: list[Effect] = [LogLine("warning", "pacing_violation", {"code": 100, "text": event.text})]
         if event.slowed_to is not None:
-            effects.append(Say("warning", "sending_slowed", {"messages_per_second": round(event.slowed_to, 2)}))
+            effects.append(LogLine("warning", "sending_slowed", {"messages_per_second": round(event.slowed_to, 2)}))
         return effects
 
     def _notice(self, event: gateway.Notice, now: float, now_ms: int) -> list[Effect]:
         about = {} if event.request is None else self._about(event.request)
-        said = Say("info", "gateway_notice", {**about, "code": event.code, "text": event.text})
+        said = LogLine("info", "gateway_notice", {**about, "code": event.code, "text": event.text})
         return [said, *(self._subscriptions.permissions_reported(event.text) if event.names_permissions else ())]
 
     def _connection_lost(self, event: gateway.ConnectionLost, now: float, now_ms: int) -> list[Effect]:
         subscriptions = len(self._books.requests())
-        said = Say("warning", "connection_lost", {"text": event.text, "subscriptions": subscriptions})
+        said = LogLine("warning", "connection_lost", {"text": event.text, "subscriptions": subscriptions})
         self._open_gaps("connection_lost")
         self._books.retire_all()
         self._lines.restart()

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import DepthPipelineError
-from ibkr_depth_pipeline.ingest.onlookers import Wanted, Watcher
+from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.logs import get_log
@@ -29,8 +29,8 @@ def run_ingest(
     duration: float | None = None,
     *,
     run_id: str | None = None,
-    watcher: Watcher | None = None,
-    wanted: Wanted | None = None,
+    watcher: FiguresCallback | None = None,
+    wanted: WantedCallback | None = None,
     once: bool = False,
 ) -> IngestOutcome:
     """Record until SIGINT, SIGTERM or the end of `duration` seconds, counted from this call.

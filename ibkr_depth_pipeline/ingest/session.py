@@ -17,18 +17,18 @@ from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, FarmStatus, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.ingest.clock_guard import ClockGuard
+from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback, ask_for_ever, show_for_ever
+from ibkr_depth_pipeline.ingest.clock_guard import WallClockMonitor
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
-from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
-from ibkr_depth_pipeline.ingest.deeds import Deeds
+from ibkr_depth_pipeline.ingest.counted_lines import RateLimitedLog
+from ibkr_depth_pipeline.ingest.deeds import EffectExecutor
 from ibkr_depth_pipeline.ingest.effects import Effect
 from ibkr_depth_pipeline.ingest.figures import feed_figures
-from ibkr_depth_pipeline.ingest.onlookers import Wanted, Watcher, ask_for_ever, show_for_ever
 from ibkr_depth_pipeline.ingest.parts import pipeline_of, rows_requested, writer_of
 from ibkr_depth_pipeline.ingest.summary import IngestSummary, summary_of
 from ibkr_depth_pipeline.ingest.tasks import RunTasks, at_most, first_of
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
-from ibkr_depth_pipeline.ingest.watch import GatewayWatch
+from ibkr_depth_pipeline.ingest.watch import Keepalive
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow
@@ -74,8 +74,8 @@ class IngestSession:
         universe: Universe,
         *,
         run_id: str | None = None,
-        watcher: Watcher | None = None,
-        wanted: Wanted | None = None,
+        watcher: FiguresCallback | None = None,
+        wanted: WantedCallback | None = None,
         once: bool = False,
         wall_ms: Callable[[], int] = unix_ms,
     ) -> None:
@@ -121,9 +121,9 @@ class IngestSession:
         self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
         self._pipeline = pipeline_of(settings, request_ids, lambda symbol: self._writer.queue(symbol).store)
         self._writer.hold_heartbeats_of(self._pipeline.out_of_step)
-        self._clock = ClockGuard(wall_ms, self._pipeline, self._keep_clock_entry)
-        self._lines = CountedLines(self._pipeline.figures, self._writer.figures, self._writer.lines)
-        self._deeds = Deeds(
+        self._clock = WallClockMonitor(wall_ms, self._pipeline, self._keep_clock_entry)
+        self._lines = RateLimitedLog(self._pipeline.figures, self._writer.figures, self._writer.lines)
+        self._deeds = EffectExecutor(
             self._gateway,
             self._writer,
             self._lines,
@@ -132,7 +132,7 @@ class IngestSession:
             recheck=self._venues.look_again,
             reconnect=self._give_connection_up,
         )
-        self._watch = GatewayWatch(
+        self._watch = Keepalive(
             self._gateway,
             settings.ibkr_stall_secs,
             received=self._pipeline.received,

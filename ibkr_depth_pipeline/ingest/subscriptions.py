@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ibkr_depth_pipeline.gateway.venue_fallback import FallbackBudget, VenueFallback
-from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
-from ibkr_depth_pipeline.ingest.doubts import Doubts
+from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import (
     Cancel,
     Effect,
+    LogLine,
     Recheck,
     Reconnect,
     RecordRefusal,
     RecordVenue,
     ReportPersisted,
-    Say,
     SetHeartbeatTtl,
     Subscribe,
 )
+from ibkr_depth_pipeline.ingest.liveness import LivenessTracker
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
@@ -43,8 +43,8 @@ class Subscriptions:
         self,
         plan: RotationPlan,
         request_ids: Iterator[int],
-        books: Books,
-        doubts: Doubts,
+        books: LiveBooks,
+        doubts: LivenessTracker,
         figures: PipelineFigures,
         *,
         heartbeat_ttl: int,
@@ -134,7 +134,7 @@ class Subscriptions:
                 fallback.start_over()
             return effects
         fields = {"symbol": symbol, "exchange": refused.exchange, "reason": reason}
-        said = Say("warning", "venue_refused", {**fields, "next": fallback.requested.exchange})
+        said = LogLine("warning", "venue_refused", {**fields, "next": fallback.requested.exchange})
         tries = self.tell(rotation.Refused(request, reason, elsewhere=True), now)
         return [said, RecordRefusal(refused, reason), *tries]
 
@@ -198,12 +198,12 @@ class Subscriptions:
         return [Recheck(command.symbol)]
 
     def _reconnect(self, command: rotation.Reconnect) -> list[Effect]:
-        said = Say("warning", "slots_leaked", {"symbols": list(command.symbols)})
+        said = LogLine("warning", "slots_leaked", {"symbols": list(command.symbols)})
         return [said, Reconnect("cancelled subscriptions still hold slots")]
 
     def _resume_unsaid(self, command: rotation.ResumeUnsaid) -> list[Effect]:
         self._doubts.outage_doubted()
-        return [Say("warning", "connectivity_unknown", {"code": 1100, "text": "nothing came since; asking again"})]
+        return [LogLine("warning", "connectivity_unknown", {"code": 1100, "text": "nothing came since; asking again"})]
 
     def _end_outage(self, command: rotation.EndOutage) -> list[Effect]:
         return [Reconnect("connectivity was lost (1100), and lines that were asked for again bring nothing")]
@@ -211,25 +211,25 @@ class Subscriptions:
     def _turn_started(self, command: rotation.TurnStarted) -> list[Effect]:
         self._figures.turns = command.turn
         fields = {"turn": command.turn, "symbols": list(command.symbols), "batch_size": command.batch_size}
-        return [Say("info", "rotation_started", fields), *self._adjust_ttl(extend=False)]
+        return [LogLine("info", "rotation_started", fields), *self._adjust_ttl(extend=False)]
 
     def _turn_ended(self, command: rotation.TurnEnded) -> list[Effect]:
         fields = {"turn": command.turn, "symbols": list(command.symbols), "secs": round(command.secs, 3)}
-        return [Say("info", "rotation_ended", fields), ReportPersisted(command.symbols)]
+        return [LogLine("info", "rotation_ended", fields), ReportPersisted(command.symbols)]
 
     def _resized(self, command: rotation.BatchResized) -> list[Effect]:
         shrunk = command.size < command.previous
         fields = {"size": command.size, "previous": command.previous, "symbol": command.symbol}
-        said = Say("warning" if shrunk else "info", "batch_shrunk" if shrunk else "batch_grown", fields)
+        said = LogLine("warning" if shrunk else "info", "batch_shrunk" if shrunk else "batch_grown", fields)
         return [said, *self._adjust_ttl(extend=shrunk)]
 
     def _release_raced(self, command: rotation.ReleaseRaced) -> list[Effect]:
         fields = {"symbol": command.symbol, "pause_secs": command.pause_secs}
-        return [Say("warning", "slot_released_late", fields)]
+        return [LogLine("warning", "slot_released_late", fields)]
 
     def _unsupported(self, command: rotation.MarkedUnsupported) -> list[Effect]:
         fields = {"symbol": command.symbol, "reason": command.reason, "retry_secs": command.retry_secs}
-        effects: list[Effect] = [Say("warning", "symbol_skipped", fields)]
+        effects: list[Effect] = [LogLine("warning", "symbol_skipped", fields)]
         if command.symbol in self._fallbacks and command.symbol not in self._unresolved:
             effects.append(RecordRefusal(self._fallbacks[command.symbol].requested, command.reason))
         return effects

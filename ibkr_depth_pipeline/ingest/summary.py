@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ibkr_depth_pipeline.gateway.greeting import Greeting
-from ibkr_depth_pipeline.ingest.books import LastBook, Stretch
+from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
 
@@ -27,7 +27,7 @@ class IngestSummary:
     drained: bool = True
     pacing_violations: int = 0
     books: dict[str, LastBook] = field(default_factory=dict)
-    stretches: tuple[Stretch, ...] = ()
+    stretches: tuple[LiveInterval, ...] = ()
     greeting: Greeting = field(default_factory=Greeting)
 
 

@@ -25,7 +25,7 @@ class ClockOffset:
     error_ms: float
 
 
-class ClockWatch:
+class ClockStepDetector:
     """Finds steps of the host's clock. `steps` counts them."""
 
     def __init__(self, now_ms: int, now: float) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from ibkr_depth_pipeline.errors import GatewayError
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.ingest.vigil import Verdict, Vigil
+from ibkr_depth_pipeline.ingest.keepalive import KeepaliveAction, StallDetector
 from ibkr_depth_pipeline.logs import get_log
 
 
-class GatewayWatch:
+class Keepalive:
     """`run` it beside the recording until it is cancelled; tell it of every new connection.
 
     limit is the operator's, in seconds; received() the number of rows so far; on_answer is called at each answer,
@@ -34,7 +34,7 @@ class GatewayWatch:
         on_time: Callable[[int, int, int], None],
     ) -> None:
         self._gateway = gateway
-        self._vigil = Vigil(limit)
+        self._vigil = StallDetector(limit)
         self._received = received
         self._on_answer = on_answer
         self._on_stall = on_stall
@@ -63,11 +63,11 @@ class GatewayWatch:
         finally:
             self._forget_question()
 
-    def _act(self, verdict: Verdict) -> None:
-        if verdict is Verdict.ASK:
+    def _act(self, verdict: KeepaliveAction) -> None:
+        if verdict is KeepaliveAction.ASK:
             self._forget_question()
             self._question = asyncio.ensure_future(self._ask())
-        elif verdict is Verdict.GIVE_UP:
+        elif verdict is KeepaliveAction.GIVE_UP:
             row_secs, answer_secs = self._vigil.silent_secs(_now())
             get_log().warning(
                 "gateway_stalled", without_row_secs=round(row_secs, 1), unanswered_secs=round(answer_secs, 1)

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from html import escape
 from itertools import zip_longest
 
-from ibkr_depth_pipeline.ingest.books import Stretch
+from ibkr_depth_pipeline.ingest.books import LiveInterval
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, Level, Levels
 from ibkr_depth_pipeline.png import png
 
@@ -51,7 +51,7 @@ def _cells(level: Level) -> list[str]:
 # ---- slot use
 
 
-def coverage_markdown(stretches: Sequence[Stretch], symbols: Sequence[str], start: int, end: int) -> str:
+def coverage_markdown(stretches: Sequence[LiveInterval], symbols: Sequence[str], start: int, end: int) -> str:
     """The picture of the time from `start` to `end` (unix ms) as Markdown; "" if there is nothing to show."""
     shown = symbols[:_MOST_ROWS]
     if not shown or end <= start:
@@ -62,7 +62,7 @@ def coverage_markdown(stretches: Sequence[Stretch], symbols: Sequence[str], star
     return f"![Which symbol held a slot when](data:image/svg+xml;base64,{picture}){note}"
 
 
-def live_shares(stretches: Iterable[Stretch], symbol: str, start: int, end: int, columns: int) -> list[float]:
+def live_shares(stretches: Iterable[LiveInterval], symbol: str, start: int, end: int, columns: int) -> list[float]:
     """The share of each of `columns` equal parts of the time in which the symbol's book was live."""
     width = (end - start) / columns
     live = [0.0] * columns
@@ -75,10 +75,10 @@ def live_shares(stretches: Iterable[Stretch], symbol: str, start: int, end: int,
     return [min(1.0, each / width) for each in live]
 
 
-def coverage_svg(stretches: Iterable[Stretch], symbols: Sequence[str], start: int, end: int) -> str:
+def coverage_svg(stretches: Iterable[LiveInterval], symbols: Sequence[str], start: int, end: int) -> str:
     """A picture with a white ground of its own, since the page may be dark."""
     columns = max(1, min(_MOST_COLUMNS, int((end - start) / 250)))
-    by_symbol: dict[str, list[Stretch]] = {symbol: [] for symbol in symbols}
+    by_symbol: dict[str, list[LiveInterval]] = {symbol: [] for symbol in symbols}
     for stretch in stretches:
         by_symbol.get(stretch.symbol, []).append(stretch)
     rows = [live_shares(by_symbol[symbol], symbol, start, end, columns) for symbol in symbols]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ibkr_depth_pipeline.rotation.adaptation import FirstRowBackoff
 from ibkr_depth_pipeline.rotation.events import (
     AdviceConfirmed,
     Advised,
@@ -47,13 +48,12 @@ from ibkr_depth_pipeline.rotation.events import (
     TurnStarted,
     WentOn,
 )
-from ibkr_depth_pipeline.rotation.leftovers import Leftovers
-from ibkr_depth_pipeline.rotation.limits import Patience
+from ibkr_depth_pipeline.rotation.orphans import Orphans
 from ibkr_depth_pipeline.rotation.outage import Outage, Step
 from ibkr_depth_pipeline.rotation.retry_schedule import RetrySchedule
 from ibkr_depth_pipeline.rotation.ring import Ring
+from ibkr_depth_pipeline.rotation.slot_allocator import SlotAllocator
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent
-from ibkr_depth_pipeline.rotation.supply import SlotSupply
 from ibkr_depth_pipeline.rotation.turn import Turn
 
 RESUME_SECS = 5.0
@@ -97,9 +97,9 @@ class RotationController:
         self._ring = Ring(symbols)
         self._retries = RetrySchedule(plan.unsupported_retry)
         self._turn = Turn(plan.dwell, plan.first_row_cap)
-        self._supply = SlotSupply(plan.max_batch, plan.recovery_turns, plan.cooldown)
-        self._patience = Patience(plan.first_row_cap)
-        self._leftovers = Leftovers()
+        self._supply = SlotAllocator(plan.max_batch, plan.recovery_turns, plan.cooldown)
+        self._patience = FirstRowBackoff(plan.first_row_cap)
+        self._leftovers = Orphans()
         self._outage = Outage(plan.outage)
         self._active: dict[int, Slot] = {}
         self._again: dict[str, float] = {}  # symbol of this turn -> when to subscribe to it again

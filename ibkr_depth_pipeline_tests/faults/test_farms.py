@@ -46,7 +46,7 @@ async def test_it_ends_in_live_books_on_the_same_connection_and_the_log_says_how
 async def test_a_feed_that_died_with_no_news_of_a_cure_is_asked_for_anew_though_no_rotation_would(
     shared_redis_url: str, scenario: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ibkr_depth_pipeline.ingest.doubts.AILING_SECS", 3.0)
+    monkeypatch.setattr("ibkr_depth_pipeline.ingest.liveness.AILING_SECS", 3.0)
     async with trial(shared_redis_url, "SPY", "QQQ", scenario=scenario) as run:
         await run.gateway.wait_for(lambda: len(run.faults()) == len(run.steps), 60)
         with stopwatch(f"{scenario}, with 3 s of patience instead of 30"):

@@ -16,7 +16,7 @@ import pytest
 
 from ibkr_depth_pipeline.gateway.events import GatewayEvent, MessageUnreadable, RowUnreadable
 from ibkr_depth_pipeline.gateway.tws_session import TwsSession
-from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
+from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.sink.writing import side_text
@@ -89,7 +89,7 @@ class Desk:
     unreadable: int = 0
 
     def __post_init__(self) -> None:
-        self.books = Books(self.figures, lambda symbol: self._store, rows=ROWS, levels_shown=10)
+        self.books = LiveBooks(self.figures, lambda symbol: self._store, rows=ROWS, levels_shown=10)
         self.books.number_from({"SPY": StreamId()})
         self.books.open(REQUEST, "SPY", "ARCA")
         self.session = TwsSession(self._on_event, self._on_row, self._on_depth)

@@ -107,7 +107,7 @@ async def test_a_slot_that_an_ignored_early_cancel_holds_for_good_costs_one_reco
 async def test_rows_that_go_on_long_after_a_cancel_are_answered_with_another_cancel(
     shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ibkr_depth_pipeline.rotation.leftovers.LATE_ROWS_SECS", 1.0)
+    monkeypatch.setattr("ibkr_depth_pipeline.rotation.orphans.LATE_ROWS_SECS", 1.0)
     options = GatewayOptions(rows_after_cancel=3600)
     async with trial(shared_redis_url, *MANY, options=options, **ROTATING) as run:
         await run.fresh(10)

@@ -23,9 +23,9 @@ from ibkr_depth_pipeline.ingest.book_integrity import (
     ROWS_LOST,
     STANDING_SECS,
     UNSORTED,
-    AskingPace,
     BookIntegrity,
     BookLook,
+    ResubscribeBackoff,
 )
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
 from ibkr_depth_pipeline_tests.end_to_end.test_real_data import states_of_file
@@ -129,7 +129,7 @@ def test_updates_that_are_lost_count_when_that_happens_again_and_again() -> None
 
 
 def test_a_symbol_is_asked_for_at_once_then_ever_more_rarely_and_at_once_again_after_a_long_calm() -> None:
-    pace = AskingPace()
+    pace = ResubscribeBackoff()
     times = [now for now in range(20_000) if pace.ask("SPY", float(now))]
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert times[0] == 0

@@ -14,7 +14,7 @@ import redis
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.ingest.checklist import Finding, Verdict, check_rotation, run_checklist
+from ibkr_depth_pipeline.ingest.checklist import ChecklistItem, Verdict, check_rotation, run_checklist
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 
@@ -53,11 +53,11 @@ def settings_for(gateway: SimulatedGateway, redis_url: str, symbols_file: Path, 
     return load_settings(**{**given, **overrides})
 
 
-def by_subject(findings: list[Finding]) -> dict[str, Verdict]:
+def by_subject(findings: list[ChecklistItem]) -> dict[str, Verdict]:
     return {finding.subject: finding.verdict for finding in findings}
 
 
-def failures(findings: list[Finding]) -> list[Finding]:
+def failures(findings: list[ChecklistItem]) -> list[ChecklistItem]:
     return [finding for finding in findings if finding.verdict is FAIL]
 
 
@@ -102,7 +102,7 @@ async def test_a_taken_client_id_is_a_warning_that_names_the_free_one(
 ) -> None:
     gateway.hold_client_id(777, 60)
     findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file))
-    assert Finding(WARN, "client id", "777 in use; 778 is free") in findings
+    assert ChecklistItem(WARN, "client id", "777 in use; 778 is free") in findings
     assert not failures(findings)
 
 
@@ -205,7 +205,7 @@ async def test_an_unknown_symbol_fails_on_its_own_line(
     gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
 ) -> None:
     findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file), ["SPY", "NOSUCH"])
-    assert failures(findings) == [Finding(FAIL, "venue of NOSUCH", "the gateway knows no such contract (200)")]
+    assert failures(findings) == [ChecklistItem(FAIL, "venue of NOSUCH", "the gateway knows no such contract (200)")]
     assert by_subject(findings)["venue of SPY"] is OK
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.ingest.gaps import Gaps
+from ibkr_depth_pipeline.ingest.gaps import DataGaps
 
 
 def test_the_first_cause_of_a_gap_counts_and_its_length_is_from_row_to_row() -> None:
-    gaps = Gaps()
+    gaps = DataGaps()
     gaps.open([("SPY", 1000)], "connectivity_lost", 1100)
     gaps.open([("SPY", 1500), ("QQQ", 1200)], "connection_lost")
     assert gaps.missing == {"SPY": "connectivity_lost", "QQQ": "connection_lost"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.book.order_book import OrderBook
 from ibkr_depth_pipeline.gateway.depth_messages import read_depth
-from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
+from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.hot_path import TEXTS_REMEMBERED, NumberTexts
 from ibkr_depth_pipeline.schema.encoding import venue_field
 from ibkr_depth_pipeline.schema.keys import StreamId
@@ -24,7 +24,7 @@ class Beside:
 
     def __init__(self) -> None:
         self.stored: list[tuple[int, int, bytes, bytes, bytes]] = []
-        self.books = Books(PipelineFigures(), lambda _symbol: self._store, rows=ROWS, levels_shown=SHOWN)
+        self.books = LiveBooks(PipelineFigures(), lambda _symbol: self._store, rows=ROWS, levels_shown=SHOWN)
         self.books.number_from({"SPY": StreamId(500, 41)})
         self.books.open(REQUEST, "SPY", "ARCA")
         self.reference = OrderBook(ROWS, "ARCA")

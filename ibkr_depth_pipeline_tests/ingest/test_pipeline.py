@@ -136,7 +136,7 @@ def test_310_and_notices_change_nothing() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
     for event in (gateway.CancelRejected(desk.requests["SPY"]), gateway.Notice(None, 2152, "Exchanges - Depth: IEX;")):
-        assert [type(effect) for effect in desk.hear(event)] == [do.Say]
+        assert [type(effect) for effect in desk.hear(event)] == [do.LogLine]
     assert list(desk.pipeline.subscribed.values()) == ["SPY"]
 
 
@@ -196,7 +196,7 @@ def test_rows_that_come_back_end_the_gap_and_say_why_it_was(news: gateway.Gatewa
     if isinstance(news, gateway.ConnectionLost):
         desk.connect()
     desk.pipeline.row(desk.requests["SPY"], insert(), 4500)
-    gap = of_kind(desk.pipeline.first_row(desk.requests["SPY"], desk.now), do.Say)[-1]
+    gap = of_kind(desk.pipeline.first_row(desk.requests["SPY"], desk.now), do.LogLine)[-1]
     assert (gap.level, gap.event) == ("warning", "data_gap")
     assert gap.fields == {"symbol": "SPY", "cause": cause, "code": code, "secs": 3.5}
 

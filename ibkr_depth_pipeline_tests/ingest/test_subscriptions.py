@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 
 from ibkr_depth_pipeline.ingest import effects as do
-from ibkr_depth_pipeline.ingest.books import Books, PipelineFigures
-from ibkr_depth_pipeline.ingest.doubts import Doubts
+from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
+from ibkr_depth_pipeline.ingest.liveness import LivenessTracker
 from ibkr_depth_pipeline.ingest.subscriptions import LEAST_HEARTBEAT_TTL_SECS, Subscriptions
 from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
@@ -21,9 +21,9 @@ class Ring:
     """Subscriptions to some symbols, on a connection from 0 s on, with their books and doubts."""
 
     def __init__(self, symbols: list[str], heartbeat_ttl: int = 30) -> None:
-        self.doubts = Doubts()
+        self.doubts = LivenessTracker()
         self.figures = PipelineFigures()
-        self.books = Books(self.figures, lambda symbol: lambda *snapshot: None, rows=10, levels_shown=10)
+        self.books = LiveBooks(self.figures, lambda symbol: lambda *snapshot: None, rows=10, levels_shown=10)
         self.books.number_from({symbol: StreamId() for symbol in symbols})
         self.subscriptions = Subscriptions(
             PLAN, itertools.count(1), self.books, self.doubts, self.figures, heartbeat_ttl=heartbeat_ttl
@@ -160,7 +160,7 @@ def test_when_every_venue_has_refused_the_reason_names_each_and_the_best_is_aske
     ring.subscriptions.refused(ring.request_of("A"), "354: one", 0.0)
     ring.until(0.5, answering=False)
     effects = ring.subscriptions.refused(ring.request_of("A"), "10092: two", 0.5)
-    (skipped,) = [effect for effect in of_kind(effects, do.Say) if effect.event == "symbol_skipped"]
+    (skipped,) = [effect for effect in of_kind(effects, do.LogLine) if effect.event == "symbol_skipped"]
     assert skipped.fields["reason"] == "ISLAND 354: one; ARCA 10092: two"
     (asked,) = of_kind(ring.until(9.0, answering=False), do.Subscribe)
     assert asked.instrument.exchange == "ISLAND"

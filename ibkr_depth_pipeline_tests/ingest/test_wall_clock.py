@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.ingest.gaps import Gaps
-from ibkr_depth_pipeline.ingest.wall_clock import SHOWN_SECS, WINDOW_SECS, ClockWatch, GatewayClock
+from ibkr_depth_pipeline.ingest.gaps import DataGaps
+from ibkr_depth_pipeline.ingest.wall_clock import SHOWN_SECS, WINDOW_SECS, ClockStepDetector, GatewayClock
 
 START = 1_700_000_000_000
 
 
 @pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000, 1_001, -1_001, 365 * 86_400_000])
 def test_a_step_is_one_event_and_is_shown_for_a_while(step_ms: int) -> None:
-    watch = ClockWatch(START, 50.0)
+    watch = ClockStepDetector(START, 50.0)
     assert watch.look(START + 1_000, 51.0) == 0
     assert watch.look(START + 2_000 + step_ms, 52.0) == step_ms
     assert watch.look(START + 3_000 + step_ms, 53.0) == 0
@@ -24,7 +24,7 @@ def test_a_step_is_one_event_and_is_shown_for_a_while(step_ms: int) -> None:
 
 
 def test_a_clock_that_is_corrected_slowly_and_a_host_that_sleeps_are_no_steps() -> None:
-    watch, wall, now = ClockWatch(START, 0.0), float(START), 0.0
+    watch, wall, now = ClockStepDetector(START, 0.0), float(START), 0.0
     for _ in range(10_000):
         wall, now = wall + 1_000.5, now + 1.0  # 500 ppm, as fast as Linux slews
         assert watch.look(round(wall), now) == 0
@@ -58,7 +58,7 @@ def test_an_offset_that_changes_is_followed_within_a_window() -> None:
 
 
 def test_a_gap_is_as_long_as_it_was_whatever_the_clock_does() -> None:
-    gaps = Gaps()
+    gaps = DataGaps()
     gaps.open([("SPY", START)], "connection_lost")
     gaps.clock_stepped(-3_600_000)
     gap = gaps.close("SPY", START - 3_600_000 + 4_000)

@@ -25,4 +25,4 @@ def of_kind(effects: list[do.Effect], kind: type[T]) -> list[T]:
 
 
 def said(effects: list[do.Effect]) -> list[str]:
-    return [effect.event for effect in of_kind(effects, do.Say)]
+    return [effect.event for effect in of_kind(effects, do.LogLine)]

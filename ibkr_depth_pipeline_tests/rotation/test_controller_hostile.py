@@ -33,7 +33,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Suspended,
     WentOn,
 )
-from ibkr_depth_pipeline.rotation.leftovers import FIRST_PACE_SECS
+from ibkr_depth_pipeline.rotation.orphans import FIRST_PACE_SECS
 from ibkr_depth_pipeline_tests.rotation.model_gateway import PLAN, ModelGateway, Run, symbols
 
 REQUESTS = st.integers(1, 30)

@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.ingest.onlookers import Wanted, Watcher
+from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback
 from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
 from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.logs import configure_logging
@@ -129,7 +129,7 @@ class SessionObserver:
         self._feed = feed
         self._symbols = universe.symbols
         self._seen: FeedFigures | None = None
-        self.watcher = Watcher(self._observe, settings.ibkr_observe_secs)
+        self.watcher = FiguresCallback(self._observe, settings.ibkr_observe_secs)
 
     def _observe(self, now: FeedFigures) -> None:
         before, self._seen = self._seen, now
@@ -187,7 +187,7 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
             configure_logging(settings.ibkr_log_level)
             observer = SessionObserver(context.log_event, names.feed_key, settings, universe)
             duration = config.seconds_to_record(exchange, utc_now(), by_default=settings.ibkr_stop_at_close)
-            wanted = Wanted(lambda: still_wanted(context.instance, context.run_id))
+            wanted = WantedCallback(lambda: still_wanted(context.instance, context.run_id))
             outcome = run_ingest(
                 settings, universe, duration, run_id=context.run_id, watcher=observer.watcher, wanted=wanted
             )

@@ -14,8 +14,8 @@ import structlog
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.books import PipelineFigures
-from ibkr_depth_pipeline.ingest.counted_lines import CountedLines
-from ibkr_depth_pipeline.ingest.deeds import Deeds
+from ibkr_depth_pipeline.ingest.counted_lines import RateLimitedLog
+from ibkr_depth_pipeline.ingest.deeds import EffectExecutor
 from ibkr_depth_pipeline.ingest.tasks import RunTasks
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, venue_key
@@ -25,7 +25,7 @@ SPY = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("ARCA",))
 
 
 class Desk:
-    """Deeds on a gateway that is not connected and a Redis that is, and what they called."""
+    """EffectExecutor on a gateway that is not connected and a Redis that is, and what they called."""
 
     def __init__(self, writer: SnapshotWriter, logged: list[Any]) -> None:
         self.stop = asyncio.Event()
@@ -42,10 +42,10 @@ class Desk:
             on_row=lambda request, row: None,
             connect_timeout=1,
         )
-        self.deeds = Deeds(
+        self.deeds = EffectExecutor(
             gateway,
             writer,
-            CountedLines(PipelineFigures(), writer.figures, writer.lines),
+            RateLimitedLog(PipelineFigures(), writer.figures, writer.lines),
             self.tasks,
             rows=15,
             recheck=self._recheck,
@@ -57,7 +57,7 @@ class Desk:
 
     def _reconnect(self, why: str) -> None:
         self.given_up.append(why)
-        self.deeds.carry_out([do.Say("warning", "connection_lost")])
+        self.deeds.carry_out([do.LogLine("warning", "connection_lost")])
 
     def said(self) -> list[str]:
         return [line["event"] for line in self._logged]
@@ -83,7 +83,7 @@ async def test_there_is_a_deed_for_every_effect(shared_redis_url: str) -> None:
         do.ReportPersisted(("SPY",)),
         do.SetHeartbeatTtl(90, {}),
         do.Reconnect("slots leaked"),
-        do.Say("info", "rotation_started"),
+        do.LogLine("info", "rotation_started"),
     ]
     assert {type(effect) for effect in effects} == set(get_args(do.Effect))
     async with desk(shared_redis_url) as here:
@@ -96,7 +96,7 @@ async def test_there_is_a_deed_for_every_effect(shared_redis_url: str) -> None:
 async def test_they_are_done_in_order_with_what_one_of_them_brings_about_in_between(shared_redis_url: str) -> None:
     async with desk(shared_redis_url) as here:
         here.deeds.carry_out(
-            [do.Say("warning", "slots_leaked"), do.Reconnect("slots leaked"), do.Say("info", "rotation_ended")]
+            [do.LogLine("warning", "slots_leaked"), do.Reconnect("slots leaked"), do.LogLine("info", "rotation_ended")]
         )
         assert here.said() == ["slots_leaked", "connection_lost", "rotation_ended"]
 

@@ -13,7 +13,7 @@ LONGEST_INTERVAL_SECS = 5.0
 """The answers are also what heartbeats of quiet books rest on, so the gateway is asked at least this often."""
 
 
-class Verdict(Enum):
+class KeepaliveAction(Enum):
     """What to do now."""
 
     WAIT = "wait"
@@ -21,7 +21,7 @@ class Verdict(Enum):
     GIVE_UP = "give up"  # the connection
 
 
-class Vigil:
+class StallDetector:
     """Over one connection at a time. limit: how long rows and answer may both be missing before it is given up.
 
     The caller owes: `connected` when a connection begins, `look` every `interval` or so, `answered` when an answer
@@ -42,17 +42,17 @@ class Vigil:
         self._rows, self._row_at = rows, now
         self._asked_at, self._ask_at = None, now
 
-    def look(self, now: float, rows: int) -> Verdict:
+    def look(self, now: float, rows: int) -> KeepaliveAction:
         """What to do, with `rows` received so far in this run."""
         if rows != self._rows:
             self._rows, self._row_at = rows, now
         asked_at = now if self._asked_at is None else self._asked_at
         if now - asked_at >= self._patience and now - self._row_at >= self._limit:
-            return Verdict.GIVE_UP
+            return KeepaliveAction.GIVE_UP
         if now < self._ask_at:
-            return Verdict.WAIT
+            return KeepaliveAction.WAIT
         self._asked_at, self._ask_at = asked_at, now + 2 * self.interval
-        return Verdict.ASK
+        return KeepaliveAction.ASK
 
     def answered(self, now: float) -> None:
         """The gateway has answered: it lives."""

@@ -78,7 +78,7 @@ GRANTED_SECS = 2.0
 """A request that was not refused for so long has its slot, whenever its first row may come."""
 
 
-class AfterDrop:
+class ReconnectGrace:
     """The time after a connect in which a 309 may mean the slots of the connection before, this process's or another's.
 
     While `trying`, one request at a time is enough to learn whether they are free.
@@ -117,7 +117,7 @@ class AfterDrop:
 _LONGEST_WAIT = 4  # a symbol that stays silent is asked for again after 1, 2, and then every 4 caps
 
 
-class Patience:
+class FirstRowBackoff:
     """With symbols that stay silent: the longer they do, the more rarely they are asked for anew.
 
     first_row_cap is the wait for the first row of a symbol that answers, in seconds.

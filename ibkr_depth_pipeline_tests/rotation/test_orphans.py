@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.rotation.leftovers import FIRST_PACE_SECS, LATE_ROWS_SECS, Leftovers
+from ibkr_depth_pipeline.rotation.orphans import FIRST_PACE_SECS, LATE_ROWS_SECS, Orphans
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent
 
 
-def cancelled(*events: SlotEvent) -> Leftovers:
+def cancelled(*events: SlotEvent) -> Orphans:
     """One request to which this happened, and whose cancel was sent at 0 s."""
     slot = Slot(1, "A", requested_at=-5.0)
     for event in (*events, SlotEvent.CANCELLED):
         slot.on(event)
-    leftovers = Leftovers()
+    leftovers = Orphans()
     leftovers.cancelled(slot, 0.0)
     return leftovers
 

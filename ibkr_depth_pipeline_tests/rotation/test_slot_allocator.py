@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 
-from ibkr_depth_pipeline.rotation.limits import GRANTED_SECS, HELD_AFTER_DROP_SECS
+from ibkr_depth_pipeline.rotation.adaptation import GRANTED_SECS, HELD_AFTER_DROP_SECS
 from ibkr_depth_pipeline.rotation.release_pause import RELEASE_LESSONS
+from ibkr_depth_pipeline.rotation.slot_allocator import SlotAllocator
 from ibkr_depth_pipeline.rotation.slots import Slot
-from ibkr_depth_pipeline.rotation.supply import SlotSupply
 
 COOLDOWN = 8.0
 LONG_AFTER = 1000.0
 FIRST_LESSON, LONGEST_LESSON = RELEASE_LESSONS
 
 
-def three_held() -> SlotSupply:
+def three_held() -> SlotAllocator:
     """A connection that is old, on which a batch of three was given back at LONG_AFTER and asked for at once."""
-    supply = SlotSupply(3, 4, COOLDOWN)
+    supply = SlotAllocator(3, 4, COOLDOWN)
     supply.connected(0.0)
     supply.asked([1, 2, 3], 0.0)
     supply.answered(3)
@@ -76,7 +76,7 @@ def test_taken_slots_shrink_the_batch_and_bring_a_cooldown() -> None:
 
 
 def test_after_a_connect_one_request_at_a_time_tries_whether_slots_are_free() -> None:
-    supply = SlotSupply(3, 4, COOLDOWN)
+    supply = SlotAllocator(3, 4, COOLDOWN)
     supply.connected(0.0)
     supply.asked([1, 2, 3], 0.0)
     secs = supply.secs_until_free(1, held=2, now=0.1)
@@ -89,7 +89,7 @@ def test_after_a_connect_one_request_at_a_time_tries_whether_slots_are_free() ->
 
 
 def test_silence_says_that_a_slot_was_granted_whenever_its_first_row_may_come() -> None:
-    supply = SlotSupply(3, 4, COOLDOWN)
+    supply = SlotAllocator(3, 4, COOLDOWN)
     slots = [Slot(2, "A", requested_at=5.0)]
     assert supply.granted_at(slots) == -math.inf, "nothing is being tried"
     supply.connected(0.0)
@@ -104,7 +104,7 @@ def test_silence_says_that_a_slot_was_granted_whenever_its_first_row_may_come() 
 
 
 def test_long_after_a_connect_slots_that_were_never_free_are_taken() -> None:
-    supply = SlotSupply(3, 4, COOLDOWN)
+    supply = SlotAllocator(3, 4, COOLDOWN)
     supply.connected(0.0)
     supply.asked([1], 0.0)
     supply.secs_until_free(1, held=0, now=0.1)

@@ -34,7 +34,7 @@ class _Leftover:
     suspected_until: float = float("-inf")
 
 
-class Leftovers:
+class Orphans:
     """What is left at the gateway of requests that we gave back. `now` is the controller's seconds."""
 
     def __init__(self) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from ibkr_depth_pipeline.rotation.limits import GRANTED_SECS, AfterDrop, BatchSize, Cooldown
+from ibkr_depth_pipeline.rotation.adaptation import GRANTED_SECS, BatchSize, Cooldown, ReconnectGrace
 from ibkr_depth_pipeline.rotation.release_pause import ReleasePause
 from ibkr_depth_pipeline.rotation.slots import Slot
 
 
-class SlotSupply:
+class SlotAllocator:
     """See the module. `now` is the controller's seconds.
 
     max_batch and recovery_turns are BatchSize's; cooldown is for how many seconds nothing is asked for once slots are
@@ -26,7 +26,7 @@ class SlotSupply:
         self._size = BatchSize(max_batch, recovery_turns)
         self._cooldown = Cooldown(cooldown)
         self._pause = ReleasePause()
-        self._after_drop = AfterDrop()
+        self._after_drop = ReconnectGrace()
         self._held = max_batch  # how many we held when we last gave one back
         self._asked: Sequence[int] = ()  # the requests that were made together last, in order
         self._refused: set[int] = set()  # those of them that met a 309

@@ -12,7 +12,7 @@ from ibkr_depth_pipeline.schema.status import FeedFigures
 
 
 @dataclass(frozen=True, slots=True)
-class Watcher:
+class FiguresCallback:
     """Somebody who wants to see the figures every so many seconds; `look` is called in a thread of its own."""
 
     look: Callable[[FeedFigures], None]
@@ -20,8 +20,8 @@ class Watcher:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Whether whoever started the run still counts on it; asked in a thread of its own, as often as a Watcher is.
+class WantedCallback:
+    """Asks whether the run is still wanted by what started it, every so many seconds, in a thread of its own.
 
     False ends the run: it drains, and `run` raises NoLongerWanted. What `ask` raises is logged, and ends nothing.
     """
@@ -30,7 +30,7 @@ class Wanted:
     every_secs: float = 10.0
 
 
-async def show_for_ever(watcher: Watcher, figures: Callable[[], FeedFigures]) -> None:
+async def show_for_ever(watcher: FiguresCallback, figures: Callable[[], FeedFigures]) -> None:
     """Let the watcher look, in a thread: it may take its time. What it raises is logged, and ends nothing."""
     while True:
         await asyncio.sleep(watcher.every_secs)
@@ -40,7 +40,7 @@ async def show_for_ever(watcher: Watcher, figures: Callable[[], FeedFigures]) ->
             get_log().warning("watcher_failed", error=repr(error))
 
 
-async def ask_for_ever(wanted: Wanted) -> None:
+async def ask_for_ever(wanted: WantedCallback) -> None:
     """Raises NoLongerWanted as soon as the answer is no."""
     while True:
         await asyncio.sleep(wanted.every_secs)
