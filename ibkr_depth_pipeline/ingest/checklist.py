@@ -15,7 +15,6 @@ from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
-from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.settings import Settings, names_without_setting, unreadable_env_lines
 from ibkr_depth_pipeline.sink.advice import redis_advice
@@ -59,7 +58,6 @@ async def run_checklist(
     findings = [*_unknown_settings(), *findings]
     wanted = len(universe.specs) if universe else 0
     findings += check_rotation(settings, wanted) if wanted else []
-    findings += _metrics(settings)
     findings += await _redis(settings, universe)
     return findings + await _gateway(settings, universe, orders)
 
@@ -94,14 +92,6 @@ def check_rotation(settings: Settings, symbols: int) -> Iterator[ChecklistItem]:
         yield ChecklistItem(
             Verdict.WARN, "slots", f"{slots} asked for; an account has {USUAL_SLOTS} unless quote boosters add more"
         )
-
-
-def _metrics(settings: Settings) -> list[ChecklistItem]:
-    try:
-        MetricsEndpoint.of_settings(settings)
-    except ConfigurationError as error:
-        return [ChecklistItem(Verdict.FAIL, "metrics", problem) for problem in error.problems]
-    return []
 
 
 async def _redis(settings: Settings, universe: Universe | None) -> list[ChecklistItem]:

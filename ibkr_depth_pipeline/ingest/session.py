@@ -354,7 +354,7 @@ class IngestSession:
     async def _tell_for_ever(self) -> None:
         while True:
             figures = self._figures()
-            self._metrics.tell(figures)
+            self._metrics.publish(figures)
             if self._lease.fresh:
                 await self._publisher.publish(figures)
             await asyncio.sleep(REPORT_SECS)

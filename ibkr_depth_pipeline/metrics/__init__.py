@@ -1,1 +1,1 @@
-"""An ingest's figures for Prometheus. `endpoint.py` is the only home of prometheus-client, which is an extra."""
+"""An ingest's figures for Prometheus. The only home of prometheus-client."""

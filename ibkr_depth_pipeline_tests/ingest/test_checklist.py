@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from collections.abc import AsyncIterator
@@ -264,13 +263,3 @@ def test_the_rotation_line_says_how_long_each_symbol_is_on() -> None:
     settings = load_settings(ibkr_max_concurrent_depth=3, ibkr_rotation_secs=15)
     (finding,) = check_rotation(settings, 10)
     assert "each of 10 symbols is on for 15 s every 60 s" in finding.text
-
-
-async def test_metrics_that_a_run_could_not_serve_are_a_failure(
-    gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = settings_for(gateway, shared_redis_url, symbols_file, ibkr_metrics_port=9109)
-    assert not failures(await run_checklist(settings))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    (failure,) = failures(await run_checklist(settings))
-    assert (failure.subject, "pip install" in failure.text) == ("metrics", True)

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.box.processes import GuardedProcess
-from ibkr_depth_pipeline.metrics.samples import families
+from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
+from ibkr_depth_pipeline.metrics.samples import PREFIX, families
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
-from ibkr_depth_pipeline_tests.metrics.made_up import FIGURES
-
-pytest.importorskip("prometheus_client")
+from ibkr_depth_pipeline_tests.metrics.sample_figures import FIGURES
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "ibkr_depth_dashboard.json"
 VARIABLES = {"$__rate_interval": "5s", "$symbol": ".*", "$job": ".*"}
@@ -96,7 +96,7 @@ def prometheus(tmp_path: Path, ingest_port: int) -> Iterator[Prometheus]:
         server.end(grace_secs=5)
 
 
-async def test_each_query_of_the_dashboard_is_answered_of_a_running_ingest(
+async def test_every_query_of_the_dashboard_has_an_answer_beside_a_running_ingest(
     shared_redis_url: str, ingest_port: int, prometheus: Prometheus
 ) -> None:
     async with SimulatedGateway(GatewayOptions(rows_per_second=500)) as gateway:
@@ -116,26 +116,23 @@ async def test_each_query_of_the_dashboard_is_answered_of_a_running_ingest(
             await run.until(all_answered)
 
 
-def test_the_endpoints_output_is_as_prometheus_wants_it() -> None:
-    from prometheus_client import CollectorRegistry, generate_latest
-
-    from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
-
+def test_output_of_the_endpoint_passes_promtool() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("no promtool here (apt-get install prometheus)")
     endpoint = MetricsEndpoint("127.0.0.1", 0, "default")
-    endpoint.tell(FIGURES)
+    endpoint.publish(FIGURES)
     registry = CollectorRegistry()
-    registry.register(endpoint.collector())
+    registry.register(endpoint)
     text = generate_latest(registry)
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
-def test_the_dashboard_shows_every_metric_or_it_is_named_here() -> None:
+def test_dashboard_shows_every_metric_but_those_named_here() -> None:
     shown = set(re.findall(r"ibkr_depth_(\w+)", "".join(queries())))
-    every = {f"{family.name}_total" if family.kind == "counter" else family.name for family in families(FIGURES, "x")}
+    names = {f"{each.name}_total" if each.type == "counter" else each.name for each in families(FIGURES, "default")}
+    every = {name.removeprefix(PREFIX) for name in names}
     beside = {"run_info", "market_data_troubles", "gateway_connections_total", "buffer_snapshots", "snapshots_total"}
     assert every - shown == beside
     assert shown <= every

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import re
 import socket
 import urllib.request
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import free_port, port_is_free
-from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
-from ibkr_depth_pipeline.metrics.samples import families
+from ibkr_depth_pipeline.metrics.samples import PREFIX, families
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
-from ibkr_depth_pipeline_tests.metrics.made_up import FIGURES
-
-pytest.importorskip("prometheus_client")
+from ibkr_depth_pipeline_tests.metrics.sample_figures import FIGURES
 
 
 def scrape(port: int) -> str:
@@ -34,23 +28,28 @@ async def scraped(port: int) -> str:
     return await asyncio.to_thread(scrape, port)
 
 
-def test_names_are_the_fields_usual_ones_and_units_are_seconds_and_bytes() -> None:
-    told = {family.name: family for family in families(FIGURES, "default")}
-    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in told)
-    assert not any(name.endswith(("_total", "_ms", "_ts")) for name in told)
-    assert all(family.text for family in told.values())
-    assert told["redis_lag_seconds"].samples == [(("50",), 0.004), (("99",), 0.025)]
-    assert told["last_row_timestamp_seconds"].samples == [(("SPY",), 1_700_000_001.5)]
-    assert told["rows_dropped"].samples == [(("SPY", "past_end"), 2)]
+def test_metric_names_follow_prometheus_conventions_and_units_are_seconds_and_bytes() -> None:
+    served = {family.name.removeprefix(PREFIX): family for family in families(FIGURES, "default")}
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in served)
+    assert not any(name.endswith(("_total", "_ms", "_ts")) for name in served)
+    assert all(family.documentation for family in served.values())
+
+    def samples(name: str) -> list[tuple[dict[str, str], float]]:
+        return [(sample.labels, sample.value) for sample in served[name].samples]
+
+    assert samples("redis_lag_seconds") == [({"percentile": "50"}, 0.004), ({"percentile": "99"}, 0.025)]
+    assert samples("last_row_timestamp_seconds") == [({"symbol": "SPY"}, 1_700_000_001.5)]
+    assert samples("rows_dropped") == [({"symbol": "SPY", "reason": "past_end"}, 2)]
+    assert samples("gateway_clock_offset_seconds") == []
 
 
-async def test_a_scrape_gets_what_was_told_last() -> None:
+async def test_scrape_gets_the_figures_published_last() -> None:
     port = free_port()
     endpoint = MetricsEndpoint("127.0.0.1", port, "default")
     endpoint.open()
     try:
         assert "ibkr_depth_rows_total{" not in await scraped(port)
-        endpoint.tell(FIGURES)
+        endpoint.publish(FIGURES)
         text = await scraped(port)
         assert 'ibkr_depth_rows_total{symbol="SPY"} 70.0' in text
         assert 'ibkr_depth_snapshots_total{symbol="BRK B"} 0.0' in text
@@ -64,44 +63,35 @@ async def test_a_scrape_gets_what_was_told_last() -> None:
     assert port_is_free(port)
 
 
-async def test_without_a_port_nothing_listens() -> None:
+async def test_endpoint_without_a_port_does_not_listen() -> None:
     assert load_settings().ibkr_metrics_port == 0
     endpoint = MetricsEndpoint.of_settings(load_settings())
     endpoint.open()
-    endpoint.tell(FIGURES)
+    endpoint.publish(FIGURES)
     await endpoint.aclose()
 
 
-def test_it_listens_on_loopback_unless_told_otherwise() -> None:
+def test_endpoint_listens_on_loopback_by_default() -> None:
     assert load_settings().ibkr_metrics_host == "127.0.0.1"
 
 
-def test_a_missing_library_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    find_spec: Callable[..., Any] = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "prometheus_client" else find_spec(name)
-    )
-    with pytest.raises(ConfigurationError, match=r"pip install 'ibkr_depth_pipeline\[metrics\]'"):
-        MetricsEndpoint.of_settings(load_settings(ibkr_metrics_port=9400))
-
-
-async def test_a_running_ingest_is_scraped_and_its_port_is_free_afterwards(shared_redis_url: str) -> None:
+async def test_running_ingest_is_scraped_and_its_port_is_free_afterwards(shared_redis_url: str) -> None:
     port = free_port()
     async with SimulatedGateway() as gateway:
         universe = universe_of("SPY", "QQQ")
         async with recording(gateway, shared_redis_url, universe, ibkr_metrics_port=port) as run:
 
-            async def tells_rows() -> object:
+            async def has_rows() -> object:
                 with contextlib.suppress(OSError):  # not up yet
                     return re.search(r'ibkr_depth_rows_total{symbol="QQQ"} [1-9]', await scraped(port))
                 return None
 
-            await run.until(tells_rows)
+            await run.until(has_rows)
             assert "ibkr_depth_gateway_connected 1.0" in await scraped(port)
     assert port_is_free(port)
 
 
-async def test_a_port_that_is_taken_is_logged_and_the_recording_goes_on(
+async def test_occupied_port_is_logged_and_the_recording_goes_on(
     shared_redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -113,7 +103,7 @@ async def test_a_port_that_is_taken_is_logged_and_the_recording_goes_on(
     assert "metrics_not_served" in written.out + written.err
 
 
-async def test_a_scrape_that_is_never_finished_does_not_hold_up_the_end(shared_redis_url: str) -> None:
+async def test_unfinished_scrape_does_not_delay_the_end_of_the_ingest(shared_redis_url: str) -> None:
     port = free_port()
     async with SimulatedGateway() as gateway:
         async with recording(gateway, shared_redis_url, universe_of("SPY"), ibkr_metrics_port=port) as run:

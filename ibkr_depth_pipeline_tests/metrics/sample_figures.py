@@ -1,4 +1,4 @@
-"""Figures of a run that never was."""
+"""Figures of an imaginary run."""
 
 from __future__ import annotations
 
