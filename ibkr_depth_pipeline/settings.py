@@ -189,14 +189,14 @@ class Settings(BaseSettings):
         ge=1,
         le=3600,
         description="after connectivity was lost (1100) and neither its end was said nor a row came for so long, every "
-        "line is asked for again; as long after that, the connection is made anew; ever more rarely: seconds, from 1 "
+        "line is asked for again; as long after that, the gateway is reconnected; ever more rarely: seconds, from 1 "
         "to 3600",
     )
     ibkr_silent_line_secs: Seconds = Field(
         15,
         ge=0.5,
         le=3600,
-        description="least silence of one line, while others tick, that makes it suspect; more where it is usually "
+        description="least silence of one line, while others tick, that makes it suspect; more if it is usually "
         "quiet: seconds, from 0.5 to 3600",
     )
     ibkr_crossed_book_secs: Seconds = Field(
@@ -296,7 +296,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=36500,
-        description="days that are kept before the newest data: a whole number from 0 (for ever) to 36500",
+        description="days that are kept before the newest data: a whole number from 0 (everything is kept) to 36500",
     )
     ibkr_stop_at_close: bool = Field(
         True,
@@ -307,7 +307,7 @@ class Settings(BaseSettings):
         240,
         ge=0.5,
         le=86400,
-        description="how often a run tells Dagster its figures: seconds, from 0.5 to 86400; Dagster plots the last 100",
+        description="how often a run reports its figures to Dagster: seconds, from 0.5 to 86400; Dagster plots the last 100",
     )
     ibkr_automation: Switch = Field(
         "on", description="whether Dagster's schedules and sensors run unless someone switches them: on or off"
@@ -347,7 +347,7 @@ class Settings(BaseSettings):
     )
     gateways_config_path: Path = Field(
         Path("config/gateways.yaml"),
-        description="the gateways, where there are several: the path of a YAML file; without it, the one gateway that "
+        description="the gateways, if there are several: the path of a YAML file; without it, the one gateway that "
         "these settings name",
     )
 
