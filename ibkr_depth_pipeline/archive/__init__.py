@@ -1,8 +1,8 @@
 """The streams as Parquet files, kept for good: docs/archive.md says what stands where.
 
 layout.py (names) and checks.py are pure; decoding.py turns stream entries into columns; store.py is the only one that
-touches folders and object stores, streams.py the only one that talks to Redis. archiver.py follows the streams,
-compaction.py makes one file of a day, reading.py reads a day in any state of its files.
+touches folders and object stores, streams.py the only one that reads Redis. archiver.py follows the streams,
+maintenance.py compacts days and deletes old ones, reading.py reads a day in any state of its files.
 
 Needs the extra `archive` (pyarrow, fsspec); nothing of the plain install imports it.
 """

@@ -19,43 +19,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer
-from ibkr_depth_pipeline.archive.figures_watch import FiguresWatch
 from ibkr_depth_pipeline.archive.layout import NOTHING, Place, day_of, first_ms_of, hole_place, part_place
+from ibkr_depth_pipeline.archive.maintenance import first_date_kept, prune_expired
 from ibkr_depth_pipeline.archive.ownership import Ownership
+from ibkr_depth_pipeline.archive.parquet_schema import hole_bytes, part_bytes
 from ibkr_depth_pipeline.archive.reading import positions
-from ibkr_depth_pipeline.archive.retention import first_date_kept, prune_expired
-from ibkr_depth_pipeline.archive.schema import hole_bytes, part_bytes
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.archive.streams import ENTRIES_AT_ONCE, Streams
-from ibkr_depth_pipeline.archive.trouble import Trouble
-from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.archive.streams import (
+    ENTRIES_AT_ONCE,
+    ArchiverTiming,
+    FiguresPoller,
+    RepeatedFailureLog,
+    Streams,
+)
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.signals import signals_caught
 
-LOOK_SECS = 0.1
-"""How often the streams are looked at while nothing comes."""
-DISCOVER_SECS = 1.0
-"""How often new symbols are looked for."""
 PRUNE_SECS, PRUNED_SECS = 3_600.0, 86_400.0
-"""How often what is past the retention is looked for, and how long after some was deleted: one date a day is due."""
+"""Between two searches for dates past the retention, and after one that deleted some: one date a day is due."""
 DRAIN_SECS = 4.0
 """How long the last files may take at the end."""
 LARGEST_BACKLOG = 256 * 1024 * 1024
 """Bytes of files that wait for the store; beyond it nothing more is read from Redis, which still has it."""
-RETRIES = Backoff(0.1, 5.0)
 _PRUNE_HINT = "more dates are past ARCHIVE_RETENTION_DAYS than one run deletes; if no clock was wrong: prune --most N"
 
 
 @dataclass(slots=True)
 class ArchiveSummary:
-    """What a run did. `drained` says that everything read is in files."""
+    """Counts of one run. `drained` states that everything read is in files."""
 
     snapshots: dict[str, int] = field(default_factory=dict)
     files: int = 0
@@ -78,8 +77,18 @@ class _Waiting:
 class Archiver:
     """One archive of one Redis. `run` follows until `stop` is called, or, with `once`, until all there is is kept."""
 
-    def __init__(self, settings: Settings, symbols: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        symbols: Sequence[str] = (),
+        *,
+        timing: ArchiverTiming | None = None,
+        now_ms: Callable[[], int] = unix_ms,
+    ) -> None:
+        """`symbols` are those to keep, none for all; `now_ms` is the clock that retention goes by, in unix ms."""
         self._settings = settings
+        self._timing = timing or ArchiverTiming()
+        self._now_ms = now_ms
         self._only = frozenset(symbols)
         self._store = ArchiveStore(settings.archive_url)
         self._flush_rows = max(1, min(settings.archive_flush_rows, settings.ibkr_stream_maxlen // 4))
@@ -126,8 +135,8 @@ class Archiver:
 
     async def _work(self, streams: Streams, owned: Ownership, *, once: bool) -> None:
         """Follow, store, look for symbols and watch the figures beside it; an end of one is the end of all."""
-        figures = FiguresWatch(streams, self._queue, self._oldest_ms)
-        works = self._store_files(owned), self._look_for_symbols(streams), figures.follow()
+        figures = FiguresPoller(streams, self._queue, self._oldest_ms, self._timing)
+        works = self._store_files(owned), self._discover_again_and_again(streams), figures.run()
         beside = [asyncio.ensure_future(work) for work in works]
         for task in beside:
             task.add_done_callback(lambda task: self.stop())
@@ -147,7 +156,7 @@ class Archiver:
     async def _follow(self, streams: Streams, *, once: bool) -> None:
         loop = asyncio.get_running_loop()
         pruned = pause = 0.0
-        trouble = Trouble("archive_read_failed")
+        failures = RepeatedFailureLog("archive_read_failed", self._timing.remind_secs)
         while not self._stopping.is_set():
             if loop.time() >= pruned:
                 pruned = loop.time() + await self._prune()
@@ -155,33 +164,33 @@ class Archiver:
                 most, troubles = await self._read(streams)
                 pause = 0.0
             except SinkUnavailable as error:
-                pause = RETRIES.longer(pause)
+                pause = self._timing.retries.longer(pause)
                 most, troubles = 0, dict.fromkeys(self._buffers, error)
-            trouble.tell(next(iter(troubles.values()), None), loop.time(), symbols=sorted(troubles))
+            failures.record(next(iter(troubles.values()), None), loop.time(), symbols=sorted(troubles))
             self._flush(loop.time() - self._settings.archive_flush_secs)
             at_end = most < ENTRIES_AT_ONCE and not self._backlogged
             if once and at_end and not troubles:
                 return
             if at_end or self._backlogged:
-                await self._rest(pause or LOOK_SECS)
+                await self._wait(pause or self._timing.streams_secs)
 
-    async def _rest(self, seconds: float) -> None:
-        """Wait so long, or until the end is near."""
+    async def _wait(self, seconds: float) -> None:
+        """Returns after so long, or once `stop` is called."""
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except (asyncio.TimeoutError, TimeoutError):
             return
 
-    async def _look_for_symbols(self, streams: Streams) -> None:
-        """Again and again, beside the reading: a part of a cluster that is away holds up nothing of the rest."""
-        trouble = Trouble("archive_discover_failed")
+    async def _discover_again_and_again(self, streams: Streams) -> None:
+        """Scans for symbols beside the reading: a part of a cluster that is away holds up nothing of the rest."""
+        failures = RepeatedFailureLog("archive_discover_failed", self._timing.remind_secs)
         while True:
-            await asyncio.sleep(DISCOVER_SECS)
+            await asyncio.sleep(self._timing.discovery_secs)
             try:
                 error = await self._discover(streams)
             except SinkUnavailable as away:
                 error = away
-            trouble.tell(error, asyncio.get_running_loop().time())
+            failures.record(error, asyncio.get_running_loop().time())
 
     async def _discover(self, streams: Streams) -> SinkUnavailable | None:
         """Take in the symbols that are new. Returns why there may be more."""
@@ -213,8 +222,8 @@ class Archiver:
         days = self._settings.archive_retention_days
         if not days or not self._newest_ms:
             return 0
-        today = day_of(unix_ms())
-        newest = day_of(min(self._newest_ms, unix_ms()))
+        today = day_of(self._now_ms())
+        newest = day_of(min(self._newest_ms, self._now_ms()))
         return max(0, first_ms_of(first_date_kept(days, today, newest)))
 
     async def _read(self, streams: Streams) -> tuple[int, dict[str, SinkUnavailable]]:
@@ -268,12 +277,12 @@ class Archiver:
         self._queue(hole_place(hole.symbol, day_of(hole.before_ts), hole.after), hole_bytes([hole.as_row()]), 0)
 
     async def _prune(self) -> float:
-        """Let go of what is too old. Returns in how many seconds to look again."""
+        """Deletes dates past the retention. Returns in how many seconds to search again."""
         days = self._settings.archive_retention_days
         if not days:
             return PRUNE_SECS
         try:
-            pruning = await asyncio.to_thread(prune_expired, self._store, days, day_of(unix_ms()))
+            pruning = await asyncio.to_thread(prune_expired, self._store, days, day_of(self._now_ms()))
         except ArchiveUnavailable as error:
             self._log.error("archive_prune_failed", error=str(error))
             return PRUNE_SECS
@@ -315,19 +324,19 @@ class Archiver:
                 continue
             file = self._waiting[0]
             try:
-                await owned.confirm(self._look_for_others)
+                await owned.confirm(self._check_for_others)
                 await asyncio.to_thread(self._store.put, file.place, file.content)
             except ArchiveHeld:
                 raise
             except (ArchiveUnavailable, SinkUnavailable, FileNotFoundError) as error:
-                pause = RETRIES.longer(pause)
+                pause = self._timing.retries.longer(pause)
                 self._log.error("archive_write_failed", error=str(error), waiting=len(self._waiting))
                 await asyncio.sleep(pause)
                 continue
             pause = 0.0
             self._stored(self._waiting.popleft())
 
-    async def _look_for_others(self) -> None:
+    async def _check_for_others(self) -> None:
         """Raises ArchiveHeld if somebody else has written while the lease was lost."""
         found = await asyncio.to_thread(positions, self._store)
         if any(newest > self._kept.get(symbol, NOTHING) for symbol, newest in found.items()):
@@ -343,12 +352,53 @@ class Archiver:
             self.summary.snapshots[symbol] = self.summary.snapshots.get(symbol, 0) + file.rows
         self._log.debug("archive_file", name=file.place.name, rows=file.rows, bytes=len(file.content))
 
-    async def _end(self, figures: FiguresWatch) -> None:
+    async def _end(self, figures: FiguresPoller) -> None:
         self._flush(float("inf"))
         await figures.end()
         if self._waiting:
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), DRAIN_SECS)
         self.summary.drained = not self._waiting
-        said = {"snapshots": sum(self.summary.snapshots.values()), "files": self.summary.files}
-        self._log.info("archive_stopped", **said, drained=self.summary.drained)
+        counts = {"snapshots": sum(self.summary.snapshots.values()), "files": self.summary.files}
+        self._log.info("archive_stopped", **counts, drained=self.summary.drained)
+
+
+# ---- the archiver as a blocking call
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveOutcome:
+    """The summary of a run, and the name of the signal that ended it, if one did."""
+
+    summary: ArchiveSummary
+    interrupted_by: str | None
+
+
+def run_archiver(
+    settings: Settings,
+    symbols: Sequence[str] = (),
+    *,
+    once: bool = False,
+    duration: float | None = None,
+    now_ms: Callable[[], int] = unix_ms,
+) -> ArchiveOutcome:
+    """Follow and keep the streams until SIGINT, SIGTERM, the end of `duration` seconds or, with `once`, of the streams.
+
+    Raises ArchiveUnavailable, SinkUnavailable and ConfigurationError.
+    """
+    caught: list[str] = []
+
+    async def main() -> ArchiveSummary:
+        archiver = Archiver(settings, symbols, now_ms=now_ms)
+
+        def on_signal(name: str) -> None:
+            get_log().info("signal", name=name)
+            caught.append(name)
+            archiver.stop()
+
+        if duration is not None:
+            asyncio.get_running_loop().call_later(duration, archiver.stop)
+        with signals_caught(on_signal):
+            return await archiver.run(once=once)
+
+    return ArchiveOutcome(asyncio.run(main()), caught[0] if caught else None)

@@ -43,14 +43,15 @@ def audit_day(
     calendar: str = "",
     least_coverage: float = 0.0,
     gateways: Sequence[str] = (),
+    store: ArchiveStore | None = None,
 ) -> list[SymbolAudit]:
-    """Check every symbol of that day. Where Redis can't be asked, row counts are of the archive alone.
+    """Check every symbol of that day. If Redis can't be read, row counts are of the archive alone.
 
-    `calendar` is that of IBKR_CALENDAR if none is given, and `gateways` the one of IBKR_GATEWAY_NAME.
+    Defaults: IBKR_CALENDAR, the one gateway IBKR_GATEWAY_NAME, the store at ARCHIVE_URL.
 
     Raises ArchiveUnavailable, and ConfigurationError for an unknown calendar.
     """
-    store = ArchiveStore(settings.archive_url)
+    store = store or ArchiveStore(settings.archive_url)
     names = symbols(store, day)
     session = session_of(calendar or settings.ibkr_calendar, day)
     says = asyncio.run(_ask(settings, [name for name in gateways if name] or [settings.ibkr_gateway_name], names, day))

@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 
 from ibkr_depth_pipeline.archive.layout import Span, day_of, first_ms_of
-from ibkr_depth_pipeline.archive.schema import SNAPSHOTS
+from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.keys import StreamId
 

@@ -23,8 +23,8 @@ from ibkr_depth_pipeline.archive.layout import (
     figures_place,
     folder,
 )
+from ibkr_depth_pipeline.archive.parquet_schema import DAY_LEVEL, PART_LEVEL
 from ibkr_depth_pipeline.archive.reading import settled
-from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, PART_LEVEL
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.schema.status import FeedFigures
 

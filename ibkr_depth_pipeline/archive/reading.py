@@ -16,8 +16,17 @@ import numpy as np
 import pyarrow as pa
 
 from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason
-from ibkr_depth_pipeline.archive.layout import DAYS, HOLES, PARTS, TREES, Place, Span, day_folder, day_place, folder
-from ibkr_depth_pipeline.archive.schema import ROWS_PER_GROUP, SNAPSHOTS, FileInfo, file_info
+from ibkr_depth_pipeline.archive.layout import (
+    DAYS,
+    HOLES,
+    PARTS,
+    Place,
+    Span,
+    day_folder,
+    day_place,
+    folder,
+)
+from ibkr_depth_pipeline.archive.parquet_schema import ROWS_PER_GROUP, SNAPSHOTS, FileInfo, file_info
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable
 from ibkr_depth_pipeline.schema.keys import StreamId
@@ -139,13 +148,6 @@ def all_holes(store: ArchiveStore) -> list[Hole]:
 def _holes_below(store: ArchiveStore, under: str) -> list[Hole]:
     found = settled(store, lambda: [hole for place in store.places(under) for hole in _holes_in(store, place)])
     return _outermost(found)
-
-
-def prune(store: ArchiveStore, before: date) -> list[date]:
-    """Delete every date before that one. Returns which they were."""
-    old = [place for tree in TREES for place in store.places(tree) if place.day < before]
-    store.delete(old)
-    return sorted({place.day for place in old})
 
 
 def _outermost(holes: Iterable[Hole]) -> list[Hole]:

@@ -1,12 +1,23 @@
-"""The streams as the archiver reads them: from an id on, batch by batch, without ever waiting in Redis."""
+"""What the archiver reads of Redis: the streams, from an id on, batch by batch, and the status of the ingests.
+
+Nothing waits within Redis. The history of status ("figures") is worth less than snapshots: if Redis, or the part of a
+cluster that holds it, does not answer, it is missed, and nothing waits for it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ibkr_depth_pipeline.archive.decoding import RawEntry
+from ibkr_depth_pipeline.archive.figures import FiguresBuffer
+from ibkr_depth_pipeline.archive.layout import Place
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
@@ -124,3 +135,99 @@ def _entries(reply: Any) -> list[RawEntry]:
     """The one stream of an XREAD's answer."""
     ((_, entries),) = reply
     return [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in entries]
+
+
+# ---- failures that repeat
+
+
+class RepeatedFailureLog:
+    """Logs one kind of failure, as `event`, when it begins, every `remind_secs` while it lasts, and when it is over."""
+
+    def __init__(self, event: str, remind_secs: float, level: int = logging.ERROR) -> None:
+        self._event = event
+        self._remind_secs = remind_secs
+        self._level = level
+        self._logged_at: float | None = None
+        self._log = get_log()
+
+    def record(self, error: Exception | None, now: float, **fields: object) -> None:
+        """The outcome of one attempt, None if it succeeded. `now` is seconds of any clock; `fields` are logged too."""
+        if error is None:
+            if self._logged_at is not None:
+                self._log.info(f"{self._event}_no_more")
+            self._logged_at = None
+        elif self._logged_at is None or now - self._logged_at >= self._remind_secs:
+            self._logged_at = now
+            self._log.log(self._level, self._event, error=str(error), **fields)
+
+
+# ---- figures
+
+
+_LAST_POLL_SECS = 1.0
+_RETRIES = Backoff(0.1, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiverTiming:
+    """How often an archiver polls, logs and writes what the settings leave open; all in seconds."""
+
+    streams_secs: float = 0.1
+    """Between two reads of streams that bring nothing."""
+    discovery_secs: float = 1.0
+    """Between two scans for new symbols."""
+    retries: Backoff = _RETRIES
+    """Before a read or a write that failed is tried again."""
+    remind_secs: float = 60.0
+    """Between two log lines about a failure that lasts."""
+    figures_secs: float = 2.0
+    """Between two reads of the figures: as often as an ingest writes them."""
+    figures_flush_secs: float = 60.0
+    """How long figures wait for a file; a kill of the archiver may cost so much of their history."""
+
+
+class FiguresPoller:
+    """Passes files of figures to `queue`. What was written before `oldest_ms()` (unix ms) is too old to be kept."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        queue: Callable[[Place, bytes, int], None],
+        oldest_ms: Callable[[], int],
+        timing: ArchiverTiming,
+    ) -> None:
+        self._streams = streams
+        self._queue = queue
+        self._oldest_ms = oldest_ms
+        self._timing = timing
+        self._buffer = FiguresBuffer()
+        self._failures = RepeatedFailureLog("archive_figures_missed", timing.remind_secs, logging.WARNING)
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self._poll()
+            self._flush(asyncio.get_running_loop().time() - self._timing.figures_flush_secs)
+            await asyncio.sleep(self._timing.figures_secs)
+
+    async def end(self) -> None:
+        """Poll a last time, and queue all there is."""
+        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(self._poll(), _LAST_POLL_SECS)
+        self._flush(float("inf"))
+
+    async def _poll(self) -> None:
+        now = asyncio.get_running_loop().time()
+        try:
+            ingests, trouble = await self._streams.ingests()
+            for ingest in ingests:
+                figures = await self._streams.ingest_figures(ingest)
+                if figures is not None and figures.written_ts >= self._oldest_ms():
+                    self._buffer.add(ingest, figures, now)
+        except SinkUnavailable as error:
+            trouble = error
+        self._failures.record(trouble, now)
+
+    def _flush(self, older_than: float) -> None:
+        for place, content in self._buffer.take(older_than):
+            self._queue(place, content, 0)

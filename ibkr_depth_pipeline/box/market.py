@@ -17,9 +17,8 @@ from types import FrameType
 
 from ibkr_depth_pipeline.box.dagster_api import DagsterApi, DagsterUnavailable, Run
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis, find_redis_binary, free_port, port_is_free
-from ibkr_depth_pipeline.box.folder import RunFolder
 from ibkr_depth_pipeline.box.processes import BoxError, GuardedProcess, wait_until
-from ibkr_depth_pipeline.box.rotation_lines import LogFollower, RotationLines
+from ibkr_depth_pipeline.box.run_folder import LogFollower, RotationLines, RunFolder
 from ibkr_depth_pipeline.clock import monotonic
 
 LOCATION = "ibkr_depth_pipeline"

@@ -72,7 +72,7 @@ def run(
       ARCHIVE_URL=s3://bucket/depth ibkr_depth_archive run --symbol AAPL
     """
     with _set_up() as settings:
-        from ibkr_depth_pipeline.archive.run import run_archiver
+        from ibkr_depth_pipeline.archive.archiver import run_archiver
 
         summary = run_archiver(settings, symbol or (), once=once, duration=duration).summary
     kept = sum(summary.snapshots.values())
@@ -86,7 +86,7 @@ def run(
 def compact(day: Day = None) -> None:
     """Make one file per symbol of a day's parts. Doing it again changes nothing; what came late is merged in."""
     with _set_up() as settings:
-        from ibkr_depth_pipeline.archive.compaction import compact_day
+        from ibkr_depth_pipeline.archive.maintenance import compact_day
         from ibkr_depth_pipeline.archive.store import ArchiveStore
 
         done = compact_day(ArchiveStore(settings.archive_url), _date(day))
@@ -148,7 +148,7 @@ def prune(
     does not cost the archive.
     """
     with _set_up() as settings:
-        from ibkr_depth_pipeline.archive.retention import Pruning, prune_expired
+        from ibkr_depth_pipeline.archive.maintenance import Pruning, prune_expired
         from ibkr_depth_pipeline.archive.store import ArchiveStore
 
         days, today = settings.archive_retention_days, datetime.now(timezone.utc).date()

@@ -47,7 +47,7 @@ def report(
         settings = load_settings(archive_url=archive or None)
         configure_logging(settings.ibkr_log_level)
         with extra_needed():
-            from ibkr_depth_pipeline.report.making import make_report
+            from ibkr_depth_pipeline.report.page import make_report
 
             written = make_report(
                 settings.archive_url,

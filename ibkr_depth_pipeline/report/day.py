@@ -18,11 +18,9 @@ from ibkr_depth_pipeline.archive.layout import first_ms_of
 from ibkr_depth_pipeline.archive.reading import SpannedFile, days, files_of, holes_of, symbols, tables
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ConfigurationError, NothingKept
-from ibkr_depth_pipeline.report.bins import Array, Bins
-from ibkr_depth_pipeline.report.books import Books
-from ibkr_depth_pipeline.report.depth_map import DepthFold, DepthMap, price_grid
 from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day, total
-from ibkr_depth_pipeline.report.symbol_day import SymbolDay, SymbolFold, Window
+from ibkr_depth_pipeline.report.symbol_day import DepthFold, DepthMap, SymbolDay, SymbolFold, Window, price_grid
+from ibkr_depth_pipeline.report.timeline import Array, Bins, Books
 
 _PRICES = ("ts", "seq", "venue", "bid_price", "ask_price")
 _DEPTH = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size")

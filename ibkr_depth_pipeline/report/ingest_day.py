@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ibkr_depth_pipeline.report.bins import Array, Bins
+from ibkr_depth_pipeline.report.timeline import Array, Bins
 
 SILENT_MS = 15_000
 """Figures are written every 2 s, and their heartbeat in Redis expires after as long."""

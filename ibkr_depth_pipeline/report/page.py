@@ -1,17 +1,18 @@
-"""The page itself: one file of HTML that needs nothing else."""
+"""The report: reads a day, renders one HTML file that needs nothing else, and writes it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ibkr_depth_pipeline.archive.layout import ReportPlace
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.report.day import RecordedDay
+from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError
+from ibkr_depth_pipeline.report.day import RecordedDay, read_recorded_day
 from ibkr_depth_pipeline.report.view import page_view
 
 
@@ -54,3 +55,47 @@ def write_file(path: Path, day: RecordedDay, made: datetime) -> WrittenReport:
     except OSError as error:
         raise ConfigurationError("report", [f"{path} can't be written: {error.strerror or error}"]) from None
     return WrittenReport(str(path), len(content), day)
+
+
+# ---- the report as one call
+
+
+_TRIES = 3
+
+
+def make_report(
+    archive: str,
+    day: str,
+    *,
+    calendar: str,
+    now: datetime,
+    symbols: Sequence[str] = (),
+    output: Path | None = None,
+) -> WrittenReport:
+    """Read `day` (2026-01-05, or `today`; UTC) of the archive at that URL and write its page, beside it or to `output`.
+
+    `symbols` are those whose book is drawn, or else the busiest; `now` is in UTC. Raises NothingKept,
+    ArchiveUnavailable, and ConfigurationError for what was given wrongly.
+    """
+    store = ArchiveStore(archive)
+    found = _read(store, _date(day, now.date()), calendar, list(dict.fromkeys(symbols)), now)
+    return write_beside(store, found, now) if output is None else write_file(output, found, now)
+
+
+def _read(store: ArchiveStore, day: date, calendar: str, symbols: Sequence[str], now: datetime) -> RecordedDay:
+    for _ in range(_TRIES):
+        try:
+            return read_recorded_day(store, day, calendar, symbols, now_ms=round(now.timestamp() * 1000))
+        except FileNotFoundError:  # a compaction has put another file in its place
+            continue
+    raise ArchiveUnavailable(f"archive {store.url}: files of {day} vanish while they are read")
+
+
+def _date(text: str, today: date) -> date:
+    if text.strip().lower() == "today":
+        return today
+    try:
+        return datetime.strptime(text.strip(), "%Y-%m-%d").date()
+    except ValueError:
+        allowed = "a UTC date such as 2026-01-05, or today"
+        raise ConfigurationError("report", [f"DATE={text!r} is not allowed; {allowed}"]) from None

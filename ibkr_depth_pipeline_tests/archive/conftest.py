@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sysconfig
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -16,8 +17,8 @@ import pyarrow as pa
 import pytest
 import redis
 
+from ibkr_depth_pipeline.archive.archiver import ArchiveOutcome, run_archiver
 from ibkr_depth_pipeline.archive.reading import days, read_day, symbols
-from ibkr_depth_pipeline.archive.run import ArchiveOutcome, run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.model import Levels
 from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key
@@ -66,6 +67,7 @@ class Desk:
 
     settings: Settings
     folder: Path
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
     @property
     def store(self) -> ArchiveStore:
@@ -73,7 +75,7 @@ class Desk:
 
     def keep(self, **how: Any) -> ArchiveOutcome:
         """Archive everything there is, and return."""
-        return run_archiver(self.settings, once=True, **how)
+        return run_archiver(self.settings, once=True, now_ms=self.now_ms, **how)
 
     def kept(self) -> dict[str, list[StreamId]]:
         """The ids of every snapshot in the archive, as the reader has them."""

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Callable
 
 from ibkr_depth_pipeline.archive.archiver import Archiver, ArchiveSummary
+from ibkr_depth_pipeline.archive.streams import ArchiverTiming
 from ibkr_depth_pipeline.settings import Settings
 
 
 class Following:
     """An archiver at work."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.archiver = Archiver(settings)
+    def __init__(self, settings: Settings, timing: ArchiverTiming | None = None) -> None:
+        self.archiver = Archiver(settings, timing=timing)
         self.task = asyncio.ensure_future(self.archiver.run())
 
     async def until(self, condition: Callable[[], object]) -> None:

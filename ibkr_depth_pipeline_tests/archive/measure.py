@@ -22,10 +22,9 @@ from typing import Any, TypeVar
 
 import redis
 
-from ibkr_depth_pipeline.archive.archiver import Archiver
-from ibkr_depth_pipeline.archive.compaction import compact_day
+from ibkr_depth_pipeline.archive.archiver import Archiver, run_archiver
+from ibkr_depth_pipeline.archive.maintenance import compact_day
 from ibkr_depth_pipeline.archive.reading import days, read_day
-from ibkr_depth_pipeline.archive.run import run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.logs import configure_logging

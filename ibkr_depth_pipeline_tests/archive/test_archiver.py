@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +13,12 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from ibkr_depth_pipeline.archive import archiver, trouble
 from ibkr_depth_pipeline.archive.audit import audit_day
 from ibkr_depth_pipeline.archive.decoding import HoleReason
 from ibkr_depth_pipeline.archive.layout import PARTS
 from ibkr_depth_pipeline.archive.reading import all_holes, days, holes_of, positions, read_day, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.archive.streams import ArchiverTiming
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError, SinkUnavailable
@@ -35,8 +35,9 @@ def numbers(found: Iterable[StreamId]) -> list[int]:
     return [each.seq for each in found]
 
 
-def with_settings(desk: Desk, **changed: object) -> Desk:
-    return replace(desk, settings=desk.settings.model_copy(update=changed))
+def with_settings(desk: Desk, now_ms: Callable[[], int] | None = None, **changed: object) -> Desk:
+    settings = desk.settings.model_copy(update=changed)
+    return replace(desk, settings=settings, now_ms=now_ms or desk.now_ms)
 
 
 def test_every_snapshot_of_every_symbol_is_kept_once_and_as_it_was(mirror: Mirror, desk: Desk) -> None:
@@ -213,11 +214,8 @@ def test_a_user_needs_no_more_than_the_document_says(mirror: Mirror, desk: Desk)
     assert desk.kept() == mirror.written
 
 
-async def test_it_follows_until_it_is_stopped_and_new_symbols_join(
-    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ibkr_depth_pipeline.archive.archiver.DISCOVER_SECS", 0.05)
-    following = Following(desk.settings)
+async def test_it_follows_until_it_is_stopped_and_new_symbols_join(mirror: Mirror, desk: Desk) -> None:
+    following = Following(desk.settings, ArchiverTiming(discovery_secs=0.05))
     mirror.write("SPY", range(1, 4))
     await following.until_kept("SPY", 3)  # by the clock: these are not enough for a file by themselves
     mirror.write("QQQ", range(1, 1001))
@@ -228,15 +226,12 @@ async def test_it_follows_until_it_is_stopped_and_new_symbols_join(
     assert await asyncio.to_thread(desk.kept) == mirror.written
 
 
-async def test_one_stream_that_cannot_be_read_holds_up_no_other(
-    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archiver, "RETRIES", Backoff(3600.0, 3600.0))
-    monkeypatch.setattr(trouble, "REMIND_SECS", 3600.0)
+async def test_one_stream_that_cannot_be_read_holds_up_no_other(mirror: Mirror, desk: Desk) -> None:
+    timing = ArchiverTiming(retries=Backoff(3600.0, 3600.0), remind_secs=3600.0)
     for symbol in ("SPY", "BAD"):
         mirror.write(symbol, [1])
     with capture_logs() as logged:
-        following = Following(desk.settings)
+        following = Following(desk.settings, timing)
         await following.until_kept("BAD", 1)
         mirror.redis.delete(stream_key("BAD"))
         mirror.redis.set(stream_key("BAD"), "text")
@@ -253,12 +248,9 @@ async def test_one_stream_that_cannot_be_read_holds_up_no_other(
     assert "WRONGTYPE" in said["error"]
 
 
-async def test_a_look_for_symbols_that_fails_is_no_end_of_reading(
-    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archiver, "DISCOVER_SECS", 0.0)
+async def test_a_look_for_symbols_that_fails_is_no_end_of_reading(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1])
-    following = Following(desk.settings)
+    following = Following(desk.settings, ArchiverTiming(discovery_secs=0.0))
     await following.until_kept("SPY", 1)
     mirror.redis.execute_command("ACL", "SETUSER", "default", "-scan")
     try:
@@ -271,14 +263,11 @@ async def test_a_look_for_symbols_that_fails_is_no_end_of_reading(
     assert await asyncio.to_thread(desk.kept) == mirror.written
 
 
-async def test_keys_whose_names_are_no_text_are_passed_over_and_said_once(
-    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archiver, "DISCOVER_SECS", 0.0)
+async def test_keys_whose_names_are_no_text_are_passed_over_and_said_once(mirror: Mirror, desk: Desk) -> None:
     mirror.redis.xadd(stream_key("").encode() + b"\xff", {"a": 1})
     mirror.redis.set(ingest_key("").encode() + b"\xff", "text")
     with capture_logs() as logged:
-        following = Following(desk.settings)
+        following = Following(desk.settings, ArchiverTiming(discovery_secs=0.0))
         mirror.write("SPY", [1])
         await following.until_kept("SPY", 1)
         await following.stop()
@@ -355,14 +344,11 @@ def test_a_store_of_an_unknown_kind_is_the_operators_to_mend(desk: Desk) -> None
         with_settings(desk, archive_url="carrier-pigeon://loft").keep()
 
 
-def test_days_past_the_retention_go_and_are_not_kept_again(
-    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_days_past_the_retention_go_and_are_not_kept_again(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 11))
     mirror.write("SPY", range(11, 21), start=NOON + 3 * MS_PER_DAY)
     desk.keep()
-    monkeypatch.setattr("ibkr_depth_pipeline.archive.archiver.unix_ms", lambda: NOON + 4 * MS_PER_DAY)
-    short = with_settings(desk, archive_retention_days=2)
+    short = with_settings(desk, archive_retention_days=2, now_ms=lambda: NOON + 4 * MS_PER_DAY)
     assert short.keep().summary.pruned_days == 1
     assert numbers(desk.kept()["SPY"]) == list(range(11, 21))
     assert short.keep().summary.files == 0, "what is still in the stream is too old to be kept"
@@ -371,14 +357,13 @@ def test_days_past_the_retention_go_and_are_not_kept_again(
 
 @pytest.mark.parametrize("kept_before", [True, False])
 def test_what_is_older_than_the_retention_is_not_missing_and_what_is_missing_behind_it_is(
-    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch, kept_before: bool
+    mirror: Mirror, desk: Desk, kept_before: bool
 ) -> None:
     mirror.write("SPY", range(1, 11))
     if kept_before:
         desk.keep()
     mirror.write("SPY", range(11, 15), start=NOON + MS_PER_DAY)
-    monkeypatch.setattr(archiver, "unix_ms", lambda: NOON + 4 * MS_PER_DAY)
-    short = with_settings(desk, archive_retention_days=2)
+    short = with_settings(desk, archive_retention_days=2, now_ms=lambda: NOON + 4 * MS_PER_DAY)
     mirror.write("SPY", range(15, 21), start=NOON + 4 * MS_PER_DAY)
     assert short.keep().summary.snapshots == {"SPY": 6}
     assert all_holes(desk.store) == []

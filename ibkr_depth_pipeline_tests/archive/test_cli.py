@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ibkr_depth_pipeline.archive.layout import PARTS, Span, part_place
+from ibkr_depth_pipeline.archive.parquet_schema import part_bytes
 from ibkr_depth_pipeline.archive.reading import read_day
-from ibkr_depth_pipeline.archive.schema import part_bytes
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of
 

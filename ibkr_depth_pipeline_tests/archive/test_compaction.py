@@ -8,11 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ibkr_depth_pipeline.archive import compaction
-from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, Span, day_place, part_place
+from ibkr_depth_pipeline.archive.maintenance import compact_day
+from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS, part_bytes
 from ibkr_depth_pipeline.archive.reading import files_of, positions, read_day
-from ibkr_depth_pipeline.archive.schema import SNAPSHOTS, part_bytes
 from ibkr_depth_pipeline.errors import ArchiveHeld
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of
 from ibkr_depth_pipeline_tests.archive.midway import Overlooks
@@ -58,10 +57,9 @@ def test_an_archiver_finds_its_position_in_a_compacted_day(mirror: Mirror, desk:
     assert desk.keep().summary.files == 0
 
 
-def test_row_groups_are_filled_across_parts(mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "ROWS_PER_GROUP", 64)
+def test_row_groups_are_filled_across_parts(mirror: Mirror, desk: Desk) -> None:
     in_parts(mirror, desk)
-    compact_day(desk.store, DAY)
+    compact_day(desk.store, DAY, rows_per_group=64)
     with desk.store.parquet(day_place("SPY", DAY)) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
     assert sizes == [64, 64, 64, 8]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.decoding import HoleReason, SymbolBuffer
 from ibkr_depth_pipeline.archive.layout import NOTHING
-from ibkr_depth_pipeline.archive.schema import SNAPSHOTS
+from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, ids_of
 

@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ibkr_depth_pipeline.archive import archiver as archiver_module
-from ibkr_depth_pipeline.archive import figures_watch
 from ibkr_depth_pipeline.archive.archiver import Archiver
-from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.figures import SCHEMA, FiguresBuffer, ingests, read_figures
 from ibkr_depth_pipeline.archive.layout import FIGURES, Place, day_figures_place, figures_place, parse
+from ibkr_depth_pipeline.archive.maintenance import compact_day
 from ibkr_depth_pipeline.archive.reading import days
 from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.archive.streams import ArchiverTiming
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.schema.keys import ingest_heartbeat_key, ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror
+from ibkr_depth_pipeline_tests.archive.following import Following
 
 RUN = RunIdentity("run-1", "a-host", 77, NOON)
 SPY = SymbolFigures(True, NOON + 5, 9, 800, 99.5, 100.5, 8, 8, 1, 2, "ARCA", {"unknown_request": 3})
@@ -129,15 +129,13 @@ def test_a_kill_between_the_days_file_and_its_parts_doubles_nothing(mirror: Mirr
     assert desk.store.places(FIGURES) == [day_figures_place("default", DAY)]
 
 
-def test_what_is_older_than_the_retention_is_neither_kept_nor_taken(
-    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_older_than_the_retention_is_neither_kept_nor_taken(mirror: Mirror, desk: Desk) -> None:
     tell(mirror, state(1))
     desk.keep()
     mirror.write("SPY", [1], start=NOON + 4 * MS_PER_DAY)
     desk.keep()
-    monkeypatch.setattr(archiver_module, "unix_ms", lambda: NOON + 4 * MS_PER_DAY)
-    short = replace(desk, settings=desk.settings.model_copy(update={"archive_retention_days": 2}))
+    days = desk.settings.model_copy(update={"archive_retention_days": 2})
+    short = replace(desk, settings=days, now_ms=lambda: NOON + 4 * MS_PER_DAY)
     short.keep()
     assert desk.store.places(FIGURES) == []
 
@@ -149,12 +147,8 @@ def test_what_is_no_figures_is_passed_over(mirror: Mirror, desk: Desk) -> None:
     assert ingests(desk.store, DAY) == ["default"]
 
 
-async def test_it_follows_the_figures_and_keeps_what_waits_when_it_is_stopped(
-    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(figures_watch, "FIGURES_SECS", 0.02)
-    monkeypatch.setattr(figures_watch, "FIGURES_FLUSH_SECS", 0.1)
-    following = Archiver(desk.settings)
+async def test_it_follows_the_figures_and_keeps_what_waits_when_it_is_stopped(mirror: Mirror, desk: Desk) -> None:
+    following = Archiver(desk.settings, timing=ArchiverTiming(figures_secs=0.02, figures_flush_secs=0.1))
     task = asyncio.ensure_future(following.run())
     expected = []
     for at in range(1, 6):
@@ -163,11 +157,13 @@ async def test_it_follows_the_figures_and_keeps_what_waits_when_it_is_stopped(
         while moments(read_figures(desk.store, DAY, "default")) != expected:
             assert not task.done()
             await asyncio.sleep(0.01)
-    monkeypatch.setattr(figures_watch, "FIGURES_FLUSH_SECS", 3600.0)
-    monkeypatch.setattr(figures_watch, "FIGURES_SECS", 3600.0)
-    tell(mirror, state(6))
-    following.stop()  # it looks a last time
+    following.stop()
     await task
+    slow = Following(desk.settings, ArchiverTiming(figures_secs=3600.0, figures_flush_secs=3600.0))
+    mirror.write("SPY", [1])
+    await slow.until_kept("SPY", 1)
+    tell(mirror, state(6))
+    await slow.stop()
     assert moments(read_figures(desk.store, DAY, "default")) == [*expected, 6]
 
 

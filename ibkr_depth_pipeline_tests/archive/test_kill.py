@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.layout import DAYS, PARTS
+from ibkr_depth_pipeline.archive.maintenance import compact_day
 from ibkr_depth_pipeline.archive.reading import all_holes
+from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import StreamId
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of
 from ibkr_depth_pipeline_tests.archive.midway import DiesAt
 from ibkr_depth_pipeline_tests.archive.recorder import SYMBOLS, recorder
 
@@ -34,17 +36,18 @@ def count_of(desk: Desk) -> int:
     return len(desk.store.places(PARTS))
 
 
+def has_grown(desk: Desk, before: int) -> bool:
+    return count_of(desk) > before
+
+
 @pytest.mark.timeout(300)
 def test_an_archiver_killed_again_and_again_keeps_each_snapshot_once(mirror: Mirror, desk: Desk) -> None:
     dice = random.Random(6)
     with recorder(mirror):
         for _ in range(KILLS):
-            before = count_of(desk)
             with desk.starts("run", ARCHIVE_FLUSH_SECS="0.1", ARCHIVE_FLUSH_ROWS="300"):
-                give_up = time.monotonic() + 60
-                while count_of(desk) == before:
-                    assert time.monotonic() < give_up, "nothing is kept"
-                time.sleep(dice.uniform(0, 0.3))  # and then at any moment whatever
+                assert wait_until(partial(has_grown, desk, count_of(desk)), PATIENCE_SECS), "nothing is kept"
+                time.sleep(dice.uniform(0, 0.3))  # the kill comes at a random moment
     finished = desk.runs("run", "--once")
     assert finished.returncode == 0, finished.stderr
     assert plainly_read(desk, PARTS) == mirror.written
@@ -59,12 +62,11 @@ def test_a_compaction_killed_at_any_moment_leaves_a_day_that_reads_as_before(mir
         for symbol in SYMBOLS:
             mirror.write(symbol, range(first, first + 500), start=NOON + first)
         desk.keep()
+    begun = Path(desk.settings.archive_url) / ".tmp" / "compaction.lock"
     for _ in range(KILLS):
-        with desk.starts("compact", str(DAY)) as process:
-            begun = Path(desk.settings.archive_url) / ".tmp" / "compaction.lock"
-            while not begun.exists() and process.poll() is None:
-                pass
-            time.sleep(dice.uniform(0, 0.15))
+        with desk.starts("compact", str(DAY)):
+            assert wait_until(begun.exists, PATIENCE_SECS)
+            time.sleep(dice.uniform(0, 0.15))  # the kill comes at a random moment
         assert desk.kept() == mirror.written
         begun.unlink()
     finished = desk.runs("compact", str(DAY))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ibkr_depth_pipeline.archive.compaction import compact_day
+from ibkr_depth_pipeline.archive.maintenance import compact_day
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, Desk, Mirror
 
 

@@ -7,9 +7,9 @@ import contextlib
 import pytest
 
 from ibkr_depth_pipeline.archive.audit import audit_day
-from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.figures import read_figures
 from ibkr_depth_pipeline.archive.layout import PARTS
+from ibkr_depth_pipeline.archive.maintenance import compact_day
 from ibkr_depth_pipeline.archive.reading import LISTINGS, positions, read_day, settled
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable
@@ -49,12 +49,9 @@ def test_a_day_that_is_compacted_while_it_is_read_has_each_snapshot_once(
 
 
 @pytest.mark.parametrize("at", STEPS)
-def test_a_day_that_is_compacted_while_it_is_checked_passes(
-    half_compacted: Desk, at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_day_that_is_compacted_while_it_is_checked_passes(half_compacted: Desk, at: int) -> None:
     store = MeanwhileAt(half_compacted.settings.archive_url, at, lambda: compact(half_compacted, 4))
-    monkeypatch.setattr("ibkr_depth_pipeline.archive.audit.ArchiveStore", lambda url: store)
-    assert [audit.passed for audit in audit_day(half_compacted.settings, DAY)] == [True]
+    assert [audit.passed for audit in audit_day(half_compacted.settings, DAY, store=store)] == [True]
 
 
 @pytest.mark.parametrize("at", range(3))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from ibkr_depth_pipeline.archive.compaction import compact_day
+from ibkr_depth_pipeline.archive.maintenance import compact_day
 from ibkr_depth_pipeline.archive.reading import all_holes, days, read_day, symbols
 from ibkr_depth_pipeline.simulation import GatewayOptions, ReplayOptions, ReplayPace, SimulatedGateway
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived

@@ -6,8 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from ibkr_depth_pipeline.archive import archiver
-from ibkr_depth_pipeline.archive.retention import DATES_AT_ONCE, plan_pruning
+from ibkr_depth_pipeline.archive.maintenance import DATES_AT_ONCE, plan_pruning
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror
 from ibkr_depth_pipeline_tests.archive.test_archiver import with_settings
 
@@ -35,12 +34,12 @@ def test_data_ahead_of_a_right_clock_makes_nothing_old() -> None:
 
 
 def test_an_archiver_with_a_clock_far_ahead_keeps_the_archive_and_archives_what_comes(
-    mirror: Mirror, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    mirror: Mirror, desk: Desk
 ) -> None:
     mirror.write("SPY", range(1, 5), every=MS_PER_DAY)
     desk.keep()
     mirror.write("SPY", range(5, 8), start=NOON + 4 * MS_PER_DAY, every=MS_PER_DAY)
-    monkeypatch.setattr(archiver, "unix_ms", lambda: NOON + 3650 * MS_PER_DAY)
-    done = with_settings(desk, archive_retention_days=10).keep().summary
+    ahead = with_settings(desk, archive_retention_days=10, now_ms=lambda: NOON + 3650 * MS_PER_DAY)
+    done = ahead.keep().summary
     assert (done.pruned_days, done.snapshots) == (0, {"SPY": 3})
     assert [found.seq for found in desk.kept()["SPY"]] == list(range(1, 8))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 
 import fsspec
 import pytest
 
 from ibkr_depth_pipeline.archive.audit import audit_day
-from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, day_place
-from ibkr_depth_pipeline.archive.reading import prune
+from ibkr_depth_pipeline.archive.maintenance import compact_day, prune_expired
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable
 from ibkr_depth_pipeline_tests.archive.cloud import CREDENTIALS, bucket, cloud, s3_server
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, PATIENCE_SECS, Desk, Mirror
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, PATIENCE_SECS, Desk, Mirror
 from ibkr_depth_pipeline_tests.archive.recorder import recorder
 
 __all__ = ["bucket", "cloud", "s3_server"]
@@ -34,8 +34,11 @@ def test_a_day_is_kept_compacted_checked_and_let_go_in_a_bucket(mirror: Mirror, 
     assert cloud.kept() == mirror.written
     assert cloud.keep().summary.files == 0, "the position is in the compacted file"
     assert all(audit.passed for audit in audit_day(cloud.settings, DAY))
-    assert prune(cloud.store, DAY.replace(day=6)) == [DAY]
-    assert cloud.kept() == {}
+    later = DAY + timedelta(days=7)
+    mirror.write("SPY", [1], start=NOON + 7 * MS_PER_DAY)
+    cloud.keep()
+    assert prune_expired(cloud.store, 3, later).deleted == (DAY,)
+    assert cloud.kept() == {"SPY": mirror.written["SPY"]}
 
 
 def test_another_archiver_of_the_bucket_is_kept_out_by_the_lease(mirror: Mirror, cloud: Desk, s3_server: str) -> None:

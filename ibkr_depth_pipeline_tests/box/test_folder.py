@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ibkr_depth_pipeline.box.folder import RunFolder
 from ibkr_depth_pipeline.box.processes import BoxError
+from ibkr_depth_pipeline.box.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ibkr_depth_pipeline.box.rotation_lines import LogFollower, RotationLines
+from ibkr_depth_pipeline.box.run_folder import LogFollower, RotationLines
 
 
 def happening(event: str, **fields: object) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ibkr_depth_pipeline.archive import archiver
+from ibkr_depth_pipeline.archive.archiver import run_archiver
 from ibkr_depth_pipeline.archive.figures import ingests
-from ibkr_depth_pipeline.archive.run import run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.archive.streams import ArchiverTiming
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.schema.keys import ingest_key, stream_key
@@ -42,15 +42,12 @@ def the_rest(cluster: ClusterOfRedis) -> list[str]:
     return [symbol for symbol in SYMBOLS if cluster.master_of(stream_key(symbol)) is not dead]
 
 
-async def test_the_rest_is_read_without_pause(
-    cluster: ClusterOfRedis, settings: Settings, the_rest: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archiver, "RETRIES", Backoff(3600.0, 3600.0))
-    monkeypatch.setattr(archiver, "DISCOVER_SECS", 0.05)
+async def test_the_rest_is_read_without_pause(cluster: ClusterOfRedis, settings: Settings, the_rest: list[str]) -> None:
+    timing = ArchiverTiming(retries=Backoff(3600.0, 3600.0), discovery_secs=0.05)
     *known, new = the_rest
     with cluster.client() as client:
         fill(client, 100, symbols=[DEAD, *known])
-        following = Following(settings)
+        following = Following(settings, timing)
         for symbol in (DEAD, *known):
             await following.until_kept(symbol, 100)
         await asyncio.to_thread(kill_the_master_of, cluster, stream_key(DEAD))

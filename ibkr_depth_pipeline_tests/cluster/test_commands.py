@@ -10,8 +10,8 @@ import pytest
 import redis
 from redis.asyncio.connection import SSLConnection
 
+from ibkr_depth_pipeline.archive.archiver import run_archiver
 from ibkr_depth_pipeline.archive.reading import read_day
-from ibkr_depth_pipeline.archive.run import run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkUnavailable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ibkr_depth_pipeline.archive.archiver import run_archiver
 from ibkr_depth_pipeline.archive.figures import ingests, read_figures
-from ibkr_depth_pipeline.archive.run import run_archiver
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.schema.keys import ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity

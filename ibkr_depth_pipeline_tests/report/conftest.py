@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from ibkr_depth_pipeline.report.making import make_report
-from ibkr_depth_pipeline.report.page import WrittenReport
+from ibkr_depth_pipeline.report.page import WrittenReport, make_report
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, PATIENCE_SECS, Desk, desk, mirror
 
 __all__ = ["desk", "mirror"]

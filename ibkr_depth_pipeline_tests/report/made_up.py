@@ -10,7 +10,7 @@ import numpy as np
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer, read_figures
 from ibkr_depth_pipeline.archive.layout import day_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.report.books import Books
+from ibkr_depth_pipeline.report.timeline import Books
 from ibkr_depth_pipeline.schema.status import FeedFigures
 
 START = 1_767_614_400_000  # 2026-01-05 12:00 UTC

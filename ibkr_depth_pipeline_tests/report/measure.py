@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer, compact_figures
 from ibkr_depth_pipeline.archive.layout import FIGURES, Span, day_place
-from ibkr_depth_pipeline.archive.schema import DAY_LEVEL, ROWS_PER_GROUP, SNAPSHOTS, described, write_options
+from ibkr_depth_pipeline.archive.parquet_schema import DAY_LEVEL, ROWS_PER_GROUP, SNAPSHOTS, described, write_options
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.report.making import make_report
+from ibkr_depth_pipeline.report.page import make_report
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.report.bins import MOST_BINS, Bins
+from ibkr_depth_pipeline.report.timeline import MOST_BINS, Bins
 
 DAY_MS = 86_400_000
 

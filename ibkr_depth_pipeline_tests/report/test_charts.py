@@ -8,10 +8,19 @@ import zlib
 
 import numpy as np
 
-from ibkr_depth_pipeline.report.bins import Bins
-from ibkr_depth_pipeline.report.charts import SHADES, band, depth_picture, held_picture, line, mark, steps, stretch
-from ibkr_depth_pipeline.report.depth_map import DepthMap, PriceGrid
-from ibkr_depth_pipeline.report.scales import Scale
+from ibkr_depth_pipeline.report.charts import (
+    SHADES,
+    Scale,
+    band,
+    depth_picture,
+    held_picture,
+    line,
+    mark,
+    steps,
+    stretch,
+)
+from ibkr_depth_pipeline.report.symbol_day import DepthMap, PriceGrid
+from ibkr_depth_pipeline.report.timeline import Bins
 
 UNIT = Scale(0.0, 1.0)
 NAN = np.nan

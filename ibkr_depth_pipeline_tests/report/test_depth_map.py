@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ibkr_depth_pipeline.report.bins import Bins
-from ibkr_depth_pipeline.report.depth_map import MOST_PRICES, DepthFold, DepthMap, PriceGrid, price_grid
-from ibkr_depth_pipeline.report.symbol_day import SymbolDay, SymbolFold, Window
+from ibkr_depth_pipeline.report.symbol_day import (
+    MOST_PRICES,
+    DepthFold,
+    DepthMap,
+    PriceGrid,
+    SymbolDay,
+    SymbolFold,
+    Window,
+    price_grid,
+)
+from ibkr_depth_pipeline.report.timeline import Bins
 from ibkr_depth_pipeline_tests.report.made_up import START, Side, books, part, quoted
 
 BINS = Bins(START, 1000, 3)

@@ -10,8 +10,8 @@ import numpy as np
 
 from ibkr_depth_pipeline.archive.layout import day_of, first_ms_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.report.bins import Bins
 from ibkr_depth_pipeline.report.ingest_day import Event, IngestDay, Stretch, ingest_day
+from ibkr_depth_pipeline.report.timeline import Bins
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline_tests.report.made_up import START, keep_figures
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ibkr_depth_pipeline.archive.compaction import compact_day
 from ibkr_depth_pipeline.archive.layout import hole_place
+from ibkr_depth_pipeline.archive.maintenance import compact_day
+from ibkr_depth_pipeline.archive.parquet_schema import hole_bytes
 from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of
-from ibkr_depth_pipeline.archive.schema import hole_bytes
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError, NothingKept
 from ibkr_depth_pipeline.report.view import MOST_HOLES

@@ -13,8 +13,7 @@ import pytest
 from ibkr_depth_pipeline.archive.archiver import Archiver
 from ibkr_depth_pipeline.archive.checks import LIVE_MS
 from ibkr_depth_pipeline.ingest.summary import IngestSummary
-from ibkr_depth_pipeline.report.making import make_report
-from ibkr_depth_pipeline.report.page import WrittenReport
+from ibkr_depth_pipeline.report.page import WrittenReport, make_report
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline_tests.archive.conftest import Desk
 from ibkr_depth_pipeline_tests.end_to_end.recording import Snapshot, recording, universe_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fsspec
 import pytest
 
-from ibkr_depth_pipeline.report.making import make_report
+from ibkr_depth_pipeline.report.page import make_report
 from ibkr_depth_pipeline_tests.archive.cloud import bucket, cloud, s3_server
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, Desk, Mirror
 from ibkr_depth_pipeline_tests.report.conftest import NEXT_DAY, OPEN, Page

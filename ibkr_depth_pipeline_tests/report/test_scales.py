@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.report.bins import Bins
-from ibkr_depth_pipeline.report.scales import (
+from ibkr_depth_pipeline.report.charts import (
     Scale,
     decades,
     from_zero,
@@ -18,6 +17,7 @@ from ibkr_depth_pipeline.report.scales import (
     time_ticks,
     usual,
 )
+from ibkr_depth_pipeline.report.timeline import Bins
 
 NOON = 1_767_614_400_000
 

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.checks import LIVE_MS
-from ibkr_depth_pipeline.report.bins import Bins
-from ibkr_depth_pipeline.report.books import Books
 from ibkr_depth_pipeline.report.symbol_day import Gap, SymbolDay, SymbolFold, Window
+from ibkr_depth_pipeline.report.timeline import Bins, Books
 from ibkr_depth_pipeline_tests.report.made_up import START, books, part, quoted
 
 BINS = Bins(START, 1000, 60)

@@ -14,9 +14,9 @@ from ibkr_depth_pipeline.orchestration.resources import ExchangeHours, RedisStor
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from ibkr_depth_pipeline.archive.archiver import ArchiveOutcome
     from ibkr_depth_pipeline.archive.audit import SymbolAudit
-    from ibkr_depth_pipeline.archive.compaction import Compacted
-    from ibkr_depth_pipeline.archive.run import ArchiveOutcome
+    from ibkr_depth_pipeline.archive.maintenance import Compacted
 
 ARCHIVE_KEY = dg.AssetKey([*PREFIX, "archive"])
 DAY_KEY = dg.AssetKey([*PREFIX, "archive_day"])
@@ -60,7 +60,7 @@ def _build_archiver(feeds: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: ArchiveConfig, redis: RedisStore
     ) -> dg.MaterializeResult[Any]:
         with errors_as_failures(), extra_needed():
-            from ibkr_depth_pipeline.archive.run import run_archiver
+            from ibkr_depth_pipeline.archive.archiver import run_archiver
 
             settings = archive_settings(redis)
             outcome = run_archiver(settings, config.symbols, duration=config.duration)
@@ -86,11 +86,11 @@ def _build_day(gateways: Sequence[str]) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         day = date.fromisoformat(context.partition_key)
         with errors_as_failures(), extra_needed():
-            from ibkr_depth_pipeline.archive import audit, compaction, store
+            from ibkr_depth_pipeline.archive import audit, maintenance, store
 
             settings = archive_settings(redis)
             calendar = exchange.calendar or settings.ibkr_calendar
-            files = compaction.compact_day(store.ArchiveStore(settings.archive_url), day)
+            files = maintenance.compact_day(store.ArchiveStore(settings.archive_url), day)
             audits = audit.audit_day(
                 settings, day, calendar=calendar, least_coverage=config.least_coverage, gateways=gateways
             )

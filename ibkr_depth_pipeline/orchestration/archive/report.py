@@ -57,7 +57,7 @@ def ibkr_depth_archive_report(
     context: dg.AssetExecutionContext, config: ReportConfig, redis: RedisStore, exchange: ExchangeHours
 ) -> Iterator[dg.MaterializeResult[Any]]:
     with errors_as_failures(), extra_needed():
-        from ibkr_depth_pipeline.report.making import make_report
+        from ibkr_depth_pipeline.report.page import make_report
 
         settings = archive_settings(redis)
         calendar = exchange.calendar or settings.ibkr_calendar
