@@ -1,1 +1,1 @@
-"""`ibkr_depth_watch`: what is recorded, live on a terminal, from Redis alone."""
+"""`ibkr_depth_watch`: the recorded books, live on a terminal, from Redis alone. `state` and `render` are pure."""

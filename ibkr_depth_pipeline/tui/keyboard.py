@@ -1,4 +1,4 @@
-"""Key presses, one by one, without echo, and what each does. Pure but for `pressed`."""
+"""Keys: read one by one without echo, and what each does to the view. Pure but for `key_presses`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _QUIT = frozenset({"q", "Q", "\x03", "\x04"})
 
 
 def split_keys(text: str) -> list[str]:
-    """What was typed, key by key: an arrow is one key of three characters."""
+    """The keys of typed text; an arrow is one key of three characters."""
     keys = []
     while text:
         length = 3 if text[:2] in ("\x1b[", "\x1bO") else 1
@@ -28,7 +28,7 @@ def split_keys(text: str) -> list[str]:
 
 
 def after_key(key: str, view: View, symbols: Sequence[str]) -> View | None:
-    """The view after `key` was pressed; None: the person wants to leave."""
+    """The view after `key` was pressed; None to quit."""
     if key in _QUIT:
         return None
     if key in _PAUSE:
@@ -41,10 +41,10 @@ def after_key(key: str, view: View, symbols: Sequence[str]) -> View | None:
 
 
 @contextmanager
-def pressed(on_key: Callable[[str], None]) -> Iterator[bool]:
-    """Within it, in a running event loop, each key calls `on_key`; False where there is no keyboard.
+def key_presses(on_key: Callable[[str], None]) -> Iterator[bool]:
+    """Call `on_key` for each key pressed within the block; yields False if there is no keyboard.
 
-    Afterwards the terminal is as it was.
+    Needs a running event loop. Afterwards the terminal is as it was.
     """
     if not sys.stdin or not sys.stdin.isatty():
         yield False

@@ -1,4 +1,4 @@
-"""Looks into Redis again and again."""
+"""Polls Redis for what `ibkr_depth_watch` shows."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.sink.status import read_health
-from ibkr_depth_pipeline.tui.state import Findings, Sight, sight_of
+from ibkr_depth_pipeline.tui.state import StreamReadings, WatchState, watch_state
 
 RATE_WINDOW_MS = 5_000
 _NAMES_EVERY_MS = 10_000
 
 
-class Sampler:
-    """Looks at the Redis at `url`, the ingest `name` (IBKR_GATEWAY_NAME), and `symbols` besides those that it finds."""
+class Poller:
+    """Polls the Redis at `url` for the ingest `name` (IBKR_GATEWAY_NAME); `symbols` are added to those found."""
 
     def __init__(self, url: str, name: str, symbols: Sequence[str] = ()) -> None:
         self._url = url
         self._name = name
-        self._asked_for = tuple(symbols)
+        self._requested = tuple(symbols)
         self._reader = AsyncDepthReader(url)
         self._names: tuple[str, ...] = ()
         self._names_ts = 0
-        self._last = Sight(unix_ms())
+        self._last = WatchState(unix_ms())
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._reader.aclose()
 
-    async def look(self) -> Sight:
-        """What is known now. Where Redis is away: what was known last, aged, and the problem."""
+    async def poll(self) -> WatchState:
+        """The state now; while Redis is unreachable the last one, aged, with the problem."""
         try:
-            self._last = await self._look()
+            self._last = await self._read()
         except SinkUnavailable as error:
             return self._last.aged(unix_ms(), str(error))
         return self._last
 
-    async def _look(self) -> Sight:
+    async def _read(self) -> WatchState:
         now = unix_ms()
         if not self._names or now - self._names_ts > _NAMES_EVERY_MS:
             self._names, self._names_ts = await self._find_names(), now
         health = await read_health(self._url, self._name, self._names)
         books = await self._reader.latest_all(self._names)
-        return sight_of(health, Findings(books, await self._rates(health.ts)))
+        return watch_state(health, StreamReadings(books, await self._rates(health.ts)))
 
     async def _find_names(self) -> tuple[str, ...]:
-        """In the order of the universe as far as the ingest tells it, then what else has a stream or was asked for."""
+        """The symbols of the ingest's figures in their order, then others with a stream, then the requested ones."""
         feed = (await read_health(self._url, self._name, ())).feed
-        told = [symbol for symbol in (feed.figures.symbols if feed.figures else ()) if symbol == symbol.upper()]
-        return tuple(dict.fromkeys([*told, *await self._reader.symbols(), *self._asked_for]))
+        published = [symbol for symbol in (feed.figures.symbols if feed.figures else ()) if symbol == symbol.upper()]
+        return tuple(dict.fromkeys([*published, *await self._reader.symbols(), *self._requested]))
 
     async def _rates(self, now_ms: int) -> dict[str, float]:
-        """Rows a second: how far `seq` went in the last five seconds."""
+        """Rows a second by symbol: how far `seq` went within RATE_WINDOW_MS."""
         start = now_ms - RATE_WINDOW_MS
         firsts = await self._reader.first_of([(symbol, start, None) for symbol in self._names])
         newest = await self._reader.latest_all(self._names)

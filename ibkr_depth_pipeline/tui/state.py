@@ -1,4 +1,4 @@
-"""What the watch knows at a moment, and what each symbol's state is called. Pure."""
+"""What `ibkr_depth_watch` shows at a moment: each symbol's liveness, book and figures. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LIVE_WITHOUT_FIGURES_SECS = 5.0
 
 
 class Liveness(Enum):
-    """The word that the table shows.
+    """A symbol's state; the values are the words of the table.
 
     LIVE: it holds a slot. WAIT: it had its turn and waits for the next. STALE: its heartbeat is gone. NONE: it was
     never recorded. UNSUPPORTED: the gateway gives no depth for it. SILENT: its line is silent while others are not.
@@ -31,8 +31,8 @@ class Liveness(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One symbol. Ages and TTLs in seconds, rate in rows a second, coverage from 0 to 1; None: not known."""
+class SymbolLine:
+    """A symbol's line of the table. Ages and TTLs are seconds, the rate rows a second, coverage 0 to 1; None: not known."""
 
     symbol: str
     liveness: Liveness
@@ -47,26 +47,26 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """Everything at `ts` (unix ms). `problem` says why nothing newer is known: Redis is away."""
+class WatchState:
+    """All that is shown, read at `ts` (unix ms). `problem` says why nothing newer is known: Redis is unreachable."""
 
     ts: int
     health: HealthReport | None = None
-    lines: Sequence[Line] = ()
+    lines: Sequence[SymbolLine] = ()
     problem: str = ""
 
-    def line(self, symbol: str) -> Line | None:
-        """What is known of `symbol`."""
+    def line(self, symbol: str) -> SymbolLine | None:
+        """The line of `symbol`, if there is one."""
         return next((line for line in self.lines if line.symbol == symbol), None)
 
-    def aged(self, now_ms: int, problem: str) -> Sight:
-        """This sight, seen later, after Redis went away: everything is as old as it is now."""
+    def aged(self, now_ms: int, problem: str) -> WatchState:
+        """The same state at a later time, while Redis is unreachable: ages have grown, the liveness is unknown."""
         more = max(0, now_ms - self.ts) / 1000
         lines = [_aged(line, more) for line in self.lines]
         return replace(self, lines=lines, problem=problem)
 
 
-def _aged(line: Line, secs: float) -> Line:
+def _aged(line: SymbolLine, secs: float) -> SymbolLine:
     return replace(
         line,
         liveness=Liveness.UNKNOWN,
@@ -78,38 +78,37 @@ def _aged(line: Line, secs: float) -> Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
-    """What was read of the streams: newest books, rows a second."""
+class StreamReadings:
+    """What was read of the streams, by symbol: the newest books, rows a second."""
 
     books: Mapping[str, DepthSnapshot] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
 
 
-def sight_of(health: HealthReport, found: Findings) -> Sight:
-    """Put together what is known of each symbol."""
+def watch_state(health: HealthReport, streams: StreamReadings) -> WatchState:
+    """Combine the health report with what was read of the streams."""
     holders = _slot_holders(health)
-    told = health.feed.figures is not None
-    lines = [_line(each, found, each.symbol in holders, told, _coverage(each, health.feed)) for each in health.symbols]
-    return Sight(health.ts, health, lines)
+    lines = [_line(each, health.feed, streams, each.symbol in holders) for each in health.symbols]
+    return WatchState(health.ts, health, lines)
 
 
-def _line(each: SymbolHealth, found: Findings, holds_slot: bool, told: bool, coverage: float | None) -> Line:
-    return Line(
+def _line(each: SymbolHealth, feed: IngestHealth, streams: StreamReadings, holds_slot: bool) -> SymbolLine:
+    return SymbolLine(
         symbol=each.symbol,
-        liveness=_liveness(each, holds_slot, told),
+        liveness=_liveness(each, holds_slot, feed.figures is not None),
         holds_slot=holds_slot,
         venue=each.venue,
         reason=each.reason,
-        book=found.books.get(each.symbol),
+        book=streams.books.get(each.symbol),
         age_secs=each.age_secs,
         ttl_secs=each.heartbeat_ttl_secs,
-        rows_per_sec=found.rates.get(each.symbol),
-        coverage=coverage,
+        rows_per_sec=streams.rates.get(each.symbol),
+        coverage=_coverage(each, feed),
     )
 
 
 def _coverage(each: SymbolHealth, feed: IngestHealth) -> float | None:
-    """The share of the run in which its book was live, as the ingest tells it."""
+    """The share of the run in which the symbol's book was live, by the ingest's figures."""
     figures = feed.figures
     if figures is None or each.symbol not in figures.symbols:
         return None
@@ -118,16 +117,16 @@ def _coverage(each: SymbolHealth, feed: IngestHealth) -> float | None:
 
 
 def _slot_holders(health: HealthReport) -> frozenset[str]:
-    """Who holds a slot now. The ingest tells it every 2 s; rows since then show whether it has changed."""
+    """The symbols that hold a slot. The figures are published every 2 s; rows since then show whether that changed."""
     feed = health.feed
     if not feed.running or feed.figures is None:
         return frozenset()
     since = {each.symbol for each in health.symbols if each.last_row_ts > feed.figures.written_ts}
-    told = {each.symbol for each in health.symbols if each.figures.subscribed}
-    return frozenset(told if since <= told else since)
+    published = {each.symbol for each in health.symbols if each.figures.subscribed}
+    return frozenset(published if since <= published else since)
 
 
-def _liveness(each: SymbolHealth, holds_slot: bool, told: bool) -> Liveness:
+def _liveness(each: SymbolHealth, holds_slot: bool, has_figures: bool) -> Liveness:
     if each.trouble:
         return Liveness.SILENT if each.trouble.startswith("silent") else Liveness.OUT_OF_STEP
     if each.state is SymbolState.STALE:
@@ -136,5 +135,5 @@ def _liveness(each: SymbolHealth, holds_slot: bool, told: bool) -> Liveness:
         return Liveness.NONE
     if each.state is SymbolState.UNSUPPORTED:
         return Liveness.UNSUPPORTED
-    recent = not told and each.age_secs is not None and each.age_secs < _LIVE_WITHOUT_FIGURES_SECS
+    recent = not has_figures and each.age_secs is not None and each.age_secs < _LIVE_WITHOUT_FIGURES_SECS
     return Liveness.LIVE if holds_slot or recent else Liveness.WAIT

@@ -40,7 +40,7 @@ async def run(shared_redis_url: str) -> AsyncIterator[Recording]:
 
 
 class Terminal:
-    """A terminal of 80x24, the watch that runs on it, and what it wrote."""
+    """A terminal of 80x24, the `ibkr_depth_watch` that runs on it, and what it wrote."""
 
     def __init__(self, ours: int, theirs: int) -> None:
         self.process: asyncio.subprocess.Process
@@ -77,7 +77,7 @@ class Terminal:
 
 @asynccontextmanager
 async def on_terminal(env: dict[str, str], *arguments: str, keyboard: bool = True) -> AsyncIterator[Terminal]:
-    """The watch on a pseudo-terminal; neither outlives the block."""
+    """`ibkr_depth_watch` on a pseudo-terminal; neither outlives the block."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     terminal = Terminal(ours, theirs)
@@ -113,7 +113,7 @@ async def test_one_frame_shows_the_ladder_and_the_universe(run: Recording, share
     assert "\x1b" not in output
 
 
-async def test_the_table_shows_the_coverage_that_the_ingest_has_told(run: Recording, shared_redis_url: str) -> None:
+async def test_table_shows_the_coverage_that_the_ingest_published(run: Recording, shared_redis_url: str) -> None:
     cover = re.compile(r"^.(SPY|AAPL) .* [1-9]\d*%$", re.MULTILINE)
     output = ""
     while set(cover.findall(output)) != {"SPY", "AAPL"}:  # the figures come every 2 s; the test's timeout bounds it
@@ -121,26 +121,26 @@ async def test_the_table_shows_the_coverage_that_the_ingest_has_told(run: Record
     assert re.search(r"^ QQQ .* 0%$", output, re.MULTILINE)
 
 
-async def test_a_terminal_without_utf8_gets_plain_letters(run: Recording, shared_redis_url: str) -> None:
+async def test_terminal_without_utf8_gets_ascii(run: Recording, shared_redis_url: str) -> None:
     code, output, errors = await once(shared_redis_url, "--once", PYTHONIOENCODING="ascii")
     assert (code, errors) == (0, "")
     assert re.search(r"[#-]+ +\S+ +\d+ +\d+\.\d\d +\d+\.\d\d +\d+", output)
 
 
-async def test_without_a_redis_one_frame_is_an_error() -> None:
+async def test_once_without_redis_is_an_error() -> None:
     code, output, errors = await once("redis://:hunter2@127.0.0.1:1/0", "--once")
     assert (code, output) == (1, "")
     assert errors.startswith("error: Redis at ")
     assert "hunter2" not in errors
 
 
-async def test_an_empty_redis_is_watched_all_the_same(shared_redis_url: str) -> None:
+async def test_empty_redis_is_shown_as_such(shared_redis_url: str) -> None:
     code, output, _ = await once(shared_redis_url, "--once")
     assert code == 0
     assert "no ingest runs, and none has left figures" in output
 
 
-async def test_on_a_terminal_it_is_live_and_obeys_keys(run: Recording, shared_redis_url: str) -> None:
+async def test_terminal_is_updated_live_and_keys_are_obeyed(run: Recording, shared_redis_url: str) -> None:
     async with on_terminal(environment(shared_redis_url), "--every", "0.1") as terminal:
         await terminal.shows("\x1b[?1049h")
         await terminal.shows(">SPY")
@@ -159,7 +159,7 @@ async def test_on_a_terminal_it_is_live_and_obeys_keys(run: Recording, shared_re
 
 
 @pytest.mark.parametrize(("more", "wanted"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
-async def test_colours_are_only_where_they_are_wanted(
+async def test_colours_are_only_used_if_wanted(
     run: Recording, shared_redis_url: str, more: dict[str, str], wanted: bool
 ) -> None:
     async with on_terminal(environment(shared_redis_url, **more), "--once") as terminal:
@@ -170,7 +170,7 @@ async def test_colours_are_only_where_they_are_wanted(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_dumb_terminal_gets_frame_after_frame_until_a_signal(
+async def test_dumb_terminal_gets_frame_after_frame_until_a_signal(
     run: Recording, shared_redis_url: str, number: signal.Signals
 ) -> None:
     env = environment(shared_redis_url, TERM="dumb")
@@ -182,7 +182,7 @@ async def test_a_dumb_terminal_gets_frame_after_frame_until_a_signal(
         await terminal.ends_well()
 
 
-async def test_a_redis_that_goes_away_is_shown_and_one_that_comes_back_too(redis_server: EmbeddedRedis) -> None:
+async def test_loss_and_return_of_redis_are_shown(redis_server: EmbeddedRedis) -> None:
     async with on_terminal(environment(redis_server.url), "--every", "0.1", "SPY") as terminal:
         await terminal.shows("no ingest runs")
         redis_server.kill()

@@ -1,4 +1,4 @@
-"""What the watch shows: states, ladders, a frame that fits, keys. No terminal, no Redis."""
+"""What `ibkr_depth_watch` shows: states, ladders, a frame that fits, keys. No terminal, no Redis."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from ibkr_depth_pipeline.reader import DepthSnapshot
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.tui.keyboard import after_key, split_keys
-from ibkr_depth_pipeline.tui.ladder import LADDER_LINES, ladder
-from ibkr_depth_pipeline.tui.render import View, frame
-from ibkr_depth_pipeline.tui.state import Findings, Liveness, Sight, sight_of
+from ibkr_depth_pipeline.tui.render import LADDER_LINES, View, frame, ladder
+from ibkr_depth_pipeline.tui.state import Liveness, StreamReadings, WatchState, watch_state
 
 NOW = 1_700_000_000_000
 RUN_MS = 60_000
@@ -29,27 +28,27 @@ def book(symbol: str, levels: int = 10) -> DepthSnapshot:
 
 
 def health(state: SymbolState = SymbolState.FRESH, *, subscribed: bool = True, age: float = 0.5) -> HealthReport:
-    """A run that told its figures a second ago."""
+    """A run that published its figures a second ago."""
     figures = SymbolFigures(subscribed=subscribed, snapshots=5, live_ms=RUN_MS // 4)
     last = NOW - round(age * 1000)
     ttl = 30.0 if state is SymbolState.FRESH else None
     symbols = tuple(SymbolHealth(symbol, state, last, age, ttl, "ARCA", "", figures) for symbol in SYMBOLS)
     run = RunIdentity("run", "host", 1, NOW - 1_000 - RUN_MS)
-    told = {each.symbol: each.figures for each in symbols}
-    feed = FeedFigures(run, NOW - 1_000, connected=True, batch_size=3, symbols=told)
+    published = {each.symbol: each.figures for each in symbols}
+    feed = FeedFigures(run, NOW - 1_000, connected=True, batch_size=3, symbols=published)
     return HealthReport(NOW, IngestHealth("default", True, 10.0, "", feed), symbols)
 
 
-def sight(report: HealthReport | None = None) -> Sight:
-    found = Findings(
+def state_of(report: HealthReport | None = None) -> WatchState:
+    streams = StreamReadings(
         books={symbol: book(symbol) for symbol in SYMBOLS},
         rates=dict.fromkeys(SYMBOLS, 123.4),
     )
-    return sight_of(report or health(), found)
+    return watch_state(report or health(), streams)
 
 
-def texts(seen: Sight, view: View, width: int = 80, height: int | None = 24) -> list[str]:
-    return [line.plain for line in frame(seen, view, width, height)]
+def texts(state: WatchState, view: View, width: int = 80, height: int | None = 24) -> list[str]:
+    return [line.plain for line in frame(state, view, width, height)]
 
 
 @pytest.mark.parametrize(
@@ -63,31 +62,31 @@ def texts(seen: Sight, view: View, width: int = 80, height: int | None = 24) -> 
         (SymbolState.UNSUPPORTED, False, Liveness.UNSUPPORTED),
     ],
 )
-def test_each_state_has_its_word(state: SymbolState, subscribed: bool, shown: Liveness) -> None:
-    line = sight(health(state, subscribed=subscribed, age=20.0)).line("SPY")
+def test_each_symbol_state_has_its_liveness(state: SymbolState, subscribed: bool, shown: Liveness) -> None:
+    line = state_of(health(state, subscribed=subscribed, age=20.0)).line("SPY")
     assert line is not None
     assert line.liveness is shown
 
 
-def test_rows_that_came_since_the_figures_show_who_holds_a_slot_now() -> None:
+def test_rows_after_the_figures_show_who_holds_a_slot_now() -> None:
     report = health(subscribed=False, age=20.0)
     spy, *rest = report.symbols
-    told = [replace(each, figures=SymbolFigures(subscribed=True)) for each in rest[:3]]
-    report = replace(report, symbols=(replace(spy, last_row_ts=NOW), *told, *rest[3:]))
-    assert [line.symbol for line in sight(report).lines if line.holds_slot] == ["SPY"]
+    holders = [replace(each, figures=SymbolFigures(subscribed=True)) for each in rest[:3]]
+    report = replace(report, symbols=(replace(spy, last_row_ts=NOW), *holders, *rest[3:]))
+    assert [line.symbol for line in state_of(report).lines if line.holds_slot] == ["SPY"]
 
 
-def test_without_figures_a_book_with_recent_rows_is_live() -> None:
+def test_book_with_recent_rows_is_live_without_figures() -> None:
     report = health(age=1.0)
     report = replace(report, feed=replace(report.feed, figures=None, running=False))
-    line = sight(report).line("SPY")
+    line = state_of(report).line("SPY")
     assert line is not None
     assert line.liveness is Liveness.LIVE
     assert not line.holds_slot
 
 
-def test_the_default_universe_and_a_ladder_fit_into_eighty_by_twenty_four() -> None:
-    lines = texts(sight(), View("SPY"))
+def test_default_universe_and_a_ladder_fit_into_eighty_by_twenty_four() -> None:
+    lines = texts(state_of(), View("SPY"))
     assert len(lines) == 24
     assert max(map(len, lines)) <= 80
     assert lines[1].startswith("SPY ARCA live")
@@ -96,30 +95,30 @@ def test_the_default_universe_and_a_ladder_fit_into_eighty_by_twenty_four() -> N
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 10), (80, 5), (80, 24), (120, 40), (200, 60), (60, 2), (80, 1)])
-def test_a_frame_never_is_larger_than_the_terminal(width: int, height: int) -> None:
-    lines = frame(sight(), View("AAPL", pinned=SYMBOLS), width, height)
+def test_frame_is_never_larger_than_the_terminal(width: int, height: int) -> None:
+    lines = frame(state_of(), View("AAPL", pinned=SYMBOLS), width, height)
     assert len(lines) == height
     for line in lines:
         line.truncate(width)  # as the console crops
         assert line.cell_len <= width
 
 
-def test_chosen_ladders_stand_side_by_side_where_there_is_room() -> None:
-    lines = texts(sight(), View("SPY", pinned=("SPY", "QQQ", "AAPL")), 120, 40)
+def test_pinned_ladders_stand_side_by_side_if_there_is_room() -> None:
+    lines = texts(state_of(), View("SPY", pinned=("SPY", "QQQ", "AAPL")), 120, 40)
     assert "SPY ARCA live" in lines[1]
     assert "QQQ ARCA live" in lines[1]
     assert lines[1 + LADDER_LINES].startswith("AAPL ARCA live")
     assert len([line for line in lines if line.startswith((" ", ">")) and line[1:].startswith(SYMBOLS)]) == 10
 
 
-def test_the_selected_symbol_stays_in_sight_in_a_long_universe() -> None:
-    lines = texts(sight(), View("TSLA"), 80, 18)
+def test_selected_symbol_stays_visible_in_a_long_universe() -> None:
+    lines = texts(state_of(), View("TSLA"), 80, 18)
     assert any(line.startswith(">TSLA") for line in lines)
     assert lines[1].startswith("TSLA")
 
 
-def test_stale_data_looks_stale_also_without_colours() -> None:
-    live, stale = texts(sight(), View("SPY")), texts(sight(health(SymbolState.STALE, age=200.0)), View("SPY"))
+def test_stale_book_looks_stale_without_colours() -> None:
+    live, stale = texts(state_of(), View("SPY")), texts(state_of(health(SymbolState.STALE, age=200.0)), View("SPY"))
     assert "█" in live[2]
     assert "█" not in "".join(stale)
     assert "░" in stale[2]
@@ -127,8 +126,8 @@ def test_stale_data_looks_stale_also_without_colours() -> None:
     assert all("STALE" in line for line in stale[13:23])
 
 
-def test_without_redis_everything_is_unknown_and_ages_on() -> None:
-    away = sight().aged(NOW + 10_000, "Redis at host: refused")
+def test_symbols_are_unknown_and_age_while_redis_is_unreachable() -> None:
+    away = state_of().aged(NOW + 10_000, "Redis at host: refused")
     lines = texts(away, View("SPY"))
     assert lines[0].startswith("NO REDIS")
     assert "Redis at host: refused" in lines[0]
@@ -136,14 +135,14 @@ def test_without_redis_everything_is_unknown_and_ages_on() -> None:
     assert "live" not in "".join(lines)
 
 
-def test_an_ingest_that_does_not_run_says_so_first() -> None:
+def test_first_line_reports_an_ingest_that_does_not_run() -> None:
     report = health()
     report = replace(report, feed=replace(report.feed, running=False, problem="no ingest runs"))
-    assert texts(sight(report), View("SPY"))[0].startswith("ingest default: no ingest runs")
+    assert texts(state_of(report), View("SPY"))[0].startswith("ingest default: no ingest runs")
 
 
 def test_bars_are_as_long_as_sizes_and_grow_from_the_middle() -> None:
-    lines = [text.plain for text in ladder("SPY", sight().line("SPY"), 81, ascii_only=True)]
+    lines = [text.plain for text in ladder("SPY", state_of().line("SPY"), 81, ascii_only=True)]
     assert len(lines) == LADDER_LINES
     bids = [line[:40].count("#") for line in lines[1:]]
     asks = [line[41:].count("#") for line in lines[1:]]
@@ -153,8 +152,8 @@ def test_bars_are_as_long_as_sizes_and_grow_from_the_middle() -> None:
     assert lines[1].split()[1:6] == ["ARCA", "100", "100.00", "100.02", "100"]
 
 
-def test_an_empty_or_unknown_book_is_an_empty_ladder() -> None:
-    line = sight().line("SPY")
+def test_empty_or_unknown_book_is_an_empty_ladder() -> None:
+    line = state_of().line("SPY")
     assert line is not None
     for book_shown in (None, book("SPY", levels=0)):
         lines = [text.plain for text in ladder("SPY", replace(line, book=book_shown), 80, ascii_only=False)]
@@ -163,7 +162,7 @@ def test_an_empty_or_unknown_book_is_an_empty_ladder() -> None:
     assert "unknown" in next(ladder("NOSUCH", None, 80, ascii_only=False)).plain
 
 
-def test_arrows_are_one_key_and_letters_are_each() -> None:
+def test_arrow_is_one_key_and_so_is_each_letter() -> None:
     assert split_keys("j\x1b[Bq\x1bOAx") == ["j", "\x1b[B", "q", "\x1bOA", "x"]
 
 
@@ -181,36 +180,36 @@ def test_keys_choose_pause_and_quit() -> None:
     assert after_key("q", view, SYMBOLS) is None
 
 
-def test_a_paused_view_says_so() -> None:
-    assert "PAUSED" in texts(sight(), View("SPY", paused=True))[0]
+def test_paused_view_is_marked() -> None:
+    assert "PAUSED" in texts(state_of(), View("SPY", paused=True))[0]
 
 
 def test_coverage_is_the_share_of_the_run_in_which_the_book_was_live() -> None:
-    line = sight().line("SPY")
+    line = state_of().line("SPY")
     assert line is not None
     assert line.coverage == 0.25
-    assert "25%" in next(text for text in texts(sight(), View("SPY"))[13:] if "SPY" in text)
+    assert "25%" in next(text for text in texts(state_of(), View("SPY"))[13:] if "SPY" in text)
 
 
-def test_coverage_is_unknown_of_what_the_ingest_tells_nothing_of_and_never_above_one() -> None:
+def test_coverage_is_unknown_without_figures_and_never_above_one() -> None:
     report = health()
     spy, qqq, *rest = report.symbols
     assert report.feed.figures is not None
     figures = replace(report.feed.figures, symbols={"SPY": spy.figures})
     ever = replace(spy, figures=replace(spy.figures, live_ms=RUN_MS + 5))
     report = replace(report, feed=replace(report.feed, figures=figures), symbols=(ever, qqq, *rest))
-    assert [line.coverage for line in sight(report).lines[:2]] == [1.0, None]
-    assert sight(replace(report, feed=replace(report.feed, figures=None))).lines[0].coverage is None
+    assert [line.coverage for line in state_of(report).lines[:2]] == [1.0, None]
+    assert state_of(replace(report, feed=replace(report.feed, figures=None))).lines[0].coverage is None
 
 
 @pytest.mark.parametrize(
     ("trouble", "shown"),
     [("silent, others are not", Liveness.SILENT), ("book out of step: crossed", Liveness.OUT_OF_STEP)],
 )
-def test_a_line_in_trouble_is_named_though_its_heartbeat_stands(trouble: str, shown: Liveness) -> None:
+def test_line_in_trouble_is_named_although_its_heartbeat_stands(trouble: str, shown: Liveness) -> None:
     report = health()
     spy, *rest = report.symbols
-    seen = sight(replace(report, symbols=(replace(spy, trouble=trouble), *rest)))
+    seen = state_of(replace(report, symbols=(replace(spy, trouble=trouble), *rest)))
     line = seen.line("SPY")
     assert line is not None
     assert line.liveness is shown
