@@ -32,7 +32,7 @@ class Liveness(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SymbolLine:
-    """A symbol's line of the table. Ages and TTLs are seconds, the rate rows a second, coverage 0 to 1; None: not known."""
+    """A symbol's line of the table. Ages and TTLs are seconds, coverage is from 0 to 1; None: not known."""
 
     symbol: str
     liveness: Liveness
