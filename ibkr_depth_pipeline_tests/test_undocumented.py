@@ -38,8 +38,8 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
 ]
 
 HOMES = {
-    "_onSocketHasData": "gateway/tws_session.py",
-    "_onSocketDisconnected": "gateway/tws_session.py",
+    "_onSocketHasData": "gateway/ib_client.py",
+    "_onSocketDisconnected": "gateway/ib_client.py",
     "report_run_failed": "orchestration/monitoring/tracked_jobs.py",
     "all_logs": "orchestration/monitoring/tracked_jobs.py",
     "socket_read_timeout": "monitoring/delivery.py",

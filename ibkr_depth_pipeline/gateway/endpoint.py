@@ -1,6 +1,6 @@
-"""Why a connection to the gateway does not come about, and what the operator can do: one table, one line each.
+"""The gateway's address, what a gateway says when it is connected to, and why a connection fails: one line each. Pure.
 
-`ibkr_ingest_run check`, `run` and the probe use these words.
+`ibkr_ingest_run check`, `run` and the probe show these texts to the operator.
 """
 
 from __future__ import annotations
@@ -10,6 +10,13 @@ from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayNotListening, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.error_codes import CLIENT_ID_IN_USE
+
+OLDEST_SERVED_VERSION = 176
+"""The protocol of TWS 10.19 and the highest that this client offers: every gateway that IBKR serves speaks it.
+
+docs/ibkr-market-depth.md, "Wire protocol": gateways below 10.30 are no longer served since 2025-03-20. One that speaks
+an older protocol is older than 10.19; 10.19 to 10.29 can't be recognized, as the protocol has no program version.
+"""
 
 _ADVICE_OF_CODE = {
     501: "this client is connected already: end the other process that uses {id_setting}={client_id}",
@@ -21,10 +28,10 @@ _ADVICE_OF_CODE = {
     "and does no other client use {id_setting}={client_id}?",
     10141: "accept the paper trading disclaimer in TWS or IB Gateway once",
 }
-"""Error code before the greeting -> advice. Codes and meanings: IBKR's API reference, "TWS Error Codes"."""
+"""Error code before the greeting -> advice (docs/ibkr-market-depth.md, "Error codes")."""
 
 REJECTION_CODES = frozenset(_ADVICE_OF_CODE)
-"""Codes that refuse the connection itself when they come before the greeting."""
+"""Codes that refuse the connection itself if they come before the greeting."""
 
 _NOTHING_LISTENS = (
     "nothing listens there; is TWS or IB Gateway running, and is IBKR_PORT the port of its mode (TWS 7496 live, "
@@ -49,8 +56,30 @@ _NO_GATEWAY = "{reason}; is IBKR_PORT={port} the port of a TWS or an IB Gateway?
 
 
 @dataclass(frozen=True, slots=True)
+class Greeting:
+    """The protocol version in force, and the connection's time in the gateway's own words, time zone included."""
+
+    version: int = 0
+    connection_time: str = ""
+
+    def __str__(self) -> str:
+        since = f", connected at {self.connection_time}" if self.connection_time else ""
+        return f"protocol version {self.version}{since}"
+
+    @property
+    def warning(self) -> str:
+        """Why the gateway is outdated, or ""."""
+        if not 0 < self.version < OLDEST_SERVED_VERSION:
+            return ""
+        return (
+            f"protocol version {self.version} is older than {OLDEST_SERVED_VERSION}, which every TWS and IB Gateway "
+            "that IBKR still serves speaks (10.30 and later since 2025-03-20): install a current one"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a connection goes, and which setting names its client id."""
+    """Host and port of a gateway, and the setting that names the client id. Its methods make the connect errors."""
 
     host: str
     port: int
@@ -60,17 +89,17 @@ class Endpoint:
         return f"{self.host}:{self.port}"
 
     def no_connection(self, failure: OSError) -> GatewayNotListening:
-        """TCP itself fails: refused, no route, no such host."""
+        """TCP itself failed: refused, no route, no such host."""
         refused = isinstance(failure, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(failure)
         text = _NOTHING_LISTENS if refused else _UNREACHABLE.format(reason=failure)
         return GatewayNotListening(f"{self}: {text}")
 
     def not_answered(self, secs: float) -> GatewayUnavailable:
-        """Accepted, and not even the protocol's version came back."""
+        """The connection was accepted, and no protocol version came back within `secs` seconds."""
         return GatewayUnavailable(f"{self}: {_NOT_ANSWERED.format(secs=secs)}")
 
     def id_not_answered(self, client_id: int, secs: float) -> GatewayUnavailable:
-        """The version was agreed, and nothing followed the client id."""
+        """The version was agreed, and no answer to the client id came within `secs` seconds."""
         text = _ID_NOT_ANSWERED.format(secs=secs, client_id=client_id, id_setting=self.id_setting)
         return GatewayUnavailable(f"{self}: {text}")
 
@@ -80,12 +109,12 @@ class Endpoint:
         return GatewayUnavailable(f"{self}: the gateway answers {code} ({' '.join(text.split())}); {advice}")
 
     def closed(self, reason: str) -> GatewayUnavailable:
-        """It was closed before the greeting; `reason` where what came was no protocol of a gateway's."""
+        """The connection was closed before the greeting; `reason` says what was no gateway's protocol, or is empty."""
         text = _NO_GATEWAY.format(reason=reason, port=self.port) if reason else _CLOSED.format(port=self.port)
         return GatewayUnavailable(f"{self}: {text}")
 
     def ids_in_use(self, first: int, last: int) -> ClientIdsExhausted:
-        """Every client id that may be tried got a 326."""
+        """Every client id from `first` to `last` was answered by 326."""
         return ClientIdsExhausted(
             f"{self}: every client id from {first} to {last} is in use ({CLIENT_ID_IN_USE}); "
             f"end the other client, or set {self.id_setting} or IBKR_CLIENT_ID_MAX_OFFSET"

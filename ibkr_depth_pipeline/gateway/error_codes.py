@@ -143,7 +143,7 @@ def is_notice(code: int) -> bool:
     return code not in _OF_THE_SESSION and (code in _NOTICES or code in _WARNINGS)
 
 
-def says_nothing_of_a_contract(code: int) -> bool:
+def is_transient(code: int) -> bool:
     """Whether an error that answers a question for contract details is no verdict on the contract: ask again."""
     return code in _OF_THE_MOMENT
 

@@ -1,7 +1,7 @@
-"""TWS or IB Gateway through ib_insync's client. This module and tws_session.py are the one home of that library.
+"""A connection to TWS or IB Gateway that can be made again: queries, depth subscriptions, and events in return.
 
-Only its protocol client is used, with a wrapper of our own: its `IB` class keeps one order book per contract, mixes the
-rows of a cancelled request into the next one's, and loses rows (docs/architecture.md).
+Only ib_insync's protocol client is used (ib_client.py): its `IB` class keeps one order book per contract, mixes the
+rows of a cancelled request into the next one's, and loses rows (docs/ibkr-market-depth.md, "Client libraries").
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from ib_insync.contract import Contract
 
 from ibkr_depth_pipeline.errors import GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.gateway.connecting import Connector, ConnectRound
-from ibkr_depth_pipeline.gateway.endpoint import Endpoint
-from ibkr_depth_pipeline.gateway.greeting import Greeting
+from ibkr_depth_pipeline.gateway.endpoint import Endpoint, Greeting
 from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
 from ibkr_depth_pipeline.gateway.tws_session import (
-    ALLOWED_MESSAGES,
     LacksRows,
     OnDepth,
     OnEvent,
@@ -31,19 +29,17 @@ from ibkr_depth_pipeline.gateway.venues import ContractAnswer, ContractQuery, De
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.settings import Settings
 
-__all__ = ["ALLOWED_MESSAGES", "ANSWER_TIMEOUT_SECS", "OnDepth", "OnEvent", "OnRow", "TwsGateway"]
-
 ANSWER_TIMEOUT_SECS = 10.0
 
 _T = TypeVar("_T")
 
 
 class TwsGateway:
-    """A gateway at host and port. Events and rows come through the callbacks, in the order they were received.
+    """The gateway at host and port. Events and rows come through the callbacks, in the order they were received.
 
-    request_ids yields ids never used before; the caller's depth requests draw from the same iterator. lacks_rows spares
-    a depth request that has rows from being sent twice after a 100. connect_timeout is how long a connect may take, in
-    seconds; messages_per_second is the pace of all that is sent. All methods belong to one event loop.
+    request_ids yields ids never used before; the caller's depth requests draw from the same iterator. lacks_rows keeps
+    a depth request that has rows from being sent twice after a 100. connect_timeout: longest connect, in seconds;
+    messages_per_second: the pace of all that is sent. All methods belong to one event loop.
     """
 
     def __init__(
@@ -71,7 +67,7 @@ class TwsGateway:
         self._bucket = TokenBucket(messages_per_second)  # of all connections: the limit is the account's
         self._session: TwsSession | None = None
         self.answer_secs = 0.0
-        """How long the newest answer of `contracts` took, from when its question was sent."""
+        """How long the newest answer of `contracts` took, from when its query was sent, in seconds."""
 
     @classmethod
     def of_settings(
@@ -85,7 +81,7 @@ class TwsGateway:
         lacks_rows: LacksRows = lacks_rows,
         id_setting: str = "IBKR_CLIENT_ID",
     ) -> TwsGateway:
-        """The gateway that the settings name; `id_setting` is the one that the client ids come from."""
+        """The gateway of the settings; `id_setting` is the setting that the client ids come from."""
         return cls(
             settings.ibkr_host,
             settings.ibkr_port,
@@ -107,9 +103,9 @@ class TwsGateway:
         on_conflict: Callable[[int], None] = lambda _: None,
         terms: ConnectRound | None = None,
     ) -> int:
-        """One round: connect under the first of `client_ids` that is answered, and return it; see Connector.connect.
+        """Connects under the first of `client_ids` that is answered, and returns it; see Connector.connect.
 
-        on_conflict hears of each taken one, unless `terms` say more.
+        on_conflict is called for each id that is taken; `terms` replace it.
         """
         self._session, client_id = await self._connector.connect(client_ids, terms or ConnectRound(on_conflict))
         return client_id
@@ -125,25 +121,25 @@ class TwsGateway:
         )
 
     async def drain(self) -> None:
-        """Returns once nothing but questions waits to be sent. To be called before `disconnect`, with a time limit."""
+        """Returns once only queries wait to be sent. To be called before `disconnect`, with a time limit."""
         if self._session is not None:
-            await self._session.outbox.urgent_sent()
+            await self._session.drain()
 
     def disconnect(self) -> None:
-        """Close the connection. No ConnectionLost follows. May be called at any time."""
+        """Closes the connection. No ConnectionLost follows. May be called at any time."""
         if self._session is not None:
             self._session.close()
             self._session = None
 
     def pause_reading(self) -> None:
-        """Read no more for now; what comes stays with the kernel. A new connection reads."""
+        """Leaves what comes with the kernel, until `resume_reading` or a new connection."""
         if self._session is not None:
-            self._session.pause_reading()
+            self._session.client.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Ends `pause_reading`."""
         if self._session is not None:
-            self._session.resume_reading()
+            self._session.client.resume_reading()
 
     @property
     def server_version(self) -> int:
@@ -152,24 +148,24 @@ class TwsGateway:
 
     @property
     def greeting(self) -> Greeting:
-        """What the gateway said of itself when the connection was made; of version 0 while not connected."""
+        """The greeting of this connection; of version 0 while not connected."""
         return Greeting(self.server_version, self._session.connection_time if self._session else "")
 
-    # ---- questions
+    # ---- queries
 
-    async def contracts(self, wanted: ContractQuery, timeout: float = ANSWER_TIMEOUT_SECS) -> list[ContractAnswer]:
-        """The contracts that match; none where the gateway knows of none (200).
+    async def contracts(self, query: ContractQuery, timeout: float = ANSWER_TIMEOUT_SECS) -> list[ContractAnswer]:
+        """The contracts that match; none if the gateway knows of none (200).
 
-        timeout counts from when the question is sent, however long it waits for that. Raises QuestionUnanswered where
-        no answer comes in time or one that says nothing of the contract, and GatewayError.
+        timeout is in seconds from when the query is sent, however long it waits for that. Raises QuestionUnanswered if
+        no answer comes in time, or an error that does not concern the contract, and GatewayError for other errors.
         """
         contract = Contract(
-            conId=wanted.con_id or 0,
-            symbol=wanted.symbol,
-            secType=wanted.sec_type,
-            currency=wanted.currency,
-            exchange="SMART" if wanted.sec_type == "STK" else wanted.exchange or "",
-            primaryExchange=wanted.primary_exchange or "",
+            conId=query.con_id or 0,
+            symbol=query.symbol,
+            secType=query.sec_type,
+            currency=query.currency,
+            exchange="SMART" if query.sec_type == "STK" else query.exchange or "",
+            primaryExchange=query.primary_exchange or "",
         )
         session = self._connected()
         request = next(self._request_ids)
@@ -178,37 +174,37 @@ class TwsGateway:
         session.client.reqContractDetails(request, contract)
         try:
             await asyncio.wait([sent, answer], return_when=asyncio.FIRST_COMPLETED)
-            sent_at = session.now()
-            details = await self._within(answer, f"contract details of {wanted.symbol}", timeout)
-            self.answer_secs = session.now() - sent_at
+            sent_at = _now()
+            details = await self._within(answer, f"contract details of {query.symbol}", timeout)
+            self.answer_secs = _now() - sent_at
         finally:
             answer.cancel()
         return [_contract_answer(each) for each in details]
 
     @property
     def known_depth_exchanges(self) -> list[DepthExchange]:
-        """What `depth_exchanges` has found on this connection; none before, and again after a farm has come back."""
+        """What `depth_exchanges` has found on this connection; none before it, and after a farm has come back."""
         described = self._session.depth_exchanges if self.is_connected and self._session else ()
         return [DepthExchange(each.exchange, each.secType) for each in described]
 
     async def depth_exchanges(self, timeout: float = ANSWER_TIMEOUT_SECS) -> list[DepthExchange]:
-        """Every venue that the gateway has depth for; asked once a connection.
+        """Every venue that has depth by the gateway's list, which is requested once a connection.
 
-        Raises QuestionUnanswered where no answer comes in time, and GatewayError.
+        Raises QuestionUnanswered if no answer comes in time, and GatewayError.
         """
         session = self._connected()
         if not session.depth_exchanges:
-            is_asked = session.is_expected("depth exchanges")
+            is_requested = session.is_expected("depth exchanges")
             answer = session.expect("depth exchanges")
-            if not is_asked:
+            if not is_requested:
                 session.client.reqMktDepthExchanges()
             await self._within(answer, "depth exchanges", timeout)
         return self.known_depth_exchanges
 
     async def server_time(self, timeout: float | None = ANSWER_TIMEOUT_SECS) -> int:
-        """The gateway's clock, unix seconds: the proof that it answers. Raises GatewayError.
+        """The gateway's clock in unix seconds, which proves that it answers. Raises GatewayError.
 
-        With None it waits for as long as the connection stands.
+        timeout None: waits until the connection ends.
         """
         session = self._connected()
         answer = session.expect("time")
@@ -231,7 +227,7 @@ class TwsGateway:
     # ---- depth
 
     def subscribe(self, request: int, instrument: Instrument, rows: int) -> None:
-        """Ask for `rows` rows a side of the instrument's own venue. Rows or an error event are the only answer."""
+        """Requests `rows` rows a side of the instrument's own venue. Rows or an error event are the only answer."""
         contract = Contract(
             conId=instrument.con_id,
             symbol=instrument.symbol,
@@ -245,7 +241,7 @@ class TwsGateway:
         self._connected().client.reqMktDepth(request, contract, rows, False, [])
 
     def cancel(self, request: int) -> None:
-        """Cancel by id, with the same isSmartDepth as the request; nothing acknowledges it."""
+        """Cancels by id, with the request's isSmartDepth (docs/ibkr-market-depth.md, "Slots"). Not acknowledged."""
         self._connected().client.cancelMktDepth(request, False)
 
     @property
@@ -272,3 +268,7 @@ def _contract_answer(details: Any) -> ContractAnswer:
         local_symbol=contract.localSymbol,
         trading_class=contract.tradingClass,
     )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

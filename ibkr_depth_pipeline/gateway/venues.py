@@ -1,13 +1,13 @@
-"""Contract details -> one concrete venue with market depth, never SMART. The choice is pure.
+"""Chooses the venue of a contract: one with market depth, never SMART, and the next one while venues refuse. Pure.
 
-IBKR knows one venue under two names, ISLAND and NASDAQ; which of the two it lists depends on a checkbox of TWS, so the
-configured name is taken where it is listed and its twin where only that is.
+docs/ibkr-market-depth.md, "Venues and contracts": ISLAND and NASDAQ are one venue, and a checkbox of TWS decides which
+name it lists. The configured name is requested if it is listed, else its twin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 
@@ -15,27 +15,43 @@ NOT_A_VENUE = frozenset({"SMART", ""})
 _TWINS = {"ISLAND": "NASDAQ", "NASDAQ": "ISLAND"}
 
 _WELL_KNOWN = {"SPY": ("ARCA", "ARCA"), "IWM": ("ARCA", "ARCA"), "QQQ": ("ISLAND", "NASDAQ")}
-"""symbol -> (exchange, primary exchange) of the US ETFs whose most liquid book is known beforehand."""
+"""Symbol -> (exchange, primary exchange) of US ETFs whose most liquid book is known beforehand."""
 
 INDEX_SYMBOLS = frozenset({"SPX", "XSP", "NDX", "RUT", "VIX", "DJX"})
-"""Names that mean an index unless the operator says otherwise. Cboe is where depth of one may be had, if anywhere."""
+"""Symbols that mean an index unless the universe sets a security type."""
 
 INDEX_VENUE = "CBOE"
+"""The only venue that may have depth of an index."""
 
 _LISTING_VENUE = {"NASDAQ": "ISLAND", "ISLAND": "ISLAND"}
-"""listing exchange -> the name its book is requested under, where the two differ."""
+"""Listing exchange -> venue of its book, if the two names differ."""
 
 _BEST_FIRST = ("ISLAND", "ARCA", "NYSE", "BATS", "EDGX", "IEX", "BYX", "BEX", "DRCTEDGE", "CBOE")
-"""Real venues in the order they are tried in where the listing's own venue has no depth."""
+"""Venues in the order in which they are tried if the listing's own venue has no depth."""
 
 NO_CONTRACT = "the gateway knows no such contract (200)"
 
 _CONTRACTS_LISTED = 5
 
+REMEMBERED_SECS = 12 * 3600.0
+"""How long a venue's refusal is remembered: a trading day."""
+
+PROOFS = 2
+"""Refusals in a row that it takes to leave a venue that has delivered rows, or any venue while the feed is degraded."""
+
+MOST_VENUES = 8
+"""Number of venues that are tried at most, the best ones."""
+
+MOST_FRUITLESS = 40
+"""Refusals in a row, over all symbols, after which FallbackBudget limits the requests at other venues."""
+
+FALLBACK_SECS = 10.0
+"""Interval at which one more symbol may then be requested at its other venues."""
+
 
 @dataclass(frozen=True, slots=True)
 class ContractQuery:
-    """What the operator asks for; None means: choose."""
+    """The contract that the universe names; None leaves the choice to `resolve`."""
 
     symbol: str
     sec_type: str = "STK"
@@ -47,7 +63,7 @@ class ContractQuery:
 
 @dataclass(frozen=True, slots=True)
 class ContractAnswer:
-    """What the gateway said of one contract."""
+    """Contract details as the gateway answers them."""
 
     con_id: int
     symbol: str
@@ -62,7 +78,7 @@ class ContractAnswer:
 
 @dataclass(frozen=True, slots=True)
 class DepthExchange:
-    """A venue that the gateway has market depth for, by security type."""
+    """A venue that has market depth for one security type, by the gateway's list."""
 
     exchange: str
     sec_type: str
@@ -72,25 +88,25 @@ Resolution = Instrument | Unresolved
 
 
 def resolve(
-    wanted: ContractQuery, answers: Sequence[ContractAnswer], depth_exchanges: Iterable[DepthExchange]
+    query: ContractQuery, answers: Sequence[ContractAnswer], depth_exchanges: Iterable[DepthExchange]
 ) -> Resolution:
-    """Choose the contract among `answers` and its venue, or say why there is none."""
-    matching = _matching(wanted, answers)
+    """The contract among `answers` and its venues, best first; Unresolved with the reason if there is none."""
+    matching = _matching(query, answers)
     distinct = {answer.con_id for answer in matching}
     if not distinct:
-        return Unresolved(wanted.symbol, NO_CONTRACT)
+        return Unresolved(query.symbol, NO_CONTRACT)
     if len(distinct) > 1:
-        return Unresolved(wanted.symbol, f"several contracts match ({_listing(matching)}); set con_id")
+        return Unresolved(query.symbol, f"several contracts match ({_listing(matching)}); set con_id")
     answer = matching[0]
-    if not _is_named(wanted.symbol, answer):
-        return Unresolved(wanted.symbol, f"contract {answer.con_id} is {answer.symbol}", answer.con_id)
+    if not _is_named(query.symbol, answer):
+        return Unresolved(query.symbol, f"contract {answer.con_id} is {answer.symbol}", answer.con_id)
     deep = {venue.exchange for venue in depth_exchanges if venue.sec_type == answer.sec_type}
-    venues = choose_venues(wanted, answer, deep)
+    venues = choose_venues(query, answer, deep)
     if not venues:
-        return _without_venue(wanted, answer)
-    primary = wanted.primary_exchange or _primary_of(answer)
+        return _without_venue(query, answer)
+    primary = query.primary_exchange or _primary_of(answer)
     return Instrument(
-        symbol=wanted.symbol,
+        symbol=query.symbol,
         con_id=answer.con_id,
         sec_type=answer.sec_type,
         currency=answer.currency,
@@ -103,32 +119,26 @@ def resolve(
     )
 
 
-def choose_venue(wanted: ContractQuery, answer: ContractAnswer, deep: set[str]) -> str | None:
-    """The best of `choose_venues`, or None."""
-    return next(iter(choose_venues(wanted, answer, deep)), None)
-
-
-def choose_venues(wanted: ContractQuery, answer: ContractAnswer, deep: set[str]) -> tuple[str, ...]:
+def choose_venues(query: ContractQuery, answer: ContractAnswer, deep: set[str]) -> tuple[str, ...]:
     """The venues that may be requested, best first, under the names that the gateway lists.
 
-    `deep` are the venues that the gateway's depth exchanges name for this security type. The operator's own choice is
-    taken even where the gateway does not list it as deep, as long as the contract is valid there: the refusal, if one
-    comes, then says more than a guess here; and it is the only one.
+    `deep` are the venues with depth for this security type. A venue that the operator named is the only one, and is
+    taken even if it is not among them, as long as the contract is valid there: a refusal says more than a guess here.
     """
     valid = [name for name in answer.valid_exchanges if name not in NOT_A_VENUE]
-    if wanted.exchange is not None:
-        named = _listed(wanted.exchange, valid)
+    if query.exchange is not None:
+        named = _listed(query.exchange, valid)
         return () if named is None else (named,)
     if answer.sec_type == "IND" and _listed(INDEX_VENUE, valid) is not None:
-        return (INDEX_VENUE,)  # not listed as deep even where an account may have it: the gateway's answer decides
-    listed = (_listed(candidate, valid) for candidate in _candidates(wanted, answer, valid))
+        return (INDEX_VENUE,)  # listed as deep for no account, granted to some: the gateway's answer decides
+    listed = (_listed(candidate, valid) for candidate in _candidates(query, answer, valid))
     return tuple(dict.fromkeys(name for name in listed if name is not None and _listed(name, deep) is not None))
 
 
-def _candidates(wanted: ContractQuery, answer: ContractAnswer, valid: Sequence[str]) -> list[str]:
+def _candidates(query: ContractQuery, answer: ContractAnswer, valid: Sequence[str]) -> list[str]:
     known = _well_known(answer)
     first = [known[0]] if known else []
-    listing = wanted.primary_exchange or answer.primary_exchange
+    listing = query.primary_exchange or answer.primary_exchange
     own = [_LISTING_VENUE.get(listing, listing)] if listing else []
     return [*first, *own, *_BEST_FIRST, *valid]
 
@@ -142,7 +152,7 @@ def _listed(name: str, names: Iterable[str]) -> str | None:
 
 
 def _well_known(answer: ContractAnswer) -> tuple[str, str] | None:
-    """(exchange, primary exchange), where the contract is one of the well-known ETFs and not a namesake elsewhere."""
+    """(exchange, primary exchange) if the contract is a well-known ETF and not its namesake in another currency."""
     return _WELL_KNOWN.get(answer.symbol) if (answer.sec_type, answer.currency) == ("STK", "USD") else None
 
 
@@ -150,35 +160,143 @@ def _primary_of(answer: ContractAnswer) -> str:
     known = _well_known(answer)
     if known is not None:
         return known[1]
-    # ISLAND is a venue; the listing exchange is NASDAQ whatever the gateway's compatibility setting calls it.
+    # ISLAND is a venue; the listing exchange is NASDAQ under either compatibility setting of the gateway.
     return "NASDAQ" if answer.primary_exchange == "ISLAND" else answer.primary_exchange
 
 
 def _is_named(symbol: str, answer: ContractAnswer) -> bool:
-    """Whether the contract goes by that symbol. A con_id of another one must not fill this symbol's stream."""
+    """Whether the contract has that symbol. A con_id of another contract must not fill this symbol's stream."""
     names = {name.replace(".", " ") for name in (answer.symbol, answer.local_symbol, answer.trading_class)}
     return symbol.replace(".", " ") in names
 
 
 def _listing(answers: Sequence[ContractAnswer]) -> str:
-    """The first few distinct contracts, for an operator who has to choose."""
+    """The first few distinct contracts, for the operator's choice of a con_id."""
     lines = {a.con_id: f"{a.con_id} {a.local_symbol} {a.primary_exchange or a.exchange} {a.currency}" for a in answers}
     more = f" and {len(lines) - _CONTRACTS_LISTED} more" if len(lines) > _CONTRACTS_LISTED else ""
     return ", ".join(list(lines.values())[:_CONTRACTS_LISTED]) + more
 
 
-def _matching(wanted: ContractQuery, answers: Sequence[ContractAnswer]) -> list[ContractAnswer]:
-    found = [answer for answer in answers if wanted.con_id in (None, answer.con_id)]
-    if wanted.primary_exchange is not None:
-        listed = [a for a in found if _listed(wanted.primary_exchange, [a.primary_exchange]) is not None]
+def _matching(query: ContractQuery, answers: Sequence[ContractAnswer]) -> list[ContractAnswer]:
+    found = [answer for answer in answers if query.con_id in (None, answer.con_id)]
+    if query.primary_exchange is not None:
+        listed = [a for a in found if _listed(query.primary_exchange, [a.primary_exchange]) is not None]
         found = listed or found
     return found
 
 
-def _without_venue(wanted: ContractQuery, answer: ContractAnswer) -> Unresolved:
+def _without_venue(query: ContractQuery, answer: ContractAnswer) -> Unresolved:
     listed = ", ".join(answer.valid_exchanges) or "none"
-    if wanted.exchange is not None:
-        reason = f"{wanted.exchange} is not among the contract's exchanges ({listed})"
+    if query.exchange is not None:
+        reason = f"{query.exchange} is not among the contract's exchanges ({listed})"
     else:
         reason = f"none of the contract's exchanges has market depth ({listed})"
-    return Unresolved(wanted.symbol, reason, answer.con_id, "", _primary_of(answer), answer.valid_exchanges)
+    return Unresolved(query.symbol, reason, answer.con_id, "", _primary_of(answer), answer.valid_exchanges)
+
+
+class FallbackBudget:
+    """Limits the requests at other venues while no symbol gets rows: then it is not the venue that refuses.
+
+    After MOST_FRUITLESS refusals in a row one symbol every FALLBACK_SECS may try its other venues, the rest their best.
+    """
+
+    def __init__(self) -> None:
+        self._fruitless = 0
+        self._allowed = ""
+        self._next_at = float("-inf")
+
+    def granted(self) -> None:
+        """Rows came for any symbol, or the gateway has announced that they will."""
+        self._fruitless = 0
+
+    def refused(self, symbol: str, now: float) -> bool:
+        """Counts a refusal of `symbol`; returns whether its next venue may be tried."""
+        self._fruitless += 1
+        if self._fruitless <= MOST_FRUITLESS or symbol == self._allowed:
+            return True
+        if now < self._next_at:
+            return False
+        self._allowed, self._next_at = symbol, now + FALLBACK_SECS
+        return True
+
+
+@dataclass
+class VenueFallback:
+    """Which venue of one symbol is requested; changes with `refused` and `update_instrument`. `now` is in seconds.
+
+    Most accounts have no subscription for the best venue of a contract, and one for another (docs/ibkr-market-depth.md,
+    "Error codes": 354 and its kind). So a refusal leads to the next venue. A venue that has delivered rows takes PROOFS
+    refusals, and so does any venue while the feed is degraded: gateways refuse valid requests then.
+    """
+
+    instrument: Instrument
+    _requested: str = ""
+    _refused: dict[str, tuple[str, float]] = field(default_factory=dict)  # venue -> reason, when; of this round or kept
+    _granted: set[str] = field(default_factory=set)
+    _refusals: int = 0  # in a row, of the venue requested
+
+    def __post_init__(self) -> None:
+        self._requested = self.instrument.exchange
+
+    @property
+    def venues(self) -> tuple[str, ...]:
+        """Every venue that may be requested, best first."""
+        return (self.instrument.exchange, *self.instrument.alternatives)[:MOST_VENUES]
+
+    @property
+    def requested(self) -> Instrument:
+        """The contract, at the venue to request now."""
+        return replace(self.instrument, exchange=self._requested)
+
+    @property
+    def refusing_venues(self) -> set[str]:
+        """The venues whose refusal is remembered."""
+        return set(self._refused)
+
+    @property
+    def refusal_summary(self) -> str:
+        """Each refusing venue with its reason, for an operator; empty if none refuses."""
+        return "; ".join(f"{venue} {reason}" for venue, (reason, _) in self._refused.items())
+
+    def update_instrument(self, instrument: Instrument, now: float) -> None:
+        """Takes the contract as it was resolved last. Refusals of its venues are kept."""
+        self.instrument = instrument
+        self._refused = {venue: why for venue, why in self._refused.items() if venue in self.venues}
+        self._forget_expired(now)
+        if self._requested not in self.venues:
+            self._requested, self._refusals = self._best(), 0
+
+    def refused(self, reason: str, now: float, *, is_well: bool, elsewhere: bool = True) -> bool:
+        """Counts a refusal by the venue requested; returns whether another venue is to be requested now.
+
+        is_well: the feed is known to work. elsewhere: another venue may grant what this one refuses. After all venues
+        have refused, the best one is requested next.
+        """
+        self._refused[self._requested] = (reason, now)
+        self._refusals += 1
+        believed = is_well and self._requested not in self._granted
+        if not elsewhere or not (believed or self._refusals >= PROOFS):
+            return False
+        self._forget_expired(now)
+        following = next((venue for venue in self.venues if venue not in self._refused), None)
+        self._requested = following or self.venues[0]
+        self._refusals = 0
+        return following is not None
+
+    def granted(self, now: float) -> bool:
+        """Rows came from the venue requested; returns whether that ends a refusal."""
+        self._granted.add(self._requested)
+        self._refusals = 0
+        return self._refused.pop(self._requested, None) is not None
+
+    def start_over(self) -> None:
+        """Forgets all refusals after every venue has refused: each is requested again."""
+        self._refused.clear()
+        self._requested, self._refusals = self.venues[0], 0
+
+    def _forget_expired(self, now: float) -> None:
+        kept = {venue: why for venue, why in self._refused.items() if now - why[1] < REMEMBERED_SECS}
+        self._refused = kept
+
+    def _best(self) -> str:
+        return next((venue for venue in self.venues if venue not in self._refused), self.venues[0])

@@ -1,7 +1,7 @@
 """The connection to the gateway: made under the first client id that is answered, and made anew after a loss.
 
-The pace is that of gateway/backoff.py. Where nothing listens, TCP alone is tried every few seconds; where connections
-are accepted and not answered, each is held open until the next one is due, so that a greeting is heard at once.
+The pace is that of gateway/connecting.py. If nothing listens, TCP alone is tried every few seconds; if connections are
+accepted and not answered, each is held open until the next one is due, so that a late greeting is processed at once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import math
 from collections.abc import Callable
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayNotListening
-from ibkr_depth_pipeline.gateway.backoff import ConnectBackoff
-from ibkr_depth_pipeline.gateway.connecting import ConnectRound
-from ibkr_depth_pipeline.gateway.greeting import Greeting
+from ibkr_depth_pipeline.gateway.connecting import ConnectBackoff, ConnectRound
+from ibkr_depth_pipeline.gateway.endpoint import Greeting
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings

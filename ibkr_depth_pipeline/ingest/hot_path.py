@@ -4,7 +4,7 @@ Every row takes this way, so a book is kept as texts: a row changes the text of 
 the other side's text stands. Prices, sizes and venues come again and again, so their texts are remembered.
 
 Only what is spelled as TWS spells it is taken here. Anything else (a number that is none, a row past the end, a request
-that was cancelled) is declined, with nothing changed, and goes the careful way: gateway/depth_messages.py reads it and
+that was cancelled) is declined, with nothing changed, and goes the careful way: gateway/wire.py reads it and
 `LiveBook.apply` judges it. What a row does to a book is said by book/order_book.py, and what is stored of a book by
 sink/encoding.py; the tests compare this path with both.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
-from ibkr_depth_pipeline.gateway.depth_messages import NO_VALUE
+from ibkr_depth_pipeline.gateway.wire import NO_VALUE
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
 from ibkr_depth_pipeline.schema.encoding import EMPTY_SIDE, encode_side, json_text, level_text, read_levels, venue_field
 
@@ -202,7 +202,7 @@ class HotPath:
     def take(self, message: bytes, now_ms: int) -> int:
         """Carry out the row in a depth message and store its book. Returns its request, or 0 where it is declined.
 
-        The fields are (gateway/depth_messages.py): id, version, request, position, in a message 13 the market maker,
+        The fields are (gateway/wire.py): id, version, request, position, in a message 13 the market maker,
         operation, side, price, size, in a message 13 whether it is a smart depth row; and nothing after the last zero.
         """
         fields = message.split(b"\0")

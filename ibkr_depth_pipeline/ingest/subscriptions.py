@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ibkr_depth_pipeline.gateway.venue_fallback import FallbackBudget, VenueFallback
+from ibkr_depth_pipeline.gateway.venues import FallbackBudget, VenueFallback
 from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import (
     Cancel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ibkr_depth_pipeline.gateway.greeting import Greeting
+from ibkr_depth_pipeline.gateway.endpoint import Greeting
 from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.sink.backlog import WriterFigures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ibkr_depth_pipeline.gateway.venue_fallback import VenueFallback
+from ibkr_depth_pipeline.gateway.venues import VenueFallback
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.probe.limits import ProbeLimits
 from ibkr_depth_pipeline.probe.observation import Observation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibkr_depth_pipeline.gateway.tws import ALLOWED_MESSAGES
+from ibkr_depth_pipeline.gateway.ib_client import ALLOWED_MESSAGES
 from ibkr_depth_pipeline.rotation.release_pause import FIRST_TRIAL_TURNS
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions
 from ibkr_depth_pipeline_tests.faults.recovery import Trial, stopwatch, trial

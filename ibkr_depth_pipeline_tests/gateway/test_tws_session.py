@@ -14,7 +14,8 @@ from ib_insync.order import Order
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.events import ConnectionLost
-from ibkr_depth_pipeline.gateway.tws import ALLOWED_MESSAGES, TwsGateway
+from ibkr_depth_pipeline.gateway.ib_client import ALLOWED_MESSAGES
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.tws_session import TwsSession
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 
@@ -74,7 +75,7 @@ async def test_a_fault_of_whoever_listens_is_not_swallowed() -> None:
     session = TwsSession(lambda event: None, broken)
     session.client._apiReady = True
     with pytest.raises(RuntimeError, match="ours"):
-        session.take(b"12\x001\x007\x000\x000\x001\x001.0\x00100\x00")
+        session.on_message(b"12\x001\x007\x000\x000\x001\x001.0\x00100\x00")
 
 
 async def test_contracts_that_come_after_whoever_asked_gave_up_are_not_kept() -> None:

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.book.order_book import OrderBook
-from ibkr_depth_pipeline.gateway.depth_messages import read_depth
+from ibkr_depth_pipeline.gateway.wire import read_depth
 from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.hot_path import TEXTS_REMEMBERED, NumberTexts
 from ibkr_depth_pipeline.schema.encoding import venue_field
