@@ -1,4 +1,4 @@
-"""What a gateway can tell us, one type per happening. Numbers of TWS do not get past this package.
+"""The events of a gateway, one type each. Numeric codes of TWS decide nothing outside this package.
 
 A `request` is the id of one of our own depth requests; ids are never used twice.
 """
@@ -20,9 +20,9 @@ class RowReceived:
 
 @dataclass(frozen=True, slots=True)
 class RowUnreadable:
-    """A depth message that holds no row: fields missing, no numbers, an unknown side or operation.
+    """A depth message without a valid row: missing fields, no numbers, an unknown side or operation.
 
-    operation is what the row was to do; None where even that can't be read.
+    operation is that of the row; None if it can't be read.
     """
 
     request: int
@@ -33,14 +33,14 @@ class RowUnreadable:
 
 @dataclass(frozen=True, slots=True)
 class MessageUnreadable:
-    """A message that is not of market depth and that nobody can read; its first fields."""
+    """A message other than market depth that can't be decoded; its first fields."""
 
     fields: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BookReset:
-    """The gateway throws its book away: empty ours, keep the subscription (317)."""
+    """The gateway has discarded its book: empty ours, keep the subscription (317)."""
 
     request: int
 
@@ -62,20 +62,20 @@ class SlotRefused:
 
 
 REFUSALS = frozenset({200, 321, 354, 10089, 10090, 10091, 10092, 10168, 10186})
-"""Codes that are documented as refusals of a request; there are more (error_codes.py)."""
+"""Codes that are documented to refuse a request; error_codes.py treats others alike."""
 
 _ADVISORY = frozenset({10089, 10090, 10091})
-"""Codes that come for refused requests and, as advice, for lines that go on."""
+"""Codes that refuse a request, or come as advice about a subscription that goes on."""
 
 _BAD_REQUEST = frozenset({320, 321})
-"""Codes that say the request itself is wrong: it is so at every venue."""
+"""Codes of an invalid request, which is invalid at every venue."""
 
 
 @dataclass(frozen=True, slots=True)
 class DepthRefused:
-    """The gateway can't or won't send depth for this contract: 200, 354, 10089, 10092 and any code not known otherwise.
+    """The gateway denies depth of this contract: 200, 354, 10089, 10092 and any code with no other meaning.
 
-    About a request that has had rows it is advice: the line may go on.
+    For a request that has had rows it is advice: the subscription may go on.
     """
 
     request: int
@@ -84,35 +84,35 @@ class DepthRefused:
 
     @property
     def is_advisory(self) -> bool:
-        """Whether rows may come all the same, so that they are worth waiting for."""
+        """Whether rows may still come, so that they are worth waiting for."""
         return self.code in _ADVISORY
 
     @property
     def is_listed(self) -> bool:
-        """Whether the code is known to refuse requests."""
+        """Whether the code is documented to refuse requests."""
         return self.code in REFUSALS
 
     @property
     def concerns_venue(self) -> bool:
-        """Whether another venue of the same contract may grant what this one does not."""
+        """Whether another venue of the contract may grant what this one refuses."""
         return self.code not in _BAD_REQUEST
 
     @property
     def reason(self) -> str:
-        """Code and text, for an operator."""
+        """`code: text`, for an operator."""
         return f"{self.code}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestIdRejected:
-    """The gateway thinks the request id is in use: ask again under a new one (322)."""
+    """The request id is in use at the gateway: subscribe under a new one (322)."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRejected:
-    """There is no such subscription to cancel: it holds no slot (310)."""
+    """There is no such subscription to cancel, so it holds no slot (310)."""
 
     request: int
     code: int = 310
@@ -127,7 +127,7 @@ class ConnectivityLost:
 
 @dataclass(frozen=True, slots=True)
 class ConnectivityRestored:
-    """The gateway reached IBKR's servers again; data_lost says that subscriptions are gone (1101, else 1102)."""
+    """The gateway is connected to IBKR's servers again; data_lost: subscriptions are gone (1101, else 1102)."""
 
     data_lost: bool
     text: str
@@ -135,14 +135,14 @@ class ConnectivityRestored:
 
 @dataclass(frozen=True, slots=True)
 class SocketPortReset:
-    """The gateway moves its socket: reconnect (1300)."""
+    """The gateway has changed its port: reconnect (1300)."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class FarmStatus:
-    """A data farm is broken, inactive or well; or a competing session silences the lines (21xx, 10197)."""
+    """A data farm is connected, broken or inactive (21xx), or a competing session stops the data (10197)."""
 
     healthy: bool
     code: int
@@ -151,9 +151,9 @@ class FarmStatus:
 
 @dataclass(frozen=True, slots=True)
 class PacingViolation:
-    """Too many messages a second were sent, by whichever client of the account (100), and some of ours may be lost.
+    """The clients of the account sent too many messages a second (100), so that some of ours may be lost.
 
-    slowed_to is the rate in messages a second that is in force from now on, where this one lowered it.
+    slowed_to is the rate in force from now on, in messages a second; None if it was not lowered.
     """
 
     text: str
@@ -162,7 +162,7 @@ class PacingViolation:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Anything else the gateway says. request is None where it speaks of no request."""
+    """Any other message of the gateway. request is None if it names no request."""
 
     request: int | None
     code: int
@@ -170,13 +170,13 @@ class Notice:
 
     @property
     def names_permissions(self) -> bool:
-        """Whether it says which market data the account has, and which it lacks (2152)."""
+        """Whether it lists the market data permissions of the account (2152)."""
         return self.code == 2152
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
-    """The socket is gone."""
+    """The connection is closed or broken."""
 
     text: str
 
