@@ -4,12 +4,13 @@
 
 `make run` prints its Redis URL. Imbalance is (bid size - ask size) / (bid size + ask size): 1 all bids, -1 all asks.
 The newest books come first, then a line whenever the best prices or sizes of a symbol change; a symbol that waits for
-its turn prints nothing. Ctrl-C ends it.
+its turn prints nothing. Ctrl-C ends it, as does SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from ibkr_depth_pipeline.reader import DepthReader, DepthSnapshot, Gap, SinkUnavailable
@@ -53,6 +54,8 @@ def show(book: DepthSnapshot) -> None:
 
 def main() -> None:
     url = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT is ignored in whatever a script starts in the background
+        signal.signal(number, signal.default_int_handler)
     try:
         with DepthReader(url) as reader:
             watch(reader, sys.argv[1:] or ["SPY", "QQQ"])

@@ -14,6 +14,7 @@ import yaml
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port
 from ibkr_depth_pipeline.box.processes import wait_until
+from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY
@@ -148,7 +149,7 @@ def test_watchdog_of_the_image_starts_a_recording_that_a_stop_drains(
         assert wait_until(healthy, PATIENCE_SECS), (tmp_path / "code.log").read_text()
         start("daemon", compose["services"]["daemon"]["command"])
         store = stack.enter_context(redis.Redis.from_url(redis_url))
-        assert wait_until(lambda: store.xlen("raw:ibkr:depth:SPY") > 100, PATIENCE_SECS), "\n".join(
+        assert wait_until(lambda: store.xlen(stream_key("SPY")) > 100, PATIENCE_SECS), "\n".join(
             (tmp_path / f"{name}.log").read_text() for name in ("code", "daemon")
         )
         assert code.stop(grace_secs=30.0)

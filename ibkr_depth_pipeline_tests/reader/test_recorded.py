@@ -32,9 +32,9 @@ async def run(shared_redis_url: str) -> AsyncIterator[Recording]:
 @asynccontextmanager
 async def example(name: str, redis_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
     env = {**os.environ, "REDIS_URL": redis_url, "PYTHONWARNINGS": "error"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(EXAMPLES / name), "SPY", "QQQ", env=env, stdout=-1, stderr=-1
-    )
+    # as a script starts it in the background
+    words = ["/bin/sh", "-c", "trap '' INT QUIT; exec \"$@\"", "sh", sys.executable, str(EXAMPLES / name), "SPY", "QQQ"]
+    process = await asyncio.create_subprocess_exec(*words, env=env, stdout=-1, stderr=-1)
     try:
         yield process
     finally:
@@ -72,7 +72,10 @@ async def test_a_recorded_symbol_has_its_venue_and_its_heartbeat(run: Recording,
         assert (venue.exchange, venue.depth_supported) == ("ARCA", True)
 
 
-async def test_the_example_of_the_imbalance_prints_it_live(run: Recording, shared_redis_url: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_example_of_the_imbalance_prints_it_live(
+    run: Recording, shared_redis_url: str, number: signal.Signals
+) -> None:
     line = re.compile(r"\d\d:\d\d:\d\d\.\d{6} (SPY|QQQ) +[\d.]+ x [\d.]+ +[\d.]+ x [\d.]+ +([+-][01]\.\d\d)\n")
     async with example("imbalance.py", shared_redis_url) as process:
         assert process.stdout is not None
@@ -83,7 +86,7 @@ async def test_the_example_of_the_imbalance_prints_it_live(run: Recording, share
             assert match, text or (await process.communicate())[1].decode()
             assert -1 <= float(match[2]) <= 1
             seen.add(match[1])
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = await process.communicate()
         assert errors == b""
         assert process.returncode == 0
