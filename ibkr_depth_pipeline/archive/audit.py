@@ -28,12 +28,12 @@ class SymbolAudit:
     """What the checks found about a symbol's day, in the order of checks.py."""
 
     symbol: str
-    findings: tuple[checks.Finding, ...]
+    results: tuple[checks.CheckResult, ...]
 
     @property
     def passed(self) -> bool:
         """Whether nothing is wrong."""
-        return all(finding.passed for finding in self.findings)
+        return all(result.passed for result in self.results)
 
 
 def audit_day(

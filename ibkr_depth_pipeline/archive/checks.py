@@ -1,4 +1,4 @@
-"""What can be wrong with a day of a symbol. Pure: columns and figures in, findings out.
+"""What can be wrong with a day of a symbol. Pure: columns and figures in, results out.
 
 Columns are numpy arrays: ts (unix ms) and seq have one value a snapshot, prices and sizes ten, best first.
 """
@@ -24,7 +24,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """The verdict of one check. `problems` say what is wrong, the first few; figures are numbers to plot."""
 
     check: str
@@ -40,7 +40,7 @@ class Finding:
 # ---- seq without holes
 
 
-def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: StreamId | None = None) -> Finding:
+def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: StreamId | None = None) -> CheckResult:
     """Each seq is the one before plus 1, but for known holes, and where the numbering fell back with a later ts.
 
     `before` is the newest snapshot of the days before, if there is one.
@@ -71,7 +71,7 @@ def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: StreamI
         "unknown_missing": unknown,
         "renumbered": renumbered,
     }
-    return Finding("seq_without_holes", _some(problems), figures)
+    return CheckResult("seq_without_holes", _some(problems), figures)
 
 
 def _goes_on_from(seq: Array, following: int) -> int:
@@ -143,7 +143,7 @@ def _any(mask: Array) -> Array:
     return np.asarray(mask.any(axis=1))
 
 
-def check_books(ts: Array, faults: Sequence[BookFaults]) -> Finding:
+def check_books(ts: Array, faults: Sequence[BookFaults]) -> CheckResult:
     """Books are ordered, not crossed and without gaps, but for a moment.
 
     `faults` are of consecutive pieces of the day, `ts` of the whole of it. A stretch of malformed books is transient
@@ -164,7 +164,7 @@ def check_books(ts: Array, faults: Sequence[BookFaults]) -> Finding:
         problems.append(f"{what} from ts {int(ts[start])} to {int(ts[end - 1])}, {end - start} snapshots")
     figures = {"rows": len(ts), "transient": transient, "lasting": lasting}
     figures |= {name: int(mask.sum()) for name, mask in kinds.items()}
-    return Finding("books_ordered_and_not_crossed", _some(problems), figures)
+    return CheckResult("books_ordered_and_not_crossed", _some(problems), figures)
 
 
 def _runs(mask: Array) -> Iterator[tuple[int, int]]:
@@ -176,14 +176,14 @@ def _runs(mask: Array) -> Iterator[tuple[int, int]]:
 # ---- coverage
 
 
-def check_coverage(ts: Array, live: Array, opened: int | None, closed: int | None, least: float = 0.0) -> Finding:
+def check_coverage(ts: Array, live: Array, opened: int | None, closed: int | None, least: float = 0.0) -> CheckResult:
     """The share of the session with a live book; fails below `least`.
 
     `live` says of each snapshot whether its book holds a row. opened and closed are unix ms, None if there was no
     session that day: then there is nothing to cover.
     """
     if opened is None or closed is None or closed <= opened:
-        return Finding("coverage", (), {"session_seconds": 0, "covered_seconds": 0.0})
+        return CheckResult("coverage", (), {"session_seconds": 0, "covered_seconds": 0.0})
     starts, ends = np.clip(ts[:-1], opened, closed), np.clip(ts[1:], opened, closed)
     counts = live[:-1] & (ts[1:] - ts[:-1] <= LIVE_MS)
     covered = int((ends - starts)[counts].sum()) if len(ts) > 1 else 0
@@ -195,7 +195,7 @@ def check_coverage(ts: Array, live: Array, opened: int | None, closed: int | Non
         "coverage": share,
         "snapshots_in_session": int(np.count_nonzero((ts >= opened) & (ts < closed))),
     }
-    return Finding("coverage", problems if share < least else (), figures)
+    return CheckResult("coverage", problems if share < least else (), figures)
 
 
 # ---- row counts against the ingest's own figures
@@ -215,7 +215,7 @@ class IngestSays:
     stored_to: int = 0
 
 
-def check_counts(ts: Array, seq: Array, holes: Sequence[Hole], says: IngestSays, day_ends: int) -> Finding:
+def check_counts(ts: Array, seq: Array, holes: Sequence[Hole], says: IngestSays, day_ends: int) -> CheckResult:
     """The archive holds what the ingest says it has stored: the newest seq, and how many. day_ends is unix ms."""
     problems = []
     newest = StreamId(int(ts[-1]), int(seq[-1])) if len(ts) else None
@@ -230,7 +230,7 @@ def check_counts(ts: Array, seq: Array, holes: Sequence[Hole], says: IngestSays,
         figures |= {"ingest_stored": says.stored, "kept_of_that_run": kept, "missing_of_that_run": gone}
         if kept + gone < says.stored:
             problems.append(f"the ingest has stored {says.stored}; {kept} are kept, and {gone} known to be missing")
-    return Finding("row_counts", tuple(problems), figures)
+    return CheckResult("row_counts", tuple(problems), figures)
 
 
 def _some(problems: Iterable[str]) -> tuple[str, ...]:

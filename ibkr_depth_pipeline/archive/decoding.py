@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from ibkr_depth_pipeline.archive.layout import Span, day_of, first_ms_of
+from ibkr_depth_pipeline.archive.layout import IdSpan, day_of, first_ms_of
 from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.keys import StreamId
@@ -76,7 +76,7 @@ class Batch:
     """Snapshots of one symbol on one date, in order."""
 
     day: date
-    span: Span
+    span: IdSpan
     table: Any
 
 
@@ -240,7 +240,7 @@ class SymbolBuffer:
             day = day_of(self._ts[start])
             end_of_day = first_ms_of(day) + _MS_PER_DAY
             end = next((at for at in range(start, len(self._ts)) if self._ts[at] >= end_of_day), len(self._ts))
-            span = Span(self._id(start), self._id(end - 1))
+            span = IdSpan(self._id(start), self._id(end - 1))
             yield Batch(day, span, table.slice(start, end - start))
             start = end
 

@@ -43,19 +43,19 @@ NOTHING = StreamId(0, 0)
 """The position before the first snapshot."""
 
 
-class Span(NamedTuple):
+class IdSpan(NamedTuple):
     """The ids of the first and the last snapshot of a file."""
 
     first: StreamId
     last: StreamId
 
 
-def joined(spans: Iterable[Span]) -> tuple[Span, ...]:
+def joined(spans: Iterable[IdSpan]) -> tuple[IdSpan, ...]:
     """The same in as few spans as can be: those that overlap, or between which no seq is missing, become one."""
-    runs: list[Span] = []
+    runs: list[IdSpan] = []
     for span in sorted(spans):
         if runs and (span.first <= runs[-1].last or span.first.seq == runs[-1].last.seq + 1):
-            runs[-1] = Span(runs[-1].first, max(runs[-1].last, span.last))
+            runs[-1] = IdSpan(runs[-1].first, max(runs[-1].last, span.last))
         else:
             runs.append(span)
     return tuple(runs)
@@ -76,13 +76,13 @@ class Place:
         return f"{folder(self.tree, self.day, self.symbol)}/{self.file}"
 
     @property
-    def span(self) -> Span | None:
+    def span(self) -> IdSpan | None:
         """What a part holds, by its name; None for everything else."""
         match = _PART.fullmatch(self.file)
         if self.tree != PARTS or match is None:
             return None
         first_ts, first_seq, last_ts, last_seq = map(int, match.groups())
-        return Span(StreamId(first_ts, first_seq), StreamId(last_ts, last_seq))
+        return IdSpan(StreamId(first_ts, first_seq), StreamId(last_ts, last_seq))
 
 
 def day_folder(tree: str, day: date) -> str:
@@ -99,7 +99,7 @@ def _key(tree: str) -> str:
     return "ingest" if tree == FIGURES else "symbol"
 
 
-def part_place(symbol: str, day: date, span: Span) -> Place:
+def part_place(symbol: str, day: date, span: IdSpan) -> Place:
     """Where the part with these snapshots belongs. The same snapshots have the same name, always."""
     (first, last) = span
     file = f"{first.ts:013d}-{first.seq:012d}_{last.ts:013d}-{last.seq:012d}.parquet"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ibkr_depth_pipeline.archive.layout import Span
+from ibkr_depth_pipeline.archive.layout import IdSpan
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.keys import StreamId
 
@@ -63,15 +63,15 @@ class FileInfo(NamedTuple):
     """What a snapshot file says of itself. `runs` are the spans of which it holds all; none if it is not ours."""
 
     rows: int
-    runs: tuple[Span, ...]
+    runs: tuple[IdSpan, ...]
 
     @property
-    def span(self) -> Span | None:
+    def span(self) -> IdSpan | None:
         """From the first to the last snapshot."""
-        return Span(self.runs[0].first, self.runs[-1].last) if self.runs else None
+        return IdSpan(self.runs[0].first, self.runs[-1].last) if self.runs else None
 
 
-def described(symbol: str, runs: Sequence[Span]) -> Any:
+def described(symbol: str, runs: Sequence[IdSpan]) -> Any:
     """SNAPSHOTS with the symbol and what is in the file: between two of the spans there may be more elsewhere."""
     return SNAPSHOTS.with_metadata(
         {
@@ -89,7 +89,7 @@ def write_options(level: int) -> dict[str, Any]:
     return {"compression": "zstd", "compression_level": level, "use_dictionary": _DICTIONARIES}
 
 
-def part_bytes(symbol: str, span: Span, table: Any) -> bytes:
+def part_bytes(symbol: str, span: IdSpan, table: Any) -> bytes:
     """A part as a file."""
     file = io.BytesIO()
     pq.write_table(table.cast(described(symbol, [span])), file, **write_options(PART_LEVEL))
@@ -109,4 +109,4 @@ def file_info(file: pq.ParquetFile) -> FileInfo:
     if _FIRST_KEY not in said or _LAST_KEY not in said:
         return FileInfo(file.metadata.num_rows, ())
     runs = said.get(_RUNS_KEY, said[_FIRST_KEY] + b"_" + said[_LAST_KEY])  # files from before there were runs
-    return FileInfo(file.metadata.num_rows, tuple(Span(*map(StreamId.of, run.split(b"_"))) for run in runs.split()))
+    return FileInfo(file.metadata.num_rows, tuple(IdSpan(*map(StreamId.of, run.split(b"_"))) for run in runs.split()))

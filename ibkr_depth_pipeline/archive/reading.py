@@ -20,8 +20,8 @@ from ibkr_depth_pipeline.archive.layout import (
     DAYS,
     HOLES,
     PARTS,
+    IdSpan,
     Place,
-    Span,
     day_folder,
     day_place,
     folder,
@@ -40,9 +40,9 @@ _T = TypeVar("_T")
 class SpannedFile(NamedTuple):
     """A snapshot file and what it holds. Of `runs` it holds all; between two of them there may be more elsewhere."""
 
-    span: Span
+    span: IdSpan
     place: Place
-    runs: tuple[Span, ...]
+    runs: tuple[IdSpan, ...]
 
 
 def days(store: ArchiveStore) -> list[date]:
@@ -179,7 +179,7 @@ def _info(store: ArchiveStore, place: Place) -> FileInfo:
         return file_info(file)
 
 
-def _covers(outer: SpannedFile, inner: Span) -> bool:
+def _covers(outer: SpannedFile, inner: IdSpan) -> bool:
     return any(run.first <= inner.first and inner.last <= run.last for run in outer.runs)
 
 

@@ -28,7 +28,7 @@ class DagsterUnavailable(BoxError):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LaunchedRun:
     id: str
     status: str
 
@@ -60,10 +60,10 @@ class DagsterApi:
             raise DagsterUnavailable(f"Dagster does not launch {job}: {json.dumps(answer)}")
         return str(answer["run"]["runId"])
 
-    def runs(self, job: str) -> list[Run]:
+    def runs(self, job: str) -> list[LaunchedRun]:
         """The runs of `job`, newest first."""
         answer = self._ask(_RUNS, job=job)["runsOrError"]
-        return [Run(found["runId"], found["status"]) for found in answer.get("results", ())]
+        return [LaunchedRun(found["runId"], found["status"]) for found in answer.get("results", ())]
 
     def terminate(self, run_id: str) -> None:
         """As Terminate in the UI does: the run is asked to stop, and takes its time. A refusal is no error."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ibkr_depth_pipeline.box.dagster_api import DagsterApi, DagsterUnavailable, Run
+from ibkr_depth_pipeline.box.dagster_api import DagsterApi, DagsterUnavailable, LaunchedRun
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis, find_redis_binary, free_port, port_is_free
 from ibkr_depth_pipeline.box.processes import BoxError, GuardedProcess, wait_until
 from ibkr_depth_pipeline.box.run_folder import LogFollower, RotationLines, RunFolder
@@ -51,7 +51,7 @@ class _StopAsked(Exception):
 
 
 def open_market(options: BoxOptions, say: Callable[[str], None]) -> bool:
-    """Run a box until a stop signal or the end of the duration. Whether the newest run of the ingest held.
+    """Runs a box until a stop signal or the end of the duration. Whether the newest run of the ingest held.
 
     Call it from the main thread: it takes signals. Raises BoxError if something can't be started or dies;
     everything is down by then. A second signal raises KeyboardInterrupt, after everything was killed.
@@ -79,7 +79,7 @@ class MarketBox:
         self._dagster: DagsterApi | None = None
         self._follower = LogFollower(folder.home, "storage/*/compute_logs/*.err")
         self._lines = RotationLines()
-        self._runs: dict[str, Run] = {}  # newest first
+        self._runs: dict[str, LaunchedRun] = {}  # newest first
 
     def run(self) -> bool:
         """See `open_market`."""
@@ -204,7 +204,7 @@ class MarketBox:
                 if run.status == "FAILURE":
                     self._say(f"Why: in the UI, or {self._folder.home}/storage/{run.id}/compute_logs")
 
-    def _current_runs(self, otherwise: dict[str, Run]) -> dict[str, Run]:
+    def _current_runs(self, otherwise: dict[str, LaunchedRun]) -> dict[str, LaunchedRun]:
         if self._dagster is None:
             return {}
         try:
@@ -240,7 +240,7 @@ class MarketBox:
         self._show_rotations()
         self._show_runs()
 
-    def _active_runs(self) -> list[Run]:
+    def _active_runs(self) -> list[LaunchedRun]:
         return [run for run in self._dagster.runs(INGEST_JOB) if not run.ended] if self._dagster else []
 
     def _end(self, name: str) -> None:

@@ -180,7 +180,7 @@ def _tell_of_nothing(day: date, open_that_day: bool) -> None:
 
 
 def _tell(audit: SymbolAudit) -> None:
-    for finding in audit.findings:
+    for finding in audit.results:
         said = ", ".join(f"{name} {_number(value)}" for name, value in finding.figures.items())
         typer.echo(f"{'ok  ' if finding.passed else 'FAIL'} {audit.symbol} {finding.check}: {said}")
         for problem in finding.problems:

@@ -14,10 +14,8 @@ from itertools import zip_longest
 
 from ibkr_depth_pipeline.ingest.books import LiveInterval
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, Level, Levels
-from ibkr_depth_pipeline.png import png
+from ibkr_depth_pipeline.pictures import slot_timeline
 
-SHADES = 8
-_EMPTY, _FULL = (0xEE, 0xF0, 0xF4), (0x1F, 0x5F, 0xBF)
 _MOST_COLUMNS, _MOST_ROWS = 400, 60
 _WIDTH, _LABELS, _SHARES, _AXIS = 640, 76, 48, 22
 _ROW = 18
@@ -83,13 +81,13 @@ def coverage_svg(stretches: Iterable[LiveInterval], symbols: Sequence[str], star
         by_symbol.get(stretch.symbol, []).append(stretch)
     rows = [live_shares(by_symbol[symbol], symbol, start, end, columns) for symbol in symbols]
     plot, height = _WIDTH - _LABELS - _SHARES, _ROW * len(symbols)
-    cells = base64.b64encode(_png([[_shade(share) for share in row] for row in rows])).decode()
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height + _AXIS}" '
         'font-family="sans-serif" font-size="11" fill="#333">',
         '<rect width="100%" height="100%" fill="#fff"/>',
+        f'<rect x="{_LABELS}" width="{plot}" height="{height}" fill="#eef0f4"/>',
         f'<image x="{_LABELS}" width="{plot}" height="{height}" preserveAspectRatio="none" '
-        f'style="image-rendering:pixelated" href="data:image/png;base64,{cells}"/>',
+        f'style="image-rendering:pixelated" href="{slot_timeline(rows)}"/>',
         *(_row(number, symbol, row) for number, (symbol, row) in enumerate(zip(symbols, rows, strict=True))),
         *(_tick(number, start, end, plot, height) for number in range(_TICKS)),
         "</svg>",
@@ -111,17 +109,3 @@ def _tick(number: int, start: int, end: int, plot: int, height: int) -> str:
     anchor = "start" if number == 0 else "end" if number == _TICKS - 1 else "middle"
     zone = " UTC" if number == _TICKS - 1 else ""
     return f'<text x="{_LABELS + part * plot:.0f}" y="{height + 15}" text-anchor="{anchor}">{text}{zone}</text>'
-
-
-def _shade(share: float) -> int:
-    """0 for nothing at all, at least 1 for anything, so that little is seen, too."""
-    return min(SHADES, 1 + int(share * SHADES)) if share > 0 else 0
-
-
-def _png(cells: Sequence[Sequence[int]]) -> bytes:
-    """Cells are numbers of shades, from 0 to SHADES."""
-    red, green, blue = (
-        [round(empty + (full - empty) * shade / SHADES) for shade in range(SHADES + 1)]
-        for empty, full in zip(_EMPTY, _FULL, strict=True)
-    )
-    return png([bytes(row) for row in cells], [(*colour, 255) for colour in zip(red, green, blue, strict=True)])

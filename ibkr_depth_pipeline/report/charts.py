@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ibkr_depth_pipeline.png import Colour, png
+from ibkr_depth_pipeline.pictures import BLUE, CLEAR, ORANGE, SHADES, data_uri, png, shades
 from ibkr_depth_pipeline.report.symbol_day import DepthMap
 from ibkr_depth_pipeline.report.timeline import Array, Bins
 
@@ -128,9 +127,6 @@ def _utc(ts: int) -> datetime:
 
 
 WIDTH, HEIGHT = 1000, 100
-SHADES = 12
-_BLUE, _ORANGE, _GREY = (37, 99, 208), (214, 110, 28), (128, 138, 156)
-_CLEAR: Colour = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,18 +212,6 @@ def mark(bins: Bins, ts: int, label: str) -> Tick:
     return Tick(round((ts - bins.start) / (bins.end - bins.start) * 100, 2), label)
 
 
-def held_picture(live: Sequence[Array], held: Sequence[Array], step: int) -> str:
-    """One row a symbol: blue where its book was live, grey where it only held a slot; the more, the darker.
-
-    live and held are ms in each bin of `step` ms.
-    """
-    lines = []
-    for live_ms, held_ms in zip(live, held, strict=True):
-        shade = np.where(live_ms > 0, SHADES + _shade(live_ms / step), np.where(held_ms > 0, _shade(held_ms / step), 0))
-        lines.append(shade.astype(np.uint8).tobytes())
-    return _uri(png(lines, [_CLEAR, *_shades(_GREY, 0.45), *_shades(_BLUE, 1.0)]))
-
-
 def depth_picture(depth: DepthMap) -> str:
     """Bids blue, asks orange; the more there is at a price, the darker. The highest price is on top."""
     sizes = np.concatenate([depth.bids[depth.bids > 0], depth.asks[depth.asks > 0]])
@@ -235,21 +219,13 @@ def depth_picture(depth: DepthMap) -> str:
     bids, asks = (np.sqrt(np.minimum(side / full, 1)) for side in (depth.bids, depth.asks))
     cells = np.where(bids >= asks, np.where(bids > 0, _shade(bids), 0), SHADES + _shade(asks)).astype(np.uint8)
     lines = [row.tobytes() for row in cells[::-1]]
-    return _uri(png(lines, [_CLEAR, *_shades(_BLUE, 0.95), *_shades(_ORANGE, 0.95)]))
+    return data_uri(png(lines, [CLEAR, *shades(BLUE, 0.95), *shades(ORANGE, 0.95)]))
 
 
 def _shade(share: Array) -> Array:
-    """From 1 to SHADES, so that little is seen, too."""
+    """pictures.shade of each, but at least 1."""
     shade: Array = np.clip(np.ceil(share * SHADES), 1, SHADES)
     return shade
-
-
-def _shades(colour: tuple[int, int, int], most: float) -> list[Colour]:
-    return [(*colour, round(255 * most * (0.12 + 0.88 * number / SHADES))) for number in range(1, SHADES + 1)]
-
-
-def _uri(picture: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 def _known(values: Array) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ConfigurationError, NothingKept
 from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day, total
 from ibkr_depth_pipeline.report.symbol_day import DepthFold, DepthMap, SymbolDay, SymbolFold, Window, price_grid
-from ibkr_depth_pipeline.report.timeline import Array, Bins, Books
+from ibkr_depth_pipeline.report.timeline import Array, Bins, SnapshotColumns
 
 _PRICES = ("ts", "seq", "venue", "bid_price", "ask_price")
 _DEPTH = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size")
@@ -172,14 +172,14 @@ def _depth(store: ArchiveStore, day: SymbolDay, files: Sequence[SpannedFile], bi
     return fold.result(day.symbol)
 
 
-def _pieces(store: ArchiveStore, files: Sequence[SpannedFile]) -> Iterator[Books]:
+def _pieces(store: ArchiveStore, files: Sequence[SpannedFile]) -> Iterator[SnapshotColumns]:
     for table in tables(store, files, _DEPTH):
         yield _books(table)
 
 
-def _books(table: Any) -> Books:
+def _books(table: Any) -> SnapshotColumns:
     names = ("bid_price", "ask_price", "bid_size", "ask_size")
-    return Books(table["ts"].cast(pa.int64()).to_numpy(), *(_matrix(table, name) for name in names))
+    return SnapshotColumns(table["ts"].cast(pa.int64()).to_numpy(), *(_matrix(table, name) for name in names))
 
 
 def _matrix(table: Any, column: str) -> Array:

@@ -33,7 +33,7 @@ def total(events: Sequence[Event]) -> int:
     return sum(event.many for event in events)
 
 
-class Stretch(NamedTuple):
+class StateInterval(NamedTuple):
     """From `start` to `end`, in unix ms."""
 
     state: str
@@ -42,7 +42,7 @@ class Stretch(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class IngestRun:
     """A run of the ingest, as it was last heard of on that date; counts are since the run started.
 
     Times are unix ms, ended_ts 0 where its end is not on record. `dropped` are rows, by reason.
@@ -71,8 +71,8 @@ class IngestDay:
 
     name: str
     symbols: Sequence[str]
-    runs: Sequence[Run]
-    stretches: Sequence[Stretch]
+    runs: Sequence[IngestRun]
+    stretches: Sequence[StateInterval]
     refused_309: Sequence[Event]
     reconnects: Sequence[Event]
     lost: Sequence[Event]
@@ -136,19 +136,19 @@ class _RunStates:
         for at in np.flatnonzero(grown > 0).tolist():
             yield Event(int(self.ts[at]), int(grown[at]))
 
-    def stretches(self) -> Iterator[Stretch]:
+    def stretches(self) -> Iterator[StateInterval]:
         """How it stood with the gateway; times of the same state that touch each other are one."""
         connected = self._table["connected"].to_numpy()
         suspended = self._table["suspended"].to_numpy()
         states = np.where(~connected, DISCONNECTED, np.where(suspended, SUSPENDED, CONNECTED)).tolist()
-        held: Stretch | None = None
+        held: StateInterval | None = None
         for state, start, end in zip(states, self.ts.tolist(), self.until.tolist(), strict=True):
             if held is not None and held.state == state and held.end == start:
                 held = held._replace(end=end)
                 continue
             if held is not None and held.end > held.start:
                 yield held
-            held = Stretch(state, start, end)
+            held = StateInterval(state, start, end)
         if held is not None and held.end > held.start:
             yield held
 
@@ -165,13 +165,13 @@ class _RunStates:
         last = self._table["symbols"][self._table.num_rows - 1].as_py()
         return (symbol["symbol"] for symbol in last if symbol["symbol"] != "unknown")
 
-    def told(self) -> Run:
+    def told(self) -> IngestRun:
         """The run, by its last state."""
         last = self._table.slice(self._table.num_rows - 1).to_pylist()[0]
         dropped: Counter[str] = Counter()
         for symbol in last["symbols"]:
             dropped.update(dict(symbol["dropped"]))
-        return Run(
+        return IngestRun(
             run_id=last["run_id"],
             host=last["host"],
             pid=last["pid"],

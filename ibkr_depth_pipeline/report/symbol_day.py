@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ibkr_depth_pipeline.report.timeline import Array, Bins, Books, standing
+from ibkr_depth_pipeline.report.timeline import Array, Bins, SnapshotColumns, standing
 
 SPREAD_UNIT = 1e-6
 """Spreads are counted in steps of this price."""
@@ -29,7 +29,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class UncoveredTime:
     """The longest time in the window without a live book, and when it began; both ms."""
 
     ms: int = 0
@@ -52,7 +52,7 @@ class SymbolDay:
     in_window: int
     covered_ms: int
     window: Window
-    worst: Gap
+    worst: UncoveredTime
     rows: Array
     live_ms: Array
     spreads: Array
@@ -88,13 +88,13 @@ class SymbolFold:
         self._spreads = SpreadTimes(bins.count)
         self._in_window = 0
         self._covered_ms = 0
-        self._worst = Gap()
+        self._worst = UncoveredTime()
         self._covered_until = window.start
-        self._before: Books | None = None
+        self._before: SnapshotColumns | None = None
         self._reaches: list[float] = []
         self._tick = np.inf
 
-    def add(self, piece: Books, venues: Mapping[str, int]) -> None:
+    def add(self, piece: SnapshotColumns, venues: Mapping[str, int]) -> None:
         """The next snapshots, and how many of them are of which venue."""
         if not len(piece):
             return
@@ -114,13 +114,13 @@ class SymbolFold:
         sound = (bid > 0) & (ask > bid)
         self._spreads.add(parts.bin[sound], (ask - bid)[sound], parts.ms[sound])
 
-    def _quote(self, piece: Books) -> None:
+    def _quote(self, piece: SnapshotColumns) -> None:
         bid, ask = piece.bid_price[:, 0], piece.ask_price[:, 0]
         sound = np.flatnonzero((bid > 0) & (ask > bid))
         number = self._bins.of(piece.ts[sound])
         self._bid[number], self._ask[number] = bid[sound], ask[sound]  # of equal numbers the last one stays
 
-    def _look_deeper(self, piece: Books) -> None:
+    def _look_deeper(self, piece: SnapshotColumns) -> None:
         every = max(1, len(piece) // _SAMPLED_ROWS)
         for side in (piece.bid_price[::every], piece.ask_price[::every]):
             steps = np.abs(np.diff(side, axis=1))[(side[:, 1:] > 0) & (side[:, :-1] > 0)]
@@ -148,7 +148,7 @@ class SymbolFold:
 
     def _miss(self, start: int, end: int) -> None:
         if end - start > self._worst.ms:
-            self._worst = Gap(end - start, start)
+            self._worst = UncoveredTime(end - start, start)
 
     def result(self) -> SymbolDay:
         """What came of it; nothing may be added afterwards."""
@@ -281,9 +281,9 @@ class DepthFold:
         self._bins, self._grid = bins, grid
         self._live_ms = np.zeros(bins.count)
         self._sums = [np.zeros(grid.count * bins.count) for _ in range(2)]
-        self._before: Books | None = None
+        self._before: SnapshotColumns | None = None
 
-    def add(self, piece: Books) -> None:
+    def add(self, piece: SnapshotColumns) -> None:
         """The next snapshots."""
         books = piece.after(self._before)
         self._before = piece

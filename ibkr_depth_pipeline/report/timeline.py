@@ -77,7 +77,7 @@ class Bins:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class SnapshotColumns:
     """Snapshots of a symbol in order: ts (unix ms) has n values, prices n x 10, best first, 0.0 if there is no row.
 
     Sizes are as prices, or n x 0 if nobody asks for them.
@@ -92,11 +92,11 @@ class Books:
     def __len__(self) -> int:
         return len(self.ts)
 
-    def after(self, before: Books | None) -> Books:
+    def after(self, before: SnapshotColumns | None) -> SnapshotColumns:
         """These, with the last one of `before` in front: what it showed goes on until the first of these."""
         if before is None or not len(before):
             return self
-        return Books(
+        return SnapshotColumns(
             *(np.concatenate([old[-1:], new]) for old, new in zip(before._columns, self._columns, strict=True))
         )
 
@@ -113,7 +113,7 @@ class Standing(NamedTuple):
     ends: Array
 
 
-def standing(books: Books) -> Standing:
+def standing(books: SnapshotColumns) -> Standing:
     """A live book stands until the next snapshot, if that comes within LIVE_MS and belongs to the same subscription.
 
     A subscription begins with a single row, its book empty before (docs/redis-schema.md): the time before that row

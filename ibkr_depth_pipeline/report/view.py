@@ -10,6 +10,7 @@ import numpy as np
 
 from ibkr_depth_pipeline.archive.decoding import Hole
 from ibkr_depth_pipeline.formatting import duration, utc_clock
+from ibkr_depth_pipeline.pictures import slot_timeline
 from ibkr_depth_pipeline.report import charts
 from ibkr_depth_pipeline.report.charts import (
     Chart,
@@ -26,7 +27,7 @@ from ibkr_depth_pipeline.report.charts import (
     usual,
 )
 from ibkr_depth_pipeline.report.day import RecordedDay
-from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, Run, total
+from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, IngestRun, total
 from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay
 from ibkr_depth_pipeline.report.timeline import Array, Bins
 
@@ -108,7 +109,7 @@ def _grouped(values: Array) -> Array:
     return grouped
 
 
-def run_row(run: Run) -> RunRow:
+def run_row(run: IngestRun) -> RunRow:
     """Of a run."""
     dropped = ", ".join(f"{number(count)} {reason.replace('_', ' ')}" for reason, count in run.dropped.items())
     return RunRow(
@@ -268,7 +269,8 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
 def _held(day: RecordedDay) -> HeldPicture:
     nobody = np.zeros(day.bins.count)
     held = [sum((each.held_ms.get(symbol.symbol, nobody) for each in day.ingests), nobody) for symbol in day.symbols]
-    picture = charts.held_picture([symbol.live_ms for symbol in day.symbols], held, day.bins.step)
+    live = [symbol.live_ms for symbol in day.symbols]
+    picture = slot_timeline(*([(ms / day.bins.step).tolist() for ms in rows] for rows in (live, held)))
     return HeldPicture(
         picture, [(symbol.symbol, f"{symbol.coverage:.1%}") for symbol in day.symbols], bool(day.ingests)
     )

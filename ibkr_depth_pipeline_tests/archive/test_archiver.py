@@ -208,7 +208,7 @@ def test_a_user_needs_no_more_than_the_document_says(mirror: Mirror, desk: Desk)
         mirror.write("SPY", [8], start=NOON + 9)
         restricted.keep()
         (audit,) = audit_day(restricted.settings, DAY)
-        assert "newest_seq_in_redis" in audit.findings[-1].figures
+        assert "newest_seq_in_redis" in audit.results[-1].figures
     finally:
         mirror.redis.execute_command("ACL", "DELUSER", "archiver")
     assert desk.kept() == mirror.written

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ibkr_depth_pipeline.archive.layout import PARTS, Span, part_place
+from ibkr_depth_pipeline.archive.layout import PARTS, IdSpan, part_place
 from ibkr_depth_pipeline.archive.parquet_schema import part_bytes
 from ibkr_depth_pipeline.archive.reading import read_day
 from ibkr_depth_pipeline.box.processes import wait_until
@@ -67,7 +67,7 @@ def test_a_day_with_unknown_holes_and_too_little_coverage_fails(mirror: Mirror, 
     desk.store.delete(desk.store.places(PARTS))
     for rows in (whole.slice(0, 40), whole.slice(60, 20)):  # a file was deleted by hand, and the newest one as well
         ids = ids_of(rows)
-        span = Span(ids[0], ids[-1])
+        span = IdSpan(ids[0], ids[-1])
         desk.store.put(part_place("SPY", DAY, span), part_bytes("SPY", span, rows))
     checked = desk.runs("check", str(DAY), "--calendar", "24/7", "--least-coverage", "0.5")
     assert checked.returncode == 1

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, Span, day_place, part_place
+from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, IdSpan, day_place, part_place
 from ibkr_depth_pipeline.archive.maintenance import compact_day
 from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS, part_bytes
 from ibkr_depth_pipeline.archive.reading import files_of, positions, read_day
@@ -77,7 +77,7 @@ def test_parts_that_overlap_are_merged_without_doubles_and_nothing_of_either_is_
     ids = ids_of(whole)
     every, some, few = list(range(60)), [30, *range(31, 99, 2), 99], [50, 52, 54]
     for rows in (every, some, few):
-        span = Span(ids[rows[0]], ids[rows[-1]])
+        span = IdSpan(ids[rows[0]], ids[rows[-1]])
         content = part_bytes("SPY", span, whole.take(pa.array(rows)))
         desk.store.put(part_place("SPY", DAY, span), content)
     expected = [ids[row] for row in sorted({*every, *some, *few})]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.layout import (
-    Span,
+    IdSpan,
     day_of,
     day_place,
     first_ms_of,
@@ -29,9 +29,9 @@ dates = st.dates(date(1970, 1, 1), date(9999, 12, 31))
 @settings(deadline=None)
 @given(symbols, dates, ids, ids)
 def test_a_name_says_what_it_was_made_of(symbol: str, day: date, first: StreamId, last: StreamId) -> None:
-    part = part_place(symbol, day, Span(first, last))
+    part = part_place(symbol, day, IdSpan(first, last))
     assert parse(part.name) == part
-    assert part.span == Span(first, last)
+    assert part.span == IdSpan(first, last)
     for place in (day_place(symbol, day), hole_place(symbol, day, first)):
         assert parse(place.name) == place
         assert place.span is None
@@ -41,7 +41,7 @@ def test_a_name_says_what_it_was_made_of(symbol: str, day: date, first: StreamId
 @given(st.lists(st.tuples(ids, ids), unique=True, max_size=5))
 def test_the_order_of_names_is_the_order_of_snapshots(pairs: list[tuple[StreamId, StreamId]]) -> None:
     day = date(2026, 1, 5)
-    fit = [Span(StreamId(a.ts % 10**13, a.seq % 10**12), StreamId(b.ts % 10**13, b.seq % 10**12)) for a, b in pairs]
+    fit = [IdSpan(StreamId(a.ts % 10**13, a.seq % 10**12), StreamId(b.ts % 10**13, b.seq % 10**12)) for a, b in pairs]
     named = [place.span for place in places(part_place("SPY", day, span).name for span in fit)]
     assert named == sorted(fit)
 
@@ -74,8 +74,8 @@ def test_a_date_ends_where_the_next_begins(day: date) -> None:
     assert day_of(first_ms_of(day) + 86_399_999) == day
 
 
-def span(first_ts: int, first: int, last_ts: int, last: int) -> Span:
-    return Span(StreamId(first_ts, first), StreamId(last_ts, last))
+def span(first_ts: int, first: int, last_ts: int, last: int) -> IdSpan:
+    return IdSpan(StreamId(first_ts, first), StreamId(last_ts, last))
 
 
 @pytest.mark.parametrize(
@@ -88,5 +88,5 @@ def span(first_ts: int, first: int, last_ts: int, last: int) -> Span:
         ([], []),
     ],
 )
-def test_spans_become_one_where_nothing_can_be_between_them(spans: list[Span], runs: list[Span]) -> None:
+def test_spans_become_one_where_nothing_can_be_between_them(spans: list[IdSpan], runs: list[IdSpan]) -> None:
     assert joined(spans) == tuple(runs)

@@ -10,7 +10,7 @@ import numpy as np
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer, read_figures
 from ibkr_depth_pipeline.archive.layout import day_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.report.timeline import Books
+from ibkr_depth_pipeline.report.timeline import SnapshotColumns
 from ibkr_depth_pipeline.schema.status import FeedFigures
 
 START = 1_767_614_400_000  # 2026-01-05 12:00 UTC
@@ -18,7 +18,7 @@ START = 1_767_614_400_000  # 2026-01-05 12:00 UTC
 Side = Sequence[tuple[float, float]]
 
 
-def books(*snapshots: tuple[int, Side, Side]) -> Books:
+def books(*snapshots: tuple[int, Side, Side]) -> SnapshotColumns:
     """Snapshots as (ms after START, bids, asks), a side being (price, size) best first."""
     count = len(snapshots)
     sides = [np.zeros((count, 10)) for _ in range(4)]
@@ -27,7 +27,7 @@ def books(*snapshots: tuple[int, Side, Side]) -> Books:
             for level, (price, size) in enumerate(levels):
                 sides[side][row, level], sides[side + 2][row, level] = price, size
     ts = np.array([START + at for at, _, _ in snapshots], dtype=np.int64)
-    return Books(ts, *sides)
+    return SnapshotColumns(ts, *sides)
 
 
 def quoted(at: int, bid: float = 99.0, ask: float = 101.0) -> tuple[int, Side, Side]:
@@ -35,10 +35,10 @@ def quoted(at: int, bid: float = 99.0, ask: float = 101.0) -> tuple[int, Side, S
     return at, [(bid, 1.0)], [(ask, 1.0)]
 
 
-def part(all_of: Books, start: int, end: int) -> Books:
+def part(all_of: SnapshotColumns, start: int, end: int) -> SnapshotColumns:
     """Some of them."""
     columns = (all_of.ts, all_of.bid_price, all_of.ask_price, all_of.bid_size, all_of.ask_size)
-    return Books(*(column[start:end] for column in columns))
+    return SnapshotColumns(*(column[start:end] for column in columns))
 
 
 def keep_figures(store: ArchiveStore, states: Sequence[FeedFigures], ingest: str = "default") -> Any:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer, compact_figures
-from ibkr_depth_pipeline.archive.layout import FIGURES, Span, day_place
+from ibkr_depth_pipeline.archive.layout import FIGURES, IdSpan, day_place
 from ibkr_depth_pipeline.archive.parquet_schema import DAY_LEVEL, ROWS_PER_GROUP, SNAPSHOTS, described, write_options
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.report.page import make_report
@@ -76,7 +76,7 @@ def make_day(root: Path, count: int) -> None:
     paths = [root / day_place(symbol, DAY).name for symbol in SYMBOLS]
     for path in paths:
         path.parent.mkdir(parents=True)
-    schema = described("SPY", [Span(first, last)])
+    schema = described("SPY", [IdSpan(first, last)])
     with pq.ParquetWriter(paths[0], schema, **write_options(DAY_LEVEL)) as writer:
         for piece in made_up(count):
             writer.write_table(piece.cast(schema))

@@ -8,12 +8,11 @@ import zlib
 
 import numpy as np
 
+from ibkr_depth_pipeline.pictures import SHADES, slot_timeline
 from ibkr_depth_pipeline.report.charts import (
-    SHADES,
     Scale,
     band,
     depth_picture,
-    held_picture,
     line,
     mark,
     steps,
@@ -66,8 +65,8 @@ def test_a_moment_is_a_bar_that_can_be_seen() -> None:
 
 
 def test_who_held_a_slot_is_the_darker_the_longer_and_blue_only_where_the_book_was_live() -> None:
-    live, held = np.array([1000.0, 1.0, 0.0, 0.0]), np.array([1000.0, 1000.0, 1000.0, 0.0])
-    (row,) = cells(held_picture([live], [held], 1000))
+    live, held = [1.0, 0.001, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]
+    (row,) = cells(slot_timeline([live], [held]))
     assert row == [2 * SHADES, SHADES + 1, SHADES, 0]
 
 

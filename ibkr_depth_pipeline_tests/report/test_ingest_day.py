@@ -10,7 +10,7 @@ import numpy as np
 
 from ibkr_depth_pipeline.archive.layout import day_of, first_ms_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.report.ingest_day import Event, IngestDay, Stretch, ingest_day
+from ibkr_depth_pipeline.report.ingest_day import Event, IngestDay, StateInterval, ingest_day
 from ibkr_depth_pipeline.report.timeline import Bins
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline_tests.report.made_up import START, keep_figures
@@ -61,18 +61,18 @@ def test_how_it_stood_with_the_gateway(tmp_path: Path) -> None:
         state(9000),
     ]
     assert told(tmp_path, *states).stretches == [
-        Stretch("disconnected", START, START + 2000),
-        Stretch("connected", START + 2000, START + 6000),
-        Stretch("suspended", START + 6000, START + 8000),
-        Stretch("disconnected", START + 8000, START + 9000),
+        StateInterval("disconnected", START, START + 2000),
+        StateInterval("connected", START + 2000, START + 6000),
+        StateInterval("suspended", START + 6000, START + 8000),
+        StateInterval("disconnected", START + 8000, START + 9000),
     ]
 
 
 def test_of_a_silence_nothing_is_known(tmp_path: Path) -> None:
     day = told(tmp_path, state(0), state(2000), state(17_001), state(19_000))
     assert day.stretches == [
-        Stretch("connected", START, START + 2000),
-        Stretch("connected", START + 17_001, START + 19_000),
+        StateInterval("connected", START, START + 2000),
+        StateInterval("connected", START + 17_001, START + 19_000),
     ]
 
 

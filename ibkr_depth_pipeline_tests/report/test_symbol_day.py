@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.checks import LIVE_MS
-from ibkr_depth_pipeline.report.symbol_day import Gap, SymbolDay, SymbolFold, Window
-from ibkr_depth_pipeline.report.timeline import Bins, Books
+from ibkr_depth_pipeline.report.symbol_day import SymbolDay, SymbolFold, UncoveredTime, Window
+from ibkr_depth_pipeline.report.timeline import Bins, SnapshotColumns
 from ibkr_depth_pipeline_tests.report.made_up import START, books, part, quoted
 
 BINS = Bins(START, 1000, 60)
 MINUTE = Window(START, START + 60_000)
 
 
-def counted(*pieces: Books, window: Window = MINUTE) -> SymbolDay:
+def counted(*pieces: SnapshotColumns, window: Window = MINUTE) -> SymbolDay:
     fold = SymbolFold("SPY", BINS, window)
     for piece in pieces:
         fold.add(piece, {"ARCA": len(piece)})
@@ -63,10 +63,10 @@ def test_only_the_window_is_to_be_covered() -> None:
 
 def test_the_longest_gap_is_named_wherever_it_lies() -> None:
     two = (quoted(20_000), quoted(21_000))
-    assert counted(books(*two)).worst == Gap(39_000, START + 21_000)
-    assert counted(books(*two, quoted(50_000), quoted(51_000))).worst == Gap(29_000, START + 21_000)
-    assert counted(books(quoted(45_000), quoted(46_000))).worst == Gap(45_000, START)
-    assert counted(books(quoted(0))).worst == Gap(60_000, START)
+    assert counted(books(*two)).worst == UncoveredTime(39_000, START + 21_000)
+    assert counted(books(*two, quoted(50_000), quoted(51_000))).worst == UncoveredTime(29_000, START + 21_000)
+    assert counted(books(quoted(45_000), quoted(46_000))).worst == UncoveredTime(45_000, START)
+    assert counted(books(quoted(0))).worst == UncoveredTime(60_000, START)
 
 
 def test_the_spread_is_that_which_stood_for_longest() -> None:

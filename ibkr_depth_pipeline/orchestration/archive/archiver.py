@@ -163,7 +163,7 @@ def day_metadata(files: "Sequence[Compacted]") -> Metadata:
 def check_results(audits: "Sequence[SymbolAudit]", *, nothing_kept: bool) -> Iterator[dg.AssetCheckResult]:
     """One result per check, over all symbols. `nothing_kept`: there was a session, and nothing of it is here."""
     for name in CHECKS:
-        found = {audit.symbol: finding for audit in audits for finding in audit.findings if finding.check == name}
+        found = {audit.symbol: finding for audit in audits for finding in audit.results if finding.check == name}
         problems = [f"{symbol}: {text}" for symbol, finding in found.items() for text in finding.problems]
         if nothing_kept and name == "coverage":
             problems.append("the exchange was open that day, and nothing is kept of it")
