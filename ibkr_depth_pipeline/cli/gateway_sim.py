@@ -1,26 +1,24 @@
 """`ibkr_gateway_sim`: the simulated gateway as a program of its own."""
 
 import asyncio
+import inspect
 import ipaddress
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import typer
 import yaml
 from pydantic import BaseModel
 
 from ibkr_depth_pipeline.simulation import (
-    AtEnd,
-    EarlyCancel,
     GatewayOptions,
     ReplayOptions,
-    ReplayPace,
     Scenario,
     SimulatedGateway,
     apply_changes,
@@ -29,6 +27,7 @@ from ibkr_depth_pipeline.simulation import (
     shipped_scenarios,
 )
 from ibkr_depth_pipeline.simulation.archive_tape import archived_symbols
+from ibkr_depth_pipeline.simulation.options import Flag
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -38,9 +37,55 @@ _Value = TypeVar("_Value")
 _BOOKS, _WHERE, _GATEWAY, _FAULTS = "Books", "Where it listens", "How the gateway behaves", "Faults and records"
 
 
+def _with_flags(*classes: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds a parameter to a command for each field of the dataclasses that is annotated with a Flag."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        added = [_parameter(each, *pair) for each in classes for pair in _flags_of(each).items()]
+        command.__signature__ = signature.replace(parameters=[*added, *own])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _flags_of(options: type) -> dict[str, tuple[Any, Flag]]:
+    """The fields that have a flag: name -> type and flag."""
+    hints = get_type_hints(options, include_extras=True)
+    return {
+        name: (hint.__origin__, flag)
+        for name, hint in hints.items()
+        for flag in getattr(hint, "__metadata__", ())
+        if isinstance(flag, Flag)
+    }
+
+
+def _parameter(options: type, name: str, typed: tuple[Any, Flag]) -> inspect.Parameter:
+    kind, flag = typed
+    option = typer.Option(*flag.names, help=flag.help, min=flag.least, rich_help_panel=flag.panel)
+    default = next(each.default for each in fields(options) if each.name == name)
+    return inspect.Parameter(
+        _argument(options, name),
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=default,
+        annotation=Annotated[kind, option],
+    )
+
+
+def _argument(options: type, name: str) -> str:
+    """The name of a field's parameter; those of ReplayOptions begin with `replay_`."""
+    return f"replay_{name}" if options is ReplayOptions else name
+
+
+def _values(options: type, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields' values as the flags set them."""
+    return {name: flags[_argument(options, name)] for name in _flags_of(options)}
+
+
 @app.command()
+@_with_flags(GatewayOptions, ReplayOptions)
 def main(
-    host: Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_WHERE)] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", rich_help_panel=_WHERE)] = 7497,
     ready_file: Annotated[
         Path | None, typer.Option(help="Written once it listens: host and port as JSON.", rich_help_panel=_WHERE)
@@ -48,10 +93,6 @@ def main(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Allow a host other than loopback.", rich_help_panel=_WHERE)
     ] = False,
-    seed: Annotated[int, typer.Option(help="Same seed, same books and contracts.", rich_help_panel=_BOOKS)] = 0,
-    rows_per_second: Annotated[
-        float, typer.Option(min=0, help="Depth rows a second and symbol; 0 is a still market.", rich_help_panel=_BOOKS)
-    ] = 200.0,
     rate: Annotated[
         list[str] | None, typer.Option(metavar="SYMBOL=ROWS", help="Rate of one symbol.", rich_help_panel=_BOOKS)
     ] = None,
@@ -71,71 +112,12 @@ def main(
             "--date", formats=["%Y-%m-%d"], help="The UTC date to play of --replay-archive.", rich_help_panel=_BOOKS
         ),
     ] = None,
-    replay_pace: Annotated[
-        ReplayPace, typer.Option(help="The file's own time, a fixed rate, or as it is read.", rich_help_panel=_BOOKS)
-    ] = ReplayPace.REAL,
-    replay_speed: Annotated[
-        float,
-        typer.Option(
-            "--replay-speed", "--speed", min=0.001, help="Factor on the recording's own time.", rich_help_panel=_BOOKS
-        ),
-    ] = 1.0,
-    replay_rate: Annotated[
-        float, typer.Option(min=0.001, help="Changes a second, for --replay-pace rate.", rich_help_panel=_BOOKS)
-    ] = 200.0,
-    replay_limit: Annotated[
-        int | None, typer.Option(min=1, help="Play only that many changes.", rich_help_panel=_BOOKS)
-    ] = None,
-    replay_end: Annotated[
-        AtEnd, typer.Option(help="Fall silent at the end, or start over.", rich_help_panel=_BOOKS)
-    ] = AtEnd.STOP,
-    slots: Annotated[
-        int, typer.Option(min=0, help="Simultaneous depth subscriptions of the account.", rich_help_panel=_GATEWAY)
-    ] = 3,
-    slot_free_delay: Annotated[
-        float, typer.Option(min=0, help="Seconds until a cancelled slot is free.", rich_help_panel=_GATEWAY)
-    ] = 0.0,
-    slots_held_after_drop: Annotated[
-        float,
-        typer.Option("--slots-held", min=0, help="Seconds a lost client's slots stay taken.", rich_help_panel=_GATEWAY),
-    ] = 0.0,
-    client_id_held_after_drop: Annotated[
-        float,
-        typer.Option(
-            "--client-id-held", min=0, help="Seconds a lost client's id stays taken.", rich_help_panel=_GATEWAY
-        ),
-    ] = 0.0,
-    first_row_delay: Annotated[
-        float, typer.Option(min=0, help="Seconds from a depth request to its first row.", rich_help_panel=_GATEWAY)
-    ] = 0.05,
-    latency: Annotated[
-        float, typer.Option(min=0, help="Seconds that everything sent takes.", rich_help_panel=_GATEWAY)
-    ] = 0.0,
-    rows_after_cancel: Annotated[
-        float,
-        typer.Option("--late-rows", min=0, help="Seconds rows go on after a cancel.", rich_help_panel=_GATEWAY),
-    ] = 0.0,
-    early_cancel: Annotated[
-        EarlyCancel, typer.Option(help="What a cancel before the first row does.", rich_help_panel=_GATEWAY)
-    ] = EarlyCancel.HONOURED,
-    nasdaq_name: Annotated[
-        str, typer.Option(help="The name listed for that venue: ISLAND or NASDAQ.", rich_help_panel=_GATEWAY)
-    ] = "ISLAND",
-    strict_catalogue: Annotated[
-        bool, typer.Option("--strict", help="Make up no contracts.", rich_help_panel=_GATEWAY)
-    ] = False,
-    read_only_api: Annotated[
-        bool, typer.Option(help="Answer requests about orders with 321.", rich_help_panel=_GATEWAY)
-    ] = True,
     refuse: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SYMBOL=CODE", help="Refuse a symbol with any code: 354, 10092.", rich_help_panel=_GATEWAY
         ),
     ] = None,
-    server_version: Annotated[
-        int, typer.Option(help="Newest protocol version it speaks, 100 to 178.", rich_help_panel=_GATEWAY)
-    ] = 176,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -160,6 +142,7 @@ def main(
     journal_rows: Annotated[
         bool, typer.Option(help="Put every row into the journal, not only counts.", rich_help_panel=_FAULTS)
     ] = True,
+    **flags: Any,
 ) -> None:
     """A stand-in for TWS or IB Gateway: market depth on the real socket protocol, without an account.
 
@@ -181,43 +164,24 @@ def main(
         for name, each in shipped_scenarios().items():
             typer.echo(f"{name:35} {each.about}")
         return
+    set_by_flags, played = _values(GatewayOptions, flags), ReplayOptions(path=Path(), **_values(ReplayOptions, flags))
+    host = set_by_flags["host"]
     if not allow_remote and not _is_loopback(host):
         _fail(f"--host {host}: not a loopback address; say --allow-remote to serve others")
-    how = ReplayOptions(
-        path=Path(),
-        pace=replay_pace,
-        speed=replay_speed,
-        rate=replay_rate,
-        at_end=replay_end,
-        limit=replay_limit,
-    )
+    set_by_flags["nasdaq_name"] = set_by_flags["nasdaq_name"].upper()
     try:
         options = GatewayOptions(
-            host=host,
             port=port,
-            seed=seed,
-            server_version=server_version,
-            slots=slots,
-            read_only_api=read_only_api,
-            strict_catalogue=strict_catalogue,
-            nasdaq_name=nasdaq_name.upper(),
             refusals=_pairs("--refuse", refuse, int),
-            rows_per_second=rows_per_second,
             symbol_rates=_pairs("--rate", rate, float),
             replays=(
-                *_replays(replay or [], replay_symbol or [], how),
-                *_archived_replays(replay_archive, replay_date, how),
+                *_replays(replay or [], replay_symbol or [], played),
+                *_archived_replays(replay_archive, replay_date, played),
             ),
-            latency=latency,
-            first_row_delay=first_row_delay,
-            slot_free_delay=slot_free_delay,
-            rows_after_cancel=rows_after_cancel,
-            early_cancel=early_cancel,
-            slots_held_after_drop=slots_held_after_drop,
-            client_id_held_after_drop=client_id_held_after_drop,
             keep_rows=journal_rows and journal is not None,
             journal_file=journal,
             journal_entries=_JOURNAL_ENTRIES_IN_MEMORY,
+            **set_by_flags,
         )
         options = apply_changes(_changes(option or []), options)
         chosen = load_scenario(scenario) if scenario else Scenario(())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
 from pathlib import Path
+from typing import Annotated
 
 from ibkr_depth_pipeline.simulation.catalogue import NASDAQ_NAMES
 from ibkr_depth_pipeline.simulation.codec import HIGHEST_VERSION, LOWEST_VERSION
@@ -74,6 +75,23 @@ class AtEnd(Enum):
     LOOP = "loop"
 
 
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Gives an option a flag of its own in `ibkr_gateway_sim`; every other one is set by `--set`.
+
+    The flag's type and default are the option's, its name as well unless `names` has others.
+    """
+
+    help: str
+    names: tuple[str, ...] = ()
+    panel: str = "How the gateway behaves"
+    least: float | None = None
+    """The lowest value that the flag takes."""
+
+
+_BOOKS, _WHERE = "Books", "Where it listens"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayOptions:
     """One file to play to the subscribers of one symbol."""
@@ -83,13 +101,17 @@ class ReplayOptions:
     """Listing name, such as `AAPL` or `EUR.USD`; by default the file name up to the first underscore."""
     day: date | None = None
     """With a day, `path` is the folder of an archive, and what is played is that day of `symbol`."""
-    pace: ReplayPace = ReplayPace.REAL
-    speed: float = 1.0
+    pace: Annotated[
+        ReplayPace, Flag("The file's own time, a fixed rate, or as it is read.", ("--replay-pace",), _BOOKS)
+    ] = ReplayPace.REAL
+    speed: Annotated[
+        float, Flag("Factor on the recording's own time.", ("--replay-speed", "--speed"), _BOOKS, 0.001)
+    ] = 1.0
     """Factor on the file's own time, for ReplayPace.REAL."""
-    rate: float = 200.0
+    rate: Annotated[float, Flag("Changes a second, for --replay-pace rate.", ("--replay-rate",), _BOOKS, 0.001)] = 200.0
     """Changes (or recorded batches) a second, for ReplayPace.RATE."""
-    at_end: AtEnd = AtEnd.STOP
-    limit: int | None = None
+    at_end: Annotated[AtEnd, Flag("Fall silent at the end, or start over.", ("--replay-end",), _BOOKS)] = AtEnd.STOP
+    limit: Annotated[int | None, Flag("Play only that many changes.", ("--replay-limit",), _BOOKS, 1)] = None
     """Play only that many changes (or batches)."""
 
 
@@ -97,18 +119,18 @@ class ReplayOptions:
 class GatewayOptions:
     """Times in seconds, rates in depth rows a second and symbol."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Flag("Address to listen on.", panel=_WHERE)] = "127.0.0.1"
     port: int = 0
     """0 takes a free port."""
-    seed: int = 0
-    server_version: int = 176
-    slots: int = 3
-    read_only_api: bool = True
+    seed: Annotated[int, Flag("Same seed, same books and contracts.", panel=_BOOKS)] = 0
+    server_version: Annotated[int, Flag("Newest protocol version it speaks, 100 to 178.")] = 176
+    slots: Annotated[int, Flag("Simultaneous depth subscriptions of the account.", least=0)] = 3
+    read_only_api: Annotated[bool, Flag("Answer requests about orders with 321.")] = True
     write_access_dialog: bool = False
     """Whether a read-only gateway asks its user about requests for orders, and answers nothing, instead of 321."""
     accounts: tuple[str, ...] = ("DU1234567",)
-    strict_catalogue: bool = False
-    nasdaq_name: str = "ISLAND"
+    strict_catalogue: Annotated[bool, Flag("Make up no contracts.", ("--strict",))] = False
+    nasdaq_name: Annotated[str, Flag("The name listed for that venue: ISLAND or NASDAQ.")] = "ISLAND"
     """The name under which the venue ISLAND / NASDAQ is listed: TWS's compatibility checkbox."""
     no_slot_code: int = 309
     """What answers a depth request past the slots: 309, or 101 as some gateways have it."""
@@ -145,23 +167,29 @@ class GatewayOptions:
     clock_offset: float = 0.0
     """Seconds by which the gateway's clock is ahead of the machine's; negative is behind."""
 
-    rows_per_second: float = 200.0
+    rows_per_second: Annotated[
+        float, Flag("Depth rows a second and symbol; 0 is a still market.", panel=_BOOKS, least=0)
+    ] = 200.0
     symbol_rates: Mapping[str, float] = field(default_factory=dict)
     """Listing name -> rows a second in place of `rows_per_second`; 0 sends the opening book and then nothing."""
     silent_symbols: frozenset[str] = frozenset()
     """Listing names whose subscriptions are accepted and never get a row."""
     replays: tuple[ReplayOptions, ...] = ()
 
-    latency: float = 0.0
+    latency: Annotated[float, Flag("Seconds that everything sent takes.", least=0)] = 0.0
     """From a request's arrival to its answer, and on every row."""
-    first_row_delay: float = 0.05
-    slot_free_delay: float = 0.0
+    first_row_delay: Annotated[float, Flag("Seconds from a depth request to its first row.", least=0)] = 0.05
+    slot_free_delay: Annotated[float, Flag("Seconds until a cancelled slot is free.", least=0)] = 0.0
     """How long a cancelled subscription's slot stays in use."""
-    rows_after_cancel: float = 0.0
+    rows_after_cancel: Annotated[float, Flag("Seconds rows go on after a cancel.", ("--late-rows",), least=0)] = 0.0
     """How long rows of a cancelled subscription keep coming."""
-    early_cancel: EarlyCancel = EarlyCancel.HONOURED
-    slots_held_after_drop: float = 0.0
-    client_id_held_after_drop: float = 0.0
+    early_cancel: Annotated[EarlyCancel, Flag("What a cancel before the first row does.")] = EarlyCancel.HONOURED
+    slots_held_after_drop: Annotated[
+        float, Flag("Seconds a lost client's slots stay taken.", ("--slots-held",), least=0)
+    ] = 0.0
+    client_id_held_after_drop: Annotated[
+        float, Flag("Seconds a lost client's id stays taken.", ("--client-id-held",), least=0)
+    ] = 0.0
     largest_backlog: int = 4 * 1024 * 1024
     """Unsent bytes of a connection past which its rows are conflated until it has read them."""
 
