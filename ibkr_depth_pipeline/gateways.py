@@ -1,4 +1,4 @@
-"""Which gateways there are: the one of the settings, or those that config/gateways.yaml lists, an account each.
+"""The gateways to record from: the one of the settings, or those that config/gateways.yaml lists, one per account.
 
     gateways:
       - {name: paper, port: 4002, client_id: 777, slots: 3, universe: paper_symbols.yaml}
@@ -9,15 +9,17 @@ relative to the file's folder. Keys in Redis are per symbol, so a symbol belongs
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.universe import Universe, load_universe, read_yaml
+from ibkr_depth_pipeline.universe import load_universe, read_yaml
 
 _SETTINGS = {
     "name": "ibkr_gateway_name",
@@ -29,25 +31,24 @@ _SETTINGS = {
     "metrics_port": "ibkr_metrics_port",
     "universe": "symbol_config_path",
 }
-_REQUIRED = ("name", "universe")
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_NAME_RULE = "a letter, then letters, digits and _, all in lower case, at most 32"
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """One gateway: `overrides` (setting -> value) is what sets it apart. No name: that of the settings alone."""
+    """One gateway: `overrides` (setting -> value) distinguish it. No name: the one of the settings alone."""
 
     name: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, **overrides: Any) -> Settings:
-        """What is in force for it; what is given here wins. Raises ConfigurationError."""
+        """The settings of this gateway; `overrides` win over its own. Raises ConfigurationError."""
         given = {name: value for name, value in overrides.items() if value is not None}
         return load_settings(**{**self.overrides, **given})
 
 
 def load_gateways() -> tuple[Gateway, ...]:
-    """Those of the file that GATEWAYS_CONFIG_PATH names; without that file, the one of the settings.
+    """The gateways of the file that GATEWAYS_CONFIG_PATH names; without that file, the one of the settings.
 
     Raises ConfigurationError, which names the file and every bad entry at once.
     """
@@ -58,92 +59,122 @@ def load_gateways() -> tuple[Gateway, ...]:
 
 
 def gateway_named(name: str) -> Gateway:
-    """That gateway as it is configured now. Raises ConfigurationError where it is gone, or the file is bad."""
+    """The gateway as it is configured now. Raises ConfigurationError if it is gone, or the file is bad."""
     gateways = load_gateways()
     found = next((gateway for gateway in gateways if gateway.name == name), None)
     if found is None:
         listed = ", ".join(gateway.name or "the one of the settings" for gateway in gateways)
-        told = f"{name or 'the gateway of the settings'} is no longer listed ({listed}); reload the code location"
-        raise ConfigurationError("gateways", [told])
+        problem = f"{name or 'the gateway of the settings'} is no longer listed ({listed}); reload the code location"
+        raise ConfigurationError("gateways", [problem])
     return found
+
+
+class _Entry(BaseModel):
+    """An entry's keys. The values but for the name are checked as the settings that they override."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    universe: Any
+    host: Any = None
+    port: Any = None
+    client_id: Any = None
+    probe_client_id: Any = None
+    slots: Any = None
+    metrics_port: Any = None
+
+
+class _GatewaysFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    gateways: Annotated[list[Any], Field(strict=True, min_length=1)]
 
 
 def parse_gateways(document: object, path: Path) -> tuple[Gateway, ...]:
     """Check the parsed YAML `document` of the file at `path`, and the universes that it names."""
-    reader = _Reader(path)
-    gateways = reader.read(document)
-    if reader.problems:
-        raise ConfigurationError(str(path.absolute()), reader.problems)
+    problems: list[str] = []
+    gateways = _gateways(document, path.parent, problems)
+    if problems:
+        raise ConfigurationError(str(path.absolute()), problems)
     return gateways
 
 
-class _Reader:
-    """Collects problems on the way, so that one error lists them all."""
-
-    def __init__(self, path: Path) -> None:
-        self._folder = path.parent
-        self.problems: list[str] = []
-
-    def read(self, document: object) -> tuple[Gateway, ...]:
-        entries = document.get("gateways") if isinstance(document, Mapping) and len(document) == 1 else None
-        if not isinstance(entries, list) or not entries:
-            self.problems.append("the file must hold `gateways:`, a list with at least one entry, and nothing else")
-            return ()
-        places = [f"gateways[{number}] {_called(entry)}" for number, entry in enumerate(entries, start=1)]
-        found = [self._gateway(place, entry) for place, entry in zip(places, entries, strict=True)]
-        settled = [(place, each) for place, each in zip(places, found, strict=True) if each is not None]
-        self._refuse_shared(settled)
-        return tuple(gateway for _, gateway in settled)
-
-    def _gateway(self, place: str, entry: object) -> Gateway | None:
-        before = len(self.problems)
-        if not isinstance(entry, Mapping):
-            self.problems.append(f"{place}: must be a mapping with {', '.join(_SETTINGS)}")
-            return None
-        self._check_keys(place, entry)
-        overrides = {setting: entry[key] for key, setting in _SETTINGS.items() if entry.get(key) is not None}
-        if isinstance(overrides.get("symbol_config_path"), str):
-            overrides["symbol_config_path"] = self._folder / overrides["symbol_config_path"]
-        self._check_values(place, {name: value for name, value in overrides.items() if name != "ibkr_gateway_name"})
-        return Gateway(str(entry["name"]), overrides) if len(self.problems) == before else None
-
-    def _check_keys(self, place: str, entry: Mapping[Any, Any]) -> None:
-        unknown = [key for key in entry if key not in _SETTINGS]
-        self.problems += [f"{place}: unknown key {key!r}; allowed are {', '.join(_SETTINGS)}" for key in unknown]
-        self.problems += [f"{place}: {key} is missing" for key in _REQUIRED if entry.get(key) is None]
-        name = entry.get("name")
-        if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
-            rule = "a letter, then letters, digits and _, all in lower case, at most 32"
-            self.problems.append(f"{place} name: {name!r} is not allowed; {rule}")
-
-    def _check_values(self, place: str, overrides: Mapping[str, Any]) -> None:
-        try:
-            load_settings(**overrides)
-        except ConfigurationError as error:
-            keys = {setting.upper(): key for key, setting in _SETTINGS.items() if setting in overrides}
-            told = [problem.partition("=") for problem in error.problems]
-            self.problems += [f"{place} {keys[name]}: {rest}" for name, _, rest in told if name in keys]
-
-    def _refuse_shared(self, settled: Sequence[tuple[str, Gateway]]) -> None:
-        """A name, a place on the network and a symbol belong to one entry each."""
-        owners: dict[tuple[str, object], str] = {}
-        for place, gateway in settled:
-            settings = gateway.settings()
-            owned = [("the name", gateway.name), ("the gateway at", f"{settings.ibkr_host}:{settings.ibkr_port}")]
-            owned += [("the symbol", symbol) for symbol in self._universe(place, settings).symbols]
-            for what, which in owned:
-                first = owners.setdefault((what, which), place)
-                if first != place:
-                    self.problems.append(f"{place}: {what} {which} is listed under {first} too; list it once")
-
-    def _universe(self, place: str, settings: Settings) -> Universe:
-        try:
-            return load_universe(settings.symbol_config_path)
-        except ConfigurationError as error:
-            self.problems.append(f"{place} universe: {error}")
-            return Universe(())
+def _gateways(document: object, folder: Path, problems: list[str]) -> tuple[Gateway, ...]:
+    try:
+        entries = _GatewaysFile.model_validate(document).gateways
+    except ValidationError:
+        problems.append("the file must hold `gateways:`, a list with at least one entry, and nothing else")
+        return ()
+    found = {}
+    for number, entry in enumerate(entries, start=1):
+        name = entry.get("name") if isinstance(entry, Mapping) else entry
+        place = f"gateways[{number}] {'(no name)' if name is None else repr(name)}"
+        if (gateway := _gateway(place, entry, folder, problems)) is not None:
+            found[place] = gateway
+    _refuse_shared(found, problems)
+    return tuple(found.values())
 
 
-def _called(entry: object) -> str:
-    name = entry.get("name") if isinstance(entry, Mapping) else entry
-    return "(no name)" if name is None else repr(name)
+def _gateway(place: str, entry: object, folder: Path, problems: list[str]) -> Gateway | None:
+    if not isinstance(entry, Mapping):
+        problems.append(f"{place}: must be a mapping with {', '.join(_SETTINGS)}")
+        return None
+    given = {key: value for key, value in entry.items() if value is not None}
+    found = _wrong_keys(place, given)
+    overrides = {setting: given[key] for key, setting in _SETTINGS.items() if key in given}
+    if isinstance(overrides.get("symbol_config_path"), str):
+        overrides["symbol_config_path"] = folder / overrides["symbol_config_path"]
+    found += _wrong_values(place, {name: value for name, value in overrides.items() if name != "ibkr_gateway_name"})
+    problems += found
+    return None if found else Gateway(given["name"], overrides)
+
+
+def _wrong_keys(place: str, given: Mapping[Any, Any]) -> list[str]:
+    try:
+        _Entry.model_validate(given)
+    except ValidationError as error:
+        return [_problem(place, each) for each in error.errors()]
+    return []
+
+
+def _problem(place: str, error: ErrorDetails) -> str:
+    match error["type"]:
+        case "missing":
+            return f"{place}: {error['loc'][0]} is missing"
+        case "extra_forbidden":
+            return f"{place}: unknown key {error['loc'][0]!r}; allowed are {', '.join(_SETTINGS)}"
+        case "invalid_key":
+            return f"{place}: unknown key {error['input']!r}; allowed are {', '.join(_SETTINGS)}"
+        case _:
+            return f"{place} name: {error['input']!r} is not allowed; {_NAME_RULE}"
+
+
+def _wrong_values(place: str, overrides: Mapping[str, Any]) -> list[str]:
+    try:
+        load_settings(**overrides)
+    except ConfigurationError as error:
+        keys = {setting.upper(): key for key, setting in _SETTINGS.items() if setting in overrides}
+        parts = [problem.partition("=") for problem in error.problems]
+        return [f"{place} {keys[name]}: {rest}" for name, _, rest in parts if name in keys]
+    return []
+
+
+def _refuse_shared(gateways: Mapping[str, Gateway], problems: list[str]) -> None:
+    """A name, a network address and a symbol belong to one entry each."""
+    owners: dict[tuple[str, object], str] = {}
+    for place, gateway in gateways.items():
+        settings = gateway.settings()
+        owned = [("the name", gateway.name), ("the gateway at", f"{settings.ibkr_host}:{settings.ibkr_port}")]
+        owned += [("the symbol", symbol) for symbol in _symbols(place, settings, problems)]
+        for what, which in owned:
+            first = owners.setdefault((what, which), place)
+            if first != place:
+                problems.append(f"{place}: {what} {which} is listed under {first} too; list it once")
+
+
+def _symbols(place: str, settings: Settings, problems: list[str]) -> Sequence[str]:
+    try:
+        return load_universe(settings.symbol_config_path).symbols
+    except ConfigurationError as error:
+        problems.append(f"{place} universe: {error}")
+        return ()

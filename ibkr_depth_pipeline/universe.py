@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 
-_NAME = re.compile(r"[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?")
+_LARGEST_CON_ID = 2**31 - 1
+_QUOTE_IT = " (quote it: YAML reads it as something else)"
 _NAME_RULE = (
     "a symbol is upper-case letters, digits and . - / & +, with at most one blank inside (as in 'BRK B'), "
     "at most 32 characters"
 )
-_CODE = re.compile(r"[A-Z0-9.]{1,20}")
-_CODE_RULE = "use up to 20 upper-case letters and digits"
-_CURRENCY = re.compile(r"[A-Z]{3}")
-_CURRENCY_RULE = "use a code of three letters, such as USD"
-_SEC_TYPES = ("STK", "IND", "FUT", "CONTFUT", "CASH", "CRYPTO", "CFD", "CMDTY", "BOND", "OPT", "FOP", "WAR", "FUND")
-_LARGEST_CON_ID = 2**31 - 1
-_QUOTE_IT = " (quote it: YAML reads it as something else)"
-OPTIONAL_KEYS = ("exchange", "primary_exchange", "sec_type", "currency", "con_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +51,11 @@ class Universe:
         Raises ConfigurationError for a bad or doubled name.
         """
         known = {spec.symbol: spec for spec in self.specs}
-        reader = _Reader("symbols asked for")
-        chosen = [known.get(name) or reader.entry(name, name) for name in symbols]
-        reader.refuse_doubles(list(symbols))
-        reader.raise_problems()
+        problems: list[str] = []
+        chosen = [known.get(name) or _entry(name, name, problems) for name in symbols]
+        problems += _doubles(symbols)
+        if problems:
+            raise ConfigurationError("symbols asked for", problems)
         return Universe(tuple(spec for spec in chosen if spec is not None))
 
 
@@ -80,7 +75,7 @@ def _missing(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> object:
-    """What the file holds, plain data only. Raises ConfigurationError, which names the file."""
+    """Parse the file, plain data only. Raises ConfigurationError, which names the file."""
     where = str(path.absolute())
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -94,19 +89,11 @@ def read_yaml(path: Path) -> object:
         raise ConfigurationError(where, [f"is not YAML that can be read: {' '.join(str(error).split())}"]) from None
 
 
-def parse_universe(document: object, where: str) -> Universe:
-    """Check the parsed YAML `document` of the file named `where`. Pure. Raises ConfigurationError."""
-    reader = _Reader(where)
-    universe = reader.read(document)
-    reader.raise_problems()
-    return universe
-
-
 class _StrictLoader(yaml.SafeLoader):
     """Plain data only, and no key twice: YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of `node`. Raises ConstructorError, with the place, where a key stands twice."""
+        """The mapping of `node`. Raises ConstructorError, with the place, if a key stands twice."""
         seen = set()
         for key_node, _ in node.value:
             key = (key_node.tag, key_node.value) if isinstance(key_node, yaml.ScalarNode) else None
@@ -118,104 +105,143 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-class _Reader:
-    """Collects problems on the way, so that one error lists them all."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._problems: list[str] = []
-
-    def raise_problems(self) -> None:
-        if self._problems:
-            raise ConfigurationError(self._where, self._problems)
-
-    def read(self, document: object) -> Universe:
-        if not isinstance(document, Mapping):
-            self._problems.append("the file must hold a mapping with `symbols:` and, if wanted, `overrides:`")
-            return Universe(())
-        self._refuse_unknown("top level", document, ("symbols", "overrides"))
-        entries = document.get("symbols")
-        if not isinstance(entries, list) or not entries:
-            self._problems.append("symbols: must be a list with at least one entry")
-            entries = []
-        specs = [self._spec(index, entry) for index, entry in enumerate(entries, start=1)]
-        found = [spec for spec in specs if spec is not None]
-        self.refuse_doubles([spec.symbol for spec in found])
-        overrides = self._overrides(document.get("overrides"), {spec.symbol for spec in found})
-        return Universe(tuple(replace(spec, **overrides.get(spec.symbol, {})) for spec in found))
-
-    def _spec(self, index: int, entry: object) -> SymbolSpec | None:
-        if isinstance(entry, Mapping):
-            place = f"symbols[{index}] {entry.get('symbol', '(no symbol)')!r}"
-            self._refuse_unknown(place, entry, ("symbol", *OPTIONAL_KEYS))
-            return self.entry(entry.get("symbol"), place, self._options(place, entry))
-        return self.entry(entry, f"symbols[{index}] {entry!r}")
-
-    def entry(self, name: object, place: str, options: Mapping[str, Any] | None = None) -> SymbolSpec | None:
-        """The entry of `name`, or None with the problem noted."""
-        if not isinstance(name, str):
-            hint = _QUOTE_IT if isinstance(name, bool | int | float | date) else ""
-            self._problems.append(f"{place}: a symbol must be a text{hint}")
-            return None
-        if len(name) > 32 or not _NAME.fullmatch(name):
-            self._problems.append(f"{place}: {name!r} is not a symbol; {_NAME_RULE}")
-            return None
-        return SymbolSpec(name, **(options or {}))
-
-    def refuse_doubles(self, names: Sequence[str]) -> None:
-        """Note every name that stands more than once."""
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            self._problems.append(f"{name!r} is listed {names.count(name)} times; list each symbol once")
-
-    def _overrides(self, overrides: object, symbols: set[str]) -> dict[str, dict[str, Any]]:
-        if overrides is None:
-            return {}
-        if not isinstance(overrides, Mapping):
-            self._problems.append("overrides: must map a symbol to its settings")
-            return {}
-        return {str(name): self._override(name, keys, symbols) for name, keys in overrides.items()}
-
-    def _override(self, name: object, keys: object, symbols: set[str]) -> dict[str, Any]:
-        place = f"overrides[{name!r}]"
-        if name not in symbols:
-            hint = "" if isinstance(name, str) else _QUOTE_IT
-            self._problems.append(f"{place}: no such symbol in `symbols:`{hint}")
-        if not isinstance(keys, Mapping):
-            self._problems.append(f"{place}: must be a mapping with any of {', '.join(OPTIONAL_KEYS)}")
-            return {}
-        self._refuse_unknown(place, keys, OPTIONAL_KEYS)
-        return self._options(place, keys)
-
-    def _options(self, place: str, mapping: Mapping[Any, object]) -> dict[str, Any]:
-        options: dict[str, Any] = {}
-        for key in OPTIONAL_KEYS:
-            value = mapping.get(key)
-            if value is None:
-                continue
-            wrong = _wrong_with(key, value)
-            if wrong is None:
-                options[key] = value
-            else:
-                self._problems.append(f"{place} {key}: {value!r} is not allowed; {wrong}")
-        return options
-
-    def _refuse_unknown(self, place: str, mapping: Mapping[Any, object], allowed: Sequence[str]) -> None:
-        for key in mapping:
-            if key not in allowed:
-                self._problems.append(f"{place}: unknown key {key!r}; allowed are {', '.join(allowed)}")
+# ---- the models of the file
 
 
-def _wrong_with(key: str, value: object) -> str | None:
-    """What is allowed for that key, where `value` is not."""
-    if key == "con_id":
-        good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_CON_ID
-        return None if good else f"use a whole number from 1 to {_LARGEST_CON_ID}"
-    hint = "" if isinstance(value, str) else _QUOTE_IT
-    text = value if isinstance(value, str) else ""
-    if key == "sec_type":
-        return None if text in _SEC_TYPES else f"use one of {', '.join(_SEC_TYPES)}{hint}"
-    if key == "currency":
-        return None if _CURRENCY.fullmatch(text) else f"{_CURRENCY_RULE}{hint}"
-    if text == "SMART":
-        return "SMART is no venue; name a concrete one, such as ISLAND or ARCA"
-    return None if _CODE.fullmatch(text) else f"{_CODE_RULE}{hint}"
+def _no_smart(venue: str) -> str:
+    if venue == "SMART":
+        raise PydanticCustomError("smart", "SMART is no venue; name a concrete one, such as ISLAND or ARCA")
+    return venue
+
+
+_Venue = Annotated[str, Field(strict=True, pattern=r"^[A-Z0-9.]{1,20}$"), AfterValidator(_no_smart)]
+_SecType = Literal[
+    "STK", "IND", "FUT", "CONTFUT", "CASH", "CRYPTO", "CFD", "CMDTY", "BOND", "OPT", "FOP", "WAR", "FUND"
+]
+
+
+class _Override(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    exchange: _Venue | None = None
+    primary_exchange: _Venue | None = None
+    sec_type: _SecType | None = None
+    currency: Annotated[str, Field(strict=True, pattern=r"^[A-Z]{3}$")] | None = None
+    con_id: Annotated[int, Field(strict=True, ge=1, le=_LARGEST_CON_ID)] | None = None
+
+
+class _Entry(_Override):
+    symbol: Annotated[str, Field(strict=True, max_length=32, pattern=r"^[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?$")]
+
+
+class _UniverseFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    symbols: Annotated[list[Any], Field(strict=True, min_length=1)]
+    overrides: dict[Any, Any] | None = None
+
+
+OPTIONAL_KEYS = tuple(_Override.model_fields)
+
+_RULES = {
+    "exchange": "use up to 20 upper-case letters and digits",
+    "primary_exchange": "use up to 20 upper-case letters and digits",
+    "sec_type": f"use one of {', '.join(get_args(_SecType))}",
+    "currency": "use a code of three letters, such as USD",
+    "con_id": f"use a whole number from 1 to {_LARGEST_CON_ID}",
+}
+_FILE_RULES = {
+    "symbols": "must be a list with at least one entry",
+    "overrides": "must map a symbol to its settings",
+}
+
+
+def parse_universe(document: object, where: str) -> Universe:
+    """Check the parsed YAML `document` of the file named `where`. Pure. Raises ConfigurationError."""
+    problems: list[str] = []
+    universe = _universe(document, problems)
+    if problems:
+        raise ConfigurationError(where, problems)
+    return universe
+
+
+def _universe(document: object, problems: list[str]) -> Universe:
+    if not isinstance(document, dict):
+        problems.append("the file must hold a mapping with `symbols:` and, if wanted, `overrides:`")
+        return Universe(())
+    wrong = {}
+    try:
+        _UniverseFile.model_validate(document)
+    except ValidationError as error:
+        wrong = {each["loc"][0]: each for each in error.errors()}
+    for key, each in wrong.items():
+        unknown = _unknown_key("top level", each, tuple(_UniverseFile.model_fields))
+        problems.append(unknown or f"{key}: {_FILE_RULES[str(key)]}")
+    entries = [] if "symbols" in wrong else document["symbols"]
+    specs = [_entry(entry, _place(number, entry), problems) for number, entry in enumerate(entries, start=1)]
+    found = [spec for spec in specs if spec is not None]
+    problems += _doubles([spec.symbol for spec in found])
+    overrides = {} if "overrides" in wrong else document.get("overrides") or {}
+    names = {spec.symbol for spec in found}
+    changes = {name: _override(name, keys, names, problems) for name, keys in overrides.items()}
+    return Universe(tuple(replace(spec, **changes.get(spec.symbol, {})) for spec in found))
+
+
+def _place(number: int, entry: object) -> str:
+    return f"symbols[{number}] {entry.get('symbol', '(no symbol)') if isinstance(entry, Mapping) else entry!r}"
+
+
+def _entry(entry: object, place: str, problems: list[str]) -> SymbolSpec | None:
+    """The spec of a name or a mapping; with a bad option it lacks that, with a bad name it is None."""
+    given = dict(entry) if isinstance(entry, Mapping) else {"symbol": entry}
+    options = _checked(_Entry, given, place, problems)
+    return SymbolSpec(**options) if "symbol" in options else None
+
+
+def _override(name: object, keys: object, names: set[str], problems: list[str]) -> dict[str, Any]:
+    place = f"overrides[{name!r}]"
+    if name not in names:
+        problems.append(f"{place}: no such symbol in `symbols:`{'' if isinstance(name, str) else _QUOTE_IT}")
+    if not isinstance(keys, Mapping):
+        problems.append(f"{place}: must be a mapping with any of {', '.join(OPTIONAL_KEYS)}")
+        return {}
+    return _checked(_Override, dict(keys), place, problems)
+
+
+def _checked(model: type[_Override], given: dict[Any, Any], place: str, problems: list[str]) -> dict[str, Any]:
+    """The good values among `given`; a problem for each of the others."""
+    bad: set[Any] = set()
+    allowed = sorted(model.model_fields, key=lambda key: key != "symbol")
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        for each in error.errors():
+            bad.add(each["loc"][0])
+            problems.append(_unknown_key(place, each, allowed) or _problem(place, each))
+    return {key: given[key] for key in model.model_fields if key not in bad and given.get(key) is not None}
+
+
+def _unknown_key(place: str, error: ErrorDetails, allowed: Sequence[str]) -> str:
+    """The problem if `error` is about a key, otherwise ""."""
+    if error["type"] not in ("extra_forbidden", "invalid_key"):
+        return ""
+    key = error["input"] if error["type"] == "invalid_key" else error["loc"][0]
+    return f"{place}: unknown key {key!r}; allowed are {', '.join(allowed)}"
+
+
+def _problem(place: str, error: ErrorDetails) -> str:
+    key, value = str(error["loc"][0]), error["input"]
+    if key == "symbol" and isinstance(value, str):
+        return f"{place}: {value!r} is not a symbol; {_NAME_RULE}"
+    if key == "symbol":
+        hint = _QUOTE_IT if isinstance(value, bool | int | float | date) else ""
+        return f"{place}: a symbol must be a text{hint}"
+    hint = "" if isinstance(value, str) or key == "con_id" else _QUOTE_IT
+    rule = error["msg"] if error["type"] == "smart" else f"{_RULES[key]}{hint}"
+    return f"{place} {key}: {value!r} is not allowed; {rule}"
+
+
+def _doubles(names: Sequence[str]) -> list[str]:
+    """A problem for every name that is listed more than once."""
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    return [f"{name!r} is listed {names.count(name)} times; list each symbol once" for name in doubled]
