@@ -40,7 +40,7 @@ def problems(*entries: object) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_without_a_file_there_is_the_one_gateway_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gateway_of_the_settings_is_used_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IBKR_PORT", "4711")
     (only,) = load_gateways()
     assert only.name == ""
@@ -48,13 +48,13 @@ def test_without_a_file_there_is_the_one_gateway_of_the_settings(monkeypatch: py
     assert only.settings().ibkr_gateway_name == "default"
 
 
-def test_a_file_that_is_asked_for_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_named_by_the_setting_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAYS_CONFIG_PATH", "elsewhere.yaml")
     with pytest.raises(ConfigurationError, match=r"elsewhere\.yaml: can't be read"):
         load_gateways()
 
 
-def test_an_entry_wins_over_the_environment_and_a_run_over_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_wins_over_the_environment_and_a_run_over_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IBKR_PORT", "4711")
     monkeypatch.setenv("IBKR_ROTATION_SECS", "3")
     entry = {**TWO, "host": "gateway.example", "client_id": 5, "probe_client_id": 6, "slots": 2}
@@ -68,7 +68,7 @@ def test_an_entry_wins_over_the_environment_and_a_run_over_the_entry(monkeypatch
     assert one.settings().ibkr_gateway_name == "one"
 
 
-def test_each_has_a_metrics_port_of_its_own_and_those_without_have_that_of_the_settings(
+def test_metrics_port_is_the_entrys_or_that_of_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("IBKR_METRICS_PORT", "9400")
@@ -93,23 +93,23 @@ BAD = {
 
 
 @pytest.mark.parametrize(("entry", "words"), BAD.values(), ids=BAD)
-def test_a_bad_entry_is_named_with_what_is_wrong(entry: object, words: str) -> None:
+def test_error_names_the_bad_entry_and_the_problem(entry: object, words: str) -> None:
     (problem,) = problems(ONE, entry)
     assert words in problem
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_problems_are_all_listed_at_once() -> None:
     assert len(problems({**ONE, "port": -1, "slots": "many"}, {"name": "two"}, "three")) == 4
 
 
 @pytest.mark.parametrize("document", ["", "gateways: []", "gateways: {}", "{gateways: [], more: 1}", "- paper"])
-def test_a_file_of_another_shape_is_refused(document: str) -> None:
+def test_file_of_another_shape_is_refused(document: str) -> None:
     Path("config/gateways.yaml").write_text(document)
     with pytest.raises(ConfigurationError, match="must hold `gateways:`"):
         load_gateways()
 
 
-def test_a_run_of_a_gateway_that_is_gone_is_refused() -> None:
+def test_gateway_that_is_no_longer_listed_is_refused() -> None:
     assert gateway_named("").name == ""
     listed(ONE, TWO)
     assert gateway_named("two").name == "two"
@@ -119,7 +119,7 @@ def test_a_run_of_a_gateway_that_is_gone_is_refused() -> None:
         gateway_named("")
 
 
-def test_the_example_is_a_file_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_file_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAYS_CONFIG_PATH", str(REPOSITORY / "config" / "gateways.example.yaml"))
     told: dict[str, Any] = {gateway.name: gateway.settings().ibkr_port for gateway in load_gateways()}
     assert told == {"paper": 4002, "live": 4001}

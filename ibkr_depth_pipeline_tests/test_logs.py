@@ -34,7 +34,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in err.splitlines()]
 
 
-def test_a_line_holds_the_event_its_level_a_utc_time_and_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
+def test_line_holds_event_level_utc_time_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging()
     get_log(run=1).info("subscribed", symbol="SPY", request_id=7)
     (line,) = lines(capsys)
@@ -42,7 +42,7 @@ def test_a_line_holds_the_event_its_level_a_utc_time_and_the_fields(capsys: pyte
     assert line == {"event": "subscribed", "level": "info", "symbol": "SPY", "request_id": 7, "run": 1}
 
 
-def test_a_hostile_text_can_not_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_text_can_not_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging()
     get_log().info(HOSTILE, symbol=HOSTILE, text=[HOSTILE], bound={"a": HOSTILE})
     (line,) = lines(capsys)
@@ -51,7 +51,7 @@ def test_a_hostile_text_can_not_forge_a_line(capsys: pytest.CaptureFixture[str])
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(), st.one_of(st.text(), st.binary(), st.floats(), st.none(), st.lists(st.text())))
-def test_anything_is_one_line(capsys: pytest.CaptureFixture[str], text: str, value: object) -> None:
+def test_any_event_and_value_are_one_line(capsys: pytest.CaptureFixture[str], text: str, value: object) -> None:
     configure_logging()
     capsys.readouterr()
     get_log().warning(text, value=value)
@@ -62,14 +62,14 @@ def test_anything_is_one_line(capsys: pytest.CaptureFixture[str], text: str, val
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_nothing_below_the_level_is_logged(capsys: pytest.CaptureFixture[str], level: str) -> None:
+def test_events_below_the_level_are_not_logged(capsys: pytest.CaptureFixture[str], level: str) -> None:
     configure_logging(level)
     for name in LEVELS:
         getattr(get_log(), name.lower())(name)
     assert [line["event"] for line in lines(capsys)] == list(LEVELS[LEVELS.index(level) :])
 
 
-def test_an_exception_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_exception_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging()
     try:
         raise ValueError(HOSTILE)
@@ -79,7 +79,7 @@ def test_an_exception_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> N
     assert "Traceback" in line["exception"]
 
 
-def test_what_a_library_logs_is_a_line_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_record_of_a_library_is_an_event_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging()
     configure_logging()  # twice must not log twice
     loop = asyncio.new_event_loop()
@@ -93,13 +93,13 @@ def test_what_a_library_logs_is_a_line_like_any_other(capsys: pytest.CaptureFixt
     assert "ValueError: why" in line["exception"]
 
 
-def test_ib_insync_does_not_say_again_as_text_what_we_log_as_events(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ib_insyncs_own_log_is_silenced(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging()
     logging.getLogger("ib_insync.wrapper").error("Error 309, reqId 7: Max number (3) of market depth requests")
     assert lines(capsys) == []
 
 
-def test_the_log_follows_stderr_when_it_is_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_follows_a_swapped_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     configure_logging()
     log = get_log()
     swapped = io.StringIO()
@@ -108,7 +108,7 @@ def test_the_log_follows_stderr_when_it_is_swapped(monkeypatch: pytest.MonkeyPat
     assert json.loads(swapped.getvalue())["event"] == "here"
 
 
-def test_a_stderr_that_nobody_reads_any_more_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging_survives_a_stderr_without_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError

@@ -32,12 +32,12 @@ def problems(tmp_path: Path, text: str) -> tuple[str, ...]:
     return refused.value.problems
 
 
-def test_the_default_universe_is_that_of_the_specification() -> None:
+def test_default_universe_is_that_of_the_specification() -> None:
     names = ("SPY", "QQQ", "IWM", "AAPL", "MSFT", "GOOGL", "AMZN", "META", "NVDA", "TSLA")
     assert load_universe(DEFAULT_FILE).symbols == names
 
 
-def test_spx_stands_in_the_default_file_commented_out_with_the_reason_and_can_be_added_back(tmp_path: Path) -> None:
+def test_spx_is_commented_out_in_the_default_file_and_can_be_added_back(tmp_path: Path) -> None:
     text = DEFAULT_FILE.read_text()
     assert "# - {symbol: SPX" in text
     assert "no order book of its own" in text
@@ -56,13 +56,13 @@ def test_names_and_mappings_keep_their_order(tmp_path: Path) -> None:
     )
 
 
-def test_an_override_wins_over_the_entry_and_leaves_its_other_keys(tmp_path: Path) -> None:
+def test_override_wins_over_the_entry_and_leaves_its_other_keys(tmp_path: Path) -> None:
     text = "symbols: [{symbol: SPY, exchange: ARCA, currency: USD}, AAPL]\noverrides: {SPY: {exchange: BATS}}"
     assert read(tmp_path, text).specs == (SymbolSpec("SPY", exchange="BATS", currency="USD"), SymbolSpec("AAPL"))
 
 
 @pytest.mark.parametrize("name", ["SPY", "A", "BRK B", "BF.B", "600519", "X-Y", "A/B", "T&T", "M6E+"])
-def test_a_good_name_is_accepted(name: str) -> None:
+def test_good_name_is_accepted(name: str) -> None:
     assert parse_universe({"symbols": [name]}, "file").symbols == (name,)
 
 
@@ -92,7 +92,7 @@ def test_a_good_name_is_accepted(name: str) -> None:
         "$SPY",
     ],
 )
-def test_a_bad_name_is_refused_with_its_place(name: str) -> None:
+def test_bad_name_is_refused_with_its_place(name: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         parse_universe({"symbols": ["AAPL", name]}, "the/file.yaml")
     (problem,) = refused.value.problems
@@ -101,7 +101,7 @@ def test_a_bad_name_is_refused_with_its_place(name: str) -> None:
 
 
 @given(st.text(max_size=8))
-def test_no_name_that_is_accepted_can_break_a_key_or_a_log(name: str) -> None:
+def test_accepted_name_can_not_break_a_key_or_a_log(name: str) -> None:
     try:
         (accepted,) = parse_universe({"symbols": [name]}, "file").symbols
     except ConfigurationError:
@@ -112,18 +112,18 @@ def test_no_name_that_is_accepted_can_break_a_key_or_a_log(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["NO", "ON", "Yes", "OFF", "TRUE", "123", "1.5", "1:30", "2020-01-02", "0x1F"])
-def test_a_name_that_yaml_reads_as_something_else_says_to_quote_it(tmp_path: Path, text: str) -> None:
+def test_error_of_a_name_that_yaml_reads_as_something_else_asks_to_quote_it(tmp_path: Path, text: str) -> None:
     (problem,) = problems(tmp_path, f"symbols:\n- AAPL\n- {text}\n")
     assert "symbols[2]" in problem
     assert "quote it" in problem
 
 
 @pytest.mark.parametrize("text", ['"NO"', "'ON'", "Y", "N", '"123"'])
-def test_a_name_that_is_quoted_or_no_boolean_is_read(tmp_path: Path, text: str) -> None:
+def test_name_that_is_quoted_or_no_boolean_is_read(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, f"symbols: [{text}]").symbols == (text.strip("\"'"),)
 
 
-def test_an_override_that_yaml_reads_as_something_else_says_to_quote_it(tmp_path: Path) -> None:
+def test_error_of_an_override_that_yaml_reads_as_something_else_asks_to_quote_it(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, "symbols: ['NO']\noverrides: {NO: {exchange: ARCA}}")
     assert "overrides[False]" in problem
     assert "quote it" in problem
@@ -175,18 +175,18 @@ def test_an_override_that_yaml_reads_as_something_else_says_to_quote_it(tmp_path
         ("symbols: ['SPY\x07']", "is not YAML"),
     ],
 )
-def test_each_fault_names_its_entry(tmp_path: Path, text: str, place: str) -> None:
+def test_error_names_the_entry(tmp_path: Path, text: str, place: str) -> None:
     (problem,) = problems(tmp_path, text)
     assert place in problem
     assert "\n" not in problem
 
 
-def test_a_duplicate_is_refused_however_it_is_written(tmp_path: Path) -> None:
+def test_duplicate_is_refused_in_either_form(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, "symbols: [SPY, AAPL, {symbol: SPY, exchange: BATS}]")
     assert problem == "'SPY' is listed 2 times; list each symbol once"
 
 
-def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
+def test_errors_are_all_listed_at_once(tmp_path: Path) -> None:
     found = problems(tmp_path, "symbols: [spy, {symbol: SPY, venue: X, con_id: x}, SPY]\noverrides: {AAPL: 1}\nmore: 1")
     assert len(found) == 7
     for part in ("'more'", "'spy'", "'venue'", "'SPY' con_id: 'x'", "2 times", "no such symbol", "must be a mapping"):
@@ -194,12 +194,12 @@ def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.getcwd []", "!!python/name:os.system ", "!thing {}"])
-def test_no_object_is_ever_made_from_the_file(tmp_path: Path, tag: str) -> None:
+def test_yaml_tags_never_construct_objects(tmp_path: Path, tag: str) -> None:
     (problem,) = problems(tmp_path, f"symbols: [{tag}]")
     assert "could not determine a constructor" in problem
 
 
-def test_a_file_that_is_missing_a_folder_or_no_text_is_one_clear_error(tmp_path: Path) -> None:
+def test_missing_file_folder_and_binary_file_are_one_clear_error(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "none.yaml", tmp_path, binary):
@@ -208,7 +208,7 @@ def test_a_file_that_is_missing_a_folder_or_no_text_is_one_clear_error(tmp_path:
         assert refused.value.where == str(path)
 
 
-def test_the_error_names_the_whole_path_of_a_relative_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_the_whole_path_of_a_relative_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("s.yaml").write_text("symbols: []")
     with pytest.raises(ConfigurationError) as refused:
@@ -216,7 +216,7 @@ def test_the_error_names_the_whole_path_of_a_relative_file(tmp_path: Path, monke
     assert refused.value.where == str(tmp_path / "s.yaml")
 
 
-def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufeffsymbols: [SPY]").symbols == ("SPY",)
 
 
@@ -236,16 +236,16 @@ def test_any_document_is_a_universe_or_a_configuration_error(document: object) -
             assert parse_universe(each, "file").specs
 
 
-def test_a_subset_has_the_order_asked_for_and_keeps_what_the_file_says() -> None:
+def test_subset_has_the_requested_order_and_keeps_the_options_of_the_file() -> None:
     universe = parse_universe({"symbols": ["SPY", {"symbol": "AAPL", "exchange": "BATS"}]}, "file")
     assert universe.subset(["AAPL", "SPY"]).specs == (SymbolSpec("AAPL", exchange="BATS"), SymbolSpec("SPY"))
 
 
-def test_a_subset_may_name_a_symbol_that_the_file_does_not_hold() -> None:
+def test_subset_may_name_a_symbol_that_the_file_does_not_hold() -> None:
     assert parse_universe({"symbols": ["SPY"]}, "file").subset(["IBM"]).specs == (SymbolSpec("IBM"),)
 
 
-def test_a_subset_with_bad_or_doubled_names_lists_them_all() -> None:
+def test_error_of_a_subset_lists_all_bad_and_doubled_names() -> None:
     universe = parse_universe({"symbols": ["SPY"]}, "file")
     with pytest.raises(ConfigurationError) as refused:
         universe.subset(["spy", "SPY", "SPY", "A:B"])
@@ -253,6 +253,6 @@ def test_a_subset_with_bad_or_doubled_names_lists_them_all() -> None:
     assert refused.value.where == "symbols asked for"
 
 
-def test_a_file_written_by_yaml_itself_is_read_back(tmp_path: Path) -> None:
+def test_file_written_by_yaml_is_read_back(tmp_path: Path) -> None:
     document = {"symbols": ["NO", "SPY", {"symbol": "123", "con_id": 7}], "overrides": {"NO": {"exchange": "OSE"}}}
     assert read(tmp_path, yaml.safe_dump(document)) == parse_universe(document, "file")
