@@ -1,27 +1,27 @@
-"""The exceptions of the project. Blame is in the type.
+"""The exceptions of the project. The type says who has to act.
 
 DepthPipelineError
-├── ConfigurationError        the operator's: settings or universe; every fault is listed at once
-├── GatewayError              theirs or the network's
+├── ConfigurationError        the operator's: settings or universe; every problem is listed at once
+├── GatewayError              the gateway's or the network's
 │   ├── GatewayUnavailable      nothing answers at host and port, or it answers too late
 │   │   ├── GatewayNotListening   no TCP connection can be made
-│   │   └── QuestionUnanswered    one question was not answered in time, which says nothing of what was asked about
-│   ├── ClientIdsExhausted      every client id that may be tried is taken (326)
-│   └── GatewayProtocolError    an answer that the protocol does not allow
+│   │   └── QuestionUnanswered    one request was not answered in time, which proves nothing about its subject
+│   ├── ClientIdsExhausted      every client id that may be tried is in use (326)
+│   └── GatewayProtocolError    a message that the protocol does not allow
 ├── NothingToRecord           no symbol of the universe resolves to a venue with depth
-├── NoLongerWanted            whoever started the run has written it off
+├── NoLongerWanted            the launcher of the run has failed or canceled it
 ├── SinkError                 the environment's: Redis
 │   ├── SinkUnavailable         it can't be reached or refuses to serve
-│   ├── SinkConflict            somebody else writes our keys
+│   ├── SinkConflict            another program writes our keys
 │   │   ├── LeaseHeld             another ingest of this name is alive
 │   │   ├── LeaseLost             another ingest took over while this one could not be heard
 │   │   └── StreamHeld            an ingest of another name records one of the symbols
 │   └── SchemaMismatch          a key holds what docs/redis-schema.md does not allow
 ├── ArchiveUnavailable        the environment's: the archive's folder or object store (archive/store.py)
 │   └── ArchiveHeld             another archiver or compaction is at work there
-├── NothingKept               the archive holds nothing of the date that is asked for
+├── NothingKept               the archive holds nothing of the requested date
 ├── BoxError                  the machine's: a part of `make run` can't start or has died (box/processes.py)
-└── InvalidTransition         ours: a state was asked for something its table does not hold
+└── InvalidTransition         ours: a transition that the state's table does not hold
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 class DepthPipelineError(Exception):
     """Base of every error that the project raises on purpose.
 
-    interrupted_by names the signal that had asked a run to end before it failed, if one had.
+    interrupted_by names the signal that had asked the run to end before it failed; None without one.
     """
 
     interrupted_by: str | None = None
@@ -60,7 +60,7 @@ class GatewayNotListening(GatewayUnavailable):
 
 
 class QuestionUnanswered(GatewayUnavailable):
-    """The gateway is there, but one question got no answer in time: ask again."""
+    """The gateway is there, but one request got no answer in time: send it again."""
 
 
 class ClientIdsExhausted(GatewayError):
@@ -81,7 +81,7 @@ class NothingToRecord(DepthPipelineError):
 
 
 class NoLongerWanted(DepthPipelineError):
-    """The run goes on while whoever started it has written it off: another may be on its way."""
+    """The run goes on although its launcher has failed or canceled it: another may be on its way."""
 
 
 class SinkError(DepthPipelineError):
@@ -93,7 +93,7 @@ class SinkUnavailable(SinkError):
 
 
 class SinkConflict(SinkError):
-    """A stream grew by somebody else's hand: two recorders write the same keys."""
+    """A stream has grown by another program: two recorders write the same keys."""
 
 
 class SchemaMismatch(SinkError):
@@ -121,8 +121,8 @@ class ArchiveHeld(ArchiveUnavailable):
 
 
 class NothingKept(DepthPipelineError):
-    """Of that date there is nothing in the archive."""
+    """The archive holds nothing of the requested date."""
 
 
 class InvalidTransition(DepthPipelineError):
-    """A state was asked for a transition that its table does not hold: a fault of this program."""
+    """A transition that the state's table does not hold: a fault of this program."""

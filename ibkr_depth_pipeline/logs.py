@@ -1,4 +1,4 @@
-"""structlog: one JSON object per line on stderr, one event name per happening."""
+"""The log (structlog): one JSON object per line on stderr, one name per kind of event; and a limit on its rate."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import errno
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
 import structlog
+
+LINES_PER_WINDOW = 100
+EQUAL_LINES_PER_WINDOW = 5
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -18,9 +22,9 @@ Log = structlog.typing.FilteringBoundLogger
 
 
 class _CurrentStderr:
-    """Writes to whatever sys.stderr is at that moment, so that a runner which swaps it still gets the lines.
+    """Writes to the sys.stderr of the moment, so that a runner which swaps it still gets the lines.
 
-    Where nobody reads it any more (a closed pipe, a terminal that is gone) the line is lost: a log must not end a
+    If nobody reads it any more (a closed pipe, a terminal that is gone), the line is lost: a log must not end a
     recording.
     """
 
@@ -49,8 +53,8 @@ def _no_reader_needed() -> Iterator[None]:
         pass
 
 
-class _AsOurEvents(logging.Handler):
-    """Turns what a library logs as text into one line of our log."""
+class _LibraryLog(logging.Handler):
+    """Turns a log record of a library into one event of our log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger(library=record.name)
@@ -58,11 +62,11 @@ class _AsOurEvents(logging.Handler):
         log.log(record.levelno, "library_log", text=record.getMessage(), **({"exc_info": exc_info} if exc_info else {}))
 
 
-_LIBRARIES = _AsOurEvents()
+_LIBRARY_LOG = _LibraryLog()
 
 
 def configure_logging(level: str = "INFO") -> None:
-    """Set structlog up for this process. `level` is one of LEVELS. Safe to call again."""
+    """Configure structlog for this process. `level` is one of LEVELS. Safe to call again."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -76,11 +80,40 @@ def configure_logging(level: str = "INFO") -> None:
         cache_logger_on_first_use=False,
     )
     for library in ("asyncio", "redis"):
-        logging.getLogger(library).addHandler(_LIBRARIES)  # adding the same one again changes nothing
+        logging.getLogger(library).addHandler(_LIBRARY_LOG)  # adding the same one again changes nothing
     # ib_insync logs every gateway error and notice as text; each of them reaches our own log as an event.
     logging.getLogger("ib_insync").setLevel(logging.CRITICAL)
 
 
 def get_log(**bound: object) -> Log:
-    """A logger with `bound` in each of its lines."""
+    """A logger with the fields `bound` in each of its lines."""
     return cast(Log, structlog.get_logger(**bound))
+
+
+class LogRateLimit:
+    """Allows LINES_PER_WINDOW lines per event and window, EQUAL_LINES_PER_WINDOW of them with equal text.
+
+    Limits what a flood of errors elsewhere (the gateway, Redis) can log. The caller starts the windows.
+    """
+
+    def __init__(self) -> None:
+        self._logged: Counter[str] = Counter()
+        self._equal: Counter[tuple[str, str]] = Counter()
+        self._suppressed: Counter[str] = Counter()
+
+    def allows(self, event: str, text: str = "") -> bool:
+        """Whether one more line of `event` may be logged now. `text` is the whole line; "" if no two are equal."""
+        if self._logged[event] >= LINES_PER_WINDOW or (text and self._equal[event, text] >= EQUAL_LINES_PER_WINDOW):
+            self._suppressed[event] += 1
+            return False
+        self._logged[event] += 1
+        if text:
+            self._equal[event, text] += 1
+        return True
+
+    def start_window(self) -> dict[str, int]:
+        """Start the next window. Returns event -> lines suppressed in the window that ends."""
+        suppressed, self._suppressed = self._suppressed, Counter()
+        self._logged.clear()
+        self._equal.clear()
+        return dict(suppressed)

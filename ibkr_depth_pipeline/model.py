@@ -1,4 +1,4 @@
-"""The vocabulary that every part of the pipeline shares. Frozen, and free of I/O."""
+"""The types that every part of the pipeline shares. Frozen, without I/O."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DepthRow(NamedTuple):
     """One row of market depth as the gateway sent it; a tuple, since one is made for every row received.
 
     position counts from 0 (best). price is in the instrument's currency, size in the unit the gateway is set to
-    (lots or shares). venue is the market maker or venue of the row, "" where the gateway names none.
+    (lots or shares). venue is the market maker or venue of the row, "" if the gateway names none.
     """
 
     operation: DepthOperation
@@ -57,7 +57,7 @@ Level = tuple[float, float, str]
 """One row of a book: price, size, and the market maker or venue that shows it. A plain tuple: it is JSON as it is."""
 
 EMPTY_LEVEL: Level = (0.0, 0.0, "")
-"""What stands in a stored snapshot where the book has no row."""
+"""A row of a stored snapshot that the book does not have."""
 
 Levels = tuple[Level, ...]
 """One side of a book, best first."""
@@ -68,7 +68,7 @@ class Instrument:
     """A symbol resolved to one concrete venue that the gateway sends market depth for (never SMART).
 
     valid_exchanges are the gateway's names in its own order; `exchange` is the one to request. alternatives are the
-    other venues with market depth, best first; none where the operator named the venue.
+    other venues with market depth, best first; none if the operator named the venue.
     """
 
     symbol: str

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as a call in the event loop, so that whoever is running can end well."""
+"""SIGINT, SIGTERM and SIGHUP as a call in the event loop, so that a run can drain before it ends."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _to_catch() -> tuple[signal.Signals, ...]:
-    """All of SIGNALS, but for a SIGHUP that is ignored: under nohup a run outlives its terminal."""
+    """SIGNALS without a SIGHUP that is ignored: under nohup a run outlives its terminal."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return tuple(number for number in SIGNALS if not (ignored and number is signal.SIGHUP))
 
 
 @contextmanager
 def signals_caught(on_signal: Callable[[str], None]) -> Iterator[None]:
-    """Within it, in a running event loop, each signal calls on_signal with its name; the old handlers come back.
+    """Call on_signal with the name of each signal within the block; the previous handlers come back afterwards.
 
-    Python lets only the main thread catch signals; elsewhere this does nothing, and whoever runs us stops us otherwise.
+    Needs a running event loop. Python lets only the main thread catch signals; in another thread this does nothing.
     """
     loop = asyncio.get_running_loop()
     signals = _to_catch()

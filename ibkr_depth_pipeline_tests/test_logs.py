@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -14,7 +15,14 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.logs import LEVELS, configure_logging, get_log
+from ibkr_depth_pipeline.logs import (
+    EQUAL_LINES_PER_WINDOW,
+    LEVELS,
+    LINES_PER_WINDOW,
+    LogRateLimit,
+    configure_logging,
+    get_log,
+)
 
 HOSTILE = '"}\n{"event": "forged", "level": "error"}\r\x1b[2J\u2028\x00'
 
@@ -111,13 +119,35 @@ def test_log_follows_a_swapped_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_logging_survives_a_stderr_without_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(io.StringIO):
         def write(self, text: str) -> int:
-            raise BrokenPipeError
+            raise BrokenPipeError(errno.EPIPE, "nobody reads")
 
         def flush(self) -> None:
-            raise BrokenPipeError
+            raise BrokenPipeError(errno.EPIPE, "nobody reads")
+
+    def closed_stderr() -> io.StringIO:
+        closed = io.StringIO()
+        closed.close()
+        return closed
 
     configure_logging()
-    for stderr in (Broken(), closed := io.StringIO()):
-        closed.close()
+    log, read_again = get_log(), io.StringIO()
+    for stderr in (Broken(), closed_stderr(), read_again):
         monkeypatch.setattr("sys.stderr", stderr)
-        get_log().info("lost")
+        log.info("written")
+    assert json.loads(read_again.getvalue())["event"] == "written"
+
+
+def test_event_has_its_own_limit_and_suppressed_lines_are_counted() -> None:
+    limit = LogRateLimit()
+    assert sum(limit.allows("gateway_notice") for _ in range(LINES_PER_WINDOW + 7)) == LINES_PER_WINDOW
+    assert limit.allows("connection_lost")
+    assert limit.start_window() == {"gateway_notice": 7}
+    assert limit.allows("gateway_notice")
+    assert limit.start_window() == {}
+
+
+def test_equal_lines_have_a_lower_limit_than_different_ones() -> None:
+    limit = LogRateLimit()
+    assert sum(limit.allows("gateway_notice", "equal") for _ in range(20)) == EQUAL_LINES_PER_WINDOW
+    assert limit.allows("gateway_notice", "another")
+    assert limit.start_window() == {"gateway_notice": 20 - EQUAL_LINES_PER_WINDOW}

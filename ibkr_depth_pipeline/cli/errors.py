@@ -1,4 +1,4 @@
-"""How the console scripts end: 0 well, 1 something failed, 2 the operator's input is wrong."""
+"""Exit codes of the console scripts: 0 for success, 1 for a failure, 2 for bad input of the operator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
 
 
 def echo_if_read(text: str) -> None:
-    """Print a line on stdout. Where that is a terminal that is gone or a pipe that is closed, the line is lost."""
+    """Print a line on stdout. If that is a terminal that is gone or a closed pipe, the line is lost."""
     try:
         typer.echo(text)
     except OSError:
@@ -29,7 +29,7 @@ BAD_INPUT = 2
 
 @contextmanager
 def errors_as_exit_codes() -> Iterator[None]:
-    """Turn the project's own errors into a line each on stderr and an exit code. Other errors are faults: they show."""
+    """Turn the project's own errors into lines on stderr and an exit code. Other errors are bugs and propagate."""
     try:
         yield
     except ConfigurationError as error:

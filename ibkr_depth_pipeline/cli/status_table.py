@@ -1,4 +1,4 @@
-"""A health report as a person reads it, in 80 columns."""
+"""Renders a health report as a table of 80 columns, or as JSON."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _COLUMNS = ("age", "ttl", "venue", "on", "snapshots", "lost", "dropped", "309")
 
 
 def status_json(report: HealthReport) -> str:
-    """Everything that the report holds, on one line, and `well`, which is what the exit code says."""
+    """The whole report on one line, and `well`, which the exit code reflects."""
     return orjson.dumps({"well": report.is_well, **asdict(report)}).decode()
 
 
 def render_status(report: HealthReport) -> RenderableType:
-    """The feed, a row for each symbol, and what needs more words than a cell holds."""
+    """The feed, a row per symbol, and notes that need more words than a cell holds."""
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("symbol", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name in ("venue", "on") else "right", no_wrap=True)
     for each in report.symbols:
-        # as Text, since what Redis holds is nobody's markup
+        # as Text, since Redis may hold what looks like markup
         style = "bold red" if each.trouble else _STYLES[each.state]
         table.add_row(Text(each.symbol), Text(each.state.value, style), *map(Text, _cells(each)))
     notes = [Text(note) for each in report.symbols for note in _notes(each)]

@@ -6,25 +6,24 @@ from collections.abc import Iterable
 
 from ibkr_depth_pipeline.ingest.books import PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import LogLine
-from ibkr_depth_pipeline.line_budget import LineBudget
-from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
 
 
 class RateLimitedLog:
-    """Tells what is new in the figures of the pipeline and of the writer since it last did; `lines` is the limit."""
+    """Logs what is new in the figures of the pipeline and the writer, and other lines as far as `limit` allows."""
 
-    def __init__(self, pipeline: PipelineFigures, writer: WriterFigures, lines: LineBudget) -> None:
+    def __init__(self, pipeline: PipelineFigures, writer: WriterFigures, limit: LogRateLimit) -> None:
         self._pipeline = pipeline
         self._writer = writer
-        self._lines = lines
+        self._limit = limit
         self._told_stored: dict[str, int] = {}
         self._told_drops: dict[tuple[str, str], int] = {}
         self._log = get_log()
 
     def say(self, effect: LogLine) -> None:
         """Log it, unless there were too many of its kind, or of the same."""
-        if self._lines.spend(effect.event, repr(effect.fields)):
+        if self._limit.allows(effect.event, repr(effect.fields)):
             getattr(self._log, effect.level)(effect.event, **effect.fields)
 
     def stored(self, symbols: Iterable[str]) -> None:
@@ -47,5 +46,5 @@ class RateLimitedLog:
             if since:
                 self._told_drops[symbol, reason] = count
                 self._log.warning("rows_dropped", symbol=symbol, reason=reason, rows=since, total=count)
-        for event, lines in self._lines.renew().items():
+        for event, lines in self._limit.start_window().items():
             self._log.warning("lines_left_out", of=event, lines=lines)

@@ -122,7 +122,7 @@ class IngestSession:
         self._pipeline = pipeline_of(settings, request_ids, lambda symbol: self._writer.queue(symbol).store)
         self._writer.hold_heartbeats_of(self._pipeline.out_of_step)
         self._clock = WallClockMonitor(wall_ms, self._pipeline, self._keep_clock_entry)
-        self._lines = RateLimitedLog(self._pipeline.figures, self._writer.figures, self._writer.lines)
+        self._lines = RateLimitedLog(self._pipeline.figures, self._writer.figures, self._writer.log_limit)
         self._deeds = EffectExecutor(
             self._gateway,
             self._writer,

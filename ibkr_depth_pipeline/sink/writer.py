@@ -11,8 +11,7 @@ from collections.abc import Container, Iterable
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkConflict
-from ibkr_depth_pipeline.line_budget import LineBudget
-from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
@@ -60,7 +59,7 @@ class RedisWriter:
         self._log = get_log()
         self.heartbeat_ttl = 30
         self.figures = WriterFigures()
-        self.lines = LineBudget()  # of what Redis refuses; to be renewed now and then
+        self.log_limit = LogRateLimit()  # of refused writes; the owner starts its windows
         self._backlog = Backlog(
             maxlen=maxlen,
             bound=buffer_bytes,
@@ -242,7 +241,7 @@ class RedisWriter:
 
     def _failed(self, write: Write, error: Exception) -> None:
         self.figures.write_failures += 1
-        if self.lines.spend("redis_write_failed"):
+        if self.log_limit.allows("redis_write_failed"):
             self._log.error("redis_write_failed", symbol=write.queue.symbol, command=write.command, error=str(error))
         write.postpone(asyncio.get_running_loop().time())
 

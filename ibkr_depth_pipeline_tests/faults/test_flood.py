@@ -19,7 +19,7 @@ import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
-from ibkr_depth_pipeline.line_budget import LINES_A_CYCLE
+from ibkr_depth_pipeline.logs import LINES_PER_WINDOW
 from ibkr_depth_pipeline.reader import DepthReader
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread, SimulatedGateway
@@ -162,7 +162,7 @@ def check(run: IngestProcess, told: FeedFigures, flood: Flood, before: Counter[s
         left_out = [line["lines"] for line in reports if line["of"] == event]
         # those that are cancelled once more, as the flood goes on to send their rows, answer 310
         assert sent <= logged + sum(left_out) <= sent + (MOST_CANCELS if event == "cancel_rejected" else 0), event
-        assert logged <= LINES_A_CYCLE * (len(left_out) + 1), event
+        assert logged <= LINES_PER_WINDOW * (len(left_out) + 1), event
 
 
 def test_a_flood_of_bad_messages_is_counted_and_hardly_logged(redis_server: EmbeddedRedis, tmp_path: Path) -> None:

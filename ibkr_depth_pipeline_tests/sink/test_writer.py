@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkConflict
-from ibkr_depth_pipeline.line_budget import LINES_A_CYCLE
+from ibkr_depth_pipeline.logs import LINES_PER_WINDOW
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.sink.connection import open_redis
@@ -182,7 +182,7 @@ async def test_one_symbols_failing_key_holds_up_no_other(
 
 
 async def test_a_redis_that_refuses_everything_fills_no_log(shared_redis_url: str) -> None:
-    symbols = [f"BAD{number}" for number in range(LINES_A_CYCLE + 20)]
+    symbols = [f"BAD{number}" for number in range(LINES_PER_WINDOW + 20)]
     with capture_logs() as lines:
         async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
             await client.mset({stream_key(symbol): "not a stream" for symbol in symbols})
@@ -193,8 +193,8 @@ async def test_a_redis_that_refuses_everything_fills_no_log(shared_redis_url: st
                 return writer.figures.write_failures >= len(symbols)
 
             await eventually(refused)
-    assert len([line for line in lines if line["event"] == "redis_write_failed"]) == LINES_A_CYCLE
-    assert writer.lines.renew() == {"redis_write_failed": writer.figures.write_failures - LINES_A_CYCLE}
+    assert len([line for line in lines if line["event"] == "redis_write_failed"]) == LINES_PER_WINDOW
+    assert writer.log_limit.start_window() == {"redis_write_failed": writer.figures.write_failures - LINES_PER_WINDOW}
 
 
 async def _write_beside_a_failing_key(shared_redis_url: str) -> None:
