@@ -45,7 +45,7 @@ class Desk:
         self.deeds = EffectExecutor(
             gateway,
             writer,
-            RateLimitedLog(PipelineFigures(), writer.figures, writer.lines),
+            RateLimitedLog(PipelineFigures(), writer.figures, writer.log_limit),
             self.tasks,
             rows=15,
             recheck=self._recheck,
