@@ -71,12 +71,23 @@ class GatewayProtocolError(GatewayError):
     """The gateway sent what its protocol does not allow."""
 
 
+_SYMBOLS_LISTED = 10
+
+
+def _first_few(symbols: Sequence[str]) -> str:
+    more = f" and {len(symbols) - _SYMBOLS_LISTED} more" if len(symbols) > _SYMBOLS_LISTED else ""
+    return ", ".join(symbols[:_SYMBOLS_LISTED]) + more
+
+
 class NothingToRecord(DepthPipelineError):
     """No symbol resolves. `reasons` maps each symbol to the reason."""
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
         self.reasons = dict(reasons)
-        listed = "; ".join(f"{symbol}: {reason}" for symbol, reason in self.reasons.items())
+        of_reason: dict[str, list[str]] = {}
+        for symbol, reason in self.reasons.items():
+            of_reason.setdefault(reason, []).append(symbol)
+        listed = "; ".join(f"{_first_few(symbols)}: {reason}" for reason, symbols in of_reason.items())
         super().__init__(f"no symbol of the universe can be recorded: {listed}")
 
 

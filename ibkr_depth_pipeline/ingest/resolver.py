@@ -19,6 +19,7 @@ from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.universe import SymbolSpec
 
 NO_EXCHANGES = "the gateway lists no exchanges with market depth"
+NOT_ANSWERED = "the gateway has not answered yet"
 
 PATIENT_TRIES = 3
 """How often one question is asked by somebody who can't wait for ever: that takes some 14 s."""
@@ -66,7 +67,7 @@ class Resolver:
         self._ready = ready
         self._most_tries = most_tries
         self._schedule = QuestionSchedule([_DEPTH_EXCHANGES, *self._wanted])
-        self._why_no_list = NO_EXCHANGES
+        self._why_no_list = NOT_ANSWERED
         self._list_given_up = False
         self._contracts: dict[str, list[ContractAnswer]] = {}  # whose venue waits for the depth exchanges
         self._questions: dict[asyncio.Future[list[Any]], str] = {}
@@ -90,6 +91,10 @@ class Resolver:
     def is_done(self) -> bool:
         """Whether every symbol has its answer."""
         return self._schedule.is_done and not self._contracts
+
+    def why_unknown(self, symbol: str) -> str:
+        """What is missing of a symbol without an answer."""
+        return self._why_no_list if symbol in self._contracts else NOT_ANSWERED
 
     async def results(self, *, for_ever: bool = False) -> AsyncIterator[Resolution | NoAnswer]:
         """What is found, as the answers come; until every symbol has one, or for whatever `ask` brings later."""
@@ -157,6 +162,8 @@ class Resolver:
         if isinstance(error, ConnectionError) or type(error) is GatewayUnavailable:
             self._schedule.lost(symbol, _now())
             return []
+        if symbol == _DEPTH_EXCHANGES:
+            self._why_no_list = str(error)
         if isinstance(error, QuestionUnanswered) or symbol == _DEPTH_EXCHANGES:
             tries = self._schedule.unanswered(symbol, _now())
             return self._given_up(symbol, str(error)) if tries == self._most_tries else []
@@ -167,7 +174,7 @@ class Resolver:
         self._schedule.answered(symbol, _now())
         if symbol != _DEPTH_EXCHANGES:
             return [NoAnswer(symbol, why)]
-        self._why_no_list, self._list_given_up = why, True
+        self._list_given_up = True
         return []
 
     def _resolved(self, symbol: str) -> list[Resolution | NoAnswer]:

@@ -20,6 +20,9 @@ from ibkr_depth_pipeline.universe import SymbolSpec
 FIRST_PAUSE_SECS = 1.0
 """Before all symbols are asked for again where none has a venue; it doubles from one time to the next."""
 
+_UNANSWERED_FROM = 3
+"""From which look on answers that are missing are worth a line; that is after 2 to 7 s."""
+
 
 class VenueSearch:
     """`run` it beside the recording; `take` is called with what is found of each symbol, as soon as it is known.
@@ -42,6 +45,7 @@ class VenueSearch:
         self._doubted: dict[str, Unresolved] = {}
         self._resolver = Resolver(gateway, asked, ready=connected.wait)
         self._take = take
+        self._connected = connected
         self._log = get_log()
         self._first_found = asyncio.Event()
         self._was_unready = False
@@ -56,7 +60,8 @@ class VenueSearch:
     async def wait_for_first(self, until: float, longest_pause: float) -> None:
         """Returns once a symbol has a venue; until then, once all were found to have none, all are asked for again.
 
-        Logged once and then rarely. Raises NothingToRecord at `until`, the loop's time.
+        What is in the way is logged once and then rarely, also where answers are missing. Raises NothingToRecord at
+        `until`, the loop's time.
         """
         failures, pauses = FailureLog(), self._pauses(longest_pause)
         for attempt in itertools.count(1):
@@ -66,10 +71,11 @@ class VenueSearch:
                 return
             if _now() >= until:
                 self._give_up()
-            if not self._unknown:
-                reason = str(NothingToRecord(self.unresolved))
+            if self._connected.is_set() and (attempt >= _UNANSWERED_FROM or not self._unknown):
+                reason = str(self._nothing_yet())
                 if failures.is_worth_a_line(attempt, reason, _now()):
                     self._log.warning("gateway_not_ready", reason=reason, attempt=attempt)
+            if not self._unknown:
                 self._was_unready = True
                 self._unknown |= self._doubted.keys()
                 self.look_for_missing()
@@ -82,8 +88,12 @@ class VenueSearch:
     def _give_up(self) -> None:
         for doubted in self._doubted.values():
             self._take(doubted)  # why, for each
-        unanswered = dict.fromkeys(sorted(self._unknown - self.unresolved.keys()), "the gateway has not answered yet")
-        raise NothingToRecord({**self.unresolved, **unanswered})
+        raise self._nothing_yet()
+
+    def _nothing_yet(self) -> NothingToRecord:
+        """Why no symbol can be recorded so far, for each."""
+        missing = sorted(self._unknown - self.unresolved.keys())
+        return NothingToRecord({**self.unresolved, **{each: self._resolver.why_unknown(each) for each in missing}})
 
     def nothing_found(self) -> NothingToRecord | None:
         """Why nothing can be recorded, where each symbol was found to have no venue."""

@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from itertools import islice, product
 
 import pytest
+from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.ingest import question_schedule
+from ibkr_depth_pipeline.ingest import question_schedule, venue_search
+from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, NOT_ANSWERED
 from ibkr_depth_pipeline.ingest.tasks import end
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.model import Instrument, Unresolved
@@ -78,6 +80,25 @@ async def test_search_in_which_no_symbol_has_a_venue_ends_at_the_time_given_with
             await search.venues.wait_for_first(asyncio.get_running_loop().time() + 0.5, longest_pause=60)
     assert set(failure.value.reasons) == {"NOSUCH", "ZZTOP"}
     assert {each.symbol for each in search.taken} == {"NOSUCH", "ZZTOP"}
+
+
+@pytest.mark.parametrize(
+    ("unready", "reason"),
+    [(Unready.NO_EXCHANGES, NO_EXCHANGES), (Unready.SILENT, NOT_ANSWERED)],
+)
+async def test_what_a_gateway_that_is_not_ready_lacks_is_logged_and_is_the_reason_in_the_end(
+    unready: Unready, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venue_search, "FIRST_PAUSE_SECS", 0.1)
+    with capture_logs() as lines:
+        async with searching("SPY", "QQQ", begin=False) as search:
+            search.simulated.become_unready(unready)
+            search.connected.set()
+            with pytest.raises(NothingToRecord, match=reason):
+                await search.venues.wait_for_first(asyncio.get_running_loop().time() + 3, longest_pause=0.2)
+    logged = [line for line in lines if line["event"] == "gateway_not_ready"]
+    assert 1 <= len(logged) <= 3
+    assert reason in logged[-1]["reason"]
 
 
 async def test_symbols_without_venue_are_asked_for_again_while_none_has_one() -> None:
