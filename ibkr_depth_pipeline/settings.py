@@ -40,13 +40,6 @@ def _check_host(host: str) -> str:
     return host
 
 
-def _check_name(name: str) -> str:
-    # It becomes a part of keys.
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-        raise ValueError("no name")
-    return name
-
-
 def _check_archive_url(url: str) -> str:
     # It is shown in logs: secrets belong into the environment or the files of the store's own library.
     if not url or "@" in url.partition("://")[2].partition("/")[0]:
@@ -55,21 +48,14 @@ def _check_archive_url(url: str) -> str:
 
 
 def _check_alert_urls(urls: str) -> str:
-    # Only the form; what a URL means is apprise's to say. No reason given holds a part of it: any part may be secret.
-    if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", url) for url in _parted(urls)):
+    # Only the form is checked; apprise knows what a URL means. No error holds a part of it: any part may be secret.
+    if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", url) for url in _split_urls(urls)):
         raise ValueError("one of them is no URL")
     return urls
 
 
-def _parted(urls: str) -> tuple[str, ...]:
+def _split_urls(urls: str) -> tuple[str, ...]:
     return tuple(part for part in re.split(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)|\s+", urls.strip(" ,\n\t")) if part)
-
-
-def _check_calendar(name: str) -> str:
-    # Which ones there are is exchange_calendars' to say.
-    if not re.fullmatch(r"[A-Za-z0-9_/-]{1,32}", name):
-        raise ValueError("no name of a calendar")
-    return name
 
 
 def _check_file(path: str) -> str:
@@ -97,10 +83,10 @@ Whole = Annotated[int, Field(strict=False), BeforeValidator(_number)]
 Seconds = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Host = Annotated[str, AfterValidator(_check_host)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
-Name = Annotated[str, AfterValidator(_check_name)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]  # a part of keys
 ArchiveUrl = Annotated[str, AfterValidator(_check_archive_url)]
 AlertUrls = Annotated[str, AfterValidator(_check_alert_urls)]
-Calendar = Annotated[str, AfterValidator(_check_calendar)]
+Calendar = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{1,32}$")]  # exchange_calendars knows which exist
 Switch = Annotated[Literal["on", "off"], BeforeValidator(_lower)]
 ProbeFailed = Annotated[Literal["start", "hold"], BeforeValidator(_lower)]
 File = Annotated[str, AfterValidator(_check_file)]
@@ -307,7 +293,8 @@ class Settings(BaseSettings):
         240,
         ge=0.5,
         le=86400,
-        description="how often a run reports its figures to Dagster: seconds, from 0.5 to 86400; Dagster plots the last 100",
+        description="how often a run reports its figures to Dagster: seconds, from 0.5 to 86400; Dagster plots the "
+        "last 100",
     )
     ibkr_automation: Switch = Field(
         "on", description="whether Dagster's schedules and sensors run unless someone switches them: on or off"
@@ -359,11 +346,11 @@ class Settings(BaseSettings):
     @property
     def alert_targets(self) -> tuple[str, ...]:
         """Each URL of ALERT_URLS. Any part of them may be a secret."""
-        return _parted(self.alert_urls)
+        return _split_urls(self.alert_urls)
 
     @property
     def redis_target(self) -> str:
-        """REDIS_URL with the TLS files in it: what to connect to. It may hold a password."""
+        """The URL to connect to: REDIS_URL with the TLS files. It may hold a password."""
         given = {
             "ssl_ca_certs": self.redis_tls_ca_file,
             "ssl_certfile": self.redis_tls_cert_file,
@@ -394,7 +381,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def names_without_setting() -> list[str]:
-    """Names in the environment and `.env` that begin as ours do and are no setting: a slip of the pen, most likely."""
+    """Names in the environment and `.env` that begin as ours do but are no setting: misspelt, most likely."""
     named = {name.lower() for name in os.environ}
     with contextlib.suppress(OSError, UnicodeDecodeError):
         named |= set(DotEnvSettingsSource(Settings).env_vars)
@@ -402,7 +389,7 @@ def names_without_setting() -> list[str]:
 
 
 def unreadable_env_lines() -> list[str]:
-    """Where `.env` has lines that set nothing, with what is wrong with each: no value of theirs is shown."""
+    """One problem for each line of `.env` that sets nothing, with its number; no value is shown."""
     path = Path(str(Settings.model_config["env_file"]))
     try:
         with path.open(encoding="utf-8") as file:
@@ -417,13 +404,13 @@ def unreadable_env_lines() -> list[str]:
 
 
 def _line_of(binding: Binding) -> int:
-    """A binding begins with the blank lines before it."""
+    """The number of the line of a binding, which begins with the blank lines before it."""
     text = binding.original.string
     return int(binding.original.line) + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _name_in(line: str) -> str:
-    """Its first word, without what follows a colon: that may be a secret."""
+    """The first word of the line, without what follows a colon: that may be a secret."""
     return re.split(r"[:=\s]", line.strip(), maxsplit=1)[0][:64]
 
 

@@ -176,7 +176,7 @@ def value_of(settings: Settings, key: str) -> object:
 
 
 @pytest.mark.parametrize(("key", "default"), TABLE.items())
-def test_every_key_of_the_specification_has_its_default(key: str, default: object) -> None:
+def test_setting_has_the_default_of_the_specification(key: str, default: object) -> None:
     assert value_of(load_settings(), key) == default
 
 
@@ -194,7 +194,7 @@ def test_every_key_of_the_specification_has_its_default(key: str, default: objec
         ("SYMBOL_CONFIG_PATH", "elsewhere/my symbols.yaml", Path("elsewhere/my symbols.yaml")),
     ],
 )
-def test_a_key_is_read_from_the_environment(
+def test_setting_is_read_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, key: str, text: str, value: object
 ) -> None:
     monkeypatch.setenv(key, text)
@@ -208,7 +208,7 @@ def test_dot_env_is_read_and_the_environment_wins_over_it(monkeypatch: pytest.Mo
     assert (settings.ibkr_port, settings.ibkr_client_id) == (4002, 13)
 
 
-def test_what_is_given_wins_over_the_environment_and_none_means_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_override_wins_over_the_environment_and_none_means_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IBKR_PORT", "4002")
     monkeypatch.setenv("IBKR_CLIENT_ID", "13")
     settings = load_settings(ibkr_port=4001, ibkr_client_id=None)
@@ -216,26 +216,26 @@ def test_what_is_given_wins_over_the_environment_and_none_means_not_given(monkey
 
 
 @pytest.mark.parametrize("key", TABLE)
-def test_an_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv(key, "")
     assert value_of(load_settings(), key) == TABLE[key]
 
 
-def test_an_empty_value_in_the_environment_leaves_that_of_dot_env(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_value_in_the_environment_leaves_that_of_dot_env(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("IBKR_PORT=4002\nIBKR_CLIENT_ID=\n")
     monkeypatch.setenv("IBKR_PORT", "")
     settings = load_settings()
     assert (settings.ibkr_port, settings.ibkr_client_id) == (4002, 777)
 
 
-def test_a_dot_env_that_is_no_text_is_one_clear_error() -> None:
+def test_binary_dot_env_is_one_clear_error() -> None:
     Path(".env").write_bytes(b"IBKR_HOST=\xff\xfe\n")
     with pytest.raises(ConfigurationError, match=r"^\.env: can't be read"):
         load_settings()
 
 
 @pytest.mark.parametrize(("key", "text"), BAD_VALUES)
-def test_a_bad_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyPatch, key: str, text: str) -> None:
+def test_error_names_the_bad_value_and_what_is_allowed(monkeypatch: pytest.MonkeyPatch, key: str, text: str) -> None:
     monkeypatch.setenv(key, text)
     with pytest.raises(ConfigurationError) as refused:
         load_settings()
@@ -247,12 +247,12 @@ def test_a_bad_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("key", ["ibkr_max_concurrent_depth", "ibkr_rotation_secs"])
-def test_a_switch_is_no_number(key: str) -> None:
+def test_number_is_refused_for_a_switch(key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{key.upper()}=True"):
         load_settings(**{key: True})
 
 
-def test_one_error_lists_every_bad_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_error_lists_every_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     worst = dict(BAD_VALUES)
     for key, text in worst.items():
         monkeypatch.setenv(key, text)
@@ -261,7 +261,7 @@ def test_one_error_lists_every_bad_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {problem.partition("=")[0] for problem in refused.value.problems} == set(worst)
 
 
-def test_a_misspelt_name_is_found_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_name_is_found_in_the_environment_and_in_dot_env(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names_without_setting() == []
     Path(".env").write_text("IBKR_PORT=4002\nIBKR_ROTATION_SEC=5\nOTHER=1\n")
     monkeypatch.setenv("IBKR_PROT", "4002")
@@ -280,25 +280,25 @@ def test_a_misspelt_name_is_found_wherever_it_stands(monkeypatch: pytest.MonkeyP
         ("", []),
     ],
 )
-def test_a_line_that_sets_nothing_is_found_with_its_number(text: str, lines: list[int]) -> None:
+def test_line_that_sets_nothing_is_found_with_its_number(text: str, lines: list[int]) -> None:
     Path(".env").write_text(text)
     found = unreadable_env_lines()
     assert [int(each.partition(", line ")[2].partition(":")[0]) for each in found] == lines
 
 
-def test_a_setting_that_does_not_exist_is_refused_when_given() -> None:
+def test_override_of_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="IBKR_PROT: there is no such setting"):
         load_settings(ibkr_prot=1)
 
 
 @pytest.mark.parametrize("url", GOOD_URLS)
-def test_a_good_url_without_a_secret_is_shown_as_it_is_and_suits_the_client(url: str) -> None:
+def test_good_url_without_a_secret_is_shown_unchanged_and_suits_the_client(url: str) -> None:
     assert load_settings(redis_url=url).redis_url_masked == url
     open_redis(url)
 
 
 @pytest.mark.parametrize("url", URLS_WITH_A_SECRET)
-def test_a_good_url_never_shows_its_password(url: str) -> None:
+def test_good_url_never_shows_its_password(url: str) -> None:
     settings = load_settings(redis_url=url)
     assert settings.redis_url == url
     assert SECRET not in settings.redis_url_masked
@@ -307,7 +307,7 @@ def test_a_good_url_never_shows_its_password(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", MALFORMED_WITH_A_SECRET)
-def test_a_refused_url_never_shows_its_password(url: str) -> None:
+def test_refused_url_never_shows_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings(redis_url=url)
     assert "REDIS_URL=" in str(refused.value)
@@ -315,14 +315,14 @@ def test_a_refused_url_never_shows_its_password(url: str) -> None:
     assert "hun" not in str(refused.value)
 
 
-def test_a_redis_url_that_slipped_into_another_key_does_not_show_its_password() -> None:
+def test_redis_url_in_another_setting_does_not_show_its_password() -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings(ibkr_host="redis://:hunter2@localhost", ibkr_port="redis://:hunter2@localhost")
     assert len(refused.value.problems) == 2
     assert SECRET not in str(refused.value)
 
 
-def test_what_is_left_of_a_url_still_tells_where_it_points() -> None:
+def test_masked_url_still_names_host_and_port() -> None:
     assert mask_url("redis://user:hunter2@cache:6380/2") == "redis://user:***@cache:6380/2"
     assert mask_url("redis://hunter2@cache") == "redis://***@cache"
     assert mask_url("unix:///tmp/r.sock?password=hunter2&db=2") == "unix:///tmp/r.sock?***&db=2"
@@ -330,7 +330,7 @@ def test_what_is_left_of_a_url_still_tells_where_it_points() -> None:
 
 
 @given(st.text(min_size=1), st.sampled_from(["redis", "rediss", "unix", "redis+cluster"]))
-def test_any_password_that_is_percent_encoded_is_accepted_and_hidden(password: str, scheme: str) -> None:
+def test_percent_encoded_password_is_accepted_and_hidden(password: str, scheme: str) -> None:
     # marked, so that a chance find in the rest of the text is no find
     encoded = quote(f"<{password}>".encode("utf-8", "surrogatepass"), safe="")
     target = "/tmp/redis.sock" if scheme == "unix" else "localhost:6379"
@@ -345,13 +345,13 @@ def test_any_password_that_is_percent_encoded_is_accepted_and_hidden(password: s
         ["{}@localhost/0", ":{}@localhost", "u:{}@localhost:1/0", "localhost?password={}", "@h?password={}"]
     ),
 )
-def test_no_password_is_shown_however_it_is_written(noise: str, form: str) -> None:
+def test_password_is_never_shown_in_any_form(noise: str, form: str) -> None:
     password = f"{noise}Q{noise}Z{noise}"  # capitals that stand nowhere else
     shown = mask_url("redis://" + form.format(password))
     assert not re.search("[QZ]", shown)
 
 
-def test_the_example_file_holds_every_setting_with_its_meaning_and_default() -> None:
+def test_example_file_holds_every_setting_with_its_meaning_and_default() -> None:
     blocks = [block.splitlines() for block in EXAMPLE.read_text().split("\n\n")]
     told = {lines[-1].partition("=")[0]: lines for lines in blocks if "=" in lines[-1] and lines[-1][0] != "#"}
     assert set(told) == {name.upper() for name in Settings.model_fields}
@@ -362,7 +362,7 @@ def test_the_example_file_holds_every_setting_with_its_meaning_and_default() -> 
         assert " ".join(line.removeprefix("# ") for line in comment) == f"{field.description}; default {default}"
 
 
-def test_the_example_file_as_dot_env_changes_nothing() -> None:
+def test_example_file_as_dot_env_changes_nothing() -> None:
     defaults = load_settings()
     Path(".env").write_text(EXAMPLE.read_text())
     assert load_settings() == defaults

@@ -49,7 +49,7 @@ class Phase(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class IngestRun:
+class TrackedRun:
     """One run as the instance knows it; times are unix ms, 0 for not yet.
 
     `redis_url` is the URL in the run's own config, "" if that has none; it may hold a password.
@@ -82,7 +82,7 @@ class RecordingWindow:
 
 
 def observe_heartbeats(
-    before: Sequence[RunHeartbeat], runs: Sequence[IngestRun], alive: str | None, now: int
+    before: Sequence[RunHeartbeat], runs: Sequence[TrackedRun], alive: str | None, now: int
 ) -> tuple[RunHeartbeat, ...]:
     """The heartbeats of the started runs after Redis was read. alive: the run whose heartbeat stands, "" for none.
 
@@ -102,7 +102,7 @@ def _observed(before: RunHeartbeat, alive: str | None, now: int) -> RunHeartbeat
 
 
 def dead_runs(
-    runs: Sequence[IngestRun], heartbeats: Sequence[RunHeartbeat], now: int, *, lease_wait_ms: int
+    runs: Sequence[TrackedRun], heartbeats: Sequence[RunHeartbeat], now: int, *, lease_wait_ms: int
 ) -> dict[str, str]:
     """Run id -> why it is to be failed. A run that was never alive may be a standby that waits for the lease."""
     started = {run.run_id: run.started_ts or run.created_ts for run in runs}
@@ -123,7 +123,7 @@ class Launch:
 
 
 def launch_decision(
-    runs: Sequence[IngestRun], window: RecordingWindow | None, now: int, *, alive: str | None, hold: str = ""
+    runs: Sequence[TrackedRun], window: RecordingWindow | None, now: int, *, alive: str | None, hold: str = ""
 ) -> Launch | str:
     """A launch if the session lacks an ingest run, otherwise the reason against one. `runs` are newest first.
 
@@ -150,7 +150,7 @@ def launch_decision(
     return Launch(f"{window.day} after {runs[0].run_id if runs else 'none'}")
 
 
-def _pause_ms(ended: Sequence[IngestRun]) -> int:
+def _pause_ms(ended: Sequence[TrackedRun]) -> int:
     """Grows with each failure in a row; a run that recorded for a while ends the row."""
     failures = 0
     for run in ended:

@@ -42,7 +42,7 @@ from ibkr_depth_pipeline.monitoring.state import (
     load_state,
 )
 from ibkr_depth_pipeline.monitoring.supervision import (
-    IngestRun,
+    TrackedRun,
     Launch,
     Phase,
     RecordingWindow,
@@ -151,7 +151,7 @@ class WatchdogTick:
 
 def watchdog_tick(
     settings: Settings,
-    runs: Sequence[IngestRun],
+    runs: Sequence[TrackedRun],
     probe: Phase | None,
     window: RecordingWindow | None,
     state: str | None,

@@ -11,7 +11,7 @@ import dagster as dg
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.monitoring.supervision import IngestRun, Phase
+from ibkr_depth_pipeline.monitoring.supervision import TrackedRun, Phase
 from ibkr_depth_pipeline.monitoring.ticks import open_session
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, active_runs, fail_run
 from ibkr_depth_pipeline.settings import Settings, load_settings
@@ -161,7 +161,7 @@ def _hours_to_show(calendar: str, now: datetime) -> TradingHours:
 
 def _still_active(
     instance: dg.DagsterInstance, tracked: TrackedJob, longest: timedelta | None, now: datetime
-) -> list[IngestRun]:
+) -> list[TrackedRun]:
     """The active runs, after those that are dead were failed: their alert is that of a failed run."""
     alive = []
     for run in active_runs(instance, tracked):

@@ -25,7 +25,7 @@ SECRET = "hunter2"
         (("check",), ("--calendar", "--least-coverage", "Exit code")),
     ],
 )
-def test_help_tells_a_newcomer_what_to_say(desk: Desk, arguments: tuple[str, ...], told: tuple[str, ...]) -> None:
+def test_help_shows_a_newcomer_the_commands(desk: Desk, arguments: tuple[str, ...], told: tuple[str, ...]) -> None:
     done = desk.runs(*arguments, "--help", COLUMNS="200")
     assert done.returncode == 0
     assert all(word in done.stdout for word in told), done.stdout

@@ -124,7 +124,7 @@ async def test_all_probes_the_universe_and_one_symbol_without_depth_is_exit_code
     assert "1 of 2 symbols have depth" in ended.stdout
 
 
-async def test_json_is_all_there_is_on_stdout(folder: Path, shared_redis_url: str) -> None:
+async def test_json_is_the_only_output_on_stdout(folder: Path, shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         ended = await run(folder, environment(folder, gateway, shared_redis_url), "--all", "--json")
     report = json.loads(ended.stdout)
@@ -136,7 +136,7 @@ async def test_json_is_all_there_is_on_stdout(folder: Path, shared_redis_url: st
     assert (spx["outcome"], spx["codes"], spx["l2"], spx["first_row_secs"]) == ("refused", [10092], False, None)
 
 
-async def test_a_redis_that_is_away_is_a_warning_and_exit_code_0(folder: Path) -> None:
+async def test_unreachable_redis_is_a_warning_and_exit_code_0(folder: Path) -> None:
     async with SimulatedGateway() as gateway:
         env = environment(folder, gateway, "redis://:sesame@127.0.0.1:1/0")
         ended = await run(folder, env, "--symbol", "AAPL")
@@ -145,7 +145,7 @@ async def test_a_redis_that_is_away_is_a_warning_and_exit_code_0(folder: Path) -
     assert "sesame" not in ended.stdout + ended.stderr
 
 
-async def test_no_redis_leaves_redis_alone(folder: Path, shared_redis_url: str) -> None:
+async def test_no_redis_option_leaves_redis_alone(folder: Path, shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         ended = await run(
             folder, environment(folder, gateway, shared_redis_url), "--symbol", "AAPL", "--no-redis", "--json"
@@ -155,7 +155,7 @@ async def test_no_redis_leaves_redis_alone(folder: Path, shared_redis_url: str) 
         assert store.dbsize() == 0
 
 
-async def test_beside_a_running_ingest_it_says_so_and_passes_what_has_a_venue(
+async def test_probe_beside_a_running_ingest_reports_it_and_passes_symbols_with_a_venue(
     folder: Path, shared_redis_url: str
 ) -> None:
     with redis.Redis.from_url(shared_redis_url) as store:
@@ -203,7 +203,7 @@ async def test_bad_settings_are_exit_code_2(folder: Path) -> None:
     assert "REDIS_URL" in ended.stderr
 
 
-async def test_a_gateway_that_is_away_is_one_line_and_exit_code_1(folder: Path, shared_redis_url: str) -> None:
+async def test_unreachable_gateway_is_one_line_and_exit_code_1(folder: Path, shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         env = environment(folder, gateway, shared_redis_url)
     ended = await run(folder, env, "--symbol", "AAPL", "--json")
@@ -212,7 +212,7 @@ async def test_a_gateway_that_is_away_is_one_line_and_exit_code_1(folder: Path, 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_a_signal_cancels_the_subscriptions(
+async def test_signal_cancels_the_subscriptions(
     folder: Path, shared_redis_url: str, number: signal.Signals, code: int
 ) -> None:
     async with SimulatedGateway(GatewayOptions(silent_symbols=frozenset({"AAPL"}))) as gateway:
@@ -226,9 +226,7 @@ async def test_a_signal_cancels_the_subscriptions(
     assert "Traceback" not in ended.stderr
 
 
-async def test_ctrl_c_while_the_gateway_does_not_answer_ends_it_without_noise(
-    folder: Path, shared_redis_url: str
-) -> None:
+async def test_ctrl_c_ends_a_probe_of_a_mute_gateway_without_a_traceback(folder: Path, shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         gateway.mute_new_connections()
         env = environment(folder, gateway, shared_redis_url, IBKR_CONNECT_TIMEOUT_SECS="60")
@@ -241,7 +239,7 @@ async def test_ctrl_c_while_the_gateway_does_not_answer_ends_it_without_noise(
     assert "interrupted (SIGINT)" in ended.stdout
 
 
-async def test_on_a_terminal_it_draws_in_place_and_in_colour(folder: Path, shared_redis_url: str) -> None:
+async def test_probe_on_a_terminal_draws_in_place_and_in_colour(folder: Path, shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         env = environment(folder, gateway, shared_redis_url)
         env.pop("NO_COLOR", None)

@@ -109,7 +109,7 @@ def failed(stdout: str) -> list[str]:
         (("check",), ("--symbol", "--orders", "Exit code")),
     ],
 )
-def test_help_tells_a_newcomer_what_to_say(
+def test_help_shows_a_newcomer_the_commands(
     operator: Operator, arguments: tuple[str, ...], told: tuple[str, ...]
 ) -> None:
     done = operator.runs(*arguments, "--help")
@@ -142,7 +142,7 @@ def test_settings_come_from_dot_env_of_the_folder(settled: Operator) -> None:
     assert (done.returncode, "IBKR_LOG_LEVEL='LOUD'" in done.stderr) == (2, True)
 
 
-def test_a_bad_universe_ends_a_run_before_it_begins(settled: Operator) -> None:
+def test_bad_universe_is_refused_before_the_run(settled: Operator) -> None:
     settled.symbols("spy", "A:B")
     done = settled.runs("run")
     assert done.returncode == 2
@@ -152,13 +152,13 @@ def test_a_bad_universe_ends_a_run_before_it_begins(settled: Operator) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("run", "--symbol", "spy"), ("check", "--symbol", "A:B")])
-def test_a_bad_symbol_on_the_command_line_is_refused(settled: Operator, arguments: tuple[str, ...]) -> None:
+def test_bad_symbol_on_the_command_line_is_refused(settled: Operator, arguments: tuple[str, ...]) -> None:
     done = settled.runs(*arguments)
     assert (done.returncode, "symbols asked for" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("duration", ["0", "-1", "nan", "inf", "long"])
-def test_a_duration_that_is_none_is_refused(settled: Operator, duration: str) -> None:
+def test_bad_duration_is_refused(settled: Operator, duration: str) -> None:
     assert settled.runs("run", f"--duration={duration}").returncode == 2
 
 
@@ -174,7 +174,7 @@ def test_check_of_a_sound_setup_is_one_line_each_and_exit_code_0(settled: Operat
     assert {line[:5] for line in done.stdout.splitlines()} == {"ok   "}
 
 
-def test_check_without_gateway_and_redis_says_both(operator: Operator, redis_server: EmbeddedRedis) -> None:
+def test_check_without_gateway_and_redis_reports_both(operator: Operator, redis_server: EmbeddedRedis) -> None:
     with GatewayThread(GatewayOptions()) as gone:
         operator.points_at(gone, redis_server.url)
     redis_server.stop()
@@ -231,7 +231,7 @@ def test_check_with_a_bad_universe_fails_and_goes_on(settled: Operator) -> None:
 # ---- status
 
 
-def test_status_shows_what_redis_holds_as_it_stands_there(operator: Operator, redis_server: EmbeddedRedis) -> None:
+def test_status_shows_what_redis_holds_without_markup(operator: Operator, redis_server: EmbeddedRedis) -> None:
     operator.symbols("SPY")
     operator.env["REDIS_URL"] = redis_server.url
     with redis.Redis.from_url(redis_server.url) as client:
@@ -244,7 +244,7 @@ def test_status_shows_what_redis_holds_as_it_stands_there(operator: Operator, re
 # ---- run
 
 
-def test_a_run_of_some_seconds_stores_snapshots_and_exits_with_0(settled: Operator, shared_redis_url: str) -> None:
+def test_run_of_some_seconds_stores_snapshots_and_exits_with_0(settled: Operator, shared_redis_url: str) -> None:
     done = settled.runs("run", "--duration", "0.5", "--symbol", "AAPL")
     assert done.returncode == 0, done.stderr
     with redis.Redis.from_url(shared_redis_url) as client:
@@ -256,13 +256,13 @@ def test_a_run_of_some_seconds_stores_snapshots_and_exits_with_0(settled: Operat
     assert {"connected", "symbol_resolved", "subscribed", "unsubscribed", "stopped"} <= set(events)
 
 
-def test_the_log_level_holds_for_a_run(settled: Operator) -> None:
+def test_log_level_applies_to_a_run(settled: Operator) -> None:
     settled.env["IBKR_LOG_LEVEL"] = "error"
     done = settled.runs("run", "--duration", "0.2")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_run_without_a_gateway_fails_with_one_line(operator: Operator, shared_redis_url: str) -> None:
+def test_run_without_a_gateway_fails_with_one_line(operator: Operator, shared_redis_url: str) -> None:
     with GatewayThread(GatewayOptions()) as gone:
         operator.points_at(gone, shared_redis_url)
     operator.env["IBKR_CONNECT_TIMEOUT_SECS"] = "0.5"
@@ -274,7 +274,7 @@ def test_a_run_without_a_gateway_fails_with_one_line(operator: Operator, shared_
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_without_redis_fails_and_never_shows_the_password(
+def test_run_without_redis_fails_and_never_shows_the_password(
     operator: Operator, shared_gateway: GatewayThread
 ) -> None:
     with EmbeddedRedis() as gone:
@@ -285,7 +285,7 @@ def test_a_run_without_redis_fails_and_never_shows_the_password(
     assert SECRET not in done.stdout + done.stderr
 
 
-def test_a_run_with_nothing_to_record_says_why_for_each_symbol(settled: Operator) -> None:
+def test_run_with_nothing_to_record_gives_a_reason_per_symbol(settled: Operator) -> None:
     settled.env["IBKR_START_TIMEOUT_SECS"] = "0.5"
     done = settled.runs("run", "--symbol", "NOSUCH", "--symbol", "ZZTOP")
     assert done.returncode == 1
@@ -293,7 +293,7 @@ def test_a_run_with_nothing_to_record_says_why_for_each_symbol(settled: Operator
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_run_with_0_and_leaves_no_subscription(
+def test_signal_ends_a_run_with_0_and_leaves_no_subscription(
     operator: Operator, shared_redis_url: str, number: signal.Signals
 ) -> None:
     with GatewayThread(GatewayOptions()) as gateway, redis.Redis.from_url(shared_redis_url) as client:
@@ -319,7 +319,7 @@ def test_a_signal_ends_a_run_with_0_and_leaves_no_subscription(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_the_gateway_is_silent_ends_a_run_as_well(
+def test_signal_ends_a_run_while_the_gateway_is_silent(
     operator: Operator, shared_redis_url: str, number: signal.Signals
 ) -> None:
     with GatewayThread(GatewayOptions()) as gateway:
@@ -333,7 +333,7 @@ def test_a_signal_while_the_gateway_is_silent_ends_a_run_as_well(
     assert process.returncode == 0, stderr
 
 
-def test_a_log_that_nobody_reads_any_more_does_not_end_a_run(settled: Operator, shared_redis_url: str) -> None:
+def test_log_without_a_reader_does_not_end_a_run(settled: Operator, shared_redis_url: str) -> None:
     with settled.starts("run", "--symbol", "SPY") as process, redis.Redis.from_url(shared_redis_url) as client:
         assert process.stderr is not None
         process.stderr.readline()
@@ -343,13 +343,13 @@ def test_a_log_that_nobody_reads_any_more_does_not_end_a_run(settled: Operator, 
         assert process.wait(PATIENCE) == 0
 
 
-def test_the_module_runs_as_the_console_script_does(operator: Operator) -> None:
+def test_module_runs_like_the_console_script(operator: Operator) -> None:
     command = [sys.executable, "-m", "ibkr_depth_pipeline.cli.ingest_run", "--help"]
     done = subprocess.run(command, cwd=operator.folder, env=operator.env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "check" in done.stdout) == (0, True)
 
 
-def test_a_closed_terminal_drains_a_run_as_sigterm_does(operator: Operator, shared_redis_url: str) -> None:
+def test_closed_terminal_drains_a_run_like_sigterm(operator: Operator, shared_redis_url: str) -> None:
     with GatewayThread(GatewayOptions()) as gateway, redis.Redis.from_url(shared_redis_url) as client:
         operator.points_at(gateway, shared_redis_url)
         ours, terminal = pty.openpty()
@@ -374,7 +374,7 @@ def test_a_closed_terminal_drains_a_run_as_sigterm_does(operator: Operator, shar
         assert int(client.hget(last_key("SPY"), "seq")) == client.xlen(stream_key("SPY"))
 
 
-def test_under_nohup_a_run_outlives_its_terminal(settled: Operator, shared_redis_url: str) -> None:
+def test_run_under_nohup_outlives_its_terminal(settled: Operator, shared_redis_url: str) -> None:
     with redis.Redis.from_url(shared_redis_url) as client:
         with subprocess.Popen(
             ["nohup", COMMAND, "run", "--symbol", "SPY"],
@@ -391,7 +391,7 @@ def test_under_nohup_a_run_outlives_its_terminal(settled: Operator, shared_redis
             assert process.wait(PATIENCE) == 0
 
 
-def test_an_empty_folder_gets_settings_and_a_universe_and_nothing_is_overwritten(operator: Operator) -> None:
+def test_init_writes_settings_and_a_universe_and_overwrites_nothing(operator: Operator) -> None:
     for file in (operator.folder / "config").glob("*"):
         file.unlink()
     (operator.folder / ".env").unlink(missing_ok=True)
@@ -410,7 +410,7 @@ def test_an_empty_folder_gets_settings_and_a_universe_and_nothing_is_overwritten
     assert (operator.folder / ".env").read_text() == "IBKR_PORT=4002\n"
 
 
-def test_a_line_of_env_that_sets_nothing_is_named_by_check_and_run(settled: Operator) -> None:
+def test_line_of_env_that_sets_nothing_is_named_by_check_and_run(settled: Operator) -> None:
     (settled.folder / ".env").write_text("# ours\n\nIBKR_PORT: 4999\nREDIS_URL: redis://:hush@host\n")
     checked = settled.runs("check").stdout
     assert "line 3: 'IBKR_PORT' sets nothing; write NAME=value" in checked
@@ -421,7 +421,7 @@ def test_a_line_of_env_that_sets_nothing_is_named_by_check_and_run(settled: Oper
 
 
 @pytest.mark.faults
-def test_the_installed_wheel_offers_settings_and_a_universe_in_an_empty_folder(tmp_path: Path) -> None:
+def test_installed_wheel_writes_settings_and_a_universe_into_an_empty_folder(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(REPOSITORY)]
     subprocess.run(build, check=True, timeout=300)
     (wheel,) = tmp_path.glob("*.whl")

@@ -9,7 +9,7 @@ from ibkr_depth_pipeline.monitoring.supervision import (
     RESTARTS,
     SCHEDULE_MS,
     START_MS,
-    IngestRun,
+    TrackedRun,
     Launch,
     Phase,
     RecordingWindow,
@@ -23,11 +23,11 @@ OPEN = 1_700_000_000_000
 HOUR = 3_600_000
 SESSION = RecordingWindow("2023-11-14", OPEN, OPEN + 6 * HOUR)
 NOON = OPEN + 3 * HOUR
-STARTED = IngestRun("r1", Phase.STARTED, OPEN, OPEN)
+STARTED = TrackedRun("r1", Phase.STARTED, OPEN, OPEN)
 
 
-def ended(phase: Phase, at: int, lasted: int = 5000, run_id: str = "r1") -> IngestRun:
-    return IngestRun(run_id, phase, at - lasted, at - lasted, at)
+def ended(phase: Phase, at: int, lasted: int = 5000, run_id: str = "r1") -> TrackedRun:
+    return TrackedRun(run_id, phase, at - lasted, at - lasted, at)
 
 
 def test_run_with_a_heartbeat_is_alive() -> None:
@@ -90,7 +90,7 @@ def test_runs_that_fail_at_once_are_replaced_with_exponential_backoff() -> None:
 
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.STARTED, Phase.ENDING])
 def test_second_run_is_not_started_beside_an_active_one(phase: Phase) -> None:
-    assert launch_decision([IngestRun("r1", phase, OPEN)], SESSION, NOON, alive="") == "an ingest run is under way"
+    assert launch_decision([TrackedRun("r1", phase, OPEN)], SESSION, NOON, alive="") == "an ingest run is under way"
 
 
 REASONS = {
@@ -109,12 +109,12 @@ def test_no_run_is_started(session: RecordingWindow | None, alive: str | None, h
 
 @pytest.mark.parametrize("created", [OPEN - 40 * 60_000, OPEN + HOUR])
 def test_manually_launched_run_is_replaced_although_the_ingest_was_held(created: int) -> None:
-    by_hand = [IngestRun("r1", Phase.FAILED, created, created, NOON)]
+    by_hand = [TrackedRun("r1", Phase.FAILED, created, created, NOON)]
     assert launch_decision(by_hand, SESSION, NOON + HOUR, alive="", hold="held") == Launch("2023-11-14 after r1")
 
 
 def test_run_of_the_previous_session_does_not_end_the_hold() -> None:
-    before = [IngestRun("r1", Phase.SUCCEEDED, OPEN - 24 * HOUR, OPEN - 24 * HOUR, OPEN + 5000)]
+    before = [TrackedRun("r1", Phase.SUCCEEDED, OPEN - 24 * HOUR, OPEN - 24 * HOUR, OPEN + 5000)]
     assert launch_decision(before, SESSION, NOON, alive="", hold="held") == "held"
 
 

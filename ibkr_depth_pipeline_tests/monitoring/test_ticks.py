@@ -12,7 +12,7 @@ import pytest
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.monitoring import ticks
 from ibkr_depth_pipeline.monitoring.diagnosis import Unreachable
-from ibkr_depth_pipeline.monitoring.supervision import DEAD_MS, IngestRun, Phase
+from ibkr_depth_pipeline.monitoring.supervision import DEAD_MS, TrackedRun, Phase
 from ibkr_depth_pipeline.monitoring.ticks import read_redis, recording_window, watchdog_tick
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
@@ -81,7 +81,7 @@ def test_only_runs_that_record_into_the_redis_being_read_are_judged(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, url: str, judged: bool
 ) -> None:
     settings, state = load_settings(redis_url=redis_url), None
-    run = IngestRun("r1", Phase.STARTED, T, T, redis_url=redis_url if url == "the settings'" else url)
+    run = TrackedRun("r1", Phase.STARTED, T, T, redis_url=redis_url if url == "the settings'" else url)
     for now in (T + HOUR, T + HOUR + DEAD_MS):
         monkeypatch.setattr(ticks, "unix_ms", lambda now=now: now)
         done = watchdog_tick(settings, [run], None, None, state)

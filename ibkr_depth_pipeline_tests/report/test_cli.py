@@ -13,7 +13,7 @@ from ibkr_depth_pipeline_tests.report.conftest import OPEN, Page
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_help_tells_a_newcomer_what_to_say(command: Command) -> None:
+def test_help_shows_a_newcomer_the_commands(command: Command) -> None:
     done = command("--help", COLUMNS="200")
     assert done.returncode == 0
     for word in ("DATE", "today", "--archive", "--symbol", "--output", "--calendar", "Exit code"):

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from ibkr_depth_pipeline.monitoring.run_failures import FailedRun
-from ibkr_depth_pipeline.monitoring.supervision import IngestRun, Phase
+from ibkr_depth_pipeline.monitoring.supervision import TrackedRun, Phase
 from ibkr_depth_pipeline.orchestration.gateway_assets import (
     FEED_OP,
     INGEST_JOB,
@@ -101,7 +101,7 @@ def tracked_probe(assets: GatewayAssets) -> TrackedJob:
     return TrackedJob(names.named(PROBE_JOB), keys, names.named(PROBE_OP))
 
 
-def newest_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[IngestRun, ...]:
+def newest_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[TrackedRun, ...]:
     """The newest runs and all that are not over, newest first."""
     records = {record.dagster_run.run_id: record for record in _records(instance, tracked, NEWEST)}
     records |= {record.dagster_run.run_id: record for record in _records(instance, tracked, None, statuses=_ACTIVE)}
@@ -109,7 +109,7 @@ def newest_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[Inge
     return tuple(_run(instance, record, tracked) for record in newest_first)
 
 
-def active_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[IngestRun, ...]:
+def active_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[TrackedRun, ...]:
     """The runs that are not over."""
     return tuple(_run(instance, record, tracked) for record in _records(instance, tracked, None, statuses=_ACTIVE))
 
@@ -137,13 +137,13 @@ def _records(
     return [*launched, *[record for record in by_page if tracked.includes(record.dagster_run)][:limit]]
 
 
-def _run(instance: dg.DagsterInstance, record: dg.RunRecord, tracked: TrackedJob) -> IngestRun:
+def _run(instance: dg.DagsterInstance, record: dg.RunRecord, tracked: TrackedJob) -> TrackedRun:
     run = record.dagster_run
     created, started, ended = int(record.create_timestamp.timestamp() * 1000), _ms(record.start_time), record.end_time
     phase = _phase(instance, run)
     if phase is Phase.STARTED and not tracked.is_only_work_of(run):
         phase, started = _step_phase(instance, run.run_id, tracked.step)
-    return IngestRun(run.run_id, phase, created, started, _ms(ended), _redis_url(run))
+    return TrackedRun(run.run_id, phase, created, started, _ms(ended), _redis_url(run))
 
 
 def _redis_url(run: dg.DagsterRun) -> str:
