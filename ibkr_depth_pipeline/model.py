@@ -7,7 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 SNAPSHOT_LEVELS = 10
-"""Rows a side in every stored snapshot, whatever number the gateway was asked for."""
+"""Rows a side in every stored snapshot, for any number of rows requested from the gateway."""
 
 
 class Side(Enum):

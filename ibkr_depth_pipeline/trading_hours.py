@@ -16,11 +16,11 @@ import exchange_calendars  # type: ignore[import-untyped]
 from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
 
 _BEFORE, _AFTER = timedelta(days=10), timedelta(days=30)
-"""What is looked at: longer than any stretch of closed days."""
+"""The days searched around a moment: more than any number of closed days in a row."""
 
 
 class OutsideSession(DepthPipelineError):
-    """The exchange is closed, and stays so for longer than one may come early. The message holds the next open."""
+    """The exchange is closed and does not open within the allowed lead. The message holds the next open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class TradingHours:
         return next((each for each in self._sessions if each.open.astimezone(self.zone).date() == day), None)
 
     def why_closed(self, day: date) -> str:
-        """Why no session opens on `day`: the holiday's name where it has one."""
+        """Why no session opens on `day`: the holiday's name if it has one."""
         if (named := self._holidays().get(day)) is not None:
             return named
         return "not a weekday of trading" if self._found.weekmask[day.weekday()] == "0" else "closed by the exchange"
@@ -98,7 +98,7 @@ class TradingHours:
         raise OutsideSession(f"{self.calendar} is closed; it opens next on {self.wall_clock(session.open)}")
 
     def unbroken(self, session: TradingSession) -> TradingSession:
-        """`session` from open to close of the trading that it is part of, where sessions follow without a break.
+        """`session` extended to the sessions before and after it that follow without a break.
 
         Those of CMES end as the next one opens, until Friday; those of 24/7 never end, and are known 30 days ahead.
         """
@@ -111,20 +111,20 @@ class TradingHours:
         return replace(session, open=self._sessions[first].open, close=self._sessions[last].close)
 
     def wall_clock(self, moment: datetime) -> str:
-        """For people: `Fri 2026-11-27 09:30 EST`."""
+        """The moment in the exchange's zone, in text: `Fri 2026-11-27 09:30 EST`."""
         return moment.astimezone(self.zone).strftime("%a %Y-%m-%d %H:%M %Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The tick is for this session."""
+    """The tick is to start this session's run."""
 
     session: TradingSession
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Nothing is to be started; the reason is for the operator."""
+    """The tick is to start nothing; the reason is for the operator."""
 
     reason: str
 
@@ -132,10 +132,10 @@ class Skip:
 def judge_tick(
     hours: TradingHours, scheduled: datetime, now: datetime, lead: timedelta, *, after_open: bool
 ) -> Start | Skip:
-    """What a daily tick that is due `lead` before the usual open should do when it fires at `now`.
+    """Decide what a daily tick does that is due `lead` before the usual open and fires at `now`.
 
-    A tick can fire late, after a stop of the scheduler: it still counts until the close, or until the open only
-    where `after_open` is false.
+    A tick can fire late, after a stop of the scheduler: it counts until the close, or only until the open if
+    `after_open` is false.
     """
     day = (scheduled + lead).astimezone(hours.zone).date()
     session = hours.session_opening_on(day)
@@ -152,7 +152,7 @@ def judge_tick(
 
 
 def _calendar(name: str, start: date, end: date) -> Any:
-    with warnings.catch_warnings():  # what newer pandas has to say to exchange_calendars is not for our users
+    with warnings.catch_warnings():  # newer pandas' warnings to exchange_calendars do not concern our users
         warnings.filterwarnings("ignore", message="Series.values")
         return exchange_calendars.get_calendar(name, start=start, end=end)
 

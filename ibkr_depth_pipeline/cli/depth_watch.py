@@ -1,4 +1,4 @@
-"""`ibkr_depth_watch`: what is recorded, live on a terminal."""
+"""`ibkr_depth_watch`: the recorded books, live on a terminal."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ Symbols = Annotated[
 Once = Annotated[bool, typer.Option("--once", help="Print one frame and end.")]
 Every = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(
-        min=0.1, max=3600, metavar="SECS", help="Between two looks. Default: 0.5; 5 where there is no terminal."
-    ),
+    typer.Option(min=0.1, max=3600, metavar="SECS", help="Between two frames. Default: 0.5; 5 without a terminal."),
 ]
 
 
@@ -52,7 +50,7 @@ def main(symbol: Symbols = None, once: Once = False, every: Every = None) -> Non
     for which its heartbeat still stands. rows/s: of the last 5 s. cover: the
     share of the ingest's run in which its book was live.
 
-    Without colours where NO_COLOR is set or the terminal has none. REDIS_URL and IBKR_GATEWAY_NAME come from the
+    Without colours if NO_COLOR is set or the terminal has none. REDIS_URL and IBKR_GATEWAY_NAME come from the
     environment or .env.
 
     \b

@@ -1,4 +1,4 @@
-"""`ibkr_ingest_run`: record market depth without Dagster, and check beforehand that it will work."""
+"""`ibkr_ingest_run`: records market depth without Dagster, and checks beforehand that it will work."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(
         bool,
         typer.Option(
             "--once",
-            help="Give up where the gateway is away or not ready for IBKR_START_TIMEOUT_SECS (where that is 0, for "
+            help="Give up if the gateway is away or not ready for IBKR_START_TIMEOUT_SECS (if that is 0, for "
             "IBKR_CONNECT_TIMEOUT_SECS) from the start on. Default: keep trying.",
         ),
     ] = False,
@@ -99,7 +99,7 @@ def check(
         ),
     ] = False,
 ) -> None:
-    """Go through what must be right before a run: one line each, ok, warn or FAIL.
+    """Check what must be right before a run: one line each, ok, warn or FAIL.
 
     Nothing is subscribed to. Exit code 1 if one fails, 2 if a setting or a --symbol is wrong.
     """
@@ -108,7 +108,7 @@ def check(
         configure_logging("CRITICAL")
         findings = asyncio.run(run_checklist(settings, symbol or (), orders=orders))
     for finding in findings:
-        # what a gateway or a Redis says may hold line ends
+        # texts of a gateway or a Redis may hold line ends
         typer.echo(f"{finding.verdict.value:<4} {finding.subject}: {' '.join(finding.text.split())}")
     if any(finding.verdict is Verdict.FAIL for finding in findings):
         raise typer.Exit(FAILED)
@@ -134,7 +134,7 @@ def status(
     symbol: Symbols = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead.")] = False,
 ) -> None:
-    """Tell from Redis alone how a running ingest is doing: each symbol, its figures, the feed.
+    """Show the health of a running ingest from Redis alone: each symbol, its figures, the feed.
 
     Exit code 0 if all is well; 1 if a symbol is stale or was never recorded, if no ingest runs or it has no gateway,
     or if Redis can't be asked; 2 if a setting or a --symbol is wrong.

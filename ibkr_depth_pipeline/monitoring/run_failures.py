@@ -86,8 +86,8 @@ def alert_settings_problem(
 
 
 _MEANWHILE = (
-    "Until that is mended no run can start, and the sensors take the default in its place; where it says which Redis "
-    "or which gateway to look at, they look at none."
+    "Until that is mended no run can start, and the sensors use the default in its place; if it names the Redis or the "
+    "gateway to monitor, they monitor none."
 )
 
 

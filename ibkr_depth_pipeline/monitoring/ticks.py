@@ -42,10 +42,10 @@ from ibkr_depth_pipeline.monitoring.state import (
     load_state,
 )
 from ibkr_depth_pipeline.monitoring.supervision import (
-    TrackedRun,
     Launch,
     Phase,
     RecordingWindow,
+    TrackedRun,
     dead_runs,
     launch_decision,
     observe_heartbeats,

@@ -11,7 +11,7 @@ import dagster as dg
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.monitoring.supervision import TrackedRun, Phase
+from ibkr_depth_pipeline.monitoring.supervision import Phase, TrackedRun
 from ibkr_depth_pipeline.monitoring.ticks import open_session
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, active_runs, fail_run
 from ibkr_depth_pipeline.settings import Settings, load_settings

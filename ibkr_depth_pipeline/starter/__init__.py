@@ -1,4 +1,4 @@
-"""The files that a new folder begins with: `.env` and `config/`, the very ones of the repository.
+"""The files that `ibkr_ingest_run init` writes into a new folder: the repository's own `.env` and `config/`.
 
 A wheel holds them beside this module (pyproject.toml), an editable install finds them in the repository.
 """
@@ -16,14 +16,14 @@ _REPOSITORY = _HERE.parents[1]
 
 
 class StarterFile(NamedTuple):
-    """`written` is False where there was a file already, which was left as it is."""
+    """A file of the starter. `written` is False if it existed already; then it is unchanged."""
 
     path: Path
     written: bool
 
 
 def write_starter(folder: Path) -> list[StarterFile]:
-    """Write what is not there yet into `folder`. Raises ConfigurationError where a file can't be written."""
+    """Write the files that `folder` lacks. Raises ConfigurationError if a file can't be written."""
     return [_write(folder / name, source) for name, source in _sources()]
 
 

@@ -12,7 +12,7 @@ import pytest
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.monitoring import ticks
 from ibkr_depth_pipeline.monitoring.diagnosis import Unreachable
-from ibkr_depth_pipeline.monitoring.supervision import DEAD_MS, TrackedRun, Phase
+from ibkr_depth_pipeline.monitoring.supervision import DEAD_MS, Phase, TrackedRun
 from ibkr_depth_pipeline.monitoring.ticks import read_redis, recording_window, watchdog_tick
 from ibkr_depth_pipeline.settings import Settings, load_settings
 

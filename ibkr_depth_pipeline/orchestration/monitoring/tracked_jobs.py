@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from ibkr_depth_pipeline.monitoring.run_failures import FailedRun
-from ibkr_depth_pipeline.monitoring.supervision import TrackedRun, Phase
+from ibkr_depth_pipeline.monitoring.supervision import Phase, TrackedRun
 from ibkr_depth_pipeline.orchestration.gateway_assets import (
     FEED_OP,
     INGEST_JOB,
