@@ -73,7 +73,7 @@ def distinct(books: list[Book]) -> list[Book]:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**9), st.sampled_from([10, 12, 15]))
-def test_the_books_come_back_in_order_whatever_the_rows_were(seed: int, depth: int) -> None:
+def test_books_come_back_in_order_whatever_the_rows_were(seed: int, depth: int) -> None:
     books = recorded(random.Random(seed), 300, depth)
     played = tape(books)
     assert played.jumps == 0
@@ -82,17 +82,17 @@ def test_the_books_come_back_in_order_whatever_the_rows_were(seed: int, depth: i
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**9), st.sampled_from([11, 13, 18]))
-def test_a_client_of_another_depth_sees_the_same_books(seed: int, client_rows: int) -> None:
+def test_client_of_another_depth_sees_the_same_books(seed: int, client_rows: int) -> None:
     books = recorded(random.Random(seed), 200, 15)
     assert distinct(shown_to(client_rows, tape(books))) == distinct(books)
 
 
-def test_a_recording_of_ten_rows_comes_back_row_for_row_to_a_client_of_ten() -> None:
+def test_recording_of_ten_rows_comes_back_row_for_row_to_a_client_of_ten() -> None:
     books = recorded(random.Random(5), 2000, 10)
     assert shown_to(10, tape(books)) == books
 
 
-def test_a_row_below_the_tenth_is_told_where_the_recording_has_room_for_it() -> None:
+def test_row_below_the_tenth_is_sent_if_the_recording_has_room_for_it() -> None:
     """Twelve levels, then the best goes: the eleventh comes up, and was told as the eleventh row of the opening."""
     levels = [WireRow(at, INSERT, BID, 100.0 - at, 1.0, "X") for at in range(12)]
     books, book = [], EMPTY
@@ -104,7 +104,7 @@ def test_a_row_below_the_tenth_is_told_where_the_recording_has_room_for_it() -> 
     assert [len(moment.rows or ()) for moment in played.moments] == [1] * len(books)
 
 
-def test_an_emptied_book_is_a_reset_and_a_book_that_begins_anew_a_new_subscription() -> None:
+def test_emptied_book_is_a_reset_and_a_book_that_starts_over_is_a_new_subscription() -> None:
     first, second = (WireRow(at, INSERT, BID, 100.0 - at, 1.0, "X") for at in range(2))
     full = apply_rows(EMPTY, [first, second])
     other = apply_rows(EMPTY, [WireRow(0, INSERT, ASK, 101.0, 2.0, "X")])
@@ -113,7 +113,7 @@ def test_an_emptied_book_is_a_reset_and_a_book_that_begins_anew_a_new_subscripti
     assert played.jumps == 0
 
 
-def test_what_no_row_explains_is_a_jump_that_ends_in_the_right_book() -> None:
+def test_change_that_no_row_explains_is_a_jump_to_the_right_book() -> None:
     books = recorded(random.Random(3), 40, 10)
     jumped = [books[0], *books[30:]]
     played = tape(jumped)
@@ -121,7 +121,7 @@ def test_what_no_row_explains_is_a_jump_that_ends_in_the_right_book() -> None:
     assert shown_to(15, played)[-len(books[30:]) :] == books[30:]
 
 
-def test_time_runs_from_the_beginning_of_the_day() -> None:
+def test_tape_time_starts_at_the_beginning_of_the_day() -> None:
     books = recorded(random.Random(1), 5, 10)
     played = tape_of([State(5000 + 250 * at, at + 1, book) for at, book in enumerate(books)], 1000)
     assert [moment.at for moment in played.moments] == pytest.approx([4.0 + 0.25 * at for at in range(5)])

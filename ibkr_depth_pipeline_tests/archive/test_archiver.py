@@ -55,7 +55,7 @@ def test_every_snapshot_of_every_symbol_is_kept_once_and_as_it_was(mirror: Mirro
     assert last["venue"] == "ISLAND"
 
 
-def test_it_goes_on_where_the_files_end_and_what_is_kept_is_not_kept_again(mirror: Mirror, desk: Desk) -> None:
+def test_archiver_goes_on_where_the_files_end_and_keeps_nothing_twice(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 11))
     desk.keep()
     assert desk.keep().summary.files == 0
@@ -65,14 +65,14 @@ def test_it_goes_on_where_the_files_end_and_what_is_kept_is_not_kept_again(mirro
     assert positions(desk.store) == {"SPY": mirror.written["SPY"][-1]}
 
 
-def test_only_the_symbols_asked_for_are_kept(mirror: Mirror, desk: Desk) -> None:
+def test_archiver_keeps_only_the_requested_symbols(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1])
     mirror.write("QQQ", [1])
     desk.keep(symbols=["QQQ"])
     assert symbols(desk.store, DAY) == ["QQQ"]
 
 
-def test_a_part_never_spans_two_dates(mirror: Mirror, desk: Desk) -> None:
+def test_part_never_spans_two_dates(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 21), start=NOON + MS_PER_DAY // 2 - 10)
     desk.keep()
     assert days(desk.store) == [DAY, DAY + timedelta(days=1)]
@@ -80,7 +80,7 @@ def test_a_part_never_spans_two_dates(mirror: Mirror, desk: Desk) -> None:
     assert desk.kept() == mirror.written
 
 
-def test_what_maxlen_cut_before_it_was_read_is_on_record_as_a_hole(mirror: Mirror, desk: Desk) -> None:
+def test_entries_trimmed_before_they_were_read_are_recorded_as_a_hole(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 11))
     desk.keep()
     mirror.write("SPY", range(11, 101), start=NOON + 1000, maxlen=20)
@@ -91,7 +91,7 @@ def test_what_maxlen_cut_before_it_was_read_is_on_record_as_a_hole(mirror: Mirro
     assert numbers(desk.kept()["SPY"]) == [*range(1, 11), *range(81, 101)]
 
 
-def test_what_was_never_in_the_stream_is_another_kind_of_hole(mirror: Mirror, desk: Desk) -> None:
+def test_seqs_that_never_were_in_the_stream_are_a_hole_of_another_reason(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1, 2])
     desk.keep()
     mirror.write("SPY", [5, 6, 9], start=NOON + 10)
@@ -100,14 +100,14 @@ def test_what_was_never_in_the_stream_is_another_kind_of_hole(mirror: Mirror, de
     assert found == [(3, 4, HoleReason.NEVER_STORED), (7, 8, HoleReason.NEVER_STORED)]
 
 
-def test_what_was_gone_before_the_archive_began_is_said_to_be(mirror: Mirror, desk: Desk) -> None:
+def test_entries_gone_before_the_archive_began_are_a_hole_of_their_own_reason(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 31), maxlen=10)
     desk.keep()
     (hole,) = all_holes(desk.store)
     assert (hole.first_seq, hole.last_seq, hole.reason) == (1, 20, HoleReason.BEFORE_ARCHIVE)
 
 
-def test_a_redis_that_was_emptied_numbers_anew_and_loses_nothing(mirror: Mirror, desk: Desk) -> None:
+def test_emptied_redis_that_starts_numbering_over_loses_nothing(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 51))
     desk.keep()
     mirror.redis.flushdb()
@@ -117,7 +117,7 @@ def test_a_redis_that_was_emptied_numbers_anew_and_loses_nothing(mirror: Mirror,
     assert desk.kept() == mirror.written
 
 
-def test_a_redis_that_lost_its_newest_entries_makes_no_hole_and_both_that_had_a_number_are_kept(
+def test_redis_that_lost_its_newest_entries_makes_no_hole_and_both_entries_of_a_number_are_kept(
     mirror: Mirror, desk: Desk
 ) -> None:
     mirror.write("SPY", range(1, 51))
@@ -131,7 +131,7 @@ def test_a_redis_that_lost_its_newest_entries_makes_no_hole_and_both_that_had_a_
     assert all(audit.passed for audit in audit_day(desk.settings, DAY))
 
 
-def test_what_was_never_stored_behind_the_entries_that_were_left_is_a_hole(mirror: Mirror, desk: Desk) -> None:
+def test_seqs_never_stored_behind_the_remaining_entries_are_a_hole(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 51))
     desk.keep()
     for entry in mirror.written["SPY"][40:]:
@@ -142,9 +142,7 @@ def test_what_was_never_stored_behind_the_entries_that_were_left_is_a_hole(mirro
     assert found == [(41, 45, HoleReason.NEVER_STORED)]
 
 
-def test_an_emptied_redis_that_was_cut_before_it_was_read_is_a_hole_from_its_beginning(
-    mirror: Mirror, desk: Desk
-) -> None:
+def test_emptied_redis_that_was_cut_before_it_was_read_is_a_hole_from_its_beginning(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 51))
     desk.keep()
     mirror.redis.flushdb()
@@ -154,9 +152,7 @@ def test_an_emptied_redis_that_was_cut_before_it_was_read_is_a_hole_from_its_beg
     assert found == [(1, 30, HoleReason.TRIMMED)]
 
 
-async def test_what_may_be_a_hole_is_read_again_until_the_stream_says_what_stands_before_it(
-    mirror: Mirror, desk: Desk
-) -> None:
+async def test_possible_hole_is_read_again_until_the_entry_before_it_is_known(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 11))
     following = Following(desk.settings)
     await following.until_kept("SPY", 10)
@@ -174,7 +170,7 @@ async def test_what_may_be_a_hole_is_read_again_until_the_stream_says_what_stand
     assert await asyncio.to_thread(desk.kept) == mirror.written
 
 
-def test_entries_of_another_kind_are_passed_over_whatever_their_ids(mirror: Mirror, desk: Desk) -> None:
+def test_foreign_entries_are_skipped_whatever_their_ids(mirror: Mirror, desk: Desk) -> None:
     foreign = {"a": 1}
     mirror.redis.xadd(stream_key("SPY"), foreign, id=f"{NOON - 1}-0")
     mirror.write("SPY", range(1, 11))
@@ -189,7 +185,7 @@ def test_entries_of_another_kind_are_passed_over_whatever_their_ids(mirror: Mirr
     assert all_holes(desk.store) == []
 
 
-def test_keys_that_are_no_streams_of_ours_are_left_alone(mirror: Mirror, desk: Desk) -> None:
+def test_foreign_keys_are_left_alone(mirror: Mirror, desk: Desk) -> None:
     mirror.redis.xadd(stream_key("check-77"), {"ts": 0})
     mirror.redis.set(stream_key("QQQ"), "text")
     mirror.write("SPY", [1])
@@ -197,7 +193,7 @@ def test_keys_that_are_no_streams_of_ours_are_left_alone(mirror: Mirror, desk: D
     assert desk.kept() == mirror.written
 
 
-def test_a_user_needs_no_more_than_the_document_says(mirror: Mirror, desk: Desk) -> None:
+def test_redis_user_needs_only_the_documented_permissions(mirror: Mirror, desk: Desk) -> None:
     (commands,) = re.findall(r"of its own needs `([^`]+)`", DOCUMENT.read_text())
     rights = ["on", ">secret", "resetkeys", f"~{stream_key('').removesuffix('stream:')}*", "-@all", *commands.split()]
     mirror.redis.execute_command("ACL", "SETUSER", "archiver", *rights)
@@ -214,7 +210,7 @@ def test_a_user_needs_no_more_than_the_document_says(mirror: Mirror, desk: Desk)
     assert desk.kept() == mirror.written
 
 
-async def test_it_follows_until_it_is_stopped_and_new_symbols_join(mirror: Mirror, desk: Desk) -> None:
+async def test_archiver_follows_until_it_is_stopped_and_new_symbols_join(mirror: Mirror, desk: Desk) -> None:
     following = Following(desk.settings, ArchiverTiming(discovery_secs=0.05))
     mirror.write("SPY", range(1, 4))
     await following.until_kept("SPY", 3)  # by the clock: these are not enough for a file by themselves
@@ -226,7 +222,7 @@ async def test_it_follows_until_it_is_stopped_and_new_symbols_join(mirror: Mirro
     assert await asyncio.to_thread(desk.kept) == mirror.written
 
 
-async def test_one_stream_that_cannot_be_read_holds_up_no_other(mirror: Mirror, desk: Desk) -> None:
+async def test_unreadable_stream_holds_up_no_other(mirror: Mirror, desk: Desk) -> None:
     timing = ArchiverTiming(retries=Backoff(3600.0, 3600.0), remind_secs=3600.0)
     for symbol in ("SPY", "BAD"):
         mirror.write(symbol, [1])
@@ -248,7 +244,7 @@ async def test_one_stream_that_cannot_be_read_holds_up_no_other(mirror: Mirror, 
     assert "WRONGTYPE" in said["error"]
 
 
-async def test_a_look_for_symbols_that_fails_is_no_end_of_reading(mirror: Mirror, desk: Desk) -> None:
+async def test_failing_scan_for_symbols_does_not_stop_the_reading(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1])
     following = Following(desk.settings, ArchiverTiming(discovery_secs=0.0))
     await following.until_kept("SPY", 1)
@@ -263,7 +259,7 @@ async def test_a_look_for_symbols_that_fails_is_no_end_of_reading(mirror: Mirror
     assert await asyncio.to_thread(desk.kept) == mirror.written
 
 
-async def test_keys_whose_names_are_no_text_are_passed_over_and_said_once(mirror: Mirror, desk: Desk) -> None:
+async def test_keys_whose_names_are_no_text_are_skipped_and_logged_once(mirror: Mirror, desk: Desk) -> None:
     mirror.redis.xadd(stream_key("").encode() + b"\xff", {"a": 1})
     mirror.redis.set(ingest_key("").encode() + b"\xff", "text")
     with capture_logs() as logged:
@@ -275,7 +271,7 @@ async def test_keys_whose_names_are_no_text_are_passed_over_and_said_once(mirror
     assert sorted(keys) == [repr(key("").encode() + b"\xff") for key in (ingest_key, stream_key)]
 
 
-async def test_what_is_read_when_it_is_stopped_is_kept(mirror: Mirror, desk: Desk) -> None:
+async def test_entries_read_before_the_stop_are_kept(mirror: Mirror, desk: Desk) -> None:
     following = Following(with_settings(desk, archive_flush_secs=3600.0, archive_flush_rows=1000).settings)
     mirror.write("SPY", range(1, 1301))  # a thousand are read at once, and make a file; the others wait for more
     await following.until_kept("SPY", 1000)
@@ -283,7 +279,7 @@ async def test_what_is_read_when_it_is_stopped_is_kept(mirror: Mirror, desk: Des
     assert await asyncio.to_thread(desk.kept) == mirror.written
 
 
-async def test_a_redis_that_goes_away_and_comes_back_empty_costs_nothing_that_was_read(
+async def test_redis_that_comes_back_empty_costs_nothing_that_was_read(
     redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
     settings = load_settings(redis_url=redis_server.url, archive_url=str(tmp_path / "archive"), archive_flush_secs=0.2)
@@ -321,25 +317,25 @@ def obstacle(desk: Desk) -> Path:
     return root / PARTS
 
 
-def test_two_archivers_of_one_folder_are_not_let_in(mirror: Mirror, desk: Desk) -> None:
+def test_second_archiver_of_a_folder_is_refused(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1])
     with ArchiveStore(desk.settings.archive_url).alone("archiver"), pytest.raises(ArchiveHeld, match="at work there"):
         desk.keep()
     assert desk.keep().summary.snapshots == {"SPY": 1}
 
 
-def test_without_a_redis_it_says_so_at_the_start(desk: Desk) -> None:
+def test_unreachable_redis_is_an_error_at_the_start(desk: Desk) -> None:
     with pytest.raises(SinkUnavailable):
         with_settings(desk, redis_url="redis://127.0.0.1:1/0").keep()
 
 
-def test_a_place_that_cannot_be_written_is_an_error_at_the_start(mirror: Mirror, desk: Desk, tmp_path: Path) -> None:
+def test_unwritable_archive_is_an_error_at_the_start(mirror: Mirror, desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArchiveUnavailable):
         with_settings(desk, archive_url=str(tmp_path / "file" / "archive")).keep()
 
 
-def test_a_store_of_an_unknown_kind_is_the_operators_to_mend(desk: Desk) -> None:
+def test_archive_url_of_an_unknown_kind_is_a_configuration_error(desk: Desk) -> None:
     with pytest.raises(ConfigurationError, match="ARCHIVE_URL"):
         with_settings(desk, archive_url="carrier-pigeon://loft").keep()
 
@@ -356,7 +352,7 @@ def test_days_past_the_retention_go_and_are_not_kept_again(mirror: Mirror, desk:
 
 
 @pytest.mark.parametrize("kept_before", [True, False])
-def test_what_is_older_than_the_retention_is_not_missing_and_what_is_missing_behind_it_is(
+def test_entries_past_the_retention_are_no_hole_and_missing_ones_behind_them_are(
     mirror: Mirror, desk: Desk, kept_before: bool
 ) -> None:
     mirror.write("SPY", range(1, 11))

@@ -47,12 +47,12 @@ def test_every_missing_number_is_found_unless_a_hole_names_it(present: set[int],
     assert finding.passed == (missing <= named)
 
 
-def test_the_day_before_is_part_of_the_sequence() -> None:
+def test_day_before_is_part_of_the_sequence() -> None:
     assert check_sequence(numbers(NOON), numbers(5), [], before=StreamId(NOON - 1, 4)).passed
     assert not check_sequence(numbers(NOON), numbers(6), [], before=StreamId(NOON - 1, 4)).passed
 
 
-def test_a_double_is_a_problem_and_a_new_beginning_is_none() -> None:
+def test_double_is_a_problem_and_a_new_beginning_is_none() -> None:
     assert not check_sequence(numbers(1, 1), numbers(5, 5), []).passed
     anew = check_sequence(numbers(1, 2), numbers(5, 1), [])
     assert anew.passed
@@ -67,7 +67,7 @@ def test_numbers_that_fall_go_on_from_the_highest_that_there_was_below_them() ->
     assert check_sequence(ts, numbers(5, 6, 7, 4), [hole(1, 3)]).passed
 
 
-def test_a_time_that_falls_is_a_problem() -> None:
+def test_time_that_falls_is_a_problem() -> None:
     assert not check_sequence(numbers(2, 1), numbers(1, 2), []).passed
 
 
@@ -81,12 +81,12 @@ def faults_of(bids: list[float], asks: list[float]) -> BookFaults:
     return book_faults(rows[0], sizes[0], rows[1], sizes[1])
 
 
-def test_an_ordered_book_an_empty_one_and_one_with_an_empty_side_are_sound() -> None:
+def test_ordered_book_an_empty_one_and_one_with_an_empty_side_are_sound() -> None:
     for bids, asks in (([9.0, 8.0], [10.0, 11.0]), ([], []), ([9.0], []), ([], [10.0])):
         assert not faults_of(bids, asks).any.any()
 
 
-def test_each_fault_has_its_name() -> None:
+def test_each_fault_of_a_book_has_its_name() -> None:
     assert faults_of([9.0, 9.0], [10.0]).unordered.all()
     assert faults_of([8.0, 9.0], [10.0]).unordered.all()
     assert faults_of([9.0], [11.0, 10.0]).unordered.all()
@@ -100,7 +100,7 @@ def test_negative_prices_are_prices() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2 * TRANSIENT_MS)), min_size=1, max_size=30), st.integers(1, 7))
-def test_a_stretch_of_malformed_books_is_transient_unless_it_lasts(story: list[tuple[bool, int]], piece: int) -> None:
+def test_stretch_of_malformed_books_is_transient_unless_it_lasts(story: list[tuple[bool, int]], piece: int) -> None:
     wrong = np.array([bad for bad, _ in story])
     ts = np.cumsum(np.array([wait for _, wait in story])) + NOON
     right = np.zeros(len(wrong), dtype=bool)
@@ -122,7 +122,7 @@ def test_a_stretch_of_malformed_books_is_transient_unless_it_lasts(story: list[t
     assert finding.passed == (lasting == 0)
 
 
-def test_a_day_without_snapshots_is_sound() -> None:
+def test_day_without_snapshots_is_sound() -> None:
     assert check_books(numbers(), []).passed
 
 
@@ -137,7 +137,7 @@ def test_coverage_counts_live_time_within_the_session_only() -> None:
     assert finding.figures["coverage"] == 10 / 60
 
 
-def test_an_empty_book_covers_nothing() -> None:
+def test_empty_book_covers_nothing() -> None:
     finding = check_coverage(numbers(0, 5_000), np.array([False, True]), 0, 10_000)
     assert finding.figures["covered_seconds"] == 0.0
 
@@ -152,7 +152,7 @@ def test_coverage_fails_only_below_what_is_asked_for() -> None:
 # ---- counts
 
 
-def test_the_newest_snapshot_is_the_one_that_redis_knows() -> None:
+def test_newest_snapshot_is_the_one_that_redis_knows() -> None:
     ts, seq = numbers(NOON, NOON + 1), numbers(1, 2)
     assert check_counts(ts, seq, [], IngestSays(StreamId(NOON + 1, 2)), NOON + 9).passed
     assert not check_counts(ts, seq, [], IngestSays(StreamId(NOON + 2, 3)), NOON + 9).passed
@@ -160,7 +160,7 @@ def test_the_newest_snapshot_is_the_one_that_redis_knows() -> None:
     assert check_counts(ts, seq, [], IngestSays(), NOON + 9).passed, "nobody knows any more"
 
 
-def test_what_a_run_has_stored_is_kept_or_known_to_be_missing() -> None:
+def test_snapshots_that_a_run_stored_are_kept_or_known_to_be_missing() -> None:
     ts, seq = numbers(NOON, NOON + 1, NOON + 2), numbers(1, 2, 5)
     says = IngestSays(None, stored=5, stored_from=NOON, stored_to=NOON + 5)
     assert not check_counts(ts, seq, [], says, NOON + 9).passed

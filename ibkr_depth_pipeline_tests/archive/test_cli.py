@@ -32,7 +32,7 @@ def test_help_shows_a_newcomer_the_commands(desk: Desk, arguments: tuple[str, ..
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_everything_kept(mirror: Mirror, desk: Desk, number: signal.Signals) -> None:
+def test_signal_ends_the_archiver_with_everything_kept(mirror: Mirror, desk: Desk, number: signal.Signals) -> None:
     mirror.write("SPY", range(1, 501))
     with desk.starts("run", ARCHIVE_FLUSH_ROWS="400") as process:
         assert wait_until(lambda: bool(desk.store.places(PARTS)), PATIENCE_SECS)
@@ -60,7 +60,7 @@ def test_from_run_to_check_a_sound_day_is_ok(mirror: Mirror, desk: Desk) -> None
     assert desk.runs("holes", str(DAY)).stdout == ""
 
 
-def test_a_day_with_unknown_holes_and_too_little_coverage_fails(mirror: Mirror, desk: Desk) -> None:
+def test_day_with_unknown_holes_and_too_little_coverage_fails(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 101))
     desk.keep()
     whole = read_day(desk.store, DAY, "SPY")
@@ -87,13 +87,13 @@ def test_holes_are_listed_with_their_reason(mirror: Mirror, desk: Desk) -> None:
     assert desk.runs("holes", "2026-01-06").stdout == ""
 
 
-def test_a_day_that_is_not_kept_is_said_to_be_none(desk: Desk) -> None:
+def test_day_that_is_not_kept_is_reported_as_none(desk: Desk) -> None:
     for command in ("compact", "check"):
         done = desk.runs(command, "2020-01-01")
         assert (done.returncode, done.stdout) == (0, "nothing is kept of 2020-01-01\n")
 
 
-def test_nothing_of_a_day_with_a_session_fails_the_check(desk: Desk) -> None:
+def test_check_fails_for_a_session_of_which_nothing_is_kept(desk: Desk) -> None:
     done = desk.runs("check", "2020-01-02")
     assert (done.returncode, done.stdout) == (
         1,
@@ -103,13 +103,13 @@ def test_nothing_of_a_day_with_a_session_fails_the_check(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "2300-01-01", "9999-12-31"])
-def test_a_date_of_which_there_can_be_nothing_is_the_operators_mistake(desk: Desk, day: str) -> None:
+def test_impossible_date_is_a_configuration_error(desk: Desk, day: str) -> None:
     done = desk.runs("check", day, COLUMNS="200")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{day} is not allowed; a UTC date from 1970-01-01 to today" in done.stderr
 
 
-def test_prune_deletes_by_the_setting_and_nothing_where_it_says_for_ever(mirror: Mirror, desk: Desk) -> None:
+def test_prune_deletes_by_the_setting_and_nothing_without_one(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1])
     mirror.write("SPY", [2], start=NOON + 8 * MS_PER_DAY)
     desk.keep()
@@ -118,14 +118,14 @@ def test_prune_deletes_by_the_setting_and_nothing_where_it_says_for_ever(mirror:
     assert [entry.seq for entry in desk.kept()["SPY"]] == [2]
 
 
-def test_an_archive_whose_newest_data_is_old_by_the_clock_is_kept(mirror: Mirror, desk: Desk) -> None:
+def test_archive_whose_newest_data_is_old_by_the_clock_is_kept(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1, 2, 3], every=MS_PER_DAY)  # by this machine's clock all of it is long past the retention
     desk.keep()
     assert desk.runs("prune", ARCHIVE_RETENTION_DAYS="2").stdout == "0 days deleted\n"
     assert len(desk.kept()["SPY"]) == 3
 
 
-def test_one_run_of_prune_deletes_few_dates_and_names_how_many_are_left(mirror: Mirror, desk: Desk) -> None:
+def test_prune_deletes_few_dates_a_run_and_names_how_many_are_left(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 9), every=MS_PER_DAY)
     mirror.write("SPY", [9], start=NOON + 200 * MS_PER_DAY)  # as a clock ahead stamps it
     desk.keep()
@@ -135,7 +135,7 @@ def test_one_run_of_prune_deletes_few_dates_and_names_how_many_are_left(mirror: 
     assert desk.runs("prune", "--most", "9", ARCHIVE_RETENTION_DAYS="30").stdout.startswith("3 days deleted: ")
 
 
-def test_a_wrong_setting_is_the_operators_and_no_password_is_shown(desk: Desk) -> None:
+def test_wrong_setting_is_a_configuration_error_that_hides_the_password(desk: Desk) -> None:
     done = desk.runs("run", ARCHIVE_URL=f"sftp://me:{SECRET}@host/depth", ARCHIVE_FLUSH_SECS="never")
     assert done.returncode == 2
     assert "ARCHIVE_URL=" in done.stderr
@@ -143,21 +143,21 @@ def test_a_wrong_setting_is_the_operators_and_no_password_is_shown(desk: Desk) -
     assert SECRET not in done.stderr + done.stdout
 
 
-def test_a_redis_that_is_not_there_is_a_failure(desk: Desk) -> None:
+def test_unreachable_redis_is_a_failure(desk: Desk) -> None:
     done = desk.runs("run", REDIS_URL=f"redis://:{SECRET}@127.0.0.1:1/0")
     assert done.returncode == 1
     assert "error: Redis at redis://" in done.stderr
     assert SECRET not in done.stderr
 
 
-def test_without_the_extra_it_says_what_to_install(desk: Desk, tmp_path: Path) -> None:
+def test_missing_extra_is_an_error_that_names_what_to_install(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "pyarrow.py").write_text("raise ModuleNotFoundError(\"No module named 'pyarrow'\", name='pyarrow')")
     done = desk.runs("run", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "pip install 'ibkr_depth_pipeline[archive]'" in done.stderr
 
 
-def test_the_log_is_json_a_line(mirror: Mirror, desk: Desk) -> None:
+def test_log_is_json_a_line(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1, 5])
     done = desk.runs("run", "--once")
     events = [json.loads(line)["event"] for line in done.stderr.splitlines()]

@@ -36,7 +36,7 @@ def test_parts_become_one_file_per_symbol_with_the_same_rows(mirror: Mirror, des
         assert read_day(desk.store, DAY, symbol).to_pylist() == table.to_pylist()
 
 
-def test_doing_it_again_changes_nothing_and_what_came_late_is_merged_in(mirror: Mirror, desk: Desk) -> None:
+def test_second_compaction_changes_nothing_and_merges_late_parts(mirror: Mirror, desk: Desk) -> None:
     in_parts(mirror, desk)
     compact_day(desk.store, DAY)
     file = Path(desk.settings.archive_url) / day_place("SPY", DAY).name
@@ -50,7 +50,7 @@ def test_doing_it_again_changes_nothing_and_what_came_late_is_merged_in(mirror: 
     assert desk.kept() == mirror.written
 
 
-def test_an_archiver_finds_its_position_in_a_compacted_day(mirror: Mirror, desk: Desk) -> None:
+def test_archiver_finds_its_position_in_a_compacted_day(mirror: Mirror, desk: Desk) -> None:
     in_parts(mirror, desk)
     compact_day(desk.store, DAY)
     assert positions(desk.store) == {"SPY": mirror.written["SPY"][-1]}
@@ -86,7 +86,7 @@ def test_parts_that_overlap_are_merged_without_doubles_and_nothing_of_either_is_
     assert desk.kept() == {"SPY": expected}
 
 
-def test_a_part_that_the_listing_did_not_show_is_neither_lost_nor_passed_over(mirror: Mirror, desk: Desk) -> None:
+def test_part_missing_from_the_listing_is_neither_lost_nor_skipped(mirror: Mirror, desk: Desk) -> None:
     in_parts(mirror, desk)
     overlooked = desk.store.places(PARTS)[2]
     compact_day(Overlooks(desk.settings.archive_url, overlooked), DAY)
@@ -98,7 +98,7 @@ def test_a_part_that_the_listing_did_not_show_is_neither_lost_nor_passed_over(mi
         assert desk.kept() == mirror.written
 
 
-def test_a_file_without_runs_holds_all_of_its_span(mirror: Mirror, desk: Desk) -> None:
+def test_file_without_runs_holds_all_of_its_span(mirror: Mirror, desk: Desk) -> None:
     in_parts(mirror, desk, parts=2)
     parts = {place: (desk.folder / "archive" / place.name).read_bytes() for place in desk.store.places(PARTS)}
     compact_day(desk.store, DAY)
@@ -113,7 +113,7 @@ def test_a_file_without_runs_holds_all_of_its_span(mirror: Mirror, desk: Desk) -
     assert desk.kept() == mirror.written
 
 
-def test_a_compacted_file_says_what_is_in_it_and_has_the_documented_schema(mirror: Mirror, desk: Desk) -> None:
+def test_compacted_file_names_its_contents_and_has_the_documented_schema(mirror: Mirror, desk: Desk) -> None:
     in_parts(mirror, desk)
     compact_day(desk.store, DAY)
     with pq.ParquetFile(Path(desk.settings.archive_url) / day_place("SPY", DAY).name) as file:
@@ -125,17 +125,17 @@ def test_a_compacted_file_says_what_is_in_it_and_has_the_documented_schema(mirro
         assert {file.metadata.row_group(0).column(n).compression for n in range(9)} == {"ZSTD"}
 
 
-def test_two_compactions_at_once_are_not_let_in(mirror: Mirror, desk: Desk) -> None:
+def test_second_compaction_at_once_is_refused(mirror: Mirror, desk: Desk) -> None:
     in_parts(mirror, desk, parts=1)
     with desk.store.alone("compaction"), pytest.raises(ArchiveHeld):
         compact_day(desk.store, DAY)
 
 
-def test_a_day_without_snapshots_is_nothing_to_do(desk: Desk) -> None:
+def test_compaction_of_a_day_without_snapshots_does_nothing(desk: Desk) -> None:
     assert compact_day(desk.store, DAY) == []
 
 
-def test_files_that_are_not_ours_survive(mirror: Mirror, desk: Desk) -> None:
+def test_foreign_files_survive(mirror: Mirror, desk: Desk) -> None:
     in_parts(mirror, desk, parts=2)
     notes = Path(desk.settings.archive_url) / "parts" / f"date={DAY}" / "symbol=SPY" / "notes.txt"
     notes.write_text("mine")

@@ -37,7 +37,7 @@ def metadata_of(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, Any
     return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
 
-def test_a_duration_keeps_what_is_there_and_sums_it_up(mirror: Mirror, desk: Desk) -> None:
+def test_run_with_a_duration_keeps_everything_and_reports_it(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 101))
     config = {"ops": {"raw__ibkr__depth__archive": {"config": {"duration": 1.0}}}}
     with dg.DagsterInstance.ephemeral() as instance:
@@ -59,7 +59,7 @@ def compact(instance: dg.DagsterInstance, day: date = DAY, **config: Any) -> dic
     return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
 
 
-def test_a_date_is_compacted_and_its_checks_pass(mirror: Mirror, desk: Desk) -> None:
+def test_date_is_compacted_and_its_checks_pass(mirror: Mirror, desk: Desk) -> None:
     for symbol in ("SPY", "BRK B"):
         mirror.write(symbol, range(1, 601), start=OPEN, every=100)
     desk.keep()
@@ -73,7 +73,7 @@ def test_a_date_is_compacted_and_its_checks_pass(mirror: Mirror, desk: Desk) -> 
     assert "| SPY |" in str(found["coverage"].metadata["figures"].value)
 
 
-def test_what_is_wrong_fails_its_own_check_and_no_other(mirror: Mirror, desk: Desk) -> None:
+def test_fault_in_a_day_fails_its_own_check_and_no_other(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 101), start=OPEN)
     desk.keep()
     mirror.write("SPY", range(101, 111), start=OPEN + 500)  # the archiver was away since
@@ -83,13 +83,13 @@ def test_what_is_wrong_fails_its_own_check_and_no_other(mirror: Mirror, desk: De
     assert "in Redis it is" in (found["row_counts"].description or "")
 
 
-def test_a_session_of_which_nothing_is_kept_is_no_coverage_and_a_holiday_is_none_missed(desk: Desk) -> None:
+def test_session_of_which_nothing_is_kept_fails_coverage_and_a_holiday_does_not(desk: Desk) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert not compact(instance, DAY)["coverage"].passed
         assert all(check.passed for check in compact(instance, date(2026, 1, 1)).values())
 
 
-def test_a_second_archiver_fails_in_plain_words(mirror: Mirror, desk: Desk) -> None:
+def test_second_archiver_fails_with_a_clear_message(mirror: Mirror, desk: Desk) -> None:
     job = defs.resolve_job_def(ARCHIVE_JOB)
     with desk.store.alone("archiver"), dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(instance=instance, raise_on_error=False)
@@ -105,7 +105,7 @@ def deployed(tmp_path: Path, environment: dict[str, str]) -> Iterator[Deployment
 
 
 @pytest.mark.timeout(240)
-def test_terminate_keeps_what_was_read_and_a_killed_worker_loses_nothing(
+def test_terminated_run_keeps_what_was_read_and_a_killed_worker_loses_nothing(
     mirror: Mirror, desk: Desk, deployed: Deployment
 ) -> None:
     mirror.write("SPY", range(1, 101))

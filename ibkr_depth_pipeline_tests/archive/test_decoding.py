@@ -39,7 +39,7 @@ def side(row: dict[str, Any], name: str) -> Rows:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=6))
-def test_the_columns_hold_what_the_json_held(books: list[tuple[Rows, Rows]]) -> None:
+def test_columns_hold_what_the_json_held(books: list[tuple[Rows, Rows]]) -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON - 1, 4))
     assert buffer.add([entry(5 + index, bids, asks) for index, (bids, asks) in enumerate(books)]) == []
     (batch,) = buffer.take_all()
@@ -53,7 +53,7 @@ def test_the_columns_hold_what_the_json_held(books: list[tuple[Rows, Rows]]) -> 
 
 @settings(deadline=None)
 @given(st.sets(st.integers(1, 60), min_size=1), st.integers(1, 10))
-def test_what_is_missing_and_what_is_there_make_up_the_numbers(present: set[int], at_once: int) -> None:
+def test_missing_and_present_seqs_make_up_the_numbering(present: set[int], at_once: int) -> None:
     buffer = SymbolBuffer("SPY", NOTHING)
     entries = [entry(seq, ts=NOON + seq) for seq in sorted(present)]
     holes = [hole for at in range(0, len(entries), at_once) for hole in buffer.add(entries[at : at + at_once])]
@@ -63,7 +63,7 @@ def test_what_is_missing_and_what_is_there_make_up_the_numbers(present: set[int]
     assert sorted(missing + kept) == list(range(1, max(present) + 1))
 
 
-def test_midnight_parts_a_batch_in_two_and_the_later_one_comes_later() -> None:
+def test_batch_is_split_in_two_at_midnight() -> None:
     midnight = NOON + MS_PER_DAY // 2
     buffer = SymbolBuffer("SPY", NOTHING)
     buffer.add([entry(seq, ts=midnight - 2 + seq) for seq in range(1, 5)])
@@ -73,7 +73,7 @@ def test_midnight_parts_a_batch_in_two_and_the_later_one_comes_later() -> None:
     assert (second.day - first.day).days == 1
 
 
-def test_numbers_that_begin_anew_are_no_hole_but_what_is_missing_of_the_new_ones_is() -> None:
+def test_numbering_that_starts_over_is_no_hole_but_seqs_missing_of_it_are() -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 900))
     assert buffer.add([entry(1, ts=NOON + 1)]) == []
     (hole,) = SymbolBuffer("SPY", StreamId(NOON, 900)).add([entry(4, ts=NOON + 1)])
@@ -83,7 +83,7 @@ def test_numbers_that_begin_anew_are_no_hole_but_what_is_missing_of_the_new_ones
 @pytest.mark.parametrize(
     "broken", [b"[]", b"not json", b"[[1,2]]", orjson.dumps(EMPTY[:9]), orjson.dumps([["x", 1, ""]] * 10)]
 )
-def test_an_entry_that_cannot_be_read_is_a_hole_and_holds_up_nothing(broken: bytes) -> None:
+def test_entry_that_cannot_be_read_is_a_hole_and_holds_up_nothing(broken: bytes) -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON - 1, 1))
     bad = entry(3)
     bad[1][b"asks"] = broken
@@ -92,7 +92,7 @@ def test_an_entry_that_cannot_be_read_is_a_hole_and_holds_up_nothing(broken: byt
     assert [found.seq for batch in buffer.take_all() for found in ids_of(batch.table)] == [2, 4]
 
 
-def test_an_unreadable_entry_at_the_end_is_not_read_again_and_again() -> None:
+def test_unreadable_entry_at_the_end_is_not_read_again_and_again() -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON - 1, 1))
     bad = entry(2)
     del bad[1][b"bids"]
@@ -100,7 +100,7 @@ def test_an_unreadable_entry_at_the_end_is_not_read_again_and_again() -> None:
     assert (buffer.cursor.seq, buffer.position.seq) == (2, 1)
 
 
-def test_a_hole_behind_an_entry_that_still_stands_was_never_stored() -> None:
+def test_hole_behind_an_entry_that_still_stands_was_never_stored() -> None:
     at = StreamId(NOON, 4)
     for before, reason in ((at, HoleReason.NEVER_STORED), (None, HoleReason.TRIMMED)):
         (hole,) = SymbolBuffer("SPY", at).add([entry(7, ts=NOON + 9)], before)
@@ -108,7 +108,7 @@ def test_a_hole_behind_an_entry_that_still_stands_was_never_stored() -> None:
 
 
 @pytest.mark.parametrize("dropped", [0, 1, 30])
-def test_where_the_newest_entries_went_the_numbering_goes_on_from_what_was_left(dropped: int) -> None:
+def test_numbering_goes_on_from_what_was_left_when_the_newest_entries_were_lost(dropped: int) -> None:
     """50 of 900 that are kept went; of what came then the first `dropped` never reached the stream."""
     buffer, left = SymbolBuffer("SPY", StreamId(NOON, 900)), StreamId(NOON - 50, 850)
     holes = buffer.add([entry(851 + dropped, ts=NOON + 9), entry(852 + dropped, ts=NOON + 9)], before=left)
@@ -116,12 +116,12 @@ def test_where_the_newest_entries_went_the_numbering_goes_on_from_what_was_left(
     assert found == [(851, 850 + dropped, HoleReason.NEVER_STORED)] * bool(dropped)
 
 
-def test_where_nothing_is_left_before_it_all_that_is_missing_of_the_new_numbers_is_a_hole() -> None:
+def test_all_missing_seqs_of_a_new_numbering_are_a_hole_if_nothing_stands_before() -> None:
     (hole,) = SymbolBuffer("SPY", StreamId(NOON, 900)).add([entry(41, ts=NOON + 1)], before=None)
     assert (hole.first_seq, hole.last_seq, hole.reason) == (1, 40, HoleReason.TRIMMED)
 
 
-def test_an_unreadable_entry_before_a_hole_is_part_of_it() -> None:
+def test_unreadable_entry_before_a_hole_is_part_of_it() -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 4))
     bad = entry(5, ts=NOON + 1)
     del bad[1][b"bids"]
@@ -130,7 +130,7 @@ def test_an_unreadable_entry_before_a_hole_is_part_of_it() -> None:
     assert (hole.first_seq, hole.last_seq) == (5, 7)
 
 
-def test_an_unreadable_entry_where_the_numbers_fall_is_all_that_is_missing() -> None:
+def test_unreadable_entry_at_a_fall_of_the_numbering_is_all_that_is_missing() -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 900))
     bad = entry(851, ts=NOON + 1)
     del bad[1][b"bids"]

@@ -45,7 +45,7 @@ def moments(table: Any) -> list[int]:
     return [ts - NOON for ts in table["written_ts"].cast(pa.int64()).to_pylist()]
 
 
-def test_a_state_is_kept_as_it_was_told(mirror: Mirror, desk: Desk) -> None:
+def test_state_is_kept_as_it_was_published(mirror: Mirror, desk: Desk) -> None:
     told = state(1, ended_ts=NOON + 1, ailments=(2103,), refused_309=4, lag_p50_ms=1.5)
     tell(mirror, told, "u1.paper")
     desk.keep()
@@ -60,13 +60,13 @@ def test_a_state_is_kept_as_it_was_told(mirror: Mirror, desk: Desk) -> None:
     assert (other["symbol"], other["subscribed"], other["dropped"]) == ("BRK B", False, [])
 
 
-def test_figures_are_no_snapshots_and_no_day_of_them(mirror: Mirror, desk: Desk) -> None:
+def test_figures_do_not_count_as_snapshots_of_a_day(mirror: Mirror, desk: Desk) -> None:
     tell(mirror, state(1))
     desk.keep()
     assert days(desk.store) == []
 
 
-def test_a_state_seen_again_by_the_next_archiver_counts_once(mirror: Mirror, desk: Desk) -> None:
+def test_state_seen_again_by_the_next_archiver_counts_once(mirror: Mirror, desk: Desk) -> None:
     tell(mirror, state(1))
     desk.keep()
     desk.keep()
@@ -82,7 +82,7 @@ def test_two_runs_that_write_at_the_same_moment_are_two_states() -> None:
     assert not buffer.add("default", replace(state(1), run=replace(RUN, run_id="run-2")), 0.0)
 
 
-def test_what_waits_becomes_a_file_in_its_time_and_of_its_date() -> None:
+def test_buffered_figures_become_a_file_of_their_date_in_time() -> None:
     buffer = FiguresBuffer()
     for at in (1, 2001, MS_PER_DAY):
         buffer.add("default", state(at), now=float(at))
@@ -95,14 +95,14 @@ def test_what_waits_becomes_a_file_in_its_time_and_of_its_date() -> None:
 
 
 @pytest.mark.parametrize("place", [figures_place("a.b", DAY, 1, 2), day_figures_place("a b", DAY)])
-def test_their_names_are_of_the_layout(place: Place) -> None:
+def test_names_of_figures_are_of_the_layout(place: Place) -> None:
     assert parse(place.name) == place
     assert place.span is None
     assert parse(place.name.replace("ingest=", "symbol=")) is None
     assert parse(place.name.replace(".parquet", "x.parquet")) is None
 
 
-def test_a_compacted_day_says_the_same_in_one_file(mirror: Mirror, desk: Desk) -> None:
+def test_compacted_figures_are_the_same_in_one_file(mirror: Mirror, desk: Desk) -> None:
     for at in (1, 2001, 4001):
         tell(mirror, state(at))
         desk.keep()
@@ -117,7 +117,7 @@ def test_a_compacted_day_says_the_same_in_one_file(mirror: Mirror, desk: Desk) -
     assert moments(read_figures(desk.store, DAY, "default")) == [1, 2001, 4001, 6001]
 
 
-def test_a_kill_between_the_days_file_and_its_parts_doubles_nothing(mirror: Mirror, desk: Desk) -> None:
+def test_kill_between_the_days_file_and_its_parts_doubles_nothing(mirror: Mirror, desk: Desk) -> None:
     tell(mirror, state(1))
     desk.keep()
     part = next(iter(desk.store.places(FIGURES)))
@@ -129,7 +129,7 @@ def test_a_kill_between_the_days_file_and_its_parts_doubles_nothing(mirror: Mirr
     assert desk.store.places(FIGURES) == [day_figures_place("default", DAY)]
 
 
-def test_what_is_older_than_the_retention_is_neither_kept_nor_taken(mirror: Mirror, desk: Desk) -> None:
+def test_figures_past_the_retention_are_neither_kept_nor_taken(mirror: Mirror, desk: Desk) -> None:
     tell(mirror, state(1))
     desk.keep()
     mirror.write("SPY", [1], start=NOON + 4 * MS_PER_DAY)
@@ -140,14 +140,16 @@ def test_what_is_older_than_the_retention_is_neither_kept_nor_taken(mirror: Mirr
     assert desk.store.places(FIGURES) == []
 
 
-def test_what_is_no_figures_is_passed_over(mirror: Mirror, desk: Desk) -> None:
+def test_foreign_value_under_a_figures_key_is_skipped(mirror: Mirror, desk: Desk) -> None:
     mirror.redis.set(ingest_key("odd"), "no json")
     tell(mirror, state(1))
     desk.keep()
     assert ingests(desk.store, DAY) == ["default"]
 
 
-async def test_it_follows_the_figures_and_keeps_what_waits_when_it_is_stopped(mirror: Mirror, desk: Desk) -> None:
+async def test_archiver_follows_the_figures_and_keeps_the_buffered_ones_when_stopped(
+    mirror: Mirror, desk: Desk
+) -> None:
     following = Archiver(desk.settings, timing=ArchiverTiming(figures_secs=0.02, figures_flush_secs=0.1))
     task = asyncio.ensure_future(following.run())
     expected = []
@@ -167,7 +169,7 @@ async def test_it_follows_the_figures_and_keeps_what_waits_when_it_is_stopped(mi
     assert moments(read_figures(desk.store, DAY, "default")) == [*expected, 6]
 
 
-async def test_figures_that_nobody_answers_for_hold_nothing_up(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+async def test_figures_that_cannot_be_read_hold_nothing_up(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
     settings = load_settings(redis_url=redis_server.url, archive_url=str(tmp_path / "archive"), archive_flush_secs=0.2)
     mirror = Mirror(redis_server.url)
     mirror.redis.execute_command("ACL", "SETUSER", "default", "-get")
@@ -184,7 +186,7 @@ async def test_figures_that_nobody_answers_for_hold_nothing_up(redis_server: Emb
     mirror.redis.close()
 
 
-def test_a_date_without_figures_has_an_empty_table(desk: Desk) -> None:
+def test_date_without_figures_has_an_empty_table(desk: Desk) -> None:
     assert ingests(desk.store, date(2026, 1, 6)) == []
     assert read_figures(desk.store, date(2026, 1, 6), "default").num_rows == 0
 

@@ -32,7 +32,7 @@ FOREIGN_SIDES = {
 
 @pytest.mark.parametrize("side", FOREIGN_SIDES.values(), ids=FOREIGN_SIDES.keys())
 @pytest.mark.parametrize("which", ["bids", "asks"])
-def test_a_side_that_is_not_of_the_schema_is_passed_over_and_counted(side: object, which: str) -> None:
+def test_side_that_is_not_of_the_schema_is_passed_over_and_counted(side: object, which: str) -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     foreign = entry(2)
     foreign[1][which.encode()] = orjson.dumps(side)
@@ -44,7 +44,7 @@ def test_a_side_that_is_not_of_the_schema_is_passed_over_and_counted(side: objec
 
 
 @pytest.mark.parametrize("foreign_id", [f"{MICROSECONDS}-2", f"{2**64 - 1}-2", f"{NOON}-{2**64 - 1}"])
-def test_an_id_that_is_no_time_in_ms_and_number_is_passed_over(foreign_id: str) -> None:
+def test_id_that_is_no_time_in_ms_and_number_is_passed_over(foreign_id: str) -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     assert buffer.add([(foreign_id.encode(), entry(2)[1])]) == []
     assert (len(buffer), buffer.unreadable) == (0, 1)
@@ -67,7 +67,7 @@ def test_more_names_and_venues_than_codes_of_two_bytes_are_kept_or_counted() -> 
     assert batch.table["bid_venue"][3999].as_py() == [f"N{20 * 3999 + level}" for level in range(10)]
 
 
-def test_a_hole_of_millions_takes_the_room_of_one() -> None:
+def test_hole_of_millions_takes_the_room_of_one() -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     tracemalloc.start()
     foreign = (b"%d-2" % NOON, {b"foo": b"bar"})
@@ -85,7 +85,7 @@ def test_many_unreadable_entries_in_a_row_are_one_unreadable_hole() -> None:
     assert (hole.first_seq, hole.last_seq, hole.reason) == (2, 50_001, HoleReason.UNREADABLE)
 
 
-def test_a_foreign_entry_ends_no_run_and_costs_no_other_symbol_also_after_a_restart(mirror: Mirror, desk: Desk) -> None:
+def test_foreign_entry_ends_no_run_and_costs_no_other_symbol_also_after_a_restart(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 4))
     mirror.redis.xadd(stream_key("SPY"), {"foo": "bar"}, id=f"{NOON + 10}-0")
     numbers = orjson.dumps([[1.0, 1.0, 7]] * 10)

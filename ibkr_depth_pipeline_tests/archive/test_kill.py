@@ -41,7 +41,7 @@ def has_grown(desk: Desk, before: int) -> bool:
 
 
 @pytest.mark.timeout(300)
-def test_an_archiver_killed_again_and_again_keeps_each_snapshot_once(mirror: Mirror, desk: Desk) -> None:
+def test_archiver_killed_again_and_again_keeps_each_snapshot_once(mirror: Mirror, desk: Desk) -> None:
     dice = random.Random(6)
     with recorder(mirror):
         for _ in range(KILLS):
@@ -56,7 +56,7 @@ def test_an_archiver_killed_again_and_again_keeps_each_snapshot_once(mirror: Mir
 
 
 @pytest.mark.timeout(300)
-def test_a_compaction_killed_at_any_moment_leaves_a_day_that_reads_as_before(mirror: Mirror, desk: Desk) -> None:
+def test_compaction_killed_at_any_moment_leaves_a_day_that_reads_as_before(mirror: Mirror, desk: Desk) -> None:
     dice = random.Random(9)
     for first in range(1, 6001, 500):
         for symbol in SYMBOLS:
@@ -76,7 +76,7 @@ def test_a_compaction_killed_at_any_moment_leaves_a_day_that_reads_as_before(mir
     assert [path.name for path in begun.parent.iterdir() if path.suffix == ".writing"] == []
 
 
-def test_after_each_single_step_of_a_compaction_the_day_reads_as_before(mirror: Mirror, desk: Desk) -> None:
+def test_day_reads_as_before_after_each_single_step_of_a_compaction(mirror: Mirror, desk: Desk) -> None:
     for first in (1, 101, 201):
         mirror.write("SPY", range(first, first + 100), start=NOON + first)
         desk.keep()

@@ -28,7 +28,7 @@ dates = st.dates(date(1970, 1, 1), date(9999, 12, 31))
 
 @settings(deadline=None)
 @given(symbols, dates, ids, ids)
-def test_a_name_says_what_it_was_made_of(symbol: str, day: date, first: StreamId, last: StreamId) -> None:
+def test_name_of_a_file_parses_to_what_it_was_made_of(symbol: str, day: date, first: StreamId, last: StreamId) -> None:
     part = part_place(symbol, day, IdSpan(first, last))
     assert parse(part.name) == part
     assert part.span == IdSpan(first, last)
@@ -39,14 +39,14 @@ def test_a_name_says_what_it_was_made_of(symbol: str, day: date, first: StreamId
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(ids, ids), unique=True, max_size=5))
-def test_the_order_of_names_is_the_order_of_snapshots(pairs: list[tuple[StreamId, StreamId]]) -> None:
+def test_order_of_names_is_the_order_of_snapshots(pairs: list[tuple[StreamId, StreamId]]) -> None:
     day = date(2026, 1, 5)
     fit = [IdSpan(StreamId(a.ts % 10**13, a.seq % 10**12), StreamId(b.ts % 10**13, b.seq % 10**12)) for a, b in pairs]
     named = [place.span for place in places(part_place("SPY", day, span).name for span in fit)]
     assert named == sorted(fit)
 
 
-def test_a_symbol_with_a_blank_or_a_slash_is_one_folder_that_hive_readers_understand() -> None:
+def test_symbol_with_a_blank_or_a_slash_is_one_folder_that_hive_readers_understand() -> None:
     assert day_place("BRK B", date(2026, 1, 5)).name == "days/date=2026-01-05/symbol=BRK%20B/depth.parquet"
     assert day_place("A/B", date(2026, 1, 5)).name.count("/") == 3
 
@@ -63,13 +63,13 @@ def test_a_symbol_with_a_blank_or_a_slash_is_one_folder_that_hive_readers_unders
         "SPY.parquet",
     ],
 )
-def test_what_is_not_of_the_layout_is_nobodys_to_read_or_delete(name: str) -> None:
+def test_names_outside_of_the_layout_parse_to_none(name: str) -> None:
     assert parse(name) is None
 
 
 @settings(deadline=None)
 @given(dates)
-def test_a_date_ends_where_the_next_begins(day: date) -> None:
+def test_date_ends_where_the_next_begins(day: date) -> None:
     assert day_of(first_ms_of(day)) == day
     assert day_of(first_ms_of(day) + 86_399_999) == day
 
@@ -88,5 +88,5 @@ def span(first_ts: int, first: int, last_ts: int, last: int) -> IdSpan:
         ([], []),
     ],
 )
-def test_spans_become_one_where_nothing_can_be_between_them(spans: list[IdSpan], runs: list[IdSpan]) -> None:
+def test_spans_with_nothing_between_them_are_joined(spans: list[IdSpan], runs: list[IdSpan]) -> None:
     assert joined(spans) == tuple(runs)

@@ -50,13 +50,15 @@ async def lose_the_lease(mirror: Mirror) -> None:
             left[-1] = now
 
 
-async def test_a_lease_that_was_kept_needs_no_look(owned: Ownership) -> None:
+async def test_kept_lease_needs_no_check_for_other_archivers(owned: Ownership) -> None:
     looks = Looks()
     await owned.confirm(looks)
     assert looks.count == 0
 
 
-async def test_a_look_that_failed_is_owed_until_one_has_succeeded(mirror: Mirror, owned: Ownership) -> None:
+async def test_failed_check_for_other_archivers_is_repeated_until_one_succeeds(
+    mirror: Mirror, owned: Ownership
+) -> None:
     looks = Looks(ArchiveUnavailable("no answer"), FileNotFoundError("gone"))
     await lose_the_lease(mirror)
     with pytest.raises(ArchiveUnavailable):
@@ -68,13 +70,13 @@ async def test_a_look_that_failed_is_owed_until_one_has_succeeded(mirror: Mirror
     assert looks.count == 3
 
 
-async def test_a_look_that_finds_another_one_at_work_is_the_end(mirror: Mirror, owned: Ownership) -> None:
+async def test_check_that_finds_another_archiver_ends_the_run(mirror: Mirror, owned: Ownership) -> None:
     await lose_the_lease(mirror)
     with pytest.raises(ArchiveHeld):
         await owned.confirm(Looks(ArchiveHeld("another")))
 
 
-async def test_a_lease_that_is_lost_during_the_look_needs_another_one(mirror: Mirror, owned: Ownership) -> None:
+async def test_lease_lost_during_the_check_needs_another_check(mirror: Mirror, owned: Ownership) -> None:
     looks = 0
 
     async def look() -> None:

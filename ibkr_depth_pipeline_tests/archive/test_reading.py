@@ -40,7 +40,7 @@ def compact(desk: Desk, steps: int) -> None:
 
 @pytest.mark.parametrize("at", STEPS)
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_a_day_that_is_compacted_while_it_is_read_has_each_snapshot_once(
+def test_day_that_is_compacted_while_it_is_read_has_each_snapshot_once(
     mirror: Mirror, half_compacted: Desk, at: int, steps: int
 ) -> None:
     store = MeanwhileAt(half_compacted.settings.archive_url, at, lambda: compact(half_compacted, steps))
@@ -49,7 +49,7 @@ def test_a_day_that_is_compacted_while_it_is_read_has_each_snapshot_once(
 
 
 @pytest.mark.parametrize("at", STEPS)
-def test_a_day_that_is_compacted_while_it_is_checked_passes(half_compacted: Desk, at: int) -> None:
+def test_day_that_is_compacted_while_it_is_checked_passes(half_compacted: Desk, at: int) -> None:
     store = MeanwhileAt(half_compacted.settings.archive_url, at, lambda: compact(half_compacted, 4))
     assert [audit.passed for audit in audit_day(half_compacted.settings, DAY, store=store)] == [True]
 
@@ -67,7 +67,7 @@ def test_figures_that_are_compacted_while_they_are_read_are_each_there_once(
     assert [round(each.timestamp() * 1000) for each in found] == moments
 
 
-def test_files_that_go_whenever_they_are_read_are_an_error_in_the_end(desk: Desk) -> None:
+def test_files_that_vanish_at_every_read_are_an_error_in_the_end(desk: Desk) -> None:
     tries: list[int] = []
 
     def read() -> None:

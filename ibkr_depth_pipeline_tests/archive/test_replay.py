@@ -78,7 +78,7 @@ async def record_again(desk: Desk, **settings: Any) -> dict[str, Books]:
         return await asyncio.to_thread(books_of, again)
 
 
-async def test_the_real_aapl_book_comes_back_snapshot_by_snapshot(shared_data: Path, desk: Desk) -> None:
+async def test_real_aapl_book_comes_back_snapshot_by_snapshot(shared_data: Path, desk: Desk) -> None:
     replay = ReplayOptions(path=shared_data / "aapl_2012-06-21_l10.csv.gz", pace=ReplayPace.FAST, limit=CHANGES)
     with second(desk) as first:
         async with SimulatedGateway(GatewayOptions(replays=(replay,))) as gateway:
@@ -111,7 +111,7 @@ async def test_books_with_rows_below_the_tenth_level_come_back_snapshot_by_snaps
     assert await record_again(desk) == kept
 
 
-async def test_a_rotating_recording_with_a_reset_comes_back_snapshot_by_snapshot(desk: Desk) -> None:
+async def test_rotating_recording_with_a_reset_comes_back_snapshot_by_snapshot(desk: Desk) -> None:
     names = ("AAPL", "SPY", "MSFT", "IBM")
     fast = {"ibkr_rotation_secs": 0.3, "ibkr_first_row_secs": 2}
     async with SimulatedGateway(GatewayOptions(rows_per_second=500)) as gateway:
@@ -128,7 +128,7 @@ async def test_a_rotating_recording_with_a_reset_comes_back_snapshot_by_snapshot
     assert await record_again(desk) == kept
 
 
-async def test_a_client_of_another_depth_gets_the_same_books_some_of_them_twice(desk: Desk) -> None:
+async def test_client_of_another_depth_gets_the_same_books_some_of_them_twice(desk: Desk) -> None:
     async with SimulatedGateway(GatewayOptions(rows_per_second=2000)) as gateway:
         await record(gateway, desk, {"AAPL": 2000}, **HELD)
     kept = await asyncio.to_thread(books_of, desk)
@@ -142,7 +142,7 @@ def distinct(books: Books) -> Books:
     return [book for at, book in enumerate(books) if at == 0 or book != books[at - 1]]
 
 
-async def test_the_console_script_plays_every_symbol_of_the_day(desk: Desk) -> None:
+async def test_console_script_plays_every_symbol_of_the_day(desk: Desk) -> None:
     async with SimulatedGateway(GatewayOptions(rows_per_second=1000)) as gateway:
         await record(gateway, desk, {"AAPL": 300, "BRK B": 300}, **HELD)
     kept = await asyncio.to_thread(books_of, desk)
@@ -172,11 +172,11 @@ async def test_the_console_script_plays_every_symbol_of_the_day(desk: Desk) -> N
         (["--replay-archive", ".", "--date", "2026-01-05"], "no snapshots of 2026-01-05"),
     ],
 )
-def test_what_cannot_be_played_is_said_before_anything_listens(arguments: list[str], told: str) -> None:
+def test_unplayable_archive_is_an_error_before_the_gateway_listens(arguments: list[str], told: str) -> None:
     with pytest.raises(RuntimeError, match=told), gateway_process(*arguments):
         pass
 
 
-def test_a_day_that_was_never_recorded_is_no_tape(tmp_path: Path) -> None:
+def test_day_that_was_never_recorded_is_no_tape(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no snapshots"):
         read_archived(tmp_path, date(2026, 1, 5), "SPY")

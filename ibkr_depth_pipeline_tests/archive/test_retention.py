@@ -13,13 +13,13 @@ from ibkr_depth_pipeline_tests.archive.test_archiver import with_settings
 DATES = [DAY + timedelta(days=offset) for offset in range(40)]
 
 
-def test_one_date_a_day_goes_in_good_order() -> None:
+def test_retention_deletes_one_date_a_day() -> None:
     assert plan_pruning(DATES, DATES[-1], 30, DATES[-1] + timedelta(days=1)).deleted == tuple(DATES[:5])
     assert plan_pruning(DATES[8:], DATES[-1], 30, DATES[-1]).deleted == (DATES[8],)
 
 
 @pytest.mark.parametrize("today", [DATES[-1] + timedelta(days=400), date(2099, 1, 1), date(9999, 12, 31)])
-def test_a_clock_far_ahead_makes_nothing_old(today: date) -> None:
+def test_clock_far_ahead_makes_nothing_old(today: date) -> None:
     assert plan_pruning(DATES, DATES[-1], 45, today) == ((), ())
 
 
@@ -33,9 +33,7 @@ def test_data_ahead_of_a_right_clock_makes_nothing_old() -> None:
     assert plan_pruning([*DATES, date(2099, 1, 1)], date(2099, 1, 1), 45, DATES[-1]) == ((), ())
 
 
-def test_an_archiver_with_a_clock_far_ahead_keeps_the_archive_and_archives_what_comes(
-    mirror: Mirror, desk: Desk
-) -> None:
+def test_archiver_with_a_clock_far_ahead_deletes_nothing_and_goes_on(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 5), every=MS_PER_DAY)
     desk.keep()
     mirror.write("SPY", range(5, 8), start=NOON + 4 * MS_PER_DAY, every=MS_PER_DAY)

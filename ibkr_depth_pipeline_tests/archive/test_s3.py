@@ -23,7 +23,7 @@ __all__ = ["bucket", "cloud", "s3_server"]
 pytestmark = pytest.mark.filterwarnings("default")  # what botocore and its friends have to say is not ours
 
 
-def test_a_day_is_kept_compacted_checked_and_let_go_in_a_bucket(mirror: Mirror, cloud: Desk) -> None:
+def test_day_in_a_bucket_is_kept_compacted_checked_and_pruned(mirror: Mirror, cloud: Desk) -> None:
     for first in (1, 101, 201):
         mirror.write("BRK B", range(first, first + 100), start=NOON + first)
         cloud.keep()
@@ -70,14 +70,14 @@ def test_kills_lose_and_double_nothing_in_a_bucket_either(mirror: Mirror, cloud:
     assert all(one.last < other.first for one, other in pairwise(spans)), "no part overlaps another"
 
 
-def test_a_bucket_that_is_not_there_is_an_error_at_the_start(mirror: Mirror, cloud: Desk) -> None:
+def test_bucket_that_is_not_there_is_an_error_at_the_start(mirror: Mirror, cloud: Desk) -> None:
     mirror.write("SPY", [1])
     gone = cloud.settings.model_copy(update={"archive_url": "s3://no-such-bucket/depth"})
     with pytest.raises(ArchiveUnavailable, match="no-such-bucket"):
         replace(cloud, settings=gone).keep()
 
 
-def test_a_reader_that_knows_only_parquet_finds_date_and_symbol_in_the_names(mirror: Mirror, cloud: Desk) -> None:
+def test_reader_that_knows_only_parquet_finds_date_and_symbol_in_the_names(mirror: Mirror, cloud: Desk) -> None:
     import pyarrow.dataset as dataset
 
     mirror.write("BRK B", range(1, 11))

@@ -29,7 +29,7 @@ def test_error_is_shown_with_its_details() -> None:
     assert shown.endswith("ERROR redis_write_failed symbol=SPY error=OOM")
 
 
-def test_everything_else_is_passed_over() -> None:
+def test_log_lines_of_other_events_are_skipped() -> None:
     lines = RotationLines()
     for raw in (happening("subscribed", symbol="SPY"), "Traceback (most recent call last):", "[1, 2]", "7", ""):
         assert lines.line_for(raw) is None

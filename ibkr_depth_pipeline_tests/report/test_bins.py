@@ -14,7 +14,7 @@ DAY_MS = 86_400_000
 
 @settings(deadline=None)
 @given(st.integers(0, DAY_MS - 1), st.integers(0, DAY_MS - 1))
-def test_whatever_happens_on_a_day_lies_in_one_of_the_bins(one: int, other: int) -> None:
+def test_moments_of_a_day_lie_in_one_of_the_bins(one: int, other: int) -> None:
     first, last = sorted((one, other))
     bins = Bins.over(first, last)
     assert bins.start <= first <= last < bins.end
@@ -27,17 +27,17 @@ def test_bins_are_as_fine_as_a_screen_shows(span_secs: int, step_secs: int) -> N
     assert Bins.over(0, span_secs * 1000).step == step_secs * 1000
 
 
-def test_more_than_a_few_days_are_refused() -> None:
+def test_bins_over_several_days_are_refused() -> None:
     with pytest.raises(ValueError, match="longer than"):
         Bins.over(0, 10 * DAY_MS)
 
 
-def test_a_moment_outside_falls_into_the_nearest_bin() -> None:
+def test_moment_outside_of_the_bins_falls_into_the_nearest() -> None:
     bins = Bins(1000, 10, 3)
     assert bins.of(np.array([0, 1000, 1009, 1010, 1029, 5000])).tolist() == [0, 0, 0, 1, 2, 2]
 
 
-def test_an_interval_is_cut_at_the_borders() -> None:
+def test_interval_is_cut_at_the_borders() -> None:
     bins = Bins(1000, 10, 3)
     parts = bins.overlaps(np.array([990, 1005, 1012, 1020]), np.array([1000, 1025, 1012, 2000]))
     assert list(zip(*(column.tolist() for column in parts), strict=True)) == [
@@ -50,7 +50,7 @@ def test_an_interval_is_cut_at_the_borders() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 120)), max_size=20))
-def test_the_time_in_each_bin_is_what_counting_every_ms_gives(intervals: list[tuple[int, int]]) -> None:
+def test_time_in_each_bin_is_what_counting_every_ms_gives(intervals: list[tuple[int, int]]) -> None:
     bins = Bins(100, 7, 20)
     starts = np.array([start for start, _ in intervals], dtype=np.int64)
     ends = np.array([start + length for start, length in intervals], dtype=np.int64)

@@ -54,7 +54,7 @@ def shown(mirror: Mirror, desk: Desk, report: Report) -> Iterator[BrowserPage]:
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280, 2560])
-def test_it_fits_every_width_and_all_pictures_are_there(shown: BrowserPage, width: int) -> None:
+def test_page_fits_every_width_and_all_pictures_are_there(shown: BrowserPage, width: int) -> None:
     shown.set_viewport_size({"width": width, "height": 900})
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
     pictures = shown.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
@@ -65,7 +65,7 @@ def test_it_fits_every_width_and_all_pictures_are_there(shown: BrowserPage, widt
     assert len(set(shown.evaluate(edges))) == 1
 
 
-def test_no_text_of_an_axis_lies_on_another(shown: BrowserPage) -> None:
+def test_texts_of_an_axis_do_not_overlap(shown: BrowserPage) -> None:
     for width in (360, 1280):
         shown.set_viewport_size({"width": width, "height": 900})
         overlaps = """[...document.querySelectorAll('.times')].some(axis => {
@@ -75,7 +75,7 @@ def test_no_text_of_an_axis_lies_on_another(shown: BrowserPage) -> None:
         assert not shown.evaluate(overlaps), width
 
 
-def test_it_is_dark_where_the_reader_wants_it_and_white_on_paper(shown: BrowserPage) -> None:
+def test_page_is_dark_on_request_and_white_on_paper(shown: BrowserPage) -> None:
     assert shown.evaluate(GROUND) == WHITE
     shown.emulate_media(color_scheme="dark")
     assert shown.evaluate(GROUND) == "rgb(18, 21, 28)"
@@ -83,7 +83,7 @@ def test_it_is_dark_where_the_reader_wants_it_and_white_on_paper(shown: BrowserP
     assert shown.evaluate(GROUND) == WHITE
 
 
-def test_the_pointer_tells_the_time_on_every_chart(shown: BrowserPage) -> None:
+def test_pointer_shows_the_time_on_every_chart(shown: BrowserPage) -> None:
     assert not shown.locator("#clock").is_visible()
     box = shown.locator(".plot").first.bounding_box()
     assert box is not None

@@ -43,28 +43,28 @@ def cells(uri: str) -> list[list[int]]:
     return [list(rows[row * (width + 1) + 1 : (row + 1) * (width + 1)]) for row in range(height)]
 
 
-def test_a_line_goes_through_the_middle_of_each_bin_and_stops_where_nothing_is_known() -> None:
+def test_line_goes_through_the_middle_of_each_bin_and_stops_where_nothing_is_known() -> None:
     assert line(np.array([0.0, 1.0, NAN, 0.5]), UNIT) == "M125.0 100.0L375.0 0.0M750.0 50.0h250.0"
     assert line(np.array([NAN, NAN]), UNIT) == ""
 
 
-def test_a_staircase_has_one_step_a_bin_and_is_zero_where_nothing_is_known() -> None:
+def test_staircase_has_one_step_a_bin_and_is_zero_where_nothing_is_known() -> None:
     assert steps(np.array([0.5, 0.5, NAN, 1.0]), UNIT) == "M0 100H0.0V50.0H500.0V100.0H750.0V0.0H1000V100Z"
 
 
-def test_a_band_lies_between_its_lines() -> None:
+def test_band_lies_between_its_lines() -> None:
     low, high = np.array([NAN, 0.25, 0.0]), np.array([NAN, 0.75, 1.0])
     assert band(low, high, UNIT) == "M333.3 75.0V25.0H666.7V0.0H1000.0V100.0H666.7V75.0H333.3Z"
 
 
-def test_a_moment_is_a_bar_that_can_be_seen() -> None:
+def test_moment_is_a_bar_that_can_be_seen() -> None:
     bins = Bins(0, 1000, 10)
     assert stretch(bins, 5000, 5000) == "M500.0 0H501.5V100H500.0Z"
     assert stretch(bins, -100, 2500) == "M0.0 0H250.0V100H0.0Z"
     assert mark(bins, 2500, "open") == (25.0, "open", False)
 
 
-def test_who_held_a_slot_is_the_darker_the_longer_and_blue_only_where_the_book_was_live() -> None:
+def test_slot_timeline_is_darker_the_longer_and_blue_only_if_the_book_was_live() -> None:
     live, held = [1.0, 0.001, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]
     (row,) = cells(slot_timeline([live], [held]))
     assert row == [2 * SHADES, SHADES + 1, SHADES, 0]
@@ -76,7 +76,7 @@ def test_depth_has_the_highest_price_on_top_and_the_larger_side_where_both_stood
     assert picture == [[2 * SHADES, 2 * SHADES], [SHADES, 0]]
 
 
-def test_depth_of_nothing_is_an_empty_picture() -> None:
+def test_depth_without_rows_is_an_empty_picture() -> None:
     nothing = np.zeros((2, 2))
     assert cells(depth_picture(DepthMap("SPY", Bins(0, 1000, 2), PriceGrid(0.0, 1.0, 2), nothing, nothing))) == [
         [0, 0],

@@ -20,7 +20,7 @@ def test_help_shows_a_newcomer_the_commands(command: Command) -> None:
         assert word in done.stdout
 
 
-def test_a_page_is_made_and_its_place_told(mirror: Mirror, desk: Desk, command: Command) -> None:
+def test_page_is_written_and_its_path_printed(mirror: Mirror, desk: Desk, command: Command) -> None:
     mirror.write("SPY", range(1, 101), start=OPEN, every=1000)
     desk.keep()
     done = command("2026-01-05")
@@ -43,7 +43,7 @@ def test_today_is_the_utc_date(mirror: Mirror, desk: Desk, command: Command) -> 
         assert f"reports/{days.pop()}.html" in done.stdout
 
 
-def test_a_day_without_anything_fails_in_one_line(command: Command) -> None:
+def test_day_without_snapshots_fails_in_one_line(command: Command) -> None:
     done = command("2026-01-05")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: archive ")
@@ -51,7 +51,7 @@ def test_a_day_without_anything_fails_in_one_line(command: Command) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_what_the_operator_gave_wrongly_is_named(mirror: Mirror, desk: Desk, command: Command) -> None:
+def test_wrong_argument_is_named(mirror: Mirror, desk: Desk, command: Command) -> None:
     mirror.write("SPY", [1, 2], start=OPEN)
     desk.keep()
     for arguments, told in (

@@ -46,7 +46,7 @@ def pages(instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
     return [record.asset_materialization for record in records if record.asset_materialization is not None]
 
 
-def test_a_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk, tmp_path: Path) -> None:
+def test_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk, tmp_path: Path) -> None:
     mirror.write("SPY", range(1, 3602), start=OPEN, every=1000)
     mirror.write("QQQ", range(1, 11), start=OPEN, every=1000)
     desk.keep()
@@ -69,7 +69,7 @@ def test_a_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk, tmp_p
     assert "The book of QQQ" in read.text
 
 
-def test_without_figures_there_is_no_count_of_309s(mirror: Mirror, desk: Desk) -> None:
+def test_page_without_figures_has_no_count_of_309s(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1, 2], start=OPEN)
     desk.keep()
     with dg.DagsterInstance.ephemeral() as instance:
@@ -78,14 +78,14 @@ def test_without_figures_there_is_no_count_of_309s(mirror: Mirror, desk: Desk) -
     assert "refused_309" not in made.metadata
 
 
-def test_of_a_date_without_anything_there_is_no_page_and_no_failure(desk: Desk) -> None:
+def test_date_without_snapshots_has_no_page_and_no_failure(desk: Desk) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert run_day(instance).success
         assert pages(instance) == []
     assert not (Path(desk.settings.archive_url) / "reports").exists()
 
 
-def test_a_symbol_that_is_not_there_fails_in_plain_words(mirror: Mirror, desk: Desk) -> None:
+def test_unknown_symbol_fails_with_a_clear_message(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1, 2], start=OPEN)
     desk.keep()
     with dg.DagsterInstance.ephemeral() as instance:
@@ -113,7 +113,7 @@ def tick(at: datetime = NIGHT) -> dg.RunRequest | dg.SkipReason:
     return request
 
 
-def test_every_night_the_date_that_is_over_gets_a_run(mirror: Mirror, desk: Desk) -> None:
+def test_schedule_runs_for_the_date_that_is_over(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1, 2], start=OPEN)
     desk.keep()
     request = tick()
@@ -123,13 +123,13 @@ def test_every_night_the_date_that_is_over_gets_a_run(mirror: Mirror, desk: Desk
     assert (schedule.cron_schedule, schedule.execution_timezone, schedule.job_name) == ("30 0 * * *", "UTC", DAY_JOB)
 
 
-def test_a_night_after_the_archiver_was_away_gets_a_run_that_will_say_so(mirror: Mirror, desk: Desk) -> None:
+def test_schedule_runs_also_after_the_archiver_was_away(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1, 2], start=OPEN)
     desk.keep()
     assert isinstance(tick(NIGHT.replace(day=9)), dg.RunRequest)
 
 
-def test_where_nobody_archives_the_night_is_skipped_with_the_reason(mirror: Mirror, desk: Desk) -> None:
+def test_schedule_is_skipped_with_the_reason_if_nothing_archives(mirror: Mirror, desk: Desk) -> None:
     skipped = tick()
     assert isinstance(skipped, dg.SkipReason)
     assert "Nothing is archived" in (skipped.skip_message or "")
@@ -138,20 +138,20 @@ def test_where_nobody_archives_the_night_is_skipped_with_the_reason(mirror: Mirr
     assert isinstance(tick(NIGHT.replace(day=14)), dg.SkipReason)
 
 
-def test_without_the_extra_the_night_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schedule_is_skipped_with_the_reason_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ibkr_depth_pipeline.orchestration.archive.report.find_spec", lambda name: None)
     skipped = tick()
     assert isinstance(skipped, dg.SkipReason)
     assert skipped.skip_message == "There is no archive: the extra `archive` is not installed."
 
 
-def test_what_is_wrong_with_the_settings_is_said_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_settings_fail_the_run_that_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHIVE_URL", "carrier-pigeon://loft")
     assert isinstance(tick(), dg.RunRequest)
 
 
 @pytest.mark.parametrize(("switch", "status"), [("on", "RUNNING"), ("off", "STOPPED")])
-def test_one_setting_switches_the_night_as_it_does_all_schedules(
+def test_automation_setting_switches_the_nightly_schedule(
     monkeypatch: pytest.MonkeyPatch, switch: str, status: str
 ) -> None:
     monkeypatch.setenv("IBKR_AUTOMATION", switch)

@@ -36,19 +36,19 @@ def day_of(*snapshots: tuple[int, Side, Side]) -> SymbolDay:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
-def test_a_size_counts_by_the_time_for_which_it_stood(cut: int) -> None:
+def test_size_counts_by_the_time_for_which_it_stood(cut: int) -> None:
     depth = mapped((0, [(99.0, 10.0)], [(100.5, 4.0)]), (250, [(99.0, 30.0)], [(100.5, 4.0)]), (2000, [], []), cut=cut)
     assert depth.bids[2].tolist() == [10 * 0.25 + 30 * 0.75, 30.0, 0.0]
     assert depth.asks[5].tolist() == [4.0, 4.0, 0.0]
     assert np.count_nonzero(depth.bids) == np.count_nonzero(depth.asks) == 2
 
 
-def test_the_mean_is_over_the_live_time_of_a_bin() -> None:
+def test_mean_is_over_the_live_time_of_a_bin() -> None:
     depth = mapped((900, [(99.0, 10.0)], [(100.5, 4.0)]), (950, [], []))
     assert depth.bids[2].tolist() == [10.0, 0.0, 0.0]
 
 
-def test_what_lies_outside_of_the_picture_is_left_out() -> None:
+def test_prices_outside_of_the_picture_are_left_out() -> None:
     depth = mapped((0, [(99.0, 1.0), (0.01, 9.0)], [(101.99, 1.0), (102.0, 9.0)]), (1000, [], []))
     assert depth.bids.sum() == depth.asks.sum() == 1.0
 
@@ -65,7 +65,7 @@ def test_rows_are_whole_ticks_around_the_days_prices() -> None:
     assert grid.high > 100.02
 
 
-def test_a_wide_day_has_rows_of_several_ticks() -> None:
+def test_wide_day_has_rows_of_several_ticks() -> None:
     moves = [(at, [(100 + at, 1.0), (99.99 + at, 1.0)], [(100.01 + at, 1.0)]) for at in range(0, 51, 5)]
     grid = price_grid(day_of(*((at * 50, bids, asks) for at, bids, asks in moves)))
     assert grid is not None
@@ -73,12 +73,12 @@ def test_a_wide_day_has_rows_of_several_ticks() -> None:
     assert grid.height / 0.01 == pytest.approx(round(grid.height / 0.01))
 
 
-def test_a_stub_quote_does_not_flatten_the_picture() -> None:
+def test_stub_quote_does_not_flatten_the_picture() -> None:
     day = day_of(quoted(0, 0.01, 100.02), *(quoted(at * 1000, 100.0, 100.01) for at in range(1, 30)))
     grid = price_grid(day)
     assert grid is not None
     assert grid.low > 98
 
 
-def test_a_day_without_two_sides_has_no_picture() -> None:
+def test_day_without_two_sides_has_no_picture() -> None:
     assert price_grid(day_of((0, [(99.0, 1.0)], []))) is None

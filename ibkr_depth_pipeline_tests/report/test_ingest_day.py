@@ -31,7 +31,7 @@ def told(folder: Path, *states: FeedFigures) -> IngestDay:
     return found
 
 
-def test_what_happened_between_two_states_is_their_difference(tmp_path: Path) -> None:
+def test_events_between_two_states_are_their_difference(tmp_path: Path) -> None:
     counts = [(0, 1, 0), (2000, 1, 0), (4000, 4, 1), (6000, 4, 3)]
     day = told(tmp_path, *(state(at, refused_309=refused, reconnects=again) for at, refused, again in counts))
     assert day.refused_309 == [Event(START, 1), Event(START + 4000, 3)]
@@ -39,19 +39,19 @@ def test_what_happened_between_two_states_is_their_difference(tmp_path: Path) ->
     assert (day.lost, day.write_failures) == ([], [])
 
 
-def test_a_new_run_counts_from_zero(tmp_path: Path) -> None:
+def test_new_run_counts_from_zero(tmp_path: Path) -> None:
     later = RunIdentity("run-0", "a-host", 78, START + 5000)  # by its name it would come first
     day = told(tmp_path, state(0, refused_309=5), state(5000, later, refused_309=2), state(7000, later, refused_309=3))
     assert day.refused_309 == [Event(START, 5), Event(START + 5000, 2), Event(START + 7000, 1)]
     assert [run.run_id for run in day.runs] == ["run-1", "run-0"]
 
 
-def test_what_a_run_had_counted_before_midnight_is_not_this_days(tmp_path: Path) -> None:
+def test_counts_from_before_midnight_are_not_of_the_day(tmp_path: Path) -> None:
     old = replace(RUN, started_ts=DAY_START - 1)
     assert told(tmp_path, state(0, old, lost=9), state(2000, old, lost=11)).lost == [Event(START + 2000, 2)]
 
 
-def test_how_it_stood_with_the_gateway(tmp_path: Path) -> None:
+def test_connection_states_become_intervals(tmp_path: Path) -> None:
     states = [
         state(0, connected=False),
         state(2000),
@@ -68,7 +68,7 @@ def test_how_it_stood_with_the_gateway(tmp_path: Path) -> None:
     ]
 
 
-def test_of_a_silence_nothing_is_known(tmp_path: Path) -> None:
+def test_silence_of_an_ingest_is_no_state(tmp_path: Path) -> None:
     day = told(tmp_path, state(0), state(2000), state(17_001), state(19_000))
     assert day.stretches == [
         StateInterval("connected", START, START + 2000),
@@ -76,7 +76,7 @@ def test_of_a_silence_nothing_is_known(tmp_path: Path) -> None:
     ]
 
 
-def test_a_slot_is_held_between_two_states_that_say_so(tmp_path: Path) -> None:
+def test_slot_is_held_between_two_states_that_say_so(tmp_path: Path) -> None:
     def holding(at: int, *symbols: str) -> FeedFigures:
         return state(at, symbols={name: SymbolFigures(subscribed=name in symbols) for name in ("SPY", "QQQ", "IWM")})
 
@@ -87,14 +87,14 @@ def test_a_slot_is_held_between_two_states_that_say_so(tmp_path: Path) -> None:
     assert day.symbols == ["IWM", "QQQ", "SPY"]
 
 
-def test_the_latency_of_a_bin_is_its_worst_state(tmp_path: Path) -> None:
+def test_latency_of_a_bin_is_its_worst_state(tmp_path: Path) -> None:
     lags = [(0, 1.0, 10.0), (500, 2.0, 30.0), (900, 1.0, 20.0), (2500, None, None), (4000, 5.0, 6.0), (4001, 5.0, 6.0)]
     day = told(tmp_path, *(state(at, lag_p50_ms=p50, lag_p99_ms=p99) for at, p50, p99 in lags))
     np.testing.assert_array_equal(day.lag_p50[:5], [2.0, 1.0, 1.0, np.nan, 5.0])
     np.testing.assert_array_equal(day.lag_p99[:5], [30.0, 20.0, 20.0, np.nan, 6.0])
 
 
-def test_a_run_is_told_by_its_last_state(tmp_path: Path) -> None:
+def test_run_is_summed_up_by_its_last_state(tmp_path: Path) -> None:
     symbols = {
         "SPY": SymbolFigures(rows=10, snapshots=9, dropped={"retired_request": 2, "unknown_side": 1}),
         "unknown": SymbolFigures(dropped={"retired_request": 4}),
@@ -110,6 +110,6 @@ def test_a_run_is_told_by_its_last_state(tmp_path: Path) -> None:
     assert day.symbols == ["SPY"]
 
 
-def test_of_no_state_there_is_nothing_to_tell(tmp_path: Path) -> None:
+def test_ingest_without_states_has_no_day(tmp_path: Path) -> None:
     table = keep_figures(ArchiveStore(str(tmp_path)), [state(0)])
     assert ingest_day("default", table.slice(1), BINS, DAY_START) is None

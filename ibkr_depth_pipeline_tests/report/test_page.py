@@ -38,7 +38,7 @@ def tell(desk: Desk, *states: FeedFigures) -> None:
     keep_figures(desk.store, states)
 
 
-def test_the_numbers_on_the_page_are_those_of_the_day(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_numbers_on_the_page_are_those_of_the_day(mirror: Mirror, desk: Desk, report: Report) -> None:
     an_hour(mirror, desk, "SPY", "BRK B")
     written, page = report()
     assert page.fact("snapshots") == ("7,202", "of 2 symbols")
@@ -55,7 +55,7 @@ def test_the_numbers_on_the_page_are_those_of_the_day(mirror: Mirror, desk: Desk
     assert (written.bytes, written.day.snapshots) == (len(page.html.encode()), 7202)
 
 
-def test_it_stands_beside_the_archive_unless_told_otherwise(
+def test_page_stands_beside_the_archive_unless_a_path_is_given(
     mirror: Mirror, desk: Desk, report: Report, tmp_path: Path
 ) -> None:
     an_hour(mirror, desk, "SPY")
@@ -68,7 +68,7 @@ def test_it_stands_beside_the_archive_unless_told_otherwise(
         report(output=tmp_path / "nowhere" / "page.html")
 
 
-def test_it_is_one_file_that_asks_for_nothing(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_page_is_one_file_that_loads_nothing(mirror: Mirror, desk: Desk, report: Report) -> None:
     an_hour(mirror, desk, "SPY")
     tell(desk, FeedFigures(RUN, OPEN, lag_p50_ms=1.0, lag_p99_ms=2.0))
     _, page = report()
@@ -78,7 +78,7 @@ def test_it_is_one_file_that_asks_for_nothing(mirror: Mirror, desk: Desk, report
     assert not re.search(r"https?:|@import|url\(", page.html)
 
 
-def test_a_compacted_day_has_the_same_page(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_compacted_day_has_the_same_page(mirror: Mirror, desk: Desk, report: Report) -> None:
     an_hour(mirror, desk, "SPY", "QQQ")
     tell(desk, FeedFigures(RUN, OPEN + 2000, connected=True), FeedFigures(RUN, OPEN + 4000, connected=True))
     before = report()[1].html
@@ -86,7 +86,7 @@ def test_a_compacted_day_has_the_same_page(mirror: Mirror, desk: Desk, report: R
     assert report()[1].html == before
 
 
-def test_a_compaction_in_the_middle_of_reading_is_gone_around(
+def test_page_is_the_same_if_a_compaction_happens_during_the_reading(
     mirror: Mirror, desk: Desk, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     an_hour(mirror, desk, "SPY", "QQQ")
@@ -101,7 +101,7 @@ def test_a_compaction_in_the_middle_of_reading_is_gone_around(
     assert report()[1].html == before
 
 
-def test_files_that_vanish_again_and_again_are_an_error_in_plain_words(
+def test_files_that_vanish_again_and_again_are_a_clear_error(
     mirror: Mirror, desk: Desk, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     an_hour(mirror, desk, "SPY")
@@ -129,7 +129,7 @@ def test_names_from_outside_are_text_and_never_markup(mirror: Mirror, desk: Desk
     assert f"Nothing is kept of {EVIL}, which an ingest was to record" in page.text
 
 
-def test_without_figures_the_page_says_so_and_draws_no_zeros(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_page_without_figures_notes_it_and_draws_no_zeros(mirror: Mirror, desk: Desk, report: Report) -> None:
     an_hour(mirror, desk, "SPY")
     _, page = report()
     assert page.fact("309s, reconnects, latency") == ("unknown", "no figures were kept")
@@ -138,7 +138,7 @@ def test_without_figures_the_page_says_so_and_draws_no_zeros(mirror: Mirror, des
         assert word not in page.text
 
 
-def test_what_the_ingest_told_of_itself(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_page_shows_the_figures_of_the_ingest(mirror: Mirror, desk: Desk, report: Report) -> None:
     an_hour(mirror, desk, "SPY")
     told = [(0, False, 0, 0), (2000, True, 2, 0), (4000, True, 2, 1), (6000, True, 3, 1)]
     symbols = {"SPY": SymbolFigures(rows=12, snapshots=12), "QQQ": SymbolFigures()}
@@ -183,7 +183,7 @@ def test_holes_are_listed_and_many_are_cut_short(mirror: Mirror, desk: Desk, rep
     assert "And 3 more: ibkr_depth_archive holes 2026-01-05" in page.text
 
 
-def test_the_books_asked_for_are_drawn_and_no_other(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_books_asked_for_are_drawn_and_no_other(mirror: Mirror, desk: Desk, report: Report) -> None:
     mirror.write("SPY", range(1, 101), start=OPEN, every=1000)
     mirror.write("QQQ", range(1, 11), start=OPEN, every=1000)
     desk.keep()
@@ -197,7 +197,7 @@ def test_the_books_asked_for_are_drawn_and_no_other(mirror: Mirror, desk: Desk, 
         report(symbols=["spy"])
 
 
-def test_a_day_outside_of_any_session_is_covered_from_first_to_last(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_day_outside_of_any_session_is_covered_from_first_to_last(mirror: Mirror, desk: Desk, report: Report) -> None:
     mirror.write("SPY", range(1, 62), start=NOON, every=1000)  # before the open
     desk.keep()
     _, page = report()
@@ -205,9 +205,7 @@ def test_a_day_outside_of_any_session_is_covered_from_first_to_last(mirror: Mirr
     assert "what was recorded, 12:00:00 to 12:01:00 UTC" in page.text
 
 
-def test_of_a_session_that_goes_on_only_what_has_passed_is_to_be_covered(
-    mirror: Mirror, desk: Desk, report: Report
-) -> None:
+def test_coverage_of_a_running_session_is_of_what_has_passed(mirror: Mirror, desk: Desk, report: Report) -> None:
     an_hour(mirror, desk, "SPY")
     now = datetime(2026, 1, 5, 16, 30, tzinfo=timezone.utc)
     _, page = report("today", now=now)
@@ -216,7 +214,7 @@ def test_of_a_session_that_goes_on_only_what_has_passed_is_to_be_covered(
     assert "close" not in page.texts
 
 
-def test_a_spread_that_leaves_the_chart_is_named(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_spread_that_leaves_the_chart_is_named(mirror: Mirror, desk: Desk, report: Report) -> None:
     for number in range(1, 102):
         bid = 90.0 if number == 50 else 100.0
         fields = {"bids": side(bid), "asks": side(100.25), "venue": "ARCA"}
@@ -237,22 +235,20 @@ def test_open_and_close_are_marked_where_more_was_recorded(mirror: Mirror, desk:
     assert {"open", "close"} <= set(page.texts)
 
 
-def test_what_was_recorded_outside_of_the_session_is_no_part_of_its_rate(
-    mirror: Mirror, desk: Desk, report: Report
-) -> None:
+def test_rate_of_the_session_leaves_out_rows_outside_of_it(mirror: Mirror, desk: Desk, report: Report) -> None:
     mirror.write("SPY", range(1, 5001), start=OPEN - 6_000_000, every=1000)
     mirror.write("SPY", range(5001, 9681), start=OPEN, every=5000)  # until the close
     desk.keep()
     assert report()[1].fact("rows a second") == ("0.2", "at most 1")
 
 
-def test_a_single_snapshot_is_a_day(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_single_snapshot_is_a_day(mirror: Mirror, desk: Desk, report: Report) -> None:
     mirror.write("SPY", [1], start=OPEN)
     desk.keep()
     assert report()[1].fact("snapshots") == ("1", "of 1 symbols")
 
 
-def test_a_day_of_empty_books_has_no_picture_of_depth(mirror: Mirror, desk: Desk, report: Report) -> None:
+def test_day_of_empty_books_has_no_picture_of_depth(mirror: Mirror, desk: Desk, report: Report) -> None:
     nothing = orjson.dumps([[0.0, 0.0, ""]] * 10)
     for number in (1, 2):
         fields = {"bids": nothing, "asks": nothing, "venue": "ARCA"}
@@ -263,7 +259,7 @@ def test_a_day_of_empty_books_has_no_picture_of_depth(mirror: Mirror, desk: Desk
     assert page.line("SPY")[7] == "none"
 
 
-def test_a_day_of_which_nothing_is_kept_is_an_error_that_says_what_there_is(
+def test_day_of_which_nothing_is_kept_is_an_error_that_names_the_kept_days(
     mirror: Mirror, desk: Desk, report: Report
 ) -> None:
     with pytest.raises(NothingKept, match="nothing is kept of 2026-01-05; it holds no snapshot at all"):
@@ -275,7 +271,7 @@ def test_a_day_of_which_nothing_is_kept_is_an_error_that_says_what_there_is(
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "20260105", ""])
-def test_a_date_that_is_none_is_refused(report: Report, text: str) -> None:
+def test_malformed_date_is_refused(report: Report, text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is not allowed; a UTC date such as 2026-01-05, or today"):
         report(text)
 
@@ -286,6 +282,6 @@ def test_figures_of_a_day_without_snapshots_are_no_day(desk: Desk, report: Repor
         report()
 
 
-def test_a_page_taken_apart_is_what_was_written() -> None:
+def test_page_taken_apart_is_what_was_written() -> None:
     page = Page("<p>a</p><table><tr><td>b<small>c</small></td><td>d</td></tr></table><style>e</style>")
     assert (page.text, page.lines) == ("a b c d", [["b c", "d"]])

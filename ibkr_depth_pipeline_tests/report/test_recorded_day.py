@@ -70,7 +70,7 @@ async def day(desk: Desk) -> tuple[WrittenReport, Page, SimulatedGateway, Ingest
     return written, Page(html), gateway, summary, streams
 
 
-async def test_the_page_says_what_the_gateway_and_redis_say(
+async def test_page_shows_what_the_gateway_and_redis_report(
     day: tuple[WrittenReport, Page, SimulatedGateway, IngestSummary, dict[str, list[Snapshot]]],
 ) -> None:
     written, page, gateway, summary, streams = day
@@ -101,7 +101,7 @@ async def test_the_page_says_what_the_gateway_and_redis_say(
     assert "The book of SPY" in page.text
 
 
-async def test_a_second_recording_of_the_day_is_another_run(desk: Desk) -> None:
+async def test_second_recording_of_the_day_is_another_run(desk: Desk) -> None:
     _, first, _ = await recorded(desk)
     _, second, streams = await recorded(desk)
     began = datetime.fromtimestamp(first.started_ts / 1000, timezone.utc)

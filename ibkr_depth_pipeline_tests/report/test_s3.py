@@ -14,7 +14,7 @@ __all__ = ["bucket", "cloud", "s3_server"]
 pytestmark = pytest.mark.filterwarnings("default")  # what botocore and its friends have to say is not ours
 
 
-def test_the_page_stands_beside_the_archive(mirror: Mirror, cloud: Desk) -> None:
+def test_page_stands_beside_the_archive(mirror: Mirror, cloud: Desk) -> None:
     mirror.write("SPY", range(1, 101), start=OPEN, every=1000)
     cloud.keep()
     url = cloud.settings.archive_url

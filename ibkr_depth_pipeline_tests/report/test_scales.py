@@ -33,7 +33,7 @@ def test_marks_stand_at_round_values() -> None:
     assert labels(Scale(99.99, 100.26)) == ["100.0", "100.1", "100.2"]
 
 
-def test_marks_lie_where_their_values_do() -> None:
+def test_marks_lie_at_their_values() -> None:
     assert [tick.at for tick in Scale(0.0, 200.0).ticks()] == [0.0, 25.0, 50.0, 75.0, 100.0]
 
 
@@ -45,7 +45,7 @@ def test_latencies_are_marked_by_powers_of_ten() -> None:
     assert decades(np.array([1.0, 100.0])) == Scale(0.1, 100.0, log=True), "what is never more than 1 is seen as well"
 
 
-def test_a_few_outliers_do_not_flatten_a_picture() -> None:
+def test_few_outliers_do_not_flatten_a_picture() -> None:
     values = np.array([*[0.01, 0.02] * 20, 5.0, np.nan])
     assert usual(values).max() == 0.02
     assert len(usual(values)) == 40
@@ -54,14 +54,14 @@ def test_a_few_outliers_do_not_flatten_a_picture() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [0.0]])
-def test_nothing_has_an_axis_all_the_same(values: list[float]) -> None:
+def test_axis_without_values_is_drawn_all_the_same(values: list[float]) -> None:
     assert len(from_zero(np.array(values)).ticks()) > 1
     assert len(decades(np.array(values)).ticks()) == 2
 
 
 @settings(deadline=None)
 @given(st.floats(1e-6, 1e9))
-def test_everything_fits_below_the_top(value: float) -> None:
+def test_scale_holds_every_value(value: float) -> None:
     scale = from_zero(np.array([value]))
     assert value < scale.high <= 2 * value + 1e-9
     assert nice_step(value) >= value * (1 - 1e-6)
@@ -75,7 +75,7 @@ def test_times_are_marked_at_round_ones_and_a_narrow_page_leaves_some_out() -> N
     assert [tick.label for tick in time_ticks(Bins(NOON, 1000, 45))][:2] == ["12:00:00", "12:00:05"]
 
 
-def test_a_rare_row_is_not_told_as_none() -> None:
+def test_rate_of_rare_rows_is_not_shown_as_none() -> None:
     rates = [rate(value) for value in (0, 0.00004, 0.014, 0.306, 2.04, 12.34, 1234.5)]
     assert rates == ["0", "below 0.01", "0.014", "0.31", "2", "12.3", "1,234"]
 

@@ -29,39 +29,39 @@ def test_rows_are_counted_in_the_second_in_which_they_came() -> None:
     assert (day.snapshots, day.venues) == (4, {"ARCA": 4})
 
 
-def test_a_book_is_live_until_the_next_snapshot() -> None:
+def test_book_is_live_until_the_next_snapshot() -> None:
     day = counted(books(quoted(500), quoted(2500)))
     assert day.live_ms[:4].tolist() == [500, 1000, 500, 0]
     assert (day.covered_ms, day.coverage) == (2000, 2000 / 60_000)
 
 
-def test_a_book_that_waits_too_long_for_its_next_row_was_not_live() -> None:
+def test_book_without_a_row_for_too_long_was_not_live() -> None:
     assert counted(books(quoted(0), quoted(LIVE_MS))).covered_ms == LIVE_MS
     assert counted(books(quoted(0), quoted(LIVE_MS + 1))).covered_ms == 0
 
 
-def test_an_empty_book_is_not_live() -> None:
+def test_empty_book_is_not_live() -> None:
     day = counted(books(quoted(0), (1000, [], []), quoted(5000), quoted(6000)))
     assert day.live_ms[:7].tolist() == [1000, 0, 0, 0, 0, 1000, 0]
 
 
-def test_the_time_before_a_new_subscriptions_first_row_belongs_to_nobody() -> None:
+def test_time_before_a_subscriptions_first_row_is_not_live() -> None:
     day = counted(books(quoted(0), quoted(1000), (4000, [(99.0, 1.0)], []), quoted(4500), quoted(5000)))
     assert day.live_ms[:6].tolist() == [1000, 0, 0, 0, 1000, 0]
 
 
-def test_a_book_of_a_single_row_all_day_is_live_all_the_same() -> None:
+def test_book_of_a_single_row_all_day_is_live_all_the_same() -> None:
     day = counted(books(*((at, [(99.0, 1.0)], []) for at in range(0, 60_001, 5000))))
     assert day.covered_ms == 60_000
 
 
-def test_only_the_window_is_to_be_covered() -> None:
+def test_coverage_is_of_the_window_only() -> None:
     window = Window(START + 1000, START + 2000)
     day = counted(books(quoted(0), quoted(1500), quoted(9000)), window=window)
     assert (day.covered_ms, day.coverage, day.worst.ms) == (1000, 1.0, 0)
 
 
-def test_the_longest_gap_is_named_wherever_it_lies() -> None:
+def test_longest_time_without_a_live_book_is_found() -> None:
     two = (quoted(20_000), quoted(21_000))
     assert counted(books(*two)).worst == UncoveredTime(39_000, START + 21_000)
     assert counted(books(*two, quoted(50_000), quoted(51_000))).worst == UncoveredTime(29_000, START + 21_000)
@@ -69,7 +69,7 @@ def test_the_longest_gap_is_named_wherever_it_lies() -> None:
     assert counted(books(quoted(0))).worst == UncoveredTime(60_000, START)
 
 
-def test_the_spread_is_that_which_stood_for_longest() -> None:
+def test_spread_is_that_which_stood_for_longest() -> None:
     day = counted(books(quoted(0, 99.0, 101.0), quoted(1, 99.5, 99.75), quoted(2, 99.5, 100.5), quoted(1000)))
     low, median, high = day.spreads[:, 0].tolist()
     assert (low, median, high) == (1.0, 1.0, 1.0)
@@ -91,7 +91,7 @@ def test_crossed_and_one_sided_books_have_no_spread() -> None:
     assert np.all(np.isnan(day.bid))
 
 
-def test_the_best_prices_of_a_bin_are_its_last_sound_ones() -> None:
+def test_best_prices_of_a_bin_are_its_last_sound_ones() -> None:
     day = counted(books(quoted(0, 1.0, 2.0), quoted(500, 3.0, 4.0), quoted(900, 9.0, 5.0), quoted(1500, 6.0, 7.0)))
     assert day.bid[:2].tolist() == [3.0, 6.0]
     assert day.ask[:2].tolist() == [4.0, 7.0]

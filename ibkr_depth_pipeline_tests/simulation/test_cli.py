@@ -19,7 +19,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False)
 
 
-async def test_the_program_serves_as_its_options_say(tmp_path: Path) -> None:
+async def test_program_serves_as_its_options_say(tmp_path: Path) -> None:
     journal, scenario = tmp_path / "journal.jsonl", tmp_path / "scenario.yaml"
     scenario.write_text("- on: {kind: request, name: reqCurrentTime}\n  do: send_error\n  code: 2103\n")
     arguments = ["--slots", "1", "--rate", "IBM=0", "--refuse", "JPM=354", "--journal", str(journal)]
@@ -38,7 +38,7 @@ async def test_the_program_serves_as_its_options_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_program_ends_cleanly_when_asked(number: signal.Signals, tmp_path: Path) -> None:
+def test_program_ends_cleanly_when_asked(number: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen([*COMMAND, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -48,7 +48,7 @@ def test_the_program_ends_cleanly_when_asked(number: signal.Signals, tmp_path: P
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_a_port_in_use_is_one_clear_line() -> None:
+def test_port_in_use_is_one_clear_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -76,20 +76,20 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         (["--replay-symbol", "AAPL"], "--replay-symbol is given 1 times for 0 of --replay"),
     ],
 )
-def test_what_cannot_be_done_is_one_clear_line(arguments: list[str], complaint: str) -> None:
+def test_wrong_command_line_is_one_clear_line(arguments: list[str], complaint: str) -> None:
     done = run("--port", "0", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_help_names_every_option() -> None:
+def test_help_names_every_option() -> None:
     done = run("--help")
     assert done.returncode == 0
     for option in ("--port", "--ready-file", "--replay", "--scenario", "--journal", "--slots", "--early-cancel"):
         assert option in done.stdout
 
 
-def test_a_process_that_does_not_start_says_why() -> None:
+def test_process_that_does_not_start_says_why() -> None:
     with pytest.raises(RuntimeError, match="allow-remote"), gateway_process("--host", "0.0.0.0"):
         pass

@@ -23,7 +23,7 @@ def listing(name: str) -> Listing:
     return found
 
 
-def test_a_message_is_a_length_and_fields_that_end_in_nul() -> None:
+def test_message_is_a_length_and_fields_that_end_in_nul() -> None:
     assert message(9, 1, 42) == b"\x00\x00\x00\x079\x001\x0042\x00"
 
 
@@ -31,7 +31,7 @@ def test_fields_are_written_as_a_gateway_writes_them() -> None:
     assert message(None, True, False, 100.0, 0.5, "a b") == b"\x00\x00\x00\x11\x001\x000\x00100\x000.5\x00a b\x00"
 
 
-def test_a_stream_cut_anywhere_gives_the_same_frames() -> None:
+def test_stream_cut_anywhere_gives_the_same_frames() -> None:
     stream = b"API\0" + message("v157..176") + message(71, 2, 5, "") + message(49, 1)
     whole = InboundStream().feed(stream)
     for cut in range(len(stream)):
@@ -41,7 +41,7 @@ def test_a_stream_cut_anywhere_gives_the_same_frames() -> None:
 
 
 @pytest.mark.parametrize("stream", [b"GET / HTTP/1.1\r\n", b"APX", b"API\0\xff\xff\xff\xff"])
-def test_a_stream_that_is_no_client_is_a_violation(stream: bytes) -> None:
+def test_stream_that_is_no_client_is_a_violation(stream: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         InboundStream().feed(stream)
 
@@ -54,12 +54,12 @@ def test_a_stream_that_is_no_client_is_a_violation(stream: bytes) -> None:
         (b"v150", Offer(150, 150)),
     ],
 )
-def test_a_version_offer_is_read(frame: bytes, offer: Offer) -> None:
+def test_version_offer_is_read(frame: bytes, offer: Offer) -> None:
     assert parse_offer(frame) == offer
 
 
 @pytest.mark.parametrize("frame", [b"", b"157..176", b"v..", b"vfoo"])
-def test_what_is_no_version_offer_is_a_violation(frame: bytes) -> None:
+def test_malformed_version_offer_is_a_violation(frame: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         parse_offer(frame)
 
@@ -74,18 +74,18 @@ def test_what_is_no_version_offer_is_a_violation(frame: bytes) -> None:
         (Offer(1, 99), None),
     ],
 )
-def test_the_highest_common_version_is_agreed_on(offer: Offer, agreed: int | None) -> None:
+def test_highest_common_version_is_agreed_on(offer: Offer, agreed: int | None) -> None:
     assert offer.version_agreed_with(176) == agreed
 
 
-def test_a_row_of_a_venue_without_market_makers_is_message_12() -> None:
+def test_row_of_a_venue_without_market_makers_is_message_12() -> None:
     venue = depth_venue("NYSE", "STK")
     assert venue is not None
     row = WireRow(3, INSERT, BID, 226.05, 1200.0)
     assert replies.depth_row(7, row, venue, 176) == b"\x00\x00\x00\x1912\x001\x007\x003\x000\x001\x00226.05\x001200\x00"
 
 
-def test_a_row_of_a_venue_with_market_makers_is_message_13() -> None:
+def test_row_of_a_venue_with_market_makers_is_message_13() -> None:
     venue = depth_venue("NASDAQ", "STK")
     assert venue is not None
     row = WireRow(0, DELETE, BID, 0.0, 0.0, "NSDQ")
@@ -93,13 +93,13 @@ def test_a_row_of_a_venue_with_market_makers_is_message_13() -> None:
     assert sent == b"\x00\x00\x00\x1a13\x001\x007\x000\x00NSDQ\x002\x001\x000.0\x000\x000\x00"
 
 
-def test_a_row_says_whether_it_is_smart_from_version_146_on() -> None:
+def test_row_says_whether_it_is_smart_from_version_146_on() -> None:
     row = WireRow(0, INSERT, BID, 1.5, 0.25, "ARCA")
     assert fields_of(replies.depth_row(7, row, SMART_DEPTH, 146)[4:])[-2:] == ["0.25", "1"]
     assert fields_of(replies.depth_row(7, row, SMART_DEPTH, 145)[4:])[-1] == "0.25"
 
 
-def test_an_error_has_one_more_field_from_version_166_on() -> None:
+def test_error_has_one_more_field_from_version_166_on() -> None:
     assert replies.error_message(7, 310, "gone", 165) == b"\x00\x00\x00\x0f4\x002\x007\x00310\x00gone\x00"
     assert replies.error_message(7, 310, "gone", 166) == b"\x00\x00\x00\x104\x002\x007\x00310\x00gone\x00\x00"
 
@@ -145,7 +145,7 @@ def test_names_beyond_ascii_are_escaped_from_version_153_on() -> None:
     assert "CAFÉ".encode() in replies.contract_details(1, named, "NYSE", 152, NOON)
 
 
-def test_a_depth_request_is_decoded_by_name_for_its_version() -> None:
+def test_depth_request_is_decoded_by_name_for_its_version() -> None:
     fields = ["10", "5", "7", "0", "SPY", "STK", "", "0.0", "", "", "ARCA", "ARCA", "USD", "", "", "10", "0", ""]
     request = decode_request(fields, 176)
     assert (request.name, request.integer("reqId"), request.text("exchange")) == ("reqMktDepth", 7, "ARCA")
@@ -155,17 +155,17 @@ def test_a_depth_request_is_decoded_by_name_for_its_version() -> None:
     assert decode_request(older, 145).integer("numRows") == 10
 
 
-def test_a_request_with_too_few_fields_is_malformed() -> None:
+def test_request_with_too_few_fields_is_malformed() -> None:
     with pytest.raises(MalformedRequest, match="cancelMktDepth"):
         decode_request(["11", "1"], 176)
 
 
-def test_a_request_without_a_number_is_malformed() -> None:
+def test_request_without_a_number_is_malformed() -> None:
     for fields in ([], [""], ["depth", "1"]):
         with pytest.raises(MalformedRequest):
             decode_request(fields, 176)
 
 
-def test_text_where_a_number_belongs_is_malformed() -> None:
+def test_text_in_the_place_of_a_number_is_malformed() -> None:
     with pytest.raises(MalformedRequest, match="reqId"):
         decode_request(["11", "1", "seven", "0"], 176).integer("reqId")

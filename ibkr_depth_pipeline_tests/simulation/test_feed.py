@@ -28,7 +28,7 @@ class Sink:
         self.news.set()
 
 
-async def test_a_market_that_falls_quiet_sends_nothing_more_until_it_wakes() -> None:
+async def test_market_that_falls_quiet_sends_nothing_more_until_it_wakes() -> None:
     listing = Catalogue(1).named("IBM")
     assert listing is not None
     venue = depth_venue("NYSE", listing.sec_type)

@@ -5,7 +5,7 @@ from ibkr_depth_pipeline.simulation.rows import Book, WireRow, apply_rows
 from ibkr_depth_pipeline_tests.simulation.wire_client import STILL, WireClient, connected, row_of, rows
 
 
-async def test_a_subscription_opens_with_the_book_as_inserts() -> None:
+async def test_subscription_opens_with_the_book_as_inserts() -> None:
     async with connected() as (gateway, client):
         client.subscribe(1, "IBM", "NYSE", rows=10)
         opening = await rows(client, 20)
@@ -14,7 +14,7 @@ async def test_a_subscription_opens_with_the_book_as_inserts() -> None:
         assert gateway.journal.rows("IBM") == opening
 
 
-async def test_the_number_of_rows_asked_for_is_honoured() -> None:
+async def test_number_of_rows_asked_for_is_honoured() -> None:
     async with connected(rows_per_second=2000.0) as (_, client):
         client.subscribe(1, "AAPL", "ISLAND", rows=4)
         received = await rows(client, 500)
@@ -25,7 +25,7 @@ async def test_the_number_of_rows_asked_for_is_honoured() -> None:
             assert max(map(len, state)) <= 4
 
 
-async def test_the_rows_received_are_those_in_the_journal() -> None:
+async def test_rows_received_are_those_in_the_journal() -> None:
     async with connected(rows_per_second=5000.0) as (gateway, client):
         client.subscribe(1, "SPY", "ARCA")
         client.subscribe(2, "IBM", "NYSE")
@@ -39,7 +39,7 @@ async def test_the_rows_received_are_those_in_the_journal() -> None:
             assert len(received) > 100
 
 
-async def test_two_followers_of_one_book_are_told_the_same() -> None:
+async def test_two_followers_of_one_book_get_the_same_rows() -> None:
     async with connected(rows_per_second=2000.0) as (gateway, first):
         first.subscribe(1, "IBM", "NYSE")
         await rows(first, 300)
@@ -55,7 +55,7 @@ def entry_rows(gateway: SimulatedGateway, connection: int) -> list[WireRow]:
     return [row for entry in gateway.journal.entries("rows", connection=connection) for row in entry.rows]
 
 
-async def test_no_row_comes_after_a_cancel() -> None:
+async def test_rows_end_with_the_cancel() -> None:
     async with connected(rows_per_second=5000.0) as (gateway, client):
         client.subscribe(1, "IBM", "NYSE")
         await rows(client, 100)
@@ -77,7 +77,7 @@ async def test_rows_may_go_on_for_a_while_after_a_cancel() -> None:
         await gateway.wait_for(lambda: gateway.journal.row_counts["IBM"] > sent)
 
 
-async def test_an_early_cancel_is_lost_over_the_wire_too() -> None:
+async def test_early_cancel_is_lost_over_the_wire_too() -> None:
     async with connected(first_row_delay=0.1, early_cancel=EarlyCancel.LOST) as (_, client):
         client.subscribe(1, "IBM", "NYSE", rows=1)
         client.cancel(1)
@@ -86,7 +86,7 @@ async def test_an_early_cancel_is_lost_over_the_wire_too() -> None:
         assert (await client.until_error(310))[2] == "1"
 
 
-async def test_a_silent_symbol_is_accepted_and_gets_no_row() -> None:
+async def test_silent_symbol_is_accepted_and_gets_no_row() -> None:
     async with connected(silent_symbols=frozenset({"IBM"})) as (gateway, client):
         client.subscribe(1, "IBM", "NYSE")
         client.subscribe(2, "SPY", "ARCA", rows=1)
@@ -97,7 +97,7 @@ async def test_a_silent_symbol_is_accepted_and_gets_no_row() -> None:
         await client.until_error(310)
 
 
-async def test_a_latency_holds_back_everything_in_order() -> None:
+async def test_latency_holds_back_everything_in_order() -> None:
     async with connected(latency=0.05, rows_per_second=500.0) as (_, client):
         client.subscribe(1, "IBM", "NYSE", rows=2)
         client.send(49, 1)
@@ -115,7 +115,7 @@ async def test_older_clients_are_spoken_to_in_their_version() -> None:
         assert len(await client.until_error(2104)) == 5
 
 
-async def test_what_is_no_client_is_hung_up_on() -> None:
+async def test_connection_that_is_no_api_client_is_hung_up_on() -> None:
     async with (
         SimulatedGateway() as gateway,
         WireClient(gateway.host, gateway.port, client_id=None) as stranger,
@@ -135,7 +135,7 @@ async def test_slots_are_changed_stolen_and_given_back_at_run_time() -> None:
         await rows(client, 20)
 
 
-async def test_a_held_client_id_is_refused_and_closed() -> None:
+async def test_held_client_id_is_refused_and_closed() -> None:
     async with connected() as (gateway, _):
         gateway.hold_client_id(9, seconds=60)
         async with WireClient(gateway.host, gateway.port, client_id=9) as refused:

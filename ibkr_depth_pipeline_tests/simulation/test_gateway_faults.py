@@ -9,7 +9,7 @@ from ibkr_depth_pipeline.simulation.rows import Book, apply_rows
 from ibkr_depth_pipeline_tests.simulation.wire_client import WireClient, connected, row_of, rows
 
 
-async def test_a_reset_is_a_reset_and_a_close_is_a_close() -> None:
+async def test_reset_is_a_reset_and_a_close_is_a_close() -> None:
     async with connected() as (gateway, client):
         async with WireClient(gateway.host, gateway.port, client_id=2) as second:
             await second.until_error(2158)
@@ -21,7 +21,7 @@ async def test_a_reset_is_a_reset_and_a_close_is_a_close() -> None:
         await gateway.wait_for(lambda: not gateway.clients)
 
 
-async def test_the_port_refuses_for_a_while_and_listens_again() -> None:
+async def test_port_refuses_for_a_while_and_listens_again() -> None:
     async with connected() as (gateway, client):
         gateway.refuse_connections(seconds=0.2)
         with pytest.raises(ConnectionRefusedError):
@@ -33,7 +33,7 @@ async def test_the_port_refuses_for_a_while_and_listens_again() -> None:
             await second.until_error(2158)
 
 
-async def test_a_muted_connection_is_accepted_and_never_answered() -> None:
+async def test_muted_connection_is_accepted_and_never_answered() -> None:
     async with connected() as (gateway, _):
         gateway.mute_new_connections()
         async with WireClient(gateway.host, gateway.port, client_id=None) as muted:
@@ -46,7 +46,7 @@ async def test_a_muted_connection_is_accepted_and_never_answered() -> None:
             assert await muted.until_closed() == b""
 
 
-async def test_a_stall_withholds_everything_and_delivers_it_later() -> None:
+async def test_stall_withholds_everything_and_delivers_it_later() -> None:
     async with connected() as (gateway, client):
         gateway.stall()
         client.send(49, 1)
@@ -57,7 +57,7 @@ async def test_a_stall_withholds_everything_and_delivers_it_later() -> None:
         assert not gateway.clients[1].congested
 
 
-async def test_after_a_stall_the_books_are_whole() -> None:
+async def test_books_are_whole_after_a_stall() -> None:
     async with connected(rows_per_second=5000.0) as (gateway, client):
         client.subscribe(1, "IBM", "NYSE")
         await rows(client, 50)
@@ -69,7 +69,7 @@ async def test_after_a_stall_the_books_are_whole() -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_message_may_be_cut_in_half_before_the_end(reset: bool) -> None:
+async def test_message_may_be_cut_in_half_before_the_end(reset: bool) -> None:
     async with connected() as (gateway, client):
         gateway.cut_message(reset=reset)
         if reset:
@@ -103,7 +103,7 @@ async def test_errors_about_a_symbol_carry_the_id_of_its_subscription() -> None:
         assert (await client.until_error(10197))[2] == "5"
 
 
-async def test_a_reset_book_is_317_and_the_book_again() -> None:
+async def test_reset_book_is_317_and_the_book_again() -> None:
     async with connected() as (gateway, client):
         client.subscribe(5, "IBM", "NYSE", rows=2)
         opening = await rows(client, 4)
@@ -112,7 +112,7 @@ async def test_a_reset_book_is_317_and_the_book_again() -> None:
         assert await rows(client, 4) == opening
 
 
-async def test_a_halted_symbol_is_316_and_its_slot_is_free() -> None:
+async def test_halted_symbol_is_316_and_its_slot_is_free() -> None:
     async with connected(slots=1) as (gateway, client):
         client.subscribe(5, "IBM", "NYSE", rows=2)
         await rows(client, 4)
@@ -165,7 +165,7 @@ async def test_maintained_data_may_be_silent_until_subscribed_again() -> None:
         assert (await client.until(12))[2] == "2"
 
 
-async def test_a_quiet_market_answers_and_sends_no_row() -> None:
+async def test_quiet_market_answers_requests_and_sends_no_row() -> None:
     async with connected(rows_per_second=2000.0) as (gateway, client):
         client.subscribe(1, "IBM", "NYSE")
         await rows(client, 50)
@@ -176,7 +176,7 @@ async def test_a_quiet_market_answers_and_sends_no_row() -> None:
         await rows(client, 50)
 
 
-async def test_a_pushed_row_arrives_as_it_was_written() -> None:
+async def test_pushed_row_arrives_as_it_was_written() -> None:
     async with connected() as (gateway, client):
         client.subscribe(5, "IBM", "NYSE", rows=1)
         await rows(client, 2)
@@ -210,7 +210,7 @@ async def test_raw_bytes_and_bad_frames_are_sent_as_they_are() -> None:
         assert await client.until_closed() == b"\x7f\xff\xff\xff"
 
 
-async def test_a_burst_of_50000_rows_arrives_whole_and_exact() -> None:
+async def test_burst_of_50000_rows_arrives_whole_and_exact() -> None:
     async with connected() as (gateway, client):
         client.subscribe(1, "IBM", "NYSE")
         await rows(client, 20)
@@ -222,7 +222,7 @@ async def test_a_burst_of_50000_rows_arrives_whole_and_exact() -> None:
         assert state.bids[0].price < state.asks[0].price
 
 
-async def test_a_client_that_does_not_read_is_told_the_sum_later() -> None:
+async def test_client_that_does_not_read_gets_the_sum_of_the_rows_later() -> None:
     async with connected(largest_backlog=20_000, keep_rows=True) as (gateway, client):
         client.subscribe(1, "IBM", "NYSE")
         await rows(client, 20)

@@ -15,7 +15,7 @@ from ibkr_depth_pipeline.simulation import (
 from ibkr_depth_pipeline_tests.simulation.wire_client import WireClient, connected, rows
 
 
-async def test_a_scenario_is_carried_out_on_the_running_gateway() -> None:
+async def test_scenario_is_carried_out_on_the_running_gateway() -> None:
     scenario: list[object] = [
         {"on": {"kind": "subscribed", "name": "IBM"}, "do": "set_slots", "slots": 1},
         {"after": 0.0, "do": "send_error", "code": 2152},
@@ -34,7 +34,7 @@ async def test_a_scenario_is_carried_out_on_the_running_gateway() -> None:
         ]
 
 
-async def test_the_journal_names_every_request_with_its_fields() -> None:
+async def test_journal_names_every_request_with_its_fields() -> None:
     async with connected() as (gateway, client):
         client.subscribe(1, "IBM", "NYSE")
         client.cancel(1)
@@ -49,7 +49,7 @@ async def test_the_journal_names_every_request_with_its_fields() -> None:
         assert gateway.journal.requests("reqMktDepth")[0].detail["exchange"] == "NYSE"
 
 
-async def test_the_journal_is_written_as_json_lines(tmp_path: Path) -> None:
+async def test_journal_is_written_as_json_lines(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     async with connected(journal_file=file) as (_, client):
         client.subscribe(1, "IBM", "NYSE", rows=1)
@@ -62,7 +62,7 @@ async def test_the_journal_is_written_as_json_lines(tmp_path: Path) -> None:
     assert (opening["name"], opening["request_id"], len(opening["rows"])) == ("IBM", 1, 2)
 
 
-async def test_a_journal_may_only_count_rows() -> None:
+async def test_journal_may_only_count_rows() -> None:
     async with connected(keep_rows=False, journal_entries=5) as (gateway, client):
         client.subscribe(1, "IBM", "NYSE")
         await rows(client, 20)
@@ -71,7 +71,7 @@ async def test_a_journal_may_only_count_rows() -> None:
         assert len(gateway.journal.entries()) == 5
 
 
-async def test_a_port_in_use_is_an_error() -> None:
+async def test_port_in_use_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -80,7 +80,7 @@ async def test_a_port_in_use_is_an_error() -> None:
                 pass
 
 
-async def test_nothing_is_left_after_the_gateway_has_closed() -> None:
+async def test_closed_gateway_leaves_nothing_behind() -> None:
     before = asyncio.all_tasks()
     async with (
         SimulatedGateway(GatewayOptions(rows_per_second=5000.0)) as gateway,
@@ -93,7 +93,7 @@ async def test_nothing_is_left_after_the_gateway_has_closed() -> None:
         await asyncio.open_connection("127.0.0.1", gateway.port)
 
 
-def test_a_gateway_in_a_thread_serves_a_blocking_client() -> None:
+def test_gateway_in_a_thread_serves_a_blocking_client() -> None:
     with GatewayThread(GatewayOptions(rows_per_second=0.0)) as gateway:
         with socket.create_connection((gateway.host, gateway.port)) as client:
             client.sendall(b"API\0\x00\x00\x00\x09v157..176")
@@ -104,7 +104,7 @@ def test_a_gateway_in_a_thread_serves_a_blocking_client() -> None:
         assert gateway.journal.entries("closed")
 
 
-def test_a_gateway_in_a_thread_that_cannot_start_says_why() -> None:
+def test_gateway_in_a_thread_that_cannot_start_says_why() -> None:
     with GatewayThread() as first, pytest.raises(OSError, match="in use"):
         GatewayThread(GatewayOptions(port=first.port)).__enter__()
 
@@ -120,6 +120,6 @@ def test_a_gateway_in_a_thread_that_cannot_start_says_why() -> None:
         ("refusals", {"A": 1}),
     ],
 )
-def test_an_option_out_of_range_is_named(option: str, value: object) -> None:
+def test_option_out_of_range_is_named(option: str, value: object) -> None:
     with pytest.raises(ValueError, match="refusal code" if option == "refusals" else option):
         GatewayOptions(**{option: value})  # type: ignore[arg-type]

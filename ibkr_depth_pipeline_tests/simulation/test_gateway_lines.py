@@ -50,7 +50,7 @@ async def resubscribed(gateway: SimulatedGateway, client: WireClient, venue: str
     return gateway.journal.rows("IBM", 2)
 
 
-async def test_a_line_dies_without_a_word_and_holds_its_slot() -> None:
+async def test_line_dies_without_a_word_and_holds_its_slot() -> None:
     async with connected(slots=1) as (gateway, client):
         await subscribed(gateway, client, "NYSE")
         before = gateway.journal.row_counts["IBM"]
@@ -62,7 +62,7 @@ async def test_a_line_dies_without_a_word_and_holds_its_slot() -> None:
         assert len(await resubscribed(gateway, client, "NYSE")) > 100
 
 
-async def test_a_line_may_die_more_than_once() -> None:
+async def test_line_may_die_more_than_once() -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "NYSE")
         gateway.die("IBM", times=2)
@@ -73,7 +73,7 @@ async def test_a_line_may_die_more_than_once() -> None:
         assert len(gateway.journal.rows("IBM", 3)) > 100
 
 
-async def test_the_next_subscriptions_are_accepted_and_never_get_a_row() -> None:
+async def test_next_subscriptions_are_accepted_and_never_get_a_row() -> None:
     async with connected(slots=9, dead_subscriptions={"JPM": 1}) as (gateway, client):
         gateway.die_on_subscribe("IBM", times=2)
         for request_id, symbol in enumerate(["IBM", "IBM", "JPM"], start=1):
@@ -110,7 +110,7 @@ def is_unsorted(book: Book, own: Book) -> bool:
     ],
     ids=["double_side", "cross", "unsort"],
 )
-async def test_a_book_out_of_step_stays_so_until_the_line_is_asked_for_again(
+async def test_book_out_of_step_stays_so_until_the_line_is_asked_for_again(
     venue: str, fault: Callable[[SimulatedGateway], None], shown: Callable[[Book, Book], bool]
 ) -> None:
     async with connected() as (gateway, client):
@@ -124,7 +124,7 @@ async def test_a_book_out_of_step_stays_so_until_the_line_is_asked_for_again(
         assert entry.detail["request_id"] == 1
 
 
-async def test_a_doubled_side_comes_as_inserts() -> None:
+async def test_doubled_side_comes_as_inserts() -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "NYSE")
         before = len(gateway.journal.rows())
@@ -134,7 +134,7 @@ async def test_a_doubled_side_comes_as_inserts() -> None:
         assert await rows(client, before + 5) == gateway.journal.rows()
 
 
-async def test_a_crossed_book_is_sound_again_after_its_time() -> None:
+async def test_crossed_book_is_sound_again_after_its_time() -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "NYSE")
         gateway.cross("IBM", seconds=0.05)
@@ -143,7 +143,7 @@ async def test_a_crossed_book_is_sound_again_after_its_time() -> None:
         assert held(gateway.journal.rows("IBM")) == own_book(gateway, "IBM", "NYSE")
 
 
-async def test_one_delete_too_many_leaves_the_side_short() -> None:
+async def test_extra_delete_leaves_the_side_short() -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "NYSE")
         gateway.extra_delete("IBM", "ask")
@@ -153,7 +153,7 @@ async def test_one_delete_too_many_leaves_the_side_short() -> None:
 
 
 @VENUES
-async def test_a_lost_row_leaves_the_book_wrong(venue: str) -> None:
+async def test_lost_row_leaves_the_book_wrong(venue: str) -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, venue)
         gateway.lose_row("IBM")
@@ -166,7 +166,7 @@ async def test_a_lost_row_leaves_the_book_wrong(venue: str) -> None:
         assert held(await resubscribed(gateway, client, venue)) == own_book(gateway, "IBM", venue)
 
 
-async def test_a_book_stands_still_while_rows_go_on() -> None:
+async def test_book_stands_still_while_rows_go_on() -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "NYSE")
         gateway.freeze_book("IBM")
@@ -176,7 +176,7 @@ async def test_a_book_stands_still_while_rows_go_on() -> None:
         assert gateway.journal.row_counts["IBM"] > before + 50
 
 
-async def test_updates_past_the_end_come_as_often_as_was_said() -> None:
+async def test_updates_past_the_end_come_as_often_as_requested() -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "NYSE")
         before = len(gateway.journal.rows())
@@ -187,7 +187,7 @@ async def test_updates_past_the_end_come_as_often_as_was_said() -> None:
         assert held(gateway.journal.rows("IBM")) == own_book(gateway, "IBM", "NYSE")
 
 
-async def test_a_reset_makes_a_line_sound() -> None:
+async def test_reset_makes_a_line_sound() -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "NYSE")
         gateway.unsort("IBM")
@@ -197,7 +197,7 @@ async def test_a_reset_makes_a_line_sound() -> None:
         assert held(gateway.journal.rows()[before:]) == own_book(gateway, "IBM", "NYSE")
 
 
-async def test_a_fault_waits_for_the_next_line_where_there_is_none() -> None:
+async def test_fault_waits_for_the_next_line_if_there_is_none() -> None:
     async with connected() as (gateway, client):
         gateway.unsort("IBM")
         await subscribed(gateway, client, "NYSE")
@@ -206,7 +206,7 @@ async def test_a_fault_waits_for_the_next_line_where_there_is_none() -> None:
 
 @pytest.mark.parametrize("operation", ["insert", "update", "delete"])
 @pytest.mark.parametrize("how", sorted(UNREADABLE_ROWS))
-async def test_a_row_of_the_book_is_sent_unreadable(operation: str, how: str) -> None:
+async def test_row_of_the_book_is_sent_unreadable(operation: str, how: str) -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "ARCA")
         gateway.unreadable_row("IBM", operation, how)
@@ -217,7 +217,7 @@ async def test_a_row_of_the_book_is_sent_unreadable(operation: str, how: str) ->
             assert spoiled.detail["operation"] == str({"insert": INSERT, "update": UPDATE, "delete": DELETE}[operation])
 
 
-async def test_a_name_in_latin_1_arrives_as_such_bytes() -> None:
+async def test_name_in_latin_1_arrives_as_such_bytes() -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "NYSE")
         await rows(client, 20)
@@ -228,13 +228,13 @@ async def test_a_name_in_latin_1_arrives_as_such_bytes() -> None:
         assert b"\0M\xdcLL\0" in undecodable.value.object
 
 
-async def test_an_unknown_way_of_being_unreadable_is_refused() -> None:
+async def test_unknown_way_of_being_unreadable_is_refused() -> None:
     async with connected() as (gateway, _):
         with pytest.raises(KeyError, match="upside_down"):
             gateway.unreadable_row("IBM", "insert", "upside_down")
 
 
-async def test_a_size_of_2147483647_is_a_size() -> None:
+async def test_size_of_2147483647_is_a_size() -> None:
     async with connected() as (gateway, client):
         await subscribed(gateway, client, "ISLAND")
         gateway.push_row("IBM", size=2147483647)
@@ -263,14 +263,14 @@ async def test_dead_lines_after_1100_may_be_cured_by_a_new_connection_alone() ->
         assert not gateway.journal.rows("IBM", 2)
 
 
-async def test_one_error_is_repeated() -> None:
+async def test_error_is_repeated() -> None:
     async with connected() as (gateway, client):
         assert gateway.repeat_error(10197, times=240) == 240
         for _ in range(240):
             await client.until_error(10197)
 
 
-async def test_permissions_are_told_with_the_requests_id_in_words() -> None:
+async def test_permissions_are_sent_with_the_id_of_the_request() -> None:
     async with connected(venue_refusals={"*@ISLAND": 354}) as (gateway, client):
         assert gateway.notify_permissions() == 1
         assert (await client.until_error(2152))[2] == "-1"

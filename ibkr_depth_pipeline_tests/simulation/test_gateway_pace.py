@@ -19,7 +19,7 @@ def ask_for_details(client: WireClient, request_id: int, symbol: str) -> None:
     client.send(9, 8, request_id, *contract, 0, "", "", "")
 
 
-def test_the_second_of_the_message_limit_slides() -> None:
+def test_second_of_the_message_limit_slides() -> None:
     meter = MessageMeter(limit=2)
     assert [meter.excess(now) for now in (0.0, 0.5, 0.9)] == [0, 0, 3]
     assert meter.excess(1.4) == 3  # those of 0.5, 0.9 and 1.4
@@ -32,11 +32,11 @@ def test_messages_of_other_clients_count() -> None:
     assert [meter.excess(now) for now in (0.0, 0.1)] == [0, 4]
 
 
-def test_without_a_limit_no_message_is_too_many() -> None:
+def test_messages_without_a_limit_are_never_too_many() -> None:
     assert not any(MessageMeter().excess(0.0) for _ in range(1000))
 
 
-async def test_a_message_past_the_limit_is_answered_by_100_and_lost() -> None:
+async def test_message_past_the_limit_is_answered_by_100_and_lost() -> None:
     async with connected(messages_per_second=10) as (gateway, client):
         for _ in range(12):  # startApi was the first of the second
             client.send(49, 1)
@@ -51,7 +51,7 @@ async def test_a_message_past_the_limit_is_answered_by_100_and_lost() -> None:
         await client.until(49)
 
 
-async def test_the_third_violation_ends_the_connection() -> None:
+async def test_third_violation_ends_the_connection() -> None:
     async with connected(messages_per_second=5, pacing=Pacing.DISCONNECT) as (gateway, client):
         for _ in range(40):
             client.send(49, 1)
@@ -61,7 +61,7 @@ async def test_the_third_violation_ends_the_connection() -> None:
         assert gateway.journal.entries("closing")
 
 
-async def test_the_limit_is_shared_by_all_connections() -> None:
+async def test_limit_is_shared_by_all_connections() -> None:
     async with connected(messages_per_second=10) as (gateway, client):
         async with WireClient(gateway.host, gateway.port, client_id=2) as other:
             for _ in range(5):
@@ -70,7 +70,7 @@ async def test_the_limit_is_shared_by_all_connections() -> None:
             await gateway.wait_for(lambda: gateway.journal.errors(100))
 
 
-async def test_the_limit_may_change_and_others_use_it_up() -> None:
+async def test_limit_may_change_and_others_use_it_up() -> None:
     async with connected() as (gateway, client):
         gateway.limit_messages(30, "drop")
         gateway.occupy_messages(30)
@@ -81,7 +81,7 @@ async def test_the_limit_may_change_and_others_use_it_up() -> None:
         await client.until(49)
 
 
-async def test_the_first_questions_for_contract_details_go_unanswered() -> None:
+async def test_first_questions_for_contract_details_go_unanswered() -> None:
     async with connected(unanswered_details={"AAPL": 2, "*": 1}) as (gateway, client):
         for request_id, symbol in enumerate(["AAPL", "IBM", "AAPL", "IBM", "AAPL"], start=1):
             ask_for_details(client, request_id, symbol)
@@ -105,7 +105,7 @@ async def test_contract_details_may_take_their_time() -> None:
         assert [(await client.next())[0] for _ in range(3)] == ["10", "52", "49"]
 
 
-async def test_the_gateways_clock_may_be_off() -> None:
+async def test_gateways_clock_may_be_off() -> None:
     async with SimulatedGateway(GatewayOptions(**STILL, clock_offset=-3600.0)) as gateway:  # type: ignore[arg-type]
         ib = IB()
         await ib.connectAsync(gateway.host, gateway.port, clientId=1, readonly=True)

@@ -19,7 +19,7 @@ async def test_any_code_refuses_a_request_and_its_slot_is_free(code: int) -> Non
         await rows(client, 1)
 
 
-async def test_a_refusal_on_one_venue_leaves_the_others() -> None:
+async def test_refusal_on_one_venue_leaves_the_others() -> None:
     async with connected(venue_refusals={"AAPL@NASDAQ": 354}) as (_, client):
         client.subscribe(1, "AAPL", "ISLAND")
         await client.until_error(354)
@@ -31,7 +31,7 @@ async def test_a_refusal_on_one_venue_leaves_the_others() -> None:
         await rows(client, 1)
 
 
-async def test_a_venue_may_be_refused_for_every_symbol() -> None:
+async def test_venue_may_be_refused_for_every_symbol() -> None:
     async with connected(venue_refusals={"*@ISLAND": 354}, slots=9) as (gateway, client):
         for request_id, symbol in enumerate(("AAPL", "MSFT"), start=1):
             client.subscribe(request_id, symbol, "ISLAND")
@@ -43,7 +43,7 @@ async def test_a_venue_may_be_refused_for_every_symbol() -> None:
         await client.until_error(10092)
 
 
-async def test_what_was_refused_is_allowed_again() -> None:
+async def test_refused_symbol_is_allowed_again() -> None:
     async with connected(refusals={"IBM": 354}) as (gateway, client):
         gateway.refuse("IBM", 10092, venue="ARCA")
         gateway.refuse("JPM", 200, venue="NYSE")
@@ -54,19 +54,19 @@ async def test_what_was_refused_is_allowed_again() -> None:
             await rows(client, 1)
 
 
-async def test_a_number_that_is_no_error_code_is_refused() -> None:
+async def test_number_that_is_no_error_code_is_refused() -> None:
     async with connected() as (gateway, _):
         with pytest.raises(ValueError, match="refusal code 7"):
             gateway.refuse("IBM", 7)
 
 
 @pytest.mark.parametrize("place", ["AAPL", "@ISLAND", "AAPL@"])
-def test_a_venue_refusal_names_symbol_and_venue(place: str) -> None:
+def test_venue_refusal_names_symbol_and_venue(place: str) -> None:
     with pytest.raises(ValueError, match="venue_refusals"):
         GatewayOptions(venue_refusals={place: 354})
 
 
-async def test_an_advisory_comes_before_the_rows_of_a_line_that_goes_on() -> None:
+async def test_advisory_comes_before_the_rows_of_a_line_that_goes_on() -> None:
     async with connected(advisories={"IBM": 10089}, slots=1, first_row_delay=0.05) as (gateway, client):
         client.subscribe(5, "IBM", "NYSE")
         assert (await client.until_error(10089))[2] == "5"
@@ -75,7 +75,7 @@ async def test_an_advisory_comes_before_the_rows_of_a_line_that_goes_on() -> Non
         await gateway.wait_for(lambda: gateway.journal.entries("unsubscribed", "IBM"))
 
 
-async def test_an_advisory_may_come_later_and_only_to_a_line_that_is_live() -> None:
+async def test_advisory_may_come_later_and_only_to_a_line_that_is_live() -> None:
     async with connected(advisories={"*": 10090}, advisory_delay=0.1) as (gateway, client):
         client.subscribe(5, "IBM", "NYSE")
         client.subscribe(6, "JPM", "NYSE")
@@ -84,7 +84,7 @@ async def test_an_advisory_may_come_later_and_only_to_a_line_that_is_live() -> N
         assert [entry.detail["request_id"] for entry in gateway.journal.errors(10090)] == [5]
 
 
-async def test_an_advisory_is_sent_about_a_live_line() -> None:
+async def test_advisory_is_sent_about_a_live_line() -> None:
     async with SimulatedGateway(GatewayOptions(rows_per_second=500.0)) as gateway:
         ib = IB()
         errors: list[tuple[int, int]] = []
@@ -100,7 +100,7 @@ async def test_an_advisory_is_sent_about_a_live_line() -> None:
         await gateway.wait_for(lambda: not gateway.clients)
 
 
-async def test_a_gateway_may_say_101_where_no_slot_is_free() -> None:
+async def test_gateway_may_answer_101_if_no_slot_is_free() -> None:
     async with connected(slots=1, no_slot_code=101) as (gateway, client):
         client.subscribe(1, "IBM", "NYSE")
         client.subscribe(2, "JPM", "NYSE")

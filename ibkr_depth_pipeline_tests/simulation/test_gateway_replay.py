@@ -21,7 +21,7 @@ def fast(path: Path, **options: object) -> tuple[ReplayOptions, ...]:
     return (ReplayOptions(path=path, pace=ReplayPace.FAST, **options),)  # type: ignore[arg-type]
 
 
-async def test_a_replay_sends_every_state_of_the_file_in_order(shared_data: Path) -> None:
+async def test_replay_sends_every_state_of_the_file_in_order(shared_data: Path) -> None:
     path = shared_data / "aapl_2012-06-21_l10.csv.gz"
     async with connected(replays=fast(path, limit=3000)) as (gateway, client):
         client.subscribe(1, "AAPL", "ISLAND", rows=15)
@@ -36,7 +36,7 @@ async def test_a_replay_sends_every_state_of_the_file_in_order(shared_data: Path
         assert place == len(books) - 1 == 3000
 
 
-async def test_a_replay_waits_for_whoever_follows_it_and_goes_on_from_there(shared_data: Path) -> None:
+async def test_replay_waits_for_its_next_follower_and_goes_on_from_there(shared_data: Path) -> None:
     path = shared_data / "aapl_2012-06-21_l10.csv.gz"
     books = read_tape(path, "NSDQ", limit=400).books
     options = ReplayOptions(path=path, pace=ReplayPace.RATE, rate=1000.0, limit=400)
@@ -67,14 +67,14 @@ async def test_recorded_rows_go_out_batch_by_batch_as_they_were(shared_data: Pat
         await client.until(49)
 
 
-async def test_a_replay_may_start_over(shared_data: Path) -> None:
+async def test_replay_may_start_over(shared_data: Path) -> None:
     path = shared_data / "eurusd_idealpro_2022-02-21_rows.csv"
     async with connected(replays=fast(path, at_end=AtEnd.LOOP)) as (_, client):
         client.subscribe(1, "EUR", "IDEALPRO", rows=5, sec_type="CASH")
         apply_rows(Book(), await rows(client, 1000))
 
 
-async def test_a_file_that_cannot_be_played_keeps_the_gateway_from_starting(tmp_path: Path) -> None:
+async def test_file_that_cannot_be_played_keeps_the_gateway_from_starting(tmp_path: Path) -> None:
     with pytest.raises(TapeError, match="no such file"):
         async with SimulatedGateway(GatewayOptions(replays=fast(tmp_path / "spy_x.csv"))):
             pass

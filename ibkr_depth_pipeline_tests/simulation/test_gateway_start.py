@@ -23,7 +23,7 @@ def codes(gateway: SimulatedGateway) -> list[int]:
     return [entry.detail["code"] for entry in gateway.journal.errors()]
 
 
-async def test_a_slow_greeting_holds_the_client_id_and_a_second_try_is_refused() -> None:
+async def test_slow_greeting_holds_the_client_id_and_a_second_try_is_refused() -> None:
     async with gateway_with(greeting_delay=0.3) as gateway, WireClient(gateway.host, gateway.port) as client:
         await gateway.wait_for(lambda: gateway.journal.requests("startApi"))
         async with WireClient(gateway.host, gateway.port) as second:
@@ -33,7 +33,7 @@ async def test_a_slow_greeting_holds_the_client_id_and_a_second_try_is_refused()
         assert [(await client.next())[0] for _ in range(6)] == ["9", "15", "4", "4", "4", "49"]
 
 
-async def test_a_connection_that_ends_before_its_greeting_frees_its_client_id() -> None:
+async def test_connection_that_ends_before_its_greeting_frees_its_client_id() -> None:
     async with gateway_with(greeting_delay=0.2) as gateway:
         async with WireClient(gateway.host, gateway.port):
             await gateway.wait_for(lambda: gateway.journal.requests("startApi"))
@@ -53,7 +53,7 @@ async def test_ib_insync_connects_to_a_gateway_that_greets_slowly() -> None:
         await gateway.wait_for(lambda: not gateway.clients)
 
 
-async def test_a_hung_client_id_is_neither_answered_nor_refused() -> None:
+async def test_hung_client_id_is_neither_answered_nor_refused() -> None:
     async with gateway_with(hung_client_ids=frozenset({1})) as gateway:
         gateway.hang_client_id(2)
         for client_id in (1, 2):
@@ -67,21 +67,21 @@ async def test_a_hung_client_id_is_neither_answered_nor_refused() -> None:
         assert codes(gateway) == FARMS
 
 
-async def test_a_client_id_hangs_for_as_long_as_it_was_said() -> None:
+async def test_client_id_hangs_for_the_given_time() -> None:
     async with gateway_with() as gateway:
         gateway.hang_client_id(1, seconds=0.0)
         async with WireClient(gateway.host, gateway.port) as client:
             await client.until_error(2158)
 
 
-async def test_a_taken_client_id_may_hang() -> None:
+async def test_taken_client_id_may_hang() -> None:
     async with connected(taken_client_id=TakenClientId.HANGS) as (gateway, _):
         async with WireClient(gateway.host, gateway.port):
             await gateway.wait_for(lambda: gateway.journal.entries("unanswered", "startApi"))
         assert codes(gateway) == FARMS
 
 
-async def test_an_unready_gateway_greets_and_lists_no_depth_exchange_until_it_is_ready() -> None:
+async def test_unready_gateway_greets_and_lists_no_depth_exchange_until_it_is_ready() -> None:
     async with gateway_with(ready_after=60.0) as gateway, WireClient(gateway.host, gateway.port) as client:
         await client.until(15)
         client.send(82)
@@ -100,7 +100,7 @@ async def test_an_unready_gateway_greets_and_lists_no_depth_exchange_until_it_is
         assert [code for code in codes(gateway) if code in FARMS] == FARMS
 
 
-async def test_an_unready_gateway_knows_no_contract() -> None:
+async def test_unready_gateway_knows_no_contract() -> None:
     async with gateway_with(ready_after=60.0, unready=Unready.UNKNOWN_CONTRACTS) as gateway:
         ib = IB()
         await ib.connectAsync(gateway.host, gateway.port, clientId=1, readonly=True)
@@ -111,7 +111,7 @@ async def test_an_unready_gateway_knows_no_contract() -> None:
         await gateway.wait_for(lambda: not gateway.clients)
 
 
-async def test_an_unready_gateway_has_no_subscription_of_market_data() -> None:
+async def test_unready_gateway_has_no_subscription_of_market_data() -> None:
     async with connected() as (gateway, client):
         gateway.become_unready("not_subscribed")
         client.subscribe(1, "IBM", "NYSE")
@@ -122,7 +122,7 @@ async def test_an_unready_gateway_has_no_subscription_of_market_data() -> None:
         await client.until(12)
 
 
-async def test_a_silent_gateway_greets_when_it_becomes_ready() -> None:
+async def test_silent_gateway_greets_when_it_becomes_ready() -> None:
     async with gateway_with(ready_after=0.2, unready=Unready.SILENT) as gateway:
         async with WireClient(gateway.host, gateway.port) as client:
             client.send(49, 1)
@@ -131,7 +131,7 @@ async def test_a_silent_gateway_greets_when_it_becomes_ready() -> None:
         assert kinds[:4] == ["unready", "reply", "ready", "reply"]  # the handshake comes at once
 
 
-async def test_a_started_connection_falls_silent_and_is_answered_later() -> None:
+async def test_started_connection_falls_silent_and_is_answered_later() -> None:
     async with connected() as (gateway, client):
         gateway.become_unready(Unready.SILENT)
         client.send(49, 1)
@@ -141,7 +141,7 @@ async def test_a_started_connection_falls_silent_and_is_answered_later() -> None
         assert [(await client.next())[0] for _ in range(4)] == ["4", "4", "4", "49"]
 
 
-async def test_an_unknown_way_of_being_unready_is_refused() -> None:
+async def test_unknown_way_of_being_unready_is_refused() -> None:
     async with gateway_with() as gateway:
         with pytest.raises(ValueError, match="asleep"):
             gateway.become_unready("asleep")

@@ -38,7 +38,7 @@ def test_every_book_is_full_ordered_and_never_crossed(seed: int, symbol: str) ->
     assert all(well_formed(book) for book in islice(flow.books(), 300))
 
 
-def test_the_same_seed_gives_the_same_books_and_another_one_does_not() -> None:
+def test_same_seed_gives_the_same_books_and_another_one_does_not() -> None:
     first, again, other = (list(islice(market(seed, "SPY").books(), 200)) for seed in (1, 1, 2))
     assert first == again
     assert first != other
@@ -56,7 +56,7 @@ def test_prices_stay_near_where_they_started() -> None:
     assert len(set(prices)) > 20
 
 
-def test_a_flow_sends_about_its_rate() -> None:
+def test_flow_sends_about_its_rate() -> None:
     flow = SyntheticFlow(market(5, "IBM"), RowStyle.SHIFT, 1000.0, seed=5)
     seconds = rows = 0.0
     while seconds < 20:
@@ -67,7 +67,7 @@ def test_a_flow_sends_about_its_rate() -> None:
     assert 0.99 < rows / seconds / 1000 < 1.01
 
 
-def test_a_flow_of_rate_zero_has_no_step_until_the_rate_rises() -> None:
+def test_flow_of_rate_zero_has_no_step_until_the_rate_rises() -> None:
     flow = SyntheticFlow(market(6, "IBM"), RowStyle.SHIFT, 0.0, seed=6)
     assert flow.next_step() is None
     assert not flow.over
@@ -88,7 +88,7 @@ def test_both_styles_of_rows_occur_among_the_default_symbols() -> None:
     assert styles == set(RowStyle)
 
 
-def test_the_rows_of_a_flow_add_up_to_its_book() -> None:
+def test_rows_of_a_flow_add_up_to_its_book() -> None:
     flow = SyntheticFlow(market(7, "AAPL"), RowStyle.SHIFT, 500.0, seed=7)
     shown = flow.book.clipped(10)
     for _ in range(200):

@@ -73,7 +73,7 @@ def test_rows_are_read_by_batch_onto_a_placeholder_book(tmp_path: Path) -> None:
     assert tape.books[-1] == Book((BookLevel(1.4, 30),), (BookLevel(1.6, 20),))
 
 
-def test_a_recording_that_opens_with_an_insert_starts_from_nothing(tmp_path: Path) -> None:
+def test_recording_that_opens_with_an_insert_starts_from_nothing(tmp_path: Path) -> None:
     path = written(tmp_path, "abc_rows.csv", ROW_HEADER, "0,2022-02-21T20:59:20+00:00,0,NSDQ,0,1,1.5,10")
     tape = read_tape(path)
     assert tape.opening == Book()
@@ -91,14 +91,12 @@ def test_a_recording_that_opens_with_an_insert_starts_from_nothing(tmp_path: Pat
         ((), "neither books"),
     ],
 )
-def test_a_file_that_cannot_be_played_says_where_and_why(
-    tmp_path: Path, lines: tuple[str, ...], complaint: str
-) -> None:
+def test_file_that_cannot_be_played_says_where_and_why(tmp_path: Path, lines: tuple[str, ...], complaint: str) -> None:
     with pytest.raises(TapeError, match=complaint):
         read_tape(written(tmp_path, "abc.csv", *lines))
 
 
-def test_a_missing_or_broken_file_is_a_tape_error(tmp_path: Path) -> None:
+def test_missing_or_broken_file_is_a_tape_error(tmp_path: Path) -> None:
     broken = tmp_path / "abc.csv.gz"
     broken.write_bytes(gzip.compress(b"ts_ns,bp0,bs0,ap0,as0\n1,1,1,1,1\n")[:20])
     for path in (tmp_path / "none.csv", broken, tmp_path):
@@ -106,24 +104,24 @@ def test_a_missing_or_broken_file_is_a_tape_error(tmp_path: Path) -> None:
             read_tape(path)
 
 
-def test_the_symbol_of_a_file_is_the_start_of_its_name() -> None:
+def test_symbol_of_a_file_is_the_start_of_its_name() -> None:
     assert symbol_of(Path("data/aapl_2012-06-21_l10.csv.gz")) == "aapl"
     assert symbol_of(Path("SPY.csv")) == "SPY"
 
 
-def test_a_replay_goes_at_the_speed_of_the_recording() -> None:
+def test_replay_goes_at_the_speed_of_the_recording() -> None:
     tape = small_tape(1.0, 1.0005, 3.0)
     assert waits(Replay(tape, ReplayOptions(path=Path()))) == [(1.0, 2), (1.9995, 1)]
     assert waits(Replay(tape, ReplayOptions(path=Path(), speed=2.0))) == [(0.5, 2), (0.99975, 1)]
 
 
-def test_a_replay_goes_at_a_rate() -> None:
+def test_replay_goes_at_a_rate() -> None:
     tape = small_tape(*range(1, 11))
     assert waits(Replay(tape, ReplayOptions(path=Path(), pace=ReplayPace.RATE, rate=10))) == [(0.1, 1)] * 10
     assert waits(Replay(tape, ReplayOptions(path=Path(), pace=ReplayPace.RATE, rate=500))) == [(0.01, 5)] * 2
 
 
-def test_a_replay_goes_as_fast_as_it_can() -> None:
+def test_replay_goes_as_fast_as_it_can() -> None:
     assert waits(Replay(small_tape(*range(1, 251)), ReplayOptions(path=Path(), pace=ReplayPace.FAST))) == [
         (0.0, 100),
         (0.0, 100),
@@ -131,7 +129,7 @@ def test_a_replay_goes_as_fast_as_it_can() -> None:
     ]
 
 
-def test_a_replay_stops_at_the_end_or_starts_over() -> None:
+def test_replay_stops_at_the_end_or_starts_over() -> None:
     tape = small_tape(1.0, 2.0)
     once = Replay(tape, ReplayOptions(path=Path(), pace=ReplayPace.RATE, rate=10))
     assert len(waits(once)) == 2
@@ -142,7 +140,7 @@ def test_a_replay_stops_at_the_end_or_starts_over() -> None:
     assert books == [*tape.books[1:], *tape.books, *tape.books[:2]]
 
 
-def test_every_real_change_is_told_exactly(shared_data: Path) -> None:
+def test_every_real_change_is_sent_exactly(shared_data: Path) -> None:
     """All 25,000 changes of the shared file, against its own columns read independently of the tape."""
     path = shared_data / "aapl_2012-06-21_l10.csv.gz"
     tape = read_tape(path, "NSDQ")
@@ -170,7 +168,7 @@ def _columns(record: dict[str, str]) -> list[int]:
     return [int(record[f"{side}{kind}{n}"]) for side in "ba" for n in range(10) for kind in "ps"]
 
 
-def test_the_recorded_rows_end_in_the_recorded_book(shared_data: Path) -> None:
+def test_recorded_rows_end_in_the_recorded_book(shared_data: Path) -> None:
     tape = read_tape(shared_data / "eurusd_idealpro_2022-02-21_rows.csv")
     final = json.loads((shared_data / "eurusd_idealpro_2022-02-21_final.json").read_text())["recorded_final_dom"]
     assert len(tape.opening.bids) == len(tape.opening.asks) == 5

@@ -36,7 +36,7 @@ def book(*prices: float) -> Book:
 
 
 @given(any_books, any_books, styles)
-def test_the_rows_of_a_change_lead_exactly_to_the_next_book(before: Book, after: Book, style: RowStyle) -> None:
+def test_rows_of_a_change_lead_exactly_to_the_next_book(before: Book, after: Book, style: RowStyle) -> None:
     assert apply_rows(before, rows_of_change(before, after, style)) == after
 
 
@@ -50,37 +50,37 @@ def test_no_side_grows_past_the_longer_of_its_two_ends(before: Book, after: Book
 
 
 @given(any_books)
-def test_a_snapshot_builds_the_book_from_nothing(whole: Book) -> None:
+def test_snapshot_builds_the_book_from_nothing(whole: Book) -> None:
     assert apply_rows(Book(), snapshot_rows(whole)) == whole
 
 
-def test_a_snapshot_appends_with_its_sides_interleaved() -> None:
+def test_snapshot_appends_with_its_sides_interleaved() -> None:
     whole = Book((BookLevel(9.0, 1.0), BookLevel(8.0, 1.0)), (BookLevel(10.0, 1.0),))
     assert [row[:3] for row in snapshot_rows(whole)] == [(0, INSERT, BID), (0, INSERT, ASK), (1, INSERT, BID)]
 
 
-def test_a_new_level_in_a_full_side_deletes_the_last_row_first() -> None:
+def test_new_level_in_a_full_side_deletes_the_last_row_first() -> None:
     rows = rows_of_change(book(9, 8, 7), book(9, 8.5, 8))
     assert [row[:4] for row in rows] == [(2, DELETE, BID, 0.0), (1, INSERT, BID, 8.5)]
 
 
-def test_a_level_that_goes_lets_one_move_up_from_below() -> None:
+def test_level_that_goes_lets_one_move_up_from_below() -> None:
     rows = rows_of_change(book(9, 8, 7), book(8, 7, 6))
     assert [row[:4] for row in rows] == [(0, DELETE, BID, 0.0), (2, INSERT, BID, 6)]
 
 
-def test_a_changed_size_is_one_update() -> None:
+def test_changed_size_is_one_update() -> None:
     after = Book((BookLevel(9, 1.0), BookLevel(8, 5.0), BookLevel(7, 1.0)))
     assert rows_of_change(book(9, 8, 7), after) == [WireRow(1, UPDATE, BID, 8, 5.0)]
 
 
-def test_a_cascade_moves_the_price_from_the_top_down() -> None:
+def test_cascade_moves_the_price_from_the_top_down() -> None:
     rows = rows_of_change(book(9, 8, 7), book(10, 9, 8), RowStyle.CASCADE)
     assert [row[:4] for row in rows] == [(0, UPDATE, BID, 10), (1, UPDATE, BID, 9), (2, UPDATE, BID, 8)]
 
 
 @given(ordered_books, ordered_books, styles, st.integers(1, 8))
-def test_a_change_is_worded_for_the_depth_that_was_asked_for(
+def test_change_is_worded_for_the_depth_that_was_asked_for(
     before: Book, after: Book, style: RowStyle, depth: int
 ) -> None:
     change = Change(before, after, style)
@@ -97,6 +97,6 @@ def test_recorded_rows_are_sent_as_they_are() -> None:
 @pytest.mark.parametrize(
     "row", [WireRow(2, INSERT, BID, 1, 1), WireRow(1, UPDATE, BID, 1, 1), WireRow(-1, DELETE, BID, 0, 0)]
 )
-def test_a_row_that_does_not_fit_the_book_is_an_error(row: WireRow) -> None:
+def test_row_that_does_not_fit_the_book_is_an_error(row: WireRow) -> None:
     with pytest.raises(IndexError):
         apply_rows(book(9), [row])

@@ -23,7 +23,7 @@ def test_every_fault_is_a_method_of_the_gateway_with_the_same_parameters(name: s
     assert set(FAULTS[name].model_fields) == parameters
 
 
-def test_a_timed_step_is_due_at_its_time_and_once() -> None:
+def test_timed_step_is_due_at_its_time_and_once() -> None:
     steps = clock("[{at: 2.0, do: stall}]")
     assert steps.next_deadline() == 102.0
     assert names(steps, 101.9) == []
@@ -32,7 +32,7 @@ def test_a_timed_step_is_due_at_its_time_and_once() -> None:
     assert steps.next_deadline() is None
 
 
-def test_a_step_may_follow_the_one_before() -> None:
+def test_step_may_follow_the_one_before() -> None:
     steps = clock(
         "[{at: 1, do: stall, seconds: 3}, {after: 5, do: set_slots, slots: 1}, {after: 1, do: drop_connections}]"
     )
@@ -42,7 +42,7 @@ def test_a_step_may_follow_the_one_before() -> None:
     assert names(steps, 107.5) == ["drop_connections"]
 
 
-def test_a_step_may_wait_for_the_journal() -> None:
+def test_step_may_wait_for_the_journal() -> None:
     steps = clock("[{on: {kind: request, name: reqMktDepth, count: 2}, delay: 0.5, do: send_error, code: 1100}]")
     steps.observe("request", "reqMktDepth", 1, 101.0)
     steps.observe("request", "cancelMktDepth", 1, 102.0)
@@ -61,7 +61,7 @@ def test_rows_are_counted_one_by_one() -> None:
     assert names(steps, 102.0) == ["drop_connections"]
 
 
-def test_a_step_may_be_repeated() -> None:
+def test_step_may_be_repeated() -> None:
     steps = clock("[{at: 1, repeat: 3, every: 2, do: malformed_rows}, {after: 10, do: stall}]")
     assert [names(steps, now) for now in (101, 103, 105, 111)] == [["malformed_rows"]] * 3 + [["stall"]]
 
@@ -94,19 +94,19 @@ def test_steps_are_carried_out_in_the_order_of_their_times() -> None:
         ("[{at: 1, do: bad_frame, kind: nice}]", "'nice'; allowed: absurd_length"),
     ],
 )
-def test_a_scenario_that_cannot_be_carried_out_says_which_step_and_why(text: str, complaint: str) -> None:
+def test_scenario_that_cannot_be_carried_out_names_the_step_and_the_reason(text: str, complaint: str) -> None:
     with pytest.raises(ScenarioError, match=complaint):
         parse_scenario(yaml.safe_load(text))
 
 
-def test_a_scenario_is_read_from_yaml_or_json(tmp_path: Path) -> None:
+def test_scenario_is_read_from_yaml_or_json(tmp_path: Path) -> None:
     as_yaml, as_json = tmp_path / "a.yaml", tmp_path / "a.json"
     as_yaml.write_text("- on: {kind: opened}\n  do: stall\n")
     as_json.write_text('[{"on": {"kind": "opened"}, "do": "stall"}]')
     assert read_scenario(as_yaml) == read_scenario(as_json)
 
 
-def test_a_file_that_is_no_scenario_is_named(tmp_path: Path) -> None:
+def test_file_that_is_no_scenario_is_named(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("[unclosed")
     for path in (bad, tmp_path / "missing.yaml"):

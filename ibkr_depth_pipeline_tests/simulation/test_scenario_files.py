@@ -32,16 +32,16 @@ def test_every_shipped_scenario_can_be_carried_out_and_says_what_it_is_about() -
         scenario.applied_to(GatewayOptions())
 
 
-def test_a_name_may_be_written_with_hyphens() -> None:
+def test_name_may_be_written_with_hyphens() -> None:
     assert load_scenario("silent-stall") == load_scenario("silent_stall") == shipped_scenarios()["silent_stall"]
 
 
-def test_a_scenario_changes_only_the_options_that_it_names() -> None:
+def test_scenario_changes_only_the_options_that_it_names() -> None:
     options = load_scenario("early_cancel_lost").applied_to(GatewayOptions(seed=7, slots=2))
     assert (options.seed, options.slots, options.early_cancel) == (7, 2, EarlyCancel.LOST)
 
 
-def test_a_plain_list_of_steps_is_a_scenario(tmp_path: Path) -> None:
+def test_plain_list_of_steps_is_a_scenario(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("- {at: 1, do: stall}\n")
     assert len(load_scenario(str(path)).steps) == 1
@@ -57,25 +57,25 @@ def test_a_plain_list_of_steps_is_a_scenario(tmp_path: Path) -> None:
         ("[unclosed", "mine.yaml: "),
     ],
 )
-def test_a_file_that_is_no_scenario_is_named_with_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:
+def test_file_that_is_no_scenario_is_named_with_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(ScenarioError, match=complaint):
         load_scenario(str(path))
 
 
-def test_an_unknown_name_is_answered_with_those_there_are() -> None:
+def test_unknown_name_is_answered_with_those_there_are() -> None:
     with pytest.raises(ScenarioError, match=r"no_such: no such file.* silent_stall"):
         load_scenario("no_such")
 
 
-def test_the_program_lists_them() -> None:
+def test_program_lists_the_shipped_scenarios() -> None:
     outcome = CliRunner().invoke(app, ["--list-scenarios"])
     assert outcome.exit_code == 0
     assert set(shipped_scenarios()) == {line.split()[0] for line in outcome.output.splitlines()}
 
 
-def test_a_scenario_may_set_every_option_of_how_a_gateway_behaves(tmp_path: Path) -> None:
+def test_scenario_may_set_every_option_of_how_a_gateway_behaves(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
         "gateway: {greeting_delay: 2, hung_client_ids: [7], unready: silent, ready_after: 1, seed: 5, accounts: [U1],\n"
@@ -99,7 +99,7 @@ def test_a_scenario_may_set_every_option_of_how_a_gateway_behaves(tmp_path: Path
         ("{messages_per_second: 0}", "gateway: messages_per_second: 0; allowed: 1 or more"),
     ],
 )
-def test_an_option_that_cannot_be_set_is_named(tmp_path: Path, gateway: str, complaint: str) -> None:
+def test_option_that_cannot_be_set_is_named(tmp_path: Path, gateway: str, complaint: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"gateway: {gateway}\n")
     with pytest.raises(ScenarioError, match=complaint):

@@ -65,7 +65,7 @@ def _code(command: Command) -> object:
     return command.detail["code"]
 
 
-def test_a_client_is_greeted_with_the_version_and_then_told_its_ids() -> None:
+def test_client_is_greeted_with_the_version_and_then_told_its_ids() -> None:
     talk = Talk()
     (greeting,) = talk.session.receive(b"API\0\x00\x00\x00\x09v157..178", NOW)
     assert isinstance(greeting, Send)
@@ -81,26 +81,26 @@ def test_farm_notices_carry_request_id_minus_one() -> None:
     assert [(notice["request_id"], notice["code"]) for notice in notices] == [(-1, 2104), (-1, 2106), (-1, 2158)]
 
 
-def test_a_client_without_a_common_version_is_closed() -> None:
+def test_client_without_a_common_version_is_closed() -> None:
     talk = Talk(server_version=150)
     (close,) = talk.session.receive(HELLO, NOW)
     assert isinstance(close, Close)
     assert talk.session.receive(message(49, 1), NOW) == []
 
 
-def test_what_is_no_client_is_closed() -> None:
+def test_connection_that_is_no_api_client_is_closed() -> None:
     (close,) = Talk().session.receive(b"GET / HTTP/1.1\r\n\r\n", NOW)
     assert isinstance(close, Close)
 
 
-def test_a_request_before_start_api_closes() -> None:
+def test_request_before_start_api_closes() -> None:
     talk = Talk()
     talk.session.receive(HELLO, NOW)
     (close,) = talk.ask(49, 1)
     assert isinstance(close, Close)
 
 
-def test_a_client_id_in_use_is_refused_with_326_and_closed() -> None:
+def test_client_id_in_use_is_refused_with_326_and_closed() -> None:
     first = Talk().started(7)
     second = Talk(first.account, connection=2)
     second.session.receive(HELLO, NOW)
@@ -109,7 +109,7 @@ def test_a_client_id_in_use_is_refused_with_326_and_closed() -> None:
     assert isinstance(close, Close)
 
 
-def test_a_client_id_is_free_again_after_the_connection_is_gone() -> None:
+def test_client_id_is_free_again_after_the_connection_is_gone() -> None:
     first = Talk(client_id_held_after_drop=2.0).started(7)
     first.session.connection_lost(NOW)
     early = Talk(first.account, connection=2)
@@ -132,7 +132,7 @@ def test_start_up_requests_are_answered_to_their_end() -> None:
 
 
 @pytest.mark.parametrize("request_fields", [(5, 1), (16, 1), (99, 0), (3, 12, "order"), (4, 1, 12, ""), (58, 1)])
-def test_a_read_only_api_refuses_everything_about_orders_with_321(request_fields: tuple[int, ...]) -> None:
+def test_read_only_api_refuses_everything_about_orders_with_321(request_fields: tuple[int, ...]) -> None:
     assert Talk().started().codes(*request_fields) == [321]
 
 
@@ -140,7 +140,7 @@ def test_no_order_is_ever_accepted() -> None:
     assert Talk(read_only_api=False).started().codes(3, 12, "order") == [321]
 
 
-def test_an_unknown_message_is_an_error_and_the_session_goes_on() -> None:
+def test_unknown_message_is_an_error_and_the_session_goes_on() -> None:
     talk = Talk().started()
     assert talk.codes(9999, "x") == [320]
     assert talk.codes("what", "x") == [320]
@@ -186,46 +186,46 @@ def test_unknown_names_are_200(symbol: str) -> None:
     assert details(Talk().started(), symbol) == [200]
 
 
-def test_an_exchange_that_does_not_list_it_is_200() -> None:
+def test_exchange_that_does_not_list_it_is_200() -> None:
     assert details(Talk().started(), "AAPL", "IDEALPRO") == [200]
 
 
-def test_a_plausible_name_is_made_up_unless_the_catalogue_is_strict() -> None:
+def test_plausible_name_is_made_up_unless_the_catalogue_is_strict() -> None:
     assert details(Talk().started(), "QWERT") == ["SMART", "contractDetailsEnd"]
     assert details(Talk(strict_catalogue=True).started(), "QWERT") == [200]
 
 
-def test_a_made_up_contract_is_found_by_its_con_id_alone() -> None:
+def test_made_up_contract_is_found_by_its_con_id_alone() -> None:
     made_up = Catalogue(seed=3).named("QWERT")
     assert made_up is not None
     assert Catalogue(seed=3).named("QWERT") == made_up
     assert details(Talk().started(), "", "SMART", "STK", made_up.con_id) == ["SMART", "contractDetailsEnd"]
 
 
-def test_a_share_class_is_found_by_its_name_with_a_blank() -> None:
+def test_share_class_is_found_by_its_name_with_a_blank() -> None:
     assert details(Talk().started(), "BRK B") == ["SMART", "contractDetailsEnd"]
 
 
-def test_a_contract_without_a_security_type_is_321() -> None:
+def test_contract_without_a_security_type_is_321() -> None:
     assert details(Talk().started(), "AAPL", sec_type="") == [321]
 
 
 # --- depth -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_depth_request_is_granted_on_its_venue_with_the_rows_asked_for() -> None:
+def test_depth_request_is_granted_on_its_venue_with_the_rows_asked_for() -> None:
     talk = Talk().started()
     subscription = talk.live(1)
     assert (subscription.listing.name, subscription.venue.name, subscription.depth) == ("SPY", "ARCA", 10)
 
 
-def test_a_depth_request_for_no_rows_gets_five() -> None:
+def test_depth_request_for_no_rows_gets_five() -> None:
     (subscription,) = Talk().started().subscribe(1, "SPY", "ARCA", rows=0)
     assert isinstance(subscription, Subscription)
     assert subscription.depth == 5
 
 
-def test_a_fourth_subscription_is_refused_with_309() -> None:
+def test_fourth_subscription_is_refused_with_309() -> None:
     talk = Talk().started()
     for request_id, symbol in enumerate(("SPY", "IWM", "IBM")):
         talk.live(request_id, symbol, "ARCA")
@@ -242,7 +242,7 @@ def test_slots_are_shared_between_connections() -> None:
     assert second.subscribe(2, "QQQ", "ISLAND") != [309]
 
 
-def test_the_slots_of_a_lost_connection_may_stay_taken_for_a_while() -> None:
+def test_slots_of_a_lost_connection_may_stay_taken_for_a_while() -> None:
     first = Talk(slots=1, slots_held_after_drop=3.0).started(1)
     first.live(1)
     first.session.connection_lost(NOW)
@@ -253,7 +253,7 @@ def test_the_slots_of_a_lost_connection_may_stay_taken_for_a_while() -> None:
     assert second.subscribe(2, "QQQ", "ISLAND") != [309]
 
 
-def test_a_refused_request_holds_no_slot() -> None:
+def test_refused_request_holds_no_slot() -> None:
     talk = Talk(slots=1).started()
     assert talk.subscribe(1, "NOSUCH", "ARCA") == [200]
     assert talk.subscribe(2, "SPX", "CBOE") == [10092]
@@ -270,18 +270,18 @@ def test_a_refused_request_holds_no_slot() -> None:
         ("NOSUCH", "ARCA", 200),
     ],
 )
-def test_what_cannot_be_had_is_refused_with_its_code(symbol: str, exchange: str, code: int) -> None:
+def test_unavailable_depth_is_refused_with_its_code(symbol: str, exchange: str, code: int) -> None:
     assert Talk().started().subscribe(1, symbol, exchange) == [code]
 
 
-def test_smart_depth_is_granted_where_it_is_asked_for() -> None:
+def test_smart_depth_is_granted_on_request() -> None:
     (subscription,) = Talk().started().subscribe(1, "SPY", "SMART", smart=True)
     assert isinstance(subscription, Subscription)
     assert subscription.venue.name == "SMART"
 
 
 @pytest.mark.parametrize("code", [200, 354, 10089, 10090, 10092])
-def test_a_symbol_can_be_set_to_be_refused(code: int) -> None:
+def test_symbol_can_be_set_to_be_refused(code: int) -> None:
     talk = Talk().started()
     talk.account.refusals["SPY"] = code
     assert talk.subscribe(1, "SPY", "ARCA") == [code]
@@ -289,7 +289,7 @@ def test_a_symbol_can_be_set_to_be_refused(code: int) -> None:
     assert talk.subscribe(1, "SPY", "ARCA") != [code]
 
 
-def test_the_checks_come_in_the_order_321_322_309_10092() -> None:
+def test_depth_checks_come_in_the_order_321_322_309_10092() -> None:
     talk = Talk(slots=1).started()
     talk.live(1)
     assert talk.subscribe(1, "NOSUCH", "") == [321]
@@ -299,20 +299,20 @@ def test_the_checks_come_in_the_order_321_322_309_10092() -> None:
     assert talk.subscribe(2, "SPX", "CBOE") == [10092]
 
 
-def test_a_live_request_id_cannot_be_used_again() -> None:
+def test_live_request_id_cannot_be_used_again() -> None:
     talk = Talk().started()
     talk.live(1)
     assert talk.subscribe(1, "QQQ", "ISLAND") == [322]
 
 
-def test_a_cancel_ends_the_subscription_and_frees_the_slot() -> None:
+def test_cancel_ends_the_subscription_and_frees_the_slot() -> None:
     talk = Talk(slots=1).started()
     talk.live(1)
     assert talk.cancel(1) == ["stopped"]
     assert talk.subscribe(2, "QQQ", "ISLAND") != [309]
 
 
-def test_a_slot_may_be_freed_a_moment_after_the_cancel() -> None:
+def test_slot_may_be_freed_a_moment_after_the_cancel() -> None:
     talk = Talk(slots=1, slot_free_delay=0.3).started()
     talk.live(1)
     talk.cancel(1)
@@ -322,7 +322,7 @@ def test_a_slot_may_be_freed_a_moment_after_the_cancel() -> None:
     assert talk.subscribe(3, "QQQ", "ISLAND") != [309]
 
 
-def test_a_cancel_of_what_is_not_live_is_310() -> None:
+def test_cancel_of_a_request_that_is_not_live_is_310() -> None:
     talk = Talk().started()
     assert talk.cancel(7) == [310]
     talk.live(1)
@@ -339,7 +339,7 @@ def test_smart_and_direct_requests_are_cancelled_apart() -> None:
     assert talk.cancel(1) == ["stopped"]
 
 
-def test_an_early_cancel_is_lost_and_holds_its_slot_until_the_session_ends() -> None:
+def test_early_cancel_is_lost_and_holds_its_slot_until_the_session_ends() -> None:
     talk = Talk(slots=1, early_cancel=EarlyCancel.LOST).started()
     subscription = talk.live(1)
     assert talk.cancel(1) == []
@@ -351,7 +351,7 @@ def test_an_early_cancel_is_lost_and_holds_its_slot_until_the_session_ends() -> 
     assert talk.account.slots.in_use(NOW) == 0
 
 
-def test_an_early_cancel_may_be_made_good_after_the_first_row() -> None:
+def test_early_cancel_may_be_made_good_after_the_first_row() -> None:
     talk = Talk(early_cancel=EarlyCancel.LOST_UNTIL_FIRST_ROW).started()
     subscription = talk.live(1)
     assert talk.cancel(1) == []
@@ -360,13 +360,13 @@ def test_an_early_cancel_may_be_made_good_after_the_first_row() -> None:
     assert talk.cancel(1) == ["stopped"]
 
 
-def test_a_cancel_after_the_first_row_is_never_lost() -> None:
+def test_cancel_after_the_first_row_is_never_lost() -> None:
     talk = Talk(early_cancel=EarlyCancel.LOST).started()
     talk.live(1).first_row_sent = True
     assert talk.cancel(1) == ["stopped"]
 
 
-def test_the_309_names_the_limit() -> None:
+def test_error_309_names_the_limit() -> None:
     talk = Talk(slots=0).started()
     contract = (0, "SPY", "STK", "", 0.0, "", "", "ARCA", "", "USD", "", "")
     (error,) = talk.ask(10, 5, 1, *contract, 10, False, "")
@@ -374,7 +374,7 @@ def test_the_309_names_the_limit() -> None:
     assert error.detail["text"] == "Max number (0) of market depth requests has been reached"
 
 
-def test_a_lost_connection_ends_its_subscriptions() -> None:
+def test_lost_connection_ends_its_subscriptions() -> None:
     talk = Talk().started()
     subscription = talk.live(1)
     assert talk.session.connection_lost(NOW) == [StopDepth(subscription)]

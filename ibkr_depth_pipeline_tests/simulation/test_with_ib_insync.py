@@ -40,7 +40,7 @@ async def connected(**options: object) -> AsyncIterator[tuple[SimulatedGateway, 
             await gateway.wait_for(lambda: not gateway.clients)
 
 
-async def test_a_default_connection_synchronises_whole() -> None:
+async def test_default_connection_synchronises_whole() -> None:
     async with SimulatedGateway(GatewayOptions(read_only_api=False)) as gateway:
         ib = IB()
         await ib.connectAsync(gateway.host, gateway.port, clientId=1)
@@ -52,7 +52,7 @@ async def test_a_default_connection_synchronises_whole() -> None:
         ib.disconnect()
 
 
-async def test_a_default_connection_to_a_read_only_gateway_still_connects() -> None:
+async def test_default_connection_to_a_read_only_gateway_still_connects() -> None:
     async with SimulatedGateway() as gateway:
         ib = IB()
         await ib.connectAsync(gateway.host, gateway.port, clientId=1, timeout=0.5)
@@ -61,13 +61,13 @@ async def test_a_default_connection_to_a_read_only_gateway_still_connects() -> N
         ib.disconnect()
 
 
-async def test_a_read_only_connection_asks_for_nothing_that_is_refused() -> None:
+async def test_read_only_connection_asks_for_nothing_that_is_refused() -> None:
     async with connected() as (_, ib, events):
         assert ib.isConnected()
         assert [code for _, code in events.errors] == [2104, 2106, 2158]
 
 
-async def test_the_bare_client_connects() -> None:
+async def test_bare_client_connects() -> None:
     async with SimulatedGateway() as gateway:
         client = Client(Wrapper(IB()))
         await client.connectAsync(gateway.host, gateway.port, 5)
@@ -87,7 +87,7 @@ def own_loop() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("own_loop")
-def test_a_blocking_client_connects_to_a_gateway_in_a_thread() -> None:
+def test_blocking_client_connects_to_a_gateway_in_a_thread() -> None:
     with GatewayThread() as gateway:
         ib = IB()
         ib.connect(gateway.host, gateway.port, clientId=1, readonly=True)
@@ -114,7 +114,7 @@ async def test_contract_details_are_whole() -> None:
         assert events.has(200)
 
 
-async def test_a_contract_is_qualified() -> None:
+async def test_contract_is_qualified() -> None:
     async with connected() as (_, ib, _events):
         contract = Stock("BRK B", "SMART", "USD")
         assert await ib.qualifyContractsAsync(contract) == [contract]
@@ -163,7 +163,7 @@ async def test_every_row_arrives_as_it_was_sent() -> None:
         client.disconnect()
 
 
-async def test_a_fourth_subscription_is_refused_with_309() -> None:
+async def test_fourth_subscription_is_refused_with_309() -> None:
     async with connected() as (gateway, ib, events):
         for symbol in ("AAPL", "MSFT", "GOOGL", "AMZN"):
             ib.reqMktDepth(Stock(symbol, "ISLAND", "USD"), 10)
@@ -172,7 +172,7 @@ async def test_a_fourth_subscription_is_refused_with_309() -> None:
         assert gateway.journal.counts["subscribed", "AMZN"] == 0
 
 
-async def test_a_cancel_ends_the_rows_and_a_second_one_is_310() -> None:
+async def test_cancel_ends_the_rows_and_a_second_one_is_310() -> None:
     async with connected(slots=1) as (gateway, ib, events):
         contract = Stock("IBM", "NYSE", "USD")
         ib.client.reqMktDepth(50, contract, 10, False, [])
@@ -185,20 +185,20 @@ async def test_a_cancel_ends_the_rows_and_a_second_one_is_310() -> None:
         await gateway.wait_for(lambda: events.errors.count((50, 310)) == 2)
 
 
-async def test_a_live_request_id_is_refused_with_322() -> None:
+async def test_live_request_id_is_refused_with_322() -> None:
     async with connected() as (gateway, ib, events):
         ib.client.reqMktDepth(50, Stock("IBM", "NYSE", "USD"), 10, False, [])
         ib.client.reqMktDepth(50, Stock("JPM", "NYSE", "USD"), 10, False, [])
         await gateway.wait_for(lambda: (50, 322) in events.errors)
 
 
-async def test_no_depth_is_refused_with_10092() -> None:
+async def test_contract_without_depth_is_refused_with_10092() -> None:
     async with connected() as (gateway, ib, events):
         ib.client.reqMktDepth(50, Stock("IBM", "SMART", "USD"), 10, False, [])
         await gateway.wait_for(lambda: (50, 10092) in events.errors)
 
 
-async def test_an_early_cancel_is_lost() -> None:
+async def test_early_cancel_is_lost() -> None:
     async with connected(early_cancel=EarlyCancel.LOST, first_row_delay=0.1) as (gateway, ib, events):
         ib.client.reqMktDepth(50, Stock("IBM", "NYSE", "USD"), 10, False, [])
         ib.client.cancelMktDepth(50, False)
@@ -207,7 +207,7 @@ async def test_an_early_cancel_is_lost() -> None:
         await gateway.wait_for(lambda: (50, 310) in events.errors)
 
 
-async def test_a_client_id_in_use_is_refused_with_326_at_once() -> None:
+async def test_client_id_in_use_is_refused_with_326_at_once() -> None:
     async with connected() as (gateway, _ib, _events):
         second = IB()
         events = Events(second)
@@ -217,7 +217,7 @@ async def test_a_client_id_in_use_is_refused_with_326_at_once() -> None:
             await connecting
 
 
-async def test_a_dropped_connection_is_noticed() -> None:
+async def test_dropped_connection_is_noticed() -> None:
     async with connected() as (gateway, ib, _events):
         gone = asyncio.Event()
         ib.disconnectedEvent += gone.set
@@ -226,7 +226,7 @@ async def test_a_dropped_connection_is_noticed() -> None:
         assert not ib.isConnected()
 
 
-async def test_a_placed_order_is_refused_and_stands_in_the_journal() -> None:
+async def test_placed_order_is_refused_and_stands_in_the_journal() -> None:
     async with connected(read_only_api=False) as (gateway, ib, events):
         trade = ib.placeOrder(Stock("IBM", "NYSE", "USD"), MarketOrder("BUY", 1))
         await gateway.wait_for(lambda: events.has(321))

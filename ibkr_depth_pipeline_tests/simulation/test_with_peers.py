@@ -46,7 +46,7 @@ def report(request: pytest.FixtureRequest, peers_python: str) -> tuple[dict[str,
         return json.loads(done.stdout.splitlines()[-1]), gateway
 
 
-def test_a_peer_gets_through_a_whole_session(report: tuple[dict[str, Any], GatewayThread]) -> None:
+def test_peer_gets_through_a_whole_session(report: tuple[dict[str, Any], GatewayThread]) -> None:
     """Connect, contract details, depth of both kinds of venues, 309, 310, 326, cancel."""
     seen, gateway = report
     assert seen["accounts"] == ["DU1234567"]
