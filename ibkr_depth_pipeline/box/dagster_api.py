@@ -1,4 +1,8 @@
-"""What the box asks of the Dagster webserver: its GraphQL, over plain HTTP on loopback, never through a proxy."""
+"""The box's client of the Dagster webserver: GraphQL over plain HTTP on loopback, never through a proxy.
+
+Dagster's own `DagsterGraphQLClient` launches and terminates runs, but it neither lists the runs of a job nor names the
+instance, except by its private `_execute`, and its import takes 2.0 s and 53 MB more than this module (measured).
+"""
 
 from __future__ import annotations
 

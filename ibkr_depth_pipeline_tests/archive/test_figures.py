@@ -147,9 +147,7 @@ def test_foreign_value_under_a_figures_key_is_skipped(mirror: Mirror, desk: Desk
     assert ingests(desk.store, DAY) == ["default"]
 
 
-async def test_archiver_follows_the_figures_and_keeps_the_buffered_ones_when_stopped(
-    mirror: Mirror, desk: Desk
-) -> None:
+async def test_archiver_follows_the_figures_and_keeps_buffered_ones_when_stopped(mirror: Mirror, desk: Desk) -> None:
     following = Archiver(desk.settings, timing=ArchiverTiming(figures_secs=0.02, figures_flush_secs=0.1))
     task = asyncio.ensure_future(following.run())
     expected = []

@@ -56,9 +56,7 @@ async def test_kept_lease_needs_no_check_for_other_archivers(owned: Ownership) -
     assert looks.count == 0
 
 
-async def test_failed_check_for_other_archivers_is_repeated_until_one_succeeds(
-    mirror: Mirror, owned: Ownership
-) -> None:
+async def test_failed_check_for_others_is_repeated_until_one_succeeds(mirror: Mirror, owned: Ownership) -> None:
     looks = Looks(ArchiveUnavailable("no answer"), FileNotFoundError("gone"))
     await lose_the_lease(mirror)
     with pytest.raises(ArchiveUnavailable):

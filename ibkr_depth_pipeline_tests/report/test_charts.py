@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 import zlib
+from itertools import pairwise
 
 import numpy as np
 
@@ -43,24 +45,64 @@ def cells(uri: str) -> list[list[int]]:
     return [list(rows[row * (width + 1) + 1 : (row + 1) * (width + 1)]) for row in range(height)]
 
 
-def test_line_goes_through_the_middle_of_each_bin_and_stops_where_nothing_is_known() -> None:
-    assert line(np.array([0.0, 1.0, NAN, 0.5]), UNIT) == "M125.0 100.0L375.0 0.0M750.0 50.0h250.0"
+Point = tuple[float, float]
+
+
+def outlines(path: str) -> list[list[Point]]:
+    """The points of each part of an SVG path, as a browser would join them by straight lines."""
+    parts: list[list[Point]] = []
+    for command, numbers in re.findall(r"([MLHVhZ])([-\d. ]*)", path):
+        given = [float(number) for number in numbers.split()]
+        x, y = parts[-1][-1] if parts else (0.0, 0.0)
+        match command:
+            case "M":
+                parts.append([(given[0], given[1])])
+            case "L":
+                parts[-1].append((given[0], given[1]))
+            case "H":
+                parts[-1].append((given[0], y))
+            case "h":
+                parts[-1].append((x + given[0], y))
+            case "V":
+                parts[-1].append((x, given[0]))
+    return parts
+
+
+def covered(path: str, x: float) -> tuple[float, float] | None:
+    """The lowest and highest point of the filled shape at `x` (0 at the bottom, 100 on top); None if it is not there."""
+    for part in outlines(path):
+        closed = [*part, part[0]]
+        crossings = [100 - a[1] for a, b in pairwise(closed) if (a[0] - x) * (b[0] - x) < 0]
+        if crossings:
+            return min(crossings), max(crossings)
+    return None
+
+
+def test_line_goes_through_the_middle_of_each_bin_and_stops_at_unknown_values() -> None:
+    values = np.array([0.0, 1.0, NAN, 0.5])
+    joined, single = outlines(line(values, UNIT))
+    assert joined == [(125.0, 100.0), (375.0, 0.0)]
+    assert single == [(750.0, 50.0), (1000.0, 50.0)], "a value that stands alone is a dash as wide as its bin"
     assert line(np.array([NAN, NAN]), UNIT) == ""
 
 
-def test_staircase_has_one_step_a_bin_and_is_zero_where_nothing_is_known() -> None:
-    assert steps(np.array([0.5, 0.5, NAN, 1.0]), UNIT) == "M0 100H0.0V50.0H500.0V100.0H750.0V0.0H1000V100Z"
+def test_staircase_has_one_step_a_bin_and_is_zero_at_unknown_values() -> None:
+    path = steps(np.array([0.5, 0.5, NAN, 1.0]), UNIT)
+    assert [covered(path, x) for x in (1, 249, 251, 499, 751, 999)] == [(0, 50)] * 4 + [(0, 100)] * 2
+    assert covered(path, 600) == (0, 0)
 
 
 def test_band_lies_between_its_lines() -> None:
-    low, high = np.array([NAN, 0.25, 0.0]), np.array([NAN, 0.75, 1.0])
-    assert band(low, high, UNIT) == "M333.3 75.0V25.0H666.7V0.0H1000.0V100.0H666.7V75.0H333.3Z"
+    path = band(np.array([NAN, 0.25, 0.0]), np.array([NAN, 0.75, 1.0]), UNIT)
+    assert [covered(path, x) for x in (100, 334, 666, 667, 999)] == [None, (25, 75), (25, 75), (0, 100), (0, 100)]
 
 
 def test_moment_is_a_bar_that_can_be_seen() -> None:
     bins = Bins(0, 1000, 10)
-    assert stretch(bins, 5000, 5000) == "M500.0 0H501.5V100H500.0Z"
-    assert stretch(bins, -100, 2500) == "M0.0 0H250.0V100H0.0Z"
+    bar = stretch(bins, 5000, 5000)
+    assert [covered(bar, x) for x in (499, 501, 503)] == [None, (0, 100), None]
+    before = stretch(bins, -100, 2500)
+    assert [covered(before, x) for x in (1, 249, 251)] == [(0, 100), (0, 100), None]
     assert mark(bins, 2500, "open") == (25.0, "open", False)
 
 

@@ -170,10 +170,14 @@ async def test_quiet_market_answers_requests_and_sends_no_row() -> None:
         client.subscribe(1, "IBM", "NYSE")
         await rows(client, 50)
         gateway.set_rate(0.0, "IBM")
-        client.send(49, 1)
-        await client.until(49)
+        sent = gateway.journal.row_counts["IBM"]
+        for _ in range(100):
+            client.send(49, 1)
+            await client.until(49)
+        assert gateway.journal.row_counts["IBM"] == sent
         gateway.set_rate(2000.0, "IBM")
         await rows(client, 50)
+        assert gateway.journal.row_counts["IBM"] > sent
 
 
 async def test_pushed_row_arrives_as_it_was_written() -> None:
