@@ -1,4 +1,4 @@
-"""The streams as Parquet files, kept for good: docs/archive.md says what stands where.
+"""The streams as Parquet files, kept for good: docs/archive.md has the layout.
 
 layout.py (names) and checks.py are pure; decoding.py turns stream entries into columns; store.py is the only one that
 touches folders and object stores, streams.py the only one that reads Redis. archiver.py follows the streams,
@@ -17,7 +17,7 @@ from ibkr_depth_pipeline.errors import ConfigurationError
 
 @contextmanager
 def extra_needed() -> Iterator[None]:
-    """Around imports of this package's modules: a missing library becomes a ConfigurationError that says what to do."""
+    """Turns a library that an import of this package misses into a ConfigurationError that names the remedy."""
     try:
         yield
     except ModuleNotFoundError as missing:

@@ -1,8 +1,8 @@
 """Follows the streams and keeps them: each snapshot in exactly one file, whenever the process is killed.
 
-The files are the position. A part appears whole or not at all (a rename, or one put), its name says which snapshots are
-in it, and a new archiver begins behind the newest one that it finds there. There is nothing else that could disagree
-with the files, so there is no moment for a kill to fall into:
+The files are the position. A part appears whole or not at all (a rename, or one put), its name states which snapshots
+are in it, and a new archiver begins behind the newest one that it finds there. Nothing else could disagree with the
+files, so there is no moment at which a kill does harm:
 
 * before a part is there, its snapshots are still in the stream, and are read again; flushing by rows (at most a quarter
   of the stream's length) and by seconds keeps what is read and not yet kept well within it;
@@ -116,7 +116,7 @@ class Archiver:
     async def run(self, *, once: bool = False) -> ArchiveSummary:
         """Follow and keep. Raises ArchiveUnavailable and SinkUnavailable if one is out of reach at the start.
 
-        It raises ArchiveHeld where the archive is another's, then or later.
+        It raises ArchiveHeld if another archiver has the archive, then or later.
         """
         streams = Streams(self._settings.redis_target)
         try:
@@ -134,7 +134,7 @@ class Archiver:
         return self.summary
 
     async def _work(self, streams: Streams, owned: Ownership, *, once: bool) -> None:
-        """Follow, store, look for symbols and watch the figures beside it; an end of one is the end of all."""
+        """Follows, stores, scans for symbols and polls the figures at once; an end of one is the end of all."""
         figures = FiguresPoller(streams, self._queue, self._oldest_ms, self._timing)
         works = self._store_files(owned), self._discover_again_and_again(streams), figures.run()
         beside = [asyncio.ensure_future(work) for work in works]
@@ -227,7 +227,7 @@ class Archiver:
         return max(0, first_ms_of(first_date_kept(days, today, newest)))
 
     async def _read(self, streams: Streams) -> tuple[int, dict[str, SinkUnavailable]]:
-        """Take what is new. Returns the most entries that a symbol had: ENTRIES_AT_ONCE says that there are more.
+        """Take what is new. Returns the most entries that a symbol had: if ENTRIES_AT_ONCE, there are more.
 
         And why some symbols could not be read; raises SinkUnavailable if none could.
         """
@@ -301,7 +301,7 @@ class Archiver:
             self._freeze(self._buffers[symbol])
 
     def _freeze(self, buffer: SymbolBuffer) -> None:
-        """From here on its snapshots are a file, and stay that very file however often it has to be stored."""
+        """Makes a file of its snapshots, which stays the same however often it has to be stored."""
         self._since.pop(buffer.symbol, None)
         for day, span, table in ((batch.day, batch.span, batch.table) for batch in buffer.take_all()):
             content = part_bytes(buffer.symbol, span, table)
@@ -337,7 +337,7 @@ class Archiver:
             self._stored(self._waiting.popleft())
 
     async def _check_for_others(self) -> None:
-        """Raises ArchiveHeld if somebody else has written while the lease was lost."""
+        """Raises ArchiveHeld if another archiver has written while the lease was lost."""
         found = await asyncio.to_thread(positions, self._store)
         if any(newest > self._kept.get(symbol, NOTHING) for symbol, newest in found.items()):
             raise ArchiveHeld(f"{self._store.url}: another archiver was at work there meanwhile")

@@ -1,4 +1,4 @@
-"""The checks of checks.py, carried out on a day of an archive and on what Redis still says of it."""
+"""The checks of checks.py, carried out on a day of an archive and on what Redis still has of it."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ async def _ask(
 ) -> dict[str, checks.IngestSays]:
     streams = Streams(settings.redis_target)
     try:
-        told = [await streams.ingest_figures(gateway) for gateway in gateways]
-        runs = {symbol: figures for figures in told if figures is not None for symbol in figures.symbols}
+        found = [await streams.ingest_figures(gateway) for gateway in gateways]
+        runs = {symbol: figures for figures in found if figures is not None for symbol in figures.symbols}
         return {name: ingest_says(await streams.newest_mirrored(name), runs.get(name), name, day) for name in names}
     except SinkUnavailable:
         return {}
@@ -152,9 +152,9 @@ async def _ask(
 
 
 def ingest_says(newest: StreamId | None, figures: FeedFigures | None, symbol: str, day: date) -> checks.IngestSays:
-    """What the hash and the figures say about that day. Pure."""
+    """What the hash and the figures report about that day. Pure."""
     starts, ends = first_ms_of(day), first_ms_of(day + timedelta(days=1))
-    told = figures.symbols.get(symbol) if figures is not None else None
-    if figures is None or told is None or not starts <= figures.run.started_ts <= figures.written_ts < ends:
+    counts = figures.symbols.get(symbol) if figures is not None else None
+    if figures is None or counts is None or not starts <= figures.run.started_ts <= figures.written_ts < ends:
         return checks.IngestSays(newest)
-    return checks.IngestSays(newest, told.snapshots, figures.run.started_ts, figures.written_ts)
+    return checks.IngestSays(newest, counts.snapshots, figures.run.started_ts, figures.written_ts)

@@ -25,7 +25,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The verdict of one check. `problems` say what is wrong, the first few; figures are numbers to plot."""
+    """The verdict of one check. `problems` name what is wrong, the first few; figures are numbers to plot."""
 
     check: str
     problems: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class CheckResult:
 
 
 def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: StreamId | None = None) -> CheckResult:
-    """Each seq is the one before plus 1, but for known holes, and where the numbering fell back with a later ts.
+    """Each seq is the one before plus 1, but for known holes, and unless the numbering fell back with a later ts.
 
     `before` is the newest snapshot of the days before, if there is one.
     """
@@ -117,7 +117,7 @@ class BookFaults:
 
 
 def book_faults(bid_prices: Array, bid_sizes: Array, ask_prices: Array, ask_sizes: Array) -> BookFaults:
-    """Look at each book by itself; all four are n x 10.
+    """Checks each book by itself; all four are n x 10.
 
     unordered: a price does not better the one below it (a repeated price counts). crossed: the best bid is not below
     the best ask. gapped: an empty level above one that is not.
@@ -147,7 +147,7 @@ def check_books(ts: Array, faults: Sequence[BookFaults]) -> CheckResult:
     """Books are ordered, not crossed and without gaps, but for a moment.
 
     `faults` are of consecutive pieces of the day, `ts` of the whole of it. A stretch of malformed books is transient
-    where its snapshots lie within TRANSIENT_MS of each other.
+    if its snapshots lie within TRANSIENT_MS of each other.
     """
     kinds = {
         name: np.concatenate([getattr(piece, name) for piece in faults] or [np.zeros(0, dtype=bool)])
@@ -179,7 +179,7 @@ def _runs(mask: Array) -> Iterator[tuple[int, int]]:
 def check_coverage(ts: Array, live: Array, opened: int | None, closed: int | None, least: float = 0.0) -> CheckResult:
     """The share of the session with a live book; fails below `least`.
 
-    `live` says of each snapshot whether its book holds a row. opened and closed are unix ms, None if there was no
+    `live` is, for each snapshot, whether its book holds a row. opened and closed are unix ms, None if there was no
     session that day: then there is nothing to cover.
     """
     if opened is None or closed is None or closed <= opened:
@@ -206,7 +206,7 @@ class IngestSays:
     """What the recording side knows of a symbol.
 
     newest is the last-value hash's time and number, None if there is none. A run that began and was last heard of on
-    the day in question tells `stored`, the snapshots it stored, and the unix ms between which it did.
+    the day in question has `stored`, the snapshots it stored, and the unix ms between which it did.
     """
 
     newest: StreamId | None = None
@@ -216,7 +216,7 @@ class IngestSays:
 
 
 def check_counts(ts: Array, seq: Array, holes: Sequence[Hole], says: IngestSays, day_ends: int) -> CheckResult:
-    """The archive holds what the ingest says it has stored: the newest seq, and how many. day_ends is unix ms."""
+    """The archive holds what the ingest reports as stored: the newest seq, and how many. day_ends is unix ms."""
     problems = []
     newest = StreamId(int(ts[-1]), int(seq[-1])) if len(ts) else None
     if says.newest is not None and says.newest.ts < day_ends and says.newest != newest:

@@ -93,7 +93,7 @@ class _Side:
     def decode(self, text: bytes, codes: dict[str, int]) -> tuple[Sequence[float], Sequence[float], Sequence[int]]:
         """A side's JSON as three columns. Every other snapshot repeats a side as it is.
 
-        Raises ValueError or TypeError if it is not what docs/redis-schema.md says of a side.
+        Raises ValueError or TypeError if it is not a side as docs/redis-schema.md has it.
         """
         if text == self._text:
             return self._decoded

@@ -1,4 +1,4 @@
-"""What the ingests tell of themselves, kept: in Redis stands only the newest state. docs/archive.md is the contract.
+"""The history of the ingests' figures, of which Redis has only the newest state. docs/archive.md is the contract.
 
 A row is one state of an ingest, as schema/status.py has it. The same state may be seen twice, after a restart of the
 archiver: a reader counts it once, so nothing has to be remembered but the files.
@@ -122,7 +122,7 @@ def _row(figures: FeedFigures) -> dict[str, Any]:
     row = asdict(figures)
     row |= row.pop("run")
     row["symbols"] = [
-        {"symbol": name, **told, "dropped": list(told["dropped"].items())} for name, told in row["symbols"].items()
+        {"symbol": name, **each, "dropped": list(each["dropped"].items())} for name, each in row["symbols"].items()
     ]
     return row
 

@@ -1,11 +1,11 @@
-"""What stands where in an archive, and what its names say. Pure.
+"""The paths of an archive's files, and what their names hold. Pure.
 
     parts/date=2026-01-05/symbol=SPY/1767623400123-000000000001_1767623415123-000000002500.parquet
     days/date=2026-01-05/symbol=SPY/depth.parquet
     holes/date=2026-01-05/symbol=SPY/after-1767623415123-000000002500.parquet
     figures/date=2026-01-05/ingest=default/1767623400123_1767623460123.parquet, later figures.parquet
     reports/2026-01-05.html
-    .tmp/                                  files being written, under names that no reader looks for
+    .tmp/                                  files being written, under names that no reader lists
 
 A part's name holds the stream ids of its first and its last snapshot. A date is the UTC date of `ts`; a part never
 spans two. A symbol is percent-encoded (`BRK%20B`), as Hive-style readers expect. Figures are an ingest's, not a
@@ -51,7 +51,7 @@ class IdSpan(NamedTuple):
 
 
 def joined(spans: Iterable[IdSpan]) -> tuple[IdSpan, ...]:
-    """The same in as few spans as can be: those that overlap, or between which no seq is missing, become one."""
+    """The same ids in as few spans as can be: those that overlap, or between which no seq is missing, become one."""
     runs: list[IdSpan] = []
     for span in sorted(spans):
         if runs and (span.first <= runs[-1].last or span.first.seq == runs[-1].last.seq + 1):
@@ -139,7 +139,7 @@ class ReportPlace:
 
 
 def parse(name: str) -> Place | None:
-    """Read a path below the archive's root; None for what is not of this layout: it is nobody's to read or delete."""
+    """Read a path below the archive's root; None for what is not of this layout: it is neither read nor deleted."""
     match = _PLACE.fullmatch(name)
     if match is None or not match["file"].endswith(".parquet") or match["key"] != _key(match["tree"]):
         return None
@@ -157,7 +157,7 @@ def _known(place: Place) -> bool:
 
 
 def places(names: Iterable[str]) -> list[Place]:
-    """Those of `names` that are files of an archive, by name."""
+    """The files of an archive among `names`, by name."""
     return [place for name in sorted(names) if (place := parse(name)) is not None]
 
 

@@ -60,7 +60,7 @@ def compact_symbol(store: ArchiveStore, day: date, symbol: str, rows_per_group: 
         with store.written_aside("day") as aside:
             _write(store, aside, symbol, files, rows_per_group)
             store.publish(aside, place)
-    store.delete(parts)  # each of them went into the file, now or before: it says so
+    store.delete(parts)  # each of them went into the file, now or before: its footer has it
     with store.parquet(place) as written:
         return Compacted(symbol, len(fresh), written.metadata.num_rows, store.size(place))
 
@@ -73,7 +73,7 @@ def _write(store: ArchiveStore, aside: Path, symbol: str, files: list[SpannedFil
 
 
 def _groups(pieces: Iterator[Any], size: int) -> Iterator[Any]:
-    """The same rows in tables of `size`, the last one shorter."""
+    """Regroups rows into tables of `size`, the last one shorter."""
     held: list[Any] = []
     rows = 0
     for piece in pieces:
@@ -92,7 +92,7 @@ def _groups(pieces: Iterator[Any], size: int) -> Iterator[Any]:
 
 
 DATES_AT_ONCE = 5
-"""Most dates that one run deletes, unless it is told another number."""
+"""Most dates that one run deletes by default."""
 
 
 class Pruning(NamedTuple):
@@ -103,12 +103,12 @@ class Pruning(NamedTuple):
 
 
 def first_date_kept(days: int, today: date, newest: date) -> date:
-    """The first of `days` dates before the newest data, or before today where the data is ahead of the clock."""
+    """The first of `days` dates before the newest data, or before today if the data is ahead of the clock."""
     return min(today, newest) - timedelta(days=days)
 
 
 def plan_pruning(dates: Iterable[date], newest: date, days: int, today: date, most: int = DATES_AT_ONCE) -> Pruning:
-    """Which of `dates` go, where the newest that holds data is `newest`; `most` is how many may go at once."""
+    """The dates to delete; `newest` is the newest that holds data, `most` how many may go at once."""
     expired = sorted(day for day in set(dates) if day < first_date_kept(days, today, newest))
     return Pruning(tuple(expired[:most]), tuple(expired[most:]))
 

@@ -52,18 +52,17 @@ class Ownership:
             await self._lease.release()
         self._stack.close()
 
-    async def confirm(self, look_for_others: Callable[[], Awaitable[None]]) -> None:
-        """To be asked before each file: on return it is ours. Raises ArchiveHeld where the archive is another's by now.
+    async def confirm(self, check_for_others: Callable[[], Awaitable[None]]) -> None:
+        """Confirms the ownership before a file is written. Raises ArchiveHeld if the archive is another archiver's.
 
-        Where it may have been another's in between, it awaits `look_for_others`, which is to raise ArchiveHeld if
-        somebody has written; if that fails, it is awaited again next time. Raises SinkUnavailable where Redis does not
-        say whose it is.
+        If another may have had it in between, `check_for_others` is awaited, which must raise ArchiveHeld if another
+        has written; if that fails, it is awaited again next time. Raises SinkUnavailable if Redis does not know the owner.
         """
         if self._lease is None:
             return
         while not await self._ours_all_the_time(self._lease):
             with self._lease.looking():
-                await look_for_others()
+                await check_for_others()
 
     async def _ours_all_the_time(self, lease: Lease) -> bool:
         try:

@@ -60,7 +60,7 @@ ROWS_PER_GROUP = 65_536
 
 
 class FileInfo(NamedTuple):
-    """What a snapshot file says of itself. `runs` are the spans of which it holds all; none if it is not ours."""
+    """The contents of a snapshot file by its footer. `runs` are spans that it holds whole; none if it is not ours."""
 
     rows: int
     runs: tuple[IdSpan, ...]
@@ -104,9 +104,9 @@ def hole_bytes(rows: list[dict[str, Any]]) -> bytes:
 
 
 def file_info(file: pq.ParquetFile) -> FileInfo:
-    """What the footer says."""
-    said = file.schema_arrow.metadata or {}
-    if _FIRST_KEY not in said or _LAST_KEY not in said:
+    """Reads the footer."""
+    footer = file.schema_arrow.metadata or {}
+    if _FIRST_KEY not in footer or _LAST_KEY not in footer:
         return FileInfo(file.metadata.num_rows, ())
-    runs = said.get(_RUNS_KEY, said[_FIRST_KEY] + b"_" + said[_LAST_KEY])  # files from before there were runs
+    runs = footer.get(_RUNS_KEY, footer[_FIRST_KEY] + b"_" + footer[_LAST_KEY])  # files from before there were runs
     return FileInfo(file.metadata.num_rows, tuple(IdSpan(*map(StreamId.of, run.split(b"_"))) for run in runs.split()))

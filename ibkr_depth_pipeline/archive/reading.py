@@ -1,7 +1,7 @@
 """Reads an archive in any state of its files: running, compacted, or killed in between.
 
 A day may stand in parts, in the compacted file, or in both, for a moment or after a kill. What is read is always each
-snapshot once, in order: a part that the compacted file covers counts no more, and where files overlap, ids do not
+snapshot once, in order: a part that the compacted file covers counts no more, and if files overlap, ids do not
 repeat. A compaction may replace files between their listing and their reading; then they are listed again.
 """
 
@@ -94,14 +94,14 @@ def compacted_file(store: ArchiveStore, day: date, symbol: str) -> SpannedFile |
     place = day_place(symbol, day)
     if place not in store.places(folder(DAYS, day, symbol)):
         return None
-    said = _info(store, place)
-    if said.span is None:
+    info = _info(store, place)
+    if info.span is None:
         raise ArchiveUnavailable(f"archive {store.url}: {place.name} is not a file of this archive's")
-    return SpannedFile(said.span, place, said.runs)
+    return SpannedFile(info.span, place, info.runs)
 
 
 def read_day(store: ArchiveStore, day: date, symbol: str) -> Any:
-    """That day of that symbol as one Arrow table (schema.SNAPSHOTS), each snapshot once, in order.
+    """That day of that symbol as one Arrow table (parquet_schema.SNAPSHOTS), each snapshot once, in order.
 
     Raises ArchiveUnavailable.
     """
@@ -125,7 +125,7 @@ def tables(
 ) -> Iterator[Any]:
     """The snapshots of `files`, each once, in order, piece by piece: a day need not fit into memory.
 
-    Fewer `columns` are faster; `ts` and `seq` must be among them. Raises FileNotFoundError where a file is gone, or is
+    Fewer `columns` are faster; `ts` and `seq` must be among them. Raises FileNotFoundError if a file is gone, or is
     another one by now: list them again (`settled`).
     """
     for cluster in _clusters(files):
@@ -199,7 +199,7 @@ def _pieces(store: ArchiveStore, file: SpannedFile, columns: Sequence[str]) -> I
     schema = pa.schema([SNAPSHOTS.field(name) for name in columns])
     with store.parquet(file.place) as opened:
         if file.place.span is None and file_info(opened).span != file.span:
-            raise FileNotFoundError(f"{file.place.name} has been compacted anew")
+            raise FileNotFoundError(f"{file.place.name} has been compacted again")
         for batch in opened.iter_batches(batch_size=ROWS_PER_GROUP, columns=list(columns)):
             yield pa.Table.from_batches([batch]).select(list(columns)).cast(schema)
 

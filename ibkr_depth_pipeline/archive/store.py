@@ -27,7 +27,7 @@ _PUT_IS_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "ad
 class ArchiveStore:
     """The archive at `url`: a local folder, or anything that fsspec knows.
 
-    Names are paths below it, with slashes. Every method raises ArchiveUnavailable where the store fails; the
+    Names are paths below it, with slashes. Every method raises ArchiveUnavailable if the store fails; the
     constructor raises ConfigurationError for a URL of a kind that is unknown or needs a package that is not installed.
     """
 
@@ -179,7 +179,7 @@ def _move_durably(aside: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.replace(target)
-    except FileNotFoundError:  # somebody took the folder away, as it was empty
+    except FileNotFoundError:  # another process removed the folder, as it was empty
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.replace(target)
     for folder in [target.parent, *(folder.parent for folder in missing)]:

@@ -37,7 +37,7 @@ class Streams:
     """A Redis, seen as streams. Each command names one key, so keys may live in different slots of a cluster.
 
     Methods raise SinkUnavailable, with the reason and without a password, if nothing answers. Where a part of a
-    cluster is away, those that look at many keys return what the rest said, and the reason beside it.
+    cluster is away, those that read many keys return what the rest answered, and the reason beside it.
     """
 
     def __init__(self, url: str) -> None:
@@ -89,12 +89,12 @@ class Streams:
         return StreamId(int(ts), int(seq)) if ts and seq else None
 
     async def ingests(self) -> tuple[list[str], SinkUnavailable | None]:
-        """The names of the ingests that tell of themselves, and why there may be more."""
+        """The names of the ingests that publish figures, and why there may be more."""
         names, trouble = await self._names(ingest_key(""))
         return [name for name in names if ":" not in name], trouble
 
     async def ingest_figures(self, name: str) -> FeedFigures | None:
-        """What the newest run of the ingest `name` tells of itself; None if there is nothing."""
+        """The figures of the newest run of the ingest `name`; None if there is nothing."""
         return FeedFigures.of_json(await self._ask("GET", ingest_key(name)))
 
     async def _ask(self, *command: Any) -> Any:

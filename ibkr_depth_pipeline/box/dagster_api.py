@@ -57,7 +57,7 @@ class DagsterApi:
         return known and str(home) in (data["instance"]["info"] or "")
 
     def launch(self, location: str, job: str) -> str:
-        """Launch `job` with no config; its run id. DagsterUnavailable where the job is unknown or refuses."""
+        """Launch `job` with no config; its run id. DagsterUnavailable if the job is unknown or Dagster refuses."""
         selector = {"repositoryLocationName": location, "repositoryName": "__repository__", "jobName": job}
         answer = self._ask(_LAUNCH, params={"selector": selector, "runConfigData": {}})["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":

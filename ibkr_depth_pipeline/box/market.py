@@ -30,7 +30,7 @@ START_TIMEOUT_SECS = 120.0
 DRAIN_TIMEOUT_SECS = 30.0
 STOP_GRACE_SECS = 10.0
 LOOK_SECS = 0.25
-RUNS_LOOK_SECS = 2.0
+RUNS_POLL_SECS = 2.0
 _PYTHON = (sys.executable, "-m")
 _INSTALL = "install the project (make run does, or pip install -e .)"
 
@@ -93,7 +93,7 @@ class MarketBox:
         return not any(run.status == "FAILURE" for run in list(self._runs.values())[:1])
 
     def _say(self, line: str) -> None:
-        """A terminal or pipe that has gone is nobody who could stop us later, so it counts as asking us to stop."""
+        """A terminal or pipe that has gone cannot stop the box later, so its end counts as a request to stop."""
         try:
             self._terminal(line)
         except OSError:
@@ -169,7 +169,7 @@ class MarketBox:
             raise BoxError(f"waited {START_TIMEOUT_SECS:.0f} s in vain for {what}; see {self._folder.logs}")
 
     def _check(self) -> None:
-        """Raises where the box must not go on: asked to stop, or a child has died."""
+        """Raises if the box must not go on: asked to stop, or a child has died."""
         if self._stop_asked:
             raise _StopAsked
         for name, child in self._children.items():
@@ -181,13 +181,13 @@ class MarketBox:
     def _watch(self) -> None:
         started = monotonic()
         limit = self._options.duration_secs
-        next_look = started
+        next_poll = started
         while limit is None or monotonic() < started + limit:
             self._check()
             self._show_rotations()
-            if monotonic() >= next_look:
+            if monotonic() >= next_poll:
                 self._show_runs()
-                next_look = monotonic() + RUNS_LOOK_SECS
+                next_poll = monotonic() + RUNS_POLL_SECS
             time.sleep(LOOK_SECS)
 
     def _show_rotations(self) -> None:

@@ -42,7 +42,7 @@ class BoxError(DepthPipelineError):
 
 
 def wait_until(condition: Callable[[], bool], timeout_secs: float) -> bool:
-    """Ask until `condition` holds: True then, False if it still does not after `timeout_secs`."""
+    """Polls until `condition` holds: True then, False if it still does not after `timeout_secs`."""
     deadline = monotonic() + timeout_secs
     while not condition():
         if monotonic() >= deadline:
@@ -92,7 +92,7 @@ class GuardedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative where a signal ended it."""
+        """None while it runs; negative if a signal ended it."""
         return self._child.poll()
 
     @property

@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.box.processes import BoxError
 UNIVERSE = "ibkr_symbols.yaml"
 INSTANCE = "dagster.yaml"
 _CHECKOUT = Path(__file__).resolve().parents[2]
-# What would lead the ingest to a gateway or a Redis that isn't ours, or Dagster to somebody's instance; a proxy would
+# What would lead the ingest to a gateway or a Redis that isn't ours, or Dagster to another instance; a proxy would
 # stand between processes on loopback. Names in any case, as the settings read them so.
 _REDIRECTS = frozenset(
     {
@@ -35,7 +35,7 @@ class RunFolder:
     """A fresh folder: `logs/`, `redis/`, `dagster_home/`. It is everybody's working directory, so no `.env` is read."""
 
     def __init__(self, config: Path | None = None) -> None:
-        """`config` is the folder with ibkr_symbols.yaml and dagster.yaml; None looks in the checkout, then the cwd."""
+        """`config` is the folder with ibkr_symbols.yaml and dagster.yaml; None searches the checkout, then the cwd."""
         self._config = _find_config(config)
         base = _CHECKOUT / ".run" if _is_checkout() and os.access(_CHECKOUT, os.W_OK) else None
         if base is not None:
@@ -92,8 +92,8 @@ def _find_config(given: Path | None) -> Path:
     for folder in candidates:
         if (folder / UNIVERSE).is_file() and (folder / INSTANCE).is_file():
             return folder.resolve()
-    looked = " and ".join(map(str, candidates))
-    raise BoxError(f"no {UNIVERSE} and {INSTANCE} in {looked}: name the folder that holds them with --config")
+    searched = " and ".join(map(str, candidates))
+    raise BoxError(f"no {UNIVERSE} and {INSTANCE} in {searched}: name the folder that holds them with --config")
 
 
 # ---- logs
@@ -104,14 +104,14 @@ _OWN_FIELDS = ("event", "level", "timestamp")
 
 
 class RotationLines:
-    """Reads log lines in order, adds the snapshots up, and words the rotations and the errors."""
+    """Turns log lines into lines for the terminal: rotations, with the snapshots so far, and errors."""
 
     def __init__(self) -> None:
         self.snapshots = 0
         self.rotations = 0
 
     def line_for(self, raw: str) -> str | None:
-        """What to show for one line of the log; None for most. A line that is not the engine's is none of ours."""
+        """What to show for one line of the log; None for most. Lines of other programs are ignored."""
         happening = _parse(raw)
         event = happening.get("event")
         if event == "snapshots_persisted":
@@ -147,7 +147,7 @@ def _clock(happening: dict[str, Any]) -> str:
 
 
 class LogFollower:
-    """The complete lines added since the last look to the files under `folder` that match; new files, too."""
+    """The complete lines added since the last call to the files under `folder` that match; new files, too."""
 
     def __init__(self, folder: Path, pattern: str) -> None:
         self._folder, self._pattern = folder, pattern

@@ -106,14 +106,14 @@ def time_ticks(bins: Bins) -> list[Tick]:
 
 
 def number(value: float) -> str:
-    """`12,345`, `0.25`, `1.5`: as many digits as say something."""
+    """`12,345`, `0.25`, `1.5`: as many digits as are worth reading."""
     if abs(value) >= 1000 or value == round(value):
         return f"{value:,.0f}"
     return f"{value:.4g}"
 
 
 def rate(value: float) -> str:
-    """`12.3`, `0.31`: what is rare has two digits as well, and is not told as never."""
+    """`12.3`, `0.31`: what is rare has two digits as well, and is not shown as 0."""
     if 0 < value < 0.01:
         return "below 0.01"
     return number(round(value, 1) if value >= 10 else float(f"{value:.2g}"))

@@ -1,4 +1,4 @@
-"""The archive, read through the folds: a day in, what is to be told of it out. Memory does not grow with the day."""
+"""A day of the archive, read piece by piece into counts: memory does not grow with the day."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DEPTH = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size")
 
 @dataclass(frozen=True, slots=True)
 class RecordedDay:
-    """All that the page tells. `session` are open and close in unix ms, None if nothing of a session is kept."""
+    """All that the page shows. `session` are open and close in unix ms, None if nothing of a session is kept."""
 
     day: date
     archive: str
@@ -43,7 +43,7 @@ class RecordedDay:
 
     @property
     def snapshots(self) -> int:
-        """Of all symbols."""
+        """All snapshots, of all symbols."""
         return sum(each.snapshots for each in self.symbols)
 
     @property
@@ -53,12 +53,12 @@ class RecordedDay:
 
     @property
     def refused_309(self) -> int:
-        """Of all ingests that told of themselves."""
+        """The 309s of all ingests with figures."""
         return sum(total(ingest.refused_309) for ingest in self.ingests)
 
     @property
     def reconnects(self) -> int:
-        """Of all ingests that told of themselves."""
+        """The reconnects of all ingests with figures."""
         return sum(total(ingest.reconnects) for ingest in self.ingests)
 
     @property
@@ -86,15 +86,15 @@ def read_recorded_day(
     if not files:
         raise NothingKept(_nothing(store, day))
     _check(wanted, list(files), day)
-    told = {name: figures.read_figures(store, day, name) for name in figures.ingests(store, day)}
+    histories = {name: figures.read_figures(store, day, name) for name in figures.ingests(store, day)}
     first, last = _first_and_last(files)
     session = _session(calendar, day, first, last)
     window = _window(session, first, last, now_ms)
-    bins = _bins(first, last, window, told)
+    bins = _bins(first, last, window, histories)
     found = [_symbol_day(store, symbol, files[symbol], bins, window) for symbol in files]
     busiest = max(found, key=lambda each: each.snapshots).symbol
     chosen = [each for name in wanted or [busiest] for each in found if each.symbol == name]
-    ingests = (ingest_day(name, table, bins, first_ms_of(day)) for name, table in told.items())
+    ingests = (ingest_day(name, table, bins, first_ms_of(day)) for name, table in histories.items())
     return RecordedDay(
         day=day,
         archive=store.url,
@@ -142,10 +142,10 @@ def _window(session: tuple[int, int] | None, first: int, last: int, now_ms: int)
     return Window(start, max(min(end, max(now_ms, last)), start + 1))
 
 
-def _bins(first: int, last: int, window: Window, told: Mapping[str, Any]) -> Bins:
+def _bins(first: int, last: int, window: Window, histories: Mapping[str, Any]) -> Bins:
     """Over everything that happened that day, and over what is to be covered."""
     moments = [first, last, window.start, window.end - 1]
-    for table in told.values():
+    for table in histories.values():
         if table.num_rows:
             written = table["written_ts"].cast(pa.int64()).to_numpy()
             moments += [int(written[0]), int(written[-1])]

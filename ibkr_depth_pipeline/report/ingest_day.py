@@ -22,7 +22,7 @@ CONNECTED, SUSPENDED, DISCONNECTED = "connected", "suspended", "disconnected"
 
 
 class Event(NamedTuple):
-    """So many within a moment (unix ms)."""
+    """A number of events at one moment (unix ms)."""
 
     ts: int
     many: int
@@ -34,7 +34,7 @@ def total(events: Sequence[Event]) -> int:
 
 
 class StateInterval(NamedTuple):
-    """From `start` to `end`, in unix ms."""
+    """A connection state from `start` to `end`, in unix ms."""
 
     state: str
     start: int
@@ -45,7 +45,7 @@ class StateInterval(NamedTuple):
 class IngestRun:
     """A run of the ingest, as it was last heard of on that date; counts are since the run started.
 
-    Times are unix ms, ended_ts 0 where its end is not on record. `dropped` are rows, by reason.
+    Times are unix ms, ended_ts 0 if its end is not on record. `dropped` are rows, by reason.
     """
 
     run_id: str
@@ -63,7 +63,7 @@ class IngestRun:
 
 @dataclass(frozen=True, slots=True)
 class IngestDay:
-    """What is to be told of an ingest.
+    """An ingest's day as the page shows it.
 
     `symbols` are those it was to record. held_ms: for each that was subscribed, for how long in each bin it was.
     lag_p50, lag_p99: ms from a row's arrival to Redis' answer, the worst state of each bin; NaN if there was none.
@@ -91,7 +91,7 @@ def ingest_day(name: str, table: Any, bins: Bins, day_start: int) -> IngestDay |
     return IngestDay(
         name=name,
         symbols=sorted({symbol for run in runs for symbol in run.symbols()}),
-        runs=[run.told() for run in runs],
+        runs=[run.summary() for run in runs],
         stretches=sorted((each for run in runs for each in run.stretches()), key=lambda each: each.start),
         refused_309=_events(runs, "refused_309"),
         reconnects=_events(runs, "reconnects"),
@@ -155,17 +155,17 @@ class _RunStates:
     def subscribed(self) -> tuple[Array, Array]:
         """Which symbol was subscribed in which state: names, and numbers of states."""
         lists = self._table["symbols"].combine_chunks()
-        told = lists.flatten()
+        symbols = lists.flatten()
         number = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
-        chosen = told.field("subscribed").to_numpy(zero_copy_only=False)
-        return told.field("symbol").to_numpy(zero_copy_only=False)[chosen], number[chosen]
+        chosen = symbols.field("subscribed").to_numpy(zero_copy_only=False)
+        return symbols.field("symbol").to_numpy(zero_copy_only=False)[chosen], number[chosen]
 
     def symbols(self) -> Iterator[str]:
-        """Which symbols it was to record; rows of none of them stand under `unknown`."""
+        """The symbols it was to record; rows of no known symbol stand under `unknown`."""
         last = self._table["symbols"][self._table.num_rows - 1].as_py()
         return (symbol["symbol"] for symbol in last if symbol["symbol"] != "unknown")
 
-    def told(self) -> IngestRun:
+    def summary(self) -> IngestRun:
         """The run, by its last state."""
         last = self._table.slice(self._table.num_rows - 1).to_pylist()[0]
         dropped: Counter[str] = Counter()
@@ -201,7 +201,7 @@ def _worst(runs: Sequence[_RunStates], name: str, bins: Bins) -> Array:
 
 
 def _held(runs: Sequence[_RunStates], bins: Bins) -> dict[str, Array]:
-    """A slot counts as held between two states that both say so: what changes between them is nobody's."""
+    """A slot counts as held between two states that both have it: what changes in between is not known."""
     held: dict[str, Array] = {}
     for run in runs:
         names, number = run.subscribed()

@@ -38,7 +38,7 @@ class UncoveredTime:
 
 @dataclass(frozen=True, slots=True)
 class SymbolDay:
-    """What is to be told of a symbol.
+    """A symbol's day as the page shows it.
 
     in_window is how many of the snapshots came within the window. Per bin: rows (snapshots), live_ms, spreads (10th,
     50th and 90th percentile over time; NaN if there was none), bid and ask (best prices, as they last were in the
@@ -151,7 +151,7 @@ class SymbolFold:
             self._worst = UncoveredTime(end - start, start)
 
     def result(self) -> SymbolDay:
-        """What came of it; nothing may be added afterwards."""
+        """The symbol's day; nothing may be added afterwards."""
         self._miss(self._covered_until, self._window.end)
         return SymbolDay(
             symbol=self._symbol,
@@ -193,7 +193,7 @@ class SpreadTimes:
         return _quantile(units, np.bincount(place, weights=self._ms, minlength=len(units)), share)
 
     def by_bin(self, shares: tuple[float, ...]) -> Array:
-        """The same for each bin: one row a share, one column a bin, NaN if there was none."""
+        """`overall` for each bin: one row a share, one column a bin, NaN if there was none."""
         found = np.full((len(shares), self._bins), np.nan)
         borders = np.searchsorted(self._keys >> _BIN_SHIFT, np.arange(self._bins + 1))
         for number in range(self._bins):
@@ -301,7 +301,7 @@ class DepthFold:
             sums += np.bincount(cell[wanted], weights=(size * parts.ms[:, None])[wanted], minlength=len(sums))
 
     def result(self, symbol: str) -> DepthMap:
-        """What came of it."""
+        """The map of what was added."""
         shape = (self._grid.count, self._bins.count)
         live = np.maximum(self._live_ms, 1)
         bids, asks = (sums.reshape(shape) / live for sums in self._sums)

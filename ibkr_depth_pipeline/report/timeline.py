@@ -80,7 +80,7 @@ class Bins:
 class SnapshotColumns:
     """Snapshots of a symbol in order: ts (unix ms) has n values, prices n x 10, best first, 0.0 if there is no row.
 
-    Sizes are as prices, or n x 0 if nobody asks for them.
+    Sizes are as prices, or n x 0 if they are not needed.
     """
 
     ts: Array
@@ -93,7 +93,7 @@ class SnapshotColumns:
         return len(self.ts)
 
     def after(self, before: SnapshotColumns | None) -> SnapshotColumns:
-        """These, with the last one of `before` in front: what it showed goes on until the first of these."""
+        """Puts the last snapshot of `before` in front: its book goes on until the first of these."""
         if before is None or not len(before):
             return self
         return SnapshotColumns(
@@ -117,7 +117,7 @@ def standing(books: SnapshotColumns) -> Standing:
     """A live book stands until the next snapshot, if that comes within LIVE_MS and belongs to the same subscription.
 
     A subscription begins with a single row, its book empty before (docs/redis-schema.md): the time before that row
-    belonged to nobody. A book without any row is not live.
+    is no live time. A book without any row is not live.
     """
     levels = np.count_nonzero(books.bid_price, axis=1) + np.count_nonzero(books.ask_price, axis=1)
     begins_anew = (levels[1:] == 1) & (levels[:-1] > 1)

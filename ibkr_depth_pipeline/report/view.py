@@ -79,7 +79,7 @@ class HoleRow:
 
 
 def symbol_row(symbol: SymbolDay, missing: int, bins: Bins) -> SymbolRow:
-    """Of a symbol of which so many snapshots are `missing`."""
+    """The row of a symbol; `missing` is how many of its snapshots are."""
     bps = symbol.spread_bps
     rates = _grouped(symbol.rows / (bins.step / 1000))
     spreads = _grouped(symbol.spreads[1])
@@ -110,7 +110,7 @@ def _grouped(values: Array) -> Array:
 
 
 def run_row(run: IngestRun) -> RunRow:
-    """Of a run."""
+    """The row of a run."""
     dropped = ", ".join(f"{number(count)} {reason.replace('_', ' ')}" for reason, count in run.dropped.items())
     return RunRow(
         run_id=run.run_id,
@@ -126,7 +126,7 @@ def run_row(run: IngestRun) -> RunRow:
 
 
 def hole_row(hole: Hole) -> HoleRow:
-    """Of a hole."""
+    """The row of a hole."""
     return HoleRow(
         symbol=hole.symbol,
         seqs=f"{hole.first_seq} to {hole.last_seq}",
@@ -267,8 +267,8 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
 
 
 def _held(day: RecordedDay) -> HeldPicture:
-    nobody = np.zeros(day.bins.count)
-    held = [sum((each.held_ms.get(symbol.symbol, nobody) for each in day.ingests), nobody) for symbol in day.symbols]
+    none = np.zeros(day.bins.count)
+    held = [sum((each.held_ms.get(symbol.symbol, none) for each in day.ingests), none) for symbol in day.symbols]
     live = [symbol.live_ms for symbol in day.symbols]
     picture = slot_timeline(*([(ms / day.bins.step).tolist() for ms in rows] for rows in (live, held)))
     return HeldPicture(
@@ -295,13 +295,13 @@ def _ingest_view(ingest: IngestDay, bins: Bins) -> IngestView:
 def _lanes(ingest: IngestDay, bins: Bins) -> Iterator[Lane]:
     bars = {look: [each for each in ingest.stretches if each.state == state] for state, look in _STATES}
     connected = sum(each.end - each.start for each in bars["good"])
-    told = sum(each.end - each.start for each in ingest.stretches)
+    known = sum(each.end - each.start for each in ingest.stretches)
     shapes = [
         Shape("".join(charts.stretch(bins, each.start, each.end) for each in those), look)
         for look, those in bars.items()
         if those
     ]
-    yield Lane("Connection", f"{connected / told:.1%}" if told else "", shapes)
+    yield Lane("Connection", f"{connected / known:.1%}" if known else "", shapes)
     lanes = (
         ("Errors 309", ingest.refused_309, True),
         ("Reconnects", ingest.reconnects, True),

@@ -4,14 +4,14 @@ The files are read by their documented schema (docs/archive.md) with code of our
 after one row, so each becomes one row again, wherever one row leads there from the snapshot before:
 
 * a side that differs by an update, an insert or a delete: that row;
-* no difference: a row that changes nothing that shows. The recorder keeps such snapshots where a row beyond the tenth
+* no difference: a row that changes nothing that shows. The recorder keeps such snapshots if a row beyond the tenth
   changed, so here is the place for the rows beyond the tenth that a later delete brings to light;
 * an empty book after one that was not: error 317, which empties it;
 * a book of one level that no row explains: a new subscription began, so error 316, and the book opens again.
 
 Anything else is a jump (the archive misses what was between): as many rows as it takes, and so more snapshots.
 `ArchivedTape.jumps` counts them. All this is exact for a client that asks for CLIENT_ROWS rows a side, the ingest's
-default; other clients get the same books with some of them repeated, and where a client asks for ten rows or fewer, a
+default; other clients get the same books with some of them repeated, and if a client asks for ten rows or fewer, a
 delete that brings up a tenth level is two rows.
 """
 
@@ -44,7 +44,7 @@ CLIENT_ROWS = 15
 """Rows a side that the client is taken to hold."""
 RESET, HALTED = 317, 316
 _FARTHEST = 5000
-"""Moments to look back for a place for a row beyond the tenth."""
+"""Moments to search back for a place for a row beyond the tenth."""
 
 Side = tuple[BookLevel, ...]
 _EMPTY = (0.0, 0.0, "")
@@ -79,7 +79,7 @@ def archived_symbols(folder: Path, day: date) -> tuple[str, ...]:
 
 
 def read_archived(folder: Path, day: date, symbol: str, limit: int | None = None) -> ArchivedTape:
-    """That day of that symbol, cut after `limit` snapshots. Time counts from the day's first snapshot of any symbol.
+    """A day of a symbol as a tape, cut after `limit` snapshots. Time starts at the day's first snapshot of any symbol.
 
     Raises TapeError for what can't be read.
     """

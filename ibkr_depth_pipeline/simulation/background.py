@@ -1,4 +1,4 @@
-"""A simulated gateway beside the caller: in a thread, for blocking clients, or as a process of its own."""
+"""Runs a simulated gateway beside the caller: in a thread, for blocking clients, or as a process of its own."""
 
 import asyncio
 import inspect
@@ -83,7 +83,7 @@ class GatewayThread:
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result(_PATIENCE)
 
     def wait_for(self, condition: Callable[[SimulatedGateway], object], timeout: float = 10.0) -> None:
-        """Returns when the condition on the gateway is truthy; it is looked at in the gateway's loop.
+        """Returns when the condition on the gateway is truthy; it is evaluated in the gateway's loop.
 
         Raises asyncio.TimeoutError.
         """

@@ -55,7 +55,7 @@ class InboundStream:
     def feed(self, data: bytes) -> list[bytes]:
         """Every frame now complete, oldest first, without its length.
 
-        Raises ProtocolViolation where the stream does not open with the preamble or announces an absurd frame.
+        Raises ProtocolViolation if the stream does not open with the preamble or announces an absurd frame.
         """
         self._data += data
         if not self._greeted and not self._take_preamble():
@@ -153,7 +153,7 @@ _CONTRACT: tuple[FieldRule, ...] = (
 
 
 class MalformedRequest(Exception):
-    """A request with too few fields, or with text where a number belongs. Answered with error 320."""
+    """A request with too few fields, or with text in the place of a number. Answered with error 320."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ REQUEST_NAMES = (*(layout.name for layout in LAYOUTS.values()), _UNKNOWN)
 
 
 def decode_request(fields: list[str], version: int) -> Request:
-    """Names the fields of one message. Raises MalformedRequest where a field of the layout is missing.
+    """Names the fields of one message. Raises MalformedRequest if a field of the layout is missing.
 
     A message id that is not in the table becomes a request named `unknown`, with every field in `rest`.
     """

@@ -18,7 +18,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class ConnectionEvents(Protocol):
-    """Who is told what happens on a connection."""
+    """Callbacks of a connection."""
 
     def opened(self, connection: "Connection") -> None: ...
 
@@ -202,7 +202,7 @@ class Client:
         self._journal.add(Entry(time.time(), self.number, "raw_row", subscription.listing.name, detail))
 
     def send(self, command: Send) -> None:
-        """Sends a message and says so in the journal: errors as `error`, everything else as `reply`."""
+        """Sends a message and journals it: errors as `error`, everything else as `reply`."""
         self.connection.send(command.data)
         kind = "error" if command.name == "error" else "reply"
         name = str(command.detail["code"]) if kind == "error" else command.name

@@ -52,7 +52,7 @@ class Distortion(Protocol):
         """The rows that put a client that holds `book` out of step; none if that waits for a change of the book."""
 
     def rows(self, sound: Sequence[WireRow], before: Book, after: Book, style: RowStyle) -> Sequence[SentRow]:
-        """The rows to send where a sound line sends `sound`, which leads from `before` to `after`."""
+        """The rows to send in place of `sound`, which leads from `before` to `after`."""
 
     def end(self, book: Book) -> Sequence[SentRow]:
         """The rows that lead back to `book`."""
@@ -180,7 +180,7 @@ def one_delete(book: Book, side: int) -> Sequence[WireRow]:
 
 
 def updates_past_end(book: Book, side: int, count: int) -> Sequence[WireRow]:
-    """So many updates of the row after the last."""
+    """`count` updates of the row after the last."""
     levels = _side(book, side)
     last = levels[-1] if levels else BookLevel(1.0, 100.0)
     return [WireRow(len(levels), UPDATE, side, last.price, last.size + 1 + i, last.market_maker) for i in range(count)]

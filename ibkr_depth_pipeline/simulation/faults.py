@@ -1,7 +1,7 @@
 """Faults: what can go wrong with a simulated gateway, and with which arguments. Pure descriptions.
 
-Every fault is a method of SimulatedGateway of the same name and parameters; scenario.py says when they happen.
-Where a fault takes `seconds` it ends by itself after them, and lasts until told otherwise without them.
+Every fault is a method of SimulatedGateway of the same name and parameters; a scenario states when they happen.
+A fault that takes `seconds` ends by itself after them; without them it lasts until the opposite fault.
 """
 
 import re

@@ -39,12 +39,12 @@ class Outlet(Protocol):
 
 
 class Follower:
-    """One subscription on a feed, and what its client has been told."""
+    """One subscription on a feed, and the book that its client holds."""
 
     def __init__(self, subscription: Subscription, outlet: Outlet) -> None:
         self.subscription = subscription
         self.outlet = outlet
-        self.told: Book | None = None
+        self.held: Book | None = None
         """The whole book that the client's rows add up to on a sound line; None before the first row."""
         self.distortion: Distortion | None = None
         """What puts the line out of step; None for a sound one."""
@@ -53,7 +53,7 @@ class Follower:
 
     def open(self, book: Book) -> None:
         """Sends the opening inserts of the book. The line is sound afterwards."""
-        self.told = book
+        self.held = book
         self.distortion = None
         self.subscription.first_row_sent = True
         self.outlet.send_rows(self.subscription, snapshot_rows(book.clipped(self.subscription.depth)))
@@ -63,33 +63,33 @@ class Follower:
 
     def distort(self, distortion: Distortion) -> None:
         """Puts the line out of step. To be called after `open`."""
-        if self.told is not None:
+        if self.held is not None:
             self.distortion = distortion
-            self._send(distortion.begin(self.told.clipped(self.subscription.depth)))
+            self._send(distortion.begin(self.held.clipped(self.subscription.depth)))
 
     def restore(self, distortion: Distortion) -> None:
         """Makes the line sound again if it is that which puts it out of step."""
-        if self.told is not None and self.distortion is distortion:
+        if self.held is not None and self.distortion is distortion:
             self.distortion = None
-            self._send(distortion.end(self.told.clipped(self.subscription.depth)))
+            self._send(distortion.end(self.held.clipped(self.subscription.depth)))
 
-    def tell(self, changes: Sequence[Change], *, lossless: bool) -> None:
-        """Sends the rows of the changes; a congested client is told the sum of them later."""
-        if self.told is None or not changes or (self.outlet.congested and not lossless):
+    def send_changes(self, changes: Sequence[Change], *, lossless: bool) -> None:
+        """Sends the rows of the changes; a congested client gets the sum of them later."""
+        if self.held is None or not changes or (self.outlet.congested and not lossless):
             return
         depth = self.subscription.depth
         rows: list[WireRow] = []
-        if self.told is not changes[0].previous:
-            rows += rows_of_change(self.told.clipped(depth), changes[0].previous.clipped(depth), changes[0].style)
+        if self.held is not changes[0].previous:
+            rows += rows_of_change(self.held.clipped(depth), changes[0].previous.clipped(depth), changes[0].style)
         for change in changes:
             rows += change.rows(depth)
-        before, self.told = self.told, changes[-1].book
+        before, self.held = self.held, changes[-1].book
         if self.distortion is not None:
-            self._tell_distorted(self.distortion, rows, before, changes[-1])
+            self._send_distorted(self.distortion, rows, before, changes[-1])
         elif rows:
             self.outlet.send_rows(self.subscription, rows)
 
-    def _tell_distorted(self, distortion: Distortion, rows: list[WireRow], before: Book, last: Change) -> None:
+    def _send_distorted(self, distortion: Distortion, rows: list[WireRow], before: Book, last: Change) -> None:
         if distortion.over or last.error is not None:
             self.distortion = None  # an error (316, 317) empties the client's book
             self._send(rows)
@@ -118,12 +118,12 @@ class LineFault:
 
 
 class Feed:
-    """Moves one book along its source while somebody follows it; stands still while nobody does."""
+    """Moves one book along its source while it has followers; stands still while it has none."""
 
     def __init__(
         self, source: BookSource, on_end: Callable[[], None], on_error: Callable[[int], None] = lambda code: None
     ) -> None:
-        """`on_error` is called for each error in the source, after the rows before it: every follower is to be told."""
+        """`on_error` is called for each error in the source, after the rows before it; every follower must get it."""
         self.book = source.book
         self.followers: list[Follower] = []
         self._source = source
@@ -152,7 +152,7 @@ class Feed:
     def resume(self) -> None:
         self._running.set()
         for follower in self.followers:
-            if follower.told is None:
+            if follower.held is None:
                 follower.open(self.book)
 
     def reopen(self) -> None:
@@ -207,7 +207,7 @@ class Feed:
         return following
 
     def _worth(self, rows: int) -> list[Change]:
-        """The next changes, at least so many rows; fewer only where the source is over."""
+        """The next changes, at least so many rows; fewer only if the source is over."""
         changes = list(self._pending.changes) if self._pending else []
         self._pending = None
         while _size(changes) < rows and (more := self._source.next_changes()):
@@ -219,11 +219,11 @@ class Feed:
             return
         self.book = changes[-1].book
         for follower in self.followers:
-            follower.tell(changes, lossless=self._source.lossless)
+            follower.send_changes(changes, lossless=self._source.lossless)
         error = changes[-1].error
         if error is not None:
             if error == _HALTED:
-                self.followers = []  # it goes on when somebody subscribes again
+                self.followers = []  # it goes on with the next subscription
             self._on_error(error)
 
 

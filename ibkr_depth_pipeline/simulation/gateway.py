@@ -47,7 +47,7 @@ class SimulatedGateway(LineFaults):
     # --- waiting -------------------------------------------------------------------------------------------------
 
     async def wait_for(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
-        """Returns when the condition is truthy; it is looked at after every journal entry, and now and then.
+        """Returns when the condition is truthy; it is evaluated after every journal entry, and now and then.
 
         Raises asyncio.TimeoutError.
         """
@@ -225,7 +225,7 @@ class SimulatedGateway(LineFaults):
             self.rowless_connections.update(self.clients)
 
     def connectivity_restored(self, data_lost: bool = False, rows_follow: bool = True) -> None:
-        """1102, or 1101 where data was lost: then every subscription is gone.
+        """1102, or 1101 if data was lost: then every subscription is gone.
 
         Without `rows_follow` the subscriptions live on after a 1102 but get no row any more.
         """

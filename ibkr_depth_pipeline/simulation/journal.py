@@ -28,7 +28,7 @@ KINDS = (
         "out_of_step",
     ),
 )
-"""Of entries."""
+"""The kinds of entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Journal:
     """Append-only. Keeps the last `limit` entries in memory, and writes all of them to a file if it is given one."""
 
     def __init__(self, *, keep_rows: bool = True, limit: int | None = None) -> None:
-        """Without `keep_rows` an entry for rows says how many they were, not which."""
+        """Without `keep_rows` an entry for rows has their number, not the rows."""
         self.row_counts: Counter[str] = Counter()
         """Rows sent per listing name, over all connections."""
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -86,7 +86,7 @@ class Journal:
         return lambda: self._listeners.remove(listener)
 
     def entries(self, kind: str | None = None, name: str | None = None, connection: int | None = None) -> list[Entry]:
-        """The entries kept, oldest first, of one kind, name or connection where given."""
+        """The entries kept, oldest first, of one kind, name or connection if given."""
         return [
             entry
             for entry in tuple(self._entries)
@@ -94,11 +94,11 @@ class Journal:
         ]
 
     def rows(self, name: str | None = None, request_id: int | None = None) -> list[WireRow]:
-        """Every row sent, in order; of one listing or request id where given. Empty without `keep_rows`."""
+        """Every row sent, in order; of one listing or request id if given. Empty without `keep_rows`."""
         return [row for entry in self._rows_entries(name, request_id) for row in entry.rows]
 
     def errors(self, code: int | None = None) -> list[Entry]:
-        """The errors sent, of one code where given."""
+        """The errors sent, of one code if given."""
         return [entry for entry in self.entries("error") if code in (None, entry.detail["code"])]
 
     def requests(self, name: str | None = None) -> list[Entry]:

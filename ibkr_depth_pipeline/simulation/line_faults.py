@@ -1,6 +1,6 @@
 """What can go wrong with the lines of a simulated gateway: notices about them, their rows, and books out of step.
 
-Where a fault takes `times`, it applies to the live lines of the symbol (or, if there is none, the next) and so many
+A fault that takes `times` applies to the live lines of the symbol (or, if there is none, the next) and so many
 subscriptions in all; a subscription after those gets a sound line. The gateway's own books always go on, and the
 journal keeps what was sent.
 """
@@ -159,7 +159,7 @@ class LineFaults(GatewayServer):
         self._distort("freeze_book", symbol, times, StandingBook)
 
     def updates_past_end(self, symbol: str, count: int = 1, side: int | str = "bid", times: int = 1) -> None:
-        """So many updates of the row after the last."""
+        """`count` updates of the row after the last."""
         extra = partial(updates_past_end, side=_side(side), count=count)
         self._distort("updates_past_end", symbol, times, lambda: ExtraRows(extra))
 
@@ -200,7 +200,7 @@ class LineFaults(GatewayServer):
     def _live_lines(self, symbol: str) -> Iterator[tuple[Client, Follower]]:
         for client, subscription in self._subscriptions(symbol):
             for follower in self.feed(subscription.listing, subscription.venue).followers:
-                if follower.subscription is subscription and follower.told is not None:
+                if follower.subscription is subscription and follower.held is not None:
                     yield client, follower
 
     def _clients(self) -> tuple[Client, ...]:

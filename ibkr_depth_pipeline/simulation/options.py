@@ -12,7 +12,7 @@ from ibkr_depth_pipeline.simulation.catalogue import NASDAQ_NAMES
 from ibkr_depth_pipeline.simulation.codec import HIGHEST_VERSION, LOWEST_VERSION
 
 LOWEST_CODE, HIGHEST_CODE = 100, 99999
-"""Of the errors that a gateway sends."""
+"""The range of the codes of errors."""
 ANY_SYMBOL = "*"
 """Stands for every listing name in `refusals`, `venue_refusals` and `advisories`."""
 
@@ -34,18 +34,18 @@ class Pacing(Enum):
     """What becomes of a message past `messages_per_second`."""
 
     DROP = "drop"
-    """It is answered by 100 and lost."""
+    """The message is answered by 100 and lost."""
     DISCONNECT = "disconnect"
-    """Likewise, and a connection's third one closes it."""
+    """As DROP, and the third such message of a connection closes it."""
 
 
 class TakenClientId(Enum):
     """How a gateway answers a client id that another connection holds."""
 
     REFUSED = "refused"
-    """By 326 and the end of the connection."""
+    """Answered by 326 and the end of the connection."""
     HANGS = "hangs"
-    """Not at all: neither greeted nor refused."""
+    """Neither greeted nor refused."""
 
 
 class EarlyCancel(Enum):

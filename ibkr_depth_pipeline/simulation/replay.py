@@ -8,8 +8,8 @@ which; both are CSV, and gzipped if the name ends in `.gz`:
 * rows: `batch,time_utc,position,market_maker,operation,side,price,size`, the wire's own numbers.
 
 A file is read whole; a day of a busy stock takes some hundreds of MB. A replay goes at the recording's own speed, at a
-fixed rate, or as fast as it is read. It keeps its place while nobody follows it; a later follower gets the present book
-as inserts first. Every change reaches every follower: a slow one holds the replay up.
+fixed rate, or as fast as it is read. It keeps its place while it has no follower; a later one gets the present book as
+inserts first. Every change reaches every follower: a slow one holds the replay up.
 """
 
 import csv
@@ -50,7 +50,7 @@ class Moment:
     """Seconds since the recording's first moment."""
     book: Book
     rows: tuple[WireRow, ...] | None = None
-    """The rows that led here, where the recording has rows; None if it has books."""
+    """The rows that led here, if the recording has rows; None if it has books."""
     error: int | None = None
     """The error that led here instead: 317 empties the book, 316 ends the subscription."""
 

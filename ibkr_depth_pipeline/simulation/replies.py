@@ -97,7 +97,7 @@ def depth_exchanges(version: int, venues: Collection[DepthVenue], nasdaq_name: s
 
 
 def depth_row(request_id: int, row: WireRow, venue: DepthVenue, version: int) -> bytes:
-    """One depth row: mktDepthL2 (13) where the venue names market makers, else mktDepth (12)."""
+    """One depth row: mktDepthL2 (13) if the venue names market makers, else mktDepth (12)."""
     position, operation, side, price, size, market_maker = row
     tail = f"{operation}\0{side}\0{price!r}\0{size_text(size)}\0"
     if not venue.market_makers:
@@ -139,7 +139,7 @@ def account_summary(request_id: int, account: str, key: str, value: str, currenc
 
 
 def end_of(message_id: int, request_id: int | None = None) -> bytes:
-    """The closing message of a list, with a version field and the request id where the list has one."""
+    """The closing message of a list, with a version field and the request id if the list has one."""
     return message(message_id, 1) if request_id is None else message(message_id, 1, request_id)
 
 
@@ -286,7 +286,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Bytes for the client; `name` and `detail` say for the journal what they are."""
+    """Bytes for the client; `name` and `detail` describe them in the journal."""
 
     data: bytes
     name: str

@@ -148,7 +148,7 @@ class Change:
         recorded: tuple[WireRow, ...] | None = None,
         error: int | None = None,
     ) -> None:
-        """`recorded` rows, where given, are sent as they are instead of being worked out from the two books.
+        """`recorded` rows, if given, are sent as they are instead of being worked out from the two books.
 
         With an `error` (316, 317) it is that which leads from the one book to the other, and no row.
         """

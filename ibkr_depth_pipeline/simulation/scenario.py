@@ -123,7 +123,7 @@ def parse_scenario(document: object) -> tuple[ScenarioStep, ...]:
 def _parse_step(item: object) -> ScenarioStep:
     if not isinstance(item, dict):
         raise ValueError("a step is a mapping")
-    # YAML 1.1 reads a bare `on` as true; nobody should have to quote it.
+    # YAML 1.1 reads a bare `on` as true; it need not be quoted.
     item = {("on" if key is True else key): value for key, value in item.items()}
     name = item.pop("do", None)
     if name not in FAULTS:
@@ -191,7 +191,7 @@ class ScenarioClock:
 SHIPPED = Path(__file__).with_name("scenarios")
 
 _NOT_A_SCENARIOS = frozenset({"host", "port", "replays", "keep_rows", "journal_file", "journal_entries"})
-"""Options of GatewayOptions that say where a gateway listens, plays from and writes to, and not how it behaves."""
+"""Options that concern where a gateway listens, plays from and writes to, not how it behaves."""
 
 
 class _Changes(BaseModel):
@@ -206,7 +206,7 @@ def _changes_model() -> type[BaseModel]:
 
 
 GatewayChanges = _changes_model()
-"""The options that a scenario may set: every one of GatewayOptions that says how a gateway behaves, none required."""
+"""The options that a scenario may set: all that concern how a gateway behaves, none required."""
 
 
 def parse_changes(document: Mapping[str, Any]) -> BaseModel:

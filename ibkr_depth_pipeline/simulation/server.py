@@ -38,13 +38,13 @@ AnyGateway = TypeVar("AnyGateway", bound="GatewayServer")
 class GatewayServer:
     """A listening gateway. `async with GatewayServer(options) as gateway:` listens inside the block.
 
-    Raises OSError on entry where the address cannot be had, ValueError for an unreadable replay file.
+    Raises OSError on entry if the address cannot be had, ValueError for an unreadable replay file.
     """
 
     def __init__(self, options: GatewayOptions | None = None) -> None:
         self.options = options or GatewayOptions()
         self.port = self.options.port
-        """The port listened on; while the option says 0 and nothing listens yet, 0."""
+        """The port listened on; while the option is 0 and nothing listens yet, 0."""
         catalogue = Catalogue(
             self.options.seed, strict=self.options.strict_catalogue, nasdaq_name=self.options.nasdaq_name
         )
@@ -57,7 +57,7 @@ class GatewayServer:
         self.clients: dict[int, Client] = {}
         """Open connections by number, the first being 1."""
         self.feeds: dict[tuple[str, str], Feed] = {}
-        """By listing and venue name."""
+        """Every feed, by listing and venue name."""
         self.flows: dict[tuple[str, str], SyntheticFlow] = {}
         """The synthetic sources among the feeds' sources."""
         self.rates: dict[str | None, float] = {None: self.options.rows_per_second}
@@ -214,7 +214,7 @@ class GatewayServer:
         self._later(self.options.first_row_delay, lambda: self._open_book(client, subscription))
 
     def _advise(self, client: Client, subscription: Subscription) -> None:
-        """An error with the request's id that does not end the line, where the options have one."""
+        """An error with the request's id that does not end the line, if the options have one."""
         advisories = self.options.advisories
         code = advisories.get(subscription.listing.name) or advisories.get(ANY_SYMBOL)
         if code is None:
@@ -273,14 +273,14 @@ class GatewayServer:
             feed = Feed(
                 self._source(listing, venue),
                 lambda: self._note("replay_ended", name=listing.name),
-                lambda code: self._tell_error(listing, venue, code),
+                lambda code: self._send_error_to_all(listing, venue, code),
             )
             if self.pausing & {None, listing.name}:
                 feed.pause()
             self.feeds[key] = feed
         return self.feeds[key]
 
-    def _tell_error(self, listing: Listing, venue: DepthVenue, code: int) -> None:
+    def _send_error_to_all(self, listing: Listing, venue: DepthVenue, code: int) -> None:
         """A replay's 316 or 317, to every subscription of that contract on that venue."""
         for client in tuple(self.clients.values()):
             for subscription in client.session.subscriptions:

@@ -76,7 +76,7 @@ class DepthDesk:
         return [StartDepth(subscription)]
 
     def cancel(self, request: Request, now: float) -> list[Command]:
-        """StopDepth, or 310, or nothing where the options make the gateway lose the cancel."""
+        """StopDepth, or 310, or nothing if the options make the gateway lose the cancel."""
         request_id, smart = request.integer("reqId"), request.flag("isSmartDepth")
         subscription = self._live.get((request_id, smart))
         if subscription is None or self._lost_before(subscription):
@@ -117,7 +117,7 @@ class DepthDesk:
 
 
 def _slot_of(listing: Listing | None, request: Request) -> int:
-    """What the slot is counted by. A contract that does not exist still needs a free slot to be looked at."""
+    """What the slot is counted by. A contract that does not exist still needs a free slot to be checked."""
     return listing.con_id if listing is not None else -1 - request.integer("reqId")
 
 
@@ -153,7 +153,7 @@ TRANSITIONS = {
 
 
 _LAST_VIOLATION = 3
-"""Of the pace: the one that ends a connection."""
+"""The pacing violation that ends a connection."""
 
 
 class Session:
@@ -203,7 +203,7 @@ class Session:
             yield from self._greet(now)
 
     def connection_lost(self, now: float) -> list[Command]:
-        """Gives back what the connection held, at once or after the time that the options say."""
+        """Gives back what the connection held, at once or after the time in the options."""
         self._move_to(SessionState.CLOSED)
         free_at = now + self._options.slots_held_after_drop
         if self.client_id is not None:
@@ -242,7 +242,7 @@ class Session:
             return [self.error(replies.NO_REQUEST, 320, cause=replies.UNREADABLE.format(reason=problem))]
 
     def _pacing_violation(self, request: Request, received: int) -> Iterator[Command]:
-        """The request is lost; where the options say so, the third one of a connection ends it."""
+        """The request is lost; if the options have it so, the third one of a connection ends it."""
         self._violations += 1
         allowed, violation = self._account.messages.limit, self._violations
         yield Unanswered(request, f"{received} messages in a second")

@@ -69,7 +69,7 @@ def outlines(path: str) -> list[list[Point]]:
 
 
 def covered(path: str, x: float) -> tuple[float, float] | None:
-    """The lowest and highest point of the filled shape at `x` (0 at the bottom, 100 on top); None if it is not there."""
+    """The lowest and highest point of the shape at `x` (0 at the bottom, 100 on top); None if it is not there."""
     for part in outlines(path):
         closed = [*part, part[0]]
         crossings = [100 - a[1] for a, b in pairwise(closed) if (a[0] - x) * (b[0] - x) < 0]
