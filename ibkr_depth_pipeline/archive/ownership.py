@@ -56,7 +56,7 @@ class Ownership:
         """Confirms the ownership before a file is written. Raises ArchiveHeld if the archive is another archiver's.
 
         If another may have had it in between, `check_for_others` is awaited, which must raise ArchiveHeld if another
-        has written; if that fails, it is awaited again next time. Raises SinkUnavailable if Redis does not know the owner.
+        has written; if that fails, it is awaited again next time. Raises SinkUnavailable without an answer.
         """
         if self._lease is None:
             return
