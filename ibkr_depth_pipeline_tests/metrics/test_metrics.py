@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import re
 import socket
+import subprocess
+import sys
 import urllib.request
 
 import pytest
@@ -111,3 +113,9 @@ async def test_unfinished_scrape_does_not_delay_the_end_of_the_ingest(shared_red
             with socket.create_connection(("127.0.0.1", port)) as silent:
                 silent.sendall(b"GET /met")
                 assert (await run.stop()).drained
+
+
+def test_start_without_a_metrics_port_does_not_import_prometheus_client() -> None:
+    program = "import sys, ibkr_depth_pipeline.cli.ingest_run; print('prometheus_client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
