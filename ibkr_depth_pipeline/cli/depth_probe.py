@@ -14,10 +14,9 @@ from rich.live import Live
 
 from ibkr_depth_pipeline.cli.errors import BAD_INPUT, FAILED, errors_as_exit_codes
 from ibkr_depth_pipeline.logs import configure_logging
-from ibkr_depth_pipeline.probe.render import finished, news, screen
+from ibkr_depth_pipeline.probe.render import changes, final_view, live_view
 from ibkr_depth_pipeline.probe.report import ProbeReport, SymbolReport
-from ibkr_depth_pipeline.probe.run import run_probe
-from ibkr_depth_pipeline.probe.session import Progress, Watch
+from ibkr_depth_pipeline.probe.session import OnProgress, Progress, run_probe
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
@@ -78,12 +77,14 @@ def main(
         universe = _universe(settings, symbol or [], everything)
         configure_logging(settings.ibkr_log_level if verbose else "CRITICAL")
         console = Console(highlight=False, stderr=as_json)
-        with _watch(console) as watch:
-            report = run_probe(settings, universe, record=not no_redis, first_book_secs=timeout, watch=watch)
+        with _progress_on(console) as on_progress:
+            report = run_probe(
+                settings, universe, record=not no_redis, first_book_secs=timeout, on_progress=on_progress
+            )
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        console.print(finished(report, console))
+        console.print(final_view(report, console))
     raise typer.Exit(_exit_code(report))
 
 
@@ -97,24 +98,24 @@ def _universe(settings: Settings, symbols: list[str], everything: bool) -> Unive
 
 
 @contextmanager
-def _watch(console: Console) -> Iterator[Watch]:
-    """A screen that is drawn again on a terminal, and lines on stderr elsewhere."""
+def _progress_on(console: Console) -> Iterator[OnProgress]:
+    """Redraws the table on a terminal; writes the changes to stderr elsewhere."""
     if not console.is_terminal or console.is_dumb_terminal:
         yield _line_by_line()
         return
     with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
-        yield lambda progress: live.update(screen(progress, console), refresh=True)
+        yield lambda progress: live.update(live_view(progress, console), refresh=True)
 
 
-def _line_by_line() -> Watch:
+def _line_by_line() -> OnProgress:
     seen: list[tuple[SymbolReport, ...]] = [()]
 
-    def watch(progress: Progress) -> None:
-        for line in news(seen[0], progress.symbols):
+    def print_changes(progress: Progress) -> None:
+        for line in changes(seen[0], progress.symbols):
             typer.echo(line, err=True)
         seen[0] = progress.symbols
 
-    return watch
+    return print_changes
 
 
 def _exit_code(report: ProbeReport) -> int:

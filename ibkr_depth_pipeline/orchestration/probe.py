@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.orchestration.resources import (
 )
 from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule, schedule_status, settings_at_load
 from ibkr_depth_pipeline.probe.report import DECIDED, ProbeReport, SymbolReport
-from ibkr_depth_pipeline.probe.run import run_probe
+from ibkr_depth_pipeline.probe.session import run_probe
 
 DEPTH_CHECK = "market_depth"
 LONGEST_PROBE = timedelta(hours=2)

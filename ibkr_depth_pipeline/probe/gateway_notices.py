@@ -1,47 +1,55 @@
-"""What the gateway says of its feed and of itself: notices for the report, and what would explain silence. Pure."""
+"""Collects what the gateway reports of its feed and itself: notices for the report, and what explains silence. Pure."""
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.gateway import events as says
-from ibkr_depth_pipeline.probe.report import GatewayNotice
+from dataclasses import dataclass
+
+from ibkr_depth_pipeline.gateway import events as gateway
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayNotice:
+    """A message of the gateway that concerns no single symbol; `code` is TWS's."""
+
+    code: int
+    text: str
 
 
 class GatewayNotices:
-    """What was said so far. Good news is no notice, but ends the trouble before it."""
+    """The notices so far, and whether the feed works. A recovery is no notice, but ends the trouble before it."""
 
     def __init__(self) -> None:
         self._notices: dict[tuple[int, str], None] = {}
         self.farm_is_well = False
-        """Whether a data farm was said to be well."""
+        """Whether a data farm was reported as connected."""
         self.trouble = ""
-        """Why rows may not come, in words; empty while nothing is known to be wrong."""
+        """Why rows may not come, as text; empty while no trouble is known."""
 
     @property
     def notices(self) -> tuple[GatewayNotice, ...]:
-        """What is worth telling, each once."""
+        """Each distinct notice once, in the order in which they came."""
         return tuple(GatewayNotice(code, text) for code, text in self._notices)
 
-    def hear(self, event: says.GatewayEvent) -> None:
-        """Take note of what concerns no symbol, and of rows that can't be read: whoever's they are, they explain
-        silence. Any other event changes nothing."""
+    def record(self, event: gateway.GatewayEvent) -> None:
+        """Records an event that concerns no symbol, or rows of any request that can't be read: they explain silence."""
         match event:
-            case says.ConnectivityLost(text):
+            case gateway.ConnectivityLost(text):
                 self.trouble = f"1100: {one_line(text)}"
                 self._note(1100, text)
-            case says.ConnectivityRestored(data_lost, text):
+            case gateway.ConnectivityRestored(data_lost, text):
                 self.trouble = ""
                 self._note(1101 if data_lost else 1102, text)
-            case says.FarmStatus(healthy=True):
+            case gateway.FarmStatus(healthy=True):
                 self.trouble = ""
                 self.farm_is_well = True
-            case says.FarmStatus(_, code, text):
+            case gateway.FarmStatus(_, code, text):
                 self.trouble = f"{code}: {one_line(text)}"
                 self._note(code, text)
-            case says.RowUnreadable(fault=fault):
+            case gateway.RowUnreadable(fault=fault):
                 self.trouble = f"rows that can't be read ({fault.value})"
-            case says.PacingViolation(text):
+            case gateway.PacingViolation(text):
                 self._note(100, text)
-            case says.Notice(_, code, text):
+            case gateway.Notice(_, code, text):
                 self._note(code, text)
             case _:
                 pass
@@ -51,5 +59,5 @@ class GatewayNotices:
 
 
 def one_line(text: str) -> str:
-    """A text of the gateway without line breaks, control characters and needless spaces."""
+    """A text of the gateway without line breaks, control characters and repeated spaces."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

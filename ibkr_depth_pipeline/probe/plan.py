@@ -1,37 +1,59 @@
-"""Decides what the probe asks the gateway for, and when a symbol's case is closed. Pure; time is given, in seconds.
+"""Decides what the probe requests of the gateway, and when a symbol has its outcome. Pure; `now` is in seconds.
 
-Every method returns the commands to carry out, in order. The rules about slots are those of docs/ibkr-market-depth.md:
-a request that got a 309 holds none and is never cancelled; a cancel goes out after the first row, after a refusal, or
-when the wait is over; a cancel before the first row may be ignored, and then the slot is held until the session ends.
+Every method returns the commands to carry out, in order. Slots follow docs/ibkr-market-depth.md, "Slots": a request
+that got a 309 holds none and is never cancelled; a cancel follows the first row, a refusal, or the end of the wait; a
+cancel before the first row may be ignored, and then the slot is held until the connection ends.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from ibkr_depth_pipeline.gateway import events as says
+from typing_extensions import assert_never
+
+from ibkr_depth_pipeline.gateway import events as gateway
 from ibkr_depth_pipeline.model import DepthRow, Instrument
-from ibkr_depth_pipeline.probe.commands import Cancel, Commands, LookForIngest, Reconnect, Subscribe
-from ibkr_depth_pipeline.probe.gateway_notices import GatewayNotices, one_line
-from ibkr_depth_pipeline.probe.limits import ProbeLimits
-from ibkr_depth_pipeline.probe.observation import Observation
-from ibkr_depth_pipeline.probe.report import GatewayNotice, Outcome, SymbolReport
-from ibkr_depth_pipeline.probe.symbol_probe import QUEUED, SymbolProbe
+from ibkr_depth_pipeline.probe.gateway_notices import GatewayNotice, GatewayNotices, one_line
+from ibkr_depth_pipeline.probe.report import Outcome, SymbolReport
+from ibkr_depth_pipeline.probe.symbol_probe import QUEUED, Observation, ProbeLimits, SymbolProbe
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent, SlotState
 
 RACE_SECS = 2.0
-"""A 309 so soon after a cancel of our own is a slot that is freed a moment late, not somebody else's."""
+"""A 309 so soon after a cancel of our own is a slot that is freed a moment late, not one of another client."""
+
 RACE_PAUSE_SECS = 0.5
 
-_CODES: dict[type, int] = {
-    says.SlotRefused: 309,
-    says.CancelRejected: 310,
-    says.DepthHalted: 316,
-    says.BookReset: 317,
-    says.RequestIdRejected: 322,
-}
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Request depth of `instrument` under the new id `request`."""
+
+    request: int
+    instrument: Instrument
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel `request` at the gateway."""
+
+    request: int
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetectIngest:
+    """Other clients hold every slot: find out whether one is an ingest, and call `ingest_detected`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Orphaned subscriptions hold slots, which only a new connection frees: connect again, and call `reconnected`."""
+
+
+ProbeCommand = Subscribe | Cancel | DetectIngest | Reconnect
+Commands = list[ProbeCommand]
 
 
 class ProbePlan:
@@ -45,41 +67,41 @@ class ProbePlan:
         self._probes: dict[str, SymbolProbe] = {}
         self._queue: deque[SymbolProbe] = deque()
         self._slots: dict[int, Slot] = {}
-        self._room = limits.slots
+        self._most_active = limits.slots
         self._not_before = 0.0
-        self._waits_for_shell = False
+        self._awaits_shell = False  # the answer to DetectIngest or Reconnect
         self._last_cancel = float("-inf")
-        self._starving_since: float | None = None
+        self._no_slot_since: float | None = None
         self._notices = GatewayNotices()
 
-    # ---- what there is to know
+    # ---- state
 
     @property
     def is_over(self) -> bool:
         """Whether it has begun and every symbol has its outcome."""
-        return self._begun and all(trial.is_over for trial in self._probes.values())
+        return self._begun and all(probe.is_over for probe in self._probes.values())
 
     @property
     def notices(self) -> tuple[GatewayNotice, ...]:
-        """What the gateway said that concerns no symbol, each once, good news left out."""
+        """The gateway's messages that concern no symbol, each once, without recoveries."""
         return self._notices.notices
 
     def report(self, symbol: str) -> SymbolReport | None:
-        """The symbol as it stands now; None for one that is not probed."""
-        trial = self._probes.get(symbol)
-        return trial.report(self._limits.full_rows) if trial else None
+        """The symbol's current state; None for one that is not probed."""
+        probe = self._probes.get(symbol)
+        return probe.report(self._limits.full_rows) if probe else None
 
     def next_deadline(self) -> float | None:
-        """When `deadline` is to be called, unless something happens before; None while only events count."""
-        times = [trial.due(self._limits) for trial in self._active()]
-        if self._queue and not self._waits_for_shell and len(times) < self._room:
-            times.append(max(self._not_before, min(trial.not_before for trial in self._queue)))
+        """When `deadline` is to be called, unless an event comes before; None while only events matter."""
+        times = [probe.due(self._limits) for probe in self._active()]
+        if self._queue and not self._awaits_shell and len(times) < self._most_active:
+            times.append(max(self._not_before, min(probe.not_before for probe in self._queue)))
         return min(times, default=None)
 
-    # ---- what happens
+    # ---- inputs
 
     def begin(self, instruments: Iterable[Instrument], now: float) -> Commands:
-        """These are to be probed, each symbol once. Events may have come before."""
+        """Starts the probe of these, each symbol once. Events may have come before."""
         self._begun = True
         self._probes = {instrument.symbol: SymbolProbe(instrument) for instrument in instruments}
         self._queue.extend(self._probes.values())
@@ -87,10 +109,10 @@ class ProbePlan:
 
     def deadline(self, now: float) -> Commands:
         """`next_deadline` has come."""
-        return self._judge(self._active(), now) + self._fill(now)
+        return self._evaluate(self._active(), now) + self._fill(now)
 
     def row(self, request: int, row: DepthRow, now: float) -> Commands:
-        """A row of any request, retired ones included."""
+        """A row of any request came, retired ones included."""
         slot = self._slots.get(request)
         if slot is None or slot.state is SlotState.RELEASED:
             return []
@@ -98,34 +120,50 @@ class ProbePlan:
         slot.on(SlotEvent.ANSWERED)
         if was in (SlotState.ABANDONED, SlotState.DENIED):  # the early cancel was ignored; this one counts
             return [self._cancel(slot, now)]
-        trial = self._probes[slot.symbol]
+        probe = self._probes[slot.symbol]
         if was is SlotState.REQUESTED:
             slot.answered_at = now
-            self._starving_since = None
-            trial.answered()
-            trial.venues.granted(now)
-        if trial.observation is not None:
-            trial.observation.apply(row, now)
-        commands = self._judge([trial], now)
+            self._no_slot_since = None
+            probe.answered()
+            probe.venues.granted(now)
+        if probe.observation is not None:
+            probe.observation.apply(row, now)
+        commands = self._evaluate([probe], now)
         return commands + self._fill(now) if commands else []
 
-    def handle(self, event: says.GatewayEvent, now: float) -> Commands:
-        """Anything else the gateway says."""
+    def handle(self, event: gateway.GatewayEvent, now: float) -> Commands:
+        """Any other event of the gateway came."""
         slot = self._slots.get(getattr(event, "request", None) or 0)
-        code = _CODES.get(type(event), getattr(event, "code", 0))
-        denied = slot is not None and slot.state is SlotState.DENIED and isinstance(event, says.CancelRejected)
-        if slot is not None and code and not denied:  # the answer to the cancel of a refused request says nothing
-            self._probes[slot.symbol].saw(code)
-        if slot is None or not isinstance(event, says.Notice):  # a symbol's own notice is among its codes
-            self._notices.hear(event)
-        answer = _ANSWERS.get(type(event))
-        # The rest, a rejected cancel above all, is noted and no more: an ignored early cancel goes on holding its slot.
+        self._record(event, slot)
         held = None if slot is None or slot.state is SlotState.RELEASED else slot
-        return [] if answer is None else answer(self, event, held, now)
+        match event:
+            case gateway.SlotRefused():
+                return self._slot_refused(held, now)
+            case gateway.DepthRefused():
+                return self._depth_refused(event, held, now)
+            case gateway.FarmStatus():
+                return self._farm_reported(event, now)
+            case gateway.DepthHalted() | gateway.RequestIdRejected():
+                return self._subscription_ended(held, _code_of(event), now)
+            case gateway.BookReset():
+                return self._book_reset(held, now)
+            case gateway.ConnectivityRestored():
+                return self._connectivity_restored(event, now)
+            case gateway.SocketPortReset() | gateway.ConnectionLost():
+                self.give_up(f"the connection to the gateway was lost: {one_line(event.text)}", now)
+            case gateway.CancelRejected():  # an ignored early cancel holds its slot all the same
+                pass
+            case gateway.ConnectivityLost() | gateway.PacingViolation() | gateway.Notice():
+                pass
+            case gateway.RowReceived() | gateway.RowUnreadable() | gateway.MessageUnreadable():
+                pass
+            case _:
+                assert_never(event)
+        return []
 
-    def ingest_looked_for(self, running: bool | None, now: float) -> Commands:
-        """The answer to LookForIngest; None: it can't be known. Then nothing more is asked for: it may be an ingest."""
-        self._waits_for_shell = False
+    def ingest_detected(self, running: bool | None, now: float) -> Commands:
+        """The answer to DetectIngest. None: unknown, so that nothing more is requested, as it may be an ingest."""
+        self._awaits_shell = False
         if running:
             return self._end_all(Outcome.VENUE_ONLY, "resolved; not subscribed, an ingest holds the slots", now)
         if running is None:
@@ -136,143 +174,145 @@ class ProbePlan:
 
     def reconnected(self, now: float) -> Commands:
         """The answer to Reconnect."""
-        self._waits_for_shell = False
+        self._awaits_shell = False
         return self._fill(now)
 
     def give_up(self, reason: str, now: float) -> None:
-        """The gateway is gone for good: no symbol still under way gets an answer."""
+        """Ends every symbol that has no outcome yet: the gateway is lost for good."""
         self._lost = reason
         self._lose_slots()
         self._end_all(Outcome.NO_ANSWER, reason, now)
 
     def stop(self, now: float) -> Commands:
-        """The operator ends the probe: cancel what is subscribed, close every case."""
+        """Ends the probe for the operator: cancels all subscriptions."""
         return self._end_all(Outcome.INTERRUPTED, "interrupted", now)
 
-    # ---- the gateway's answers, by type of event; slot is None where none that may still be held is meant
+    # ---- events of the gateway; slot is None unless the request may hold one
 
-    def _slot_refused(self, event: says.SlotRefused, slot: Slot | None, now: float) -> Commands:
-        if slot is None or slot.state is SlotState.LIVE:  # about a line that has had rows it is advice
+    def _record(self, event: gateway.GatewayEvent, slot: Slot | None) -> None:
+        code = _code_of(event)
+        answers_refusal = slot is not None and slot.state is SlotState.DENIED
+        if slot is not None and code and not (answers_refusal and isinstance(event, gateway.CancelRejected)):
+            self._probes[slot.symbol].record_code(code)
+        if slot is None or not isinstance(event, gateway.Notice):  # a symbol's own notice is among its codes
+            self._notices.record(event)
+
+    def _slot_refused(self, slot: Slot | None, now: float) -> Commands:
+        if slot is None or slot.state is SlotState.LIVE:  # advice, as the line has had rows
             return []
         was = slot.state
         slot.on(SlotEvent.REFUSED)
         if was is not SlotState.REQUESTED:
             return []
-        self._probes[slot.symbol].back_in_line(f"{QUEUED} (309)")
+        self._probes[slot.symbol].requeue(f"{QUEUED} (309)")
         self._queue.appendleft(self._probes[slot.symbol])
         if now - self._last_cancel < RACE_SECS:
             self._not_before = now + RACE_PAUSE_SECS
             return []
         held = len(self._active())
-        self._room = max(1, held)
-        return [] if held else self._starve(now)
+        self._most_active = max(1, held)
+        return [] if held else self._no_slot(now)
 
-    def _starve(self, now: float) -> Commands:
-        """Refused with nothing of our own in the way, as far as we know."""
+    def _no_slot(self, now: float) -> Commands:
+        """A slot was refused although we hold none, as far as we know."""
         if any(slot.state is SlotState.ABANDONED for slot in self._slots.values()):
             self._lose_slots()
-            self._waits_for_shell = True
+            self._awaits_shell = True
             return [Reconnect()]
-        if self._starving_since is None:
-            self._starving_since = now
-        waited = now - self._starving_since
+        if self._no_slot_since is None:
+            self._no_slot_since = now
+        waited = now - self._no_slot_since
         if waited >= self._limits.patience:
             reason = f"no slot in {waited:.0f} s: other clients of the account hold every one (309)"
             return self._end_all(Outcome.NO_SLOT, reason, now)
-        self._waits_for_shell = True
-        return [LookForIngest()]
+        self._awaits_shell = True
+        return [DetectIngest()]
 
-    def _depth_refused(self, event: says.DepthRefused, slot: Slot | None, now: float) -> Commands:
+    def _depth_refused(self, event: gateway.DepthRefused, slot: Slot | None, now: float) -> Commands:
         if slot is None or slot.state in (SlotState.LIVE, SlotState.DENIED):
             return []
         if slot.state is SlotState.ABANDONED:
             slot.on(SlotEvent.REFUSED)
             return []
-        trial = self._probes[slot.symbol]
+        probe = self._probes[slot.symbol]
         reason = f"{event.code}: {one_line(event.text)}"
         if event.is_advisory:
-            trial.advised(reason, now)
+            probe.advised(reason, now)
             return []
-        return self._refused(trial, slot, reason, now, elsewhere=event.concerns_venue) + self._fill(now)
+        return self._refused(probe, slot, reason, now, elsewhere=event.concerns_venue) + self._fill(now)
 
-    def _refused(self, trial: SymbolProbe, slot: Slot, reason: str, now: float, *, elsewhere: bool = True) -> Commands:
-        """The request is cancelled, should it hold a line all the same; its place is free at once."""
+    def _refused(self, probe: SymbolProbe, slot: Slot, reason: str, now: float, *, elsewhere: bool = True) -> Commands:
+        """Cancels the request, in case it holds a line; its place is free at once."""
         slot.on(SlotEvent.DENIED)
-        self._starving_since = None
+        self._no_slot_since = None
         is_well = self._notices.farm_is_well and not self._notices.trouble
-        if not trial.is_over and trial.refused(reason, now, self._limits, is_well=is_well, elsewhere=elsewhere):
-            self._queue.appendleft(trial)
+        if not probe.is_over and probe.refused(reason, now, self._limits, is_well=is_well, elsewhere=elsewhere):
+            self._queue.appendleft(probe)
         return [Cancel(slot.request, slot.symbol)]
 
-    def _farms_reported(self, event: says.FarmStatus, slot: Slot | None, now: float) -> Commands:
+    def _farm_reported(self, event: gateway.FarmStatus, now: float) -> Commands:
         if event.healthy:
-            for trial in self._queue:
-                trial.not_before = now
+            for probe in self._queue:
+                probe.not_before = now
         return self._fill(now)
 
-    def _subscription_died(
-        self, event: says.DepthHalted | says.RequestIdRejected, slot: Slot | None, now: float
-    ) -> Commands:
+    def _subscription_ended(self, slot: Slot | None, code: int, now: float) -> Commands:
         if slot is not None:
             slot.on(SlotEvent.REFUSED)
-            self._restart(self._probes[slot.symbol], _CODES[type(event)], now)
+            self._restart(self._probes[slot.symbol], code, now)
         return self._fill(now)
 
-    def _reset(self, event: says.BookReset, slot: Slot | None, now: float) -> Commands:
-        seen = None if slot is None else self._probes[slot.symbol].observation
-        if seen is not None:
-            seen.reset(now)
+    def _book_reset(self, slot: Slot | None, now: float) -> Commands:
+        observation = None if slot is None else self._probes[slot.symbol].observation
+        if observation is not None:
+            observation.reset(now)
         return []
 
-    def _restored(self, event: says.ConnectivityRestored, slot: Slot | None, now: float) -> Commands:
+    def _connectivity_restored(self, event: gateway.ConnectivityRestored, now: float) -> Commands:
         if not event.data_lost:
             return []
         lost = self._active()
         self._lose_slots()
-        for trial in lost:
-            self._restart(trial, 1101, now)
+        for probe in lost:
+            self._restart(probe, 1101, now)
         return self._fill(now)
-
-    def _gone(self, event: says.ConnectionLost | says.SocketPortReset, slot: Slot | None, now: float) -> Commands:
-        self.give_up(f"the connection to the gateway was lost: {one_line(event.text)}", now)
-        return []
 
     # ---- steps
 
     def _fill(self, now: float) -> Commands:
         commands: Commands = []
-        while self._may_ask(now):
-            trial = next((trial for trial in self._queue if trial.not_before <= now), None)
-            if trial is None:
+        while self._may_subscribe(now):
+            probe = next((probe for probe in self._queue if probe.not_before <= now), None)
+            if probe is None:
                 break
-            self._queue.remove(trial)
-            slot = Slot(next(self._request_ids), trial.symbol, now)
+            self._queue.remove(probe)
+            slot = Slot(next(self._request_ids), probe.symbol, now)
             self._slots[slot.request] = slot
             limits = self._limits
-            trial.requested(slot, Observation(trial.instrument.exchange, limits.rows, limits.full_rows, now))
-            commands.append(Subscribe(slot.request, trial.instrument))
+            probe.requested(slot, Observation(probe.instrument.exchange, limits.rows, limits.full_rows, now))
+            commands.append(Subscribe(slot.request, probe.instrument))
         return commands
 
-    def _may_ask(self, now: float) -> bool:
-        return not self._waits_for_shell and now >= self._not_before and len(self._active()) < self._room
+    def _may_subscribe(self, now: float) -> bool:
+        return not self._awaits_shell and now >= self._not_before and len(self._active()) < self._most_active
 
     def _active(self) -> list[SymbolProbe]:
-        return [trial for trial in self._probes.values() if trial.slot is not None and not trial.is_over]
+        return [probe for probe in self._probes.values() if probe.slot is not None and not probe.is_over]
 
-    def _judge(self, trials: Iterable[SymbolProbe], now: float) -> Commands:
-        """End those whose book is there, or whose wait is over."""
+    def _evaluate(self, probes: Iterable[SymbolProbe], now: float) -> Commands:
+        """Ends those whose book is complete, or whose wait is over."""
         commands: Commands = []
-        for trial in trials:
-            advice = trial.confirmed_advice(now)
-            if advice and trial.slot is not None:
-                commands += self._refused(trial, trial.slot, advice, now)
-            elif now >= trial.due(self._limits):
-                trial.judge(self._limits, self._notices.trouble, now)
-                commands += self._end_subscription(trial, now)
+        for probe in probes:
+            advice = probe.confirmed_advice(now)
+            if advice and probe.slot is not None:
+                commands += self._refused(probe, probe.slot, advice, now)
+            elif now >= probe.due(self._limits):
+                probe.evaluate(self._limits, self._notices.trouble, now)
+                commands += self._end_subscription(probe, now)
         return commands
 
-    def _end_subscription(self, trial: SymbolProbe, now: float) -> Commands:
-        slot = trial.slot
+    def _end_subscription(self, probe: SymbolProbe, now: float) -> Commands:
+        slot = probe.slot
         if slot is None or slot.state not in (SlotState.REQUESTED, SlotState.LIVE):
             return []
         return [self._cancel(slot, now)]
@@ -282,11 +322,11 @@ class ProbePlan:
         self._last_cancel = now
         return Cancel(slot.request, slot.symbol)
 
-    def _restart(self, trial: SymbolProbe, code: int, now: float) -> None:
-        if not trial.is_over:
-            trial.died(code, now)
-        if not trial.is_over:
-            self._queue.appendleft(trial)
+    def _restart(self, probe: SymbolProbe, code: int, now: float) -> None:
+        if not probe.is_over:
+            probe.halted(code, now)
+        if not probe.is_over:
+            self._queue.appendleft(probe)
 
     def _lose_slots(self) -> None:
         for slot in self._slots.values():
@@ -295,22 +335,28 @@ class ProbePlan:
 
     def _end_all(self, outcome: Outcome, reason: str, now: float) -> Commands:
         commands: Commands = []
-        for trial in self._probes.values():
-            if not trial.is_over:
-                trial.end(outcome, reason, now)
-                commands += self._end_subscription(trial, now)
+        for probe in self._probes.values():
+            if not probe.is_over:
+                probe.end(outcome, reason, now)
+                commands += self._end_subscription(probe, now)
         self._queue.clear()
         return commands
 
 
-_ANSWERS: dict[type, Callable[[ProbePlan, Any, Slot | None, float], Commands]] = {
-    says.SlotRefused: ProbePlan._slot_refused,
-    says.DepthRefused: ProbePlan._depth_refused,
-    says.FarmStatus: ProbePlan._farms_reported,
-    says.DepthHalted: ProbePlan._subscription_died,
-    says.RequestIdRejected: ProbePlan._subscription_died,
-    says.BookReset: ProbePlan._reset,
-    says.ConnectivityRestored: ProbePlan._restored,
-    says.SocketPortReset: ProbePlan._gone,
-    says.ConnectionLost: ProbePlan._gone,
-}
+def _code_of(event: gateway.GatewayEvent) -> int:
+    """The code under which the report lists an event of a request; 0 for other events."""
+    match event:
+        case gateway.SlotRefused():
+            return 309
+        case gateway.CancelRejected():
+            return 310
+        case gateway.DepthHalted():
+            return 316
+        case gateway.BookReset():
+            return 317
+        case gateway.RequestIdRejected():
+            return 322
+        case gateway.DepthRefused() | gateway.Notice():
+            return event.code
+        case _:
+            return 0

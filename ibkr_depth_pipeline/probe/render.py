@@ -1,4 +1,4 @@
-"""A probe for the eyes: a table, ladders, a summary, with rich. Progress and reports in, renderables out; no logic."""
+"""Renders a probe with rich: a table, ladders and a summary. Progress and reports in, renderables out."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, RedisUse, Sym
 from ibkr_depth_pipeline.probe.session import Progress
 
 WIDE_COLUMNS = 110
-"""From this width on the table also names who stands in the rows, and the codes."""
+"""Width from which the table also has the market makers of the rows, and the codes."""
 
 NARROW_COLUMNS = 72
-"""Below this width the table has room for little more than the verdict."""
+"""Width below which the table has little more than the verdict."""
 
 _LADDER_COLUMNS = 40
 _FRAME_LINES = 4  # of the live screen: its head, the table's head and rule, one to spare
@@ -26,16 +26,16 @@ _LADDER_HEAD_LINES = 2
 _STYLES = {Outcome.DEPTH: "green", Outcome.VENUE_ONLY: "yellow", Outcome.PENDING: "cyan"}
 
 
-def finished(report: ProbeReport, console: Console) -> RenderableType:
-    """Everything about a finished probe: ladders, table, summary; the verdicts last, where the eye is."""
+def final_view(report: ProbeReport, console: Console) -> RenderableType:
+    """A finished probe: ladders, table, and the summary last, next to the prompt."""
     ladders = [_ladder(each, len(each.bids) + len(each.asks)) for each in report.symbols if each.bids or each.asks]
     parts: list[RenderableType] = [_in_columns(ladders, console.width)] if ladders else []
     parts.append(_table(report.symbols, console.width, one_line=False))
     return Group(*parts, *summary(report))
 
 
-def screen(progress: Progress, console: Console) -> RenderableType:
-    """The probe while it runs, in no more lines than the console has."""
+def live_view(progress: Progress, console: Console) -> RenderableType:
+    """A running probe, in no more lines than the console has."""
     room = max(console.height - _FRAME_LINES, 1)
     shown = _most_interesting(progress.symbols, room)
     over = sum(each.outcome is not Outcome.PENDING for each in progress.symbols)
@@ -53,7 +53,7 @@ def screen(progress: Progress, console: Console) -> RenderableType:
 
 
 def summary(report: ProbeReport) -> Iterator[Text]:
-    """What it comes to, a line each: warnings first."""
+    """The summary, one line each: warnings first."""
     if report.ingest is not None:
         yield Text(f"note: {report.ingest.text}; contracts and venues were checked, books were not", style="yellow")
     if report.redis is RedisUse.UNAVAILABLE:
@@ -68,8 +68,8 @@ def summary(report: ProbeReport) -> Iterator[Text]:
     yield Text(f"{good} of {every} symbols {what}", style="bold green" if report.passed else "bold red")
 
 
-def news(before: Sequence[SymbolReport], now: Sequence[SymbolReport]) -> Iterator[str]:
-    """A line for each symbol that got further."""
+def changes(before: Sequence[SymbolReport], now: Sequence[SymbolReport]) -> Iterator[str]:
+    """A line for each symbol whose verdict changed."""
     known = {each.symbol: each.verdict for each in before}
     for each in now:
         if known.get(each.symbol) != each.verdict:
@@ -77,7 +77,7 @@ def news(before: Sequence[SymbolReport], now: Sequence[SymbolReport]) -> Iterato
 
 
 def _most_interesting(symbols: Sequence[SymbolReport], room: int) -> Sequence[SymbolReport]:
-    """All of them where they fit; else those under way before those that are over, in the order of the universe."""
+    """All symbols if they fit, else those in progress before those that are over, in the order of the universe."""
     if len(symbols) <= room:
         return symbols
     chosen = sorted(symbols, key=lambda each: (each.outcome is not Outcome.PENDING, not each.bids, each.l2 is None))
@@ -96,7 +96,7 @@ def _table(symbols: Sequence[SymbolReport], width: int, *, one_line: bool) -> Ta
     if width >= WIDE_COLUMNS:
         table.add_column("Rows name", max_width=24)
         table.add_column("Codes", no_wrap=True)
-    table.add_column("Verdict", ratio=1)  # the one that gives way where it is narrow
+    table.add_column("Verdict", ratio=1)  # takes the width that is left
     for each in symbols:
         table.add_row(*_cells(each, width, one_line))
     return table
@@ -143,7 +143,7 @@ def _at(side: Sequence[Level], row: int) -> Level | None:
 
 
 def _price(level: Level | None) -> str:
-    """Cents where the price is whole cents, else every digit that it has."""
+    """Two digits if the price is whole cents, else all of its digits."""
     if level is None:
         return ""
     price = level[0]

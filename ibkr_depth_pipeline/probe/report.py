@@ -1,4 +1,4 @@
-"""What a probe found, symbol by symbol. Frozen, free of I/O; `as_dict` is what `--json` prints."""
+"""The report of a probe, symbol by symbol; `as_dict` is what `--json` prints. Frozen, no I/O."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
-from ibkr_depth_pipeline.model import Levels
+from ibkr_depth_pipeline.model import Instrument, Levels, Unresolved
+from ibkr_depth_pipeline.probe.gateway_notices import GatewayNotice
 
 
 class Outcome(Enum):
-    """How far a symbol got."""
+    """How the probe of a symbol ended, or that it goes on."""
 
-    PENDING = "pending"  # under way; never in a finished report
+    PENDING = "pending"  # in progress; never in a finished report
     DEPTH = "depth"  # a book with both sides
     VENUE_ONLY = "venue_only"  # not subscribed, since an ingest holds the slots; contract and venue are right
     UNRESOLVED = "unresolved"  # no contract, or no venue with depth
-    REFUSED = "refused"  # the gateway won't send depth: no permission, none on this venue
+    REFUSED = "refused"  # the gateway refuses depth: no permission, or none at any venue
     NO_SLOT = "no_slot"  # other clients hold every slot (309)
-    SILENT = "silent"  # subscribed, and not one row in time
+    SILENT = "silent"  # subscribed, and no row in time
     ONE_SIDED = "one_sided"  # rows of one side only
     HALTED = "halted"  # the gateway ended the subscription again and again
     NO_ANSWER = "no_answer"  # the gateway or the way to it failed
@@ -27,12 +28,12 @@ class Outcome(Enum):
 
 PASSED = frozenset({Outcome.DEPTH, Outcome.VENUE_ONLY})
 DECIDED = frozenset({Outcome.DEPTH, Outcome.UNRESOLVED, Outcome.REFUSED})
-"""Outcomes that say whether a symbol has depth. The others leave what was known of it as it was."""
+"""Outcomes that settle whether a symbol has depth. The others leave its venue hash unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class SizeHints:
-    """What the sizes of the rows look like, over `rows` rows: lots or shares is a setting of the gateway."""
+    """Properties of the sizes of `rows` rows, as a hint at their unit: lots or shares is a setting of the gateway."""
 
     rows: int
     fractional: bool
@@ -42,7 +43,7 @@ class SizeHints:
 
     @property
     def text(self) -> str:
-        """The hint in a word or two."""
+        """`fractional`, `all x100` or `whole`."""
         if self.fractional:
             return "fractional"
         return "all x100" if self.multiples_of_100 else "whole"
@@ -50,10 +51,10 @@ class SizeHints:
 
 @dataclass(frozen=True, slots=True)
 class SymbolReport:
-    """One symbol. Seconds count from its subscription; rows and levels are best first, as many as the settings ask for.
+    """The result of one symbol. Times are in seconds from its subscription; bids and asks are best first.
 
-    venues_granted are the market makers or venues that the rows name, the most frequent first; the venue requested
-    where they name none. l2 is None where it is not known. codes are TWS's, in the order they were first seen.
+    venues_granted: the market makers or venues that the rows name, the most frequent first, or the venue requested if
+    they name none. l2: whether it has depth, None if unknown. codes: TWS's, in the order in which they first came.
     """
 
     symbol: str
@@ -72,20 +73,47 @@ class SymbolReport:
     sizes: SizeHints | None = None
     codes: tuple[int, ...] = ()
 
+    @classmethod
+    def unresolved(cls, found: Unresolved, codes: tuple[int, ...]) -> SymbolReport:
+        """The report of a symbol without a contract or venue."""
+        return cls(
+            found.symbol,
+            Outcome.UNRESOLVED,
+            found.reason,
+            con_id=found.con_id,
+            primary_exchange=found.primary_exchange,
+            valid_exchanges=found.valid_exchanges,
+            l2=False,
+            codes=codes,
+        )
+
+    @classmethod
+    def venue_only(cls, found: Instrument) -> SymbolReport:
+        """The report of a resolved symbol that is not subscribed to, since an ingest runs."""
+        return cls(
+            found.symbol,
+            Outcome.VENUE_ONLY,
+            f"has depth on {found.exchange} by the gateway's list; not subscribed, an ingest holds the slots",
+            con_id=found.con_id,
+            venue_requested=found.exchange,
+            primary_exchange=found.primary_exchange,
+            valid_exchanges=found.valid_exchanges,
+        )
+
     @property
     def passed(self) -> bool:
-        """Whether the symbol has depth, as far as it could be checked."""
+        """Whether the symbol has depth, as far as it was checked."""
         return self.outcome in PASSED
 
     @property
     def verdict(self) -> str:
-        """One line: the outcome in a word, and the reason."""
+        """Outcome and reason in one line."""
         if self.outcome is Outcome.PENDING:
             return self.reason
         return f"{_WORDS.get(self.outcome, 'FAIL')}: {self.reason}"
 
     def closed(self) -> SymbolReport:
-        """The same, where it is still pending as one that was interrupted."""
+        """This report, or an interrupted one if it is pending."""
         if self.outcome is not Outcome.PENDING:
             return self
         return replace(self, outcome=Outcome.INTERRUPTED, reason="interrupted")
@@ -101,15 +129,14 @@ _WORDS = {Outcome.DEPTH: "ok", Outcome.VENUE_ONLY: "venue ok"}
 
 @dataclass(frozen=True, slots=True)
 class IngestSign:
-    """What speaks of a running ingest: heartbeats, symbol -> unix ms of its last live row, or, where it has none yet,
-    the lease alone."""
+    """Evidence of a running ingest at `seen_ts`: its lease, and heartbeats (symbol -> unix ms of its last row)."""
 
     heartbeats: dict[str, int]
     seen_ts: int
 
     @property
     def text(self) -> str:
-        """What an operator reads."""
+        """One line for an operator."""
         if not self.heartbeats:
             return "an ingest is running (it holds the lease; no book is live yet)"
         age = max(0, self.seen_ts - max(self.heartbeats.values())) / 1000
@@ -119,7 +146,7 @@ class IngestSign:
 
 
 class RedisUse(Enum):
-    """What became of Redis in this probe."""
+    """How the probe used Redis."""
 
     OFF = "off"
     RECORDED = "recorded"
@@ -129,16 +156,8 @@ class RedisUse(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayNotice:
-    """Something the gateway said that concerns no single symbol; code is TWS's."""
-
-    code: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """A finished probe. Times are unix ms. interrupted_by names the signal that ended it early."""
+    """The result of a probe. Times are unix ms. interrupted_by: the signal that ended it early."""
 
     started_ts: int
     ended_ts: int
@@ -154,7 +173,7 @@ class ProbeReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every symbol has depth; beside a running ingest, as far as that could be checked."""
+        """Whether every symbol has depth, as far as it was checked."""
         return self.interrupted_by is None and all(report.passed for report in self.symbols)
 
     def as_dict(self) -> dict[str, Any]:
@@ -176,18 +195,18 @@ class ProbeReport:
         }
 
     def as_markdown(self) -> str:
-        """A table, one line a symbol."""
+        """A table with one line a symbol."""
         lines = ["| symbol | venue | L2 | bids / asks | first row | sizes | codes | verdict |", "|" + " --- |" * 8]
         return "\n".join([*lines, *map(_markdown_line, self.symbols)])
 
 
 def l2_word(l2: bool | None) -> str:
-    """`yes`, `no`, or `?` where it is not known."""
+    """`yes`, `no`, or `?` for None."""
     return "?" if l2 is None else "yes" if l2 else "no"
 
 
 def seconds(value: float | None) -> str:
-    """Seconds for a table; `-` for none."""
+    """`1.25 s`; `-` for None."""
     return "-" if value is None else f"{value:.2f} s"
 
 

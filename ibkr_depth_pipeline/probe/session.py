@@ -1,4 +1,4 @@
-"""Carries a probe out: the event loop, the clock, the connection. What to do is decided in plan.py."""
+"""Runs a probe: connects, resolves, carries out what plan.py decides, and reports. `run_probe` is the blocking call."""
 
 from __future__ import annotations
 
@@ -9,51 +9,55 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from typing_extensions import assert_never
+
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
+from ibkr_depth_pipeline.ingest.resolver import PATIENT_TRIES, NoAnswer, Resolver
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Instrument
-from ibkr_depth_pipeline.probe.commands import Cancel, Commands, LookForIngest, Reconnect, Subscribe
-from ibkr_depth_pipeline.probe.limits import probe_limits
-from ibkr_depth_pipeline.probe.plan import ProbePlan
+from ibkr_depth_pipeline.probe.plan import Cancel, Commands, DetectIngest, ProbePlan, Reconnect, Subscribe
 from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, SymbolReport
-from ibkr_depth_pipeline.probe.resolving import resolve_each, venue_only
+from ibkr_depth_pipeline.probe.symbol_probe import probe_limits
 from ibkr_depth_pipeline.probe.venue_cache import VenueCache
 from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.signals import signals_caught
 from ibkr_depth_pipeline.universe import Universe
 
-WATCH_SECS = 0.2
+PROGRESS_SECS = 0.2
 
 MOST_RECONNECTS = 5
 RECONNECT_PAUSE_SECS = 1.0
-"""While symbols are resolved."""
+"""Reconnects while symbols are resolved: how many, and the pause before each."""
 
-FAREWELL_SECS = 2.0
-"""For the last cancels, which leave at the pace of all messages."""
+DRAIN_SECS = 2.0
+"""Longest wait for the last cancels, which are sent at the pace of all messages."""
+
+_UNKNOWN_CONTRACT = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a probe is: which gateway it asks, for how many seconds it runs, and every symbol as it stands."""
+    """The state of a running probe: `host:port` of its gateway, seconds since it began, and each symbol so far."""
 
     where: str
     elapsed: float
     symbols: tuple[SymbolReport, ...]
 
 
-Watch = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 class ProbeSession:
-    """One probe of the symbols of `universe`; to be made and run in one event loop, once.
+    """One probe of the symbols of `universe`; created and run in one event loop, once.
 
-    record: use Redis, to learn of a running ingest and to store venue hashes. first_book_secs: longest wait for a
-    symbol's book, IBKR_FIRST_ROW_SECS where None. watch is called a few times a second and once at the end.
+    record: use Redis, to detect a running ingest and to store venue hashes. first_book_secs: longest wait for a
+    symbol's book, IBKR_FIRST_ROW_SECS if None. on_progress is called every PROGRESS_SECS and once at the end.
     """
 
     def __init__(
@@ -63,12 +67,12 @@ class ProbeSession:
         *,
         record: bool = True,
         first_book_secs: float | None = None,
-        watch: Watch | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self._settings = settings
         self._universe = universe
         self._limits = probe_limits(settings, first_book_secs)
-        self._watch = watch
+        self._on_progress = on_progress
         self._request_ids = itertools.count(1)
         self._gateway = TwsGateway.of_settings(
             settings,
@@ -93,40 +97,42 @@ class ProbeSession:
         self._began = 0.0
 
     def stop(self, by: str = "stop") -> None:
-        """End the probe early: cancel what is subscribed, disconnect, report what is known. May be called again."""
+        """Ends the probe early: it cancels subscriptions, disconnects and reports. May be called again."""
         self._stopped_by = self._stopped_by or by
         self._stop.set()
 
     async def run(self) -> ProbeReport:
-        """Returns the report, also after `stop`. Raises GatewayError where nothing could be asked at all."""
+        """Returns the report, also after `stop`. Raises GatewayError if the gateway can't be reached."""
         started, self._began = unix_ms(), self._now()
-        if self._watch is not None:
-            self._start(self._keep_watch(self._watch))
+        if self._on_progress is not None:
+            self._start(self._publish_progress(self._on_progress))
         try:
             finished = await self._until_stopped(self._work())
             self._carry_out(self._plan.stop(self._now()))
-            if self._watch is not None:
-                self._watch(self._progress())
+            if self._on_progress is not None:
+                self._on_progress(self._progress())
             return self._report(started, None if finished else self._stopped_by)
         finally:
             await self._clean_up()
 
-    # ---- the course of a probe
+    # ---- steps of a probe
 
     async def _work(self) -> None:
-        ingest_runs = await self._venue_cache.look_for_ingest(self._universe.symbols)
+        ingest_runs = await self._venue_cache.detect_ingest(self._universe.symbols)
         await self._connect()
         await self._resolve_all()
         instruments = [found for found in self._resolutions.values() if isinstance(found, Instrument)]
         if ingest_runs:
-            self._unprobed.update({each.symbol: venue_only(each) for each in instruments})
+            self._unprobed.update({each.symbol: SymbolReport.venue_only(each) for each in instruments})
         elif instruments:
             self._carry_out(self._plan.begin(instruments, self._now()))
             await self._over.wait()
         if self._failure is not None:
             raise self._failure
         known = [each for each in self._reports() if each.symbol in self._resolutions]
-        await self._venue_cache.record([(_as_asked(self._resolutions[each.symbol], each), each) for each in known])
+        await self._venue_cache.record(
+            [(_at_granted_venue(self._resolutions[each.symbol], each), each) for each in known]
+        )
 
     async def _connect(self) -> None:
         settings = self._settings
@@ -160,14 +166,23 @@ class ProbeSession:
             self._carry_out(self._plan.reconnected(self._now()))
 
     async def _resolve_all(self) -> None:
-        async for found, report in resolve_each(self._gateway, self._universe.specs, self._connect_anew_if_lost):
-            if found is not None:
-                self._resolutions[found.symbol] = found
-            if report is not None:
-                self._unprobed[report.symbol] = report
+        resolver = Resolver(
+            self._gateway, self._universe.specs, ready=self._reconnect_if_lost, most_tries=PATIENT_TRIES
+        )
+        async for found in resolver.results():
+            if isinstance(found, NoAnswer):
+                self._unprobed[found.symbol] = SymbolReport(found.symbol, Outcome.NO_ANSWER, found.reason)
+                continue
+            self._resolutions[found.symbol] = found
+            if isinstance(found, Instrument):
+                self._log.info("symbol_resolved", symbol=found.symbol, con_id=found.con_id, exchange=found.exchange)
+                continue
+            self._log.warning("symbol_skipped", symbol=found.symbol, reason=found.reason)
+            codes = (_UNKNOWN_CONTRACT,) if found.reason == NO_CONTRACT else ()
+            self._unprobed[found.symbol] = SymbolReport.unresolved(found, codes)
 
-    async def _connect_anew_if_lost(self) -> None:
-        """A few times only, each after a pause: the questions may be what the connection dies of."""
+    async def _reconnect_if_lost(self) -> None:
+        """At most MOST_RECONNECTS times, each after a pause: the queries may be what ends the connection."""
         if self._gateway.is_connected:
             return
         self._reconnects += 1
@@ -176,11 +191,11 @@ class ProbeSession:
         await asyncio.sleep(RECONNECT_PAUSE_SECS)
         await self._connect()
 
-    async def _look_for_ingest(self) -> None:
-        running = await self._venue_cache.look_for_ingest(self._universe.symbols)
-        self._carry_out(self._plan.ingest_looked_for(running, self._now()))
+    async def _detect_ingest(self) -> None:
+        running = await self._venue_cache.detect_ingest(self._universe.symbols)
+        self._carry_out(self._plan.ingest_detected(running, self._now()))
 
-    # ---- what the plan hears, and what it wants done
+    # ---- inputs of the plan, and its commands
 
     def _on_row(self, request: int, row: DepthRow) -> None:
         self._carry_out(self._plan.row(request, row, self._now()))
@@ -198,10 +213,12 @@ class ProbeSession:
                     self._subscribe(command)
                 case Cancel():
                     self._cancel(command)
-                case LookForIngest():
-                    self._start(self._look_for_ingest())
+                case DetectIngest():
+                    self._start(self._detect_ingest())
                 case Reconnect():
                     self._start(self._reconnect())
+                case _:
+                    assert_never(command)
         self._set_timer()
         if self._plan.is_over:
             self._over.set()
@@ -228,15 +245,15 @@ class ProbeSession:
         loop = asyncio.get_running_loop()
         self._timer = None if deadline is None else loop.call_at(deadline, self._on_deadline)
 
-    # ---- what is known
+    # ---- reports
 
     def _reports(self) -> tuple[SymbolReport, ...]:
         return tuple(self._venue_cache.beside_ingest(self._symbol(symbol)) for symbol in self._universe.symbols)
 
     def _symbol(self, symbol: str) -> SymbolReport:
         reason = "resolved" if symbol in self._resolutions else "asks for its contract"
-        unheard = SymbolReport(symbol, Outcome.PENDING, reason)
-        return self._plan.report(symbol) or self._unprobed.get(symbol, unheard)
+        unresolved = SymbolReport(symbol, Outcome.PENDING, reason)
+        return self._plan.report(symbol) or self._unprobed.get(symbol, unresolved)
 
     def _progress(self) -> Progress:
         where = f"{self._settings.ibkr_host}:{self._settings.ibkr_port}"
@@ -257,10 +274,10 @@ class ProbeSession:
             interrupted_by=interrupted_by,
         )
 
-    async def _keep_watch(self, watch: Watch) -> None:
+    async def _publish_progress(self, on_progress: OnProgress) -> None:
         while True:
-            watch(self._progress())
-            await asyncio.sleep(WATCH_SECS)
+            on_progress(self._progress())
+            await asyncio.sleep(PROGRESS_SECS)
 
     # ---- tasks and time
 
@@ -280,7 +297,7 @@ class ProbeSession:
         if self._timer is not None:
             self._timer.cancel()
         with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(self._gateway.drain(), FAREWELL_SECS)
+            await asyncio.wait_for(self._gateway.drain(), DRAIN_SECS)
         self._gateway.disconnect()
         await _end(*self._tasks)
         await self._venue_cache.close()
@@ -300,8 +317,8 @@ class ProbeSession:
         return asyncio.get_running_loop().time()
 
 
-def _as_asked(resolution: Resolution, report: SymbolReport) -> Resolution:
-    """The contract at the venue that was asked last: the one with depth, or where every one refused, the best."""
+def _at_granted_venue(resolution: Resolution, report: SymbolReport) -> Resolution:
+    """The contract at the venue with depth; the best venue if the probe found none."""
     if isinstance(resolution, Instrument) and report.outcome is Outcome.DEPTH:
         return replace(resolution, exchange=report.venue_requested)
     return resolution
@@ -311,3 +328,28 @@ async def _end(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run_probe(
+    settings: Settings,
+    universe: Universe,
+    *,
+    record: bool = True,
+    first_book_secs: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> ProbeReport:
+    """Probes every symbol of `universe`, in a blocking call; the parameters are ProbeSession's.
+
+    SIGINT and SIGTERM end it early if it runs in the main thread: subscriptions are cancelled, and the report has the
+    signal in `interrupted_by`. Raises GatewayUnavailable if the gateway can't be reached and ClientIdsExhausted if no
+    client id is free; a symbol that fails, or a Redis that is unavailable, raises nothing.
+    """
+
+    async def main() -> ProbeReport:
+        session = ProbeSession(
+            settings, universe, record=record, first_book_secs=first_book_secs, on_progress=on_progress
+        )
+        with signals_caught(session.stop):
+            return await session.run()
+
+    return asyncio.run(main())

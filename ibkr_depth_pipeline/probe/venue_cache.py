@@ -1,22 +1,92 @@
-"""The probe's side of Redis: whether an ingest runs, and what becomes of the venue hashes. It may be away."""
+"""The probe's side of Redis: whether an ingest runs, and the venue hashes. Redis may be unavailable."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.probe.report import DECIDED, IngestSign, Outcome, RedisUse, SymbolReport
-from ibkr_depth_pipeline.probe.store import RecordedRefusal, VenueStore
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.schema.encoding import venue_fields
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, lease_key, venue_key
+from ibkr_depth_pipeline.settings import mask_url
+from ibkr_depth_pipeline.sink.connection import open_redis
+
+_SCAN_COUNT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRefusal:
+    """The refusal in the venue hash of a symbol without depth; checked_ts is unix ms."""
+
+    reason: str
+    checked_ts: int
+
+
+class VenueStore:
+    """The venue hashes in the Redis of `url`. Methods raise SinkUnavailable, with the reason, without the password."""
+
+    def __init__(self, url: str) -> None:
+        self._client = open_redis(url)
+        self._where = f"Redis at {mask_url(url)}"
+
+    async def heartbeats(self) -> dict[str, int]:
+        """Every symbol of any universe that has a heartbeat -> unix ms of its last row."""
+        prefix = heartbeat_key("")
+        try:
+            keys = [key async for key in self._client.scan_iter(match=f"{prefix}*", count=_SCAN_COUNT)]
+            # One GET each: a cluster keeps the keys in different slots, and one may expire in between.
+            values = {_text(key).removeprefix(prefix): await self._client.get(key) for key in keys}
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+        return {symbol: int(value) for symbol, value in values.items() if value is not None and value.isdigit()}
+
+    async def is_leased(self, gateway_name: str) -> bool:
+        """Whether an ingest holds the lease of that name: the only trace of one that has had no rows yet."""
+        try:
+            return bool(await self._client.exists(lease_key(gateway_name)))
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+
+    async def refusals(self, symbols: Iterable[str]) -> dict[str, RecordedRefusal]:
+        """The symbols that have no depth by their venue hash."""
+        try:
+            found = {symbol: await self._refusal(symbol) for symbol in symbols}
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+        return {symbol: refusal for symbol, refusal in found.items() if refusal is not None}
+
+    async def _refusal(self, symbol: str) -> RecordedRefusal | None:
+        supported, reason, checked_ts = await self._client.hmget(
+            venue_key(symbol), ["depth_supported", "reason", "checked_ts"]
+        )
+        if supported != b"0":
+            return None
+        return RecordedRefusal(_text(reason or b""), int(checked_ts or 0))
+
+    async def record(self, resolution: Resolution, reason: str, checked_ts: int) -> None:
+        """Stores the venue hash; an instrument with a reason has no depth."""
+        try:
+            await self._client.hset(venue_key(resolution.symbol), mapping=venue_fields(resolution, checked_ts, reason))
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._client.aclose()
+
+    def _unavailable(self, error: Exception) -> SinkUnavailable:
+        return SinkUnavailable(f"{self._where}: {str(error) or type(error).__name__}")
 
 
 class VenueCache:
-    """What Redis knows. Nothing here raises: a Redis that fails is noted once in `use` and `error`, then left alone.
+    """The probe's use of Redis. Never raises: a failure is kept in `use` and `error`, and ends the use of Redis.
 
-    url None: without Redis. gateway_name is the one whose lease an ingest of the same slots holds.
+    url None: without Redis. gateway_name: an ingest that uses the same slots holds the lease of that name.
     """
 
     def __init__(self, url: str | None, gateway_name: str) -> None:
@@ -28,8 +98,8 @@ class VenueCache:
         self.error = ""
         self.ingest: IngestSign | None = None
 
-    async def look_for_ingest(self, symbols: Sequence[str]) -> bool | None:
-        """Whether an ingest runs; None where that can't be known. Sets `ingest`."""
+    async def detect_ingest(self, symbols: Sequence[str]) -> bool | None:
+        """Whether an ingest runs; None if that is unknown. Sets `ingest`."""
         if self._store is None or self.use is RedisUse.UNAVAILABLE:
             return None
         try:
@@ -37,13 +107,13 @@ class VenueCache:
             runs = bool(beats) or await self._store.is_leased(self._gateway_name)
             self._refusals = await self._store.refusals(symbols) if runs else {}
         except SinkUnavailable as error:
-            self._away(error)
+            self._disable(error)
             return None
         self.ingest = IngestSign(beats, unix_ms()) if runs else None
         return runs
 
     def beside_ingest(self, report: SymbolReport) -> SymbolReport:
-        """A symbol that was not subscribed to for the ingest's sake, with what the ingest itself knows of it."""
+        """The report of a symbol that was not subscribed to because of an ingest, with what the ingest recorded."""
         if self.ingest is None or report.outcome is not Outcome.VENUE_ONLY:
             return report
         last_row, refusal = self.ingest.heartbeats.get(report.symbol), self._refusals.get(report.symbol)
@@ -56,27 +126,31 @@ class VenueCache:
             return replace(report, outcome=Outcome.REFUSED, l2=False, reason=reason)
         return report
 
-    async def record(self, findings: Iterable[tuple[Resolution, SymbolReport]]) -> None:
-        """Store what was decided. The rest stays as it is recorded, and so does everything beside a running ingest."""
+    async def record(self, outcomes: Iterable[tuple[Resolution, SymbolReport]]) -> None:
+        """Stores each decided outcome; nothing while an ingest runs, as the venue hashes are its own."""
         if self._store is None or self.use is RedisUse.UNAVAILABLE:
             return
         if self.ingest is not None:
             self.use = RedisUse.READ_ONLY
             return
         try:
-            for resolution, report in findings:
+            for resolution, report in outcomes:
                 if report.outcome in DECIDED:
                     reason = "" if report.outcome is Outcome.DEPTH else report.reason
                     await self._store.record(resolution, reason, unix_ms())
             self.use = RedisUse.RECORDED
         except SinkUnavailable as error:
-            self._away(error)
+            self._disable(error)
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Closes the connection."""
         if self._store is not None:
             await self._store.close()
 
-    def _away(self, error: SinkUnavailable) -> None:
+    def _disable(self, error: SinkUnavailable) -> None:
         self._log.warning("redis_unavailable", error=str(error))
         self.use, self.error = RedisUse.UNAVAILABLE, str(error)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.model import Instrument
-from ibkr_depth_pipeline.probe.store import VenueStore
+from ibkr_depth_pipeline.probe.venue_cache import VenueStore
 from ibkr_depth_pipeline.reader import After, AsyncDepthReader, At, DepthReader, DepthSnapshot
 from ibkr_depth_pipeline.schema.health import SymbolState
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key

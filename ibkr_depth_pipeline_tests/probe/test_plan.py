@@ -1,4 +1,4 @@
-"""The probe's plan by itself: seconds are arguments, the gateway's answers are events, commands are what comes out."""
+"""The probe's plan alone: times are arguments, the gateway's answers are events, commands come out."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import random
 
 import pytest
 
-from ibkr_depth_pipeline.gateway import events as says
+from ibkr_depth_pipeline.gateway import events as gateway
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, Side
-from ibkr_depth_pipeline.probe.commands import Cancel, Command, LookForIngest, Reconnect, Subscribe
-from ibkr_depth_pipeline.probe.limits import ProbeLimits
-from ibkr_depth_pipeline.probe.plan import ProbePlan
+from ibkr_depth_pipeline.probe.plan import Cancel, Commands, DetectIngest, ProbePlan, Reconnect, Subscribe
 from ibkr_depth_pipeline.probe.report import Outcome
-from ibkr_depth_pipeline.probe.symbol_probe import MAX_RESTARTS
+from ibkr_depth_pipeline.probe.symbol_probe import MAX_RESTARTS, ProbeLimits
 
 CAP, QUIET, PAUSE, PATIENCE = 15.0, 0.5, 8.0, 24.0
 FULL = 2
 
 
 class Case:
-    """A plan that has begun at second 0 with the symbols named, and the clock that the test moves."""
+    """A plan that began at second 0 with these symbols, and a clock that the test sets."""
 
     def __init__(self, *symbols: str, slots: int = 3, venues: tuple[str, ...] = ("ARCA",)) -> None:
         limits = ProbeLimits(slots, FULL + 1, FULL, CAP, QUIET, PAUSE, PATIENCE)
@@ -32,19 +30,19 @@ class Case:
         instruments = [dataclasses.replace(found, symbol=each) for each in symbols]
         self.first = self.plan.begin(instruments, self.now)
 
-    def row(self, request: int, side: Side, position: int = 0, size: float = 100.0, venue: str = "") -> list[Command]:
+    def row(self, request: int, side: Side, position: int = 0, size: float = 100.0, venue: str = "") -> Commands:
         row = DepthRow(DepthOperation.INSERT, side, position, 10.0 + position, size, venue)
         return self.plan.row(request, row, self.now)
 
-    def book(self, request: int) -> list[Command]:
-        """Full, on both sides."""
+    def book(self, request: int) -> Commands:
+        """A complete book on both sides."""
         answers = [self.row(request, side, at) for side in Side for at in range(FULL)]
         return list(itertools.chain(*answers))
 
-    def hear(self, event: says.GatewayEvent) -> list[Command]:
+    def handle(self, event: gateway.GatewayEvent) -> Commands:
         return self.plan.handle(event, self.now)
 
-    def run_to_deadline(self) -> list[Command]:
+    def run_to_deadline(self) -> Commands:
         deadline = self.plan.next_deadline()
         assert deadline is not None
         self.now = max(self.now, deadline)
@@ -61,11 +59,11 @@ class Case:
         return report.reason
 
 
-def subscribed(commands: list[Command]) -> list[tuple[int, str]]:
+def subscribed(commands: Commands) -> list[tuple[int, str]]:
     return [(each.request, each.instrument.symbol) for each in commands if isinstance(each, Subscribe)]
 
 
-def cancelled(commands: list[Command]) -> list[int]:
+def cancelled(commands: Commands) -> list[int]:
     return [each.request for each in commands if isinstance(each, Cancel)]
 
 
@@ -74,13 +72,13 @@ def test_no_more_symbols_are_subscribed_to_than_there_are_slots() -> None:
     assert subscribed(case.first) == [(1, "A"), (2, "B"), (3, "C")]
 
 
-def test_a_full_book_ends_the_subscription_and_hands_its_slot_on_in_that_order() -> None:
+def test_full_book_ends_its_subscription_before_the_next_symbol_gets_the_slot() -> None:
     case = Case("A", "B", slots=1)
     assert case.book(1) == [Cancel(1, "A"), Subscribe(2, Instrument("B", 1, "STK", "USD", "ARCA", "ARCA"))]
     assert case.outcome("A") is Outcome.DEPTH
 
 
-def test_a_thin_book_is_there_once_it_has_not_grown_for_a_while_however_busy_it_is() -> None:
+def test_thin_book_is_complete_once_it_has_not_grown_for_a_while_even_if_updates_continue() -> None:
     case = Case("A")
     case.row(1, Side.BID)
     case.row(1, Side.ASK)
@@ -93,41 +91,41 @@ def test_a_thin_book_is_there_once_it_has_not_grown_for_a_while_however_busy_it_
     assert case.plan.is_over
 
 
-def test_a_silent_symbol_is_left_when_the_wait_is_over_and_not_before() -> None:
+def test_silent_symbol_is_cancelled_when_the_wait_is_over_and_not_before() -> None:
     case = Case("A")
     assert case.plan.next_deadline() == CAP
     assert cancelled(case.run_to_deadline()) == [1]
     assert case.outcome("A") is Outcome.SILENT
 
 
-def test_the_reason_of_a_silence_names_what_the_gateway_had_said() -> None:
+def test_reason_of_a_silent_symbol_names_the_trouble_that_the_gateway_reported() -> None:
     case = Case("A")
-    case.hear(says.FarmStatus(False, 10197, "No market data during competing live session"))
+    case.handle(gateway.FarmStatus(False, 10197, "No market data during competing live session"))
     case.run_to_deadline()
     assert "10197: No market data during competing live session" in case.reason("A")
 
 
-def test_a_trouble_that_is_over_is_not_named() -> None:
+def test_reason_of_a_silent_symbol_names_no_trouble_that_is_over() -> None:
     case = Case("A")
-    case.hear(says.ConnectivityLost("lost"))
-    case.hear(says.ConnectivityRestored(False, "restored"))
+    case.handle(gateway.ConnectivityLost("lost"))
+    case.handle(gateway.ConnectivityRestored(False, "restored"))
     case.run_to_deadline()
     assert case.reason("A") == "no row in 15 s"
 
 
-def test_rows_of_one_side_only_are_no_book() -> None:
+def test_rows_of_one_side_are_reported_as_one_sided() -> None:
     case = Case("A")
     case.row(1, Side.BID)
     case.run_to_deadline()
     assert case.outcome("A") is Outcome.ONE_SIDED
 
 
-def test_a_refused_request_is_cancelled_and_its_place_goes_to_the_next() -> None:
+def test_refused_request_is_cancelled_and_its_place_goes_to_the_next_symbol() -> None:
     case = Case("A", "B", slots=1)
-    case.hear(says.FarmStatus(True, 2104, "OK"))
-    answer = case.hear(says.DepthRefused(1, 354, "not subscribed"))
+    case.handle(gateway.FarmStatus(True, 2104, "OK"))
+    answer = case.handle(gateway.DepthRefused(1, 354, "not subscribed"))
     assert cancelled(answer) == [1]
-    case.hear(says.CancelRejected(1))
+    case.handle(gateway.CancelRejected(1))
     assert subscribed(answer) == [(2, "B")]
     report = case.plan.report("A")
     assert report is not None
@@ -135,21 +133,21 @@ def test_a_refused_request_is_cancelled_and_its_place_goes_to_the_next() -> None
 
 
 @pytest.mark.parametrize("code", [200, 354, 420, 478, 10168, 99999])
-def test_a_refusal_of_any_code_leads_to_the_next_venue_and_the_last_one_ends_with_every_reason(code: int) -> None:
+def test_refusal_of_any_code_leads_to_the_next_venue_and_the_last_one_reports_every_reason(code: int) -> None:
     case = Case("A", venues=("ISLAND", "ARCA"))
-    case.hear(says.FarmStatus(True, 2104, "OK"))
-    (_, asked) = case.hear(says.DepthRefused(1, code, "one"))
+    case.handle(gateway.FarmStatus(True, 2104, "OK"))
+    (_, asked) = case.handle(gateway.DepthRefused(1, code, "one"))
     assert isinstance(asked, Subscribe)
     assert asked.instrument.exchange == "ARCA"
-    case.hear(says.DepthRefused(2, 10092, "two"))
+    case.handle(gateway.DepthRefused(2, 10092, "two"))
     assert case.outcome("A") is Outcome.REFUSED
     assert f"ISLAND {code}: one; ARCA 10092: two" in case.reason("A")
 
 
-def test_the_venue_with_depth_is_reported_with_those_that_refused() -> None:
+def test_venue_with_depth_is_reported_with_those_that_refused() -> None:
     case = Case("A", venues=("ISLAND", "ARCA"))
-    case.hear(says.FarmStatus(True, 2104, "OK"))
-    case.hear(says.DepthRefused(1, 354, "not subscribed"))
+    case.handle(gateway.FarmStatus(True, 2104, "OK"))
+    case.handle(gateway.DepthRefused(1, 354, "not subscribed"))
     case.book(2)
     report = case.plan.report("A")
     assert report is not None
@@ -157,139 +155,143 @@ def test_the_venue_with_depth_is_reported_with_those_that_refused() -> None:
     assert "ISLAND 354: not subscribed" in report.reason
 
 
-def test_a_refusal_before_a_farm_is_well_is_asked_again_and_at_once_when_one_is() -> None:
+def test_symbol_refused_before_a_farm_is_connected_is_requested_again_and_at_once_when_one_is() -> None:
     case = Case("A")
-    assert subscribed(case.hear(says.DepthRefused(1, 354, "not subscribed"))) == []
+    assert subscribed(case.handle(gateway.DepthRefused(1, 354, "not subscribed"))) == []
     assert case.outcome("A") is Outcome.PENDING
     assert subscribed(case.run_to_deadline()) == [(2, "A")]
-    case.hear(says.DepthRefused(2, 354, "not subscribed"))
-    assert subscribed(case.hear(says.FarmStatus(True, 2104, "OK"))) == [(3, "A")]
+    case.handle(gateway.DepthRefused(2, 354, "not subscribed"))
+    assert subscribed(case.handle(gateway.FarmStatus(True, 2104, "OK"))) == [(3, "A")]
     case.book(3)
     assert case.outcome("A") is Outcome.DEPTH
 
 
-def test_a_refusal_before_any_farm_is_well_is_believed_when_the_time_for_a_book_is_over() -> None:
+def test_refusal_without_a_connected_farm_is_final_when_the_time_for_a_book_is_over() -> None:
     case = Case("A")
     asked = subscribed(case.first)
     while case.outcome("A") is Outcome.PENDING:
         for request, _ in asked:
-            case.hear(says.DepthRefused(request, 354, "not subscribed"))
+            case.handle(gateway.DepthRefused(request, 354, "not subscribed"))
         asked = subscribed(case.run_to_deadline()) if case.plan.next_deadline() is not None else []
     assert case.outcome("A") is Outcome.REFUSED
     assert CAP <= case.now < 2 * CAP
 
 
-def test_an_error_that_may_be_advice_ends_a_request_only_if_no_row_comes() -> None:
+def test_error_that_may_be_advice_ends_a_request_only_if_no_row_comes() -> None:
     case = Case("A", "B")
     for request in (1, 2):
-        assert case.hear(says.DepthRefused(request, 10089, "part")) == []
+        assert case.handle(gateway.DepthRefused(request, 10089, "part")) == []
     case.book(1)
     assert case.outcome("A") is Outcome.DEPTH
-    case.hear(says.FarmStatus(True, 2104, "OK"))
+    case.handle(gateway.FarmStatus(True, 2104, "OK"))
     assert cancelled(case.run_to_deadline()) == [2]
     assert case.outcome("B") is Outcome.REFUSED
     assert case.now < CAP
 
 
-def test_an_error_about_a_line_with_rows_changes_nothing() -> None:
+def test_error_about_a_subscription_with_rows_changes_nothing() -> None:
     case = Case("A")
     case.row(1, Side.BID)
-    for event in (says.DepthRefused(1, 354, "late"), says.SlotRefused(1, "late"), says.DepthRefused(1, 10168, "late")):
-        assert case.hear(event) == []
+    for event in (
+        gateway.DepthRefused(1, 354, "late"),
+        gateway.SlotRefused(1, "late"),
+        gateway.DepthRefused(1, 10168, "late"),
+    ):
+        assert case.handle(event) == []
     case.book(1)
     assert case.outcome("A") is Outcome.DEPTH
 
 
-def test_a_309_is_never_cancelled_and_waits_for_a_slot_of_our_own() -> None:
+def test_request_refused_by_309_is_not_cancelled_and_waits_for_a_slot_of_our_own() -> None:
     case = Case("A", "B", slots=2)
-    assert case.hear(says.SlotRefused(2, "Max number (1)")) == []
+    assert case.handle(gateway.SlotRefused(2, "Max number (1)")) == []
     assert subscribed(case.book(1)) == [(3, "B")]
     report = case.plan.report("B")
     assert report is not None
     assert report.codes == (309,)
 
 
-def test_after_a_309_no_more_are_asked_for_at_once_than_were_granted() -> None:
+def test_no_more_symbols_are_subscribed_after_a_309_than_were_granted() -> None:
     case = Case("A", "B", "C", "D", slots=3)
-    case.hear(says.SlotRefused(2, ""))
-    case.hear(says.SlotRefused(3, ""))
+    case.handle(gateway.SlotRefused(2, ""))
+    case.handle(gateway.SlotRefused(3, ""))
     assert len(subscribed(case.book(1))) == 1
 
 
-def test_a_309_right_after_our_own_cancel_is_a_race_and_is_tried_again_soon() -> None:
+def test_request_refused_by_309_right_after_our_own_cancel_is_repeated_soon() -> None:
     case = Case("A", "B", slots=1)
     case.book(1)
-    assert case.hear(says.SlotRefused(2, "")) == []
+    assert case.handle(gateway.SlotRefused(2, "")) == []
     assert subscribed(case.run_to_deadline()) == [(3, "B")]
 
 
-def test_a_309_with_nothing_of_our_own_asks_whether_an_ingest_runs_and_then_tries_again() -> None:
+def test_309_without_slots_of_our_own_detects_an_ingest_before_the_next_request() -> None:
     case = Case("A", slots=1)
-    assert case.hear(says.SlotRefused(1, "")) == [LookForIngest()]
+    assert case.handle(gateway.SlotRefused(1, "")) == [DetectIngest()]
     assert case.plan.next_deadline() is None
-    assert case.plan.ingest_looked_for(False, case.now) == []
+    assert case.plan.ingest_detected(False, case.now) == []
     assert case.plan.next_deadline() == PAUSE
     assert subscribed(case.run_to_deadline()) == [(2, "A")]
 
 
-def test_where_an_ingest_turns_out_to_hold_the_slots_nothing_more_is_asked_for() -> None:
+def test_no_symbol_is_subscribed_after_an_ingest_was_detected() -> None:
     case = Case("A", "B", slots=1)
-    case.hear(says.SlotRefused(1, ""))
-    assert case.plan.ingest_looked_for(True, case.now) == []
+    case.handle(gateway.SlotRefused(1, ""))
+    assert case.plan.ingest_detected(True, case.now) == []
     assert case.plan.is_over
     assert {case.outcome("A"), case.outcome("B")} == {Outcome.VENUE_ONLY}
 
 
-def test_where_it_can_not_be_known_who_holds_the_slots_they_are_left_alone() -> None:
+def test_no_symbol_is_subscribed_if_the_holder_of_the_slots_is_unknown() -> None:
     case = Case("A", "B", slots=1)
-    case.hear(says.SlotRefused(1, ""))
-    assert case.plan.ingest_looked_for(None, case.now) == []
+    case.handle(gateway.SlotRefused(1, ""))
+    assert case.plan.ingest_detected(None, case.now) == []
     assert {case.outcome("A"), case.outcome("B")} == {Outcome.NO_SLOT}
 
 
-def test_patience_with_others_ends_for_all_symbols_together() -> None:
+def test_wait_for_slots_of_other_clients_ends_for_all_symbols_together() -> None:
     case = Case("A", "B", "C", slots=1)
     commands = case.first
     while not case.plan.is_over:
         (request, _) = subscribed(commands)[0]
-        if LookForIngest() in case.hear(says.SlotRefused(request, "")):
-            case.plan.ingest_looked_for(False, case.now)
+        if DetectIngest() in case.handle(gateway.SlotRefused(request, "")):
+            case.plan.ingest_detected(False, case.now)
             commands = case.run_to_deadline()
     assert case.now == PATIENCE
     assert {case.outcome(each) for each in "ABC"} == {Outcome.NO_SLOT}
 
 
-def test_a_slot_that_was_granted_makes_patience_start_anew() -> None:
+def test_granted_slot_restarts_the_wait_for_slots_of_other_clients() -> None:
     case = Case("A", "B", slots=1)
-    case.hear(says.SlotRefused(1, ""))
-    case.plan.ingest_looked_for(False, case.now)
+    case.handle(gateway.SlotRefused(1, ""))
+    case.plan.ingest_detected(False, case.now)
     case.run_to_deadline()
     case.book(2)
     case.now += PATIENCE
-    assert case.hear(says.SlotRefused(3, "")) == [LookForIngest()]
+    assert case.handle(gateway.SlotRefused(3, "")) == [DetectIngest()]
 
 
-def test_an_early_cancel_that_the_gateway_ignored_is_said_again_at_the_first_row() -> None:
+def test_early_cancel_that_the_gateway_ignored_is_repeated_at_the_first_row() -> None:
     case = Case("A", "B", slots=1)
     case.run_to_deadline()
     assert cancelled(case.row(1, Side.BID)) == [1]
     assert case.row(1, Side.BID) == []
 
 
-def test_slots_that_hang_on_ignored_cancels_are_freed_by_a_new_session() -> None:
+def test_slots_of_orphaned_subscriptions_are_freed_by_a_new_connection() -> None:
     case = Case("A", "B", slots=1)
     case.run_to_deadline()
     case.now += 10
-    assert case.hear(says.SlotRefused(2, "")) == [Reconnect()]
+    assert case.handle(gateway.SlotRefused(2, "")) == [Reconnect()]
     assert case.plan.next_deadline() is None
     assert subscribed(case.plan.reconnected(case.now)) == [(3, "B")]
 
 
-def test_317_empties_the_book_and_what_follows_is_the_book() -> None:
+def test_317_empties_the_book() -> None:
     case = Case("A")
     case.row(1, Side.BID)
     case.row(1, Side.ASK)
-    case.hear(says.BookReset(1))
+    case.handle(gateway.BookReset(1))
     assert case.plan.next_deadline() == CAP
     case.book(1)
     report = case.plan.report("A")
@@ -297,26 +299,26 @@ def test_317_empties_the_book_and_what_follows_is_the_book() -> None:
     assert (len(report.bids), len(report.asks), report.codes) == (FULL, FULL, (317,))
 
 
-@pytest.mark.parametrize("event", [says.DepthHalted(1), says.RequestIdRejected(1)])
-def test_a_subscription_that_died_is_made_anew_under_a_new_id(event: says.GatewayEvent) -> None:
+@pytest.mark.parametrize("event", [gateway.DepthHalted(1), gateway.RequestIdRejected(1)])
+def test_subscription_that_ended_is_repeated_under_a_new_id(event: gateway.GatewayEvent) -> None:
     case = Case("A")
-    assert case.hear(event) == [Subscribe(2, Instrument("A", 1, "STK", "USD", "ARCA", "ARCA"))]
+    assert case.handle(event) == [Subscribe(2, Instrument("A", 1, "STK", "USD", "ARCA", "ARCA"))]
 
 
-def test_a_subscription_that_dies_again_and_again_is_given_up() -> None:
+def test_subscription_that_ends_too_often_is_reported_as_halted() -> None:
     case = Case("A")
     for request in range(1, MAX_RESTARTS + 2):
-        case.hear(says.DepthHalted(request))
+        case.handle(gateway.DepthHalted(request))
     assert case.outcome("A") is Outcome.HALTED
     assert case.plan.is_over
 
 
-def test_1101_makes_every_subscription_anew() -> None:
+def test_1101_repeats_every_subscription() -> None:
     case = Case("A", "B", slots=2)
-    assert len(subscribed(case.hear(says.ConnectivityRestored(True, "data lost")))) == 2
+    assert len(subscribed(case.handle(gateway.ConnectivityRestored(True, "data lost")))) == 2
 
 
-def test_rows_of_a_retired_request_change_nothing() -> None:
+def test_row_of_a_retired_request_changes_nothing() -> None:
     case = Case("A")
     case.book(1)
     before = case.plan.report("A")
@@ -325,20 +327,20 @@ def test_rows_of_a_retired_request_change_nothing() -> None:
     assert case.plan.report("A") == before
 
 
-def test_a_lost_connection_ends_every_case_that_is_open() -> None:
+def test_lost_connection_ends_every_symbol_without_an_outcome() -> None:
     case = Case("A", "B", slots=1)
-    assert case.hear(says.ConnectionLost("broke")) == []
+    assert case.handle(gateway.ConnectionLost("broke")) == []
     assert {case.outcome("A"), case.outcome("B")} == {Outcome.NO_ANSWER}
 
 
-def test_a_connection_lost_before_the_first_subscription_is_not_forgotten() -> None:
+def test_connection_lost_before_the_first_subscription_ends_every_symbol() -> None:
     plan = ProbePlan(ProbeLimits(1, 3, 2, CAP, QUIET, PAUSE, PATIENCE), itertools.count(1))
-    plan.handle(says.ConnectionLost("broke"), 0.0)
+    plan.handle(gateway.ConnectionLost("broke"), 0.0)
     assert plan.begin([Instrument("A", 1, "STK", "USD", "ARCA", "ARCA")], 0.0) == []
     assert plan.is_over
 
 
-def test_stop_cancels_what_is_subscribed_and_nothing_else() -> None:
+def test_stop_cancels_the_live_subscriptions_alone() -> None:
     case = Case("A", "B", "C", slots=2)
     case.book(1)
     case.row(2, Side.BID)
@@ -347,18 +349,18 @@ def test_stop_cancels_what_is_subscribed_and_nothing_else() -> None:
     assert (case.outcome("A"), case.outcome("B")) == (Outcome.DEPTH, Outcome.INTERRUPTED)
 
 
-def test_a_text_of_the_gateway_is_one_line_without_control_characters() -> None:
+def test_text_of_the_gateway_is_one_line_without_control_characters_in_the_reason() -> None:
     case = Case("A")
-    case.hear(says.FarmStatus(True, 2104, "OK"))
-    case.hear(says.DepthRefused(1, 354, "not\nsubscribed\x1b[31m\ttoday"))
+    case.handle(gateway.FarmStatus(True, 2104, "OK"))
+    case.handle(gateway.DepthRefused(1, 354, "not\nsubscribed\x1b[31m\ttoday"))
     assert case.reason("A") == "the gateway refuses depth (354): not subscribed [31m today"
 
 
-def test_what_concerns_no_symbol_is_a_notice_once_and_good_news_is_none() -> None:
+def test_message_that_concerns_no_symbol_is_one_notice_and_a_connected_farm_is_none() -> None:
     case = Case("A")
     for _ in range(2):
-        case.hear(says.Notice(None, 2152, "Exchanges - Depth: IEX"))
-    case.hear(says.FarmStatus(True, 2104, "OK"))
+        case.handle(gateway.Notice(None, 2152, "Exchanges - Depth: IEX"))
+    case.handle(gateway.FarmStatus(True, 2104, "OK"))
     assert [notice.code for notice in case.plan.notices] == [2152]
 
 
@@ -366,7 +368,7 @@ def test_what_concerns_no_symbol_is_a_notice_once_and_good_news_is_none() -> Non
     ("sizes", "text"),
     [((100.0, 200.0), "all x100"), ((100.0, 250.0), "whole"), ((1.5, 100.0), "fractional")],
 )
-def test_sizes_hint_at_their_unit(sizes: tuple[float, float], text: str) -> None:
+def test_sizes_of_a_report_hint_at_their_unit(sizes: tuple[float, float], text: str) -> None:
     case = Case("A")
     case.row(1, Side.BID, 0, sizes[0])
     case.row(1, Side.ASK, 0, sizes[1])
@@ -376,7 +378,7 @@ def test_sizes_hint_at_their_unit(sizes: tuple[float, float], text: str) -> None
     assert report.sizes.text == text
 
 
-def test_the_venue_granted_is_the_one_of_the_rows_and_else_the_one_requested() -> None:
+def test_venue_granted_is_that_of_the_rows_or_the_one_requested() -> None:
     case = Case("A", "B")
     case.row(1, Side.BID, 0, venue="NSDQ")
     case.row(1, Side.ASK, 0, venue="GSCO")
@@ -386,22 +388,22 @@ def test_the_venue_granted_is_the_one_of_the_rows_and_else_the_one_requested() -
     assert granted == [("GSCO", "NSDQ"), ("ARCA",)]
 
 
-def _answers(request: int) -> list[says.GatewayEvent]:
+def _answers(request: int) -> list[gateway.GatewayEvent]:
     return [
-        says.SlotRefused(request, "309"),
-        says.DepthRefused(request, 354, "not subscribed"),
-        says.DepthHalted(request),
-        says.BookReset(request),
-        says.RequestIdRejected(request),
-        says.CancelRejected(request),
-        says.ConnectivityLost("1100"),
-        says.ConnectivityRestored(True, "1101"),
-        says.ConnectivityRestored(False, "1102"),
+        gateway.SlotRefused(request, "309"),
+        gateway.DepthRefused(request, 354, "not subscribed"),
+        gateway.DepthHalted(request),
+        gateway.BookReset(request),
+        gateway.RequestIdRejected(request),
+        gateway.CancelRejected(request),
+        gateway.ConnectivityLost("1100"),
+        gateway.ConnectivityRestored(True, "1101"),
+        gateway.ConnectivityRestored(False, "1102"),
     ]
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_after_a_deadline_the_next_one_is_later_and_requests_stay_few_whatever_the_gateway_says(seed: int) -> None:
+def test_plan_ends_with_growing_deadlines_and_few_requests_for_any_answers_of_the_gateway(seed: int) -> None:
     chance = random.Random(seed)
     case = Case(*(f"S{number}" for number in range(chance.randint(1, 12))), slots=chance.randint(1, 5))
     asked, waiting = 0, list(case.first)
@@ -409,15 +411,15 @@ def test_after_a_deadline_the_next_one_is_later_and_requests_stay_few_whatever_t
         for command in waiting:
             if isinstance(command, Subscribe):
                 asked += 1
-        shell = [command for command in waiting if isinstance(command, LookForIngest | Reconnect)]
+        shell = [command for command in waiting if isinstance(command, DetectIngest | Reconnect)]
         waiting = []
         for command in shell:
-            looked = isinstance(command, LookForIngest)
-            waiting += case.plan.ingest_looked_for(False, case.now) if looked else case.plan.reconnected(case.now)
+            looked = isinstance(command, DetectIngest)
+            waiting += case.plan.ingest_detected(False, case.now) if looked else case.plan.reconnected(case.now)
         kind = chance.choice(["answer", "row", "deadline", "wait"])
         request = chance.randint(max(1, asked - 5), asked + 1)
         if kind == "answer":
-            waiting += case.hear(chance.choice(_answers(request)))
+            waiting += case.handle(chance.choice(_answers(request)))
         elif kind == "row":
             waiting += case.row(request, chance.choice(list(Side)))
         elif kind == "deadline" and case.plan.next_deadline() is not None:

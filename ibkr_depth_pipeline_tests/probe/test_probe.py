@@ -11,8 +11,7 @@ import redis
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayUnavailable
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, RedisUse, SymbolReport
-from ibkr_depth_pipeline.probe.run import run_probe
-from ibkr_depth_pipeline.probe.session import ProbeSession, Progress
+from ibkr_depth_pipeline.probe.session import ProbeSession, Progress, run_probe
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.background import GatewayThread
@@ -57,7 +56,7 @@ def cancels(gateway: SimulatedGateway) -> list[int]:
     return [int(entry.detail["reqId"]) for entry in gateway.journal.requests("cancelMktDepth")]
 
 
-async def test_every_symbol_with_depth_passes_with_its_book_and_its_venue_is_recorded(
+async def test_symbol_with_depth_passes_with_its_book_and_its_venue_is_recorded(
     shared_redis_url: str, store: redis.Redis
 ) -> None:
     async with SimulatedGateway() as gateway:
@@ -73,7 +72,7 @@ async def test_every_symbol_with_depth_passes_with_its_book_and_its_venue_is_rec
     assert (venue["exchange"], venue["depth_supported"], venue["reason"]) == ("ARCA", "1", "")
 
 
-async def test_rows_beyond_the_depth_are_asked_for_on_the_venue_itself_and_every_id_is_used_once(
+async def test_extra_rows_are_requested_at_the_venue_itself_and_every_id_is_used_once(
     shared_redis_url: str,
 ) -> None:
     async with SimulatedGateway() as gateway:
@@ -84,7 +83,7 @@ async def test_rows_beyond_the_depth_are_asked_for_on_the_venue_itself_and_every
     assert len(set(ids)) == len(ids) == 2
 
 
-async def test_the_account_s_slots_suffice_however_many_symbols_there_are(shared_redis_url: str) -> None:
+async def test_slots_of_the_account_suffice_for_any_number_of_symbols(shared_redis_url: str) -> None:
     async with SimulatedGateway(GatewayOptions(slots=3)) as gateway:
         report = await probe(gateway, shared_redis_url, "SPY", "QQQ", "IWM", "AAPL", "MSFT", "IBM", "JPM")
         assert gateway.journal.errors(309) == []
@@ -103,9 +102,7 @@ async def test_fewer_slots_than_set_cost_time_and_no_symbol(shared_redis_url: st
     assert any(309 in each.codes for each in report.symbols)
 
 
-async def test_an_unknown_symbol_fails_with_200_and_costs_the_others_nothing(
-    shared_redis_url: str, store: redis.Redis
-) -> None:
+async def test_unknown_symbol_fails_with_200_and_the_others_pass(shared_redis_url: str, store: redis.Redis) -> None:
     async with SimulatedGateway() as gateway:
         report = await probe(gateway, shared_redis_url, "NOSUCH", "AAPL")
     nosuch = of(report, "NOSUCH")
@@ -115,14 +112,14 @@ async def test_an_unknown_symbol_fails_with_200_and_costs_the_others_nothing(
     assert store.hget("raw:ibkr:depth:venue:NOSUCH", "depth_supported") == "0"
 
 
-async def test_a_symbol_whose_venues_have_no_depth_is_not_subscribed_to(shared_redis_url: str) -> None:
+async def test_symbol_whose_venues_have_no_depth_is_not_subscribed_to(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         report = await probe(gateway, shared_redis_url, "OTCX")
         assert gateway.journal.requests("reqMktDepth") == []
     assert of(report, "OTCX").outcome is Outcome.UNRESOLVED
 
 
-async def test_an_index_without_a_book_fails_with_10092(shared_redis_url: str, store: redis.Redis) -> None:
+async def test_index_without_a_book_fails_with_10092(shared_redis_url: str, store: redis.Redis) -> None:
     async with SimulatedGateway() as gateway:
         report = await probe(gateway, shared_redis_url, SPX)
     assert (of(report, "SPX").outcome, of(report, "SPX").codes) == (Outcome.REFUSED, (10092,))
@@ -132,7 +129,7 @@ async def test_an_index_without_a_book_fails_with_10092(shared_redis_url: str, s
 
 
 @pytest.mark.parametrize("code", [200, 354, 478, 10089, 10168])
-async def test_a_refusal_at_a_venue_that_the_operator_named_names_its_code(shared_redis_url: str, code: int) -> None:
+async def test_refusal_at_a_configured_venue_is_reported_with_its_code(shared_redis_url: str, code: int) -> None:
     named = SymbolSpec("AAPL", exchange="ISLAND")
     async with SimulatedGateway(GatewayOptions(refusals={"AAPL": code})) as gateway:
         report = await probe(gateway, shared_redis_url, named, "MSFT")
@@ -157,7 +154,7 @@ async def test_another_venue_with_depth_is_found_reported_and_recorded(
     assert (venue["exchange"], venue["depth_supported"], venue["reason"]) == (found.venue_requested, "1", "")
 
 
-async def test_a_symbol_that_every_venue_refuses_fails_with_every_reason(shared_redis_url: str) -> None:
+async def test_symbol_that_every_venue_refuses_fails_with_every_reason(shared_redis_url: str) -> None:
     async with SimulatedGateway(GatewayOptions(refusals={"AAPL": 478})) as gateway:
         report = await probe(gateway, shared_redis_url, "AAPL", "MSFT")
     assert of(report, "AAPL").outcome is Outcome.REFUSED
@@ -166,13 +163,15 @@ async def test_a_symbol_that_every_venue_refuses_fails_with_every_reason(shared_
     assert of(report, "MSFT").passed
 
 
-async def test_a_gateway_that_refuses_everything_until_its_farms_are_up_passes(shared_redis_url: str) -> None:
+async def test_symbols_pass_at_a_gateway_that_refuses_all_until_its_farms_are_connected(
+    shared_redis_url: str,
+) -> None:
     async with SimulatedGateway(GatewayOptions(ready_after=2.0, unready=Unready.NOT_SUBSCRIBED)) as gateway:
         report = await probe(gateway, shared_redis_url, "AAPL", "MSFT")
     assert report.passed
 
 
-async def test_slots_that_other_clients_keep_are_waited_for_and_then_reported(
+async def test_slots_that_other_clients_keep_are_awaited_and_then_reported(
     shared_redis_url: str, store: redis.Redis
 ) -> None:
     async with SimulatedGateway() as gateway:
@@ -196,7 +195,7 @@ async def test_slots_that_other_clients_give_back_are_taken(shared_redis_url: st
     assert report.passed
 
 
-async def test_without_redis_slots_that_others_hold_are_not_tried_twice(shared_redis_url: str) -> None:
+async def test_slots_of_other_clients_are_not_requested_twice_without_redis(shared_redis_url: str) -> None:
     async with SimulatedGateway(GatewayOptions(slots=1)) as gateway:
         gateway.occupy_slots(1)
         report = await probe(gateway, None, "AAPL", ibkr_max_concurrent_depth=1)
@@ -204,7 +203,7 @@ async def test_without_redis_slots_that_others_hold_are_not_tried_twice(shared_r
     assert of(report, "AAPL").outcome is Outcome.NO_SLOT
 
 
-async def test_while_an_ingest_runs_contracts_and_venues_are_checked_and_no_slot_is_touched(
+async def test_probe_beside_an_ingest_checks_contracts_and_venues_and_requests_no_slot(
     shared_redis_url: str, store: redis.Redis
 ) -> None:
     store.set("raw:ibkr:depth:hb:AAPL", 1_700_000_000_000, ex=60)
@@ -219,9 +218,7 @@ async def test_while_an_ingest_runs_contracts_and_venues_are_checked_and_no_slot
     assert not store.exists("raw:ibkr:depth:venue:AAPL")
 
 
-async def test_a_real_ingest_goes_on_undisturbed_while_the_probe_looks(
-    shared_redis_url: str, store: redis.Redis
-) -> None:
+async def test_ingest_goes_on_undisturbed_beside_a_probe(shared_redis_url: str, store: redis.Redis) -> None:
     async with SimulatedGateway() as gateway:
         settings = settings_for(gateway, shared_redis_url)
         ingest = IngestSession(settings, universe_of("AAPL", "MSFT", "SPY"))
@@ -237,9 +234,7 @@ async def test_a_real_ingest_goes_on_undisturbed_while_the_probe_looks(
     assert "the running ingest has its book" in of(report, "AAPL").reason
 
 
-async def test_an_ingest_whose_lines_have_had_no_row_yet_is_seen_by_its_lease(
-    shared_redis_url: str, store: redis.Redis
-) -> None:
+async def test_ingest_without_rows_is_detected_by_its_lease(shared_redis_url: str, store: redis.Redis) -> None:
     async with SimulatedGateway(GatewayOptions(silent_symbols=frozenset({"AAPL", "MSFT"}))) as gateway:
         ingest = IngestSession(settings_for(gateway, shared_redis_url), universe_of("AAPL", "MSFT"))
         ingesting = asyncio.ensure_future(ingest.run())
@@ -256,7 +251,7 @@ async def test_an_ingest_whose_lines_have_had_no_row_yet_is_seen_by_its_lease(
     assert not store.exists("raw:ibkr:depth:venue:IBM")
 
 
-async def test_beside_an_ingest_an_unknown_symbol_and_a_recorded_refusal_still_fail(
+async def test_unknown_symbol_and_recorded_refusal_fail_beside_an_ingest(
     shared_redis_url: str, store: redis.Redis
 ) -> None:
     store.set("raw:ibkr:depth:hb:AAPL", 1_700_000_000_000, ex=60)
@@ -268,7 +263,7 @@ async def test_beside_an_ingest_an_unknown_symbol_and_a_recorded_refusal_still_f
     assert not report.passed
 
 
-async def test_an_ingest_that_takes_the_slots_meanwhile_is_given_way(shared_redis_url: str, store: redis.Redis) -> None:
+async def test_probe_yields_to_an_ingest_that_takes_the_slots(shared_redis_url: str, store: redis.Redis) -> None:
     async with SimulatedGateway() as gateway:
         gateway.occupy_slots(3)
         waiting = asyncio.ensure_future(
@@ -281,7 +276,7 @@ async def test_an_ingest_that_takes_the_slots_meanwhile_is_given_way(shared_redi
     assert report.ingest is not None
 
 
-async def test_a_redis_that_is_away_is_a_warning_without_its_password() -> None:
+async def test_unavailable_redis_is_a_warning_without_its_password() -> None:
     async with SimulatedGateway() as gateway:
         settings = settings_for(gateway, AWAY)
         report = await ProbeSession(settings, universe_of("AAPL")).run()
@@ -291,9 +286,7 @@ async def test_a_redis_that_is_away_is_a_warning_without_its_password() -> None:
     assert "sesame" not in report.redis_error
 
 
-async def test_a_venue_that_sends_no_row_is_silent_and_what_was_recorded_stays(
-    shared_redis_url: str, store: redis.Redis
-) -> None:
+async def test_silent_symbol_leaves_its_venue_hash_unchanged(shared_redis_url: str, store: redis.Redis) -> None:
     store.hset("raw:ibkr:depth:venue:AAPL", mapping={"depth_supported": 1, "exchange": "ISLAND"})
     async with SimulatedGateway(GatewayOptions(silent_symbols=frozenset({"AAPL"}))) as gateway:
         report = await probe(gateway, shared_redis_url, "AAPL", ibkr_first_row_secs=0.3)
@@ -302,7 +295,7 @@ async def test_a_venue_that_sends_no_row_is_silent_and_what_was_recorded_stays(
     assert store.hgetall("raw:ibkr:depth:venue:AAPL") == {"depth_supported": "1", "exchange": "ISLAND"}
 
 
-async def test_a_silent_symbol_whose_cancel_is_ignored_does_not_cost_the_others_their_slot(
+async def test_silent_symbol_whose_cancel_is_ignored_leaves_the_slot_to_the_others(
     shared_redis_url: str,
 ) -> None:
     options = GatewayOptions(slots=1, silent_symbols=frozenset({"AAPL"}), early_cancel=EarlyCancel.LOST)
@@ -319,7 +312,7 @@ async def test_nasdaq_is_requested_under_the_name_that_the_gateway_lists(shared_
     assert (of(report, "AAPL").venue_requested, of(report, "AAPL").primary_exchange) == (name, "NASDAQ")
 
 
-async def test_a_connection_that_breaks_is_no_answer_and_nothing_is_recorded(
+async def test_symbol_has_no_answer_after_a_broken_connection_and_nothing_is_recorded(
     shared_redis_url: str, store: redis.Redis
 ) -> None:
     async with SimulatedGateway(GatewayOptions(silent_symbols=frozenset({"AAPL"}))) as gateway:
@@ -331,7 +324,7 @@ async def test_a_connection_that_breaks_is_no_answer_and_nothing_is_recorded(
     assert store.keys("*") == []
 
 
-async def test_stop_cancels_by_id_and_reports_what_is_known(shared_redis_url: str) -> None:
+async def test_stop_cancels_subscriptions_by_id_and_reports_the_symbols_so_far(shared_redis_url: str) -> None:
     async with SimulatedGateway(GatewayOptions(silent_symbols=frozenset({"AAPL"}))) as gateway:
         session = ProbeSession(settings_for(gateway, shared_redis_url), universe_of("AAPL"))
         probing = asyncio.ensure_future(session.run())
@@ -346,7 +339,7 @@ async def test_stop_cancels_by_id_and_reports_what_is_known(shared_redis_url: st
     assert not report.passed
 
 
-async def test_the_probe_has_a_client_id_of_its_own_and_takes_the_next_where_it_is_in_use(
+async def test_probe_has_its_own_client_id_and_takes_the_next_if_it_is_in_use(
     shared_redis_url: str,
 ) -> None:
     async with SimulatedGateway() as gateway:
@@ -356,30 +349,30 @@ async def test_the_probe_has_a_client_id_of_its_own_and_takes_the_next_where_it_
     assert report.passed
 
 
-async def test_with_every_client_id_in_use_the_error_names_the_probe_s_setting(shared_redis_url: str) -> None:
+async def test_error_of_exhausted_client_ids_names_the_setting_of_the_probe(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         gateway.hold_client_id(787, 60)
         with pytest.raises(ClientIdsExhausted, match="IBKR_PROBE_CLIENT_ID"):
             await probe(gateway, shared_redis_url, "AAPL", ibkr_client_id_max_offset=0)
 
 
-async def test_a_gateway_that_is_away_raises(shared_redis_url: str) -> None:
+async def test_unreachable_gateway_raises(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         settings = settings_for(gateway, shared_redis_url)
     with pytest.raises(GatewayUnavailable):
         await ProbeSession(settings, universe_of("AAPL")).run()
 
 
-async def test_whoever_watches_sees_every_symbol_from_the_start_to_its_verdict(shared_redis_url: str) -> None:
+async def test_progress_has_every_symbol_from_the_start_to_its_verdict(shared_redis_url: str) -> None:
     seen: list[Progress] = []
     async with SimulatedGateway() as gateway:
         settings = settings_for(gateway, shared_redis_url)
-        report = await ProbeSession(settings, universe_of("AAPL", "MSFT"), watch=seen.append).run()
+        report = await ProbeSession(settings, universe_of("AAPL", "MSFT"), on_progress=seen.append).run()
     assert [each.outcome for each in seen[0].symbols] == [Outcome.PENDING, Outcome.PENDING]
     assert seen[-1].symbols == report.symbols
 
 
-def test_the_blocking_call_works_outside_an_event_loop_and_puts_the_report_in_a_table(shared_redis_url: str) -> None:
+def test_run_probe_works_outside_an_event_loop_and_its_report_is_a_table(shared_redis_url: str) -> None:
     with GatewayThread() as gateway:
         report = run_probe(settings_for(gateway, shared_redis_url), universe_of("AAPL", "NOSUCH"))
     lines = report.as_markdown().splitlines()
