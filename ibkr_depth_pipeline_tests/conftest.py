@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_sessionstart() -> None:
     """Orphans of the run become our children, so that the check at its end finds them, too (Linux only).
 
-    A shell's job in the background starts with SIGINT and SIGQUIT ignored, and would hand that on to all that tests start.
+    A shell's background job starts with SIGINT and SIGQUIT ignored, which all that the tests start would inherit.
     """
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
