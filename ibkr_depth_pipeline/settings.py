@@ -58,6 +58,13 @@ def _split_urls(urls: str) -> tuple[str, ...]:
     return tuple(part for part in re.split(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)|\s+", urls.strip(" ,\n\t")) if part)
 
 
+def _check_deadman_url(url: str) -> str:
+    # No reason given holds a part of it: its path is a secret.
+    if url and not re.fullmatch(r"https?://[^\s/]+\S*", url):
+        raise ValueError("no URL")
+    return url
+
+
 def _check_file(path: str) -> str:
     if path and not Path(path).is_file():
         raise ValueError("no such file")
@@ -86,6 +93,7 @@ RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]  # a part of keys
 ArchiveUrl = Annotated[str, AfterValidator(_check_archive_url)]
 AlertUrls = Annotated[str, AfterValidator(_check_alert_urls)]
+DeadmanUrl = Annotated[str, AfterValidator(_check_deadman_url)]
 Calendar = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{1,32}$")]  # exchange_calendars knows which exist
 Switch = Annotated[Literal["on", "off"], BeforeValidator(_lower)]
 ProbeFailed = Annotated[Literal["start", "hold"], BeforeValidator(_lower)]
@@ -319,6 +327,13 @@ class Settings(BaseSettings):
         description="where alerts go besides the log: URLs of apprise, parted by blanks or commas, such as "
         "slack://... mailto://... json://...; a comma within one is written %2C; empty: nowhere",
     )
+    deadman_url: DeadmanUrl = Field(
+        "",
+        repr=False,
+        description="a dead man's switch, such as healthchecks.io or Uptime Kuma: an http or https URL that the "
+        "heartbeat sensor asks for each minute while all is well, and with /fail behind its path (or status=down) "
+        "while not; empty: none",
+    )
     ibkr_alert_after_secs: Seconds = Field(
         30, ge=0, le=3600, description="trouble that lasts so long is alerted, and its end likewise: seconds, 0 to 3600"
     )
@@ -436,7 +451,7 @@ def _problem(error: Mapping[str, Any]) -> str:
     field = Settings.model_fields[name]
     value = error["input"]
     shown = mask_url(str(value)) if name == "redis_url" or "://" in str(value) else value
-    if name == "alert_urls":
+    if name in ("alert_urls", "deadman_url"):
         shown = MASK
     reason = f" ({error['ctx']['error']})" if name == "redis_url" and "error" in error.get("ctx", {}) else ""
     return f"{name.upper()}={shown!r} is not allowed{reason}; {field.description} (default {field.default})"

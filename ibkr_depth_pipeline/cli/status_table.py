@@ -19,6 +19,7 @@ _STYLES = {
     SymbolState.STALE: "bold red",
     SymbolState.MISSING: "red",
     SymbolState.UNSUPPORTED: "dim",
+    SymbolState.NEXT_SESSION: "dim",
 }
 _COLUMNS = ("age", "ttl", "venue", "on", "snapshots", "lost", "dropped", "309")
 

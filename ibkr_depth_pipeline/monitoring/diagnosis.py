@@ -153,7 +153,7 @@ def heartbeat_checks(reading: Reading, symbols: tuple[str, ...], *, early: bool)
     if isinstance(reading, Unreachable):
         yield from (HeartbeatCheck(symbol, UNKNOWN, False, False, reading.reason, {}) for symbol in symbols)
         return
-    yield from (_symbol_check(each, early) for each in reading.symbols)
+    yield from (_symbol_check(each, early) for each in reading.symbols if each.symbol in symbols)
 
 
 def _symbol_check(each: SymbolHealth, early: bool) -> HeartbeatCheck:
@@ -166,6 +166,8 @@ def _symbol_check(each: SymbolHealth, early: bool) -> HeartbeatCheck:
 def _description(health: SymbolHealth) -> str:
     if health.state is SymbolState.UNSUPPORTED:
         return f"unsupported: {health.reason}" if health.reason else "unsupported"
+    if health.state is SymbolState.NEXT_SESSION:
+        return "not recorded yet: next session"
     trouble = f"{health.trouble}; " if health.trouble else ""
     if health.age_secs is None:
         return f"{health.state.value}: {trouble}no row was ever recorded"

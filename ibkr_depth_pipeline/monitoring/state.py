@@ -70,12 +70,21 @@ def _rescheduled(pending: PendingAlert, missing: Sequence[int] | None, now: int)
 
 
 @dataclass(frozen=True, slots=True)
+class DeadmanPing:
+    """When the dead man's switch was last pinged (unix ms, 0 for never), and whether all was well then."""
+
+    ts: int = 0
+    well: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatState:
-    """State of the heartbeat sensor. `published` is by symbol."""
+    """State of the heartbeat sensor. `published` is by symbol; `deadman` is the last ping of the dead man's switch."""
 
     incidents: IncidentState = field(default_factory=IncidentState)
     published: Mapping[str, PublishedCheck] = field(default_factory=dict)
     outbox: AlertOutbox = field(default_factory=AlertOutbox)
+    deadman: DeadmanPing = field(default_factory=DeadmanPing)
 
 
 @dataclass(frozen=True, slots=True)

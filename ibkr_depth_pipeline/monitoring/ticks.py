@@ -14,10 +14,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.monitoring.deadman import ping
 from ibkr_depth_pipeline.monitoring.delivery import deliver
 from ibkr_depth_pipeline.monitoring.diagnosis import (
     HeartbeatCheck,
@@ -50,6 +51,7 @@ from ibkr_depth_pipeline.monitoring.supervision import (
     launch_decision,
     observe_heartbeats,
 )
+from ibkr_depth_pipeline.schema.health import HealthReport
 from ibkr_depth_pipeline.schema.status import RunIdentity
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.status import read_health
@@ -60,7 +62,7 @@ PATIENCE_SECS = 12.0
 
 
 def read_redis(settings: Settings, symbols: Sequence[str], *, patience: float = PATIENCE_SECS) -> Reading:
-    """The health that Redis shows now, or Unreachable after `patience` seconds."""
+    """The health of `symbols` that Redis shows now, or Unreachable after `patience` seconds."""
     answer = Future[Reading]()
     # A resolver that hangs can't be cancelled, and asyncio.run would wait for it: its thread may be left behind.
     threading.Thread(target=_read_into, args=(answer, settings, symbols, patience), name="look", daemon=True).start()
@@ -80,8 +82,17 @@ def _read_into(answer: Future[Reading], settings: Settings, symbols: Sequence[st
 
 
 async def _read(settings: Settings, symbols: Sequence[str], patience: float) -> Reading:
-    report = read_health(settings.redis_target, settings.ibkr_gateway_name, symbols)
-    return await asyncio.wait_for(report, patience)
+    return await asyncio.wait_for(_read_session(settings, symbols), patience)
+
+
+async def _read_session(settings: Settings, symbols: Sequence[str]) -> HealthReport:
+    """The health of `symbols` and of what the running session records besides, as the file had it at its start."""
+    read = partial(read_health, settings.redis_target, settings.ibkr_gateway_name)
+    report = await read(symbols)
+    figures = report.feed.figures
+    recorded = figures.symbols if symbols and figures is not None and report.feed.running else ()
+    more = [symbol for symbol in recorded if symbol not in symbols]
+    return await read([*symbols, *more]) if more else report
 
 
 _TOO_LATE = (asyncio.TimeoutError, TimeoutError, FutureTimeout)
@@ -108,14 +119,17 @@ def heartbeat_tick(settings: Settings, symbols: Sequence[str], state: str | None
     if session is None:
         outbox = deliver(before.outbox, (), settings.alert_targets, now)
         quiet = f"{settings.ibkr_calendar} is closed."
-        return HeartbeatTick(dump_state(HeartbeatState(outbox=outbox)), quiet=quiet)
+        deadman = ping(settings.deadman_url, before.deadman, well=not outbox.pending, now=unix_ms())
+        return HeartbeatTick(dump_state(HeartbeatState(outbox=outbox, deadman=deadman)), quiet=quiet)
     reading, rules, opened = read_redis(settings, symbols), _rules(settings, len(symbols)), _ms(session.open)
     incidents, alerts = track_incidents(before.incidents, reading, opened, rules)
     early = reading.ts < max(opened, running_since(reading)) + rules.grace_ms
     checks = list(heartbeat_checks(reading, tuple(symbols), early=early))
     due, published = due_checks(before.published, checks, reading.ts)
     outbox = deliver(before.outbox, alerts, settings.alert_targets, unix_ms())
-    return HeartbeatTick(dump_state(HeartbeatState(incidents, published, outbox)), tuple(due), alerts)
+    well = incidents.incident is None and not outbox.pending
+    deadman = ping(settings.deadman_url, before.deadman, well=well, now=unix_ms())
+    return HeartbeatTick(dump_state(HeartbeatState(incidents, published, outbox, deadman)), tuple(due), alerts)
 
 
 def heartbeat_checks_now(settings: Settings, symbols: Sequence[str]) -> list[HeartbeatCheck]:

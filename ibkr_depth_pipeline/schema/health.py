@@ -19,17 +19,19 @@ class SymbolState(str, Enum):
     """FRESH: its heartbeat stands. STALE: it has none, but was recorded once. MISSING: never recorded.
 
     UNSUPPORTED: no heartbeat, and the gateway gives no depth for it, so none is to be expected.
+    NEXT_SESSION: a running ingest does not record it, as it came into the universe's file after that run's start.
     """
 
     FRESH = "fresh"
     STALE = "stale"
     MISSING = "missing"
     UNSUPPORTED = "unsupported"
+    NEXT_SESSION = "next session"
 
     @property
     def is_well(self) -> bool:
         """Whether nothing is wrong with a symbol in this state."""
-        return self in (SymbolState.FRESH, SymbolState.UNSUPPORTED)
+        return self in (SymbolState.FRESH, SymbolState.UNSUPPORTED, SymbolState.NEXT_SESSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,8 @@ def _symbol(
     if figures.row_age_ms is not None and elapsed_ms is not None:  # no clock is asked that may be wrong, or was set
         age = (figures.row_age_ms + max(0, elapsed_ms)) / 1000
     state = _state(ttl > 0, supported == b"0", last_row)
+    if not state.is_well and elapsed_ms is not None and known and symbol not in known:
+        state = SymbolState.NEXT_SESSION
     trouble = figures.trouble if elapsed_ms is not None else ""
     return SymbolHealth(symbol, state, last_row, age, _seconds(ttl), venue, _text(reason), figures, trouble)
 

@@ -133,7 +133,7 @@ def _liveness(each: SymbolHealth, holds_slot: bool, has_figures: bool) -> Livene
         return Liveness.STALE
     if each.state is SymbolState.MISSING:
         return Liveness.NONE
-    if each.state is SymbolState.UNSUPPORTED:
+    if each.state in (SymbolState.UNSUPPORTED, SymbolState.NEXT_SESSION):
         return Liveness.UNSUPPORTED
     recent = not has_figures and each.age_secs is not None and each.age_secs < _LIVE_WITHOUT_FIGURES_SECS
     return Liveness.LIVE if holds_slot or recent else Liveness.WAIT

@@ -21,8 +21,9 @@ from ibkr_depth_pipeline.orchestration.gateway_assets import load_gateway_assets
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import tracked_probe
 from ibkr_depth_pipeline.orchestration.probe import LONGEST_PROBE
 from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule
-from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, closed_now
+from ibkr_depth_pipeline_tests.monitoring.test_deadman import Switch
 from ibkr_depth_pipeline_tests.monitoring.webhook import SECRET, Webhook
 
 INGEST, PROBE = "ibkr_depth_ingest_job", "ibkr_depth_probe_job"
@@ -126,6 +127,61 @@ def run_alerts(in_session: None, instance: dg.DagsterInstance) -> Sensor:
 
 
 # ---- heartbeats
+
+
+def list_symbols(server: EmbeddedRedis, *symbols: str) -> None:
+    """The universe of the session that runs, in its figures."""
+    now = time.time_ns() // 1_000_000
+    figures = FeedFigures(
+        RunIdentity("run-1", "host", 1, now - 3_600_000),
+        now,
+        connected=True,
+        symbols={symbol: SymbolFigures(subscribed=True) for symbol in symbols},
+    )
+    with redis.Redis.from_url(server.url) as store:
+        store.set("raw:ibkr:depth:ingest:default", figures.to_json())
+
+
+def test_symbol_that_the_running_session_does_not_record_raises_no_alert_and_passes_its_check(
+    heartbeats: Sensor, redis_server: EmbeddedRedis, webhook: Webhook
+) -> None:
+    first, *others = SYMBOLS
+    record(redis_server, *others)
+    list_symbols(redis_server, *others)
+    assert all(heartbeats.checks().values())
+    heartbeats.tick()
+    assert webhook.received == []
+    list_symbols(redis_server, *SYMBOLS)  # the next session has it
+    assert heartbeats.checks()[first] is False
+    heartbeats.tick()
+    assert len(webhook.received) == 1
+
+
+def test_symbol_that_the_file_lost_is_watched_as_long_as_the_session_records_it(
+    heartbeats: Sensor, redis_server: EmbeddedRedis, webhook: Webhook
+) -> None:
+    record(redis_server, *SYMBOLS)
+    list_symbols(redis_server, *SYMBOLS, "GONE")
+    assert "GONE" not in heartbeats.checks()
+    heartbeats.tick()
+    assert "GONE" in str(webhook.received)
+
+
+def test_dead_mans_switch_hears_of_an_incident_and_of_its_end(
+    heartbeats: Sensor, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Switch() as switch:
+        monkeypatch.setenv("DEADMAN_URL", switch.url)
+        path = switch.url.rpartition("/")[2]
+        record(redis_server, *SYMBOLS)
+        heartbeats.tick()
+        silence(redis_server)
+        heartbeats.tick()
+        heartbeats.tick()
+        record(redis_server, *SYMBOLS)
+        heartbeats.tick()
+        heartbeats.tick()
+        assert switch.asked == [f"/{path}", f"/{path}/fail", f"/{path}"]
 
 
 def test_heartbeat_sensor_alerts_an_incident_once_and_its_end_once_and_evaluates_checks_on_a_change(

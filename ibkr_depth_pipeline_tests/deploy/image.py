@@ -198,8 +198,7 @@ class Container:
 
     @property
     def init(self) -> psutil.Process:
-        (child,) = psutil.Process(self.process.pid).children()
-        return child
+        return next(each for each in psutil.Process(self.process.pid).children() if each.name() == "tini")
 
     def stop(self, grace_secs: float) -> bool:
         """SIGTERM to its init, as `docker stop`; whether all of it ended within the grace."""
