@@ -2,7 +2,8 @@
 
 All symbols stand in one ring. A turn takes those at its front, as many as the batch holds; when the turn is over they
 go to the back. A symbol that was refused for want of a slot stays at the front; one that was refused for anything else
-leaves the ring until it is retried. A symbol whose turn follows its own turn keeps its subscription.
+leaves the ring until it is retried; one whose market is closed, until it opens. A symbol whose turn follows its own turn
+keeps its subscription.
 
 This module puts together what others know: `ring` who comes next, `turn` when a turn is over, `supply` how many slots
 may be asked for and when, and what a 309 means, `leftovers` which cancels may have been ignored.
@@ -22,6 +23,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Answered,
     BatchResized,
     Cancel,
+    Closed,
     Command,
     Connected,
     Deadline,
@@ -29,15 +31,19 @@ from ibkr_depth_pipeline.rotation.events import (
     Doubted,
     EndOutage,
     FarmsReported,
+    Focused,
     Full,
     Halted,
     IdRejected,
     MarkedUnsupported,
+    Opened,
+    Prioritised,
     Recheck,
     Rechecked,
     Reconnect,
     Refused,
     ReleaseRaced,
+    Removed,
     Resumed,
     ResumeUnsaid,
     RotationEvent,
@@ -51,7 +57,7 @@ from ibkr_depth_pipeline.rotation.events import (
 from ibkr_depth_pipeline.rotation.orphans import Orphans
 from ibkr_depth_pipeline.rotation.outage import Outage, Step
 from ibkr_depth_pipeline.rotation.retry_schedule import RetrySchedule
-from ibkr_depth_pipeline.rotation.ring import Ring
+from ibkr_depth_pipeline.rotation.ring import Priority, Ring
 from ibkr_depth_pipeline.rotation.slot_allocator import SlotAllocator
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent
 from ibkr_depth_pipeline.rotation.turn import Turn
@@ -88,6 +94,14 @@ class RotationPlan:
     outage: float = 120.0
 
 
+@dataclass(frozen=True, slots=True)
+class TurnOutlook:
+    """share: the part of the time in which the symbol holds a slot. next_secs: until its next turn, roughly; 0: now."""
+
+    share: float
+    next_secs: float
+
+
 class RotationController:
     """See the module. `now` is any clock that never goes back, in seconds; request_ids yields ids never used before."""
 
@@ -106,6 +120,7 @@ class RotationController:
         self._doubted: dict[int, float] = {}  # request -> when to ask anew if it stays silent
         self._advised: dict[int, float] = {}  # request without rows -> when its error counts as a refusal
         self._advice_was_refusal: set[str] = set()
+        self._absent: set[str] = set()  # closed or removed: they get no new subscription
         self._connected = self._stopping = False
 
     # ---- what can be asked of it
@@ -131,9 +146,25 @@ class RotationController:
         return slot is not None and slot.answered_at is not None
 
     def window_secs(self) -> float:
-        """How long it takes until each symbol has had its turn, for the batch size in force."""
+        """How long it takes until each symbol of weight 1 has had its turn, for the batch size in force."""
         turns = math.ceil(max(1, len(self._ring)) / self._supply.batch_size)
         return turns * (self._turn.usual_secs + self._supply.pause_secs)
+
+    def windows_secs(self) -> dict[str, float]:
+        """symbol -> from the start of a turn of its own to the start of its next one, at most; of those in the ring."""
+        secs = self._turn.usual_secs + self._supply.pause_secs
+        gaps = self._ring.longest_gaps(self._supply.batch_size)
+        return {symbol: (1 + gap) * secs for symbol, gap in gaps.items()}
+
+    def outlook(self) -> dict[str, TurnOutlook]:
+        """symbol -> what it is to expect, of those in the ring."""
+        slots = self._supply.batch_size
+        shares, on = self._ring.shares(slots), set(self._symbols_on())
+        waiting = [symbol for symbol in self._ring.in_order(slots) if symbol not in on]
+        free = max(1, slots - len(self._ring.pins(slots)))
+        turns = {symbol: 1 + at // free for at, symbol in enumerate(waiting)}
+        secs = self._turn.usual_secs + self._supply.pause_secs
+        return {symbol: TurnOutlook(share, turns.get(symbol, 0) * secs) for symbol, share in shares.items()}
 
     def next_deadline(self) -> float | None:
         """When to call handle(Deadline(), ...) if nothing else happens before; None: never."""
@@ -290,7 +321,7 @@ class RotationController:
         out.append(Cancel(slot.request, slot.symbol))  # should it hold a line all the same, the line ends
         self._supply.was_free()  # the gateway looks for a slot before it looks at the contract
         if event.elsewhere:
-            self._again[slot.symbol] = now + VENUE_SPACING_SECS
+            self._subscribe_later(slot.symbol, now + VENUE_SPACING_SECS)
         else:
             self._set_aside(slot.symbol, event.reason, now, out, resolvable=True)
         self._break_off_empty_turn()
@@ -315,11 +346,11 @@ class RotationController:
             return
         slot = self._retire(event.request, SlotEvent.REFUSED)
         if slot is not None:
-            self._again[slot.symbol] = self._again_at(slot, now)
+            self._subscribe_later(slot.symbol, self._again_at(slot, now))
             self._advance(now, out)
 
     def _recheck(self, event: Rechecked, now: float, out: list[Command]) -> None:
-        if event.symbol in self._ring:
+        if event.symbol in self._ring or event.symbol in self._absent:
             return
         if not event.supported:
             self._set_aside(event.symbol, event.reason, now, out, resolvable=False)
@@ -333,6 +364,41 @@ class RotationController:
     def _take_back(self, symbol: str) -> None:
         self._retries.resolved(symbol)
         self._ring.take_back(symbol)
+
+    # ---- what is wished, and whose market is open
+
+    def _prioritise(self, event: Prioritised, now: float, out: list[Command]) -> None:
+        self._ring.set_priority(event.symbol, Priority(event.weight, event.pinned))
+
+    def _focus(self, event: Focused, now: float, out: list[Command]) -> None:
+        self._ring.focus(event.symbols)
+
+    def _open(self, event: Opened, now: float, out: list[Command]) -> None:
+        self._absent.discard(event.symbol)
+        if event.symbol not in self._ring and event.symbol not in self._retries:
+            self._ring.take_in(event.symbol)
+        self._fill(now, out)
+
+    def _close(self, event: Closed, now: float, out: list[Command]) -> None:
+        self._leave(event.symbol)
+        self._ring.remove(event.symbol)
+        for slot in [slot for slot in self._active.values() if slot.symbol == event.symbol]:
+            if slot.answered_at is not None:  # else at the turn's end, as a cancel before the first row may be ignored
+                self._supply.giving_back(len(self._active))
+                self._cancel(slot, now, out)
+        self._break_off_empty_turn()
+        self._advance(now, out)
+
+    def _remove(self, event: Removed, now: float, out: list[Command]) -> None:
+        self._leave(event.symbol)
+        self._ring.forget(event.symbol)
+        self._break_off_empty_turn()
+        self._advance(now, out)
+
+    def _leave(self, symbol: str) -> None:
+        self._absent.add(symbol)
+        self._retries.forget(symbol)
+        self._again.pop(symbol, None)
 
     # ---- time
 
@@ -374,12 +440,13 @@ class RotationController:
     # ---- turns
 
     def _end_turn(self, now: float, out: list[Command]) -> None:
-        on = set(self._symbols_on())
-        served = [symbol for symbol in self._ring if symbol in on]
-        out.append(TurnEnded(self._turn.number, tuple(served), self._turn.end(now), self._turn.refused))
+        on, slots = self._symbols_on(), self._supply.batch_size
+        served = [symbol for symbol in self._ring.in_order(slots) if symbol in on]
+        leaving = [symbol for symbol in on if symbol not in self._ring]
+        out.append(TurnEnded(self._turn.number, (*served, *leaving), self._turn.end(now), self._turn.refused))
         if not self._turn.refused:
             self._grow(out)
-        self._ring.served(served)
+        self._ring.served(served, slots)
         self._make_way(now, out)
 
     def _grow(self, out: list[Command]) -> None:
@@ -422,7 +489,9 @@ class RotationController:
         for symbol in chosen:
             del self._again[symbol]
         busy = {*self._symbols_on(), *chosen}
-        return chosen + self._ring.following(min(most - len(busy), most_new - len(chosen)), busy)
+        return chosen + self._ring.following(
+            min(most - len(busy), most_new - len(chosen)), busy, self._supply.batch_size
+        )
 
     def _request_at(self) -> float | None:
         """When `_fill` has something to do, if nothing else happens before; None: not by itself."""
@@ -434,7 +503,7 @@ class RotationController:
             granted_at = self._supply.granted_at(self._active.values())
             return max(free_at, granted_at) if granted_at > -math.inf else None
         busy = self._symbols_on()
-        if self._ring.following(most - len(busy), busy):
+        if self._ring.following(min(1, most - len(busy)), busy, self._supply.batch_size):
             return free_at
         again_at = min(self._again.values(), default=None)
         return None if again_at is None else max(free_at, again_at)
@@ -463,7 +532,11 @@ class RotationController:
         """Replace a subscription that is dead or seems so; the cancel makes sure that it holds no slot."""
         self._supply.giving_back(len(self._active))
         self._cancel(slot, now, out)
-        self._again[slot.symbol] = self._again_at(slot, now)
+        self._subscribe_later(slot.symbol, self._again_at(slot, now))
+
+    def _subscribe_later(self, symbol: str, at: float) -> None:
+        if symbol not in self._absent:
+            self._again[symbol] = at
 
     @staticmethod
     def _again_at(slot: Slot, now: float) -> float:
@@ -481,6 +554,8 @@ class RotationController:
         return slot
 
     def _set_aside(self, symbol: str, reason: str, now: float, out: list[Command], *, resolvable: bool) -> None:
+        if symbol in self._absent:
+            return
         self._ring.remove(symbol)
         secs = self._retries.refused(symbol, now, resolvable=resolvable)
         out.append(MarkedUnsupported(symbol, reason, secs))
@@ -501,6 +576,11 @@ _HANDLERS: dict[type, Callable[[Any, Any, float, list[Command]], None]] = {
     Resumed: RotationController._resume,
     Doubted: RotationController._doubt,
     Rechecked: RotationController._recheck,
+    Prioritised: RotationController._prioritise,
+    Focused: RotationController._focus,
+    Closed: RotationController._close,
+    Opened: RotationController._open,
+    Removed: RotationController._remove,
     Deadline: RotationController._deadline,
     Stop: RotationController._stop,
 }

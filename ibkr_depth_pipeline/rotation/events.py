@@ -111,6 +111,46 @@ class Rechecked:
 
 
 @dataclass(frozen=True, slots=True)
+class Prioritised:
+    """From now on the symbol has this many turns for each one of a symbol of weight 1; pinned: it keeps a slot.
+
+    It need not be in the rotation yet.
+    """
+
+    symbol: str
+    weight: int
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Focused:
+    """These, and only these, are pinned for a while, before all others."""
+
+    symbols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The symbol's market is closed: it has no turns until `Opened`. A line that has answered ends now."""
+
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The symbol's market is open again, and its contract is known: it joins at the back."""
+
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The symbol is not to be recorded any more: it leaves after its turn, and nothing of it is remembered."""
+
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
 class Deadline:
     """The time that next_deadline() named has come."""
 
@@ -135,6 +175,11 @@ RotationEvent = (
     | Resumed
     | Doubted
     | Rechecked
+    | Prioritised
+    | Focused
+    | Closed
+    | Opened
+    | Removed
     | Deadline
     | Stop
 )

@@ -167,6 +167,10 @@ class RetrySchedule:
         record.asked_at, record.due = now, now + record.interval
         return record.interval
 
+    def forget(self, symbol: str) -> None:
+        """It is not to be retried, and its refusals count no more."""
+        self._records.pop(symbol, None)
+
     def disproved(self, symbol: str, now: float) -> None:
         """Rows came of a request that was refused: the symbol is due."""
         record = self._records.get(symbol)

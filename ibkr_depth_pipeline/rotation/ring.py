@@ -1,55 +1,216 @@
-"""The symbols in the order of their turns. Pure."""
+"""The symbols in the order of their turns: weighted round robin, and pins that keep a slot. Pure.
+
+Symbols of one weight form a queue: the served go to its back. Which queue serves next is decided by earliest eligible
+virtual deadline first: a queue's lag grows by its share of the slots with each slot that is given away, and shrinks
+by one when the slot is its own; among the queues with a positive lag the one whose lag would reach one first is served.
+So the turns of a symbol are spaced evenly, and with one weight the ring is a plain queue.
+
+Within a turn each symbol has at most one slot; what a heavy symbol can't use of its share goes to the others.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+import math
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
+
+_NO_LAG = 1e-9
+"""A lag that is not larger is rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """weight: turns for each one of a symbol of weight 1. pinned: it keeps a slot, as far as slots are to spare."""
+
+    weight: int = 1
+    pinned: bool = False
+
+
+_PLAIN = Priority()
 
 
 class Ring:
-    """Who comes next. Refused symbols are not in the ring (retry_schedule.py)."""
+    """Who comes next. Refused symbols are not in the ring (retry_schedule.py).
 
-    def __init__(self, symbols: Iterable[str]) -> None:
-        self._ring = deque(symbols)
+    `slots` is how many subscriptions there may be at once; pins hold at most all but one of them, unless nothing but
+    pins is in the ring. A pin that holds none takes its turns as its weight says.
+    """
+
+    def __init__(self, symbols: Iterable[str] = ()) -> None:
+        self._queues: dict[int, deque[str]] = {}
+        self._lags: dict[int, float] = {}
+        self._weight_of: dict[str, int] = {}  # those in the ring
+        self._priorities: dict[str, Priority] = {}  # those that are not plain, in the ring or not
+        self._focused: tuple[str, ...] = ()
+        for symbol in symbols:
+            self.take_in(symbol)
 
     def __len__(self) -> int:
-        return len(self._ring)
+        return len(self._weight_of)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._ring)
+        return self.in_order(0)
 
     def __contains__(self, symbol: str) -> bool:
-        return symbol in self._ring
+        return symbol in self._weight_of
 
     # ---- turns
 
-    def front(self, count: int) -> set[str]:
-        """The `count` symbols at the front."""
-        return set(islice(self._ring, count))
+    def in_order(self, slots: int) -> Iterator[str]:
+        """Each symbol once: the pins that hold a slot, then the others by their next turn."""
+        pins = self.pins(slots)
+        yield from pins
+        members = self._members(pins)
+        rates = _rates(members, slots - len(pins))
+        lags = dict(self._lags)
+        waiting = {weight: iter(self._queues[weight]) for weight in members}
+        for _ in range(len(self) - len(pins)):
+            weight = _next_served(lags, rates, [weight for weight, count in members.items() if count])
+            _serve(lags, rates, weight)
+            members[weight] -= 1
+            yield next(symbol for symbol in waiting[weight] if symbol not in pins)
 
-    def following(self, count: int, busy: Collection[str]) -> list[str]:
+    def pins(self, slots: int) -> list[str]:
+        """The symbols that keep a slot, those in focus first."""
+        wanted = [*self._focused, *(symbol for symbol, priority in self._priorities.items() if priority.pinned)]
+        pinned = [symbol for symbol in dict.fromkeys(wanted) if symbol in self]
+        return pinned[: max(0, slots if len(pinned) == len(self) else slots - 1)]
+
+    def front(self, slots: int) -> set[str]:
+        """The symbols that are to have the slots."""
+        return set(islice(self.in_order(slots), slots))
+
+    def following(self, count: int, busy: Collection[str], slots: int) -> list[str]:
         """The first `count` that are not busy, in order; none if count is negative."""
-        return list(islice((symbol for symbol in self._ring if symbol not in busy), max(0, count)))
+        if count <= 0:
+            return []
+        return list(islice((symbol for symbol in self.in_order(slots) if symbol not in busy), count))
 
-    def served(self, symbols: Iterable[str]) -> None:
-        """These have had their turn: they go to the back, in this order."""
+    def served(self, symbols: Iterable[str], slots: int) -> None:
+        """These have had their turn, together: they go to the back, in this order."""
+        pins = self.pins(slots)
+        rates = _rates(self._members(pins), slots - len(pins))
         for symbol in symbols:
-            self._ring.remove(symbol)
-            self._ring.append(symbol)
+            weight = self._weight_of[symbol]
+            self._queues[weight].remove(symbol)
+            self._queues[weight].append(symbol)
+            if symbol not in pins:
+                _serve(self._lags, rates, weight)
+
+    # ---- how often
+
+    def longest_gaps(self, slots: int) -> dict[str, int]:
+        """symbol -> at most so many turns lie between two of its own; 0: it is always on. Of each in the ring."""
+        pins = self.pins(slots)
+        members = self._members(pins)
+        of_weight = {weight: _longest_gap(members, weight, max(1, slots - len(pins))) for weight in members}
+        return {symbol: 0 if symbol in pins else of_weight[weight] for symbol, weight in self._weight_of.items()}
+
+    def shares(self, slots: int) -> dict[str, float]:
+        """symbol -> the part of the time that it is to hold a slot, for each in the ring."""
+        pins = self.pins(slots)
+        members = self._members(pins)
+        of_weight = _time_shares(members, max(1, slots - len(pins)))
+        return {symbol: 1.0 if symbol in pins else of_weight[self._weight_of[symbol]] for symbol in self._weight_of}
+
+    # ---- what is wished
+
+    def set_priority(self, symbol: str, priority: Priority) -> None:
+        """Holds from now on; the symbol need not be in the ring."""
+        self._priorities.pop(symbol, None)
+        if priority != _PLAIN:
+            self._priorities[symbol] = priority
+        if symbol in self and self._weight_of[symbol] != priority.weight:
+            self.remove(symbol)
+            self.take_in(symbol)
+
+    def focus(self, symbols: Iterable[str]) -> None:
+        """These are pinned before all others, instead of those that were; they need not be in the ring."""
+        self._focused = tuple(symbols)
+
+    def forget(self, symbol: str) -> None:
+        """It leaves the ring, and nothing is wished of it any more."""
+        self.remove(symbol)
+        self._priorities.pop(symbol, None)
 
     # ---- symbols without depth
 
     def remove(self, symbol: str) -> None:
         """It has no turn until it is taken in again. It need not have been in the ring."""
-        if symbol in self._ring:
-            self._ring.remove(symbol)
+        weight = self._weight_of.pop(symbol, None)
+        if weight is None:
+            return
+        self._queues[weight].remove(symbol)
+        if not self._queues[weight]:
+            del self._queues[weight]
+            lag = self._lags.pop(weight)
+            for other in self._lags:
+                self._lags[other] += lag / len(self._lags)
 
     def take_in(self, symbol: str) -> None:
         """It is not in the ring, and is to have turns: it joins at the back."""
-        self._ring.append(symbol)
+        self._queue_for(symbol).append(symbol)
 
     def take_back(self, symbol: str) -> None:
-        """It lost its turn to a refusal: it comes next."""
-        if symbol not in self._ring:
-            self._ring.appendleft(symbol)
+        """It lost its turn to a refusal: it comes next, of those of its weight."""
+        if symbol not in self:
+            self._queue_for(symbol).appendleft(symbol)
+
+    def _queue_for(self, symbol: str) -> deque[str]:
+        weight = self._weight_of[symbol] = self._priorities.get(symbol, _PLAIN).weight
+        self._lags.setdefault(weight, 0.0)
+        return self._queues.setdefault(weight, deque())
+
+    def _members(self, pins: Collection[str]) -> Counter[int]:
+        """weight -> how many symbols of it take turns, those with none left out."""
+        counts = Counter({weight: len(queue) for weight, queue in self._queues.items()})
+        counts.subtract(Counter(self._weight_of[symbol] for symbol in pins))
+        return Counter({weight: count for weight, count in counts.items() if count})
+
+
+def _rates(members: Mapping[int, int], slots: int) -> dict[int, float]:
+    """weight -> which part of the slots its queue is to have; the parts make one."""
+    slots = max(1, min(slots, sum(members.values())))
+    shares = _time_shares(members, slots)
+    return {weight: count * shares[weight] / slots for weight, count in members.items()}
+
+
+def _next_served(lags: Mapping[int, float], rates: Mapping[int, float], waiting: Sequence[int]) -> int:
+    """The weight whose queue is served next: of those that wait and are due, the one that is overdue first."""
+    if len(waiting) == 1:
+        return waiting[0]
+    due = [weight for weight in waiting if lags[weight] + rates[weight] > _NO_LAG] or waiting
+    return min(due, key=lambda weight: (round((1 - lags[weight]) / (rates[weight] or _NO_LAG), 6), -weight))
+
+
+def _serve(lags: dict[int, float], rates: Mapping[int, float], served: int) -> None:
+    for weight, rate in rates.items():
+        lags[weight] += rate
+    lags[served] -= 1
+
+
+def _time_shares(members: Mapping[int, int], slots: int) -> dict[int, float]:
+    """weight -> the part of the time that one symbol of it is on. What one can't use of its share goes to the others."""
+    shares: dict[int, float] = {}
+    left = dict(members)
+    while left:
+        total = sum(weight * count for weight, count in left.items())
+        full = [weight for weight in left if weight * slots >= total]
+        if not full:
+            return {**shares, **{weight: weight * slots / total for weight in left}}
+        for weight in full:
+            shares[weight] = 1.0
+            slots -= left.pop(weight)
+        if slots <= 0:
+            return {**shares, **dict.fromkeys(left, 0.0)}
+    return shares
+
+
+def _longest_gap(members: Mapping[int, int], weight: int, slots: int) -> int:
+    """In turns. A queue waits for its share of the slots and, as the lags are below one, at most one share more."""
+    if len(members) <= 1:
+        return max(0, math.ceil(members.get(weight, 1) / slots) - 1)
+    total = sum(each * count for each, count in members.items())
+    return max(0, math.ceil((total / weight + 2 * total / (weight * members[weight])) / slots))
