@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from ibkr_depth_pipeline.errors import ConfigurationError
 
 _LARGEST_CON_ID = 2**31 - 1
+_LARGEST_WEIGHT = 100
 _QUOTE_IT = " (quote it: YAML reads it as something else)"
 _NAME_RULE = (
     "a symbol is upper-case letters, digits and . - / & +, with at most one blank inside (as in 'BRK B'), "
@@ -24,7 +25,11 @@ _NAME_RULE = (
 
 @dataclass(frozen=True, slots=True)
 class SymbolSpec:
-    """One entry of the universe, overrides already applied. None means: ask the gateway."""
+    """One entry of the universe, overrides already applied. None means: ask the gateway.
+
+    pin: it keeps a slot while its market is open. weight: turns for each one of an entry of weight 1. hours: which of
+    its contract's hours it is recorded in (None: liquid for a stock, trading for anything else).
+    """
 
     symbol: str
     exchange: str | None = None
@@ -32,6 +37,9 @@ class SymbolSpec:
     sec_type: str | None = None
     currency: str | None = None
     con_id: int | None = None
+    pin: bool = False
+    weight: int = 1
+    hours: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,21 @@ class Universe:
     def symbols(self) -> tuple[str, ...]:
         """The names, in order."""
         return tuple(spec.symbol for spec in self.specs)
+
+    def check_pins(self, slots: int, where: str) -> None:
+        """Raises ConfigurationError if more symbols are pinned than may be with so many slots; `where` is for it.
+
+        One slot is left for the rest to take turns in, unless there is no rest.
+        """
+        pinned = [spec.symbol for spec in self.specs if spec.pin]
+        most = slots if len(pinned) == len(self.specs) else slots - 1
+        if len(pinned) > most:
+            told = (
+                f"pin: {len(pinned)} are pinned ({', '.join(pinned)}), at most {most} may be: of "
+                f"IBKR_MAX_CONCURRENT_DEPTH={slots} slots one is for the rest to take turns in; pin fewer, "
+                "or give some a weight instead"
+            )
+            raise ConfigurationError(where, [told])
 
     def subset(self, symbols: Sequence[str]) -> Universe:
         """Only `symbols`, in their order. A name that the file does not hold is taken as a plain entry.
@@ -128,6 +151,9 @@ class _Override(BaseModel):
     sec_type: _SecType | None = None
     currency: Annotated[str, Field(strict=True, pattern=r"^[A-Z]{3}$")] | None = None
     con_id: Annotated[int, Field(strict=True, ge=1, le=_LARGEST_CON_ID)] | None = None
+    pin: Annotated[bool, Field(strict=True)] | None = None
+    weight: Annotated[int, Field(strict=True, ge=1, le=_LARGEST_WEIGHT)] | None = None
+    hours: Literal["liquid", "trading", "always"] | None = None
 
 
 class _Entry(_Override):
@@ -149,6 +175,9 @@ _RULES = {
     "sec_type": f"use one of {', '.join(get_args(_SecType))}",
     "currency": "use a code of three letters, such as USD",
     "con_id": f"use a whole number from 1 to {_LARGEST_CON_ID}",
+    "pin": "use true or false",
+    "weight": f"use a whole number from 1 to {_LARGEST_WEIGHT}",
+    "hours": "use one of liquid, trading, always",
 }
 _FILE_RULES = {
     "symbols": "must be a list with at least one entry",
@@ -236,7 +265,7 @@ def _problem(place: str, error: ErrorDetails) -> str:
     if key == "symbol":
         hint = _QUOTE_IT if isinstance(value, bool | int | float | date) else ""
         return f"{place}: a symbol must be a text{hint}"
-    hint = "" if isinstance(value, str) or key == "con_id" else _QUOTE_IT
+    hint = "" if isinstance(value, str) or key in ("con_id", "pin", "weight") else _QUOTE_IT
     rule = error["msg"] if error["type"] == "smart" else f"{_RULES[key]}{hint}"
     return f"{place} {key}: {value!r} is not allowed; {rule}"
 

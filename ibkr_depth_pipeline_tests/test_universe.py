@@ -256,3 +256,43 @@ def test_error_of_a_subset_lists_all_bad_and_doubled_names() -> None:
 def test_file_written_by_yaml_is_read_back(tmp_path: Path) -> None:
     document = {"symbols": ["NO", "SPY", {"symbol": "123", "con_id": 7}], "overrides": {"NO": {"exchange": "OSE"}}}
     assert read(tmp_path, yaml.safe_dump(document)) == parse_universe(document, "file")
+
+
+def test_entries_say_who_comes_first_and_in_which_hours(tmp_path: Path) -> None:
+    text = "symbols: [{symbol: SPY, pin: true}, {symbol: ES, weight: 3, hours: trading}, AAPL]\n"
+    text += "overrides: {AAPL: {hours: always, weight: 2}}"
+    spy, es, aapl = read(tmp_path, text).specs
+    assert (spy.pin, spy.weight, spy.hours) == (True, 1, None)
+    assert (es.pin, es.weight, es.hours) == (False, 3, "trading")
+    assert (aapl.pin, aapl.weight, aapl.hours) == (False, 2, "always")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("pin", "1", "true or false"),
+        ("pin", "'yes'", "true or false"),
+        ("weight", "0", "a whole number from 1 to 100"),
+        ("weight", "101", "a whole number from 1 to 100"),
+        ("weight", "1.5", "a whole number from 1 to 100"),
+        ("weight", "true", "a whole number from 1 to 100"),
+        ("hours", "rth", "liquid, trading, always"),
+    ],
+)
+def test_bad_priority_or_hours_are_named_with_what_is_allowed(
+    tmp_path: Path, key: str, value: str, allowed: str
+) -> None:
+    (problem,) = problems(tmp_path, f"symbols: [{{symbol: SPY, {key}: {value}}}]")
+    assert f"{key}:" in problem
+    assert allowed in problem
+
+
+@pytest.mark.parametrize(("pinned", "others", "slots", "good"), [(2, 1, 3, True), (3, 1, 3, False), (3, 0, 3, True)])
+def test_pins_leave_a_slot_unless_nothing_else_is_listed(pinned: int, others: int, slots: int, good: bool) -> None:
+    specs = [SymbolSpec(f"P{number}", pin=True) for number in range(pinned)]
+    universe = Universe((*specs, *(SymbolSpec(f"O{number}") for number in range(others))))
+    if good:
+        universe.check_pins(slots, "symbols.yaml")
+        return
+    with pytest.raises(ConfigurationError, match=r"P0, P1, P2.*at most 2.*IBKR_MAX_CONCURRENT_DEPTH"):
+        universe.check_pins(slots, "symbols.yaml")

@@ -84,6 +84,7 @@ class EffectExecutor:
 
     def _set_heartbeat_ttl(self, effect: do.SetHeartbeatTtl) -> None:
         self._writer.heartbeat_ttl = effect.secs
+        self._writer.own_heartbeat_ttls = effect.own
         if effect.last_rows:
             self._tasks.start(self._writer.extend_heartbeats(dict(effect.last_rows), _now_ms()))
 

@@ -56,10 +56,14 @@ class ReportPersisted:
 
 @dataclass(frozen=True, slots=True)
 class SetHeartbeatTtl:
-    """From now on heartbeats live `secs`; last_rows (unix ms by symbol) are those whose heartbeats stand."""
+    """From now on heartbeats live `secs`; last_rows (unix ms by symbol) are those whose heartbeats stand.
+
+    own: symbol -> its own TTL, of those with another one.
+    """
 
     secs: int
     last_rows: Mapping[str, int]
+    own: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

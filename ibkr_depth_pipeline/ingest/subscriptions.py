@@ -62,6 +62,8 @@ class Subscriptions:
         self._figures = figures
         self._configured_ttl = heartbeat_ttl
         self._ttl = 0
+        self._own_ttls: dict[str, int] = {}
+        self._removed: set[str] = set()
 
     # ---- what can be asked
 
@@ -93,6 +95,8 @@ class Subscriptions:
     def resolved(self, resolution: Instrument | Unresolved, now: float) -> list[Effect]:
         """A symbol's venue was found, for the first time or anew; or it has none, and is looked at again later."""
         symbol = resolution.symbol
+        if symbol in self._removed:
+            return []
         if not isinstance(resolution, Instrument):
             self._unresolved.add(symbol)
             return self.tell(rotation.Rechecked(symbol, False, resolution.reason), now)
@@ -103,6 +107,27 @@ class Subscriptions:
             self._fallbacks[symbol] = VenueFallback(resolution)
         self._recorded.discard(symbol)  # whoever resolved it has written the venue hash
         return self.tell(rotation.Rechecked(symbol, True), now)
+
+    def wanted(self, symbol: str, *, weight: int, pinned: bool, now: float) -> list[Effect]:
+        """The symbol is to be recorded, with these wishes; a new one joins when it is resolved."""
+        self._removed.discard(symbol)
+        return self.tell(rotation.Wanted(symbol, weight, pinned), now)
+
+    def removed(self, symbol: str, now: float) -> list[Effect]:
+        """The symbol is not to be recorded any more: it leaves after its turn."""
+        self._removed.add(symbol)
+        self._unresolved.discard(symbol)
+        self._recorded.discard(symbol)
+        if symbol not in self.subscribed.values():
+            self._fallbacks.pop(symbol, None)
+        return self.tell(rotation.Removed(symbol), now)
+
+    def opened(self, symbol: str, now: float) -> list[Effect]:
+        """The symbol's market has opened."""
+        if symbol not in self._fallbacks or symbol in self._removed:
+            return []
+        self._unresolved.discard(symbol)  # its contract of the day before is worth a request
+        return self.tell(rotation.Opened(symbol), now)
 
     def answered(self, request: int, now: float) -> list[Effect]:
         """Rows of the request have come: its venue has depth."""
@@ -235,12 +260,21 @@ class Subscriptions:
         return effects
 
     def _adjust_ttl(self, *, extend: bool) -> list[Effect]:
-        ttl = math.ceil(max(self._configured_ttl, self._rotation.window_secs(), LEAST_HEARTBEAT_TTL_SECS))
-        if ttl == self._ttl:
+        ttl, own = self._ttl_of(self._rotation.window_secs()), self._own_ttls_now()
+        if ttl == self._ttl and own == self._own_ttls:
             return []
         extend |= ttl > self._ttl > 0  # symbols join while others have had their turn
-        self._ttl = ttl
-        return [SetHeartbeatTtl(ttl, self._books.last_rows() if extend else {})]
+        extend |= any(secs > self._own_ttls.get(symbol, self._ttl) > 0 for symbol, secs in own.items())
+        self._ttl, self._own_ttls = ttl, own
+        return [SetHeartbeatTtl(ttl, self._books.last_rows() if extend else {}, own)]
+
+    def _own_ttls_now(self) -> dict[str, int]:
+        if self._rotation.is_even:
+            return {}
+        return {symbol: self._ttl_of(secs) for symbol, secs in self._rotation.windows_secs().items()}
+
+    def _ttl_of(self, window_secs: float) -> int:
+        return math.ceil(max(self._configured_ttl, window_secs, LEAST_HEARTBEAT_TTL_SECS))
 
 
 _COMMANDS: dict[type, Callable[[Subscriptions, Any], list[Effect]]] = {

@@ -125,8 +125,8 @@ def _spelled(odd: re.Match[str]) -> str:
 
 
 def _symbol_asset(spec: SymbolSpec, group: str) -> dg.AssetSpec:
-    asked = {field.name: getattr(spec, field.name) for field in fields(spec)}
-    given = {name: value for name, value in asked.items() if value is not None}
+    asked = {field.name: (getattr(spec, field.name), field.default) for field in fields(spec)}
+    given = {name: value for name, (value, default) in asked.items() if value != default}
     venue = (
         f"on {spec.exchange}, as the universe says" if spec.exchange else "on the venue that the gateway's list names"
     )

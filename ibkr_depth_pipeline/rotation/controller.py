@@ -2,8 +2,8 @@
 
 All symbols stand in one ring. A turn takes those at its front, as many as the batch holds; when the turn is over they
 go to the back. A symbol that was refused for want of a slot stays at the front; one that was refused for anything else
-leaves the ring until it is retried; one whose market is closed, until it opens. A symbol whose turn follows its own turn
-keeps its subscription.
+leaves the ring until it is retried; one whose market is closed, until it opens. A symbol whose turn follows its own
+turn keeps its subscription.
 
 This module puts together what others know: `ring` who comes next, `turn` when a turn is over, `supply` how many slots
 may be asked for and when, and what a 309 means, `leftovers` which cancels may have been ignored.
@@ -37,7 +37,6 @@ from ibkr_depth_pipeline.rotation.events import (
     IdRejected,
     MarkedUnsupported,
     Opened,
-    Prioritised,
     Recheck,
     Rechecked,
     Reconnect,
@@ -52,6 +51,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Suspended,
     TurnEnded,
     TurnStarted,
+    Wanted,
     WentOn,
 )
 from ibkr_depth_pipeline.rotation.orphans import Orphans
@@ -120,7 +120,8 @@ class RotationController:
         self._doubted: dict[int, float] = {}  # request -> when to ask anew if it stays silent
         self._advised: dict[int, float] = {}  # request without rows -> when its error counts as a refusal
         self._advice_was_refusal: set[str] = set()
-        self._absent: set[str] = set()  # closed or removed: they get no new subscription
+        self._closed: set[str] = set()
+        self._removed: set[str] = set()
         self._connected = self._stopping = False
 
     # ---- what can be asked of it
@@ -149,6 +150,11 @@ class RotationController:
         """How long it takes until each symbol of weight 1 has had its turn, for the batch size in force."""
         turns = math.ceil(max(1, len(self._ring)) / self._supply.batch_size)
         return turns * (self._turn.usual_secs + self._supply.pause_secs)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all symbols have the same wishes: then window_secs is everyone's."""
+        return self._ring.is_even
 
     def windows_secs(self) -> dict[str, float]:
         """symbol -> from the start of a turn of its own to the start of its next one, at most; of those in the ring."""
@@ -350,7 +356,7 @@ class RotationController:
             self._advance(now, out)
 
     def _recheck(self, event: Rechecked, now: float, out: list[Command]) -> None:
-        if event.symbol in self._ring or event.symbol in self._absent:
+        if event.symbol in self._ring or self._is_absent(event.symbol):
             return
         if not event.supported:
             self._set_aside(event.symbol, event.reason, now, out, resolvable=False)
@@ -367,19 +373,23 @@ class RotationController:
 
     # ---- what is wished, and whose market is open
 
-    def _prioritise(self, event: Prioritised, now: float, out: list[Command]) -> None:
+    def _want(self, event: Wanted, now: float, out: list[Command]) -> None:
+        self._removed.discard(event.symbol)
         self._ring.set_priority(event.symbol, Priority(event.weight, event.pinned))
 
     def _focus(self, event: Focused, now: float, out: list[Command]) -> None:
         self._ring.focus(event.symbols)
 
     def _open(self, event: Opened, now: float, out: list[Command]) -> None:
-        self._absent.discard(event.symbol)
+        self._closed.discard(event.symbol)
+        if self._is_absent(event.symbol):
+            return
         if event.symbol not in self._ring and event.symbol not in self._retries:
             self._ring.take_in(event.symbol)
         self._fill(now, out)
 
     def _close(self, event: Closed, now: float, out: list[Command]) -> None:
+        self._closed.add(event.symbol)
         self._leave(event.symbol)
         self._ring.remove(event.symbol)
         for slot in [slot for slot in self._active.values() if slot.symbol == event.symbol]:
@@ -390,15 +400,19 @@ class RotationController:
         self._advance(now, out)
 
     def _remove(self, event: Removed, now: float, out: list[Command]) -> None:
+        self._closed.discard(event.symbol)
+        self._removed.add(event.symbol)
         self._leave(event.symbol)
         self._ring.forget(event.symbol)
         self._break_off_empty_turn()
         self._advance(now, out)
 
     def _leave(self, symbol: str) -> None:
-        self._absent.add(symbol)
         self._retries.forget(symbol)
         self._again.pop(symbol, None)
+
+    def _is_absent(self, symbol: str) -> bool:
+        return symbol in self._closed or symbol in self._removed
 
     # ---- time
 
@@ -535,7 +549,7 @@ class RotationController:
         self._subscribe_later(slot.symbol, self._again_at(slot, now))
 
     def _subscribe_later(self, symbol: str, at: float) -> None:
-        if symbol not in self._absent:
+        if not self._is_absent(symbol):
             self._again[symbol] = at
 
     @staticmethod
@@ -554,7 +568,7 @@ class RotationController:
         return slot
 
     def _set_aside(self, symbol: str, reason: str, now: float, out: list[Command], *, resolvable: bool) -> None:
-        if symbol in self._absent:
+        if self._is_absent(symbol):
             return
         self._ring.remove(symbol)
         secs = self._retries.refused(symbol, now, resolvable=resolvable)
@@ -576,7 +590,7 @@ _HANDLERS: dict[type, Callable[[Any, Any, float, list[Command]], None]] = {
     Resumed: RotationController._resume,
     Doubted: RotationController._doubt,
     Rechecked: RotationController._recheck,
-    Prioritised: RotationController._prioritise,
+    Wanted: RotationController._want,
     Focused: RotationController._focus,
     Closed: RotationController._close,
     Opened: RotationController._open,

@@ -111,15 +111,15 @@ class Rechecked:
 
 
 @dataclass(frozen=True, slots=True)
-class Prioritised:
-    """From now on the symbol has this many turns for each one of a symbol of weight 1; pinned: it keeps a slot.
+class Wanted:
+    """The symbol is to have this many turns for each one of a symbol of weight 1; pinned: it keeps a slot.
 
-    It need not be in the rotation yet.
+    A new symbol joins once `Rechecked` says that it can be subscribed to.
     """
 
     symbol: str
-    weight: int
-    pinned: bool
+    weight: int = 1
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ RotationEvent = (
     | Resumed
     | Doubted
     | Rechecked
-    | Prioritised
+    | Wanted
     | Focused
     | Closed
     | Opened

@@ -101,6 +101,11 @@ class Ring:
 
     # ---- how often
 
+    @property
+    def is_even(self) -> bool:
+        """Whether the ring is a plain queue."""
+        return len(self._queues) <= 1 and not self._focused and not any(map(_is_pinned, self._priorities.values()))
+
     def longest_gaps(self, slots: int) -> dict[str, int]:
         """symbol -> at most so many turns lie between two of its own; 0: it is always on. Of each in the ring."""
         pins = self.pins(slots)
@@ -170,6 +175,10 @@ class Ring:
         return Counter({weight: count for weight, count in counts.items() if count})
 
 
+def _is_pinned(priority: Priority) -> bool:
+    return priority.pinned
+
+
 def _rates(members: Mapping[int, int], slots: int) -> dict[int, float]:
     """weight -> which part of the slots its queue is to have; the parts make one."""
     slots = max(1, min(slots, sum(members.values())))
@@ -192,7 +201,7 @@ def _serve(lags: dict[int, float], rates: Mapping[int, float], served: int) -> N
 
 
 def _time_shares(members: Mapping[int, int], slots: int) -> dict[int, float]:
-    """weight -> the part of the time that one symbol of it is on. What one can't use of its share goes to the others."""
+    """weight -> the part of the time that a symbol of it is on. What one can't use of its share goes to the others."""
     shares: dict[int, float] = {}
     left = dict(members)
     while left:

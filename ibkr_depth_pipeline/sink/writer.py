@@ -7,7 +7,7 @@ row is sent at once, and under load the flushes grow. What is sent, and what an 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkConflict
@@ -32,7 +32,8 @@ class RedisWriter:
 
     maxlen is the approximate length of a stream, buffer_bytes the bound of what waits while Redis is away (the oldest
     go first, counted). With a `lease`, nothing is sent that it does not allow; `backpressure` gets each flush's time.
-    `heartbeat_ttl` is in seconds and may be changed. What fewer than min_replicas replicas have is sent again.
+    `heartbeat_ttl` is in seconds and may be changed, as may `own_heartbeat_ttls`, those of symbols with another one.
+    What fewer than min_replicas replicas have is sent again.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class RedisWriter:
         self._away = False
         self._log = get_log()
         self.heartbeat_ttl = 30
+        self.own_heartbeat_ttls: Mapping[str, int] = {}
         self.figures = WriterFigures()
         self.log_limit = LogRateLimit()  # of refused writes; the owner starts its windows
         self._backlog = Backlog(
@@ -162,7 +164,7 @@ class RedisWriter:
         now = asyncio.get_running_loop().time()
         due = self._backlog.due(now)
         most = self._backlog.share(len(due)) if due else 0
-        writes = [write for queue in due for write in writes_of(queue, most, now, self.heartbeat_ttl)]
+        writes = [write for queue in due for write in writes_of(queue, most, now, self._ttl_of(queue.symbol))]
         if not writes:
             return
         began = monotonic()
@@ -220,7 +222,7 @@ class RedisWriter:
         and none is shortened: that of a quiet book counts from the gateway's last answer.
         """
         left = {
-            heartbeat_key(symbol): self.heartbeat_ttl - int(self._age_of(symbol, (now_ms - ts) / 1000))
+            heartbeat_key(symbol): self._ttl_of(symbol) - int(self._age_of(symbol, (now_ms - ts) / 1000))
             for symbol, ts in last_rows.items()
         }
         try:
@@ -230,6 +232,9 @@ class RedisWriter:
             )
         except UNREACHABLE as error:
             self._gone(error)
+
+    def _ttl_of(self, symbol: str) -> int:
+        return self.own_heartbeat_ttls.get(symbol, self.heartbeat_ttl)
 
     def _age_of(self, symbol: str, otherwise: float) -> float:
         """For how many seconds the newest row of `symbol` has been here; never less than 0."""

@@ -8,7 +8,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
-from ibkr_depth_pipeline.rotation.events import Connected, Disconnected, FarmsReported, Halted, Resumed, Suspended
+from ibkr_depth_pipeline.rotation.events import (
+    Closed,
+    Connected,
+    Disconnected,
+    FarmsReported,
+    Focused,
+    Halted,
+    Opened,
+    Rechecked,
+    Removed,
+    Resumed,
+    Suspended,
+    Wanted,
+)
 from ibkr_depth_pipeline.rotation.release_pause import LONGEST_TRIAL_TURNS
 from ibkr_depth_pipeline.rotation.retry_schedule import RETRY_BURST
 from ibkr_depth_pipeline_tests.rotation.model_gateway import LATENCY, PLAN, ModelGateway, Run, symbols
@@ -243,3 +256,184 @@ def test_after_any_faults_the_rotation_goes_on_and_no_slot_is_leaked(
     assert run.controller.batch_size == 3
     if count > 3:
         assert all(run.coverage[symbol] > before[symbol] for symbol in before)
+
+
+# ---- weights, pins, and symbols that come and go
+
+
+def wants(run: Run, wishes: dict[str, tuple[int, bool]]) -> None:
+    for symbol, (weight, pinned) in wishes.items():
+        run.tell(Wanted(symbol, weight, pinned))
+
+
+def test_pinned_symbol_keeps_its_subscription_and_the_rest_take_turns() -> None:
+    gateway = ModelGateway(limit=3)
+    run = Run(symbols(8), gateway)
+    wants(run, {"S7": (1, True), "S6": (1, True)})
+    run.until(40.0)
+    (of_s7,) = run.subscribed_to("S7")
+    run.until(3600.0)
+    assert run.subscribed_to("S7") == [of_s7], "it is never asked for anew"
+    assert run.coverage["S7"] > 3500
+    rest = [run.coverage[f"S{number}"] for number in range(6)]
+    assert max(rest) - min(rest) <= 2 * 16
+    assert gateway.refusals == 0
+
+
+def test_pins_give_way_if_the_account_has_fewer_slots_than_it_should() -> None:
+    gateway = ModelGateway(limit=1)
+    run = Run(symbols(5), gateway)
+    wants(run, {"S0": (1, True), "S1": (1, True)})
+    run.until(7200.0)
+    assert min(run.coverage.values()) > 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(weights=st.lists(st.integers(1, 5), min_size=2, max_size=10), batch=st.integers(1, 3), pin=st.booleans())
+def test_coverage_follows_the_weights_and_no_gap_is_longer_than_its_window(
+    weights: list[int], batch: int, pin: bool
+) -> None:
+    gateway = ModelGateway(limit=batch)
+    run = Run(symbols(len(weights)), gateway, RotationPlan(batch, 15.0, 15.0, 8.0, 4, 3600.0))
+    wants(run, {f"S{number}": (weight, pin and number == 0) for number, weight in enumerate(weights)})
+    run.until(60.0)
+    run.worst_gap = dict.fromkeys(run.worst_gap, 0.0)
+    run.until(60.0 + 16 * 4 * sum(weights))
+    windows = run.controller.windows_secs()
+    for symbol, gap in run.worst_gap.items():
+        assert gap <= windows[symbol] + 2.0
+    outlook = run.controller.outlook()
+    assert abs(sum(each.share for each in outlook.values()) - min(batch, len(weights))) < 1e-6
+
+
+def test_closed_symbol_frees_its_slot_at_once_takes_no_turn_and_comes_back_at_its_open() -> None:
+    gateway = ModelGateway(limit=3)
+    run = Run(symbols(6), gateway)
+    run.until(5.0)
+    run.tell(Closed("S1"))
+    run.until(6.0)
+    assert sorted(run.controller.subscribed.values()) == ["S0", "S2", "S3"]
+    run.until(600.0)
+    assert len(run.subscribed_to("S1")) == 1
+    run.tell(Opened("S1"))
+    run.until(640.0)
+    assert len(run.subscribed_to("S1")) >= 2
+    assert gateway.refusals == 0
+
+
+def test_no_slot_is_asked_for_while_all_are_closed() -> None:
+    gateway = ModelGateway(limit=3, unsupported=frozenset({"S0"}))
+    run = Run(symbols(4), gateway)
+    run.until(5.0)
+    for symbol in symbols(4):
+        run.tell(Closed(symbol))
+    run.until(6.0)
+    asked = len(run.subscribed)
+    run.until(86400.0)
+    assert len(run.subscribed) == asked
+    assert gateway.live == set()
+    gateway.unsupported = frozenset()
+    for symbol in symbols(4):
+        run.tell(Opened(symbol))
+    run.until(86400.0 + 120.0)
+    assert all(len(run.subscribed_to(symbol)) >= 2 for symbol in symbols(4))
+
+
+def test_removed_symbol_leaves_after_its_turn_and_can_be_wanted_again() -> None:
+    gateway = ModelGateway(limit=3)
+    run = Run(symbols(6), gateway)
+    run.until(5.0)
+    run.tell(Removed("S1"))
+    assert "S1" in run.controller.subscribed.values()
+    run.until(20.0)
+    assert "S1" not in run.controller.subscribed.values()
+    run.until(300.0)
+    assert len(run.subscribed_to("S1")) == 1
+    run.tell(Rechecked("S1", True))
+    assert "S1" not in run.controller.windows_secs(), "an answer that comes late changes nothing"
+    run.tell(Wanted("S1"))
+    run.tell(Rechecked("S1", True))
+    run.until(400.0)
+    assert len(run.subscribed_to("S1")) >= 2
+
+
+def test_new_symbol_joins_without_a_break_of_the_others() -> None:
+    gateway = ModelGateway(limit=3)
+    run = Run(symbols(3), gateway)
+    run.until(100.0)
+    before = set(run.controller.subscribed)
+    run.coverage["NEW"] = run.last_on["NEW"] = run.worst_gap["NEW"] = 0.0
+    run.tell(Wanted("NEW"))
+    run.tell(Rechecked("NEW", True))
+    assert set(run.controller.subscribed) == before, "nothing is cancelled before its turn is over"
+    run.until(200.0)
+    assert run.coverage["NEW"] > 0
+
+
+def test_symbol_in_focus_keeps_a_slot_for_as_long_as_it_is_in_focus() -> None:
+    gateway = ModelGateway(limit=3)
+    run = Run(symbols(9), gateway)
+    run.until(20.0)
+    run.tell(Focused(("S8",)))
+    run.until(40.0)
+    (request,) = (each for each, symbol in run.controller.subscribed.items() if symbol == "S8")
+    run.until(400.0)
+    assert request in run.controller.subscribed
+    run.tell(Focused(()))
+    run.until(440.0)
+    assert request not in run.controller.subscribed
+
+
+STEPS = st.sampled_from(["close", "open", "remove", "want", "focus", "lost", "1101", "316", "wait"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(st.tuples(STEPS, st.integers(0, 6), st.floats(0.0, 40.0)), max_size=30),
+    wishes=st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=7, max_size=7),
+)
+def test_whoever_comes_goes_closes_and_opens_no_slot_is_leaked_and_all_that_are_open_have_turns(
+    steps: list[tuple[str, int, float]], wishes: list[tuple[int, bool]]
+) -> None:
+    gateway = ModelGateway(limit=3)
+    run = Run(symbols(7), gateway)
+    wants(run, {f"S{number}": wish for number, wish in enumerate(wishes)})
+    closed: set[str] = set()
+    removed: set[str] = set()
+    for step, number, secs in steps:
+        symbol = f"S{number}"
+        if step == "close" and symbol not in removed:
+            closed.add(symbol)
+            run.tell(Closed(symbol))
+        elif step == "open" and symbol in closed:
+            closed.discard(symbol)
+            run.tell(Opened(symbol))
+        elif step == "remove":
+            removed.add(symbol)
+            closed.discard(symbol)
+            run.tell(Removed(symbol))
+        elif step == "want" and symbol in removed:
+            removed.discard(symbol)
+            run.tell(Wanted(symbol, *wishes[number]))
+            run.tell(Rechecked(symbol, True))
+        elif step == "focus":
+            run.tell(Focused((symbol,)))
+        elif step == "lost":
+            for request in list(run.controller.subscribed):
+                run._end(request)
+            gateway.live.clear()
+            run.tell(Disconnected())
+            run.tell(Connected())
+        elif step == "1101":
+            run.tell(Resumed(data_lost=True))
+        elif step == "316" and run.controller.subscribed:
+            run.tell(Halted(next(iter(run.controller.subscribed))))
+        run.until(run.now + secs)
+    run.tell(Focused(()))
+    before = dict(run.coverage)
+    run.until(run.now + 1800.0)
+    assert gateway.live == set(run.controller.subscribed)
+    there = set(run.coverage) - closed - removed
+    assert set(run.controller.subscribed.values()) <= there
+    assert all(run.coverage[symbol] > before[symbol] for symbol in there)
+    assert all(run.coverage[symbol] == before[symbol] for symbol in closed) or len(there) < 7

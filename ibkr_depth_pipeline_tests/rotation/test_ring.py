@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,7 +121,7 @@ def test_the_turns_of_a_heavy_symbol_are_spaced_evenly() -> None:
     ring = ring_of([3, 1, 1, 1, 1, 1, 1])
     order = [symbol for (symbol,) in turns_of(ring, 1, 27)]
     on = [number for number, symbol in enumerate(order) if symbol == "S0"]
-    assert {after - before for before, after in zip(on, on[1:], strict=False)} == {3}
+    assert {after - before for before, after in pairwise(on)} == {3}
     assert order.count("S0") == 9
     assert all(order.count(f"S{number}") == 3 for number in range(1, 7))
 
