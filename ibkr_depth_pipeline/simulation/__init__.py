@@ -25,7 +25,6 @@ from ibkr_depth_pipeline.simulation.scenario import (
     load_scenario,
     parse_changes,
     parse_scenario,
-    read_scenario,
     shipped_scenarios,
 )
 
@@ -49,7 +48,6 @@ __all__ = [
     "load_scenario",
     "parse_changes",
     "parse_scenario",
-    "read_scenario",
     "read_tape",
     "shipped_scenarios",
 ]

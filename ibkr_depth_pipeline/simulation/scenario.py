@@ -93,16 +93,6 @@ class ScenarioStep:
     fault: Fault
 
 
-def read_scenario(path: Path) -> tuple[ScenarioStep, ...]:
-    """The steps of a YAML or JSON file. Raises ScenarioError, naming the file, for one that cannot be read."""
-    try:
-        return parse_scenario(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise ScenarioError(f"{path}: {' '.join(str(problem).split())}") from problem
-    except ScenarioError as problem:
-        raise ScenarioError(f"{path}: {problem}") from None
-
-
 def parse_scenario(document: object) -> tuple[ScenarioStep, ...]:
     """The steps of a loaded document. Raises ScenarioError for anything but a list of well-formed steps."""
     if not isinstance(document, list):

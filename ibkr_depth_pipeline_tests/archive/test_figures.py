@@ -1,4 +1,4 @@
-"""The history of what ingests tell of themselves: every state once, whenever the archiver is restarted."""
+"""The history of the figures that ingests publish: every state once, even if the archiver is restarted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def state(at: int, **told: Any) -> FeedFigures:
     return FeedFigures(RUN, NOON + at, **given)
 
 
-def tell(mirror: Mirror, figures: FeedFigures, ingest: str = "default") -> None:
+def publish(mirror: Mirror, figures: FeedFigures, ingest: str = "default") -> None:
     mirror.redis.set(ingest_key(ingest), figures.to_json())
     mirror.redis.set(ingest_heartbeat_key(ingest), figures.run.run_id)
 
@@ -47,7 +47,7 @@ def moments(table: Any) -> list[int]:
 
 def test_state_is_kept_as_it_was_published(mirror: Mirror, desk: Desk) -> None:
     told = state(1, ended_ts=NOON + 1, ailments=(2103,), refused_309=4, lag_p50_ms=1.5)
-    tell(mirror, told, "u1.paper")
+    publish(mirror, told, "u1.paper")
     desk.keep()
     assert ingests(desk.store, DAY) == ["u1.paper"]
     (row,) = read_figures(desk.store, DAY, "u1.paper").to_pylist()
@@ -61,16 +61,16 @@ def test_state_is_kept_as_it_was_published(mirror: Mirror, desk: Desk) -> None:
 
 
 def test_figures_do_not_count_as_snapshots_of_a_day(mirror: Mirror, desk: Desk) -> None:
-    tell(mirror, state(1))
+    publish(mirror, state(1))
     desk.keep()
     assert days(desk.store) == []
 
 
 def test_state_seen_again_by_the_next_archiver_counts_once(mirror: Mirror, desk: Desk) -> None:
-    tell(mirror, state(1))
+    publish(mirror, state(1))
     desk.keep()
     desk.keep()
-    tell(mirror, state(2001))
+    publish(mirror, state(2001))
     desk.keep()
     assert moments(read_figures(desk.store, DAY, "default")) == [1, 2001]
 
@@ -104,21 +104,21 @@ def test_names_of_figures_are_of_the_layout(place: Place) -> None:
 
 def test_compacted_figures_are_the_same_in_one_file(mirror: Mirror, desk: Desk) -> None:
     for at in (1, 2001, 4001):
-        tell(mirror, state(at))
+        publish(mirror, state(at))
         desk.keep()
     before = read_figures(desk.store, DAY, "default")
     for _ in range(2):
         compact_day(desk.store, DAY)
         assert desk.store.places(FIGURES) == [day_figures_place("default", DAY)]
         assert read_figures(desk.store, DAY, "default").equals(before)
-    tell(mirror, state(6001))
+    publish(mirror, state(6001))
     desk.keep()
     compact_day(desk.store, DAY)
     assert moments(read_figures(desk.store, DAY, "default")) == [1, 2001, 4001, 6001]
 
 
 def test_kill_between_the_days_file_and_its_parts_doubles_nothing(mirror: Mirror, desk: Desk) -> None:
-    tell(mirror, state(1))
+    publish(mirror, state(1))
     desk.keep()
     part = next(iter(desk.store.places(FIGURES)))
     content = (desk.folder / "archive" / part.name).read_bytes()
@@ -130,7 +130,7 @@ def test_kill_between_the_days_file_and_its_parts_doubles_nothing(mirror: Mirror
 
 
 def test_figures_past_the_retention_are_neither_kept_nor_taken(mirror: Mirror, desk: Desk) -> None:
-    tell(mirror, state(1))
+    publish(mirror, state(1))
     desk.keep()
     mirror.write("SPY", [1], start=NOON + 4 * MS_PER_DAY)
     desk.keep()
@@ -142,7 +142,7 @@ def test_figures_past_the_retention_are_neither_kept_nor_taken(mirror: Mirror, d
 
 def test_foreign_value_under_a_figures_key_is_skipped(mirror: Mirror, desk: Desk) -> None:
     mirror.redis.set(ingest_key("odd"), "no json")
-    tell(mirror, state(1))
+    publish(mirror, state(1))
     desk.keep()
     assert ingests(desk.store, DAY) == ["default"]
 
@@ -152,7 +152,7 @@ async def test_archiver_follows_the_figures_and_keeps_buffered_ones_when_stopped
     task = asyncio.ensure_future(following.run())
     expected = []
     for at in range(1, 6):
-        tell(mirror, state(at))
+        publish(mirror, state(at))
         expected.append(at)
         while moments(read_figures(desk.store, DAY, "default")) != expected:
             assert not task.done()
@@ -162,7 +162,7 @@ async def test_archiver_follows_the_figures_and_keeps_buffered_ones_when_stopped
     slow = Following(desk.settings, ArchiverTiming(figures_secs=3600.0, figures_flush_secs=3600.0))
     mirror.write("SPY", [1])
     await slow.until_kept("SPY", 1)
-    tell(mirror, state(6))
+    publish(mirror, state(6))
     await slow.stop()
     assert moments(read_figures(desk.store, DAY, "default")) == [*expected, 6]
 
@@ -171,7 +171,7 @@ async def test_figures_that_cannot_be_read_hold_nothing_up(redis_server: Embedde
     settings = load_settings(redis_url=redis_server.url, archive_url=str(tmp_path / "archive"), archive_flush_secs=0.2)
     mirror = Mirror(redis_server.url)
     mirror.redis.execute_command("ACL", "SETUSER", "default", "-get")
-    tell(mirror, state(1))
+    publish(mirror, state(1))
     mirror.write("SPY", range(1, 11))
     archiver = Archiver(settings)
     task = asyncio.ensure_future(archiver.run())
@@ -192,7 +192,7 @@ def test_date_without_figures_has_an_empty_table(desk: Desk) -> None:
 def test_file_of_an_older_version_is_read_and_compacted_with_blanks_for_the_later_figures(
     mirror: Mirror, desk: Desk
 ) -> None:
-    tell(mirror, state(1))
+    publish(mirror, state(1))
     desk.keep()
     part = next(iter(desk.store.places(FIGURES)))
     path = desk.folder / "archive" / part.name

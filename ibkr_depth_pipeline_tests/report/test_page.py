@@ -34,7 +34,7 @@ def an_hour(mirror: Mirror, desk: Desk, *symbols: str) -> None:
     desk.keep()
 
 
-def tell(desk: Desk, *states: FeedFigures) -> None:
+def publish(desk: Desk, *states: FeedFigures) -> None:
     keep_figures(desk.store, states)
 
 
@@ -70,7 +70,7 @@ def test_page_stands_beside_the_archive_unless_a_path_is_given(
 
 def test_page_is_one_file_that_loads_nothing(mirror: Mirror, desk: Desk, report: Report) -> None:
     an_hour(mirror, desk, "SPY")
-    tell(desk, FeedFigures(RUN, OPEN, lag_p50_ms=1.0, lag_p99_ms=2.0))
+    publish(desk, FeedFigures(RUN, OPEN, lag_p50_ms=1.0, lag_p99_ms=2.0))
     _, page = report()
     assert len(page.addresses) == 2
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
@@ -80,7 +80,7 @@ def test_page_is_one_file_that_loads_nothing(mirror: Mirror, desk: Desk, report:
 
 def test_compacted_day_has_the_same_page(mirror: Mirror, desk: Desk, report: Report) -> None:
     an_hour(mirror, desk, "SPY", "QQQ")
-    tell(desk, FeedFigures(RUN, OPEN + 2000, connected=True), FeedFigures(RUN, OPEN + 4000, connected=True))
+    publish(desk, FeedFigures(RUN, OPEN + 2000, connected=True), FeedFigures(RUN, OPEN + 4000, connected=True))
     before = report()[1].html
     compact_day(desk.store, DAY)
     assert report()[1].html == before
@@ -119,7 +119,7 @@ def test_names_from_outside_are_text_and_never_markup(mirror: Mirror, desk: Desk
     mirror.redis.xadd(stream_key("A&B"), fields, id=f"{OPEN + 1000}-2")
     desk.keep()
     odd = SymbolFigures(dropped={EVIL: 1})
-    tell(desk, FeedFigures(replace(RUN, run_id=EVIL, host=EVIL), OPEN, symbols={EVIL: odd}))
+    publish(desk, FeedFigures(replace(RUN, run_id=EVIL, host=EVIL), OPEN, symbols={EVIL: odd}))
     _, page = report(symbols=["A&B"])
     assert "<script>alert" not in page.html
     assert page.tags.count("script") == 1
@@ -157,7 +157,7 @@ def test_page_shows_the_figures_of_the_ingest(mirror: Mirror, desk: Desk, report
         )
         for at, connected, refused, again in told
     ]
-    tell(desk, *states)
+    publish(desk, *states)
     _, page = report()
     assert page.fact("errors 309") == ("3", "slots refused")
     assert page.fact("reconnects") == ("1", "0 snapshots lost")
@@ -277,7 +277,7 @@ def test_malformed_date_is_refused(report: Report, text: str) -> None:
 
 
 def test_figures_of_a_day_without_snapshots_are_no_day(desk: Desk, report: Report) -> None:
-    tell(desk, FeedFigures(RUN, OPEN))
+    publish(desk, FeedFigures(RUN, OPEN))
     with pytest.raises(NothingKept):
         report()
 

@@ -6,7 +6,7 @@ import yaml
 
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.simulation.faults import FAULTS
-from ibkr_depth_pipeline.simulation.scenario import ScenarioClock, ScenarioError, parse_scenario, read_scenario
+from ibkr_depth_pipeline.simulation.scenario import ScenarioClock, ScenarioError, load_scenario, parse_scenario
 
 
 def clock(text: str, start: float = 100.0) -> ScenarioClock:
@@ -103,7 +103,7 @@ def test_scenario_is_read_from_yaml_or_json(tmp_path: Path) -> None:
     as_yaml, as_json = tmp_path / "a.yaml", tmp_path / "a.json"
     as_yaml.write_text("- on: {kind: opened}\n  do: stall\n")
     as_json.write_text('[{"on": {"kind": "opened"}, "do": "stall"}]')
-    assert read_scenario(as_yaml) == read_scenario(as_json)
+    assert load_scenario(str(as_yaml)).steps == load_scenario(str(as_json)).steps
 
 
 def test_file_that_is_no_scenario_is_named(tmp_path: Path) -> None:
@@ -111,4 +111,4 @@ def test_file_that_is_no_scenario_is_named(tmp_path: Path) -> None:
     bad.write_text("[unclosed")
     for path in (bad, tmp_path / "missing.yaml"):
         with pytest.raises(ScenarioError, match=path.name):
-            read_scenario(path)
+            load_scenario(str(path))
