@@ -1,4 +1,4 @@
-"""The pace of messages: the bucket's bound, the answer to a 100, and the order of what waits. Pure."""
+"""The pace of messages: the bound of the token bucket, the reaction to a 100, and the order of the queue. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAUSES = st.floats(0, 2)
 
 
 def sent_by(bucket: TokenBucket, pauses: list[float], violations: frozenset[int] = frozenset()) -> list[float]:
-    """When messages are sent by somebody who tries again and again, at those intervals, as often as he may."""
+    """The times at which a client that tries at these intervals sends messages."""
     now, sent = 1000.0, []
     for step, pause in enumerate(pauses):
         now += pause
@@ -37,9 +37,7 @@ def sent_by(bucket: TokenBucket, pauses: list[float], violations: frozenset[int]
 
 
 @given(RATES, st.lists(PAUSES, max_size=40), st.frozensets(st.integers(0, 59), max_size=5))
-def test_bucket_never_lets_more_pass_than_burst_and_rate_allow(
-    rate: float, pauses: list[float], violations: frozenset[int]
-) -> None:
+def test_bucket_never_exceeds_its_burst_and_rate(rate: float, pauses: list[float], violations: frozenset[int]) -> None:
     burst, least = max(1.0, rate * BURST_SECS), float("inf")
     for number, at in enumerate(sent_by(TokenBucket(rate), pauses, violations)):
         least = min(least, number - rate * at)
@@ -55,7 +53,7 @@ def test_bucket_keeps_its_rate_when_it_is_used_as_soon_as_it_is_ready(rate: floa
     assert now <= 100 / rate + 1e-3
 
 
-def test_default_rate_leaves_half_of_the_account_to_others() -> None:
+def test_default_rate_leaves_half_of_the_limit_to_other_clients() -> None:
     assert DEFAULT_RATE * (1 + BURST_SECS) <= 25
 
 
@@ -109,22 +107,22 @@ def test_each_kind_of_message_leaves_in_its_order_and_none_is_lost(messages: lis
         assert [each for each in left if each[1] is urgent] == [each for each in messages if each[1] is urgent]
 
 
-def test_urgent_message_overtakes_hundreds_of_questions() -> None:
+def test_urgent_message_overtakes_hundreds_of_queries() -> None:
     queue: SendQueue[str] = SendQueue()
     for _ in range(300):
-        queue.put("question", urgent=False)
+        queue.put("query", urgent=False)
     queue.put("depth", urgent=True)
     assert queue.take() == "depth"
 
 
-def test_question_is_not_starved_by_urgent_messages() -> None:
+def test_query_is_not_starved_by_urgent_messages() -> None:
     queue: SendQueue[str] = SendQueue()
-    queue.put("question", urgent=False)
+    queue.put("query", urgent=False)
     taken = []
     for _ in range(20):
         queue.put("depth", urgent=True)
         taken.append(queue.take())
-    assert taken.index("question") == URGENT_IN_A_ROW
+    assert taken.index("query") == URGENT_IN_A_ROW
 
 
 def test_message_that_is_sent_again_goes_before_what_came_later() -> None:

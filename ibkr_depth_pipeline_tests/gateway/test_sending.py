@@ -1,4 +1,4 @@
-"""Messages on their way to the gateway, through the real client and over the socket."""
+"""Messages to the gateway, paced and repeated, through the real client and over the socket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVERYTHING = 1_000_000
 
 
 class Conversation:
-    """A connected client, and what it has heard."""
+    """A connected client, and the events and rows that it received."""
 
     def __init__(self, simulated: SimulatedGateway, rate: float) -> None:
         self.events: list[Any] = []
@@ -37,11 +37,11 @@ class Conversation:
             messages_per_second=rate,
         )
 
-    def heard(self, kind: type[Any]) -> list[Any]:
+    def received(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 
-    def ask_in_the_background(self, symbols: int) -> asyncio.Future[Any]:
-        """Questions about so many made-up symbols, all at once."""
+    def query_in_the_background(self, symbols: int) -> asyncio.Future[Any]:
+        """Queries for so many made-up symbols, all at once."""
         names = ["".join(letters) for letters in itertools.islice(itertools.product("ABCDEFG", repeat=4), symbols)]
         return asyncio.gather(*(self.gateway.contracts(ContractQuery(name)) for name in names))
 
@@ -63,22 +63,22 @@ def names(simulated: SimulatedGateway) -> list[str]:
     return [request.name for request in simulated.journal.requests()]
 
 
-async def test_hundreds_of_questions_at_once_are_no_violation() -> None:
+async def test_hundreds_of_queries_at_once_are_no_pacing_violation() -> None:
     async with conversation(100, GatewayOptions(messages_per_second=150)) as (simulated, client):
-        assert all(await client.ask_in_the_background(200))
+        assert all(await client.query_in_the_background(200))
         assert simulated.journal.errors(100) == []
 
 
-async def test_depth_requests_and_current_time_overtake_hundreds_of_questions() -> None:
+async def test_depth_requests_and_current_time_overtake_hundreds_of_queries() -> None:
     async with conversation() as (simulated, client):
-        questions = client.ask_in_the_background(300)
+        queries = client.query_in_the_background(300)
         await simulated.wait_for(lambda: "reqContractDetails" in names(simulated))
         client.gateway.subscribe(next(client.ids), SPY, 5)
         assert await client.gateway.server_time() > 0
-        asked = names(simulated)
-        assert asked.index("reqMktDepth") < asked.index("reqCurrentTime")
-        assert asked.count("reqContractDetails") < 50
-        questions.cancel()
+        sent = names(simulated)
+        assert sent.index("reqMktDepth") < sent.index("reqCurrentTime")
+        assert sent.count("reqContractDetails") < 50
+        queries.cancel()
 
 
 def depth_requests(simulated: SimulatedGateway) -> list[tuple[str, int]]:
@@ -89,7 +89,7 @@ def depth_requests(simulated: SimulatedGateway) -> list[tuple[str, int]]:
 
 async def test_subscribe_and_cancel_arrive_in_their_order() -> None:
     async with conversation(60) as (simulated, client):
-        questions = client.ask_in_the_background(300)
+        queries = client.query_in_the_background(300)
         requests = range(10_001, 10_016)
         for request in requests:
             client.gateway.subscribe(request, SPY, 5)
@@ -100,10 +100,10 @@ async def test_subscribe_and_cancel_arrive_in_their_order() -> None:
         await client.gateway.server_time()
         expected = [(name, request) for name in ("reqMktDepth", "cancelMktDepth") for request in requests]
         assert depth_requests(simulated) == expected
-        questions.cancel()
+        queries.cancel()
 
 
-async def test_depth_request_that_was_not_sent_yet_goes_with_its_cancel() -> None:
+async def test_depth_request_that_was_not_sent_yet_is_withdrawn_with_its_cancel() -> None:
     async with conversation(4) as (simulated, client):
         for request in range(1, 40):
             client.gateway.subscribe(request, SPY, 5)
@@ -116,7 +116,7 @@ async def test_depth_request_that_was_not_sent_yet_goes_with_its_cancel() -> Non
             assert name == "cancelMktDepth" or request == 100 or ("cancelMktDepth", request) in arrived
 
 
-async def test_current_time_that_still_waits_to_be_sent_is_not_asked_a_second_time() -> None:
+async def test_current_time_that_waits_to_be_sent_is_not_requested_a_second_time() -> None:
     async with conversation(4) as (simulated, client):
         for request in range(1, 5):
             client.gateway.subscribe(request, SPY, 5)
@@ -124,8 +124,8 @@ async def test_current_time_that_still_waits_to_be_sent_is_not_asked_a_second_ti
         assert names(simulated).count("reqCurrentTime") <= 2
 
 
-async def test_the_throttle_of_the_library_is_out_of_the_way() -> None:
-    assert Client.MaxRequests == 45  # what is turned off
+async def test_throttle_of_ib_insync_is_off() -> None:
+    assert Client.MaxRequests == 45  # the throttle that is turned off
     async with conversation(500) as (simulated, client):
         for request in range(100):
             client.gateway.cancel(request)
@@ -133,16 +133,16 @@ async def test_the_throttle_of_the_library_is_out_of_the_way() -> None:
         assert names(simulated).count("cancelMktDepth") == 100
 
 
-async def test_depth_request_that_a_violation_cost_is_sent_again() -> None:
+async def test_depth_request_lost_to_a_violation_is_sent_again() -> None:
     async with conversation(options=GatewayOptions(messages_per_second=50)) as (simulated, client):
         simulated.occupy_messages(EVERYTHING, seconds=0.5)
         request = next(client.ids)
         client.gateway.subscribe(request, SPY, 5)
         await simulated.wait_for(lambda: request in client.rows)
-        assert len(simulated.journal.errors(100)) == len(client.heard(PacingViolation)) == 1
+        assert len(simulated.journal.errors(100)) == len(client.received(PacingViolation)) == 1
 
 
-async def test_cancel_that_a_violation_cost_is_sent_again() -> None:
+async def test_cancel_lost_to_a_violation_is_sent_again() -> None:
     async with conversation(options=GatewayOptions(messages_per_second=50)) as (simulated, client):
         request = next(client.ids)
         client.gateway.subscribe(request, SPY, 5)
@@ -153,13 +153,13 @@ async def test_cancel_that_a_violation_cost_is_sent_again() -> None:
         assert names(simulated).count("reqMktDepth") == 1
 
 
-async def test_current_time_that_a_violation_cost_is_asked_again() -> None:
+async def test_current_time_lost_to_a_violation_is_requested_again() -> None:
     async with conversation(options=GatewayOptions(messages_per_second=50)) as (simulated, client):
         simulated.occupy_messages(EVERYTHING, seconds=0.5)
         assert await client.gateway.server_time() > 0
 
 
-async def test_depth_request_that_was_not_lost_stays_as_it_is() -> None:
+async def test_depth_request_that_was_not_lost_is_left_alone() -> None:
     async with conversation(options=GatewayOptions(messages_per_second=50)) as (simulated, client):
         request = next(client.ids)
         client.gateway.subscribe(request, SPY, 5)
@@ -167,18 +167,18 @@ async def test_depth_request_that_was_not_lost_stays_as_it_is() -> None:
         simulated.send_error(100)
         await simulated.wait_for(lambda: simulated.journal.errors(322))
         await client.gateway.server_time()
-        assert client.heard(RequestIdRejected) == []
+        assert client.received(RequestIdRejected) == []
 
 
-async def test_rate_is_lowered_once_by_violations_that_come_together_and_the_event_says_so() -> None:
+async def test_rate_is_lowered_once_by_violations_that_come_together_and_the_event_has_it() -> None:
     async with conversation() as (simulated, client):
         for _ in range(3):
             simulated.send_error(100)
-        await simulated.wait_for(lambda: len(client.heard(PacingViolation)) == 3)
-    assert [event.slowed_to for event in client.heard(PacingViolation)] == [10, None, None]
+        await simulated.wait_for(lambda: len(client.received(PacingViolation)) == 3)
+    assert [event.slowed_to for event in client.received(PacingViolation)] == [10, None, None]
 
 
-async def test_depth_exchanges_are_asked_once_a_connection_and_again_after_a_farm_is_back() -> None:
+async def test_depth_exchanges_are_requested_once_a_connection_and_again_after_a_farm_is_back() -> None:
     async with conversation() as (simulated, client):
         for _ in range(3):
             assert await client.gateway.depth_exchanges()

@@ -1,4 +1,4 @@
-"""The client itself: what it refuses to send, and what it does with a gateway that is none."""
+"""One connection: which messages it refuses to send, and how it deals with cancelled queries and silent gateways."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def connected_session(gateway: SimulatedGateway) -> TwsSession:
 
 
 @pytest.mark.parametrize("method", sorted(ORDERS))
-async def test_a_message_that_places_or_touches_orders_is_refused_before_it_is_sent(method: str) -> None:
+async def test_message_about_orders_is_refused_before_it_is_sent(method: str) -> None:
     async with SimulatedGateway() as gateway:
         session = await connected_session(gateway)
         with pytest.raises(GatewayError, match="not one that this program may send"):
@@ -57,7 +57,7 @@ async def test_a_message_that_places_or_touches_orders_is_refused_before_it_is_s
         assert {request.name for request in gateway.journal.requests()} == {"startApi"}
 
 
-async def test_every_message_type_but_the_short_list_is_refused() -> None:
+async def test_message_type_that_is_not_allowed_is_refused() -> None:
     async with SimulatedGateway() as gateway:
         session = await connected_session(gateway)
         for kind in set(range(1, 120)) - ALLOWED_MESSAGES.keys():
@@ -68,32 +68,33 @@ async def test_every_message_type_but_the_short_list_is_refused() -> None:
         assert {request.name for request in gateway.journal.requests()} == {"startApi"}
 
 
-async def test_a_fault_of_whoever_listens_is_not_swallowed() -> None:
+async def test_exception_of_a_row_callback_is_raised() -> None:
     def broken(request: int, row: object) -> None:
         raise RuntimeError("ours")
 
     session = TwsSession(lambda event: None, broken)
-    session.client._apiReady = True
+    for greeting in (b"176\0now\0", b"15\x001\0DU1\0", b"9\x001\x001\0"):
+        session.on_message(greeting)
     with pytest.raises(RuntimeError, match="ours"):
         session.on_message(b"12\x001\x007\x000\x000\x001\x001.0\x00100\x00")
 
 
-async def test_contracts_that_come_after_whoever_asked_gave_up_are_not_kept() -> None:
+async def test_contract_details_of_a_cancelled_query_are_not_kept() -> None:
     class Details:
-        """Something a weak reference can follow."""
+        """An object that supports weak references."""
 
     session = TwsSession(lambda event: None, lambda request, row: None)
     asked, late = session.expect_details(7), Details()
     asked.cancel()
     await asyncio.wait({asked})
     session.contractDetails(7, late)
-    forgotten = weakref.ref(late)
+    reference = weakref.ref(late)
     del late
     gc.collect()
-    assert forgotten() is None
+    assert reference() is None
 
 
-async def test_whoever_gives_a_question_up_leaves_the_answer_to_the_others() -> None:
+async def test_query_that_times_out_leaves_the_answer_to_the_other_callers() -> None:
     async with SimulatedGateway(GatewayOptions(latency=0.3)) as gateway:
         client = gateway_at(gateway, [])
         await client.connect([1])
@@ -105,13 +106,13 @@ async def test_whoever_gives_a_question_up_leaves_the_answer_to_the_others() -> 
         client.disconnect()
 
 
-async def test_a_gateway_that_is_too_old_or_none_is_unavailable() -> None:
+async def test_gateway_of_an_old_version_is_unavailable() -> None:
     async with SimulatedGateway(GatewayOptions(server_version=120)) as gateway:
         with pytest.raises(GatewayUnavailable):
             await gateway_at(gateway, []).connect([1])
 
 
-async def test_a_mute_connection_gets_another_one_beside_it_and_the_first_to_be_answered_wins() -> None:
+async def test_unanswered_connection_gets_another_one_beside_it_and_the_first_to_be_answered_is_kept() -> None:
     async with SimulatedGateway() as gateway:
         gateway.mute_new_connections()
         events: list[Any] = []

@@ -1,6 +1,6 @@
-"""The probe and two minutes of recording against the gateway and the Redis that the settings name. No simulation.
+"""The checklist, the probe and two minutes of recording against the gateway and the Redis of the settings.
 
-Run it with `make test-live`. It writes to that Redis what any run of the recorder writes, and nothing else.
+Run it with `make test-live`. It writes to that Redis what any run of the recorder writes.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def run_script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([SCRIPTS / name, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_the_checklist_finds_nothing_wrong() -> None:
+def test_checklist_passes_at_the_real_gateway() -> None:
     done = run_script("ibkr_ingest_run", "check")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_probe_finds_depth_for_every_symbol() -> None:
+def test_probe_finds_depth_for_every_symbol() -> None:
     done = run_script("ibkr_depth_probe", "--all", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_two_minutes_of_recording_store_every_symbol_without_a_hole(
+def test_recording_of_two_minutes_stores_every_symbol_without_a_gap(
     settings: Settings, symbols: tuple[str, ...]
 ) -> None:
     turns = math.ceil(len(symbols) / settings.ibkr_max_concurrent_depth)
@@ -63,7 +63,7 @@ def test_two_minutes_of_recording_store_every_symbol_without_a_hole(
             entries = client.xrange(stream_key(symbol))
             numbers = [int(fields[b"seq"]) for _, fields in entries]
             assert numbers[-1] > before[symbol], f"nothing was recorded of {symbol}"
-            assert numbers == list(range(numbers[0], numbers[-1] + 1)), f"a hole in the stream of {symbol}"
+            assert numbers == list(range(numbers[0], numbers[-1] + 1)), f"a gap in the stream of {symbol}"
             assert all(len(orjson.loads(fields[side])) == 10 for _, fields in entries for side in (b"bids", b"asks"))
             assert int(client.hget(last_key(symbol), "seq")) == numbers[-1]
         assert any(client.exists(heartbeat_key(symbol)) for symbol in had_a_turn)
