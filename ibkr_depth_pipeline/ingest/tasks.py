@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 CANCEL_AGAIN_SECS = 0.2
@@ -55,6 +55,20 @@ class RunTasks:
         """Cancel them all."""
         self._ending = True
         await end(self._tasks)
+
+
+class DeadlineTimer:
+    """Calls `on_deadline` at the time that was set last."""
+
+    def __init__(self, on_deadline: Callable[[], None]) -> None:
+        self._on_deadline = on_deadline
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, at: float | None) -> None:
+        """Replaces the deadline; `at` is the event loop's time, None: no deadline."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = None if at is None else asyncio.get_running_loop().call_at(at, self._on_deadline)
 
 
 async def at_most(secs: float, work: Coroutine[Any, Any, None]) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from typing_extensions import assert_never
 
@@ -19,6 +17,7 @@ from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import PATIENT_TRIES, NoAnswer, Resolver
+from ibkr_depth_pipeline.ingest.tasks import DeadlineTimer, RunTasks, at_most
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.plan import Cancel, Commands, DetectIngest, ProbePlan, Reconnect, Subscribe
@@ -91,9 +90,8 @@ class ProbeSession:
         self._stop = asyncio.Event()
         self._stopped_by: str | None = None
         self._over = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._failure: BaseException | None = None
+        self._timer = DeadlineTimer(self._on_deadline)
+        self._tasks = RunTasks(self._stop)
         self._began = 0.0
 
     def stop(self, by: str = "stop") -> None:
@@ -105,9 +103,11 @@ class ProbeSession:
         """Returns the report, also after `stop`. Raises GatewayError if the gateway can't be reached."""
         started, self._began = unix_ms(), self._now()
         if self._on_progress is not None:
-            self._start(self._publish_progress(self._on_progress))
+            self._tasks.start(self._publish_progress(self._on_progress))
         try:
-            finished = await self._until_stopped(self._work())
+            finished = await self._tasks.unless_stopped(self._work())
+            if self._tasks.failure is not None:
+                raise self._tasks.failure
             self._carry_out(self._plan.stop(self._now()))
             if self._on_progress is not None:
                 self._on_progress(self._progress())
@@ -127,8 +127,6 @@ class ProbeSession:
         elif instruments:
             self._carry_out(self._plan.begin(instruments, self._now()))
             await self._over.wait()
-        if self._failure is not None:
-            raise self._failure
         known = [each for each in self._reports() if each.symbol in self._resolutions]
         await self._venue_cache.record(
             [(_at_granted_venue(self._resolutions[each.symbol], each), each) for each in known]
@@ -214,12 +212,12 @@ class ProbeSession:
                 case Cancel():
                     self._cancel(command)
                 case DetectIngest():
-                    self._start(self._detect_ingest())
+                    self._tasks.start(self._detect_ingest())
                 case Reconnect():
-                    self._start(self._reconnect())
+                    self._tasks.start(self._reconnect())
                 case _:
                     assert_never(command)
-        self._set_timer()
+        self._timer.set(self._plan.next_deadline())
         if self._plan.is_over:
             self._over.set()
 
@@ -237,13 +235,6 @@ class ProbeSession:
             send()
         except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
             self._log.warning("send_failed", error=str(error))
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        deadline = self._plan.next_deadline()
-        loop = asyncio.get_running_loop()
-        self._timer = None if deadline is None else loop.call_at(deadline, self._on_deadline)
 
     # ---- reports
 
@@ -279,39 +270,13 @@ class ProbeSession:
             on_progress(self._progress())
             await asyncio.sleep(PROGRESS_SECS)
 
-    # ---- tasks and time
-
-    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether the work ran to its end before `stop`. Raises what it raises."""
-        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-            return working.done()
-        finally:
-            await _end(working, stopping)
-
     async def _clean_up(self) -> None:
         self._carry_out(self._plan.stop(self._now()))
-        if self._timer is not None:
-            self._timer.cancel()
-        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(self._gateway.drain(), DRAIN_SECS)
+        self._timer.set(None)
+        await at_most(DRAIN_SECS, self._gateway.drain())
         self._gateway.disconnect()
-        await _end(*self._tasks)
+        await self._tasks.end()
         await self._venue_cache.close()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._failure = self._failure or task.exception()
-            self._over.set()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -322,12 +287,6 @@ def _at_granted_venue(resolution: Resolution, report: SymbolReport) -> Resolutio
     if isinstance(resolution, Instrument) and report.outcome is Outcome.DEPTH:
         return replace(resolution, exchange=report.venue_requested)
     return resolution
-
-
-async def _end(*tasks: asyncio.Future[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def run_probe(
