@@ -148,7 +148,7 @@ async def test_subscription_lost_to_a_violation_is_made_within_seconds(shared_re
 async def test_probe_of_300_symbols_is_no_violation(shared_redis_url: str) -> None:
     async with SimulatedGateway(LIMITED) as gateway:
         settings = settings_for(gateway, shared_redis_url, ibkr_messages_per_second=200)
-        probe = ProbeSession(settings, universe_of(*SYMBOLS), record=False, watch=None)
+        probe = ProbeSession(settings, universe_of(*SYMBOLS), record=False)
         resolved: list[Any] = []
         unlisten = gateway.journal.listen(
             lambda entry: resolved.append(entry) if entry.name == "contractDetailsEnd" else None
