@@ -1,1 +1,1 @@
-"""What IBKR tells us and how it is asked. ib_insync is at home in tws.py alone."""
+"""The client of TWS and IB Gateway: messages to events and rows, paced requests, and the choice of venues."""

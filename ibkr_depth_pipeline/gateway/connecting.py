@@ -26,7 +26,7 @@ SECOND_TRY_SECS = 1.0
 _MOST_AT_ONCE = 2
 
 IDS_UNANSWERED_PER_ROUND = 2
-"""Unanswered client ids that end a round: the gateway itself may be silent, whatever the id."""
+"""Unanswered client ids that end a round: then the gateway itself may not respond, under any id."""
 
 FIRST_PAUSE_SECS = 0.2
 

@@ -1,4 +1,4 @@
-"""The gateway's address, what a gateway says when it is connected to, and why a connection fails: one line each. Pure.
+"""The address of a gateway, its greeting, and the texts of failed connections, one line each. Pure.
 
 `ibkr_ingest_run check`, `run` and the probe show these texts to the operator.
 """
@@ -109,7 +109,7 @@ class Endpoint:
         return GatewayUnavailable(f"{self}: the gateway answers {code} ({' '.join(text.split())}); {advice}")
 
     def closed(self, reason: str) -> GatewayUnavailable:
-        """The connection was closed before the greeting; `reason` says what was no gateway's protocol, or is empty."""
+        """The connection was closed before the greeting; `reason`: what did not fit the protocol, or empty."""
         text = _NO_GATEWAY.format(reason=reason, port=self.port) if reason else _CLOSED.format(port=self.port)
         return GatewayUnavailable(f"{self}: {text}")
 

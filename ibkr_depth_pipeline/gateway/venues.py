@@ -123,7 +123,7 @@ def choose_venues(query: ContractQuery, answer: ContractAnswer, deep: set[str]) 
     """The venues that may be requested, best first, under the names that the gateway lists.
 
     `deep` are the venues with depth for this security type. A venue that the operator named is the only one, and is
-    taken even if it is not among them, as long as the contract is valid there: a refusal says more than a guess here.
+    taken even if it is not among them, as long as the contract is valid there: the gateway's answer decides.
     """
     valid = [name for name in answer.valid_exchanges if name not in NOT_A_VENUE]
     if query.exchange is not None:

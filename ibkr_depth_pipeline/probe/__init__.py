@@ -1,1 +1,1 @@
-"""What depth each symbol really gets: resolve, subscribe, see the first book, report. For CLI and Dagster alike."""
+"""The probe: resolves each symbol, subscribes, waits for the first book, and reports. For the CLI and Dagster."""

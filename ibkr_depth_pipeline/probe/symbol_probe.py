@@ -218,12 +218,12 @@ class SymbolProbe:
             return True
         if is_well or not elsewhere or now >= self._first_requested_at + limits.book_cap:
             code, _, text = reason.partition(": ")
-            said = (
+            detail = (
                 f" at every venue: {self.venues.refusal_summary}"
                 if len(self.venues.venues) > 1
                 else f" ({code}): {text}"
             )
-            self.end(Outcome.REFUSED, f"the gateway refuses depth{said}", now)
+            self.end(Outcome.REFUSED, f"the gateway refuses depth{detail}", now)
             return False
         if set(self.venues.venues) <= self.venues.refusing_venues:
             self.venues.start_over()
