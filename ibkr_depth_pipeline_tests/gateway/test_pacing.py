@@ -10,13 +10,20 @@ from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.gateway.pacing import (
     BURST_SECS,
+    CANCEL,
     DEFAULT_RATE,
+    DEPTH,
+    DETAILS,
     FIRST_HOLD_SECS,
     LEAST_RATE,
     RECOVERY_SECS,
     SILENCE_SECS,
+    SUSPECT_SECS,
+    TIME,
     URGENT_IN_A_ROW,
+    Outgoing,
     SendQueue,
+    SendSchedule,
     TokenBucket,
 )
 
@@ -130,3 +137,59 @@ def test_message_that_is_sent_again_goes_before_what_came_later() -> None:
     queue.put("later", urgent=True)
     queue.put_back(["cancel", "subscribe"])
     assert [queue.take() for _ in range(3)] == ["cancel", "subscribe", "later"]
+
+
+def message(kind: int, request: int = 0) -> Outgoing:
+    return Outgoing(f"{kind}\0001\0{request}\0", kind, request)
+
+
+def schedule_with(*sent: Outgoing, needed: bool = True) -> SendSchedule:
+    """A schedule that has sent these at second 0."""
+    schedule = SendSchedule(TokenBucket(1000), lambda _: needed)
+    for each in sent:
+        schedule.put(each)
+    assert list(schedule.due(0.0)) == list(sent)
+    return schedule
+
+
+@pytest.mark.parametrize("kind", [DEPTH, CANCEL, DETAILS, TIME])
+def test_type_and_request_id_of_a_message_are_parsed_from_its_text(kind: int) -> None:
+    sent = Outgoing.of_text(f"{kind}\0001\00077\000rest\0")
+    assert (sent.kind, sent.request) == (kind, 0 if kind == TIME else 77)
+
+
+def test_messages_before_a_100_are_sent_once_more_in_their_order_after_the_silence() -> None:
+    schedule = schedule_with(message(DEPTH, 1), message(CANCEL, 2), message(TIME))
+    schedule.violated(1.0)
+    assert list(schedule.due(1.0)) == []
+    at = schedule.next_at(1.0)
+    assert at is not None
+    repeated = list(schedule.due(at + 1))
+    assert [(each.kind, each.again) for each in repeated] == [(DEPTH, True), (CANCEL, True), (TIME, True)]
+    assert schedule.next_at(at + 1) is None
+
+
+def test_messages_long_before_a_100_are_not_sent_again() -> None:
+    schedule = schedule_with(message(DEPTH, 1))
+    schedule.violated(SUSPECT_SECS + 0.1)
+    assert schedule.next_at(SUSPECT_SECS + 0.1) is None
+
+
+def test_message_that_is_not_needed_any_more_is_not_sent_again() -> None:
+    schedule = schedule_with(message(DEPTH, 1), needed=False)
+    schedule.violated(0.0)
+    assert list(schedule.due(10.0)) == []
+    assert schedule.next_at(10.0) is None
+
+
+def test_contract_details_query_is_left_to_its_caller_after_a_100() -> None:
+    schedule = schedule_with(message(DETAILS, 1))
+    schedule.violated(0.0)
+    assert schedule.next_at(0.0) is None
+
+
+def test_cancel_of_a_depth_request_that_is_sent_again_follows_it() -> None:
+    schedule = schedule_with(message(DEPTH, 1))
+    schedule.violated(0.0)
+    schedule.put(message(CANCEL, 1))
+    assert [each.kind for each in schedule.due(10.0)] == [DEPTH, CANCEL]
