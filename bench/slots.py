@@ -22,9 +22,9 @@ from ibkr_depth_pipeline.rotation.controller import RotationController, Rotation
 from ibkr_depth_pipeline.rotation.events import (
     Answered,
     Cancel,
-    Command,
     Connected,
     Deadline,
+    RotationCommand,
     RotationEvent,
     Stop,
     Subscribe,
@@ -130,7 +130,7 @@ class _Model:
         for command in self._controller.handle(event, now):
             self._carry_out(command, now)
 
-    def _carry_out(self, command: Command, now: float) -> None:
+    def _carry_out(self, command: RotationCommand, now: float) -> None:
         if isinstance(command, Subscribe):
             self._symbol[command.request] = command.symbol
             heapq.heappush(self._coming, (now + LATENCY_SECS + FIRST_ROW_SECS, command.request))

@@ -93,3 +93,22 @@ class Unresolved:
     exchange: str = ""
     primary_exchange: str = ""
     valid_exchanges: tuple[str, ...] = ()
+
+
+# ---- errors of a depth request that the gateway reports and the rotation handles
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRefused:
+    """No slot is free: the request holds none and must not be cancelled (309, 101)."""
+
+    request: int
+    text: str = ""
+    code: int = 309
+
+
+@dataclass(frozen=True, slots=True)
+class RequestIdRejected:
+    """The gateway takes the request id for one in use: subscribe again under a new one (322)."""
+
+    request: int

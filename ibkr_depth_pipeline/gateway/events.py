@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, RowFault
+from ibkr_depth_pipeline.model import RequestIdRejected as RequestIdRejected
+from ibkr_depth_pipeline.model import SlotRefused as SlotRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,6 @@ class DepthHalted:
     request: int
 
 
-@dataclass(frozen=True, slots=True)
-class SlotRefused:
-    """No slot is free; the request holds none and must not be cancelled (309, 101)."""
-
-    request: int
-    text: str
-    code: int = 309
-
-
 REFUSALS = frozenset({200, 321, 354, 10089, 10090, 10091, 10092, 10168, 10186})
 """Codes that are documented to refuse a request; error_codes.py treats others alike."""
 
@@ -101,13 +94,6 @@ class DepthRefused:
     def reason(self) -> str:
         """`code: text`, for an operator."""
         return f"{self.code}: {self.text}"
-
-
-@dataclass(frozen=True, slots=True)
-class RequestIdRejected:
-    """The request id is in use at the gateway: subscribe under a new one (322)."""
-
-    request: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The books of all live requests, and the numbering of their snapshots. Pure.
 
-Rows reach the books by `message`, the hot path, or by `row`, the careful one. `now_ms` is unix milliseconds.
+Rows reach the books by the hot path (hot_path.py), or by `row`, the careful one. `now_ms` is unix milliseconds.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ibkr_depth_pipeline.ingest.book_integrity import BookLook
 from ibkr_depth_pipeline.ingest.hot_path import HotPath, LiveBook, Numbering, Store
-from ibkr_depth_pipeline.ingest.silence import LineSample
 from ibkr_depth_pipeline.model import DepthRow, Levels, RowFault
 from ibkr_depth_pipeline.schema.keys import StreamId
 
 _REQUESTS_REMEMBERED = 1000
-_STRETCHES_REMEMBERED = 20_000  # a day of three slots and 15 s turns holds 17,280
+_INTERVALS_REMEMBERED = 20_000  # a day of three slots and 15 s turns holds 17,280
 _NOBODY = "unknown"
 
 
@@ -30,19 +28,37 @@ class LiveInterval(NamedTuple):
 
 
 class LastBook(NamedTuple):
-    """How a symbol's book stood when it was last live."""
+    """A symbol's book as it was when it was last live."""
 
     venue: str
     bids: Levels
     asks: Levels
 
 
+class LineSample(NamedTuple):
+    """A subscription as it stands: its rows so far. doubted: a report of trouble covers it."""
+
+    request: int
+    symbol: str
+    rows: int
+    doubted: bool = False
+
+
+class BookState(NamedTuple):
+    """A subscription's book: its rows so far and its sides, best first."""
+
+    request: int
+    rows: int
+    bids: Levels
+    asks: Levels
+
+
 @dataclass
 class PipelineFigures:
-    """What has happened since the start; `dropped` counts rows by (symbol, reason).
+    """Counts since the start; `dropped` counts rows by (symbol, reason).
 
-    By symbol: how often its line was silent while others were not, how often its book was out of step, and how often
-    its subscription was made anew for that.
+    silent, out_of_step, asked_again: by symbol, how often its line was silent while others were not, its book out of
+    step, and its subscription requested again for that.
     """
 
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -57,13 +73,19 @@ class PipelineFigures:
 
 
 class LiveBooks:
-    """One book for each live request. rows is how many rows a side are requested, levels_shown how many are stored.
+    """One book for each live request. rows: how many rows a side are requested; levels_shown: how many are stored.
 
-    outlet(symbol) is what takes the snapshots of that symbol.
+    hot_path carries rows out on the books that are opened here; outlet(symbol) takes the snapshots of that symbol.
     """
 
     def __init__(
-        self, figures: PipelineFigures, outlet: Callable[[str], Store], *, rows: int, levels_shown: int
+        self,
+        figures: PipelineFigures,
+        hot_path: HotPath,
+        outlet: Callable[[str], Store],
+        *,
+        rows: int,
+        levels_shown: int,
     ) -> None:
         self._rows = rows
         self._levels_shown = levels_shown
@@ -71,32 +93,30 @@ class LiveBooks:
         self._figures = figures
         self._numbering: dict[str, Numbering] = {}
         self._live: dict[int, LiveBook] = {}
-        self._hot = HotPath()
+        self._hot_path = hot_path
         self._symbol_of: dict[int, str] = {}  # the newest requests of this connection, retired ones as well
         self._last_rows: dict[str, int] = {}
         self._last_came: dict[str, int] = {}
         self._last_books: dict[str, LastBook] = {}
-        self._stretches: deque[LiveInterval] = deque(maxlen=_STRETCHES_REMEMBERED)
+        self._intervals: deque[LiveInterval] = deque(maxlen=_INTERVALS_REMEMBERED)
         self._live_ms: Counter[str] = Counter()
         self._applied: Counter[str] = Counter()  # to books that are retired by now
-        self.message = self._hot.take
         self.last_fault: RowFault | None = None
-        """Of the newest row that `row` took; None where it was applied."""
-        self.went_on: set[int] = set()
-        """Retired requests of which rows have come; whoever looks at it empties it."""
+        """The fault of the newest row that `row` took; None: it was applied."""
+        self._late: set[int] = set()  # retired requests with rows since the last take_late
 
     def number_from(self, positions: Mapping[str, StreamId]) -> None:
-        """The newest snapshot that is stored of each symbol there may be. Call it once, before the first row."""
+        """Set the newest stored snapshot of each symbol there may be. Call it once, before the first row."""
         self._numbering = {symbol: Numbering(position.ts, position.seq) for symbol, position in positions.items()}
 
     # ---- rows
 
     def row(self, request: int, row: DepthRow, now_ms: int) -> bool:
-        """Apply one row that the hot path declined. Returns whether it was, or else dropped and counted."""
+        """Apply one row that the hot path declined. Returns whether it was applied; if not, it is counted."""
         book = self._live.get(request)
         if book is None:
             if request in self._symbol_of:
-                self.went_on.add(request)
+                self._late.add(request)
             self.drop(request, RowFault.RETIRED_REQUEST.value)
             self.last_fault = RowFault.RETIRED_REQUEST
             return False
@@ -106,7 +126,7 @@ class LiveBooks:
         return fault is None
 
     def reset(self, request: int, now_ms: int) -> None:
-        """Empty the book (317) and store that, where the request has one."""
+        """Empty the book (317) and store that, if the request has one."""
         book = self._live.get(request)
         if book is not None:
             book.reset(now_ms)
@@ -115,18 +135,23 @@ class LiveBooks:
         """Count a row of the request that reaches no book."""
         self._figures.dropped[self.symbol_of(request), reason] += 1
 
+    def take_late(self) -> set[int]:
+        """The retired requests with rows since the last call."""
+        late, self._late = self._late, set()
+        return late
+
     def rows(self) -> Counter[str]:
         """symbol -> rows that were applied, in all."""
         return self._applied + Counter({book.symbol: book.applied for book in self._live.values()})
 
     def received(self) -> int:
-        """Every row that has come, whatever became of it."""
+        """The number of rows that have come, applied or dropped."""
         return self.rows().total() + self._figures.dropped.total()
 
     # ---- requests
 
     def open(self, request: int, symbol: str, venue: str) -> None:
-        """An empty book for a new request."""
+        """Open an empty book for a new request."""
         book = LiveBook(
             request,
             symbol,
@@ -137,46 +162,41 @@ class LiveBooks:
             levels_shown=self._levels_shown,
         )
         self._live[request] = book
-        self._hot.open(book)
+        self._hot_path.open(book)
         self._symbol_of[request] = symbol
         if len(self._symbol_of) > _REQUESTS_REMEMBERED:
             del self._symbol_of[next(iter(self._symbol_of))]
 
     def retire(self, request: int) -> None:
-        """Rows of this request never reach a book again."""
-        self._hot.retire(request)
+        """Close the book of a request: its rows never reach a book again."""
+        self._hot_path.retire(request)
         book = self._live.pop(request, None)
         if book is None or not book.applied:
             return
-        stretch = _stretch(book)
+        interval = _interval(book)
         self._applied[book.symbol] += book.applied
         self._last_rows[book.symbol] = book.last_row_ms
         self._last_came[book.symbol] = book.last_came_ms
         self._last_books[book.symbol] = LastBook(book.venue, *book.sides())
-        self._stretches.append(stretch)
+        self._intervals.append(interval)
         self._live_ms[book.symbol] += max(0, book.last_came_ms - book.first_came_ms)
 
     def retire_all(self) -> None:
-        """The connection is gone, and with it every request that was ever made on it."""
+        """Close every book: the connection is gone, and every request made on it."""
         for request in list(self._live):
             self.retire(request)
         self._symbol_of.clear()
-        self.went_on.clear()
+        self._late.clear()
 
-    # ---- what can be asked
+    # ---- state
 
     def symbol_of(self, request: int) -> str:
-        """Whose request that is or was."""
+        """The symbol that a request is or was for."""
         return self._symbol_of.get(request, _NOBODY)
 
     def requests(self) -> set[int]:
-        """Those that have a book."""
+        """The requests that have a book."""
         return set(self._live)
-
-    def last_row(self, request: int) -> int:
-        """When a row was last applied to the request's book; 0: never, or there is none."""
-        book = self._live.get(request)
-        return book.last_row_ms if book is not None else 0
 
     def last_rows(self) -> dict[str, int]:
         """symbol -> when its last row of this run was applied."""
@@ -195,18 +215,18 @@ class LiveBooks:
         return {book.symbol: book.last_came_ms for book in self._live.values() if book.applied}
 
     def clock_stepped(self, step_ms: int) -> None:
-        """The clock was set by so many ms: what is to be compared with it moves along."""
+        """Move the times that are compared with the clock along: it was set by so many ms."""
         for book in self._live.values():
             book.clock_stepped(step_ms)
         self._last_came = {symbol: came + step_ms for symbol, came in self._last_came.items()}
 
     def newest_ts(self) -> dict[str, int]:
-        """symbol -> the `ts` of its newest snapshot, or where its numbering began."""
+        """symbol -> the `ts` of its newest snapshot, or of the one that its numbering began after."""
         return {symbol: numbering.ts for symbol, numbering in self._numbering.items()}
 
-    def stretches(self) -> list[LiveInterval]:
-        """When which book was live, the oldest first; those that still are, last."""
-        return [*self._stretches, *(_stretch(book) for book in self._live.values() if book.applied)]
+    def live_intervals(self) -> list[LiveInterval]:
+        """When each book was live, the oldest first; those that still are, last."""
+        return [*self._intervals, *(_interval(book) for book in self._live.values() if book.applied)]
 
     def live_ms(self) -> Counter[str]:
         """symbol -> for how many ms its book was live, in all."""
@@ -232,10 +252,10 @@ class LiveBooks:
             for request, book in self._live.items()
         ]
 
-    def looks(self, is_due: Callable[[int, int], bool]) -> list[BookLook]:
-        """The books that have rows and are due for a look, by request and number of rows."""
+    def states(self, is_due: Callable[[int, int], bool]) -> list[BookState]:
+        """The books that have rows and are due for a check, by request and number of rows."""
         return [
-            BookLook(request, book.applied, *book.sides())
+            BookState(request, book.applied, *book.sides())
             for request, book in self._live.items()
             if book.applied and is_due(request, book.applied)
         ]
@@ -245,5 +265,5 @@ class LiveBooks:
         return {request: (book.symbol, book.last_row_ms) for request, book in self._live.items() if not book.is_empty}
 
 
-def _stretch(book: LiveBook) -> LiveInterval:
+def _interval(book: LiveBook) -> LiveInterval:
     return LiveInterval(book.symbol, book.first_row_ms, book.last_row_ms)

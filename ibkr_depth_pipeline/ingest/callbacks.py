@@ -1,4 +1,4 @@
-"""Whoever started a run and wants to see how it goes, or to be asked whether it is still wanted."""
+"""Callbacks of the program that started a run: it is shown the figures, and asked whether the run is still wanted."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ibkr_depth_pipeline.schema.status import FeedFigures
 
 @dataclass(frozen=True, slots=True)
 class FiguresCallback:
-    """Somebody who wants to see the figures every so many seconds; `look` is called in a thread of its own."""
+    """Receives the figures every so many seconds, in a thread of its own."""
 
-    look: Callable[[FeedFigures], None]
+    receive: Callable[[FeedFigures], None]
     every_secs: float
 
 
 @dataclass(frozen=True, slots=True)
 class WantedCallback:
-    """Asks whether the run is still wanted by what started it, every so many seconds, in a thread of its own.
+    """Answers whether the run is still wanted, every so many seconds, in a thread of its own.
 
     False ends the run: it drains, and `run` raises NoLongerWanted. What `ask` raises is logged, and ends nothing.
     """
@@ -30,18 +30,18 @@ class WantedCallback:
     every_secs: float = 10.0
 
 
-async def show_for_ever(watcher: FiguresCallback, figures: Callable[[], FeedFigures]) -> None:
-    """Let the watcher look, in a thread: it may take its time. What it raises is logged, and ends nothing."""
+async def deliver_figures(callback: FiguresCallback, figures: Callable[[], FeedFigures]) -> None:
+    """Deliver the figures until cancelled. What the callback raises is logged, and ends nothing."""
     while True:
-        await asyncio.sleep(watcher.every_secs)
+        await asyncio.sleep(callback.every_secs)
         try:
-            await asyncio.to_thread(watcher.look, figures())
+            await asyncio.to_thread(callback.receive, figures())
         except Exception as error:
             get_log().warning("watcher_failed", error=repr(error))
 
 
-async def ask_for_ever(wanted: WantedCallback) -> None:
-    """Raises NoLongerWanted as soon as the answer is no."""
+async def poll_wanted(wanted: WantedCallback) -> None:
+    """Poll until cancelled. Raises NoLongerWanted as soon as the answer is no."""
     while True:
         await asyncio.sleep(wanted.every_secs)
         try:

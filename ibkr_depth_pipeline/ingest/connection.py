@@ -59,9 +59,9 @@ class GatewayConnection:
         await self._round(math.inf)
 
     async def reconnect(self, until: float = math.inf) -> None:
-        """Try until the gateway answers, for ever: cancel it where the run is to end.
+        """Try until the gateway answers, with back-off and without end.
 
-        `until` is the loop's time at which it gives up instead, and raises what was wrong last, as `connect` does.
+        until: the loop's time at which to raise the last error instead, as `connect` does.
         """
         self._gateway.disconnect()
         began, again, failures = _now(), self.lost.is_set(), FailureLog()
@@ -137,14 +137,14 @@ class GatewayConnection:
         self._on_attempt()
 
     def use(self) -> bool:
-        """What `connect` has made is put to use. False: it is lost again, already."""
+        """Take the new connection into use. False: it is lost again already."""
         if self.lost.is_set():
             return False
         self.in_use.set()
         return True
 
     def lose(self) -> None:
-        """It is gone, whoever closed it."""
+        """Note that the connection is gone, closed by either side."""
         self.in_use.clear()
         self.lost.set()
 

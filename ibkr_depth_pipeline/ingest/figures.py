@@ -1,12 +1,60 @@
-"""What an ingest tells of itself, gathered from its parts. Pure."""
+"""The figures that an ingest reports: its log lines that stand for many rows, its published status, its summary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+from ibkr_depth_pipeline.gateway.endpoint import Greeting
+from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval, PipelineFigures
+from ibkr_depth_pipeline.ingest.effects import LogLine
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
+
+
+class RateLimitedLog:
+    """Logs lines as far as `limit` allows, and one line for what is new in the figures of pipeline and writer.
+
+    A broken feed must not fill a disk.
+    """
+
+    def __init__(self, pipeline: PipelineFigures, writer: WriterFigures, limit: LogRateLimit) -> None:
+        self._pipeline = pipeline
+        self._writer = writer
+        self._limit = limit
+        self._logged_stored: dict[str, int] = {}
+        self._logged_drops: dict[tuple[str, str], int] = {}
+        self._log = get_log()
+
+    def log(self, line: LogLine, /) -> None:
+        """Log the line, unless there were too many of its event, or of the same."""
+        if self._limit.allows(line.event, repr(line.fields)):
+            getattr(self._log, line.level)(line.event, **line.fields)
+
+    def log_persisted(self, symbols: Iterable[str], /) -> None:
+        """Log one line per symbol of which snapshots were stored since the last such line."""
+        for symbol in symbols:
+            stored = self._writer.stored.get(symbol, 0)
+            since = stored - self._logged_stored.get(symbol, 0)
+            if since:
+                self._logged_stored[symbol] = stored
+                seq = self._writer.newest_seq.get(symbol, 0)
+                self._log.info("snapshots_persisted", symbol=symbol, snapshots=since, seq=seq)
+
+    def log_dropped(self) -> None:
+        """Log one line per symbol and reason, however many rows, and one per event that was over its limit."""
+        for (symbol, reason), count in self._pipeline.dropped.items():
+            since = count - self._logged_drops.get((symbol, reason), 0)
+            if since:
+                self._logged_drops[symbol, reason] = count
+                self._log.warning("rows_dropped", symbol=symbol, reason=reason, rows=since, total=count)
+        for event, lines in self._limit.start_window().items():
+            self._log.warning("lines_left_out", of=event, lines=lines)
+
+
+# ---- the published status
 
 
 def feed_figures(
@@ -29,9 +77,9 @@ def feed_figures(
         written_ts=now_ms,
         ended_ts=now_ms if ended else 0,
         connected=connected,
-        suspended=pipeline.suspended,
-        ailments=pipeline.ailments,
-        batch_size=pipeline.batch_size,
+        suspended=pipeline.liveness.suspended,
+        ailments=pipeline.liveness.ailments,
+        batch_size=pipeline.subscriptions.batch_size,
         connections=seen.connections,
         reconnects=max(0, seen.connections - 1),
         turns=seen.turns,
@@ -52,10 +100,10 @@ def feed_figures(
 def _symbols(
     symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigures, now_ms: int
 ) -> Mapping[str, SymbolFigures]:
-    subscribed = set(pipeline.subscribed.values())
-    last_rows, last_came, venues = pipeline.last_rows(), pipeline.last_came(), pipeline.venues()
-    live_ms, books, rows = pipeline.live_ms(), pipeline.last_books(), pipeline.rows()
-    troubles = pipeline.troubles()
+    subscribed = set(pipeline.subscriptions.subscribed.values())
+    last_rows, last_came, live_ms = pipeline.books.last_rows(), pipeline.books.last_came(), pipeline.books.live_ms()
+    books, rows, venues = pipeline.books.last_books(), pipeline.books.rows(), pipeline.subscriptions.venues()
+    troubles = pipeline.lines.troubles()
     dropped: dict[str, dict[str, int]] = {}
     for (symbol, reason), count in pipeline.figures.dropped.items():
         dropped.setdefault(symbol, {})[reason] = count
@@ -81,3 +129,56 @@ def _symbols(
         )
         for symbol in (*symbols, *(["unknown"] if "unknown" in dropped else []))
     }
+
+
+# ---- the summary of a run
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSummary:
+    """The result of a run. Times are unix ms; the counts are of this run."""
+
+    started_ts: int
+    ended_ts: int
+    rows: dict[str, int]
+    snapshots: dict[str, int]
+    dropped: dict[str, int] = field(default_factory=dict)
+    unresolved: dict[str, str] = field(default_factory=dict)
+    refused_309: int = 0
+    connections: int = 0
+    turns: int = 0
+    drained: bool = True
+    pacing_violations: int = 0
+    books: dict[str, LastBook] = field(default_factory=dict)
+    live_intervals: tuple[LiveInterval, ...] = ()
+    greeting: Greeting = field(default_factory=Greeting)
+
+
+def summary_of(
+    pipeline: DepthPipeline,
+    writer: WriterFigures,
+    unresolved: Mapping[str, str],
+    *,
+    started_ts: int,
+    ended_ts: int,
+    drained: bool,
+    greeting: Greeting,
+) -> IngestSummary:
+    """The summary of a run that has ended. drained: everything reached Redis; greeting: of the newest connection."""
+    figures = pipeline.figures
+    return IngestSummary(
+        started_ts=started_ts,
+        ended_ts=ended_ts,
+        rows=dict(pipeline.books.rows()),
+        snapshots=dict(writer.stored),
+        dropped={f"{symbol} {reason}": count for (symbol, reason), count in figures.dropped.items()},
+        unresolved=dict(unresolved),
+        refused_309=figures.refused_309,
+        connections=figures.connections,
+        turns=figures.turns,
+        pacing_violations=figures.pacing_violations,
+        drained=drained,
+        books=pipeline.books.last_books(),
+        live_intervals=tuple(pipeline.books.live_intervals()),
+        greeting=greeting,
+    )

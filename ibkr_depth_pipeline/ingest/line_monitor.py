@@ -1,18 +1,191 @@
-"""Watches the live lines from outside the hot path: which are silent while others are not, whose book is out of step.
+"""Inspects live lines outside the hot path: silent ones (silence.py), and books out of step with the gateway's. Pure.
 
-Pure. What is found is asked for again, with a pace; until the next subscription brings rows the symbol is in trouble,
-and its heartbeat is not renewed. `now` is monotonic seconds.
+A book that lost a row, got one twice or had a side sent again stays wrong without a report. It shows sooner or later:
+its prices are out of order, a level stands twice, it is crossed. All of that is normal for a moment, in the middle of a
+price move; so only a fault that every check finds for a while counts, and only if rows came meanwhile (or for longer,
+if not).
+
+A dropped row is judged at once: the loss of an insert or a delete, or of a row that may have been one, shifts every row
+below it. The loss of an update leaves one level wrong until its next update, so updates count only when they are lost
+again and again, as do rows past the end: single ones are harmless (IBKR's own Java sample passes over them).
+
+A line that is found is requested again, with a back-off; until the next subscription brings rows the symbol is in
+trouble, and its heartbeat is not renewed. `now` is monotonic seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Collection, Set
 from dataclasses import dataclass
+from itertools import pairwise
 
-from ibkr_depth_pipeline.ingest.book_integrity import CROSSED, LOOK_SECS, BookIntegrity, ResubscribeBackoff
-from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
+from ibkr_depth_pipeline.ingest.books import BookState, LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.silence import SilenceDetector
-from ibkr_depth_pipeline.model import DepthOperation, RowFault
+from ibkr_depth_pipeline.model import DepthOperation, Levels, RowFault
+
+CHECK_SECS = 0.25
+"""How often books are checked."""
+
+PERSISTENT_SECS = 2.0
+PERSISTENT_CHECKS = 8
+"""A fault that each of so many checks in so many seconds finds is no price move under way."""
+
+STANDING_SECS = 6.0
+"""The same for a book without rows meanwhile: the rest of a move may be on its way."""
+
+SETTLED_SECS = 1.0
+"""How long after the first check a book's opening image is complete."""
+
+LOST_ROWS = 3.0
+"""Too many lost updates and rows past the end; one is forgiven every FORGIVEN_SECS. Deletes weigh less."""
+FORGIVEN_SECS = 10.0
+_WEIGHT_OF_DELETE = 0.2
+
+FIRST_PAUSE_SECS = 5.0
+LONGEST_PAUSE_SECS = 3600.0
+_PAUSE_FACTOR = 4.0
+
+UNSORTED = "prices out of order"
+REPEATED = "a level stands twice"
+CROSSED = "crossed"
+INSERT_LOST = "an insert was dropped"
+DELETE_LOST = "a delete was dropped"
+ROW_LOST = "a row of unknown operation was dropped"
+ROWS_LOST = "rows past the end or unreadable again and again"
+
+_PAST = (RowFault.PAST_END, RowFault.PAST_REQUESTED)
+
+
+def shape_fault(bids: Levels, asks: Levels) -> str:
+    """What is wrong with the levels of a book's sides, "" if nothing. Several names at one price are in order."""
+    if any(a[0] < b[0] for a, b in pairwise(bids)) or any(a[0] > b[0] for a, b in pairwise(asks)):
+        return UNSORTED
+    if any(len({(price, name) for price, _, name in side}) < len(side) for side in (bids, asks)):
+        return REPEATED
+    return ""
+
+
+def is_crossed(bids: Levels, asks: Levels) -> bool:
+    """Whether the best prices meet (locked) or more."""
+    return bool(bids and asks) and bids[0][0] >= asks[0][0]
+
+
+@dataclass(slots=True)
+class _Fault:
+    """A fault that every check has found since `since`, when so many rows had come."""
+
+    since: float
+    rows: int
+    checks: int = 0
+
+
+@dataclass(slots=True)
+class _Book:
+    first_seen: float
+    rows: int = -1  # at the newest check
+    shape: _Fault | None = None
+    crossed: _Fault | None = None
+    settled: bool = False
+    repeats: bool = False  # its opening image shows a name twice at a price: so this venue does
+    lost: float = 0.0
+    lost_at: float = 0.0
+
+
+class BookIntegrity:
+    """Judges whether live books are in step. crossed_secs: how long a book may be crossed or locked."""
+
+    def __init__(self, crossed_secs: float) -> None:
+        self._crossed_secs = crossed_secs
+        self._books: dict[int, _Book] = {}
+
+    def forget(self, request: int) -> None:
+        """Forget a book that was emptied."""
+        self._books.pop(request, None)
+
+    def keep(self, requests: Set[int]) -> None:
+        """Forget all books but these."""
+        for request in self._books.keys() - requests:
+            del self._books[request]
+
+    def is_due(self, request: int, rows: int) -> bool:
+        """Whether the book is to be checked: rows have come since the last check, or it found a fault."""
+        book = self._books.get(request)
+        return book is None or rows != book.rows or not book.settled or bool(book.shape or book.crossed)
+
+    def is_clean(self, request: int) -> bool:
+        """Whether the newest check of the book found no fault."""
+        book = self._books.get(request)
+        return book is not None and not book.shape and not book.crossed
+
+    def check(self, seen: BookState, now: float) -> str:
+        """Why the book is out of step; "" if it is not known to be."""
+        book = self._books.setdefault(seen.request, _Book(now))
+        book.rows = seen.rows
+        shape = self._shape_fault(book, seen, now)
+        book.shape = _fault_since(book.shape, bool(shape), seen.rows, now)
+        book.crossed = _fault_since(book.crossed, is_crossed(seen.bids, seen.asks), seen.rows, now)
+        if book.shape and _persists(book.shape, PERSISTENT_SECS, seen.rows, now):
+            return shape
+        return CROSSED if book.crossed and _persists(book.crossed, self._crossed_secs, seen.rows, now) else ""
+
+    @staticmethod
+    def _shape_fault(book: _Book, seen: BookState, now: float) -> str:
+        fault = shape_fault(seen.bids, seen.asks)
+        if not book.settled and now - book.first_seen >= SETTLED_SECS:
+            book.settled, book.repeats = True, fault == REPEATED
+        return "" if fault == REPEATED and (book.repeats or not book.settled) else fault
+
+    def row_dropped(self, request: int, operation: DepthOperation | None, fault: RowFault, now: float) -> str:
+        """Judge a dropped row of a live book; operation: None if it can't be read. Returns as `check` does."""
+        if operation is None:
+            return ROW_LOST
+        if operation is DepthOperation.INSERT and fault is not RowFault.PAST_REQUESTED:
+            return INSERT_LOST
+        if operation is DepthOperation.DELETE and fault not in _PAST:
+            return DELETE_LOST
+        book = self._books.setdefault(request, _Book(now))
+        left = max(0.0, book.lost - (now - book.lost_at) / FORGIVEN_SECS)
+        book.lost = left + (_WEIGHT_OF_DELETE if operation is DepthOperation.DELETE else 1.0)
+        book.lost_at = now
+        if book.lost < LOST_ROWS:
+            return ""
+        book.lost = 0.0
+        return ROWS_LOST
+
+
+def _fault_since(before: _Fault | None, is_wrong: bool, rows: int, now: float) -> _Fault | None:
+    if not is_wrong:
+        return None
+    if before is None:
+        return _Fault(now, rows)
+    before.checks += 1
+    return before
+
+
+def _persists(seen: _Fault, secs: float, rows: int, now: float) -> bool:
+    needed = secs if rows > seen.rows else max(secs, STANDING_SECS)
+    return seen.checks >= PERSISTENT_CHECKS and now - seen.since >= needed
+
+
+class ResubscribeBackoff:
+    """When a symbol may be requested again: at once, then ever more rarely, and at once again after a long calm.
+
+    So a venue whose book always looks wrong makes no storm of requests.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[str, tuple[float, float]] = {}  # symbol -> when it was last requested, the pause after that
+
+    def allows(self, symbol: str, now: float) -> bool:
+        """Whether to request the symbol again now; if so, it counts."""
+        asked_at, pause = self._asked.get(symbol, (-LONGEST_PAUSE_SECS, FIRST_PAUSE_SECS / _PAUSE_FACTOR))
+        if now < asked_at + pause and symbol in self._asked:
+            return False
+        calm = now - asked_at > 20 * pause and now - asked_at > 600
+        longer = FIRST_PAUSE_SECS if calm else min(pause * _PAUSE_FACTOR, LONGEST_PAUSE_SECS)
+        self._asked[symbol] = now, longer
+        return True
+
 
 SILENT = "silent, others are not"
 OUT_OF_STEP = "book out of step"
@@ -20,7 +193,7 @@ OUT_OF_STEP = "book out of step"
 
 @dataclass(frozen=True, slots=True)
 class SilenceFound:
-    """A line to ask for again. proven: it is silent while others are not; else it may just be quiet."""
+    """A line to request again. proven: it is silent while others are not; otherwise it may just be quiet."""
 
     request: int
     symbol: str
@@ -30,7 +203,7 @@ class SilenceFound:
 
 @dataclass(frozen=True, slots=True)
 class OutOfStepFound:
-    """A book that is not the gateway's any more. new: found just now; ask: it is to be asked for again."""
+    """A book that differs from the gateway's. new: found just now; ask: it is to be requested again."""
 
     request: int
     symbol: str
@@ -43,26 +216,26 @@ Found = SilenceFound | OutOfStepFound
 
 
 class LineMonitor:
-    """Call `inspect` every `period` seconds; figures are kept up to date.
-
-    `out_of_step` holds the symbols whose book is out of step: whoever renews heartbeats may keep it, and look there.
-    """
+    """Finds silent lines and books out of step: call `inspect` every `period` seconds. It keeps figures up to date."""
 
     def __init__(
         self, books: LiveBooks, liveness: SilenceDetector, integrity: BookIntegrity, figures: PipelineFigures
     ) -> None:
-        self.period = min(LOOK_SECS, liveness.period)
+        self.period = min(CHECK_SECS, liveness.period)
         self._books = books
         self._liveness = liveness
         self._integrity = integrity
         self._figures = figures
-        self._pace = ResubscribeBackoff()
+        self._backoff = ResubscribeBackoff()
         self._out_of_step: dict[str, tuple[int, str]] = {}  # symbol -> request, reason
-        self.out_of_step: Container[str] = self._out_of_step
         self._lost_rows: dict[int, str] = {}  # request -> why it is out of step, since the newest `inspect`
         self._sample_at = 0.0
 
-    # ---- what can be asked
+    # ---- state
+
+    def is_out_of_step(self, symbol: str) -> bool:
+        """Whether the symbol's book differs from the gateway's."""
+        return symbol in self._out_of_step
 
     def troubles(self) -> dict[str, str]:
         """symbol -> what is wrong with its line, in words."""
@@ -73,26 +246,26 @@ class LineMonitor:
         """The longest gap between the symbol's rows of late, in seconds."""
         return self._liveness.usual_silence(symbol)
 
-    # ---- what happens
+    # ---- events
 
     def restart(self) -> None:
-        """The connection is new, or in trouble: what is silent now counts from now on."""
+        """Count silences from now on: the connection is new, or in trouble."""
         self._liveness.restart()
 
     def row_came(self, request: int) -> None:
-        """A row has proven a request's line. Where it is a new one, the trouble with the one before is over."""
+        """Note a row that proves a request's line. If the request is new, its predecessor's trouble is over."""
         symbol = self._books.symbol_of(request)
         if symbol in self._out_of_step and self._out_of_step[symbol][0] != request:
             del self._out_of_step[symbol]
 
     def book_emptied(self, request: int) -> None:
-        """The gateway begins the book anew (317), and so it is in step."""
+        """Take a book for in step: the gateway emptied it (317)."""
         self._integrity.forget(request)
         self._lost_rows.pop(request, None)
         self._out_of_step.pop(self._books.symbol_of(request), None)
 
     def row_dropped(self, request: int, operation: DepthOperation | None, fault: RowFault, now: float) -> None:
-        """A row of the request reached no book; None if its operation can't be read.
+        """Note a dropped row of the request; operation: None if it can't be read.
 
         If that puts the book out of step, the next `inspect` finds it: the rest of what was read is still the book's.
         """
@@ -102,13 +275,13 @@ class LineMonitor:
                 self._lost_rows.setdefault(request, reason)
 
     def inspect(self, doubted: Collection[int], now: float) -> list[Found]:
-        """What is found now. doubted: requests that news of trouble covers, whose silence is not judged here."""
+        """What is found now. doubted: requests in doubt (liveness.py), whose silence is not judged here."""
         found: list[Found] = []
         self._integrity.keep(self._books.requests())
         if now >= self._sample_at:
             self._sample_at = now + self._liveness.period * 0.9
             found += self._silent(doubted, now)
-        found += self._looked_at(now)
+        found += self._checked(now)
         for symbol in self._uncrossed():
             del self._out_of_step[symbol]
         return found
@@ -124,13 +297,13 @@ class LineMonitor:
 
     # ---- order
 
-    def _looked_at(self, now: float) -> list[OutOfStepFound]:
+    def _checked(self, now: float) -> list[OutOfStepFound]:
         lost, self._lost_rows = self._lost_rows, {}
         reasons = {request: reason for request, reason in lost.items() if request in self._books.requests()}
-        for look in self._books.looks(self._integrity.is_due):
-            reason = self._integrity.look(look, now)
+        for state in self._books.states(self._integrity.is_due):
+            reason = self._integrity.check(state, now)
             if reason:
-                reasons.setdefault(look.request, reason)
+                reasons.setdefault(state.request, reason)
         found = [self._found(request, reason, now) for request, reason in reasons.items()]
         again = {request for request, _ in self._out_of_step.values()} & self._books.requests()
         again -= {each.request for each in found}
@@ -144,11 +317,11 @@ class LineMonitor:
         if new:
             self._out_of_step[symbol] = (request, reason)
             self._figures.out_of_step[symbol] += 1
-        ask = self._pace.ask(symbol, now)
+        ask = self._backoff.allows(symbol, now)
         self._figures.asked_again[symbol] += ask
         return OutOfStepFound(request, symbol, reason if new else known, new, ask)
 
     def _uncrossed(self) -> list[str]:
-        """A crossed book whose prices part is right again, as far as anybody can see."""
+        """The symbols whose crossed book is crossed no longer: it counts as right again."""
         crossed = {symbol: request for symbol, (request, reason) in self._out_of_step.items() if reason == CROSSED}
         return [symbol for symbol, request in crossed.items() if self._integrity.is_clean(request)]

@@ -1,7 +1,9 @@
-"""Symbols -> concrete venues, by asking the gateway and choosing with gateway/venues.py.
+"""Resolves symbols to concrete venues: asks the gateway, and chooses with gateway/venues.py.
 
-What the gateway has answered is kept: a connection that breaks costs the questions that were open on it, and those are
-asked again on the next one. An answer that is missing, or that speaks of the gateway's state, is no verdict.
+`QuestionSchedule` (pure) decides which symbols to ask about, and when: in their order, a bounded number at once; an
+unanswered question is repeated with a back-off, and holds up no other. Answers are kept: a connection that breaks costs
+the questions that were open on it, and those are asked again on the next one. An answer that is missing, or that is
+about the gateway's state, is no verdict on a symbol.
 """
 
 from __future__ import annotations
@@ -11,10 +13,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from typing import Any
 
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, ContractAnswer, ContractQuery, Resolution, resolve
-from ibkr_depth_pipeline.ingest.question_schedule import QuestionSchedule
 from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.universe import SymbolSpec
 
@@ -22,21 +24,139 @@ NO_EXCHANGES = "the gateway lists no exchanges with market depth"
 NOT_ANSWERED = "the gateway has not answered yet"
 
 PATIENT_TRIES = 3
-"""How often one question is asked by somebody who can't wait for ever: that takes some 14 s."""
+"""How often a bounded look-up asks one question: that takes some 14 s."""
 
 _DEPTH_EXCHANGES = "(depth exchanges)"  # in the schedule, beside the symbols
+
+AT_ONCE = 20
+"""Most open questions at once, of those asked for the first time and of those asked again, each."""
+
+FIRST_PATIENCE_SECS = 2.0
+LONGEST_PATIENCE_SECS = 60.0
+"""How long to wait for an answer before the question is asked again: at first, and at most after doubling."""
+
+LOST_PAUSE_SECS = 0.1
+"""The pause before a question is asked again whose connection broke."""
+
+SPACING_SECS = 5.0
+"""The least time from an answer to the next question about the same symbol: farm reports may come in storms."""
+
+SLOWNESS_KEPT = 0.9
+"""The share of the slowest answer so far that each further answer leaves in memory."""
+
+
+def patience_secs(unanswered: int, slowest: float = 0.0, first: float = FIRST_PATIENCE_SECS) -> float:
+    """How long to wait for an answer after `unanswered` that never came; slowest: the seconds that answers take."""
+    return Backoff(max(first, 2 * slowest), LONGEST_PATIENCE_SECS).pause(unanswered + 1)
+
+
+class QuestionSchedule:
+    """Schedules the questions about symbols, each of which waits, is asked about, or is done. Pure.
+
+    The caller asks what `due` returns, and reports the result. first_patience, spacing: FIRST_PATIENCE_SECS and
+    SPACING_SECS, in a test fewer. `now` is monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        symbols: Iterable[str],
+        at_once: int = AT_ONCE,
+        *,
+        first_patience: float = FIRST_PATIENCE_SECS,
+        spacing: float = SPACING_SECS,
+    ) -> None:
+        self._at_once = at_once
+        self._first_patience = first_patience
+        self._spacing = spacing
+        self._rank = {symbol: rank for rank, symbol in enumerate(symbols)}
+        self._waiting: dict[str, float] = dict.fromkeys(self._rank, float("-inf"))
+        self._asked: dict[str, tuple[float, bool]] = {}  # since when, and whether an earlier question got no answer
+        self._unanswered: dict[str, int] = {}
+        self._answered_at: dict[str, float] = {}
+        self._slowest = 0.0  # seconds that answers take
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every symbol has its answer."""
+        return not self._waiting and not self._asked
+
+    def add(self, symbol: str) -> None:
+        """Let a symbol be asked about, again if it is done; nothing changes while it is asked about."""
+        if symbol not in self._asked:
+            self._waiting[symbol] = self._answered_at.get(symbol, float("-inf")) + self._spacing
+
+    def ensure(self, symbol: str) -> None:
+        """As `add`, but a symbol that waits already keeps its back-off."""
+        if symbol not in self._waiting and symbol not in self._asked:
+            self._waiting[symbol] = float("-inf")
+
+    def hurry(self, now: float) -> list[str]:
+        """Let every symbol that waits be asked about now: the gateway's state has changed.
+
+        Returns those whose open question is old and may be lost: they wait again.
+        """
+        old = [symbol for symbol, (since, _) in self._asked.items() if since < now - self._first_patience]
+        for symbol in old:
+            del self._asked[symbol]
+        for symbol in (*self._waiting, *old):
+            self.add(symbol)
+        return old
+
+    def due(self, now: float) -> list[tuple[str, float]]:
+        """The symbols to ask about now, each with the seconds to wait for its answer."""
+        chosen: list[tuple[str, float]] = []
+        for symbol in sorted(self._waiting, key=self._rank.__getitem__):
+            again = symbol in self._unanswered
+            if self._waiting[symbol] <= now and self._room(again) > 0:
+                del self._waiting[symbol]
+                self._asked[symbol] = (now, again)
+                chosen.append((symbol, self._patience(symbol)))
+        return chosen
+
+    def next_at(self) -> float | None:
+        """When `due` has something to return if no answer comes before; None: never."""
+        times = [at for symbol, at in self._waiting.items() if self._room(symbol in self._unanswered) > 0]
+        return min(times, default=None)
+
+    def answered(self, symbol: str, now: float, took: float = 0.0) -> None:
+        """Take a symbol for done: the gateway has answered after `took` seconds, or it is given up."""
+        self._slowest = max(took, self._slowest * SLOWNESS_KEPT)
+        for table in (self._asked, self._waiting, self._unanswered):
+            table.pop(symbol, None)
+        self._answered_at[symbol] = now
+
+    def unanswered(self, symbol: str, now: float) -> int:
+        """Let a symbol be asked about again, with more patience: no answer came. Returns how often in a row.
+
+        It is asked about no sooner than this question's patience is over.
+        """
+        since, _ = self._asked.pop(symbol)
+        self._waiting[symbol] = max(now, since + self._patience(symbol))
+        self._unanswered[symbol] = self._unanswered.get(symbol, 0) + 1
+        return self._unanswered[symbol]
+
+    def lost(self, symbol: str, now: float) -> None:
+        """Let a symbol be asked about again: the connection broke."""
+        del self._asked[symbol]
+        self._waiting[symbol] = now + LOST_PAUSE_SECS
+
+    def _patience(self, symbol: str) -> float:
+        return patience_secs(self._unanswered.get(symbol, 0), self._slowest, self._first_patience)
+
+    def _room(self, again: bool) -> int:
+        return self._at_once - sum(each is again for _, each in self._asked.values())
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """What was asked of a symbol in vain, which says nothing of it."""
+    """The gateway gave no answer about a symbol, for `reason`; that is no verdict on it."""
 
     symbol: str
     reason: str
 
 
 def query_of(spec: SymbolSpec) -> ContractQuery:
-    """What the universe asks for, with the defaults of a US stock, or of an index where the name is one's."""
+    """What the universe asks for, with the defaults of a US stock, or of an index by its name."""
     return ContractQuery(
         symbol=spec.symbol,
         sec_type=spec.sec_type or ("IND" if spec.symbol in INDEX_SYMBOLS else "STK"),
@@ -50,8 +170,9 @@ def query_of(spec: SymbolSpec) -> ContractQuery:
 class Resolver:
     """Asks for contracts and depth exchanges until each symbol has a venue or a verdict.
 
-    ready() returns once the gateway may be asked; what it raises ends `results`. most_tries is after how many questions
-    in vain something is given up, with a NoAnswer for each symbol that it concerns; None: never.
+    ready() returns once the gateway may be asked; what it raises ends `results`. most_tries: after how many unanswered
+    questions to give up, with a NoAnswer for each symbol concerned; None: never. first_patience, spacing: see
+    QuestionSchedule.
     """
 
     def __init__(
@@ -61,12 +182,16 @@ class Resolver:
         *,
         ready: Callable[[], Awaitable[object]],
         most_tries: int | None = None,
+        first_patience: float = FIRST_PATIENCE_SECS,
+        spacing: float = SPACING_SECS,
     ) -> None:
         self._gateway = gateway
         self._wanted = {spec.symbol: query_of(spec) for spec in specs}
         self._ready = ready
         self._most_tries = most_tries
-        self._schedule = QuestionSchedule([_DEPTH_EXCHANGES, *self._wanted])
+        self._schedule = QuestionSchedule(
+            [_DEPTH_EXCHANGES, *self._wanted], first_patience=first_patience, spacing=spacing
+        )
         self._why_no_list = NOT_ANSWERED
         self._list_given_up = False
         self._contracts: dict[str, list[ContractAnswer]] = {}  # whose venue waits for the depth exchanges
@@ -74,13 +199,13 @@ class Resolver:
         self._news = asyncio.Event()
 
     def ask(self, symbol: str) -> None:
-        """Ask about it, anew where it has its answer already."""
+        """Ask about the symbol, again if it has its answer already."""
         if symbol not in self._contracts:
             self._schedule.add(symbol)
         self._news.set()
 
     def hurry(self) -> None:
-        """The gateway's state has changed: ask at once for whatever waits."""
+        """Ask at once about every symbol that waits: the gateway's state has changed."""
         given_up = set(self._schedule.hurry(_now()))
         for question in [question for question, symbol in self._questions.items() if symbol in given_up]:
             del self._questions[question]
@@ -96,10 +221,10 @@ class Resolver:
         """What is missing of a symbol without an answer."""
         return self._why_no_list if symbol in self._contracts else NOT_ANSWERED
 
-    async def results(self, *, for_ever: bool = False) -> AsyncIterator[Resolution | NoAnswer]:
-        """What is found, as the answers come; until every symbol has one, or for whatever `ask` brings later."""
+    async def results(self, *, endless: bool = False) -> AsyncIterator[Resolution | NoAnswer]:
+        """The results, as the answers come, until every symbol has one; endless: also of later calls of `ask`."""
         try:
-            while for_ever or not self.is_done:
+            while endless or not self.is_done:
                 if not self.is_done:
                     await self._ready()
                     self._ask_what_is_due()
@@ -113,7 +238,7 @@ class Resolver:
 
     def _ask_what_is_due(self) -> None:
         if self._contracts and not self._gateway.known_depth_exchanges and not self._list_given_up:
-            self._schedule.want(_DEPTH_EXCHANGES)  # of this connection, or since a farm came back
+            self._schedule.ensure(_DEPTH_EXCHANGES)  # of this connection, or since a farm came back
         for symbol, patience in self._schedule.due(_now()):
             if symbol == _DEPTH_EXCHANGES:
                 question: Coroutine[Any, Any, list[Any]] = self._gateway.depth_exchanges(patience)
@@ -136,7 +261,7 @@ class Resolver:
     # ---- what the answers lead to
 
     def _found(self) -> list[Resolution | NoAnswer]:
-        """Whatever can be said by now, in the order in which it was asked."""
+        """The results by now, in the order of the questions."""
         found: list[Resolution | NoAnswer] = []
         for question in [question for question in self._questions if question.done()]:
             symbol = self._questions.pop(question)
@@ -189,10 +314,12 @@ class Resolver:
         return [found]
 
 
-async def resolve_symbols(gateway: TwsGateway, specs: Iterable[SymbolSpec]) -> Mapping[str, Resolution]:
+async def resolve_symbols(
+    gateway: TwsGateway, specs: Iterable[SymbolSpec], *, first_patience: float = FIRST_PATIENCE_SECS
+) -> Mapping[str, Resolution]:
     """The venue of each symbol, or why it has none or none is known, in the order of `specs`.
 
-    Raises GatewayUnavailable where the connection is gone.
+    Raises GatewayUnavailable if the connection is gone.
     """
     asked = tuple(specs)
 
@@ -201,7 +328,8 @@ async def resolve_symbols(gateway: TwsGateway, specs: Iterable[SymbolSpec]) -> M
             raise GatewayUnavailable("the connection to the gateway was lost")
 
     found: dict[str, Resolution] = {}
-    async for each in Resolver(gateway, asked, ready=ready, most_tries=PATIENT_TRIES).results():
+    resolver = Resolver(gateway, asked, ready=ready, most_tries=PATIENT_TRIES, first_patience=first_patience)
+    async for each in resolver.results():
         found[each.symbol] = Unresolved(each.symbol, each.reason) if isinstance(each, NoAnswer) else each
     return {spec.symbol: found[spec.symbol] for spec in asked}
 

@@ -1,4 +1,4 @@
-"""The recorder as one blocking call: what the console script and the Dagster op wrap."""
+"""The recorder as one blocking call, for the console script and the Dagster asset."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import DepthPipelineError
 from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback
+from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.ingest.session import IngestSession
-from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings, unreadable_env_lines
 from ibkr_depth_pipeline.signals import signals_caught
@@ -17,7 +17,7 @@ from ibkr_depth_pipeline.universe import Universe
 
 @dataclass(frozen=True, slots=True)
 class IngestOutcome:
-    """What a run did, and the name of the signal that ended it, if one did."""
+    """The summary of a run, and the name of the signal that ended it, if one did."""
 
     summary: IngestSummary
     interrupted_by: str | None
@@ -29,14 +29,14 @@ def run_ingest(
     duration: float | None = None,
     *,
     run_id: str | None = None,
-    watcher: FiguresCallback | None = None,
-    wanted: WantedCallback | None = None,
+    figures_callback: FiguresCallback | None = None,
+    wanted_callback: WantedCallback | None = None,
     once: bool = False,
 ) -> IngestOutcome:
     """Record until SIGINT, SIGTERM or the end of `duration` seconds, counted from this call.
 
-    run_id is what its runner knows the run by; it shows in the figures and in the lease. A second signal does not cut
-    the draining short: it is bounded anyway. once: give up where nothing can be recorded soon. Raises what
+    run_id: the id of the run in its runner; it shows in the figures and in the lease. A second signal does not cut the
+    draining short: it is bounded anyway. once: give up if nothing can be recorded soon. Raises what
     IngestSession.run raises; the error's `interrupted_by` then names the signal, if one came before it.
     """
     caught: list[str] = []
@@ -44,7 +44,14 @@ def run_ingest(
         get_log().warning("env_line_ignored", text=text)
 
     async def main() -> IngestSummary:
-        session = IngestSession(settings, universe, run_id=run_id, watcher=watcher, wanted=wanted, once=once)
+        session = IngestSession(
+            settings,
+            universe,
+            run_id=run_id,
+            figures_callback=figures_callback,
+            wanted_callback=wanted_callback,
+            once=once,
+        )
 
         def on_signal(name: str) -> None:
             get_log().info("signal", name=name)

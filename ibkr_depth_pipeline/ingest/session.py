@@ -1,7 +1,7 @@
-"""Runs the pipeline: puts the parts of a run together, and takes the run from its start to its end.
+"""Runs the pipeline: composes the parts of a run, and takes it from its start to its end.
 
-Rows and events come from the gateway as plain calls and are dealt with at once, in order; nothing between the socket
-and the writer's buffer waits.
+Rows and events come from the gateway as plain calls and are handled at once, in order; nothing between the socket and
+the writer's buffer waits.
 """
 
 from __future__ import annotations
@@ -10,62 +10,77 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, FarmStatus, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback, ask_for_ever, show_for_ever
-from ibkr_depth_pipeline.ingest.clock_guard import WallClockMonitor
+from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback, deliver_figures, poll_wanted
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
-from ibkr_depth_pipeline.ingest.counted_lines import RateLimitedLog
-from ibkr_depth_pipeline.ingest.deeds import EffectExecutor
-from ibkr_depth_pipeline.ingest.effects import Effect
-from ibkr_depth_pipeline.ingest.figures import feed_figures
-from ibkr_depth_pipeline.ingest.parts import pipeline_of, rows_requested, writer_of
-from ibkr_depth_pipeline.ingest.summary import IngestSummary, summary_of
+from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
+from ibkr_depth_pipeline.ingest.figures import IngestSummary, RateLimitedLog, feed_figures, summary_of
+from ibkr_depth_pipeline.ingest.hot_path import Store
+from ibkr_depth_pipeline.ingest.keepalive import Keepalive
+from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
+from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.tasks import RunTasks, at_most, first_of
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
-from ibkr_depth_pipeline.ingest.watch import Keepalive
+from ibkr_depth_pipeline.ingest.wall_clock import WallClockMonitor
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.rotation.controller import RotationPlan
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
+from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS
+from ibkr_depth_pipeline.rotation.retry_schedule import ADVISED_LINE_SECS
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
+from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.claims import StreamClaims
 from ibkr_depth_pipeline.sink.clock_journal import ClockEntry, keep_entry
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import REPORT_SECS, StatusPublisher, identity_of_this_process
+from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import Universe
 
 LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0
-"""How often rows of cancelled requests are looked into, and how often dropped rows are logged."""
+"""How often rows of cancelled requests are handled, and how often dropped rows are logged."""
 
 DRAIN_SECS = 3.0
-"""For what is buffered when the end comes; all of it together stays below 5 s."""
+"""How long the buffer may drain at the end; the whole end stays below 5 s."""
 
 FAREWELL_SECS = 0.5
-"""For the gateway to read the cancels; for the last figures and for giving the lease back."""
+"""How long the gateway may take to read the cancels, and the last figures and the release of the lease may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestTimings:
+    """The program's own times that a test shortens, in seconds; described where they are defined."""
+
+    ailing: float = AILING_SECS
+    late_rows: float = LATE_ROWS_SECS
+    advised_line: float = ADVISED_LINE_SECS
 
 
 class IngestSession:
     """One run of the recorder. `run` returns when `stop` was called or `duration` seconds are over.
 
-    A gateway that is away or not ready is waited for, at the start as after a loss: for ever, unless
-    IBKR_START_TIMEOUT_SECS or `once` (IBKR_CONNECT_TIMEOUT_SECS, where the former is 0) sets a limit to the start.
+    A gateway that is away or not ready is waited for, at the start as after a loss, without a limit unless
+    IBKR_START_TIMEOUT_SECS or `once` (then IBKR_CONNECT_TIMEOUT_SECS, if the former is 0) sets one for the start.
 
-    It raises SinkUnavailable where Redis can't be reached, LeaseHeld where another ingest of this name is alive,
-    LeaseLost when one has taken over, StreamHeld where one of another name records a symbol of this one's,
-    NoLongerWanted where `wanted` says so, and SinkConflict when somebody else writes the same streams. Where the limit,
-    or `duration`, is over before anything could be recorded: GatewayError where the gateway can't be reached,
-    NothingToRecord where no symbol resolves.
+    `run` raises SinkUnavailable if Redis can't be reached, LeaseHeld if another ingest of this name is alive, LeaseLost
+    when one has taken over, StreamHeld if one of another name records one of the symbols, NoLongerWanted if
+    wanted_callback answers so, and SinkConflict if another program writes the same streams. If the limit, or
+    `duration`, is over before anything could be recorded: GatewayError if the gateway can't be reached, NothingToRecord
+    if no symbol resolves.
     """
 
     def __init__(
@@ -74,16 +89,17 @@ class IngestSession:
         universe: Universe,
         *,
         run_id: str | None = None,
-        watcher: FiguresCallback | None = None,
-        wanted: WantedCallback | None = None,
+        figures_callback: FiguresCallback | None = None,
+        wanted_callback: WantedCallback | None = None,
         once: bool = False,
         wall_ms: Callable[[], int] = unix_ms,
+        timings: IngestTimings = IngestTimings(),
     ) -> None:
         self._settings = settings
         self._wall_ms = wall_ms
         self._universe = universe
-        self._watcher = watcher
-        self._wanted = wanted
+        self._figures_callback = figures_callback
+        self._wanted_callback = wanted_callback
         self._log = get_log()
         self._stop = asyncio.Event()
         self._overdue = False
@@ -97,9 +113,9 @@ class IngestSession:
             on_event=self._on_event,
             on_row=self._on_row,
             on_depth=self._on_depth,
-            lacks_rows=lambda request: request in self._pipeline.awaited,
+            lacks_rows=lambda request: request in self._pipeline.liveness.awaited,
         )
-        self._connection = GatewayConnection(self._gateway, settings, lambda: self._pipeline.connecting())
+        self._connection = GatewayConnection(self._gateway, settings, lambda: self._pipeline.liveness.connecting())
         self._venues = VenueSearch(
             self._gateway, universe.specs, connected=self._connection.in_use, take=self._take_venue
         )
@@ -118,26 +134,27 @@ class IngestSession:
             universe.symbols,
             settings.ibkr_lease_ttl_secs,
         )
-        self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
-        self._pipeline = pipeline_of(settings, request_ids, lambda symbol: self._writer.queue(symbol).store)
-        self._writer.hold_heartbeats_of(self._pipeline.out_of_step)
+        self._writer = _writer_of(settings, self._redis, self._lease, self._gateway)
+        self._pipeline = _pipeline_of(settings, timings, request_ids, lambda symbol: self._writer.queue(symbol).store)
+        self._writer.hold_heartbeats_if(self._pipeline.lines.is_out_of_step)
         self._clock = WallClockMonitor(wall_ms, self._pipeline, self._keep_clock_entry)
         self._lines = RateLimitedLog(self._pipeline.figures, self._writer.figures, self._writer.log_limit)
-        self._deeds = EffectExecutor(
+        self._executor = EffectExecutor(
             self._gateway,
             self._writer,
             self._lines,
-            self._tasks,
-            rows=rows_requested(settings),
-            recheck=self._venues.look_again,
-            reconnect=self._give_connection_up,
+            rows=_rows_requested(settings),
+            start=self._tasks.start,
+            resolve_again=self._venues.resolve_again,
+            reconnect=self._drop_connection,
+            wall_ms=wall_ms,
         )
-        self._watch = Keepalive(
+        self._keepalive = Keepalive(
             self._gateway,
             settings.ibkr_stall_secs,
-            received=self._pipeline.received,
+            received=self._pipeline.books.received,
             on_answer=self._beat,
-            on_stall=lambda: self._give_connection_up("neither rows nor answers came"),
+            on_stall=lambda: self._drop_connection("neither rows nor answers came"),
             wall_ms=wall_ms,
             on_time=self._clock.answered,
         )
@@ -151,7 +168,7 @@ class IngestSession:
         self._stop.set()
 
     async def run(self, duration: float | None = None) -> IngestSummary:
-        """See the class."""
+        """Record until the end. See the class for what it raises."""
         started = self._wall_ms()
         if duration is not None:
             asyncio.get_running_loop().call_later(duration, self._end_by_duration)
@@ -170,37 +187,39 @@ class IngestSession:
             if self._timer is not None:
                 self._timer.cancel()
             await self._tasks.end()
-            await asyncio.gather(at_most(FAREWELL_SECS, self._say_farewell()), self._metrics.aclose())
+            await asyncio.gather(at_most(FAREWELL_SECS, self._release()), self._metrics.aclose())
             await self._redis.aclose()
 
     # ---- the course of a run
 
     async def _set_up(self) -> None:
-        """Find out where the numbering stands, and connect."""
+        """Take the lease, find out where the numbering stands, and connect."""
         await self._lease.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._lease.keep())
         await self._claims.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._claims.keep())
-        self._pipeline.number_from(await self._take_over())
+        self._pipeline.books.number_from(await self._take_over())
         self._clock.taken_over()
         self._tasks.start(log_redis_advice(self._settings, len(self._universe.specs)))
         self._tasks.start(self._clock.run())
         self._tasks.start(self._writer.run())
-        self._tasks.start(self._tell_for_ever())
-        if self._wanted is not None:
-            self._tasks.start(ask_for_ever(self._wanted))
+        self._tasks.start(self._publish_figures())
+        if self._wanted_callback is not None:
+            self._tasks.start(poll_wanted(self._wanted_callback))
         self._give_up_at = self._now() + self._start_limit
         await self._connection.reconnect(self._give_up_at)
 
     def _why_nothing(self) -> DepthPipelineError | None:
-        """What was in the way all the time, where it is known."""
+        """What was in the way all the time, if known."""
         if self._connection.greeting.version == 0:
             return self._connection.failure
         return self._venues.nothing_found()
 
     async def _take_over(self) -> dict[str, StreamId]:
-        """Raise the streams to a time at which the lease was ours, for sure: it may have been lost while we slept, and
-        whoever holds it since has raised them higher. Once more where it may have been another's in between.
+        """Raise the streams' ids to a time at which the lease was certainly ours.
+
+        The lease may have been lost while the process slept, and its next holder has raised the ids higher; so this is
+        repeated if the lease may have been another's in between.
         """
         while True:
             now_ms = self._wall_ms()
@@ -211,10 +230,10 @@ class IngestSession:
 
     async def _record(self) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
-        if self._watcher is not None:
-            self._tasks.start(show_for_ever(self._watcher, self._figures))
-        self._tasks.start(self._watch.run())
-        self._tasks.start(self._look_after_rows())
+        if self._figures_callback is not None:
+            self._tasks.start(deliver_figures(self._figures_callback, self._figures))
+        self._tasks.start(self._keepalive.run())
+        self._tasks.start(self._handle_late_rows())
         self._tasks.start(self._inspect_lines())
         self._begin_rotation()
         self._tasks.start(self._venues.run())
@@ -235,22 +254,22 @@ class IngestSession:
 
     def _begin_rotation(self) -> None:
         if self._connection.use():
-            self._watch.connected()
-            self._carry_out(self._pipeline.tell_rotation(Connected(), self._now()))
+            self._keepalive.connected()
+            self._execute(self._pipeline.rotate(Connected(), self._now()))
 
     async def _drain(self) -> bool:
-        self._log.info("draining", subscriptions=len(self._pipeline.subscribed))
-        self._carry_out(self._pipeline.tell_rotation(Stop(), self._now()))
+        self._log.info("draining", subscriptions=len(self._pipeline.subscriptions.subscribed))
+        self._execute(self._pipeline.rotate(Stop(), self._now()))
         drained, _ = await asyncio.gather(
             self._writer.drain(DRAIN_SECS), at_most(FAREWELL_SECS, self._cancels_have_arrived())
         )
-        self._lines.stored(self._universe.symbols)
-        self._lines.dropped()
+        self._lines.log_persisted(self._universe.symbols)
+        self._lines.log_dropped()
         self._log.info("stopped", drained=drained, lost=self._writer.figures.buffered_entries)
         return drained
 
     async def _cancels_have_arrived(self) -> None:
-        """The gateway takes messages in order: its answer says that it has read the cancels, and not only our end."""
+        """Wait until the gateway has read the cancels: it takes messages in order, so its answer shows that."""
         with contextlib.suppress(GatewayError, ConnectionError):
             await self._gateway.server_time(timeout=None)
 
@@ -265,15 +284,15 @@ class IngestSession:
             greeting=self._connection.greeting,
         )
 
-    # ---- what the gateway says
+    # ---- rows and events of the gateway
 
     def _on_depth(self, message: bytes) -> bool:
-        """The hot path. False: it is for the gateway to read, and comes again as a row."""
+        """Handle a depth message on the hot path. False: the gateway is to read it, and it comes again as a row."""
         try:
             pipeline = self._pipeline
-            request = pipeline.message(message, self._wall_ms())
-            if request in pipeline.awaited:
-                self._carry_out(pipeline.first_row(request, self._now()))
+            request = pipeline.hot_path.take(message, self._wall_ms())
+            if request in pipeline.liveness.awaited:
+                self._execute(pipeline.first_row(request, self._now()))
             return request != 0
         except Exception as error:
             self._tasks.fail(error)
@@ -281,9 +300,9 @@ class IngestSession:
 
     def _on_row(self, request: int, row: DepthRow) -> None:
         try:
-            applied = self._pipeline.row(request, row, self._wall_ms())
-            if request in self._pipeline.awaited:
-                self._carry_out(self._pipeline.first_row(request, self._now(), applied))
+            applied = self._pipeline.books.row(request, row, self._wall_ms())
+            if request in self._pipeline.liveness.awaited:
+                self._execute(self._pipeline.first_row(request, self._now(), applied))
             if not applied:
                 self._pipeline.row_dropped(request, row, self._now())
         except Exception as error:
@@ -292,66 +311,66 @@ class IngestSession:
     def _on_event(self, event: GatewayEvent) -> None:
         if isinstance(event, ConnectionLost):
             self._connection.lose()
-            self._watch.disconnected()
+            self._keepalive.disconnected()
         try:
-            self._carry_out(self._pipeline.handle(event, self._now(), self._wall_ms()))
+            self._execute(self._pipeline.handle(event, self._now(), self._wall_ms()))
             if isinstance(event, FarmStatus) and event.healthy:
-                self._venues.look_for_missing()
+                self._venues.resolve_missing()
         except Exception as error:
             self._tasks.fail(error)
 
     def _take_venue(self, resolution: Resolution) -> None:
         self._writer.record_venue(resolution, self._wall_ms())
-        self._carry_out(self._pipeline.resolved(resolution, self._now()))
+        self._execute(self._pipeline.subscriptions.resolved(resolution, self._now()))
 
-    def _give_connection_up(self, why: str) -> None:
-        """A loss of our own making: the gateway says nothing of it."""
+    def _drop_connection(self, reason: str) -> None:
+        """Close the connection, and handle that as a loss: the gateway does not report it."""
         self._gateway.disconnect()
-        self._on_event(ConnectionLost(why))
+        self._on_event(ConnectionLost(reason))
 
-    # ---- what the pipeline wants done, and when it wants to be asked again
+    # ---- effects and deadlines of the pipeline
 
-    def _carry_out(self, effects: Iterable[Effect]) -> None:
-        self._deeds.carry_out(effects)
+    def _execute(self, effects: Iterable[Effect]) -> None:
+        self._executor.execute(effects)
         self._set_timer()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        deadline = self._pipeline.next_deadline()
+        deadline = self._pipeline.subscriptions.next_deadline()
         loop = asyncio.get_running_loop()
         self._timer = None if deadline is None else loop.call_at(deadline, self._on_deadline)
 
     def _on_deadline(self) -> None:
         try:
-            self._carry_out(self._pipeline.tell_rotation(Deadline(), self._now()))
+            self._execute(self._pipeline.rotate(Deadline(), self._now()))
         except Exception as error:
             self._tasks.fail(error)
 
     # ---- heartbeats and dropped rows
 
     def _beat(self) -> None:
-        """The gateway has answered, so that quiet books are quiet, not dead."""
+        """Renew the heartbeats of live books: the gateway has answered, so quiet books are not dead."""
         books = self._pipeline.live_books()
         for symbol, ts in books.items():
             self._writer.beat(symbol, ts)
         self._log.info("heartbeats", symbols=sorted(books), ttl_secs=self._writer.heartbeat_ttl)
 
-    async def _look_after_rows(self) -> None:
+    async def _handle_late_rows(self) -> None:
         for cycle in itertools.count(1):
             await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
-            self._carry_out(self._pipeline.look_at_late_rows(self._now()))
+            self._execute(self._pipeline.handle_late_rows(self._now()))
             if cycle % (DROPS_CYCLE_SECS // LATE_ROWS_CYCLE_SECS) == 0:
-                self._lines.dropped()
+                self._lines.log_dropped()
 
     async def _inspect_lines(self) -> None:
         while True:
-            await asyncio.sleep(self._pipeline.inspection_secs)
-            self._carry_out(self._pipeline.inspect_lines(self._now()))
+            await asyncio.sleep(self._pipeline.lines.period)
+            self._execute(self._pipeline.inspect_lines(self._now()))
 
-    # ---- the run's own figures
+    # ---- figures
 
-    async def _tell_for_ever(self) -> None:
+    async def _publish_figures(self) -> None:
         while True:
             figures = self._figures()
             self._metrics.publish(figures)
@@ -359,7 +378,7 @@ class IngestSession:
                 await self._publisher.publish(figures)
             await asyncio.sleep(REPORT_SECS)
 
-    async def _say_farewell(self) -> None:
+    async def _release(self) -> None:
         if self._lease.fresh:
             await self._publisher.publish(self._figures(ended=True))
         await self._claims.release()
@@ -385,3 +404,49 @@ class IngestSession:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _writer_of(settings: Settings, client: Client, lease: Lease, gateway: TwsGateway) -> RedisWriter:
+    return RedisWriter(
+        client,
+        lease=lease,
+        maxlen=settings.ibkr_stream_maxlen,
+        buffer_bytes=settings.ibkr_buffer_bytes,
+        min_replicas=settings.ibkr_redis_min_replicas,
+        backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.pause_reading, gateway.resume_reading),
+    )
+
+
+def _pipeline_of(
+    settings: Settings, timings: IngestTimings, request_ids: Iterator[int], outlet: Callable[[str], Store]
+) -> DepthPipeline:
+    return DepthPipeline(
+        _plan_of(settings, timings),
+        request_ids,
+        outlet,
+        rows=_rows_requested(settings),
+        levels_shown=settings.ibkr_depth_rows,
+        heartbeat_ttl=settings.ibkr_heartbeat_ttl,
+        silent_line=settings.ibkr_silent_line_secs,
+        crossed_book=settings.ibkr_crossed_book_secs,
+        ailing_secs=timings.ailing,
+    )
+
+
+def _rows_requested(settings: Settings) -> int:
+    """How many rows a side the gateway is asked for: the levels shown, and those that move up into their place."""
+    return settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows
+
+
+def _plan_of(settings: Settings, timings: IngestTimings) -> RotationPlan:
+    return RotationPlan(
+        max_batch=settings.ibkr_max_concurrent_depth,
+        dwell=settings.ibkr_rotation_secs,
+        first_row_cap=settings.ibkr_first_row_secs,
+        cooldown=settings.ibkr_error309_cooldown_secs,
+        recovery_turns=settings.ibkr_error309_recovery_cycles,
+        unsupported_retry=settings.ibkr_unsupported_retry_secs,
+        outage=settings.ibkr_outage_secs,
+        late_rows=timings.late_rows,
+        advised_line=timings.advised_line,
+    )

@@ -1,4 +1,4 @@
-"""Which lines are silent while the others are not, by each line's own usual silence. Pure; `now` is monotonic seconds.
+"""Finds lines that are silent while others are not, by each line's own usual silence. Pure; `now`: monotonic seconds.
 
 A line may die without a word, and a dead line looks like a quiet one. So the rows of every line are counted a few times
 a second (never row by row), and what is usual for a symbol is learned from its own gaps, across turns and connections.
@@ -7,10 +7,10 @@ A line is suspect once it is silent for longer than its bound:
 - `floor` (IBKR_SILENT_LINE_SECS) at least;
 - four times its longest gap of late;
 - what its number of gaps can rule out: with k gaps in T seconds, a gap longer than T (p^(-1/k) - 1) has probability p
-  where rows come at random.
+  if rows come at random.
 
 Silence is measured in market time: its clock runs as fast as the other lines tick, compared with what is usual for
-them, and stands still where more than half of them are quiet. So a market that is quiet as a whole is no fault.
+them, and stands still if more than half of them are quiet. So a market that is quiet as a whole is no fault.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from ibkr_depth_pipeline.ingest.books import LineSample
 
 GAP_FACTOR = 4.0
 IMPROBABLE = 1e-6
@@ -43,17 +45,8 @@ _MEMORY_FLOORS = 120
 _TICKS_OF_A_LIVE_LINE = 3
 
 
-class LineSample(NamedTuple):
-    """One subscription as it stands: its rows so far. doubted: news of trouble covers it, it is not judged here."""
-
-    request: int
-    symbol: str
-    rows: int
-    doubted: bool = False
-
-
 class SilentLine(NamedTuple):
-    """A line to ask for again. proven: its silence is a fault, as others tick and it used to; else it may be quiet."""
+    """A line to request again. proven: its silence is a fault, as others tick and it used to; else it may be quiet."""
 
     request: int
     symbol: str
@@ -108,7 +101,8 @@ class _Line:
 
 
 class SilenceDetector:
-    """See the module. floor: seconds; first_row_secs: how long a first row may take; image_rows: rows that open a book.
+    """Learns each symbol's usual silence. floor: seconds; first_row_secs: how long a first row may take;
+    image_rows: rows that open a book.
 
     Call `sample` every `period` seconds or so. What is learned of a symbol stays for the run.
     """

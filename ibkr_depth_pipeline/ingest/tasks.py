@@ -1,4 +1,4 @@
-"""A run's tasks, and how they end."""
+"""The tasks of a run, and their end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ CANCEL_AGAIN_SECS = 0.2
 
 
 class RunTasks:
-    """What one of them raises ends the run: `failure` holds the first, and `stop` is set.
+    """Runs tasks; an exception in one ends the run: `failure` holds the first, and `stop` is set.
 
-    None is cancelled but by `end`: one that is has failed, and would else be missing in silence.
+    Only `end` cancels tasks: one that is cancelled otherwise counts as failed.
     """
 
     def __init__(self, stop: asyncio.Event) -> None:
@@ -23,7 +23,7 @@ class RunTasks:
         self.failure: BaseException | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let `work` go on beside all else."""
+        """Run `work` as a task."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -37,12 +37,12 @@ class RunTasks:
             self.fail(failure)
 
     def fail(self, failure: BaseException) -> None:
-        """Nothing of ours goes wrong in silence."""
+        """End the run with `failure`, unless another came first."""
         self.failure = self.failure or failure
         self._stop.set()
 
     async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether `work` was done before the end was asked for; otherwise it is cancelled."""
+        """Run `work` until the end of the run. Returns whether it was done; if not, it is cancelled."""
         task = asyncio.ensure_future(work)
         await first_of(asyncio.shield(task), self._stop.wait())
         if task.done():
@@ -52,7 +52,7 @@ class RunTasks:
         return False
 
     async def end(self) -> None:
-        """Cancel them all."""
+        """Cancel every task, and wait."""
         self._ending = True
         await end(self._tasks)
 
@@ -72,7 +72,7 @@ class DeadlineTimer:
 
 
 async def at_most(secs: float, work: Coroutine[Any, Any, None]) -> None:
-    """Wait for `work`, and give it up when its time is over."""
+    """Wait for `work`, at most `secs`; then it is cancelled."""
     with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
         await asyncio.wait_for(work, secs)
 
@@ -80,8 +80,8 @@ async def at_most(secs: float, work: Coroutine[Any, Any, None]) -> None:
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel the tasks until they have ended, and leave what they raise unread.
 
-    Once may not be enough: before Python 3.12 asyncio.wait_for forgets a cancellation that comes together with its
-    result, and a loop around it then goes on for ever.
+    One cancellation may not be enough: before Python 3.12 asyncio.wait_for loses one that comes together with its
+    result, and a loop around it then never ends.
     """
     pending = set(tasks)
     while pending:

@@ -1,35 +1,35 @@
-"""Looks for each symbol's venue: for all of them from the start on, and again for one that may have got one since."""
+"""Resolves each symbol's venue during a run: all of them from the start on, those without one again and again."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 from collections.abc import Callable, Iterable, Iterator
 
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.errors import NothingToRecord
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.connection import FailureLog
-from ibkr_depth_pipeline.ingest.resolver import NoAnswer, Resolver
+from ibkr_depth_pipeline.ingest.resolver import FIRST_PATIENCE_SECS, SPACING_SECS, NoAnswer, Resolver
 from ibkr_depth_pipeline.ingest.tasks import first_of
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Unresolved
 from ibkr_depth_pipeline.universe import SymbolSpec
 
 FIRST_PAUSE_SECS = 1.0
-"""Before all symbols are asked for again where none has a venue; it doubles from one time to the next."""
+"""The pause before all symbols are resolved again if none has a venue; it doubles from one time to the next."""
 
 _UNANSWERED_FROM = 3
 """From which look on answers that are missing are worth a line; that is after 2 to 7 s."""
 
 
 class VenueSearch:
-    """`run` it beside the recording; `take` is called with what is found of each symbol, as soon as it is known.
+    """Resolves venues beside a recording; `take` is called with each result as soon as it is known.
 
-    Questions go out while `connected` is set, and whatever becomes of the connection. `unresolved`: symbol -> why it
-    has no venue. Until a first symbol has one, that another has none is no verdict: the gateway may not be ready.
-    `wait_for_first`, beside `run`, has them asked for again.
+    Questions go out while `connected` is set, over any number of connections. Until a first symbol has a venue, that
+    another has none is no verdict: the gateway may not be ready, and `wait_for_first`, beside `run`, asks again.
+    first_patience, spacing: see QuestionSchedule.
     """
 
     def __init__(
@@ -39,29 +39,32 @@ class VenueSearch:
         *,
         connected: asyncio.Event,
         take: Callable[[Resolution], None],
+        first_patience: float = FIRST_PATIENCE_SECS,
+        spacing: float = SPACING_SECS,
     ) -> None:
         asked = tuple(specs)
         self._unknown = {spec.symbol for spec in asked}
         self._doubted: dict[str, Unresolved] = {}
-        self._resolver = Resolver(gateway, asked, ready=connected.wait)
+        self._resolver = Resolver(gateway, asked, ready=connected.wait, first_patience=first_patience, spacing=spacing)
         self._take = take
         self._connected = connected
         self._log = get_log()
         self._first_found = asyncio.Event()
         self._was_unready = False
         self.unresolved: dict[str, str] = {}
+        """symbol -> why it has no venue."""
 
     async def run(self) -> None:
-        """For ever."""
-        async for found in self._resolver.results(for_ever=True):
+        """Resolve until cancelled."""
+        async for found in self._resolver.results(endless=True):
             if not isinstance(found, NoAnswer):
                 self._found(found)
 
     async def wait_for_first(self, until: float, longest_pause: float) -> None:
-        """Returns once a symbol has a venue; until then, once all were found to have none, all are asked for again.
+        """Wait for a first venue; whenever every symbol was found to have none, resolve all again, with back-off.
 
-        What is in the way is logged once and then rarely, also where answers are missing. Raises NothingToRecord at
-        `until`, the loop's time.
+        What is in the way is logged once and then rarely, missing answers included. Raises NothingToRecord at `until`,
+        the loop's time.
         """
         failures, pauses = FailureLog(), self._pauses(longest_pause)
         for attempt in itertools.count(1):
@@ -78,12 +81,13 @@ class VenueSearch:
             if not self._unknown:
                 self._was_unready = True
                 self._unknown |= self._doubted.keys()
-                self.look_for_missing()
+                self.resolve_missing()
 
     @staticmethod
     def _pauses(longest: float) -> Iterator[float]:
-        for doublings in itertools.count():
-            yield min(longest, FIRST_PAUSE_SECS * 2.0 ** min(doublings, 20)) * random.uniform(0.5, 1.0)
+        backoff = Backoff(FIRST_PAUSE_SECS, longest)
+        for failures in itertools.count(1):
+            yield backoff.jittered(failures)
 
     def _give_up(self) -> None:
         for doubted in self._doubted.values():
@@ -96,16 +100,16 @@ class VenueSearch:
         return NothingToRecord({**self.unresolved, **{each: self._resolver.why_unknown(each) for each in missing}})
 
     def nothing_found(self) -> NothingToRecord | None:
-        """Why nothing can be recorded, where each symbol was found to have no venue."""
+        """Why nothing can be recorded, if every symbol was found to have no venue; else None."""
         known = bool(self.unresolved) and not self._unknown - self.unresolved.keys()
         return NothingToRecord(self.unresolved) if known and not self._first_found.is_set() else None
 
-    async def look_again(self, symbol: str) -> None:
-        """Ask about it anew, unless that is under way."""
+    def resolve_again(self, symbol: str) -> None:
+        """Resolve the symbol again, unless that is under way."""
         self._resolver.ask(symbol)
 
-    def look_for_missing(self) -> None:
-        """The gateway's state has changed: ask now for all that have no venue."""
+    def resolve_missing(self) -> None:
+        """Resolve all symbols without a venue now: the gateway's state has changed."""
         for symbol in self.unresolved:
             self._resolver.ask(symbol)
         self._resolver.hurry()
@@ -130,7 +134,7 @@ class VenueSearch:
         self._take(resolution)
 
     def _ask_for_doubted(self) -> None:
-        """The gateway is ready, so that what it said of others counts; unless it was not ready when it said so."""
+        """Pass on the verdicts on other symbols: the gateway is ready. Resolve them again if it was not before."""
         self._first_found.set()
         for doubted in self._doubted.values():
             self._take(doubted)

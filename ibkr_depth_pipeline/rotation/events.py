@@ -1,15 +1,22 @@
-"""What the rotation is told, and what it answers. A request is the id of one depth subscription, never used twice."""
+"""Events that the rotation handles, and commands that it answers with. Frozen.
+
+A `request` is the id of one depth subscription and is never used twice. `SlotRefused` and `RequestIdRejected` are the
+gateway's own events (model.py). `Cancel`, `Recheck` and `Reconnect` are carried out as they are, by the ingest and by
+the probe.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# ---- told
+from ibkr_depth_pipeline.model import RequestIdRejected, SlotRefused
+
+# ---- events
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The gateway answers and knows no subscription of ours. suspended: it has said already that it lost IBKR."""
+    """The gateway answers and knows no subscription of ours. suspended: it has reported the loss of IBKR already."""
 
     suspended: bool = False
 
@@ -21,28 +28,21 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The first row or reset of a request, or the first after the rotation asked to hear of it again."""
+    """The first row or reset of a request came, or the first one since the request was put in doubt."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
-class WentOn:
-    """Rows came of a request that was cancelled."""
-
-    request: int
-
-
-@dataclass(frozen=True, slots=True)
-class Full:
-    """The request was refused for want of a slot (309)."""
+class LateRows:
+    """Rows of a cancelled request came."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An error other than for want of a slot, before the first row. elsewhere: the symbol has another venue to try."""
+    """An error other than a slot refusal came before the first row. elsewhere: the symbol has another venue to try."""
 
     request: int
     reason: str
@@ -51,14 +51,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Advised:
-    """An error that may be advice about a line which goes on. `AdviceConfirmed` follows if no row comes in time."""
+    """An error came that may be advice about a line which goes on. `AdviceConfirmed` follows if no row does."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
 class FarmsReported:
-    """News of the data farms: one is well, or one is not; troubled says whether any trouble stands now."""
+    """A data farm was reported well, or not; troubled: whether any trouble stands now."""
 
     well: bool
     troubled: bool
@@ -66,44 +66,37 @@ class FarmsReported:
 
 @dataclass(frozen=True, slots=True)
 class Halted:
-    """The subscription is dead and is to be asked for again: 316, or it is silent, or its book is out of step."""
-
-    request: int
-
-
-@dataclass(frozen=True, slots=True)
-class IdRejected:
-    """The gateway holds the request id for used (322): the subscription never was."""
+    """The subscription is dead and is to be requested again: 316, or it is silent, or its book is out of step."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """The gateway lost its servers: nothing is to be had by asking (1100)."""
+    """The gateway lost its servers (1100): no request can be answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The servers are back; data_lost says that the subscriptions are gone (1101, else 1102).
+    """The servers are back; data_lost: the subscriptions are gone (1101, else 1102).
 
-    said: whether the gateway or a row has said so; else it is a guess, and rows must come of it.
+    reported: the gateway or a row shows it; otherwise it is assumed, and rows must follow.
     """
 
     data_lost: bool
-    said: bool = True
+    reported: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Doubted:
-    """Every subscription may be dead: one that has not answered again within secs is to be asked for anew."""
+    """Every subscription may be dead: one that does not answer within `secs` is to be requested again."""
 
     secs: float
 
 
 @dataclass(frozen=True, slots=True)
 class Rechecked:
-    """The answer to Recheck: whether the symbol can be subscribed to now, and if not, why."""
+    """The result of `Recheck`: whether the symbol can be subscribed to now, and if not, why."""
 
     symbol: str
     supported: bool
@@ -152,25 +145,25 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The time that next_deadline() named has come."""
+    """The time that `next_deadline()` named has come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Give everything back."""
+    """The run ends: every subscription is to be cancelled."""
 
 
 RotationEvent = (
     Connected
     | Disconnected
     | Answered
-    | WentOn
-    | Full
+    | LateRows
+    | SlotRefused
     | Refused
     | Advised
     | FarmsReported
     | Halted
-    | IdRejected
+    | RequestIdRejected
     | Suspended
     | Resumed
     | Doubted
@@ -184,12 +177,12 @@ RotationEvent = (
     | Stop
 )
 
-# ---- answered: commands to carry out, in order
+# ---- commands, to carry out in order
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Ask for depth of `symbol` under the new id `request`."""
+    """Request depth of `symbol` under the new id `request`."""
 
     request: int
     symbol: str
@@ -197,7 +190,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Cancel `request`."""
+    """Cancel `request` at the gateway."""
 
     request: int
     symbol: str
@@ -205,26 +198,25 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
-    """Resolve `symbol` anew and say Rechecked."""
+    """Resolve the contract of `symbol` again; `Rechecked` is the answer."""
 
     symbol: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Connect anew: cancelled requests of these symbols seem to hold slots, and nothing else frees them."""
+    """Close the connection and connect again, for `reason`.
 
-    symbols: tuple[str, ...]
+    orphaned: the symbols of cancelled requests that seem to hold slots, if only a new connection frees those.
+    """
+
+    reason: str
+    orphaned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class ResumeUnsaid:
-    """The outage is taken for over, though nothing has said so: the lines that are asked for again will show it."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndOutage:
-    """Connect anew: the gateway said that it lost its servers, and lines that were asked for again bring nothing."""
+class OutageEndAssumed:
+    """For the log: the outage is taken for over without a report of its end; every line is requested again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +230,7 @@ class TurnStarted:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """For the log: the turn is over, secs after it began; refused says whether a 309 fell into it."""
+    """For the log: the turn is over, `secs` after it began; refused: the batch shrank in it."""
 
     turn: int
     symbols: tuple[str, ...]
@@ -256,8 +248,8 @@ class BatchResized:
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseRaced:
-    """For the log: a 309 right after slots were given back, by us or with the connection; asked again in pause_secs."""
+class SlotReleasedLate:
+    """For the log: a slot was refused right after slots were given back; the next request follows in pause_secs."""
 
     symbol: str
     pause_secs: float
@@ -265,13 +257,13 @@ class ReleaseRaced:
 
 @dataclass(frozen=True, slots=True)
 class AdviceConfirmed:
-    """No row came after the error that `Advised` named: it was a refusal. Say Refused."""
+    """No row came after the error of `Advised`: it was a refusal. `Refused` is the answer."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
-class MarkedUnsupported:
+class SymbolSkipped:
     """For the log: the symbol leaves the rotation and is retried after retry_secs."""
 
     symbol: str
@@ -279,17 +271,16 @@ class MarkedUnsupported:
     retry_secs: float
 
 
-Command = (
+RotationCommand = (
     Subscribe
     | Cancel
     | Recheck
     | Reconnect
-    | ResumeUnsaid
-    | EndOutage
+    | OutageEndAssumed
     | TurnStarted
     | TurnEnded
     | BatchResized
-    | ReleaseRaced
+    | SlotReleasedLate
     | AdviceConfirmed
-    | MarkedUnsupported
+    | SymbolSkipped
 )

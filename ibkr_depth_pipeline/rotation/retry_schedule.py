@@ -1,33 +1,38 @@
-"""When symbols that were refused are asked for again. Pure; `now` is the controller's seconds.
+"""When refused symbols, doubted requests and lost connectivity are retried. Pure; `now` is the controller's seconds.
 
 A refusal proves little: gateways refuse sound symbols around restarts, after an outage and before their data farms are
 up (docs/ibkr-market-depth.md, "Error codes"). So a refused symbol is retried after seconds, with exponential back-off;
 the operator's longest interval is reached by refusals in good health alone. News of a farm that is well, the end of an
 outage and a new connection make every symbol due at once.
+
+An outage of IBKR (1100) whose end is never reported would never end: after a while lines are requested again on that
+connection, and if no row follows, the connection is made again. IBKR's nightly reset takes seconds as a rule and many
+minutes at times, so each round in vain doubles the time until the next.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 FIRST_RETRY_SECS = 5.0
 UNPROVEN_RETRY_SECS = 60.0
-"""Longest interval for a refusal that proves nothing."""
+"""The longest interval after a refusal that proves nothing."""
 RECORDED_RETRY_SECS = 300.0
-"""Longest interval for a symbol that has had rows in this run."""
+"""The longest interval for a symbol that has had rows in this run."""
 BACKOFF_IN_HEALTH, BACKOFF_UNPROVEN = 4.0, 2.0
 
 SETTLING_SECS = 90.0
-"""For so long after a connect, an outage or the trouble of a farm a refusal proves nothing."""
+"""How long after a connect, an outage or the trouble of a farm a refusal proves nothing."""
 
 RECALL_PACE_SECS, LONGEST_RECALL_PACE_SECS = 3.0, 300.0
-"""At least this long between two requests for one symbol, however often a farm is said to be well; it doubles with each
-such recall that is answered by a refusal."""
+"""The least time between two requests for one symbol, however often a farm is reported well; it doubles with each such
+recall that ends in a refusal."""
 
 RESOLVING_SECS = 30.0
-"""A symbol whose contract is to be resolved is named again if no answer came within this."""
+"""After so long without an answer a symbol is resolved again."""
 
 RETRY_BURST, BURST_SECS = 5, 1.0
 """Most symbols that are retried at once, and the seconds until the next burst."""
@@ -37,9 +42,22 @@ LONGEST_LONE_RETRY_SECS = 60.0
 """While every symbol is refused, one of them is tried at these intervals, doubling."""
 
 
+LONGEST_OUTAGE_SECS = 600.0
+"""Most seconds between two rounds of an outage that goes on, unless the operator's number is larger."""
+
+ADVICE_SECS = 3.0
+"""How long to wait for rows after an error that may be advice about a line which goes on."""
+
+ADVICE_AGAIN_SECS = 1.0
+"""The same for a symbol whose last such error was a refusal."""
+
+ADVISED_LINE_SECS = 10.0
+"""How long a line that has had rows may stay silent after an error of its own, before it is requested again."""
+
+
 @dataclass(slots=True)
 class _Record:
-    """What is known of one symbol's refusals."""
+    """The refusals of one symbol."""
 
     refusals: int = 0  # in a row
     interval: float = 0.0
@@ -51,14 +69,14 @@ class _Record:
 
 
 class Due(NamedTuple):
-    """A symbol to be retried: by a new request, or, where `resolve`, by resolving its contract anew first."""
+    """A symbol to retry: by a new request, or, if `resolve`, by resolving its contract again first."""
 
     symbol: str
     resolve: bool
 
 
 class RetrySchedule:
-    """See the module. longest_secs is the operator's longest interval between two requests for a refused symbol."""
+    """Refused symbols, and when each is due. longest_secs: the operator's longest interval between two requests."""
 
     def __init__(self, longest_secs: float) -> None:
         self._longest = longest_secs
@@ -75,15 +93,15 @@ class RetrySchedule:
 
     @property
     def feed_is_well(self) -> bool:
-        """Whether a farm was said to be well, or rows came, on this connection, and no trouble stands."""
+        """Whether a farm was reported well, or rows came, on this connection, and no trouble stands."""
         return self._farm_heard and not self._troubled
 
     def in_good_health(self, now: float) -> bool:
-        """Whether a refusal that comes now is to be believed."""
+        """Whether a refusal that comes now proves something."""
         return self.feed_is_well and now >= self._settles_at
 
     def connected(self, now: float) -> None:
-        """A new connection is in use: every refusal is open again. Its farms may have been reported before."""
+        """Make every symbol due on a new connection. Its farms may have been reported before."""
         self._settles_at = now + SETTLING_SECS
         for record in self._records.values():
             if record.is_aside:
@@ -91,21 +109,21 @@ class RetrySchedule:
         self._relax(now)
 
     def disconnected(self) -> None:
-        """The connection is gone; nothing is known of the farms of the next one."""
+        """Forget the farms of a connection that is gone."""
         self._farm_heard = self._troubled = False
 
     def farms_well(self, now: float, *, troubled: bool) -> None:
-        """A data farm is well; `troubled` says whether another one is not."""
+        """Note that a data farm is well. troubled: whether another one is not."""
         self._set_trouble(troubled, now)
         self._farm_heard = True
         self.recall(now)
 
     def farms_troubled(self, now: float) -> None:
-        """A data farm is broken, or another session takes the data."""
+        """Note that a data farm is broken, or another session takes the data."""
         self._set_trouble(True, now)
 
     def outage_over(self, now: float) -> None:
-        """The gateway has found IBKR again (1101, 1102)."""
+        """Note that the gateway has found IBKR again (1101, 1102)."""
         self._settles_at = max(now + SETTLING_SECS, self._settles_at if self._settles_at < math.inf else now)
         self._farm_heard = True
         self.recall(now)
@@ -116,7 +134,7 @@ class RetrySchedule:
         self._troubled = troubled
 
     def recall(self, now: float) -> None:
-        """What refused symbols may have missed is there: each is due, at its own pace."""
+        """Make every refused symbol due, at its own pace: what it was refused for may be there now."""
         for record in self._records.values():
             if record.is_aside:
                 pace = min(RECALL_PACE_SECS * 2.0**record.recalls, LONGEST_RECALL_PACE_SECS)
@@ -133,26 +151,26 @@ class RetrySchedule:
     # ---- one symbol
 
     def __contains__(self, symbol: str) -> bool:
-        """Whether it stands aside."""
+        """Whether the symbol stands aside."""
         record = self._records.get(symbol)
         return record is not None and record.is_aside
 
     def answered(self, symbol: str) -> None:
-        """Rows of it came: whatever was refused before is over."""
+        """Forget the refusals of a symbol that has rows."""
         self._recorded.add(symbol)
         self._records.pop(symbol, None)
         self._farm_heard = True
 
     def resolved(self, symbol: str) -> None:
-        """It has a contract and a venue, and is back in the rotation; its refusals stay counted until rows come."""
+        """Take a symbol with a contract back into the rotation; its refusals stay counted until rows come."""
         record = self._records.get(symbol)
         if record is not None:
             record.is_aside, record.due = False, math.inf
 
     def refused(self, symbol: str, now: float, *, resolvable: bool) -> float:
-        """It was refused: it stands aside. Returns the seconds until it is retried.
+        """Set a refused symbol aside. Returns the seconds until it is retried.
 
-        resolvable: its contract is known, so that a request for depth is the retry.
+        resolvable: its contract is known, so that the retry is a request for depth.
         """
         record = self._records.setdefault(symbol, _Record())
         in_health = self.in_good_health(now)
@@ -172,7 +190,7 @@ class RetrySchedule:
         self._records.pop(symbol, None)
 
     def disproved(self, symbol: str, now: float) -> None:
-        """Rows came of a request that was refused: the symbol is due."""
+        """Make a symbol due: rows of its refused request came."""
         record = self._records.get(symbol)
         if record is not None and record.is_aside:
             record.due = min(record.due, max(now, record.asked_at + RECALL_PACE_SECS))
@@ -180,7 +198,7 @@ class RetrySchedule:
     # ---- time
 
     def next_due(self, alone: bool) -> float | None:
-        """When `due` has something to return; `alone`: no symbol is left in the rotation. None: never."""
+        """When `due` has something to return; None: never. alone: no symbol is left in the rotation."""
         times = [record.due for record in self._records.values() if record.is_aside]
         if not times:
             return None
@@ -190,9 +208,9 @@ class RetrySchedule:
         return max(soonest, self._burst_at)
 
     def due(self, now: float, alone: bool) -> list[Due]:
-        """The symbols to be retried now, those that waited longest first; `alone`: no symbol is left in the rotation.
+        """The symbols to retry now, those that waited longest first. alone: no symbol is left in the rotation.
 
-        Each is named once; one whose contract is to be resolved is named again if no answer comes.
+        Each is returned once; one whose contract is to be resolved is returned again if no answer comes.
         """
         if now < self._burst_at:
             return []
@@ -216,3 +234,127 @@ class RetrySchedule:
         else:
             self.resolved(symbol)
         return Due(symbol, resolve)
+
+
+class OutageAction(Enum):
+    """What an outage without news leads to."""
+
+    RESUBSCRIBE = "resubscribe"  # every line, on this connection
+    RECONNECT = "reconnect"
+
+
+class Outage:
+    """The gateway's outage, if any (1100). patience: seconds without news until lines are requested again."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._rounds = 0  # connections given up since the last row
+        self.suspended = False
+        """Whether the gateway lost IBKR, and nothing has been tried since."""
+        self.due: float | None = None
+        """When `step` has something to do; None: never."""
+
+    def connected(self, suspended: bool, now: float) -> None:
+        """Begin with a new connection. suspended: the gateway has reported the loss on it already."""
+        self.suspended, self.due = False, None
+        if suspended:
+            self.begins(now)
+
+    def disconnected(self) -> None:
+        """Forget the outage of a connection that is gone."""
+        self.suspended, self.due = False, None
+
+    def begins(self, now: float) -> None:
+        """The gateway lost IBKR. A repeated report does not extend the outage."""
+        if not self.suspended:
+            self.suspended, self.due = True, now + self._secs()
+
+    def ends(self) -> None:
+        """The gateway found IBKR, by its report or by rows."""
+        self.suspended, self.due = False, None
+
+    def may_be_over(self, now: float) -> None:
+        """The outage may be over: lines are requested again, and must bring rows."""
+        self.suspended, self.due = False, now + self._secs()
+
+    def answered(self) -> None:
+        """Note rows of a line."""
+        if not self.suspended:
+            self.due, self._rounds = None, 0
+
+    def step(self, now: float) -> OutageAction | None:
+        """What to do at `now`; each action is returned once. None: nothing yet."""
+        if self.due is None or now < self.due:
+            return None
+        if self.suspended:
+            self.may_be_over(now)
+            return OutageAction.RESUBSCRIBE
+        self.due = None
+        self._rounds += 1
+        return OutageAction.RECONNECT
+
+    def _secs(self) -> float:
+        return max(self._patience, min(self._patience * 2.0 ** min(self._rounds, 20), LONGEST_OUTAGE_SECS))
+
+
+class RowDeadlines:
+    """By when requests must bring rows, in two tables by request id.
+
+    A doubted request without rows by then is made again; the error of an advised one counts as a refusal.
+    first_row_cap: the operator's longest wait for a first row; advised_line: ADVISED_LINE_SECS, in a test fewer.
+    """
+
+    def __init__(self, first_row_cap: float, advised_line: float = ADVISED_LINE_SECS) -> None:
+        self._first_row_cap = first_row_cap
+        self._advised_line = advised_line
+        self._doubted: dict[int, float] = {}
+        self._advised: dict[int, tuple[float, str]] = {}  # request without rows -> when, symbol
+        self._advice_was_refusal: set[str] = set()
+
+    def doubt(self, request: int, at: float) -> None:
+        """Expect rows of a request that has had some, by `at` or by an earlier deadline."""
+        self._doubted[request] = min(at, self._doubted.get(request, math.inf))
+
+    def doubt_advised(self, request: int, now: float) -> None:
+        """Expect rows of a request that has had some, after an error of its own."""
+        self.doubt(request, now + self._advised_line)
+
+    def advise(self, request: int, symbol: str, now: float) -> None:
+        """Expect rows of a request that has had none, after an error that may be advice."""
+        secs = ADVICE_AGAIN_SECS if symbol in self._advice_was_refusal else ADVICE_SECS
+        self._advised.setdefault(request, (now + min(secs, self._first_row_cap), symbol))
+
+    def answered(self, request: int, symbol: str) -> None:
+        """Rows came."""
+        self.forget(request)
+        self._advice_was_refusal.discard(symbol)
+
+    def forget(self, request: int) -> None:
+        """Expect nothing of the request any more."""
+        self._doubted.pop(request, None)
+        self._advised.pop(request, None)
+
+    def end_doubts(self) -> None:
+        """Expect no rows of doubted requests: nothing could answer meanwhile."""
+        self._doubted.clear()
+
+    def clear(self) -> None:
+        """Expect nothing."""
+        self._doubted.clear()
+        self._advised.clear()
+
+    def next_due(self) -> float | None:
+        """The next deadline; None: there is none."""
+        return min([*self._doubted.values(), *(at for at, _ in self._advised.values())], default=None)
+
+    def take_refused(self, now: float) -> list[int]:
+        """The advised requests that brought no row in time; each is returned once."""
+        refused = {request: symbol for request, (at, symbol) in self._advised.items() if at <= now}
+        for request, symbol in refused.items():
+            del self._advised[request]
+            self._advice_was_refusal.add(symbol)
+        return list(refused)
+
+    def silent(self, now: float) -> list[int]:
+        """The doubted requests that brought no row in time."""
+        return [request for request, at in self._doubted.items() if at <= now]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -114,7 +114,7 @@ class SymbolQueue:
     @property
     def is_held(self) -> bool:
         """Whether no heartbeat is to be written, whatever is stored: the book is known to be wrong."""
-        return self.symbol in self._backlog.held
+        return self._backlog.held(self.symbol)
 
     def note_venue(self, fields: dict[Any, Any]) -> None:
         """What the venue hash is to hold. It goes out at once; the pause is for repetitions."""
@@ -190,7 +190,7 @@ class Backlog:
         self._on_work = on_work
         self._busy: dict[str, SymbolQueue] = {}  # those that may have something to do, now or later
         self.queues: dict[str, SymbolQueue] = {}
-        self.held: Container[str] = frozenset()
+        self.held: Callable[[str], bool] = lambda symbol: False
 
     def queue(self, symbol: str) -> SymbolQueue:
         """The queue of `symbol`, made at its first use."""

@@ -7,7 +7,7 @@ row is sent at once, and under load the flushes grow. What is sent, and what an 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkConflict
@@ -89,9 +89,9 @@ class RedisWriter:
         """Say that the book of `symbol` is live; ts is the unix ms of its last row."""
         self._backlog.queue(symbol).note_beat(ts, monotonic())
 
-    def hold_heartbeats_of(self, symbols: Container[str]) -> None:
-        """No heartbeat is written of what `symbols` holds at the time, whatever rows are stored; it may change."""
-        self._backlog.held = symbols
+    def hold_heartbeats_if(self, held: Callable[[str], bool]) -> None:
+        """Write no heartbeat of a symbol while held(symbol) is true, even if its rows are stored."""
+        self._backlog.held = held
 
     def record_venue(
         self,

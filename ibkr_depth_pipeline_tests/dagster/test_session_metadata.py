@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval
-from ibkr_depth_pipeline.ingest.summary import IngestSummary
+from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.orchestration.ingest.metadata import (
     feed_progress,
     figures_at_end,
@@ -93,7 +93,7 @@ def test_observations_add_up_to_the_session() -> None:
         dropped={"QQQ late": 4, "QQQ past_end": 3},
         connections=2,
         books={"QQQ": LastBook("ISLAND", ((50.0, 1.0, "ISLAND"),), ())},
-        stretches=(LiveInterval("SPY", 1_000_000, 1_024_000), LiveInterval("QQQ", 1_000_000, 1_001_000)),
+        live_intervals=(LiveInterval("SPY", 1_000_000, 1_024_000), LiveInterval("QQQ", 1_000_000, 1_001_000)),
     )
     end = figures_at_end(SECOND, summary)
     parts = [symbols_progress(None, FIRST), symbols_progress(FIRST, SECOND), symbols_progress(SECOND, end)]

@@ -13,8 +13,8 @@ import orjson
 import redis.asyncio as redis
 
 from ibkr_depth_pipeline.clock import unix_ms
-from ibkr_depth_pipeline.ingest.session import IngestSession
-from ibkr_depth_pipeline.ingest.summary import IngestSummary
+from ibkr_depth_pipeline.ingest.figures import IngestSummary
+from ibkr_depth_pipeline.ingest.session import IngestSession, IngestTimings
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
@@ -103,10 +103,13 @@ async def recording(
     redis_url: str,
     universe: Universe,
     wall_ms: Callable[[], int] = unix_ms,
+    timings: IngestTimings | None = None,
     **overrides: Any,
 ) -> AsyncIterator[Recording]:
     """The recorder at work; stopped at the end, and a failure of it fails the test. wall_ms is its host's clock."""
-    session = IngestSession(settings_for(gateway, redis_url, **overrides), universe, wall_ms=wall_ms)
+    session = IngestSession(
+        settings_for(gateway, redis_url, **overrides), universe, wall_ms=wall_ms, timings=timings or IngestTimings()
+    )
     task = asyncio.ensure_future(session.run())
     run = Recording(session, task, redis_url)
     try:

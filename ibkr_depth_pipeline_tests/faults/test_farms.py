@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ibkr_depth_pipeline.ingest.session import IngestTimings
 from ibkr_depth_pipeline_tests.faults.recovery import stopwatch, trial
 
 
@@ -44,10 +45,9 @@ async def test_it_ends_in_live_books_on_the_same_connection_and_the_log_says_how
     "scenario", ["farm_inactive", pytest.param("competing_session_kills_feeds", marks=pytest.mark.faults)]
 )
 async def test_a_feed_that_died_with_no_news_of_a_cure_is_asked_for_anew_though_no_rotation_would(
-    shared_redis_url: str, scenario: str, monkeypatch: pytest.MonkeyPatch
+    shared_redis_url: str, scenario: str
 ) -> None:
-    monkeypatch.setattr("ibkr_depth_pipeline.ingest.liveness.AILING_SECS", 3.0)
-    async with trial(shared_redis_url, "SPY", "QQQ", scenario=scenario) as run:
+    async with trial(shared_redis_url, "SPY", "QQQ", scenario=scenario, timings=IngestTimings(ailing=3.0)) as run:
         await run.gateway.wait_for(lambda: len(run.faults()) == len(run.steps), 60)
         with stopwatch(f"{scenario}, with 3 s of patience instead of 30"):
             await run.fresh()

@@ -17,6 +17,7 @@ import pytest
 from ibkr_depth_pipeline.gateway.events import GatewayEvent, MessageUnreadable, RowUnreadable
 from ibkr_depth_pipeline.gateway.tws_session import TwsSession
 from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
+from ibkr_depth_pipeline.ingest.hot_path import HotPath
 from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.sink.writing import side_text
@@ -89,7 +90,8 @@ class Desk:
     unreadable: int = 0
 
     def __post_init__(self) -> None:
-        self.books = LiveBooks(self.figures, lambda symbol: self._store, rows=ROWS, levels_shown=10)
+        self.hot_path = HotPath()
+        self.books = LiveBooks(self.figures, self.hot_path, lambda symbol: self._store, rows=ROWS, levels_shown=10)
         self.books.number_from({"SPY": StreamId()})
         self.books.open(REQUEST, "SPY", "ARCA")
         self.session = TwsSession(self._on_event, self._on_row, self._on_depth)
@@ -102,7 +104,7 @@ class Desk:
         self.seq, self.newest = seq, {"bid": bids, "ask": asks}
 
     def _on_depth(self, message: bytes) -> bool:
-        taken = self.books.message(message, 1000) != 0
+        taken = self.hot_path.take(message, 1000) != 0
         self.hot += taken
         return taken
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from ibkr_depth_pipeline.ingest.session import IngestTimings
 from ibkr_depth_pipeline.schema.keys import venue_key
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions
 from ibkr_depth_pipeline.simulation.options import Unready
@@ -113,11 +114,8 @@ async def test_advice_about_a_line_that_goes_on_costs_neither_rows_nor_a_slot(sh
         assert sum(asked(run).values()) == 3
 
 
-async def test_a_line_that_ends_with_an_error_is_asked_for_again(
-    shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ibkr_depth_pipeline.rotation.controller.ADVISED_LINE_SECS", 1.0)
-    async with trial(shared_redis_url, "SPY", "QQQ") as run:
+async def test_a_line_that_ends_with_an_error_is_asked_for_again(shared_redis_url: str) -> None:
+    async with trial(shared_redis_url, "SPY", "QQQ", timings=IngestTimings(advised_line=1.0)) as run:
         await run.fresh()
         run.gateway.silence("SPY")
         run.gateway.advise("SPY", 354)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ibkr_depth_pipeline.gateway.ib_client import ALLOWED_MESSAGES
-from ibkr_depth_pipeline.rotation.release_pause import FIRST_TRIAL_TURNS
+from ibkr_depth_pipeline.ingest.session import IngestTimings
+from ibkr_depth_pipeline.rotation.adaptation import FIRST_TRIAL_TURNS
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions
 from ibkr_depth_pipeline_tests.faults.recovery import Trial, stopwatch, trial
 
@@ -104,12 +105,9 @@ async def test_a_slot_that_an_ignored_early_cancel_holds_for_good_costs_one_reco
         assert run.open_lines() <= 3
 
 
-async def test_rows_that_go_on_long_after_a_cancel_are_answered_with_another_cancel(
-    shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ibkr_depth_pipeline.rotation.orphans.LATE_ROWS_SECS", 1.0)
+async def test_rows_that_go_on_long_after_a_cancel_are_answered_with_another_cancel(shared_redis_url: str) -> None:
     options = GatewayOptions(rows_after_cancel=3600)
-    async with trial(shared_redis_url, *MANY, options=options, **ROTATING) as run:
+    async with trial(shared_redis_url, *MANY, options=options, **ROTATING, timings=IngestTimings(late_rows=1.0)) as run:
         await run.fresh(10)
 
         async def said_again() -> bool:

@@ -20,8 +20,8 @@ import pytest
 import structlog
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.ingest.session import IngestSession
-from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import gateway_process
 from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of

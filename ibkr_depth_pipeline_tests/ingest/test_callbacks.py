@@ -39,7 +39,7 @@ def test_it_drains_cancels_and_gives_its_lease_back(
             return not store.xlen("raw:ibkr:depth:stream:SPY")
 
         with pytest.raises(NoLongerWanted):
-            run_ingest(settings, UNIVERSE, wanted=WantedCallback(ask, every_secs=0.05))
+            run_ingest(settings, UNIVERSE, wanted_callback=WantedCallback(ask, every_secs=0.05))
         assert not store.exists("raw:ibkr:depth:lease:default", "raw:ibkr:depth:ingest:default:hb")
     assert gateway.journal.requests("cancelMktDepth")
 
@@ -51,5 +51,5 @@ def test_where_it_is_not_known_the_run_goes_on(settings: Settings) -> None:
         asked.set()
         raise OSError("the database is locked")
 
-    assert run_ingest(settings, UNIVERSE, 1.0, wanted=WantedCallback(ask, every_secs=0.05)).summary.drained
+    assert run_ingest(settings, UNIVERSE, 1.0, wanted_callback=WantedCallback(ask, every_secs=0.05)).summary.drained
     assert asked.is_set()

@@ -1,21 +1,21 @@
-"""What the pipeline wants done is done: at the gateway, in Redis, in the log."""
+"""Effects are carried out: at the gateway, in Redis, in the log."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, get_args
 
 import structlog
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.books import PipelineFigures
-from ibkr_depth_pipeline.ingest.counted_lines import RateLimitedLog
-from ibkr_depth_pipeline.ingest.deeds import EffectExecutor
+from ibkr_depth_pipeline.ingest.effects import EffectExecutor
+from ibkr_depth_pipeline.ingest.figures import RateLimitedLog
 from ibkr_depth_pipeline.ingest.tasks import RunTasks
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, venue_key
@@ -42,22 +42,20 @@ class Desk:
             on_row=lambda request, row: None,
             connect_timeout=1,
         )
-        self.deeds = EffectExecutor(
+        self.executor = EffectExecutor(
             gateway,
             writer,
             RateLimitedLog(PipelineFigures(), writer.figures, writer.log_limit),
-            self.tasks,
             rows=15,
-            recheck=self._recheck,
+            start=self.tasks.start,
+            resolve_again=self.rechecked.append,
             reconnect=self._reconnect,
+            wall_ms=unix_ms,
         )
 
-    async def _recheck(self, symbol: str) -> None:
-        self.rechecked.append(symbol)
-
-    def _reconnect(self, why: str) -> None:
-        self.given_up.append(why)
-        self.deeds.carry_out([do.LogLine("warning", "connection_lost")])
+    def _reconnect(self, reason: str) -> None:
+        self.given_up.append(reason)
+        self.executor.execute([do.LogLine("warning", "connection_lost")])
 
     def said(self) -> list[str]:
         return [line["event"] for line in self._logged]
@@ -73,52 +71,53 @@ async def desk(redis_url: str) -> AsyncIterator[Desk]:
             assert each.tasks.failure is None
 
 
-async def test_there_is_a_deed_for_every_effect(shared_redis_url: str) -> None:
+async def test_executor_carries_out_every_effect(shared_redis_url: str) -> None:
     effects: list[do.Effect] = [
-        do.Subscribe(1, SPY),
+        do.RequestDepth(1, SPY),
         do.Cancel(1, "SPY"),
         do.Recheck("SPY"),
         do.RecordRefusal(SPY, "354: not subscribed"),
         do.RecordVenue(SPY, "ISLAND 354: not subscribed"),
-        do.ReportPersisted(("SPY",)),
+        do.LogPersisted(("SPY",)),
         do.SetHeartbeatTtl(90, {}),
         do.Reconnect("slots leaked"),
         do.LogLine("info", "rotation_started"),
     ]
     assert {type(effect) for effect in effects} == set(get_args(do.Effect))
     async with desk(shared_redis_url) as here:
-        here.deeds.carry_out(effects)
-        await asyncio.sleep(0)
+        here.executor.execute(effects)
         assert here.given_up == ["slots leaked"]
         assert here.rechecked == ["SPY"]
 
 
-async def test_they_are_done_in_order_with_what_one_of_them_brings_about_in_between(shared_redis_url: str) -> None:
+async def test_effects_are_executed_in_order_with_those_that_one_causes_in_between(
+    shared_redis_url: str,
+) -> None:
     async with desk(shared_redis_url) as here:
-        here.deeds.carry_out(
+        here.executor.execute(
             [do.LogLine("warning", "slots_leaked"), do.Reconnect("slots leaked"), do.LogLine("info", "rotation_ended")]
         )
         assert here.said() == ["slots_leaked", "connection_lost", "rotation_ended"]
 
 
-async def test_what_can_no_longer_be_sent_is_logged_and_ends_nothing(shared_redis_url: str) -> None:
+async def test_failure_to_send_is_logged_and_ends_nothing(shared_redis_url: str) -> None:
     async with desk(shared_redis_url) as here:
-        here.deeds.carry_out([do.Subscribe(1, SPY), do.Cancel(1, "SPY")])
+        here.executor.execute([do.RequestDepth(1, SPY), do.Cancel(1, "SPY")])
         assert here.said() == ["subscribed", "send_failed", "unsubscribed", "send_failed"]
 
 
-async def test_a_refusal_is_stored_with_the_venue(shared_redis_url: str) -> None:
+async def test_refusal_is_stored_with_the_venue(shared_redis_url: str) -> None:
     async with desk(shared_redis_url) as here, reading(shared_redis_url) as redis:
-        here.deeds.carry_out([do.RecordRefusal(SPY, "354: not subscribed")])
+        here.executor.execute([do.RecordRefusal(SPY, "354: not subscribed")])
         assert await here.writer.drain(DRAIN)
         stored = await redis.hgetall(venue_key("SPY"))
     assert b"354: not subscribed" in stored.values()
 
 
-async def test_heartbeats_that_stand_live_on_and_later_ones_live_as_long(shared_redis_url: str) -> None:
+async def test_heartbeat_ttl_extends_standing_heartbeats_and_holds_for_later_ones(shared_redis_url: str) -> None:
     async with desk(shared_redis_url) as here, reading(shared_redis_url) as redis:
         await redis.set(heartbeat_key("SPY"), 1, ex=30)
-        here.deeds.carry_out([do.SetHeartbeatTtl(90, {"SPY": time.time_ns() // 1_000_000})])
+        here.executor.execute([do.SetHeartbeatTtl(90, {"SPY": unix_ms()})])
 
         async def extended() -> bool:
             return int(await redis.ttl(heartbeat_key("SPY"))) > 30
@@ -127,10 +126,10 @@ async def test_heartbeats_that_stand_live_on_and_later_ones_live_as_long(shared_
     assert here.writer.heartbeat_ttl == 90
 
 
-async def test_what_was_stored_is_told_once(shared_redis_url: str) -> None:
+async def test_stored_snapshots_are_logged_once(shared_redis_url: str) -> None:
     async with desk(shared_redis_url) as here:
         for snapshot in snapshots("SPY", 3):
             here.writer.append(snapshot)
         assert await here.writer.drain(DRAIN)
-        here.deeds.carry_out([do.ReportPersisted(("SPY",)), do.ReportPersisted(("SPY",))])
+        here.executor.execute([do.LogPersisted(("SPY",)), do.LogPersisted(("SPY",))])
         assert here.said() == ["snapshots_persisted"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ibkr_depth_pipeline.book.order_book import OrderBook
 from ibkr_depth_pipeline.gateway.wire import read_depth
 from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
-from ibkr_depth_pipeline.ingest.hot_path import TEXTS_REMEMBERED, NumberTexts
+from ibkr_depth_pipeline.ingest.hot_path import TEXTS_REMEMBERED, HotPath, NumberTexts
 from ibkr_depth_pipeline.schema.encoding import venue_field
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.sink.writing import side_text
@@ -24,7 +24,10 @@ class Beside:
 
     def __init__(self) -> None:
         self.stored: list[tuple[int, int, bytes, bytes, bytes]] = []
-        self.books = LiveBooks(PipelineFigures(), lambda _symbol: self._store, rows=ROWS, levels_shown=SHOWN)
+        self.hot_path = HotPath()
+        self.books = LiveBooks(
+            PipelineFigures(), self.hot_path, lambda _symbol: self._store, rows=ROWS, levels_shown=SHOWN
+        )
         self.books.number_from({"SPY": StreamId(500, 41)})
         self.books.open(REQUEST, "SPY", "ARCA")
         self.reference = OrderBook(ROWS, "ARCA")
@@ -37,7 +40,7 @@ class Beside:
         """Returns whether the hot path took it."""
         read = read_depth(message)
         stored = len(self.stored)
-        hot = self.books.message(message, 1000) != 0
+        hot = self.hot_path.take(message, 1000) != 0
         if not hot and isinstance(read, tuple):
             self.books.row(*read, 1000)
         applies = isinstance(read, tuple) and read[0] == REQUEST and self.reference.apply(read[1]) is None
@@ -151,9 +154,9 @@ def test_a_name_in_latin_1_takes_the_hot_path_and_is_stored_with_a_replacement()
 def test_a_row_of_a_request_that_is_over_is_declined() -> None:
     both = Beside()
     row = message(12, 1, REQUEST, 0, 0, 1, 1.5, 100)
-    assert both.books.message(row, 1000) == REQUEST
+    assert both.hot_path.take(row, 1000) == REQUEST
     both.books.retire(REQUEST)
-    assert both.books.message(row, 1000) == 0
+    assert both.hot_path.take(row, 1000) == 0
     assert both.books.rows()["SPY"] == len(both.stored) == 1
 
 

@@ -12,17 +12,17 @@ LIMIT = 10.0
 
 def watch(secs: float, *, rows_until: float, answers_until: float, limit: float = LIMIT) -> float | None:
     """When the connection was given up, of `secs` watched; rows and answers come until the times given."""
-    vigil = StallDetector(limit)
-    vigil.connected(0.0, 0)
+    stalls = StallDetector(limit)
+    stalls.connected(0.0, 0)
     now, rows = 0.0, 0
     while now <= secs:
         rows += now < rows_until
-        verdict = vigil.look(now, rows)
+        verdict = stalls.check(now, rows)
         if verdict is KeepaliveAction.GIVE_UP:
             return now
         if verdict is KeepaliveAction.ASK and now < answers_until:
-            vigil.answered(now)
-        now += vigil.interval
+            stalls.answered(now)
+        now += stalls.interval
     return None
 
 
@@ -49,27 +49,27 @@ def test_a_stall_in_a_quiet_market_is_noticed() -> None:
 
 
 def test_a_new_connection_begins_anew() -> None:
-    vigil = StallDetector(LIMIT)
-    vigil.connected(0.0, 0)
-    assert vigil.look(0.0, 0) is KeepaliveAction.ASK
-    vigil.connected(1000.0, 0)
-    assert vigil.look(1000.0, 0) is KeepaliveAction.ASK
-    assert vigil.look(1002.5, 0) is KeepaliveAction.WAIT
+    stalls = StallDetector(LIMIT)
+    stalls.connected(0.0, 0)
+    assert stalls.check(0.0, 0) is KeepaliveAction.ASK
+    stalls.connected(1000.0, 0)
+    assert stalls.check(1000.0, 0) is KeepaliveAction.ASK
+    assert stalls.check(1002.5, 0) is KeepaliveAction.WAIT
 
 
 def test_after_a_pause_of_this_process_rows_that_waited_in_the_socket_count() -> None:
-    vigil = StallDetector(LIMIT)
-    vigil.connected(0.0, 0)
-    assert vigil.look(0.0, 0) is KeepaliveAction.ASK
-    assert vigil.look(3600.0, 500) is not KeepaliveAction.GIVE_UP
+    stalls = StallDetector(LIMIT)
+    stalls.connected(0.0, 0)
+    assert stalls.check(0.0, 0) is KeepaliveAction.ASK
+    assert stalls.check(3600.0, 500) is not KeepaliveAction.GIVE_UP
 
 
 def test_a_question_that_got_lost_is_asked_again() -> None:
-    vigil = StallDetector(LIMIT)
-    vigil.connected(0.0, 0)
-    assert vigil.look(0.0, 0) is KeepaliveAction.ASK
-    assert vigil.look(4.9, 1) is KeepaliveAction.WAIT
-    assert vigil.look(5.0, 2) is KeepaliveAction.ASK
-    vigil.answered(5.1)
-    assert vigil.look(7.5, 2) is KeepaliveAction.WAIT
-    assert vigil.look(7.6, 2) is KeepaliveAction.ASK
+    stalls = StallDetector(LIMIT)
+    stalls.connected(0.0, 0)
+    assert stalls.check(0.0, 0) is KeepaliveAction.ASK
+    assert stalls.check(4.9, 1) is KeepaliveAction.WAIT
+    assert stalls.check(5.0, 2) is KeepaliveAction.ASK
+    stalls.answered(5.1)
+    assert stalls.check(7.5, 2) is KeepaliveAction.WAIT
+    assert stalls.check(7.6, 2) is KeepaliveAction.ASK

@@ -36,19 +36,19 @@ class Desk:
     def __init__(self, symbols: list[str], positions: dict[str, StreamId] | None = None) -> None:
         self.stored: list[Stored] = []
         self.pipeline = DepthPipeline(PLAN, itertools.count(1), self.outlet, rows=10, levels_shown=10, heartbeat_ttl=30)
-        self.pipeline.number_from({symbol: StreamId() for symbol in symbols} | (positions or {}))
+        self.pipeline.books.number_from({symbol: StreamId() for symbol in symbols} | (positions or {}))
         for symbol in symbols:
-            self.pipeline.resolved(instrument(symbol), 0.0)
+            self.pipeline.subscriptions.resolved(instrument(symbol), 0.0)
         self.now = 0.0
         self.requests: dict[str, int] = {}
         self.connect()
 
     def connect(self) -> list[do.Effect]:
-        self.pipeline.connecting()
+        self.pipeline.liveness.connecting()
         return self.use()
 
     def use(self) -> list[do.Effect]:
-        return self.note(self.pipeline.tell_rotation(rotation.Connected(), self.now))
+        return self.note(self.pipeline.rotate(rotation.Connected(), self.now))
 
     def outlet(self, symbol: str) -> Store:
         def store(ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
@@ -57,7 +57,7 @@ class Desk:
         return store
 
     def note(self, effects: list[do.Effect]) -> list[do.Effect]:
-        for effect in of_kind(effects, do.Subscribe):
+        for effect in of_kind(effects, do.RequestDepth):
             self.requests[effect.instrument.symbol] = effect.request
         return effects
 
@@ -65,21 +65,21 @@ class Desk:
         return self.note(self.pipeline.handle(event, self.now, now_ms))
 
     def first_rows(self) -> None:
-        for request in list(self.pipeline.subscribed):
-            self.pipeline.row(request, insert(), 1000)
+        for request in list(self.pipeline.subscriptions.subscribed):
+            self.pipeline.books.row(request, insert(), 1000)
             self.note(self.pipeline.first_row(request, self.now))
 
     def until(self, end: float) -> None:
-        while (deadline := self.pipeline.next_deadline()) is not None and deadline <= end:
+        while (deadline := self.pipeline.subscriptions.next_deadline()) is not None and deadline <= end:
             self.now = deadline
-            self.note(self.pipeline.tell_rotation(rotation.Deadline(), self.now))
+            self.note(self.pipeline.rotate(rotation.Deadline(), self.now))
             self.first_rows()
         self.now = end
 
 
 def test_a_row_becomes_one_snapshot_with_the_next_number_and_the_venue_of_the_subscription() -> None:
     desk = Desk(["SPY"], {"SPY": StreamId(ts=500, seq=41)})
-    assert desk.pipeline.row(desk.requests["SPY"], insert(), 1000)
+    assert desk.pipeline.books.row(desk.requests["SPY"], insert(), 1000)
     bids = side_text(((10.0, 100.0, "ARCA"),))
     assert desk.stored == [Stored("SPY", 1000, 42, venue_field("ARCA"), bids, EMPTY_SIDE)]
 
@@ -87,7 +87,7 @@ def test_a_row_becomes_one_snapshot_with_the_next_number_and_the_venue_of_the_su
 def test_time_never_falls_within_a_symbol_even_if_the_clock_is_set_back() -> None:
     desk = Desk(["SPY"], {"SPY": StreamId(ts=5000, seq=1)})
     for now_ms in (4000, 6000, 5500):
-        desk.pipeline.row(desk.requests["SPY"], insert(), now_ms)
+        desk.pipeline.books.row(desk.requests["SPY"], insert(), now_ms)
     assert [snapshot.ts for snapshot in desk.stored] == [5000, 6000, 6000]
 
 
@@ -96,8 +96,8 @@ def test_a_late_row_of_a_cancelled_request_is_dropped_and_counted() -> None:
     desk.first_rows()
     request = desk.requests["C"]
     desk.until(16)
-    assert request not in desk.pipeline.subscribed
-    assert not desk.pipeline.row(request, insert(), 2000)
+    assert request not in desk.pipeline.subscriptions.subscribed
+    assert not desk.pipeline.books.row(request, insert(), 2000)
     assert desk.pipeline.figures.dropped["C", "retired_request"] == 1
 
 
@@ -112,13 +112,13 @@ def test_317_publishes_an_empty_book_and_answers_a_waiting_request() -> None:
     request = desk.requests["SPY"]
     desk.hear(gateway.BookReset(request))
     assert desk.stored == [Stored("SPY", 1000, 1, venue_field("ARCA"), EMPTY_SIDE, EMPTY_SIDE)]
-    assert request not in desk.pipeline.awaited
+    assert request not in desk.pipeline.liveness.awaited
 
 
 def test_a_refused_symbol_is_recorded_as_refused_and_the_next_one_takes_its_slot() -> None:
     desk = Desk(["A", "B", "C", "D"])
     effects = desk.hear(gateway.DepthRefused(desk.requests["B"], 354, "not subscribed"))
-    assert [effect.instrument.symbol for effect in of_kind(effects, do.Subscribe)] == ["D"]
+    assert [effect.instrument.symbol for effect in of_kind(effects, do.RequestDepth)] == ["D"]
     (refusal,) = of_kind(effects, do.RecordRefusal)
     assert (refusal.instrument.symbol, refusal.reason) == ("B", "354: not subscribed")
 
@@ -129,7 +129,7 @@ def test_322_asks_again_under_another_id() -> None:
     desk.hear(gateway.RequestIdRejected(before))
     desk.until(1.0)
     assert desk.requests["SPY"] != before
-    assert list(desk.pipeline.subscribed.values()) == ["SPY"]
+    assert list(desk.pipeline.subscriptions.subscribed.values()) == ["SPY"]
 
 
 def test_310_and_notices_change_nothing() -> None:
@@ -137,7 +137,7 @@ def test_310_and_notices_change_nothing() -> None:
     desk.first_rows()
     for event in (gateway.CancelRejected(desk.requests["SPY"]), gateway.Notice(None, 2152, "Exchanges - Depth: IEX;")):
         assert [type(effect) for effect in desk.hear(event)] == [do.LogLine]
-    assert list(desk.pipeline.subscribed.values()) == ["SPY"]
+    assert list(desk.pipeline.subscriptions.subscribed.values()) == ["SPY"]
 
 
 @pytest.mark.parametrize("code", [2103, 2108, 2110, 10197])
@@ -173,8 +173,8 @@ def test_a_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -
     assert of_kind(desk.hear(gateway.SocketPortReset("1300")), do.Reconnect)
     request = desk.requests["SPY"]
     desk.hear(gateway.ConnectionLost("closed"))
-    assert desk.pipeline.subscribed == {}
-    assert not desk.pipeline.row(request, insert(), 2000)
+    assert desk.pipeline.subscriptions.subscribed == {}
+    assert not desk.pipeline.books.row(request, insert(), 2000)
     desk.connect()
     assert desk.requests["SPY"] != request
 
@@ -195,7 +195,7 @@ def test_rows_that_come_back_end_the_gap_and_say_why_it_was(news: gateway.Gatewa
     desk.now = 3.5
     if isinstance(news, gateway.ConnectionLost):
         desk.connect()
-    desk.pipeline.row(desk.requests["SPY"], insert(), 4500)
+    desk.pipeline.books.row(desk.requests["SPY"], insert(), 4500)
     gap = of_kind(desk.pipeline.first_row(desk.requests["SPY"], desk.now), do.LogLine)[-1]
     assert (gap.level, gap.event) == ("warning", "data_gap")
     assert gap.fields == {"symbol": "SPY", "cause": cause, "code": code, "secs": 3.5}
@@ -206,7 +206,7 @@ def test_317_does_not_prove_that_rows_are_back() -> None:
     desk.first_rows()
     desk.hear(gateway.FarmStatus(False, 2103, "broken"))
     desk.hear(gateway.BookReset(desk.requests["SPY"]))
-    assert desk.pipeline.awaited == {desk.requests["SPY"]}
+    assert desk.pipeline.liveness.awaited == {desk.requests["SPY"]}
 
 
 def test_a_new_connection_knows_nothing_of_the_troubles_before_it() -> None:
@@ -215,9 +215,9 @@ def test_a_new_connection_knows_nothing_of_the_troubles_before_it() -> None:
     desk.hear(gateway.FarmStatus(False, 2103, "broken"))
     desk.hear(gateway.ConnectivityLost("1100"))
     desk.hear(gateway.ConnectionLost("closed"))
-    assert desk.pipeline.awaited == set()
+    assert desk.pipeline.liveness.awaited == set()
     desk.connect()
-    assert (desk.pipeline.suspended, desk.pipeline.ailments) == (False, ())
+    assert (desk.pipeline.liveness.suspended, desk.pipeline.liveness.ailments) == (False, ())
     desk.first_rows()
     assert desk.pipeline.live_books() == {"SPY": 1000}
 
@@ -227,7 +227,7 @@ def test_rows_end_a_suspension_that_the_gateway_does_not_take_back_but_not_those
     desk.first_rows()
     desk.hear(gateway.ConnectivityLost("1100"))
     assert desk.pipeline.first_row(desk.requests["SPY"], desk.now + 1) == []
-    assert desk.pipeline.suspended
+    assert desk.pipeline.liveness.suspended
     assert said(desk.pipeline.first_row(desk.requests["SPY"], desk.now + 3))[0] == "connectivity_restored"
     assert desk.pipeline.live_books() == {"SPY": 1000}
 
@@ -235,19 +235,19 @@ def test_rows_end_a_suspension_that_the_gateway_does_not_take_back_but_not_those
 def test_connectivity_lost_before_the_first_subscription_is_waited_for() -> None:
     desk = Desk(["SPY", "QQQ"])
     desk.hear(gateway.ConnectionLost("gone"))
-    desk.pipeline.connecting()
+    desk.pipeline.liveness.connecting()
     desk.hear(gateway.ConnectivityLost("1100"))
     assert desk.use() == []
-    assert desk.pipeline.suspended
+    assert desk.pipeline.liveness.suspended
     back = desk.hear(gateway.ConnectivityRestored(False, "1102"))
-    assert [each.instrument.symbol for each in of_kind(back, do.Subscribe)] == ["SPY", "QQQ"]
-    assert not desk.pipeline.suspended
+    assert [each.instrument.symbol for each in of_kind(back, do.RequestDepth)] == ["SPY", "QQQ"]
+    assert not desk.pipeline.liveness.suspended
 
 
 def test_connectivity_lost_on_a_connection_that_came_to_nothing_is_forgotten() -> None:
     desk = Desk(["SPY"])
     desk.hear(gateway.ConnectionLost("gone"))
-    desk.pipeline.connecting()
+    desk.pipeline.liveness.connecting()
     desk.hear(gateway.ConnectivityLost("1100"))
-    assert of_kind(desk.connect(), do.Subscribe)
-    assert not desk.pipeline.suspended
+    assert of_kind(desk.connect(), do.RequestDepth)
+    assert not desk.pipeline.liveness.suspended

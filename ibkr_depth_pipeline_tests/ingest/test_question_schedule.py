@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.ingest.question_schedule import (
+from ibkr_depth_pipeline.ingest.resolver import (
     AT_ONCE,
     FIRST_PATIENCE_SECS,
     LONGEST_PATIENCE_SECS,

@@ -8,7 +8,6 @@ import pytest
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, ContractQuery
-from ibkr_depth_pipeline.ingest import question_schedule
 from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, PATIENT_TRIES, query_of, resolve_symbols
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.simulation import GatewayOptions
@@ -64,14 +63,9 @@ async def test_odd_answer_costs_only_its_own_symbol() -> None:
     assert isinstance(found["AAPL"], Instrument)
 
 
-@pytest.fixture
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(question_schedule, "FIRST_PATIENCE_SECS", 0.2)
-
-
-async def test_missing_answer_costs_only_its_own_symbol(little_patience: None) -> None:
+async def test_missing_answer_costs_only_its_own_symbol() -> None:
     async with connected(GatewayOptions(unanswered_details={"IBM": 1000})) as (simulated, client):
-        found = await resolve_symbols(client, specs("AAPL", "IBM"))
+        found = await resolve_symbols(client, specs("AAPL", "IBM"), first_patience=0.2)
         asked = [each.detail["symbol"] for each in simulated.journal.requests("reqContractDetails")]
     assert asked.count("IBM") == PATIENT_TRIES
     assert asked.count("AAPL") == 1
@@ -80,16 +74,18 @@ async def test_missing_answer_costs_only_its_own_symbol(little_patience: None) -
     assert isinstance(found["AAPL"], Instrument)
 
 
-async def test_question_that_got_lost_is_asked_again(little_patience: None) -> None:
+async def test_question_that_got_lost_is_asked_again() -> None:
     async with connected(GatewayOptions(unanswered_details={"IBM": 2})) as (_, client):
-        found = await resolve_symbols(client, specs("AAPL", "IBM"))
+        found = await resolve_symbols(client, specs("AAPL", "IBM"), first_patience=0.2)
     assert isinstance(found["IBM"], Instrument)
 
 
-async def test_gateway_without_depth_exchanges_gives_no_verdict_on_a_symbol(little_patience: None) -> None:
+async def test_gateway_without_depth_exchanges_gives_no_verdict_on_a_symbol() -> None:
     options = GatewayOptions(ready_after=3600, unready=Unready.NO_EXCHANGES)
     async with connected(options) as (_, client):
-        found = await resolve_symbols(client, [SymbolSpec("AAPL"), SymbolSpec("IBM", exchange="NYSE")])
+        found = await resolve_symbols(
+            client, [SymbolSpec("AAPL"), SymbolSpec("IBM", exchange="NYSE")], first_patience=0.2
+        )
     assert found["AAPL"] == Unresolved("AAPL", NO_EXCHANGES)
     assert isinstance(found["IBM"], Instrument)
 

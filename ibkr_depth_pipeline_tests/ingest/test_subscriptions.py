@@ -7,6 +7,7 @@ import itertools
 
 from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
+from ibkr_depth_pipeline.ingest.hot_path import HotPath
 from ibkr_depth_pipeline.ingest.liveness import LivenessTracker
 from ibkr_depth_pipeline.ingest.subscriptions import LEAST_HEARTBEAT_TTL_SECS, Subscriptions
 from ibkr_depth_pipeline.model import Unresolved
@@ -21,17 +22,17 @@ class Ring:
     """Subscriptions to some symbols, on a connection from 0 s on, with their books and doubts."""
 
     def __init__(self, symbols: list[str], heartbeat_ttl: int = 30) -> None:
-        self.doubts = LivenessTracker()
+        self.liveness = LivenessTracker()
         self.figures = PipelineFigures()
-        self.books = LiveBooks(self.figures, lambda symbol: lambda *snapshot: None, rows=10, levels_shown=10)
+        self.books = LiveBooks(self.figures, HotPath(), lambda symbol: lambda *snapshot: None, rows=10, levels_shown=10)
         self.books.number_from({symbol: StreamId() for symbol in symbols})
         self.subscriptions = Subscriptions(
-            PLAN, itertools.count(1), self.books, self.doubts, self.figures, heartbeat_ttl=heartbeat_ttl
+            PLAN, itertools.count(1), self.books, self.liveness, self.figures, heartbeat_ttl=heartbeat_ttl
         )
         for symbol in symbols:
             self.subscriptions.resolved(instrument(symbol), 0.0)
         self.recorded: list[do.Effect] = []
-        self.began = self.subscriptions.tell(rotation.Connected(), 0.0)
+        self.began = self.subscriptions.rotate(rotation.Connected(), 0.0)
 
     def request_of(self, symbol: str) -> int:
         (request,) = [asked for asked, whose in self.subscriptions.subscribed.items() if whose == symbol]
@@ -39,16 +40,16 @@ class Ring:
 
     def answer(self, now: float) -> None:
         """Each waiting subscription gets its first row."""
-        for request in sorted(self.doubts.awaited):
+        for request in sorted(self.liveness.awaited):
             self.books.row(request, insert(), 1000)
-            self.doubts.dispel(request)
+            self.liveness.prove(request)
             self.recorded += self.subscriptions.answered(request, now)
 
     def until(self, end: float, *, answering: bool = True, refusing: str = "") -> list[do.Effect]:
         """Deadlines as they come, each followed by first rows, or by refusals; what was to be done."""
         effects: list[do.Effect] = []
         while (deadline := self.subscriptions.next_deadline()) is not None and deadline <= end:
-            effects += self.subscriptions.tell(rotation.Deadline(), deadline)
+            effects += self.subscriptions.rotate(rotation.Deadline(), deadline)
             for request, symbol in self.subscriptions.subscribed.items():
                 if symbol == refusing:
                     effects += self.subscriptions.refused(request, "354: not subscribed", deadline)
@@ -59,18 +60,18 @@ class Ring:
 
 def test_each_request_has_a_book_and_is_waited_for_until_it_is_cancelled() -> None:
     ring = Ring(["A", "B", "C", "D"])
-    assert [effect.instrument.symbol for effect in of_kind(ring.began, do.Subscribe)] == ["A", "B", "C"]
-    assert ring.books.requests() == ring.doubts.awaited == set(ring.subscriptions.subscribed)
-    cancelled = of_kind(ring.subscriptions.tell(rotation.Stop(), 1.0), do.Cancel)
+    assert [effect.instrument.symbol for effect in of_kind(ring.began, do.RequestDepth)] == ["A", "B", "C"]
+    assert ring.books.requests() == ring.liveness.awaited == set(ring.subscriptions.subscribed)
+    cancelled = of_kind(ring.subscriptions.rotate(rotation.Stop(), 1.0), do.Cancel)
     assert [effect.symbol for effect in cancelled] == ["A", "B", "C"]
-    assert ring.books.requests() == ring.doubts.awaited == set()
+    assert ring.books.requests() == ring.liveness.awaited == set()
 
 
 def test_a_turn_is_counted_and_its_end_asks_what_was_stored_of_its_symbols() -> None:
     ring = Ring(["A", "B", "C", "D"])
     ring.answer(0.0)
     assert ring.figures.turns == 1
-    (ended,) = of_kind(ring.until(16.0), do.ReportPersisted)
+    (ended,) = of_kind(ring.until(16.0), do.LogPersisted)
     assert ended.symbols == ("A", "B", "C")
     assert ring.figures.turns == 2
 
@@ -92,7 +93,7 @@ def test_a_shrunk_batch_lengthens_the_heartbeats_of_those_that_wait() -> None:
     ring.until(16.0)
     refused = ring.request_of("S5")
     ring.subscriptions.retire(refused)
-    effects = ring.subscriptions.tell(rotation.Full(refused), 16.0)
+    effects = ring.subscriptions.rotate(rotation.SlotRefused(refused), 16.0)
     assert "batch_shrunk" in said(effects)
     (ttl,) = of_kind(effects, do.SetHeartbeatTtl)
     assert ttl.secs >= 5 * 15
@@ -108,7 +109,7 @@ def test_a_symbol_that_is_refused_again_and_again_is_resolved_anew_and_comes_bac
     assert 4 < len(refusals) < 15
     assert {effect.symbol for effect in of_kind(effects, do.Recheck)} == {"B"}
     elsewhere = dataclasses.replace(instrument("B"), exchange="IEX")
-    asked = of_kind(ring.subscriptions.resolved(elsewhere, 3 * 3600.0), do.Subscribe)
+    asked = of_kind(ring.subscriptions.resolved(elsewhere, 3 * 3600.0), do.RequestDepth)
     assert [effect.instrument for effect in asked] == [elsewhere]
     assert ring.subscriptions.venues() == {"A": "ARCA", "B": "IEX"}
 
@@ -133,21 +134,21 @@ def test_a_venue_that_refuses_is_replaced_by_the_next_one_at_once_and_its_refusa
     ring = Ring([])
     ring.books.number_from({"A": StreamId()})
     found = dataclasses.replace(instrument("A"), exchange="ISLAND", alternatives=("ARCA", "IEX"))
-    ring.subscriptions.tell(rotation.FarmsReported(True, False), 0.0)
+    ring.subscriptions.rotate(rotation.FarmsReported(True, False), 0.0)
     ring.subscriptions.resolved(found, 0.0)
     effects = ring.subscriptions.refused(ring.request_of("A"), "354: not subscribed", 0.0)
     (refusal,) = of_kind(effects, do.RecordRefusal)
     assert (refusal.instrument.exchange, refusal.reason) == ("ISLAND", "ISLAND 354: not subscribed")
     assert len(of_kind(effects, do.Cancel)) == 1
-    (asked,) = of_kind(ring.until(1.0), do.Subscribe)
+    (asked,) = of_kind(ring.until(1.0), do.RequestDepth)
     assert asked.instrument.exchange == "ARCA"
     ring.subscriptions.permissions_reported("Depth: IEX")
     recorded = of_kind(ring.recorded, do.RecordVenue)
     assert [(each.instrument.exchange, each.refused_venues) for each in recorded] == [
         ("ARCA", "ISLAND 354: not subscribed")
     ]
-    ring.subscriptions.tell(rotation.Disconnected(), 2.0)
-    (again,) = of_kind(ring.subscriptions.tell(rotation.Connected(), 3.0), do.Subscribe)
+    ring.subscriptions.rotate(rotation.Disconnected(), 2.0)
+    (again,) = of_kind(ring.subscriptions.rotate(rotation.Connected(), 3.0), do.RequestDepth)
     assert again.instrument.exchange == "ARCA"
 
 
@@ -155,14 +156,14 @@ def test_when_every_venue_has_refused_the_reason_names_each_and_the_best_is_aske
     ring = Ring([])
     ring.books.number_from({"A": StreamId()})
     found = dataclasses.replace(instrument("A"), exchange="ISLAND", alternatives=("ARCA",))
-    ring.subscriptions.tell(rotation.FarmsReported(True, False), 0.0)
+    ring.subscriptions.rotate(rotation.FarmsReported(True, False), 0.0)
     ring.subscriptions.resolved(found, 0.0)
     ring.subscriptions.refused(ring.request_of("A"), "354: one", 0.0)
     ring.until(0.5, answering=False)
     effects = ring.subscriptions.refused(ring.request_of("A"), "10092: two", 0.5)
     (skipped,) = [effect for effect in of_kind(effects, do.LogLine) if effect.event == "symbol_skipped"]
     assert skipped.fields["reason"] == "ISLAND 354: one; ARCA 10092: two"
-    (asked,) = of_kind(ring.until(9.0, answering=False), do.Subscribe)
+    (asked,) = of_kind(ring.until(9.0, answering=False), do.RequestDepth)
     assert asked.instrument.exchange == "ISLAND"
 
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.ingest import question_schedule, venue_search
+from ibkr_depth_pipeline.ingest import venue_search
 from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, NOT_ANSWERED
 from ibkr_depth_pipeline.ingest.tasks import end
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
@@ -35,7 +35,14 @@ class Search:
         self.client = client
         self.taken: list[Resolution] = []
         self.connected = asyncio.Event()
-        self.venues = VenueSearch(client, map(SymbolSpec, symbols), connected=self.connected, take=self.taken.append)
+        self.venues = VenueSearch(
+            client,
+            map(SymbolSpec, symbols),
+            connected=self.connected,
+            take=self.taken.append,
+            first_patience=0.2,
+            spacing=0.05,
+        )
 
     async def has(self, count: int) -> None:
         """Wait until so many symbols were handed on."""
@@ -59,12 +66,6 @@ async def searching(
             yield search
         finally:
             await end([task])
-
-
-@pytest.fixture(autouse=True)
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(question_schedule, "FIRST_PATIENCE_SECS", 0.2)
-    monkeypatch.setattr(question_schedule, "SPACING_SECS", 0.05)
 
 
 async def test_each_symbol_is_handed_on_and_those_without_a_venue_are_remembered() -> None:
@@ -123,7 +124,7 @@ async def test_symbol_that_got_a_venue_since_is_no_longer_unresolved() -> None:
         await search.has(2)
         assert search.venues.unresolved == {"SPY": "odd"}
         search.client.failures.clear()
-        await search.venues.look_again("SPY")
+        search.venues.resolve_again("SPY")
         await search.has(3)
     assert isinstance(search.taken[-1], Instrument)
     assert search.venues.unresolved == {}
@@ -131,8 +132,8 @@ async def test_symbol_that_got_a_venue_since_is_no_longer_unresolved() -> None:
 
 async def test_symbol_is_asked_about_once_at_a_time_and_only_while_the_connection_stands() -> None:
     async with searching("SPY", begin=False) as search:
-        await search.venues.look_again("SPY")
-        await search.venues.look_again("SPY")
+        search.venues.resolve_again("SPY")
+        search.venues.resolve_again("SPY")
         assert await search.client.server_time() > 0
         assert search.asked() == {}
         search.connected.set()
@@ -171,7 +172,7 @@ async def test_gateway_without_depth_exchanges_is_asked_again_at_once_when_a_far
         await search.simulated.wait_for(lambda: len(search.simulated.journal.requests("reqMktDepthExchanges")) > 1)
         assert search.taken == []
         search.simulated.become_ready()
-        search.venues.look_for_missing()
+        search.venues.resolve_missing()
         await search.has(2)
         assert search.asked() == {"SPY": 1, "QQQ": 1}
 
@@ -180,7 +181,7 @@ async def test_symbols_that_the_gateway_did_not_know_are_asked_about_again_when_
     async with searching("SPY", "QQQ", SPY=GatewayError("odd")) as search:
         await search.has(2)
         search.client.failures.clear()
-        search.venues.look_for_missing()
+        search.venues.resolve_missing()
         await search.has(3)
         assert isinstance(search.taken[-1], Instrument)
         assert search.asked()["QQQ"] == 1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.ingest.gaps import DataGaps
+from ibkr_depth_pipeline.ingest.liveness import DataGaps
 from ibkr_depth_pipeline.ingest.wall_clock import SHOWN_SECS, WINDOW_SECS, ClockStepDetector, GatewayClock
 
 START = 1_700_000_000_000
@@ -14,22 +14,22 @@ START = 1_700_000_000_000
 
 @pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000, 1_001, -1_001, 365 * 86_400_000])
 def test_a_step_is_one_event_and_is_shown_for_a_while(step_ms: int) -> None:
-    watch = ClockStepDetector(START, 50.0)
-    assert watch.look(START + 1_000, 51.0) == 0
-    assert watch.look(START + 2_000 + step_ms, 52.0) == step_ms
-    assert watch.look(START + 3_000 + step_ms, 53.0) == 0
-    assert watch.steps == 1
-    assert watch.newest_step_ms(53.0) == step_ms
-    assert watch.newest_step_ms(52.0 + SHOWN_SECS) == 0
+    detector = ClockStepDetector(START, 50.0)
+    assert detector.check(START + 1_000, 51.0) == 0
+    assert detector.check(START + 2_000 + step_ms, 52.0) == step_ms
+    assert detector.check(START + 3_000 + step_ms, 53.0) == 0
+    assert detector.steps == 1
+    assert detector.newest_step_ms(53.0) == step_ms
+    assert detector.newest_step_ms(52.0 + SHOWN_SECS) == 0
 
 
 def test_a_clock_that_is_corrected_slowly_and_a_host_that_sleeps_are_no_steps() -> None:
-    watch, wall, now = ClockStepDetector(START, 0.0), float(START), 0.0
+    detector, wall, now = ClockStepDetector(START, 0.0), float(START), 0.0
     for _ in range(10_000):
         wall, now = wall + 1_000.5, now + 1.0  # 500 ppm, as fast as Linux slews
-        assert watch.look(round(wall), now) == 0
-    assert watch.look(round(wall) + 8 * 3_600_000, now + 8 * 3_600) == 0
-    assert watch.steps == 0
+        assert detector.check(round(wall), now) == 0
+    assert detector.check(round(wall) + 8 * 3_600_000, now + 8 * 3_600) == 0
+    assert detector.steps == 0
 
 
 @given(st.integers(-10_000, 10_000), st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 300)), min_size=1))

@@ -12,7 +12,7 @@ import pytest
 
 from ibkr_depth_pipeline.archive.archiver import Archiver
 from ibkr_depth_pipeline.archive.checks import LIVE_MS
-from ibkr_depth_pipeline.ingest.summary import IngestSummary
+from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.report.page import WrittenReport, make_report
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline_tests.archive.conftest import Desk

@@ -12,11 +12,11 @@ from ibkr_depth_pipeline.rotation.events import (
     Cancel,
     Connected,
     Deadline,
-    Full,
     Recheck,
     Rechecked,
     Refused,
     RotationEvent,
+    SlotRefused,
     Subscribe,
 )
 
@@ -48,7 +48,7 @@ class ModelGateway:
     def subscribe(self, request: int, symbol: str, now: float) -> list[tuple[float, RotationEvent]]:
         if self.held(now) >= self.limit:
             self.refusals += 1
-            return [(now + LATENCY, Full(request))]
+            return [(now + LATENCY, SlotRefused(request))]
         if symbol in self.unsupported:
             return [(now + LATENCY, Refused(request, "10092"))]
         self.live.add(request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.rotation.adaptation import LONGEST_COOLDOWN_SECS, BatchSize, Cooldown, FirstRowBackoff
+from ibkr_depth_pipeline.rotation.adaptation import COOLDOWN_BACKOFF, BatchSize, Cooldown, FirstRowBackoff
 from ibkr_depth_pipeline.rotation.slots import Slot
 
 CAP = 15.0
@@ -13,7 +13,7 @@ def waits(patience: FirstRowBackoff, times: int) -> list[float]:
     found = []
     for _ in range(times):
         caps = 0.0
-        while not patience.runs_out(Slot(1, "A", requested_at=0.0), caps * CAP):
+        while not patience.is_over(Slot(1, "A", requested_at=0.0), caps * CAP):
             caps += 0.5
         found.append(caps)
     return found
@@ -31,12 +31,12 @@ def test_once_it_answers_its_silence_is_forgotten() -> None:
 
 
 def test_a_subscription_that_has_answered_is_never_made_anew_for_its_silence() -> None:
-    assert not FirstRowBackoff(CAP).runs_out(Slot(1, "A", requested_at=0.0, answered_at=0.1), 100 * CAP)
+    assert not FirstRowBackoff(CAP).is_over(Slot(1, "A", requested_at=0.0, answered_at=0.1), 100 * CAP)
 
 
 def test_the_pause_after_a_309_grows_while_nothing_is_granted_whatever_the_setting() -> None:
     cooldown = Cooldown(0.0)
-    assert [cooldown.next_secs() for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, LONGEST_COOLDOWN_SECS]
+    assert [cooldown.next_secs() for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, COOLDOWN_BACKOFF.longest]
     cooldown.granted()
     assert cooldown.next_secs() == 0.25
 

@@ -8,12 +8,12 @@ from ibkr_depth_pipeline.rotation.controller import RESUBSCRIBE_SPACING_SECS, RE
 from ibkr_depth_pipeline.rotation.events import (
     Answered,
     Cancel,
-    Command,
     Connected,
     Deadline,
     Doubted,
-    IdRejected,
+    RequestIdRejected,
     Resumed,
+    RotationCommand,
     Subscribe,
     Suspended,
 )
@@ -29,11 +29,11 @@ def on(count: int) -> RotationController:
     return controller
 
 
-def cancels(commands: list[Command]) -> list[int]:
+def cancels(commands: list[RotationCommand]) -> list[int]:
     return [command.request for command in commands if isinstance(command, Cancel)]
 
 
-def asked(commands: list[Command]) -> list[str]:
+def asked(commands: list[RotationCommand]) -> list[str]:
     return [command.symbol for command in commands if isinstance(command, Subscribe)]
 
 
@@ -90,11 +90,11 @@ def test_servers_that_are_said_to_be_back_again_and_again_do_not_draw_a_doubt_ou
 
 def test_a_symbol_whose_ids_are_rejected_again_and_again_is_asked_for_once_a_second() -> None:
     controller = on(2)
-    secs, commands = 10, list[Command]()
+    secs, commands = 10, list[RotationCommand]()
     for step in range(1, secs * 10):
         for request, symbol in controller.subscribed.items():
             if symbol == "S0":
-                commands += controller.handle(IdRejected(request), step / 10)
+                commands += controller.handle(RequestIdRejected(request), step / 10)
         commands += controller.handle(Deadline(), step / 10)
     assert 1 < len(asked(commands)) <= secs / RESUBSCRIBE_SPACING_SECS
     assert list(controller.subscribed.values()).count("S1") == 1

@@ -15,24 +15,24 @@ from ibkr_depth_pipeline.rotation.controller import RotationController, Rotation
 from ibkr_depth_pipeline.rotation.events import (
     Answered,
     Cancel,
-    Command,
     Connected,
     Deadline,
     Disconnected,
     Doubted,
-    Full,
     Halted,
-    IdRejected,
+    LateRows,
     Recheck,
     Rechecked,
     Reconnect,
     Refused,
+    RequestIdRejected,
     Resumed,
+    RotationCommand,
     RotationEvent,
+    SlotRefused,
     Stop,
     Subscribe,
     Suspended,
-    WentOn,
 )
 from ibkr_depth_pipeline_tests.rotation.model_gateway import PLAN, symbols
 
@@ -51,10 +51,10 @@ PLANS = st.builds(
 # What comes of a request, as makers of events: the number picks one of the requests that are on, or one that was.
 OF_A_REQUEST = (
     Answered,
-    Full,
+    SlotRefused,
     Halted,
-    IdRejected,
-    WentOn,
+    RequestIdRejected,
+    LateRows,
     lambda request: Refused(request, "354"),
 )
 OF_THE_CONNECTION: tuple[RotationEvent, ...] = (
@@ -64,7 +64,7 @@ OF_THE_CONNECTION: tuple[RotationEvent, ...] = (
     Suspended(),
     Resumed(True),
     Resumed(False),
-    Resumed(True, said=False),
+    Resumed(True, reported=False),
     Doubted(0.0),
     Doubted(5.0),
     Doubted(30.0),
@@ -79,7 +79,7 @@ class Checked:
         self.now = start
         self.last = 0
 
-    def tell(self, event: RotationEvent) -> list[Command]:
+    def tell(self, event: RotationEvent) -> list[RotationCommand]:
         commands = self.controller.handle(event, self.now)
         self.last = max([self.last, *(command.request for command in commands if isinstance(command, Subscribe))])
         return commands
@@ -91,7 +91,7 @@ class Checked:
             return on[number % len(on)]
         return 1 + number % (self.last + 1)
 
-    def deadline(self) -> list[Command]:
+    def deadline(self) -> list[RotationCommand]:
         """Tell that the deadline has come, and check that the next one is later."""
         deadline = self.controller.next_deadline()
         assert deadline is not None
@@ -168,11 +168,11 @@ def test_long_random_histories_keep_the_deadline_ahead(seed: int) -> None:
 
 
 def test_a_symbol_that_waits_to_be_asked_for_again_while_slots_are_tried_one_at_a_time_wakes_nobody_up() -> None:
-    for event in (Halted, IdRejected):
+    for event in (Halted, RequestIdRejected):
         run = Checked(symbols(6), PLAN)
         run.tell(Connected())
         for request in (1, 2, 3):
-            run.tell(Full(request))
+            run.tell(SlotRefused(request))
         run.deadline()
         (request,) = run.controller.subscribed
         run.tell(event(request))
@@ -186,9 +186,9 @@ def test_a_symbol_that_waits_to_be_asked_for_again_while_slots_are_tried_one_at_
 # ---- a gateway that answers every request at once with the same, or with anything
 
 ANSWERS = {
-    "full": lambda request: [Full(request)],
+    "full": lambda request: [SlotRefused(request)],
     "refused": lambda request: [Refused(request, "354")],
-    "id rejected": lambda request: [IdRejected(request)],
+    "id rejected": lambda request: [RequestIdRejected(request)],
     "halted": lambda request: [Halted(request)],
     "halted after a row": lambda request: [Answered(request), Halted(request)],
     "reset of the servers": lambda request: [Answered(request), Resumed(True)],
@@ -216,7 +216,7 @@ def carry_on(run: Checked, answers: random.Random | str, secs: float) -> tuple[C
     while True:
         if events:
             event = events.popleft()
-            full += isinstance(event, Full)
+            full += isinstance(event, SlotRefused)
             commands = run.tell(event)
         else:
             deadline = run.controller.next_deadline()
@@ -262,7 +262,7 @@ def carry_on_without_connect(run: Checked) -> tuple[Counter[str], int]:
         requests = [command.request for command in run.deadline() if isinstance(command, Subscribe)]
         for request in requests:
             full += 1
-            run.tell(Full(request))
+            run.tell(SlotRefused(request))
     return Counter(), full
 
 
@@ -294,7 +294,7 @@ def test_refusals_for_want_of_a_slot_stay_few_under_any_settings(
                 free = limit - chance.choice([0, 0, 0, 1])
                 now_full = len(run.controller.subscribed) > free
                 full += now_full
-                events.append((Full if now_full else Answered)(command.request))
+                events.append((SlotRefused if now_full else Answered)(command.request))
             elif isinstance(command, Reconnect):
                 events += [Disconnected(), Connected()]
     turns = SECS / min(plan.dwell, SECS) + 2

@@ -19,21 +19,21 @@ from ibkr_depth_pipeline.rotation.events import (
     Disconnected,
     Doubted,
     FarmsReported,
-    Full,
     Halted,
-    IdRejected,
+    LateRows,
     Rechecked,
     Reconnect,
     Refused,
-    ReleaseRaced,
+    RequestIdRejected,
     Resumed,
     RotationEvent,
+    SlotRefused,
+    SlotReleasedLate,
     Stop,
     Subscribe,
     Suspended,
-    WentOn,
 )
-from ibkr_depth_pipeline.rotation.orphans import FIRST_PACE_SECS
+from ibkr_depth_pipeline.rotation.orphans import RECONNECT_PACE
 from ibkr_depth_pipeline_tests.rotation.model_gateway import PLAN, ModelGateway, Run, symbols
 
 REQUESTS = st.integers(1, 30)
@@ -41,13 +41,13 @@ ANY_EVENT = st.one_of(
     st.builds(Connected),
     st.builds(Disconnected),
     st.builds(Answered, REQUESTS),
-    st.builds(WentOn, REQUESTS),
-    st.builds(Full, REQUESTS),
+    st.builds(LateRows, REQUESTS),
+    st.builds(SlotRefused, REQUESTS),
     st.builds(Refused, REQUESTS, st.just("354"), st.booleans()),
     st.builds(Advised, REQUESTS),
     st.builds(FarmsReported, st.booleans(), st.booleans()),
     st.builds(Halted, REQUESTS),
-    st.builds(IdRejected, REQUESTS),
+    st.builds(RequestIdRejected, REQUESTS),
     st.builds(Suspended),
     st.builds(Resumed, st.booleans(), st.booleans()),
     st.builds(Doubted, st.floats(0, 60)),
@@ -66,7 +66,7 @@ def test_any_events_in_any_order_raise_nothing_and_leave_no_request_unaccounted(
     now, asked, given_back = 0.0, set[int](), set[int]()
 
     def tell(event: RotationEvent) -> None:
-        if isinstance(event, Full | Refused | IdRejected):
+        if isinstance(event, SlotRefused | Refused | RequestIdRejected):
             given_back.add(event.request)
         if isinstance(event, Disconnected | Connected):
             given_back.update(asked)
@@ -102,7 +102,7 @@ class LeakyGateway(ModelGateway):
     def cancel(self, request: int, now: float) -> list[tuple[float, RotationEvent]]:
         if request in self.live and request not in self.answered:
             self.leaked.add(request)
-            return [(now + secs, WentOn(request)) for secs in (30.0, 60.0, 90.0)]
+            return [(now + secs, LateRows(request)) for secs in (30.0, 60.0, 90.0)]
         if request in self.leaked:
             return []
         return super().cancel(request, now)
@@ -150,7 +150,7 @@ def test_slots_that_lost_cancels_hold_are_had_again_by_reconnects_that_stay_rare
     run_leaky(run, 3600.0)
     before = dict(run.coverage)
     run_leaky(run, 7200.0)
-    assert run.reconnects <= 7200.0 / FIRST_PACE_SECS
+    assert run.reconnects <= 7200.0 / RECONNECT_PACE.first
     assert all(run.coverage[symbol] > before[symbol] for symbol in symbols(10) if symbol not in gateway.silent)
 
 
@@ -160,7 +160,7 @@ def test_309s_may_be_answered_in_any_order(order: list[int], limit: int) -> None
     controller = RotationController(symbols(5), PLAN, itertools.count(1))
     asked = [command.request for command in controller.handle(Connected(), 0.0) if isinstance(command, Subscribe)]
     assert asked == [1, 2, 3]
-    commands = [command for request in order[limit:] for command in controller.handle(Full(request), 0.1)]
+    commands = [command for request in order[limit:] for command in controller.handle(SlotRefused(request), 0.1)]
     assert not [command for command in commands if isinstance(command, Cancel)], "a refused request holds no slot"
     assert controller.batch_size >= 1
     assert len(controller.subscribed) == limit
@@ -172,8 +172,8 @@ def test_after_a_connect_slots_still_taken_are_tried_one_at_a_time_and_nothing_s
     controller.handle(Connected(), now)
     for _ in range(4):
         for request in requests:
-            commands = controller.handle(Full(request), now)
-            assert [type(command) for command in commands] == [ReleaseRaced]
+            commands = controller.handle(SlotRefused(request), now)
+            assert [type(command) for command in commands] == [SlotReleasedLate]
         deadline = controller.next_deadline()
         assert deadline is not None
         assert 0 < deadline - now <= 2.0, "within 3 s of the slots being free"
@@ -209,6 +209,6 @@ def test_a_late_refusal_of_a_cancelled_request_says_nothing_of_the_one_after_it(
     run.until(PLAN.first_row_cap + 1)
     assert run.controller.subscribed == {2: "S0"}
     assert run.controller.handle(Refused(1, "354"), run.now) == []
-    assert run.controller.handle(Full(1), run.now) == []
+    assert run.controller.handle(SlotRefused(1), run.now) == []
     assert run.controller.subscribed == {2: "S0"}
     assert not [command for command in run.controller.handle(Answered(2), run.now) if isinstance(command, BatchResized)]

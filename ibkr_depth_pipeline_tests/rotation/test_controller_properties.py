@@ -7,6 +7,7 @@ from statistics import median
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ibkr_depth_pipeline.rotation.adaptation import LONGEST_TRIAL_TURNS
 from ibkr_depth_pipeline.rotation.controller import RotationPlan
 from ibkr_depth_pipeline.rotation.events import (
     Closed,
@@ -22,7 +23,6 @@ from ibkr_depth_pipeline.rotation.events import (
     Suspended,
     Wanted,
 )
-from ibkr_depth_pipeline.rotation.release_pause import LONGEST_TRIAL_TURNS
 from ibkr_depth_pipeline.rotation.retry_schedule import RETRY_BURST
 from ibkr_depth_pipeline_tests.rotation.model_gateway import LATENCY, PLAN, ModelGateway, Run, symbols
 

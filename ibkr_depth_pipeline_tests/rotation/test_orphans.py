@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.rotation.orphans import FIRST_PACE_SECS, LATE_ROWS_SECS, Orphans
+from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS, RECONNECT_PACE, Orphans
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent
 
 
@@ -19,7 +19,7 @@ def cancelled(*events: SlotEvent) -> Orphans:
 def test_one_that_had_answered_is_no_suspect() -> None:
     leftovers = cancelled(SlotEvent.ANSWERED)
     assert leftovers.suspects(0.1) == ()
-    assert not leftovers.worth_a_connection(0.1)
+    assert not leftovers.justify_reconnect(0.1)
 
 
 def test_one_cancelled_before_its_first_row_is_a_suspect_until_the_connection_ends() -> None:
@@ -34,8 +34,8 @@ def test_one_whose_second_cancel_comes_after_its_first_row_is_a_suspect_until_it
     assert leftovers.rows_came(1, 20.0) is not None
     assert leftovers.suspects(20.0 + LATE_ROWS_SECS) == ("A",)
     assert leftovers.suspects(20.0 + 3 * LATE_ROWS_SECS) == ()
-    assert leftovers.worth_a_connection(20.0 + LATE_ROWS_SECS)
-    assert not leftovers.worth_a_connection(20.0 + LATE_ROWS_SECS + FIRST_PACE_SECS), "it is a suspect no more"
+    assert leftovers.justify_reconnect(20.0 + LATE_ROWS_SECS)
+    assert not leftovers.justify_reconnect(20.0 + LATE_ROWS_SECS + RECONNECT_PACE.first), "it is a suspect no more"
 
 
 def test_one_whose_rows_go_on_after_the_second_cancel_stays_a_suspect() -> None:

@@ -8,17 +8,17 @@ from ibkr_depth_pipeline.rotation.controller import RotationController
 from ibkr_depth_pipeline.rotation.events import (
     Answered,
     Cancel,
-    Command,
     Connected,
     Deadline,
     Disconnected,
-    EndOutage,
+    OutageEndAssumed,
+    Reconnect,
     Resumed,
-    ResumeUnsaid,
+    RotationCommand,
     Subscribe,
     Suspended,
 )
-from ibkr_depth_pipeline.rotation.outage import LONGEST_OUTAGE_SECS, Outage, Step
+from ibkr_depth_pipeline.rotation.retry_schedule import LONGEST_OUTAGE_SECS, Outage, OutageAction
 from ibkr_depth_pipeline_tests.rotation.model_gateway import PLAN, symbols
 
 
@@ -35,7 +35,7 @@ class Course:
         for request in self.controller.subscribed:
             self.controller.handle(Answered(request), self.now)
 
-    def until(self, kind: type[Command], latest: float) -> list[Command]:
+    def until(self, kind: type[RotationCommand], latest: float) -> list[RotationCommand]:
         """Run to the deadline that brings such a command; its commands."""
         while (deadline := self.controller.next_deadline()) is not None and deadline <= latest:
             self.now = deadline
@@ -45,34 +45,34 @@ class Course:
         return []
 
 
-def kinds(commands: list[Command]) -> list[type]:
+def kinds(commands: list[RotationCommand]) -> list[type]:
     return [type(command) for command in commands]
 
 
 def test_lines_are_asked_for_again_after_an_outage_whose_end_nobody_says() -> None:
     course = Course()
     course.controller.handle(Suspended(), 10.0)
-    commands = course.until(ResumeUnsaid, 1000.0)
+    commands = course.until(OutageEndAssumed, 1000.0)
     assert course.now == 10.0 + PLAN.outage
-    assert kinds(commands)[:1] == [ResumeUnsaid]
+    assert kinds(commands)[:1] == [OutageEndAssumed]
     assert kinds(commands).count(Cancel) == kinds(commands).count(Subscribe) == 3
 
 
 def test_where_no_row_comes_of_that_the_connection_is_made_anew() -> None:
     course = Course()
     course.controller.handle(Suspended(), 10.0)
-    course.until(ResumeUnsaid, 1000.0)
-    assert EndOutage in kinds(course.until(EndOutage, 1000.0))
+    course.until(OutageEndAssumed, 1000.0)
+    assert Reconnect in kinds(course.until(Reconnect, 1000.0))
     assert course.now == 10.0 + 2 * PLAN.outage
-    assert course.until(EndOutage, 10_000.0) == [], "once for each outage"
+    assert course.until(Reconnect, 10_000.0) == [], "once for each outage"
 
 
 def test_rows_that_come_of_it_end_the_outage() -> None:
     course = Course()
     course.controller.handle(Suspended(), 10.0)
-    course.until(ResumeUnsaid, 1000.0)
+    course.until(OutageEndAssumed, 1000.0)
     course.answer()
-    assert course.until(EndOutage, 10_000.0) == []
+    assert course.until(Reconnect, 10_000.0) == []
 
 
 def test_an_outage_whose_end_is_said_is_over() -> None:
@@ -80,14 +80,14 @@ def test_an_outage_whose_end_is_said_is_over() -> None:
     course.controller.handle(Suspended(), 10.0)
     course.controller.handle(Resumed(data_lost=False), 20.0)
     course.answer()
-    assert course.until(ResumeUnsaid, 10_000.0) == []
+    assert course.until(OutageEndAssumed, 10_000.0) == []
 
 
 def test_a_guess_that_it_is_over_asks_again_at_once_and_connects_anew_where_no_row_comes() -> None:
     course = Course()
     course.controller.handle(Suspended(), 10.0)
-    assert kinds(course.controller.handle(Resumed(data_lost=True, said=False), 12.0)).count(Subscribe) == 3
-    course.until(EndOutage, 1000.0)
+    assert kinds(course.controller.handle(Resumed(data_lost=True, reported=False), 12.0)).count(Subscribe) == 3
+    course.until(Reconnect, 1000.0)
     assert course.now == 12.0 + PLAN.outage
 
 
@@ -100,7 +100,7 @@ def test_an_outage_that_goes_on_over_connections_is_tried_ever_more_rarely() -> 
         while outage.due is not None:
             now = outage.due
             steps.append(outage.step(now))
-        assert steps == [Step.ASK_AGAIN, Step.RECONNECT]
+        assert steps == [OutageAction.RESUBSCRIBE, OutageAction.RECONNECT]
         waits.append((now - begun) / 2)
     assert waits == [120.0, 240.0, 480.0, LONGEST_OUTAGE_SECS, LONGEST_OUTAGE_SECS, LONGEST_OUTAGE_SECS]
     outage.connected(suspended=False, now=now)
@@ -113,7 +113,7 @@ def test_an_outage_that_is_said_again_and_again_is_not_drawn_out() -> None:
     outage = Outage(120.0)
     for now in range(0, 120, 10):
         outage.begins(float(now))
-    assert outage.step(120.0) is Step.ASK_AGAIN
+    assert outage.step(120.0) is OutageAction.RESUBSCRIBE
 
 
 def test_a_lost_connection_takes_its_outage_along() -> None:

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback
+from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
-from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.orchestration.gateway_assets import (
     FEED_OP,
@@ -189,7 +189,12 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
             duration = config.seconds_to_record(exchange, utc_now(), by_default=settings.ibkr_stop_at_close)
             wanted = WantedCallback(lambda: still_wanted(context.instance, context.run_id))
             outcome = run_ingest(
-                settings, universe, duration, run_id=context.run_id, watcher=observer.watcher, wanted=wanted
+                settings,
+                universe,
+                duration,
+                run_id=context.run_id,
+                figures_callback=observer.watcher,
+                wanted_callback=wanted,
             )
         observer.conclude(outcome.summary)
         return _concluded(context, names.feed_key, outcome, session_metadata(outcome, settings))

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import dagster as dg
 
+from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.ingest.run import IngestOutcome
-from ibkr_depth_pipeline.ingest.summary import IngestSummary
 from ibkr_depth_pipeline.model import Levels
 from ibkr_depth_pipeline.orchestration.rendering import coverage_markdown, ladder_markdown
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
@@ -87,7 +87,7 @@ def figures_at_start(summary: IngestSummary, symbols: Iterable[str]) -> FeedFigu
 def figures_at_end(seen: FeedFigures, summary: IngestSummary) -> FeedFigures:
     """The figures at the session's end, from those of the last observation, `seen`, and the summary."""
     live_ms: dict[str, int] = {}
-    for symbol, start, end in summary.stretches:
+    for symbol, start, end in summary.live_intervals:
         live_ms[symbol] = live_ms.get(symbol, 0) + end - start
     dropped = dropped_by_symbol(summary)
     symbols = {
@@ -158,7 +158,8 @@ def session_metadata(outcome: IngestOutcome, settings: Settings) -> Mapping[str,
 
 def _coverage(summary: IngestSummary) -> str:
     symbols = sorted({*summary.rows, *summary.snapshots, *summary.unresolved} - {"unknown"})
-    return coverage_markdown(summary.stretches, symbols, summary.started_ts, summary.ended_ts) or "nothing was recorded"
+    coverage = coverage_markdown(summary.live_intervals, symbols, summary.started_ts, summary.ended_ts)
+    return coverage or "nothing was recorded"
 
 
 def book_ladders(summary: IngestSummary) -> str:

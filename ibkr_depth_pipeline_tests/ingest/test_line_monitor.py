@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from ibkr_depth_pipeline.book.order_book import OrderBook
-from ibkr_depth_pipeline.ingest.book_integrity import (
+from ibkr_depth_pipeline.ingest.books import BookState
+from ibkr_depth_pipeline.ingest.line_monitor import (
+    CHECK_SECS,
     CROSSED,
     DELETE_LOST,
     FORGIVEN_SECS,
     INSERT_LOST,
     LONGEST_PAUSE_SECS,
-    LOOK_SECS,
     PERSISTENT_SECS,
     REPEATED,
     ROW_LOST,
@@ -24,7 +25,6 @@ from ibkr_depth_pipeline.ingest.book_integrity import (
     STANDING_SECS,
     UNSORTED,
     BookIntegrity,
-    BookLook,
     ResubscribeBackoff,
 )
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
@@ -53,9 +53,9 @@ class Looker:
         """The first reason that is found while the book stands like this for so long."""
         end = self.now + secs
         while self.now < end:
-            self.now += LOOK_SECS
+            self.now += CHECK_SECS
             self.rows += rows_flow
-            reason = self.integrity.look(BookLook(1, self.rows, bids, asks), self.now)
+            reason = self.integrity.check(BookState(1, self.rows, bids, asks), self.now)
             if reason:
                 return reason
         return ""
@@ -75,23 +75,23 @@ def test_disorder_that_lasts_is_found_and_not_before_it_has_lasted(
     bids: Levels, asks: Levels, reason: str, secs: float
 ) -> None:
     looker = Looker()
-    assert looker.see(bids, asks, secs - LOOK_SECS) == ""
-    assert looker.see(bids, asks, 3 * LOOK_SECS) == reason
+    assert looker.see(bids, asks, secs - CHECK_SECS) == ""
+    assert looker.see(bids, asks, 3 * CHECK_SECS) == reason
 
 
 def test_moments_of_disorder_with_order_between_them_are_a_price_move() -> None:
     looker = Looker()
     for _ in range(1000):
-        assert looker.see(side(10.0, 10.0, 9.8), ASKS, PERSISTENT_SECS - LOOK_SECS) == ""
-        assert looker.see(side(10.2), ASKS, CROSSED_SECS - LOOK_SECS) == ""
-        assert looker.see(BIDS, ASKS, LOOK_SECS) == ""
+        assert looker.see(side(10.0, 10.0, 9.8), ASKS, PERSISTENT_SECS - CHECK_SECS) == ""
+        assert looker.see(side(10.2), ASKS, CROSSED_SECS - CHECK_SECS) == ""
+        assert looker.see(BIDS, ASKS, CHECK_SECS) == ""
 
 
 def test_without_rows_disorder_may_stand_longer_as_the_rest_may_be_on_its_way() -> None:
     looker = Looker()
     bad = side(10.0, 9.8, 9.9)
-    assert looker.see(bad, ASKS, STANDING_SECS - LOOK_SECS, rows_flow=False) == ""
-    assert looker.see(bad, ASKS, 3 * LOOK_SECS, rows_flow=False) == UNSORTED
+    assert looker.see(bad, ASKS, STANDING_SECS - CHECK_SECS, rows_flow=False) == ""
+    assert looker.see(bad, ASKS, 3 * CHECK_SECS, rows_flow=False) == UNSORTED
 
 
 def test_several_names_at_one_price_are_in_order() -> None:
@@ -102,7 +102,7 @@ def test_several_names_at_one_price_are_in_order() -> None:
 def test_a_venue_whose_opening_image_repeats_levels_may_do_so() -> None:
     repeated, integrity = side(10.0, 10.0, 9.9), BookIntegrity(CROSSED_SECS)
     for look in range(400):
-        assert integrity.look(BookLook(1, look, repeated, ASKS), look * LOOK_SECS) == ""
+        assert integrity.check(BookState(1, look, repeated, ASKS), look * CHECK_SECS) == ""
 
 
 def test_a_lost_insert_or_delete_counts_at_once_and_one_past_the_end_does_not() -> None:
@@ -130,13 +130,13 @@ def test_updates_that_are_lost_count_when_that_happens_again_and_again() -> None
 
 def test_a_symbol_is_asked_for_at_once_then_ever_more_rarely_and_at_once_again_after_a_long_calm() -> None:
     pace = ResubscribeBackoff()
-    times = [now for now in range(20_000) if pace.ask("SPY", float(now))]
+    times = [now for now in range(20_000) if pace.allows("SPY", float(now))]
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert times[0] == 0
     assert pauses[:5] == [5, 20, 80, 320, 1280]
     assert set(pauses[5:]) == {3600}
-    assert pace.ask("QQQ", 0.0)
-    assert pace.ask("SPY", times[-1] + 20 * LONGEST_PAUSE_SECS + 1)
+    assert pace.allows("QQQ", 0.0)
+    assert pace.allows("SPY", times[-1] + 20 * LONGEST_PAUSE_SECS + 1)
 
 
 # ---- no false alarm
@@ -147,7 +147,7 @@ def test_the_real_book_of_aapl_is_in_step_however_often_it_is_looked_at(shared_d
     states = states_of_file(shared_data / "aapl_2012-06-21_l10.csv.gz", 25_000)
     for number, (bids, asks) in enumerate(states):
         sides = [tuple((price, size, "NSDQ") for price, size in each) for each in (bids, asks)]
-        assert integrity.look(BookLook(1, number, *sides), number * 0.05) == "", number
+        assert integrity.check(BookState(1, number, *sides), number * 0.05) == "", number
 
 
 def test_the_rows_of_a_real_gateway_are_in_step_after_each_row_and_each_read(shared_data: Path) -> None:
@@ -161,13 +161,13 @@ def test_the_rows_of_a_real_gateway_are_in_step_after_each_row_and_each_read(sha
             operations[int(row["operation"])], of, int(row["position"]), float(row["price"]), float(row["size"]), ""
         )
         if book.apply(change) is None:
-            assert integrity.look(BookLook(1, number, book.bids, book.asks), number * 24 / len(rows)) == "", number
+            assert integrity.check(BookState(1, number, book.bids, book.asks), number * 24 / len(rows)) == "", number
 
 
 @pytest.mark.parametrize("share_of_moves", [0.02, 0.2])
 def test_a_day_of_looks_in_the_middle_of_price_moves_is_without_a_false_alarm(share_of_moves: float) -> None:
     chance, looker = random.Random(7), Looker()
     moves = (side(10.0, 10.0, 9.8), side(10.0, 9.8, 9.9), side(10.1, 10.0))
-    for _ in range(int(23_400 / LOOK_SECS)):
+    for _ in range(int(23_400 / CHECK_SECS)):
         bids = chance.choice(moves) if chance.random() < share_of_moves else BIDS
-        assert looker.see(bids, ASKS, LOOK_SECS) == ""
+        assert looker.see(bids, ASKS, CHECK_SECS) == ""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.rotation.slots import Slot
-from ibkr_depth_pipeline.rotation.turn import Turn
+from ibkr_depth_pipeline.rotation.slots import Slot, Turn
 
 DWELL = 10.0
 CAP = 4.0
@@ -42,7 +41,7 @@ def test_a_turn_takes_its_dwell_or_as_long_as_the_last_one_took() -> None:
     assert turn.end(12.0) == 12.0
     assert turn.usual_secs == 12.0
     turn.begin(20.0)
-    turn.break_off()
+    turn.abandon()
     assert not turn.is_on
     assert turn.usual_secs == 12.0, "one that came to nothing says nothing of the next"
 
