@@ -1,4 +1,4 @@
-"""The connection to the gateway: made under the first client id that is answered, and made anew after a loss.
+"""The connection to the gateway: made under the first client id that is answered, and again after a loss.
 
 The pace is that of gateway/connecting.py. If nothing listens, TCP alone is tried every few seconds; if connections are
 accepted and not answered, each is held open until the next one is due, so that a late greeting is processed at once.

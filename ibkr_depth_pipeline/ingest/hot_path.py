@@ -1,12 +1,12 @@
 """The hot path: a depth message in, its book's two sides out, as the texts that are stored. Pure.
 
-Every row takes this way, so a book is kept as texts: a row changes the text of one level, and its side is joined anew;
+Every row takes this way, so a book is kept as texts: a row changes the text of one level, and its side is joined again;
 the other side's text stands. Prices, sizes and venues come again and again, so their texts are remembered.
 
 Only what is spelled as TWS spells it is taken here. Anything else (a number that is none, a row past the end, a request
 that was cancelled) is declined, with nothing changed, and goes the careful way: gateway/wire.py reads it and
-`LiveBook.apply` judges it. What a row does to a book is said by book/order_book.py, and what is stored of a book by
-sink/encoding.py; the tests compare this path with both.
+`LiveBook.apply` judges it. book/order_book.py defines what a row does to a book, and schema/encoding.py
+what is stored of it; the tests compare this path with both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SMART = (b"0", b"1")
 
 
 class NumberTexts(dict[bytes, bytes]):
-    """A number as TWS writes it -> its JSON text between `before` and `after`. Raises ValueError for what is none."""
+    """A number as TWS writes it -> its JSON text between `before` and `after`. Raises ValueError for any other text."""
 
     def __init__(self, before: bytes, after: bytes) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class NumberTexts(dict[bytes, bytes]):
 
 
 class VenueTexts(dict[bytes, bytes]):
-    """A row's market maker or venue -> the end of its level's text. What is no UTF-8 in it is replaced."""
+    """A row's market maker or venue -> the end of its level's text. Bytes that are no UTF-8 are replaced."""
 
     def __missing__(self, name: bytes) -> bytes:
         return _remember(self, name, json_text(name.decode(errors="replace")) + b"]")
@@ -57,7 +57,7 @@ def _remember(texts: dict[bytes, bytes], key: bytes, text: bytes) -> bytes:
     return text
 
 
-# ---- what a row does to a side: whether it was done; nothing is changed where it was not
+# ---- operations on a side: return whether the row was carried out; if not, nothing is changed
 
 
 def _insert(levels: list[bytes], position: int, text: bytes, rows: int) -> bool:
@@ -89,13 +89,13 @@ _MEANT = {DepthOperation.INSERT: _insert, DepthOperation.UPDATE: _update, DepthO
 
 @dataclass(slots=True)
 class Numbering:
-    """Where a symbol's stream stands: its newest snapshot's time and number."""
+    """The time and number of a symbol's newest snapshot."""
 
     ts: int
     seq: int
 
     def next(self, now_ms: int) -> None:
-        """One more snapshot. A clock that was set back must not make ids fall."""
+        """Count one more snapshot. A clock that was set back must not make ids fall."""
         self.seq += 1
         if now_ms > self.ts:
             self.ts = now_ms
@@ -126,7 +126,7 @@ class LiveBook:
         self._bids_text = self._asks_text = EMPTY_SIDE
 
     def take(self, change: Callable[..., bool], is_bid: bool, position: int, text: bytes, now_ms: int) -> bool:
-        """Carry one row out and store the book. False, and nothing done, where the row does not fit the book."""
+        """Carry one row out and store the book. False, and nothing done, if the row does not fit the book."""
         levels = self._bids if is_bid else self._asks
         if not change(levels, position, text, self._rows):
             return False
@@ -143,7 +143,7 @@ class LiveBook:
         return True
 
     def apply(self, row: DepthRow, now_ms: int) -> RowFault | None:
-        """The careful way. Returns None where the row was carried out and the book stored, or the row's fault."""
+        """Carry out a row that the hot path declined, and store the book. Returns its fault; None: it was carried out."""
         operation, side, position, price, size, venue = row
         if position < 0:
             return RowFault.NEGATIVE_POSITION
@@ -168,7 +168,7 @@ class LiveBook:
         self._store(numbering.ts, numbering.seq, self._venue_field, self._bids_text, self._asks_text)
 
     def clock_stepped(self, step_ms: int) -> None:
-        """The clock was set by so many ms since the last row."""
+        """Move the times of rows along with a clock that was set by so many ms."""
         self.first_came_ms += step_ms
         self.last_came_ms += step_ms
 
@@ -200,7 +200,7 @@ class HotPath:
         self._books.pop(b"%d" % request, None)
 
     def take(self, message: bytes, now_ms: int) -> int:
-        """Carry out the row in a depth message and store its book. Returns its request, or 0 where it is declined.
+        """Carry out the row in a depth message and store its book. Returns its request; 0: it is declined.
 
         The fields are (gateway/wire.py): id, version, request, position, in a message 13 the market maker,
         operation, side, price, size, in a message 13 whether it is a smart depth row; and nothing after the last zero.

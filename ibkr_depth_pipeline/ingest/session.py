@@ -181,7 +181,15 @@ class IngestSession:
                 self._tasks.fail(reason)
             if self._tasks.failure is not None:
                 raise self._tasks.failure
-            return self._summary(started, drained)
+            return summary_of(
+                self._pipeline,
+                self._writer.figures,
+                self._venues.unresolved,
+                started_ts=started,
+                ended_ts=self._wall_ms(),
+                drained=drained,
+                greeting=self._connection.greeting,
+            )
         finally:
             self._gateway.disconnect()
             if self._timer is not None:
@@ -272,17 +280,6 @@ class IngestSession:
         """Wait until the gateway has read the cancels: it takes messages in order, so its answer shows that."""
         with contextlib.suppress(GatewayError, ConnectionError):
             await self._gateway.server_time(timeout=None)
-
-    def _summary(self, started: int, drained: bool) -> IngestSummary:
-        return summary_of(
-            self._pipeline,
-            self._writer.figures,
-            self._venues.unresolved,
-            started_ts=started,
-            ended_ts=self._wall_ms(),
-            drained=drained,
-            greeting=self._connection.greeting,
-        )
 
     # ---- rows and events of the gateway
 
@@ -389,7 +386,6 @@ class IngestSession:
             self._tasks.start(keep_entry(self._redis, self._settings.ibkr_gateway_name, entry))
 
     def _figures(self, *, ended: bool = False) -> FeedFigures:
-        clock = self._clock.figures()
         return feed_figures(
             self._identity,
             self._universe.symbols,
@@ -398,7 +394,7 @@ class IngestSession:
             now_ms=self._wall_ms(),
             connected=self._connection.in_use.is_set(),
             buffer_bound=self._settings.ibkr_buffer_bytes,
-            clock=clock,
+            clock=self._clock.figures(),
             ended=ended,
         )
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.gateway import events as gateway
+from ibkr_depth_pipeline.ingest.effects import RequestDepth
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.gateway_notices import GatewayNotice, GatewayNotices, one_line
 from ibkr_depth_pipeline.probe.report import Outcome, SymbolReport
 from ibkr_depth_pipeline.probe.symbol_probe import QUEUED, Observation, ProbeLimits, SymbolProbe
+from ibkr_depth_pipeline.rotation.events import Cancel, Reconnect
 from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent, SlotState
 
 RACE_SECS = 2.0
@@ -27,32 +29,14 @@ RACE_PAUSE_SECS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Subscribe:
-    """Request depth of `instrument` under the new id `request`."""
-
-    request: int
-    instrument: Instrument
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Cancel `request` at the gateway."""
-
-    request: int
-    symbol: str
-
-
-@dataclass(frozen=True, slots=True)
 class DetectIngest:
     """Other clients hold every slot: find out whether one is an ingest, and call `ingest_detected`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnect:
-    """Orphaned subscriptions hold slots, which only a new connection frees: connect again, and call `reconnected`."""
+ORPHANED = "orphaned subscriptions hold slots, which only a new connection frees"
 
-
-ProbeCommand = Subscribe | Cancel | DetectIngest | Reconnect
+ProbeCommand = RequestDepth | Cancel | DetectIngest | Reconnect
+"""Commands to carry out in order; after Reconnect, call `reconnected`."""
 Commands = list[ProbeCommand]
 
 
@@ -218,7 +202,7 @@ class ProbePlan:
         if any(slot.state is SlotState.ABANDONED for slot in self._slots.values()):
             self._lose_slots()
             self._awaits_shell = True
-            return [Reconnect()]
+            return [Reconnect(ORPHANED)]
         if self._no_slot_since is None:
             self._no_slot_since = now
         waited = now - self._no_slot_since
@@ -290,7 +274,7 @@ class ProbePlan:
             self._slots[slot.request] = slot
             limits = self._limits
             probe.requested(slot, Observation(probe.instrument.exchange, limits.rows, limits.full_rows, now))
-            commands.append(Subscribe(slot.request, probe.instrument))
+            commands.append(RequestDepth(slot.request, probe.instrument))
         return commands
 
     def _may_subscribe(self, now: float) -> bool:

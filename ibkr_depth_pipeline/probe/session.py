@@ -16,14 +16,16 @@ from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
+from ibkr_depth_pipeline.ingest.effects import RequestDepth
 from ibkr_depth_pipeline.ingest.resolver import PATIENT_TRIES, NoAnswer, Resolver
 from ibkr_depth_pipeline.ingest.tasks import DeadlineTimer, RunTasks, at_most
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Instrument
-from ibkr_depth_pipeline.probe.plan import Cancel, Commands, DetectIngest, ProbePlan, Reconnect, Subscribe
+from ibkr_depth_pipeline.probe.plan import Commands, DetectIngest, ProbePlan
 from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, SymbolReport
 from ibkr_depth_pipeline.probe.symbol_probe import probe_limits
 from ibkr_depth_pipeline.probe.venue_cache import VenueCache
+from ibkr_depth_pipeline.rotation.events import Cancel, Reconnect
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.signals import signals_caught
 from ibkr_depth_pipeline.universe import Universe
@@ -207,7 +209,7 @@ class ProbeSession:
     def _carry_out(self, commands: Commands) -> None:
         for command in commands:
             match command:
-                case Subscribe():
+                case RequestDepth():
                     self._subscribe(command)
                 case Cancel():
                     self._cancel(command)
@@ -221,7 +223,7 @@ class ProbeSession:
         if self._plan.is_over:
             self._over.set()
 
-    def _subscribe(self, command: Subscribe) -> None:
+    def _subscribe(self, command: RequestDepth) -> None:
         symbol, venue = command.instrument.symbol, command.instrument.exchange
         self._log.info("subscribed", symbol=symbol, request_id=command.request, exchange=venue)
         self._send(lambda: self._gateway.subscribe(command.request, command.instrument, self._limits.rows))

@@ -5,8 +5,9 @@ go to the back. A symbol whose slot was refused stays at the front; one that was
 ring until it is retried; one whose market is closed, until it opens. A symbol whose turn follows its own turn keeps its
 subscription.
 
-The controller composes: `ring` (which symbols come next), `slots` (subscriptions and turns), `slot_allocator` (how many slots, and what a 309 means), `orphans`
-(cancels that may have been ignored) and `retry_schedule` (what is tried again, and when).
+The controller composes: `ring` (which symbols come next), `slots` (subscriptions and turns), `slot_allocator` (how many
+slots, and what a 309 means), `orphans` (cancels that may have been ignored) and `retry_schedule` (what is tried again,
+and when).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Slots and turns. Pure; times are the controller's seconds.
 
-`Slot` is the life of one depth subscription, as a table; `ActiveBatch` the subscriptions of now, and which symbols of the
-ring join them; `Turn` the turn under way.
+`Slot` is the life of one depth subscription, as a table; `ActiveBatch` the subscriptions of now, and which symbols of
+the ring join them; `Turn` the turn under way.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.ingest import venue_search
 from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, NOT_ANSWERED
 from ibkr_depth_pipeline.ingest.tasks import end
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
@@ -88,9 +87,8 @@ async def test_search_in_which_no_symbol_has_a_venue_ends_at_the_time_given_with
     [(Unready.NO_EXCHANGES, NO_EXCHANGES), (Unready.SILENT, NOT_ANSWERED)],
 )
 async def test_what_a_gateway_that_is_not_ready_lacks_is_logged_and_is_the_reason_in_the_end(
-    unready: Unready, reason: str, monkeypatch: pytest.MonkeyPatch
+    unready: Unready, reason: str
 ) -> None:
-    monkeypatch.setattr(venue_search, "FIRST_PAUSE_SECS", 0.1)
     with capture_logs() as lines:
         async with searching("SPY", "QQQ", begin=False) as search:
             search.simulated.become_unready(unready)

@@ -9,10 +9,12 @@ import random
 import pytest
 
 from ibkr_depth_pipeline.gateway import events as gateway
+from ibkr_depth_pipeline.ingest.effects import RequestDepth
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, Side
-from ibkr_depth_pipeline.probe.plan import Cancel, Commands, DetectIngest, ProbePlan, Reconnect, Subscribe
+from ibkr_depth_pipeline.probe.plan import ORPHANED, Commands, DetectIngest, ProbePlan
 from ibkr_depth_pipeline.probe.report import Outcome
 from ibkr_depth_pipeline.probe.symbol_probe import MAX_RESTARTS, ProbeLimits
+from ibkr_depth_pipeline.rotation.events import Cancel, Reconnect
 
 CAP, QUIET, PAUSE, PATIENCE = 15.0, 0.5, 8.0, 24.0
 FULL = 2
@@ -60,7 +62,7 @@ class Case:
 
 
 def subscribed(commands: Commands) -> list[tuple[int, str]]:
-    return [(each.request, each.instrument.symbol) for each in commands if isinstance(each, Subscribe)]
+    return [(each.request, each.instrument.symbol) for each in commands if isinstance(each, RequestDepth)]
 
 
 def cancelled(commands: Commands) -> list[int]:
@@ -74,7 +76,7 @@ def test_no_more_symbols_are_subscribed_to_than_there_are_slots() -> None:
 
 def test_full_book_ends_its_subscription_before_the_next_symbol_gets_the_slot() -> None:
     case = Case("A", "B", slots=1)
-    assert case.book(1) == [Cancel(1, "A"), Subscribe(2, Instrument("B", 1, "STK", "USD", "ARCA", "ARCA"))]
+    assert case.book(1) == [Cancel(1, "A"), RequestDepth(2, Instrument("B", 1, "STK", "USD", "ARCA", "ARCA"))]
     assert case.outcome("A") is Outcome.DEPTH
 
 
@@ -137,7 +139,7 @@ def test_refusal_of_any_code_leads_to_the_next_venue_and_the_last_one_reports_ev
     case = Case("A", venues=("ISLAND", "ARCA"))
     case.handle(gateway.FarmStatus(True, 2104, "OK"))
     (_, asked) = case.handle(gateway.DepthRefused(1, code, "one"))
-    assert isinstance(asked, Subscribe)
+    assert isinstance(asked, RequestDepth)
     assert asked.instrument.exchange == "ARCA"
     case.handle(gateway.DepthRefused(2, 10092, "two"))
     assert case.outcome("A") is Outcome.REFUSED
@@ -282,7 +284,7 @@ def test_slots_of_orphaned_subscriptions_are_freed_by_a_new_connection() -> None
     case = Case("A", "B", slots=1)
     case.run_to_deadline()
     case.now += 10
-    assert case.handle(gateway.SlotRefused(2, "")) == [Reconnect()]
+    assert case.handle(gateway.SlotRefused(2, "")) == [Reconnect(ORPHANED)]
     assert case.plan.next_deadline() is None
     assert subscribed(case.plan.reconnected(case.now)) == [(3, "B")]
 
@@ -302,7 +304,7 @@ def test_317_empties_the_book() -> None:
 @pytest.mark.parametrize("event", [gateway.DepthHalted(1), gateway.RequestIdRejected(1)])
 def test_subscription_that_ended_is_repeated_under_a_new_id(event: gateway.GatewayEvent) -> None:
     case = Case("A")
-    assert case.handle(event) == [Subscribe(2, Instrument("A", 1, "STK", "USD", "ARCA", "ARCA"))]
+    assert case.handle(event) == [RequestDepth(2, Instrument("A", 1, "STK", "USD", "ARCA", "ARCA"))]
 
 
 def test_subscription_that_ends_too_often_is_reported_as_halted() -> None:
@@ -409,7 +411,7 @@ def test_plan_ends_with_growing_deadlines_and_few_requests_for_any_answers_of_th
     asked, waiting = 0, list(case.first)
     while case.plan.next_deadline() is not None or waiting:
         for command in waiting:
-            if isinstance(command, Subscribe):
+            if isinstance(command, RequestDepth):
                 asked += 1
         shell = [command for command in waiting if isinstance(command, DetectIngest | Reconnect)]
         waiting = []
