@@ -143,7 +143,7 @@ class LiveBook:
         return True
 
     def apply(self, row: DepthRow, now_ms: int) -> RowFault | None:
-        """Carry out a row that the hot path declined, and store the book. Returns its fault; None: it was carried out."""
+        """Carry out a row that the hot path declined, and store the book. Returns its fault; None: carried out."""
         operation, side, position, price, size, venue = row
         if position < 0:
             return RowFault.NEGATIVE_POSITION
