@@ -103,6 +103,36 @@ class EffectLog(Protocol):
     def log_persisted(self, symbols: Iterable[str], /) -> None: ...
 
 
+class DepthRequester:
+    """Sends depth requests and cancels to the gateway, and logs each; a failure to send is logged and no more.
+
+    rows: how many rows a side are requested.
+    """
+
+    def __init__(self, gateway: DepthRequests, rows: int, log: Callable[[LogLine], None]) -> None:
+        self._gateway = gateway
+        self._rows = rows
+        self._log = log
+
+    def request(self, effect: RequestDepth) -> None:
+        """Request depth."""
+        instrument = effect.instrument
+        fields = {"symbol": instrument.symbol, "request_id": effect.request}
+        self._log(LogLine("info", "subscribed", {**fields, "exchange": instrument.exchange, "rows": self._rows}))
+        self._send(lambda: self._gateway.subscribe(effect.request, instrument, self._rows))
+
+    def cancel(self, effect: Cancel) -> None:
+        """Cancel a request."""
+        self._log(LogLine("info", "unsubscribed", {"symbol": effect.symbol, "request_id": effect.request}))
+        self._send(lambda: self._gateway.cancel(effect.request))
+
+    def _send(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
+            self._log(LogLine("warning", "send_failed", {"error": str(error)}))
+
+
 class EffectExecutor:
     """Carries out each effect at once; what waits for an answer goes on as a task of the run.
 
@@ -122,10 +152,9 @@ class EffectExecutor:
         reconnect: Callable[[str], None],
         wall_ms: Callable[[], int],
     ) -> None:
-        self._gateway = gateway
+        self._requester = DepthRequester(gateway, rows, log.log)
         self._writer = writer
         self._log = log
-        self._rows = rows
         self._start = start
         self._resolve_again = resolve_again
         self._reconnect = reconnect
@@ -136,9 +165,9 @@ class EffectExecutor:
         for effect in effects:
             match effect:
                 case RequestDepth():
-                    self._request_depth(effect)
+                    self._requester.request(effect)
                 case Cancel():
-                    self._cancel(effect)
+                    self._requester.cancel(effect)
                 case Recheck():
                     self._resolve_again(effect.symbol)
                 case Reconnect():
@@ -155,22 +184,6 @@ class EffectExecutor:
                     self._log.log_persisted(effect.symbols)
                 case _:
                     assert_never(effect)
-
-    def _request_depth(self, effect: RequestDepth) -> None:
-        instrument = effect.instrument
-        fields = {"symbol": instrument.symbol, "request_id": effect.request}
-        self._log.log(LogLine("info", "subscribed", {**fields, "exchange": instrument.exchange, "rows": self._rows}))
-        self._send(lambda: self._gateway.subscribe(effect.request, instrument, self._rows))
-
-    def _cancel(self, effect: Cancel) -> None:
-        self._log.log(LogLine("info", "unsubscribed", {"symbol": effect.symbol, "request_id": effect.request}))
-        self._send(lambda: self._gateway.cancel(effect.request))
-
-    def _send(self, send: Callable[[], None]) -> None:
-        try:
-            send()
-        except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
-            self._log.log(LogLine("warning", "send_failed", {"error": str(error)}))
 
     def _set_heartbeat_ttl(self, effect: SetHeartbeatTtl) -> None:
         self._writer.heartbeat_ttl = effect.secs

@@ -26,7 +26,7 @@ from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
-from ibkr_depth_pipeline.ingest.tasks import RunTasks, at_most, first_of
+from ibkr_depth_pipeline.ingest.tasks import DeadlineTimer, RunTasks, at_most, first_of
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.ingest.wall_clock import WallClockMonitor
 from ibkr_depth_pipeline.logs import get_log
@@ -104,7 +104,7 @@ class IngestSession:
         self._stop = asyncio.Event()
         self._overdue = False
         self._tasks = RunTasks(self._stop)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = DeadlineTimer(self._on_deadline)
         self._identity = identity_of_this_process(wall_ms(), run_id)
         request_ids = itertools.count(1)
         self._gateway = TwsGateway.of_settings(
@@ -192,8 +192,7 @@ class IngestSession:
             )
         finally:
             self._gateway.disconnect()
-            if self._timer is not None:
-                self._timer.cancel()
+            self._timer.set(None)
             await self._tasks.end()
             await asyncio.gather(at_most(FAREWELL_SECS, self._release()), self._metrics.aclose())
             await self._redis.aclose()
@@ -329,14 +328,7 @@ class IngestSession:
 
     def _execute(self, effects: Iterable[Effect]) -> None:
         self._executor.execute(effects)
-        self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        deadline = self._pipeline.subscriptions.next_deadline()
-        loop = asyncio.get_running_loop()
-        self._timer = None if deadline is None else loop.call_at(deadline, self._on_deadline)
+        self._timer.set(self._pipeline.subscriptions.next_deadline())
 
     def _on_deadline(self) -> None:
         try:

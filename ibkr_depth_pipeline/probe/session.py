@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
-from ibkr_depth_pipeline.ingest.effects import RequestDepth
+from ibkr_depth_pipeline.ingest.effects import DepthRequester, LogLine, RequestDepth
 from ibkr_depth_pipeline.ingest.resolver import PATIENT_TRIES, NoAnswer, Resolver
 from ibkr_depth_pipeline.ingest.tasks import DeadlineTimer, RunTasks, at_most
 from ibkr_depth_pipeline.logs import get_log
@@ -82,6 +82,7 @@ class ProbeSession:
             on_row=self._on_row,
             id_setting="IBKR_PROBE_CLIENT_ID",
         )
+        self._requester = DepthRequester(self._gateway, self._limits.rows, _log_line)
         self._venue_cache = VenueCache(settings.redis_target if record else None, settings.ibkr_gateway_name)
         self._plan = ProbePlan(self._limits, self._request_ids)
         self._resolutions: dict[str, Resolution] = {}
@@ -210,9 +211,9 @@ class ProbeSession:
         for command in commands:
             match command:
                 case RequestDepth():
-                    self._subscribe(command)
+                    self._requester.request(command)
                 case Cancel():
-                    self._cancel(command)
+                    self._requester.cancel(command)
                 case DetectIngest():
                     self._tasks.start(self._detect_ingest())
                 case Reconnect():
@@ -222,21 +223,6 @@ class ProbeSession:
         self._timer.set(self._plan.next_deadline())
         if self._plan.is_over:
             self._over.set()
-
-    def _subscribe(self, command: RequestDepth) -> None:
-        symbol, venue = command.instrument.symbol, command.instrument.exchange
-        self._log.info("subscribed", symbol=symbol, request_id=command.request, exchange=venue)
-        self._send(lambda: self._gateway.subscribe(command.request, command.instrument, self._limits.rows))
-
-    def _cancel(self, command: Cancel) -> None:
-        self._log.info("unsubscribed", symbol=command.symbol, request_id=command.request)
-        self._send(lambda: self._gateway.cancel(command.request))
-
-    def _send(self, send: Callable[[], None]) -> None:
-        try:
-            send()
-        except (GatewayError, ConnectionError) as error:  # the loss itself is on its way as an event
-            self._log.warning("send_failed", error=str(error))
 
     # ---- reports
 
@@ -282,6 +268,10 @@ class ProbeSession:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _log_line(line: LogLine) -> None:
+    getattr(get_log(), line.level)(line.event, **line.fields)
 
 
 def _at_granted_venue(resolution: Resolution, report: SymbolReport) -> Resolution:
