@@ -23,12 +23,13 @@ UNKNOWN = "unknown"
 
 
 class Cause(str, Enum):
-    """The likely cause, in the words of an alert. The first four concern the feed as a whole."""
+    """The likely cause, in the words of an alert. The first five concern the feed as a whole."""
 
     REDIS = "Redis unreachable"
     NO_INGEST = "no ingest run"
     GATEWAY = "gateway away"
     MARKET_DATA = "IBKR or its market data troubled"
+    CLOCK = "the host's clock was set"
     PRESSURE = "309 pressure"
     SYMBOL = "this symbol only"
     SYMBOLS = "these symbols only"
@@ -37,7 +38,7 @@ class Cause(str, Enum):
 
     @property
     def concerns_feed(self) -> bool:
-        return self in (Cause.REDIS, Cause.NO_INGEST, Cause.GATEWAY, Cause.MARKET_DATA)
+        return self in (Cause.REDIS, Cause.NO_INGEST, Cause.GATEWAY, Cause.MARKET_DATA, Cause.CLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ def feed_cause(reading: Reading) -> Cause | None:
         return None
     if not figures.connected:
         return Cause.GATEWAY
-    return Cause.MARKET_DATA if figures.suspended or figures.ailments else None
+    if figures.suspended or figures.ailments:
+        return Cause.MARKET_DATA
+    return Cause.CLOCK if figures.clock.problem else None
 
 
 def symbol_cause(reading: Reading, refusals: RefusalHistory, count: int, now: int) -> Cause:
@@ -107,7 +110,10 @@ def unhealthy_symbols(reading: Reading) -> tuple[SymbolHealth, ...]:
 
 def feed_problem(reading: Reading) -> str:
     """What is wrong with the feed, at length; empty if nothing is."""
-    return reading.reason if isinstance(reading, Unreachable) else reading.feed.problem
+    if isinstance(reading, Unreachable):
+        return reading.reason
+    figures = reading.feed.figures
+    return reading.feed.problem or (figures.clock.problem if figures is not None else "")
 
 
 def running_since(reading: Reading) -> int:
