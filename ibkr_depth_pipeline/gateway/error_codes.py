@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ibkr_depth_pipeline.gateway.events import (
+    OF_ORDERS_AND_HISTORY,
     BookReset,
     CancelRejected,
     ConnectionLost,
@@ -84,7 +85,7 @@ _OF_THE_SESSION: dict[int, _EventOf] = {
     10197: _degraded,
 }
 
-_NOTICES = frozenset({165, 202, 399, 404, 434, 492, 10148, 10167})
+_NOTICES = OF_ORDERS_AND_HISTORY | {10167}
 
 _WARNINGS = range(2100, 2170)
 """IBKR's range of warnings. Those of the farms are in the table above; the rest, such as 2152, are notices."""
@@ -94,7 +95,7 @@ def event_of(request: int, code: int, text: str) -> GatewayEvent:
     """The event of error message `code`. `request` is NO_REQUEST if the message names none."""
     if code in _OF_THE_SESSION:
         return _OF_THE_SESSION[code](request, code, text)
-    if request == NO_REQUEST or is_notice(code):
+    if request == NO_REQUEST or (is_notice(code) and code not in OF_ORDERS_AND_HISTORY):
         return Notice(None if request == NO_REQUEST else request, code, text)
     return _OF_A_REQUEST.get(code, DepthRefused)(request, code, text)
 
@@ -105,7 +106,7 @@ def is_about_the_session(code: int) -> bool:
 
 
 def is_notice(code: int) -> bool:
-    """Whether the code is a notice, which refuses nothing."""
+    """Whether the code is a notice, which refuses nothing, unless it names a depth request that stays silent."""
     return code not in _OF_THE_SESSION and (code in _NOTICES or code in _WARNINGS)
 
 

@@ -57,7 +57,10 @@ class DepthHalted:
 REFUSALS = frozenset({200, 321, 354, 10089, 10090, 10091, 10092, 10168, 10186})
 """Codes that are documented to refuse a request; error_codes.py treats others alike."""
 
-_ADVISORY = frozenset({10089, 10090, 10091})
+OF_ORDERS_AND_HISTORY = frozenset({165, 202, 399, 404, 434, 492, 10148})
+"""Codes of orders and historical data. What they mean where they name a depth request, only its rows tell."""
+
+_ADVISORY = frozenset({10089, 10090, 10091}) | OF_ORDERS_AND_HISTORY
 """Codes that refuse a request, or come as advice about a subscription that goes on."""
 
 _BAD_REQUEST = frozenset({320, 321})

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.clock import unix_ms
-from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError
+from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, FarmStatus, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
@@ -245,6 +245,7 @@ class IngestSession:
         self._begin_rotation()
         self._tasks.start(self._venues.run())
         self._tasks.start(self._venues.wait_for_first(self._give_up_at, self._settings.ibkr_reconnect_slow_secs))
+        self._tasks.start(self._give_up_if_all_refused())
         lost = self._connection.lost
         try:
             while not self._stop.is_set():
@@ -254,6 +255,17 @@ class IngestSession:
         finally:
             drained = await self._drain()
         return drained
+
+    async def _give_up_if_all_refused(self) -> None:
+        """From the limit of the start on, until a first row: NothingToRecord once every symbol is refused."""
+        if self._give_up_at == math.inf:
+            return
+        await asyncio.sleep(max(0.0, self._give_up_at - self._now()))
+        while not any(self._pipeline.books.rows().values()):
+            refusals = self._pipeline.subscriptions.refusals()
+            if refusals.keys() >= set(self._universe.symbols):
+                raise NothingToRecord(refusals)
+            await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
 
     async def _reconnect(self) -> None:
         await self._connection.reconnect()

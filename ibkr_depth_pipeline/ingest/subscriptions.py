@@ -53,6 +53,7 @@ class Subscriptions:
         self._recorded: set[str] = set()  # symbols whose venue hash says that rows come
         self._advised: dict[int, str] = {}  # request without rows -> the error that may be advice
         self._permissions = ""
+        self._refusals: dict[str, str] = {}  # symbol -> why it was set aside, until rows of it come
         self._books = books
         self._liveness = liveness
         self._figures = figures
@@ -81,6 +82,10 @@ class Subscriptions:
         """symbol -> the venue to request it at."""
         known = {symbol: fallback for symbol, fallback in self._fallbacks.items() if symbol not in self._unresolved}
         return {symbol: fallback.requested.exchange for symbol, fallback in known.items()}
+
+    def refusals(self) -> dict[str, str]:
+        """symbol -> why it is refused, or has no venue, of those that had no rows since."""
+        return dict(self._refusals)
 
     def has_answered(self, request: int) -> bool:
         """Whether the request is in use and has had a row or a reset."""
@@ -175,6 +180,7 @@ class Subscriptions:
         if symbol is None or symbol not in self._fallbacks:
             return []
         self._walks.granted()
+        self._refusals.pop(symbol, None)
         fallback = self._fallbacks[symbol]
         if not fallback.granted(now) and symbol in self._recorded:
             return []
@@ -255,6 +261,7 @@ class Subscriptions:
 
     def _symbol_skipped(self, command: rotation.SymbolSkipped) -> list[Effect]:
         fields = {"symbol": command.symbol, "reason": command.reason, "retry_secs": command.retry_secs}
+        self._refusals[command.symbol] = command.reason
         effects: list[Effect] = [LogLine("warning", "symbol_skipped", fields)]
         if command.symbol in self._fallbacks and command.symbol not in self._unresolved:
             effects.append(RecordRefusal(self._fallbacks[command.symbol].requested, command.reason))

@@ -1,9 +1,9 @@
 """Rotates the few depth subscriptions over the universe, in turns. Pure: `handle(event, now)` returns commands.
 
 All symbols stand in one ring. A turn takes those at its front, as many as the batch holds; when the turn is over they
-go to the back. A symbol whose slot was refused stays at the front; one that was refused for anything else leaves the
-ring until it is retried; one whose market is closed, until it opens. A symbol whose turn follows its own turn keeps its
-subscription.
+go to the back. A symbol whose slot was refused stays at the front, or, where no slot is held at all, lets others pass;
+one that was refused for anything else leaves the ring until it is retried; one whose market is closed, until it opens.
+A symbol whose turn follows its own turn keeps its subscription.
 
 The controller composes: `ring` (which symbols come next), `slots` (subscriptions and turns), `slot_allocator` (how many
 slots, and what a 309 means), `orphans` (cancels that may have been ignored) and `retry_schedule` (what is tried again,
@@ -261,6 +261,7 @@ class RotationController:
         self._rows_due.answered(event.request, slot.symbol)
         self._silent.answered(slot.symbol)
         self._retries.answered(slot.symbol)
+        self._ring.granted(slot.symbol)
         slot.on(SlotEvent.ANSWERED)
         if slot.answered_at is None:
             slot.answered_at = now
@@ -291,6 +292,9 @@ class RotationController:
         else:
             self._turn.refused = True
             out.append(self._on_slot_taken(slot.symbol, now))
+            if not self._batch.active:
+                # it may be about the symbol: others are tried first
+                self._ring.let_pass(slot.symbol, self._allocator.batch_size)
         self._abandon_empty_turn()
 
     def _on_slot_taken(self, symbol: str, now: float) -> events.RotationCommand:

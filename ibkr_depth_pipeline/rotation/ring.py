@@ -44,6 +44,7 @@ class Ring:
         self._weight_of: dict[str, int] = {}  # those in the ring
         self._priorities: dict[str, Priority] = {}  # those that are not plain, in the ring or not
         self._focused: tuple[str, ...] = ()
+        self._passed: dict[str, int] = {}  # symbol -> how many it let pass the last time
         for symbol in symbols:
             self.take_in(symbol)
 
@@ -98,6 +99,23 @@ class Ring:
             self._queues[weight].append(symbol)
             if symbol not in pins:
                 _serve(self._lags, rates, weight)
+
+    def let_pass(self, symbol: str, slots: int) -> None:
+        """The one behind it comes before it; each further time one more, until it is granted a slot."""
+        if symbol not in self:
+            return
+        self._passed[symbol] = places = self._passed.get(symbol, 0) + 1
+        weight = self._weight_of[symbol]
+        queue, pins = self._queues[weight], self.pins(slots)
+        place = queue.index(symbol) + places
+        queue.remove(symbol)
+        queue.insert(place, symbol)
+        if place > len(queue) - 1:  # those of other weights are next
+            _serve(self._lags, _rates(self._members(pins), slots - len(pins)), weight)
+
+    def granted(self, symbol: str) -> None:
+        """It has a slot: it lets one pass the next time."""
+        self._passed.pop(symbol, None)
 
     # ---- how often
 

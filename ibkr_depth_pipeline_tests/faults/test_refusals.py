@@ -52,7 +52,7 @@ async def test_a_gateway_that_refuses_everything_until_its_farms_are_up_is_recor
     assert sum(asked(run).values()) <= 40, "no storm"
 
 
-@pytest.mark.parametrize("code", [200, 354, 478, 10168, 99999])
+@pytest.mark.parametrize("code", [200, 354, 404, 478, 10168, 99999])
 async def test_a_refusal_of_any_code_at_every_venue_frees_its_place_and_is_named_in_the_venue_hash(
     shared_redis_url: str, code: int
 ) -> None:
@@ -132,6 +132,14 @@ async def test_max_tickers_is_a_309_and_the_request_is_not_cancelled(shared_redi
         assert run.said("slot_refused")
         assert not run.said("symbol_skipped")
         assert refused.isdisjoint(cancelled(run))
+
+
+async def test_a_symbol_that_alone_meets_a_309_each_time_keeps_no_slot_from_the_others(shared_redis_url: str) -> None:
+    options = GatewayOptions(refusals={"QQQ": 309})
+    async with trial(shared_redis_url, "QQQ", "SPY", "IWM", options=options, ibkr_rotation_secs=0.5) as run:
+        await run.gateway.wait_for(lambda: len(run.gateway.journal.errors(309)) >= 3, 60)
+        for symbol in ("SPY", "IWM"):
+            await run.run.grows(symbol, 50)
 
 
 async def test_not_connected_is_a_lost_connection(shared_redis_url: str) -> None:

@@ -212,3 +212,21 @@ def test_a_late_refusal_of_a_cancelled_request_says_nothing_of_the_one_after_it(
     assert run.controller.handle(SlotRefused(1), run.now) == []
     assert run.controller.subscribed == {2: "S0"}
     assert not [command for command in run.controller.handle(Answered(2), run.now) if isinstance(command, BatchResized)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.integers(0, 4), min_size=1, max_size=3))
+def test_symbols_that_always_meet_a_309_keep_no_slot_from_the_others(unlucky: set[int]) -> None:
+    never = {f"S{number}" for number in unlucky}
+
+    class Unlucky(ModelGateway):
+        def subscribe(self, request: int, symbol: str, now: float) -> list[tuple[float, RotationEvent]]:
+            if symbol in never:
+                return [(now + 0.05, SlotRefused(request))]
+            return super().subscribe(request, symbol, now)
+
+    run = Run(symbols(5), Unlucky(limit=3))
+    run.until(600.0)
+    before = dict(run.coverage)
+    run.until(1800.0)
+    assert all(run.coverage[symbol] > before[symbol] for symbol in symbols(5) if symbol not in never)

@@ -190,3 +190,25 @@ def test_a_symbol_whose_weight_changes_takes_its_turns_by_the_new_one() -> None:
     assert order.count("S2") == 10
     ring.forget("S2")
     assert "S2" not in ring
+
+
+def test_a_symbol_that_lets_others_pass_loses_one_place_more_each_time_until_it_is_granted_a_slot() -> None:
+    ring = Ring("ABCD")
+    ring.let_pass("A", 1)
+    assert list(ring) == ["B", "A", "C", "D"]
+    ring.let_pass("A", 1)
+    assert list(ring) == ["B", "C", "D", "A"]
+    ring.granted("B")
+    ring.let_pass("B", 1)
+    ring.let_pass("A", 1)
+    ring.let_pass("Z", 1)
+    assert list(ring) == ["C", "B", "D", "A"]
+
+
+def test_the_only_symbol_of_its_weight_lets_those_of_others_pass() -> None:
+    ring = Ring("ABC")
+    ring.set_priority("A", Priority(weight=5))
+    assert ring.following(1, (), 1) == ["A"]
+    for _ in range(5):
+        ring.let_pass("A", 1)
+    assert ring.following(1, (), 1) == ["B"]
