@@ -283,7 +283,7 @@ class VenueFallback:
         self._refusals = 0
         return following is not None
 
-    def granted(self, now: float) -> bool:
+    def granted(self) -> bool:
         """Rows came from the venue requested; returns whether that ends a refusal."""
         self._granted.add(self._requested)
         self._refusals = 0

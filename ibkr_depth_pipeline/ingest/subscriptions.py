@@ -182,7 +182,7 @@ class Subscriptions:
         self._walks.granted()
         self._refusals.pop(symbol, None)
         fallback = self._fallbacks[symbol]
-        if not fallback.granted(now) and symbol in self._recorded:
+        if not fallback.granted() and symbol in self._recorded:
             return []
         self._recorded.add(symbol)
         return [RecordVenue(fallback.requested, self._reasons(fallback))]

@@ -109,7 +109,7 @@ class ProbePlan:
             slot.answered_at = now
             self._no_slot_since = None
             probe.answered()
-            probe.venues.granted(now)
+            probe.venues.granted()
         if probe.observation is not None:
             probe.observation.apply(row, now)
         commands = self._evaluate([probe], now)

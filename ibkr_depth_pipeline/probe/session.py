@@ -23,7 +23,7 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.plan import Commands, DetectIngest, ProbePlan
 from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, SymbolReport
-from ibkr_depth_pipeline.probe.symbol_probe import probe_limits
+from ibkr_depth_pipeline.probe.symbol_probe import ProbeLimits
 from ibkr_depth_pipeline.probe.venue_cache import VenueCache
 from ibkr_depth_pipeline.rotation.events import Cancel, Reconnect
 from ibkr_depth_pipeline.settings import Settings
@@ -38,6 +38,12 @@ RECONNECT_PAUSE_SECS = 1.0
 
 DRAIN_SECS = 2.0
 """Longest wait for the last cancels, which are sent at the pace of all messages."""
+
+QUIET_SECS = 0.5
+"""A book with both sides that has not grown for so long counts as complete."""
+
+SHORTEST_RETRY_SECS = 0.1
+RETRIES_WHILE_TAKEN = 3
 
 _UNKNOWN_CONTRACT = 200
 
@@ -279,6 +285,20 @@ def _at_granted_venue(resolution: Resolution, report: SymbolReport) -> Resolutio
     if isinstance(resolution, Instrument) and report.outcome is Outcome.DEPTH:
         return replace(resolution, exchange=report.venue_requested)
     return resolution
+
+
+def probe_limits(settings: Settings, first_book_secs: float | None = None) -> ProbeLimits:
+    """The limits of the settings."""
+    retry_pause = max(settings.ibkr_error309_cooldown_secs, SHORTEST_RETRY_SECS)
+    return ProbeLimits(
+        slots=settings.ibkr_max_concurrent_depth,
+        rows=settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows,
+        full_rows=settings.ibkr_depth_rows,
+        book_cap=first_book_secs or settings.ibkr_first_row_secs,
+        quiet=QUIET_SECS,
+        retry_pause=retry_pause,
+        patience=RETRIES_WHILE_TAKEN * retry_pause,
+    )
 
 
 def run_probe(

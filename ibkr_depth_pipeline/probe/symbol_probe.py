@@ -13,13 +13,6 @@ from ibkr_depth_pipeline.gateway.venues import VenueFallback
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument
 from ibkr_depth_pipeline.probe.report import Outcome, SizeHints, SymbolReport
 from ibkr_depth_pipeline.rotation.slots import Slot
-from ibkr_depth_pipeline.settings import Settings
-
-QUIET_SECS = 0.5
-"""A book with both sides that has not grown for so long counts as complete."""
-
-SHORTEST_RETRY_SECS = 0.1
-RETRIES_WHILE_TAKEN = 3
 
 QUEUED = "waits for a slot"
 ADVICE_SECS, REPEATED_ADVICE_SECS = 3.0, 1.0
@@ -45,20 +38,6 @@ class ProbeLimits:
     quiet: float
     retry_pause: float
     patience: float
-
-
-def probe_limits(settings: Settings, first_book_secs: float | None = None) -> ProbeLimits:
-    """The limits of the settings."""
-    retry_pause = max(settings.ibkr_error309_cooldown_secs, SHORTEST_RETRY_SECS)
-    return ProbeLimits(
-        slots=settings.ibkr_max_concurrent_depth,
-        rows=settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows,
-        full_rows=settings.ibkr_depth_rows,
-        book_cap=first_book_secs or settings.ibkr_first_row_secs,
-        quiet=QUIET_SECS,
-        retry_pause=retry_pause,
-        patience=RETRIES_WHILE_TAKEN * retry_pause,
-    )
 
 
 class Observation:

@@ -268,7 +268,7 @@ def test_configured_venue_is_never_replaced_after_refusals() -> None:
 
 def test_venue_that_delivered_rows_is_left_only_when_it_refuses_again() -> None:
     fallback = venues("ISLAND", "ARCA")
-    fallback.granted(0.0)
+    fallback.granted()
     for _ in range(PROOFS - 1):
         assert not fallback.refused("354: no", 1.0, is_well=True)
     assert fallback.refused("354: no", 2.0, is_well=True)
@@ -289,7 +289,7 @@ def test_invalid_request_leads_to_no_other_venue() -> None:
 def test_refusal_of_a_venue_is_remembered_for_a_day_over_new_resolutions() -> None:
     fallback = venues("ISLAND", "ARCA", "IEX")
     fallback.refused("354: no", 0.0, is_well=True)
-    assert not fallback.granted(1.0), "it was never refused"
+    assert not fallback.granted(), "it was never refused"
     fallback.update_instrument(venues("ISLAND", "ARCA", "IEX").instrument, 100.0)
     assert requested(fallback) == "ARCA"
     assert fallback.refusal_summary == "ISLAND 354: no"

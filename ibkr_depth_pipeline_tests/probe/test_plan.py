@@ -69,7 +69,7 @@ def cancelled(commands: Commands) -> list[int]:
     return [each.request for each in commands if isinstance(each, Cancel)]
 
 
-def test_no_more_symbols_are_subscribed_to_than_there_are_slots() -> None:
+def test_symbols_are_subscribed_up_to_the_number_of_slots() -> None:
     case = Case("A", "B", "C", "D", slots=3)
     assert subscribed(case.first) == [(1, "A"), (2, "B"), (3, "C")]
 
@@ -213,7 +213,7 @@ def test_request_refused_by_309_is_not_cancelled_and_waits_for_a_slot_of_our_own
     assert report.codes == (309,)
 
 
-def test_no_more_symbols_are_subscribed_after_a_309_than_were_granted() -> None:
+def test_symbols_are_subscribed_after_a_309_up_to_the_number_that_was_granted() -> None:
     case = Case("A", "B", "C", "D", slots=3)
     case.handle(gateway.SlotRefused(2, ""))
     case.handle(gateway.SlotRefused(3, ""))
@@ -236,7 +236,7 @@ def test_309_without_slots_of_our_own_detects_an_ingest_before_the_next_request(
     assert subscribed(case.run_to_deadline()) == [(2, "A")]
 
 
-def test_no_symbol_is_subscribed_after_an_ingest_was_detected() -> None:
+def test_detected_ingest_ends_all_subscriptions_of_the_plan() -> None:
     case = Case("A", "B", slots=1)
     case.handle(gateway.SlotRefused(1, ""))
     assert case.plan.ingest_detected(True, case.now) == []
@@ -244,7 +244,7 @@ def test_no_symbol_is_subscribed_after_an_ingest_was_detected() -> None:
     assert {case.outcome("A"), case.outcome("B")} == {Outcome.VENUE_ONLY}
 
 
-def test_no_symbol_is_subscribed_if_the_holder_of_the_slots_is_unknown() -> None:
+def test_slots_of_an_unknown_holder_end_all_subscriptions_of_the_plan() -> None:
     case = Case("A", "B", slots=1)
     case.handle(gateway.SlotRefused(1, ""))
     assert case.plan.ingest_detected(None, case.now) == []
