@@ -3,12 +3,12 @@
 Pure. One function a request, one table at the end; each gets the request and the connection's Context.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.simulation import replies
 from ibkr_depth_pipeline.simulation.account import Account
-from ibkr_depth_pipeline.simulation.catalogue import DEPTH_VENUES, Listing
+from ibkr_depth_pipeline.simulation.catalogue import Listing
 from ibkr_depth_pipeline.simulation.codec import Request
 from ibkr_depth_pipeline.simulation.options import GatewayOptions, Unready
 from ibkr_depth_pipeline.simulation.replies import Command, Later, Send, Unanswered
@@ -53,29 +53,34 @@ def _contract_details(request: Request, context: Context) -> Iterator[Command]:
     if not request.integer("conId") and not request.text("secType"):
         yield context.error(request.integer("reqId"), 321, cause=replies.NO_SECURITY_TYPE)
         return
-    listing = context.account.catalogue.find(request)
-    if listing is not None and context.account.ignores_details(listing.name):
+    listings = context.account.catalogue.find_all(request)
+    if request.text("secType") == "CONTFUT":
+        listings = context.account.catalogue.front(listings)
+    if listings and context.account.ignores_details(listings[0].name):
         yield Unanswered(request, "contract details of this symbol go unanswered")
     elif context.account.details_delay > 0:
-        yield Later(context.account.details_delay, lambda now: _details_of(request, context, listing))
+        yield Later(context.account.details_delay, lambda now: _details_of(request, context, listings))
     else:
-        yield from _details_of(request, context, listing)
+        yield from _details_of(request, context, listings)
 
 
-def _details_of(request: Request, context: Context, listing: Listing | None) -> Iterator[Command]:
+def _details_of(request: Request, context: Context, listings: Sequence[Listing]) -> Iterator[Command]:
     request_id, exchange = request.integer("reqId"), request.text("exchange")
-    if listing is None or context.account.unready is Unready.UNKNOWN_CONTRACTS:
+    if not listings or context.account.unready is Unready.UNKNOWN_CONTRACTS:
         yield context.error(request_id, 200)
         return
-    for venue in context.account.catalogue.rows_for(listing, exchange):
-        data = replies.contract_details(request_id, listing, venue, context.version, context.now)
-        yield Send(data, "contractDetails", {"request_id": request_id, "symbol": listing.name, "exchange": venue})
+    for listing in listings:
+        hours = context.options.hours.get(listing.name)
+        for venue in context.account.catalogue.rows_for(listing, exchange):
+            data = replies.contract_details(request_id, listing, venue, context.version, context.clock, hours)
+            yield Send(data, "contractDetails", {"request_id": request_id, "symbol": listing.name, "exchange": venue})
     yield Send(replies.end_of(52, request_id), "contractDetailsEnd", {"request_id": request_id})
 
 
 def _depth_exchanges(request: Request, context: Context) -> Iterator[Command]:
-    venues = () if context.account.unready is Unready.NO_EXCHANGES else tuple(DEPTH_VENUES.values())
-    data = replies.depth_exchanges(context.version, venues, context.options.nasdaq_name)
+    unready = context.account.unready is Unready.NO_EXCHANGES
+    venues = [] if unready else context.account.catalogue.depth_venues()
+    data = replies.depth_exchanges(context.version, venues)
     yield Send(data, "mktDepthExchanges", {"count": len(venues)})
 
 

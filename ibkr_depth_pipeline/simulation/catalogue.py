@@ -1,66 +1,45 @@
-"""The depth venues and the contracts that the simulated gateway has, and how a request finds them. Pure.
+"""How a request finds the contracts and depth venues that the simulated gateway has (listings.py). Pure.
 
-The service of a venue decides the message of its rows: `Deep2` names market makers and sends mktDepthL2 (13), `Deep`
-sends mktDepth (12). The row style of a venue is this simulator's own choice; both occur among the default symbols on
-purpose. Contracts are the same for every seed except the made-up stocks, which follow from the seed and their name.
+Contracts are the same for every seed except the made-up stocks, which follow from the seed and their name; what expires
+follows from the day on which the gateway begins.
 """
 
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import date
 
 from ibkr_depth_pipeline.simulation.codec import Request
-from ibkr_depth_pipeline.simulation.rows import RowStyle
-
-UNSET_INTEGER = 2147483647
-"""What a gateway sends for an aggregate group that is not set; ib_insync cannot read an empty one."""
-
-
-@dataclass(frozen=True, slots=True)
-class DepthVenue:
-    name: str
-    sec_type: str
-    style: RowStyle
-    market_makers: tuple[str, ...] = ()
-    """Names that rows carry; none means rows without one, in mktDepth (12)."""
-    aggregate_group: int = UNSET_INTEGER
-
-    @property
-    def names_market_makers(self) -> bool:
-        return bool(self.market_makers)
-
-    @property
-    def service(self) -> str:
-        return "Deep2" if self.market_makers else "Deep"
-
-
-_STOCK_VENUES = (
-    DepthVenue("ISLAND", "STK", RowStyle.SHIFT, ("NSDQ", "NSDQ", "NSDQ", "GSCO", "CDRG", "JPMS", "UBSS")),
-    DepthVenue("ARCA", "STK", RowStyle.CASCADE, ("ARCA",)),
-    DepthVenue("NYSE", "STK", RowStyle.SHIFT),
-    DepthVenue("BATS", "STK", RowStyle.SHIFT, ("BATS",)),
-    DepthVenue("IEX", "STK", RowStyle.CASCADE),
-    DepthVenue("EDGX", "STK", RowStyle.SHIFT),
-    DepthVenue("DRCTEDGE", "STK", RowStyle.SHIFT),
-    DepthVenue("BEX", "STK", RowStyle.CASCADE),
-    DepthVenue("BYX", "STK", RowStyle.CASCADE),
-    DepthVenue("AMEX", "STK", RowStyle.CASCADE),
-)
-_OTHER_VENUES = (
-    DepthVenue("IDEALPRO", "CASH", RowStyle.CASCADE, aggregate_group=4),
-    DepthVenue("GLOBEX", "FUT", RowStyle.CASCADE),
+from ibkr_depth_pipeline.simulation.listings import (
+    DEPTH_VENUES,
+    KNOWN,
+    SMART_DEPTH,
+    UNSET_INTEGER,
+    DepthVenue,
+    Listing,
+    expiring,
 )
 
-SMART_DEPTH = DepthVenue("SMART", "STK", RowStyle.CASCADE, ("NSDQ", "ARCA", "BATS", "EDGX", "IEX", "NYSE"))
-"""The aggregate of all venues (isSmartDepth true): the name in a row is the venue it rests on."""
+__all__ = [
+    "DEPTH_VENUES",
+    "NASDAQ_NAMES",
+    "SMART_DEPTH",
+    "UNSET_INTEGER",
+    "Catalogue",
+    "DepthVenue",
+    "Listing",
+    "canonical",
+    "depth_venue",
+]
 
 NASDAQ_NAMES = ("ISLAND", "NASDAQ")
 """One venue, two names: TWS 10.27 and later take both in requests and list the one that a checkbox selects."""
 
-DEPTH_VENUES: Mapping[tuple[str, str], DepthVenue] = {
-    (venue.name, venue.sec_type): venue for venue in (*_STOCK_VENUES, *_OTHER_VENUES)
-}
+_ANY_DAY = date(2026, 11, 26)
+"""What expires, where nobody says what day it is, is that of this one."""
+
+_EXPIRING = ("FUT", "OPT")
 
 
 def canonical(exchange: str) -> str:
@@ -73,95 +52,7 @@ def depth_venue(exchange: str, sec_type: str) -> DepthVenue | None:
     return DEPTH_VENUES.get((canonical(exchange), sec_type))
 
 
-# ---- contracts
-
-
 _MAKEABLE = re.compile(r"[A-Z]{1,5}")
-_UNITED_STATES = "SMART,AMEX,NYSE,CBOE,PHLX,CHX,ARCA,ISLAND,DRCTEDGE,BEX,BATS,EDGEA,BYX,IEX,EDGX,PSX"
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """One contract, as contract details describe it, and what its order flow starts from."""
-
-    con_id: int
-    symbol: str
-    primary_exchange: str
-    price: float
-    """In `currency`: where a synthetic book starts and what it keeps returning to."""
-    long_name: str = ""
-    sec_type: str = "STK"
-    currency: str = "USD"
-    valid_exchanges: str = _UNITED_STATES
-    min_tick: float = 0.01
-    typical_size: int = 200
-    """Shares, or units of the base currency: the scale of the sizes in the synthetic book."""
-    stock_type: str = "COMMON"
-    industry: str = ""
-    category: str = ""
-    subcategory: str = ""
-    time_zone: str = "US/Eastern"
-    local_symbol: str = ""
-    trading_class: str = ""
-    market_rules: str = "26"
-
-    @property
-    def name(self) -> str:
-        """What this contract is called in options, journals and scenarios: `SPY`, `BRK B`, `EUR.USD`."""
-        return f"{self.symbol}.{self.currency}" if self.sec_type == "CASH" else self.symbol
-
-    @property
-    def exchanges(self) -> tuple[str, ...]:
-        return tuple(self.valid_exchanges.split(","))
-
-    def lists(self, exchange: str) -> bool:
-        """Whether the exchange is one of this contract's, under either name of NASDAQ."""
-        return canonical(exchange) in {canonical(valid) for valid in self.exchanges}
-
-
-def _stock(con_id: int, symbol: str, primary: str, price: float, name: str, *sector: str) -> Listing:
-    return Listing(con_id, symbol, primary, price, name, "STK", "USD", _UNITED_STATES, 0.01, 200, "COMMON", *sector)
-
-
-def _fund(con_id: int, symbol: str, primary: str, price: float, name: str) -> Listing:
-    return Listing(con_id, symbol, primary, price, name, typical_size=800, stock_type="ETF")
-
-
-_TECH = ("Technology", "Computers", "Computers")
-_INTERNET = ("Communications", "Internet", "E-Commerce/Services")
-_KNOWN = (
-    _fund(756733, "SPY", "ARCA", 602.0, "SS SPDR S&P 500 ETF TRUST-US"),
-    _fund(320227571, "QQQ", "NASDAQ", 528.0, "INVESCO QQQ TRUST SERIES 1"),
-    _fund(9579970, "IWM", "ARCA", 221.0, "ISHARES RUSSELL 2000 ETF"),
-    _stock(265598, "AAPL", "NASDAQ", 229.0, "APPLE INC", *_TECH),
-    _stock(272093, "MSFT", "NASDAQ", 425.0, "MICROSOFT CORP", "Technology", "Software", "Applications Software"),
-    _stock(208813719, "GOOGL", "NASDAQ", 178.0, "ALPHABET INC-CL A", *_INTERNET),
-    _stock(3691937, "AMZN", "NASDAQ", 205.0, "AMAZON.COM INC", *_INTERNET),
-    _stock(107113386, "META", "NASDAQ", 590.0, "META PLATFORMS INC-CLASS A", *_INTERNET),
-    _stock(4815747, "NVDA", "NASDAQ", 138.0, "NVIDIA CORP", "Technology", "Semiconductors", "Electronic Components"),
-    _stock(76792991, "TSLA", "NASDAQ", 345.0, "TESLA INC", "Consumer, Cyclical", "Auto Manufacturers", "Electric"),
-    _stock(8314, "IBM", "NYSE", 226.0, "INTL BUSINESS MACHINES CORP", *_TECH),
-    _stock(1520593, "JPM", "NYSE", 243.0, "JPMORGAN CHASE & CO", "Financial", "Banks", "Diversified Banking"),
-    _stock(72063691, "BRK B", "NYSE", 470.0, "BERKSHIRE HATHAWAY INC-CL B", "Financial", "Insurance", "P&C Insurance"),
-    Listing(416904, "SPX", "CBOE", 6000.0, "S&P 500 Stock Index", "IND", valid_exchanges="CBOE", stock_type=""),
-    Listing(
-        con_id=12087792,
-        symbol="EUR",
-        primary_exchange="",
-        price=1.1315,
-        long_name="European Monetary Union Euro",
-        sec_type="CASH",
-        valid_exchanges="IDEALPRO",
-        min_tick=0.00005,
-        typical_size=1_000_000,
-        stock_type="",
-        local_symbol="EUR.USD",
-        trading_class="EUR.USD",
-        market_rules="239",
-    ),
-    # Traded over the counter: details can be had, depth cannot.
-    Listing(481516234, "OTCX", "PINK", 7.5, "OVER THE COUNTER EXAMPLE CO", valid_exchanges="SMART,PINK"),
-)
 
 
 class Catalogue:
@@ -169,76 +60,189 @@ class Catalogue:
 
     With `strict` only the built-in names exist; otherwise any stock name of one to five capitals is made up, the
     same one for the same seed. `NOSUCH` and every name that starts with `ZZ` never exist. `nasdaq_name` is the name
-    under which the venue ISLAND / NASDAQ is listed; requests may use either.
+    under which the venue ISLAND / NASDAQ is listed; requests may use either. `today` decides what has not expired.
     """
 
-    def __init__(self, seed: int = 0, *, strict: bool = False, nasdaq_name: str = "ISLAND") -> None:
+    def __init__(
+        self, seed: int = 0, *, strict: bool = False, nasdaq_name: str = "ISLAND", today: date = _ANY_DAY
+    ) -> None:
         if nasdaq_name not in NASDAQ_NAMES:
             raise ValueError(f"nasdaq_name is {nasdaq_name!r}; allowed: {', '.join(NASDAQ_NAMES)}")
         self._seed = seed
         self._strict = strict
         self._nasdaq_name = nasdaq_name
-        listings = [self._named(listing) for listing in _KNOWN]
-        self._by_key = {(listing.symbol, listing.sec_type): listing for listing in listings}
-        self._by_con_id = {listing.con_id: listing for listing in listings}
+        self._renamed: dict[str, str] = {}
+        self._listings: dict[int, Listing] = {}
+        self._of_symbol: dict[str, list[int]] = {}
+        for listing in (*KNOWN, *expiring(today)):
+            self._add(listing)
 
     def find(self, request: Request) -> Listing | None:
-        """The listing that a contract request names, by conId if it has one, else by symbol; None if there is none.
+        """The one listing that a request names; None if there is none, or more than one."""
+        found = self.find_all(request)
+        return found[0] if len(found) == 1 else None
 
-        A currency, primary exchange or exchange that is not the listing's own makes it not found.
+    def find_all(self, request: Request) -> list[Listing]:
+        """The listings that a request names, by conId if it has one, else by what else it says, soonest expiry first.
+
+        Whatever a request says must be the listing's own: otherwise it is not found.
         """
-        listing = self._identify(request)
-        if listing is None or not _agrees(listing, request):
-            return None
-        return listing
+        named = self._identify(request)
+        agreeing = (listing for listing in named if self._agrees(listing, request))
+        return sorted(agreeing, key=lambda each: each.last_trade_date)
+
+    def front(self, listings: list[Listing]) -> list[Listing]:
+        """What stands behind a continuous future: the soonest of the futures, of each kind one."""
+        fronts: dict[str, Listing] = {}
+        for listing in listings:
+            fronts.setdefault(listing.trading_class, listing)
+        return [replace(listing, sec_type="CONTFUT") for listing in fronts.values()]
 
     def named(self, name: str) -> Listing | None:
         """The listing with that `Listing.name`; case and dots do not count, so that `eurusd` finds EUR.USD."""
         wanted = name.replace(".", "").upper()
-        for listing in self._by_con_id.values():
-            if listing.name.replace(".", "") == wanted:
+        for listing in self._listings.values():
+            if listing.name.replace(".", "").upper() == wanted:
                 return listing
-        return self._symbol(name.upper(), "STK")
+        return self._stock(name.upper())
 
     def rows_for(self, listing: Listing, exchange: str) -> Iterator[str]:
         """The exchange of each contract details row: the one asked for, or each of its own if none was named."""
-        yield from (listing.exchanges if exchange == "" else (self._nasdaq(exchange),))
+        yield from (listing.exchanges if exchange == "" else (self._shown(self._canonical(exchange)),))
 
-    def _identify(self, request: Request) -> Listing | None:
+    def depth_venue(self, exchange: str, listing: Listing) -> DepthVenue | None:
+        """The venue whose depth of the listing can be had, under the name that it goes by now, or None."""
+        venue = DEPTH_VENUES.get((self._canonical(exchange), listing.sec_type))
+        if venue is None or venue.listing_exchange in ("", canonical(listing.primary_exchange)):
+            return venue
+        return None
+
+    def depth_venues(self) -> list[DepthVenue]:
+        """All venues with depth, each under the name that it goes by now."""
+        return [replace(venue, name=self._shown(venue.name)) for venue in DEPTH_VENUES.values()]
+
+    def conflict(self, listing: Listing, request: Request) -> str:
+        """What the request says beside its conId that is not so on its exchange, in the gateway's words; else empty."""
+        if not request.integer("conId"):
+            return ""
+        exchange = request.text("exchange")
+        pairs = (
+            ("symbol", request.text("symbol"), listing.symbol),
+            ("sec type", request.text("secType"), listing.sec_type),
+            ("currency", request.text("currency"), listing.currency),
+            ("multiplier", request.text("multiplier"), listing.multiplier),
+            ("local symbol", request.text("localSymbol"), listing.local_symbol or listing.symbol),
+            ("trading class", request.text("tradingClass"), _class_of(listing, exchange)),
+        )
+        found = [(what, asked, own) for what, asked, own in pairs if asked not in ("", own)]
+        expiry = request.text("lastTradeDateOrContractMonth")
+        if expiry not in ("", listing.last_trade_date, listing.contract_month):
+            found.append(("expiry", expiry, listing.last_trade_date))
+        return " ".join(f"requested {what} {asked}, in contract {own};" for what, asked, own in found)
+
+    # --- what changes while the gateway runs
+
+    def rename_venue(self, exchange: str, name: str) -> None:
+        """The venue goes by that name from now on, and by no other."""
+        self._renamed[exchange] = name
+        for con_id, listing in self._listings.items():
+            self._listings[con_id] = replace(listing, valid_exchanges=self._names(listing))
+
+    def expire(self, listing: Listing) -> None:
+        """The contract is gone, as after its last trade date."""
+        self._listings.pop(listing.con_id, None)
+
+    # --- finding
+
+    def _identify(self, request: Request) -> list[Listing]:
         con_id = request.integer("conId")
         if con_id:
-            return self._by_con_id.get(con_id) or self._symbol(_made_up_name(con_id), "STK")
-        symbol, sec_type = request.text("symbol"), request.text("secType")
+            found = self._listings.get(con_id) or self._stock(_made_up_name(con_id))
+            return [] if found is None else [found]
+        symbol, local, sec_type = request.text("symbol"), request.text("localSymbol"), request.text("secType")
         if not symbol and sec_type in ("STK", "CASH"):
-            symbol = request.text("localSymbol").split(".")[0]
-        return self._symbol(symbol, sec_type)
+            symbol = local.split(".")[0]
+        if sec_type == "STK":
+            self._stock(symbol)
+        kind = "FUT" if sec_type == "CONTFUT" else sec_type
+        candidates = self._with_symbol(symbol) if symbol else self._listings.values()
+        return [each for each in candidates if each.sec_type == kind and (symbol or local in ("", each.local_symbol))]
 
-    def _symbol(self, symbol: str, sec_type: str) -> Listing | None:
-        if symbol == "NOSUCH" or symbol.startswith("ZZ"):
+    def _with_symbol(self, symbol: str) -> list[Listing]:
+        return [self._listings[each] for each in self._of_symbol.get(symbol, ()) if each in self._listings]
+
+    def _stock(self, symbol: str) -> Listing | None:
+        """The stock of that name, made up where there is none and may be."""
+        known = next((each for each in self._with_symbol(symbol) if each.sec_type == "STK"), None)
+        if known is not None or symbol == "NOSUCH" or symbol.startswith("ZZ"):
+            return known
+        if self._strict or not _MAKEABLE.fullmatch(symbol):
             return None
-        listing = self._by_key.get((symbol, sec_type))
-        if listing is None and sec_type == "STK" and not self._strict and _MAKEABLE.fullmatch(symbol):
-            listing = self._named(_make_up(symbol, self._seed))
-            self._by_key[symbol, sec_type] = listing
-            self._by_con_id[listing.con_id] = listing
-        return listing
+        return self._add(_make_up(symbol, self._seed))
 
-    def _named(self, listing: Listing) -> Listing:
-        names = ",".join(self._nasdaq(name) for name in listing.exchanges)
-        return replace(listing, valid_exchanges=names)
+    def _add(self, listing: Listing) -> Listing:
+        named = replace(listing, valid_exchanges=self._names(listing))
+        self._listings[named.con_id] = named
+        self._of_symbol.setdefault(named.symbol, []).append(named.con_id)
+        return named
 
-    def _nasdaq(self, exchange: str) -> str:
-        return self._nasdaq_name if exchange in NASDAQ_NAMES else exchange
+    def _agrees(self, listing: Listing, request: Request) -> bool:
+        currency, primary = request.text("currency"), request.text("primaryExchange")
+        exchange, sec_type = request.text("exchange"), request.text("secType")
+        kinds = ("", "FUT", "CONTFUT") if listing.sec_type == "FUT" else ("", listing.sec_type)
+        is_dated = listing.sec_type in _EXPIRING and not request.integer("conId")
+        return (
+            currency in ("", listing.currency)
+            and sec_type in kinds
+            and (primary == "" or canonical(primary) == canonical(listing.primary_exchange))
+            and (exchange == "" or self._lists(listing, exchange))
+            and (not is_dated or _agrees_on_expiry(listing, request))
+        )
+
+    # --- names of venues
+
+    def _names(self, listing: Listing) -> str:
+        return ",".join(self._shown(self._canonical(name) or name) for name in listing.exchanges)
+
+    def _lists(self, listing: Listing, exchange: str) -> bool:
+        """Whether the exchange is one of the contract's, under a name that it goes by now."""
+        return self._canonical(exchange) in {self._canonical(valid) for valid in listing.exchanges}
+
+    def _canonical(self, exchange: str) -> str:
+        """The table's own name of an exchange; empty for one that it went by and does no more."""
+        for own, name in self._renamed.items():
+            if exchange == name:
+                return own
+            if exchange == own:
+                return ""
+        return canonical(exchange)
+
+    def _shown(self, exchange: str) -> str:
+        """The name under which an exchange of the table is listed now."""
+        if exchange in NASDAQ_NAMES:
+            return self._nasdaq_name
+        return self._renamed.get(exchange, exchange)
 
 
-def _agrees(listing: Listing, request: Request) -> bool:
-    currency, primary = request.text("currency"), request.text("primaryExchange")
-    exchange, sec_type = request.text("exchange"), request.text("secType")
+def _class_of(listing: Listing, exchange: str) -> str:
+    own = listing.class_on(exchange)
+    return own or {"NASDAQ": "NMS", "ISLAND": "NMS"}.get(listing.primary_exchange, listing.symbol)
+
+
+def _agrees_on_expiry(listing: Listing, request: Request) -> bool:
+    """Whether what a request says of expiry, multiplier, strike and so on is the listing's; what it leaves out is."""
+    expiry, strike = request.text("lastTradeDateOrContractMonth"), request.values.get("strike", "")
+    right = request.text("right")[:1]
+    own: Mapping[str, str] = {
+        "localSymbol": listing.local_symbol,
+        "tradingClass": listing.trading_class,
+        "multiplier": listing.multiplier,
+    }
     return (
-        currency in ("", listing.currency)
-        and sec_type in ("", listing.sec_type)
-        and (primary == "" or canonical(primary) == canonical(listing.primary_exchange))
-        and (exchange == "" or listing.lists(exchange))
+        expiry in ("", listing.last_trade_date, listing.contract_month)
+        and all(request.text(name) in ("", value) for name, value in own.items())
+        and (float(strike or 0) in (0.0, listing.strike))
+        and right in ("", "0", "?", listing.right)
     )
 
 

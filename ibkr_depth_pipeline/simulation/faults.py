@@ -228,6 +228,15 @@ class SetDetailsDelay(Fault):
     seconds: Seconds
 
 
+class RenameVenue(Fault):
+    exchange: str
+    to: str
+
+
+class Expire(Fault):
+    symbol: str
+
+
 class SetClockOffset(Fault):
     seconds: Annotated[float, Field(allow_inf_nan=False)]
 

@@ -140,6 +140,21 @@ class SimulatedGateway(LineFaults):
         """How long contract details take from now on."""
         self.account.details_delay = seconds
 
+    def rename_venue(self, exchange: str, to: str) -> None:
+        """From now on the venue goes by another name, and requests that use the old one are refused (200)."""
+        self.account.catalogue.rename_venue(exchange, to)
+
+    def expire(self, symbol: str) -> None:
+        """The contract is gone, as on the day after its last trade date: 200 to whoever asks. Its lines end silently.
+
+        Raises ValueError where no contract is called so.
+        """
+        listing = self.account.catalogue.named(symbol)
+        if listing is None:
+            raise ValueError(f"no contract is called {symbol}")
+        self.account.catalogue.expire(listing)
+        self.silence(listing.name)
+
     def set_clock_offset(self, seconds: float) -> None:
         """How far the gateway's clock is ahead of the machine's."""
         self.account.clock_offset = seconds

@@ -7,10 +7,11 @@ are those of one TWS version (docs/ibkr-market-depth.md, "Error codes").
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 from ibkr_depth_pipeline.simulation.catalogue import DepthVenue, Listing
 from ibkr_depth_pipeline.simulation.codec import FieldValue, Request, ascii_text, frame, message, size_text
+from ibkr_depth_pipeline.simulation.hours import hours_of
 from ibkr_depth_pipeline.simulation.rows import WireRow
 
 NO_REQUEST = -1
@@ -44,20 +45,24 @@ def current_time(now: float) -> bytes:
     return message(49, 1, int(now))
 
 
-def contract_details(request_id: int, listing: Listing, exchange: str, version: int, now: float) -> bytes:
-    """One row of contract details: the listing as it is routed to `exchange`."""
-    hours, liquid_hours = _hours(listing, now)
+def contract_details(
+    request_id: int, listing: Listing, exchange: str, version: int, now: float, hours_text: str | None = None
+) -> bytes:
+    """One row of contract details: the listing as it is routed to `exchange`; hours_text in place of its own hours."""
+    hours, liquid_hours = hours_of(listing, now) if hours_text is None else (hours_text, hours_text)
     fields: list[FieldValue] = [10]
     if version < 164:
         fields.append(8)
-    fields += [request_id, listing.symbol, listing.sec_type, "", 0, "", exchange, listing.currency]
+    fields += [request_id, listing.symbol, listing.sec_type, _last_trade(listing), _strike(listing), listing.right]
+    fields += [exchange, listing.currency]
     market_name = _market_name(listing)
-    fields += [listing.local_symbol or listing.symbol, market_name, listing.trading_class or market_name]
+    fields += [listing.local_symbol or listing.symbol, market_name, listing.class_on(exchange) or market_name]
     fields += [listing.con_id, repr(listing.min_tick)]
     if 110 <= version < 164:
         fields.append(1)  # mdSizeMultiplier
     name = ascii_text(listing.long_name) if version >= 153 else listing.long_name
-    fields += ["", _ORDER_TYPES, listing.valid_exchanges, 1, 0, name, listing.primary_exchange, ""]
+    fields += [listing.multiplier, _ORDER_TYPES, listing.valid_exchanges, 1, 0, name]
+    fields += [listing.primary_exchange, listing.contract_month]
     fields += [listing.industry, listing.category, listing.subcategory, listing.time_zone, hours, liquid_hours]
     fields += ["", 0, 0]  # evRule, evMultiplier, number of security ids
     return message(*fields, *_later_details(listing, version))
@@ -69,11 +74,11 @@ def _later_details(listing: Listing, version: int) -> list[FieldValue]:
     if version >= 121:
         fields.append(4 if listing.sec_type == "CASH" else 1)  # aggGroup
     if version >= 122:
-        fields += ["", ""]  # underSymbol, underSecType
+        fields += _underlying(listing)
     if version >= 126:
         fields.append(",".join([listing.market_rules] * len(listing.exchanges)))
     if version >= 134:
-        fields.append("")  # realExpirationDate
+        fields.append(listing.last_trade_date)  # realExpirationDate
     if version >= 152:
         fields.append(listing.stock_type)
     if version == 163:
@@ -83,14 +88,13 @@ def _later_details(listing: Listing, version: int) -> list[FieldValue]:
     return fields
 
 
-def depth_exchanges(version: int, venues: Collection[DepthVenue], nasdaq_name: str) -> bytes:
-    """The venues that depth can be had from, NASDAQ under the name that the gateway is set to list."""
+def depth_exchanges(version: int, venues: Collection[DepthVenue]) -> bytes:
+    """The venues that depth can be had from, some of them for contracts of one listing exchange alone."""
     fields: list[FieldValue] = [80, len(venues)]
     for venue in venues:
-        name = nasdaq_name if venue.name == "ISLAND" else venue.name
-        fields += [name, venue.sec_type]
+        fields += [venue.name, venue.sec_type]
         if version >= 120:
-            fields += ["", venue.service, venue.aggregate_group]
+            fields += [venue.listing_exchange, venue.service, venue.aggregate_group]
         else:
             fields.append(venue.names_market_makers)
     return message(*fields)
@@ -166,24 +170,25 @@ def user_info(request_id: int) -> bytes:
 
 def _market_name(listing: Listing) -> str:
     if listing.sec_type == "CASH":
-        return "EUR.USD"
+        return listing.local_symbol
     return {"NASDAQ": "NMS"}.get(listing.primary_exchange, listing.trading_class or listing.symbol)
 
 
-def _hours(listing: Listing, now: float) -> tuple[str, str]:
-    """Trading and liquid hours of six days from today on: `20240603:0930-20240603:1600;20240608:CLOSED;...`."""
-    today = datetime.fromtimestamp(now, _EASTERN).date()
-    days = [today + timedelta(days=offset) for offset in range(6)]
-    if listing.sec_type == "CASH":
-        return _schedule(days, "0000", "1700"), _schedule(days, "0000", "1700")
-    return _schedule(days, "0400", "2000"), _schedule(days, "0930", "1600")
+def _last_trade(listing: Listing) -> str:
+    """The last trade date, with a time of day and its zone where the contract is a future."""
+    if listing.sec_type in ("FUT", "CONTFUT"):
+        return f"{listing.last_trade_date} 08:30:00 {listing.time_zone}"
+    return listing.last_trade_date
 
 
-def _schedule(days: Iterable[date], opening: str, closing: str) -> str:
-    return ";".join(
-        f"{day:%Y%m%d}:CLOSED" if day.weekday() >= 5 else f"{day:%Y%m%d}:{opening}-{day:%Y%m%d}:{closing}"
-        for day in days
-    )
+def _strike(listing: Listing) -> FieldValue:
+    return repr(listing.strike) if listing.strike else 0
+
+
+def _underlying(listing: Listing) -> list[FieldValue]:
+    """underSymbol and underSecType of what is derived."""
+    kind = {"FUT": "IND", "CONTFUT": "IND", "OPT": "STK"}.get(listing.sec_type, "")
+    return [listing.symbol if kind else "", kind]
 
 
 # ---- the texts of error codes
@@ -202,6 +207,7 @@ TEXTS: Mapping[int, str] = {
     322: "Error processing request.-'{short}' : cause - Duplicate ticker id",
     326: "Unable to connect as the client id is already in use. Retry with a unique client id.",
     354: "Requested market data is not subscribed.",
+    478: "Parameters in request conflicts with contract parameters received by contract id: {conflict}",
     1100: "Connectivity between IB and Trader Workstation has been lost.",
     1101: "Connectivity between IB and Trader Workstation has been restored - data lost.",
     1102: "Connectivity between IB and Trader Workstation has been restored - data maintained.",
@@ -244,7 +250,7 @@ def permissions(lacking: Container[str]) -> dict[str, str]:
 
 
 _PLACEHOLDERS: dict[str, object] = {
-    **{"short": "bR", "cause": "", "port": "", "allowed": 50, "received": 51, "violation": 1},
+    **{"short": "bR", "cause": "", "conflict": "", "port": "", "allowed": 50, "received": 51, "violation": 1},
     **{"limit": 3, "request_id": -1, "depth": "IEX", "lacking": "BATS; ARCA; NASDAQ; BEX; NYSE"},
 }
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -46,7 +47,10 @@ class GatewayServer:
         self.port = self.options.port
         """The port listened on; while the option is 0 and nothing listens yet, 0."""
         catalogue = Catalogue(
-            self.options.seed, strict=self.options.strict_catalogue, nasdaq_name=self.options.nasdaq_name
+            self.options.seed,
+            strict=self.options.strict_catalogue,
+            nasdaq_name=self.options.nasdaq_name,
+            today=datetime.fromtimestamp(time.time() + self.options.clock_offset, timezone.utc).date(),
         )
         self.account = Account(catalogue, SlotTable(self.options.slots), numbers=self.options.accounts)
         self.account.refusals.update(self.options.refusals)

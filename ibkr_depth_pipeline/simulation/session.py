@@ -4,8 +4,8 @@ bytes and times go in, commands come out, and the server carries them out in ord
     commands = session.receive(data, now)
 
 `now` is in unix seconds throughout. What all clients share (slots, client ids) is in the Account. Depth requests are
-checked in the gateway's own order (docs/ibkr-market-depth.md, "Slots"): 321, 322, 309, 10092, then unknown contracts
-and missing permissions.
+checked in the gateway's own order (docs/ibkr-market-depth.md, "Slots"): 321, 322, 309, 478, 10092, then unknown
+contracts and missing permissions.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ from enum import Enum, auto
 from ibkr_depth_pipeline.simulation import replies
 from ibkr_depth_pipeline.simulation.account import Account
 from ibkr_depth_pipeline.simulation.answers import Context, answer
-from ibkr_depth_pipeline.simulation.catalogue import SMART_DEPTH, DepthVenue, Listing, depth_venue
+from ibkr_depth_pipeline.simulation.catalogue import SMART_DEPTH, DepthVenue, Listing
 from ibkr_depth_pipeline.simulation.codec import (
     InboundStream,
     MalformedRequest,
@@ -63,13 +63,14 @@ class DepthDesk:
         if (request_id, smart) in self._live:
             return [self._error(request_id, 322)]
         listing = self._account.catalogue.find(request)
+        conflict = "" if listing is None else self._account.catalogue.conflict(listing, request)
         if not self._account.slots.take((self._connection, request_id, smart), _slot_of(listing, request), now):
             return [self._error(request_id, self._options.no_slot_code, limit=self._account.slots.limit)]
-        venue = _venue_of(listing, request.text("exchange"), smart)
-        code = self._refusal(listing, venue)
+        venue = self._venue_of(listing, request, smart)
+        code = 478 if conflict else self._refusal(listing, venue)
         if code is not None or listing is None or venue is None:
             self._account.slots.release((self._connection, request_id, smart), now)
-            return [self._error(request_id, code or 10092)]
+            return [self._error(request_id, code or 10092, conflict=conflict)]
         depth = request.integer("numRows") or _DEFAULT_ROWS
         subscription = Subscription(request_id, smart, listing, venue, depth)
         self._live[subscription.key] = subscription
@@ -112,6 +113,15 @@ class DepthDesk:
             else self._account.refusal_of(listing.name, venue.name)
         )
 
+    def _venue_of(self, listing: Listing | None, request: Request, smart: bool) -> DepthVenue | None:
+        """The venue whose depth is asked for; none for a continuous future, whatever it stands for."""
+        exchange = request.text("exchange")
+        if listing is None or request.text("secType") == "CONTFUT":
+            return None
+        if exchange == "SMART":
+            return SMART_DEPTH if smart and listing.sec_type == "STK" and "SMART" in listing.exchanges else None
+        return self._account.catalogue.depth_venue(exchange, listing)
+
     def _error(self, request_id: int, code: int, **names: object) -> Send:
         return replies.error(self.version, request_id, code, **names)
 
@@ -119,14 +129,6 @@ class DepthDesk:
 def _slot_of(listing: Listing | None, request: Request) -> int:
     """What the slot is counted by. A contract that does not exist still needs a free slot to be checked."""
     return listing.con_id if listing is not None else -1 - request.integer("reqId")
-
-
-def _venue_of(listing: Listing | None, exchange: str, smart: bool) -> DepthVenue | None:
-    if listing is None:
-        return None
-    if exchange == "SMART":
-        return SMART_DEPTH if smart and listing.sec_type == "STK" and "SMART" in listing.exchanges else None
-    return depth_venue(exchange, listing.sec_type)
 
 
 # ---- the conversation

@@ -1,0 +1,54 @@
+"""The tradingHours and liquidHours of contract details, as a gateway writes them. Pure.
+
+`20240603:0930-20240603:1600;20240608:CLOSED;...`, in the contract's own time zone, for six days from today on. Sessions
+that begin on the evening before stand with both dates; a break at noon makes two sessions. Holidays are not known here:
+where they matter, the option `hours` says what a gateway would.
+"""
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from ibkr_depth_pipeline.simulation.listings import Listing
+
+_DAYS = 6
+_SATURDAY = 5
+
+
+def hours_of(listing: Listing, now: float) -> tuple[str, str]:
+    """Trading and liquid hours of the listing at the unix time `now`."""
+    today = datetime.fromtimestamp(now, ZoneInfo(listing.time_zone)).date()
+    days = [today + timedelta(days=offset) for offset in range(_DAYS)]
+    if listing.sec_type == "CASH":
+        return _overnight(days, "1715", "1700"), _overnight(days, "1715", "1700")
+    if listing.sec_type in ("FUT", "CONTFUT"):
+        return _overnight(days, "1700", "1600"), _daily(days, ("0830", "1600"))
+    if listing.primary_exchange == "TSEJ":
+        return _daily(days, ("0900", "1130"), ("1230", "1530")), _daily(days, ("0900", "1130"), ("1230", "1530"))
+    if listing.sec_type in ("OPT", "IND"):
+        return _daily(days, ("0930", "1615")), _daily(days, ("0930", "1615"))
+    if listing.time_zone == "MET":
+        return _daily(days, ("0900", "1730")), _daily(days, ("0900", "1730"))
+    return _daily(days, ("0400", "2000")), _daily(days, ("0930", "1600"))
+
+
+def _daily(days: Iterable[date], *sessions: tuple[str, str]) -> str:
+    """Sessions that begin and end on the same day, from Monday to Friday."""
+    texts = []
+    for day in days:
+        if day.weekday() >= _SATURDAY:
+            texts.append(f"{day:%Y%m%d}:CLOSED")
+        else:
+            texts += [f"{day:%Y%m%d}:{opening}-{day:%Y%m%d}:{closing}" for opening, closing in sessions]
+    return ";".join(texts)
+
+
+def _overnight(days: Iterable[date], opening: str, closing: str) -> str:
+    """Sessions that begin on the evening before, from Sunday to Friday: each stands under the day on which it ends."""
+    texts = []
+    for day in days:
+        if day.weekday() >= _SATURDAY:
+            texts.append(f"{day:%Y%m%d}:CLOSED")
+        else:
+            texts.append(f"{day - timedelta(days=1):%Y%m%d}:{opening}-{day:%Y%m%d}:{closing}")
+    return ";".join(texts)
