@@ -9,7 +9,7 @@ relative to the file's folder. Keys in Redis are per symbol, so a symbol belongs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,8 @@ from pydantic_core import ErrorDetails
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.universe import load_universe, read_yaml
+from ibkr_depth_pipeline.universe import SymbolSpec, load_universe, read_yaml
+from ibkr_depth_pipeline.universe_terms import contract_key
 
 _SETTINGS = {
     "name": "ibkr_gateway_name",
@@ -160,21 +161,27 @@ def _wrong_values(place: str, overrides: Mapping[str, Any]) -> list[str]:
 
 
 def _refuse_shared(gateways: Mapping[str, Gateway], problems: list[str]) -> None:
-    """A name, a network address and a symbol belong to one entry each."""
+    """A name, a network address, a symbol and a contract belong to one entry each."""
     owners: dict[tuple[str, object], str] = {}
+    contracts: dict[Hashable, tuple[str, str]] = {}
     for place, gateway in gateways.items():
         settings = gateway.settings()
         owned = [("the name", gateway.name), ("the gateway at", f"{settings.ibkr_host}:{settings.ibkr_port}")]
-        owned += [("the symbol", symbol) for symbol in _symbols(place, settings, problems)]
+        specs = _specs(place, settings, problems)
+        owned += [("the symbol", spec.name) for spec in specs]
         for what, which in owned:
             first = owners.setdefault((what, which), place)
             if first != place:
                 problems.append(f"{place}: {what} {which} is listed under {first} too; list it once")
+        for spec in specs:
+            name, first = contracts.setdefault(contract_key(spec), (spec.name, place))
+            if first != place and name != spec.name:
+                problems.append(f"{place}: {spec.name!r} asks for the contract of {name!r} under {first}; list it once")
 
 
-def _symbols(place: str, settings: Settings, problems: list[str]) -> Sequence[str]:
+def _specs(place: str, settings: Settings, problems: list[str]) -> Sequence[SymbolSpec]:
     try:
-        return load_universe(settings.symbol_config_path).symbols
+        return load_universe(settings.symbol_config_path).specs
     except ConfigurationError as error:
         problems.append(f"{place} universe: {error}")
         return ()

@@ -68,7 +68,9 @@ class Instrument:
     """A symbol resolved to one concrete venue that the gateway sends market depth for (never SMART).
 
     valid_exchanges are the gateway's names in its own order; `exchange` is the one to request. alternatives are the
-    other venues with market depth, best first; none if the operator named the venue.
+    other venues with market depth, best first; none if the operator named the venue. `symbol` is the name that the
+    universe records it under. expiry is the last trade date, YYYYMMDD, or empty. At rolls_at, unix seconds, another
+    contract takes its place. passed_over names other contracts that matched, for the log.
     """
 
     symbol: str
@@ -80,7 +82,10 @@ class Instrument:
     valid_exchanges: tuple[str, ...] = ()
     local_symbol: str = ""
     trading_class: str = ""
+    expiry: str = ""
     alternatives: tuple[str, ...] = field(default=(), compare=False)
+    rolls_at: float | None = field(default=None, compare=False)
+    passed_over: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,6 +12,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.futures import RollRule
+from ibkr_depth_pipeline.universe_terms import (
+    TERM_RULES,
+    ContractTerms,
+    impossible,
+    is_read_as_something_else,
+    same_contracts,
+    settled,
+    split_pair,
+)
 
 _LARGEST_CON_ID = 2**31 - 1
 _LARGEST_WEIGHT = 100
@@ -27,6 +36,8 @@ _NAME_RULE = (
 class SymbolSpec:
     """One entry of the universe, overrides already applied. None means: ask the gateway.
 
+    `name` is what it is recorded under: Redis keys, asset, archive. It is the symbol unless the entry says otherwise;
+    `symbol` is IBKR's: by default the name, but empty where a con_id or a local symbol says enough.
     pin: it keeps a slot while its market is open. weight: turns for each one of an entry of weight 1. hours: which of
     its contract's hours it is recorded in (None: liquid for a stock, trading for anything else).
     """
@@ -40,6 +51,18 @@ class SymbolSpec:
     pin: bool = False
     weight: int = 1
     hours: str | None = None
+    name: str = ""
+    local_symbol: str | None = None
+    trading_class: str | None = None
+    multiplier: str | None = None
+    expiry: str | None = None
+    strike: float | None = None
+    right: str | None = None
+    roll: RollRule | None = None
+
+    def __post_init__(self) -> None:
+        """The name is the symbol unless it is given."""
+        object.__setattr__(self, "name", self.name or self.symbol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +74,14 @@ class Universe:
     @property
     def symbols(self) -> tuple[str, ...]:
         """The names, in order."""
-        return tuple(spec.symbol for spec in self.specs)
+        return tuple(spec.name for spec in self.specs)
 
     def check_pins(self, slots: int, where: str) -> None:
         """Raises ConfigurationError if more symbols are pinned than may be with so many slots; `where` is for it.
 
         One slot is left for the rest to take turns in, unless there is no rest.
         """
-        pinned = [spec.symbol for spec in self.specs if spec.pin]
+        pinned = [spec.name for spec in self.specs if spec.pin]
         most = slots if len(pinned) == len(self.specs) else slots - 1
         if len(pinned) > most:
             told = (
@@ -73,7 +96,7 @@ class Universe:
 
         Raises ConfigurationError for a bad or doubled name.
         """
-        known = {spec.symbol: spec for spec in self.specs}
+        known = {spec.name: spec for spec in self.specs}
         problems: list[str] = []
         chosen = [known.get(name) or _entry(name, name, problems) for name in symbols]
         problems += _doubles(symbols)
@@ -143,7 +166,7 @@ _SecType = Literal[
 ]
 
 
-class _Override(BaseModel):
+class _Override(ContractTerms):
     model_config = ConfigDict(extra="forbid")
 
     exchange: _Venue | None = None
@@ -156,8 +179,12 @@ class _Override(BaseModel):
     hours: Literal["liquid", "trading", "always"] | None = None
 
 
+_Name = Annotated[str, Field(strict=True, max_length=32, pattern=r"^[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?$")]
+
+
 class _Entry(_Override):
-    symbol: Annotated[str, Field(strict=True, max_length=32, pattern=r"^[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?$")]
+    symbol: _Name | None = None
+    name: _Name | None = None
 
 
 class _UniverseFile(BaseModel):
@@ -178,7 +205,9 @@ _RULES = {
     "pin": "use true or false",
     "weight": f"use a whole number from 1 to {_LARGEST_WEIGHT}",
     "hours": "use one of liquid, trading, always",
+    **TERM_RULES,
 }
+_NUMBERS = ("con_id", "multiplier", "strike", "expiry", "roll", "pin", "weight")
 _FILE_RULES = {
     "symbols": "must be a list with at least one entry",
     "overrides": "must map a symbol to its settings",
@@ -207,24 +236,46 @@ def _universe(document: object, problems: list[str]) -> Universe:
         unknown = _unknown_key("top level", each, tuple(_UniverseFile.model_fields))
         problems.append(unknown or f"{key}: {_FILE_RULES[str(key)]}")
     entries = [] if "symbols" in wrong else document["symbols"]
-    specs = [_entry(entry, _place(number, entry), problems) for number, entry in enumerate(entries, start=1)]
-    found = [spec for spec in specs if spec is not None]
-    problems += _doubles([spec.symbol for spec in found])
+    places = [_place(number, entry) for number, entry in enumerate(entries, start=1)]
+    specs = [_entry(entry, place, problems) for entry, place in zip(entries, places, strict=True)]
+    found = [(place, spec) for place, spec in zip(places, specs, strict=True) if spec is not None]
+    problems += _doubles([spec.name for _, spec in found])
     overrides = {} if "overrides" in wrong else document.get("overrides") or {}
-    names = {spec.symbol for spec in found}
+    names = {spec.name for _, spec in found}
     changes = {name: _override(name, keys, names, problems) for name, keys in overrides.items()}
-    return Universe(tuple(replace(spec, **changes.get(spec.symbol, {})) for spec in found))
+    final = [_settled(place, replace(spec, **changes.get(spec.name, {})), problems) for place, spec in found]
+    problems += same_contracts(final)
+    return Universe(tuple(final))
 
 
 def _place(number: int, entry: object) -> str:
-    return f"symbols[{number}] {entry.get('symbol', '(no symbol)') if isinstance(entry, Mapping) else entry!r}"
+    named = entry.get("name") or entry.get("symbol", "(no symbol)") if isinstance(entry, Mapping) else entry
+    return f"symbols[{number}] {named!r}"
 
 
 def _entry(entry: object, place: str, problems: list[str]) -> SymbolSpec | None:
     """The spec of a name or a mapping; with a bad option it lacks that, with a bad name it is None."""
     given = dict(entry) if isinstance(entry, Mapping) else {"symbol": entry}
+    before = len(problems)
     options = _checked(_Entry, given, place, problems)
-    return SymbolSpec(**options) if "symbol" in options else None
+    if "symbol" in options:
+        return SymbolSpec(**options)
+    says_enough = given.get("con_id") is not None or given.get("local_symbol") is not None
+    if "name" in options and given.get("symbol") is None:
+        return SymbolSpec(**{"symbol": "" if says_enough else options["name"], **options})
+    if len(problems) == before:
+        rule = "an entry without a symbol needs a name" if says_enough else "a symbol must be a text"
+        problems.append(f"{place}: {rule}")
+    return None
+
+
+def _settled(place: str, spec: SymbolSpec, problems: list[str]) -> SymbolSpec:
+    """The spec with its pair split; a problem if no contract can be like that."""
+    wrong = impossible(spec)
+    if wrong:
+        problems.append(f"{place} {wrong}")
+    pair = split_pair(spec)
+    return spec if pair is None else replace(spec, symbol=pair[0], currency=pair[1])
 
 
 def _override(name: object, keys: object, names: set[str], problems: list[str]) -> dict[str, Any]:
@@ -240,14 +291,14 @@ def _override(name: object, keys: object, names: set[str], problems: list[str]) 
 def _checked(model: type[_Override], given: dict[Any, Any], place: str, problems: list[str]) -> dict[str, Any]:
     """The good values among `given`; a problem for each of the others."""
     bad: set[Any] = set()
-    allowed = sorted(model.model_fields, key=lambda key: key != "symbol")
+    allowed = sorted(model.model_fields, key=lambda key: (key != "symbol", key != "name"))
     try:
         model.model_validate(given)
     except ValidationError as error:
         for each in error.errors():
             bad.add(each["loc"][0])
             problems.append(_unknown_key(place, each, allowed) or _problem(place, each))
-    return {key: given[key] for key in model.model_fields if key not in bad and given.get(key) is not None}
+    return settled({key: given[key] for key in model.model_fields if key not in bad and given.get(key) is not None})
 
 
 def _unknown_key(place: str, error: ErrorDetails, allowed: Sequence[str]) -> str:
@@ -260,12 +311,11 @@ def _unknown_key(place: str, error: ErrorDetails, allowed: Sequence[str]) -> str
 
 def _problem(place: str, error: ErrorDetails) -> str:
     key, value = str(error["loc"][0]), error["input"]
-    if key == "symbol" and isinstance(value, str):
-        return f"{place}: {value!r} is not a symbol; {_NAME_RULE}"
-    if key == "symbol":
-        hint = _QUOTE_IT if isinstance(value, bool | int | float | date) else ""
-        return f"{place}: a symbol must be a text{hint}"
-    hint = "" if isinstance(value, str) or key in ("con_id", "pin", "weight") else _QUOTE_IT
+    if key in ("symbol", "name") and isinstance(value, str):
+        return f"{place}: {value!r} is not a {key}; {_NAME_RULE.replace('a symbol is', f'a {key} is')}"
+    if key in ("symbol", "name"):
+        return f"{place}: a {key} must be a text{_QUOTE_IT if is_read_as_something_else(value) else ''}"
+    hint = "" if isinstance(value, str) or key in _NUMBERS else _QUOTE_IT
     rule = error["msg"] if error["type"] == "smart" else f"{_RULES[key]}{hint}"
     return f"{place} {key}: {value!r} is not allowed; {rule}"
 

@@ -14,6 +14,7 @@ from ib_insync.contract import Contract
 
 from ibkr_depth_pipeline.errors import GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.gateway.connecting import Connector, ConnectRound
+from ibkr_depth_pipeline.gateway.contracts import ContractAnswer, ContractQuery, DepthExchange, Question, questions
 from ibkr_depth_pipeline.gateway.endpoint import Endpoint, Greeting
 from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
 from ibkr_depth_pipeline.gateway.tws_session import (
@@ -25,7 +26,6 @@ from ibkr_depth_pipeline.gateway.tws_session import (
     decline,
     lacks_rows,
 )
-from ibkr_depth_pipeline.gateway.venues import ContractAnswer, ContractQuery, DepthExchange
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.settings import Settings
 
@@ -154,38 +154,37 @@ class TwsGateway:
     # ---- queries
 
     async def contracts(self, query: ContractQuery, timeout: float = ANSWER_TIMEOUT_SECS) -> list[ContractAnswer]:
-        """The contracts that match; none if the gateway knows of none (200).
+        """The contracts that match; none if the gateway knows of none (200) whichever way it is asked.
 
-        timeout is in seconds from when the query is sent, however long it waits for that. Raises QuestionUnanswered if
+        timeout is in seconds from when a query is sent, however long it waits for that. Raises QuestionUnanswered if
         no answer comes in time, or an error that does not concern the contract, and GatewayError for other errors.
         """
-        contract = Contract(
-            conId=query.con_id or 0,
-            symbol=query.symbol,
-            secType=query.sec_type,
-            currency=query.currency,
-            exchange="SMART" if query.sec_type == "STK" else query.exchange or "",
-            primaryExchange=query.primary_exchange or "",
-        )
+        for question in questions(query):
+            details = await self._contract_details(question, query.name, timeout)
+            if details:
+                return [_contract_answer(each) for each in details]
+        return []
+
+    async def _contract_details(self, question: Question, name: str, timeout: float) -> list[Any]:
         session = self._connected()
         request = next(self._request_ids)
         answer: asyncio.Future[Any] = session.expect_details(request)
         sent: asyncio.Future[Any] = session.sent(request)
-        session.client.reqContractDetails(request, contract)
+        session.client.reqContractDetails(request, _contract(question))
         try:
             await asyncio.wait([sent, answer], return_when=asyncio.FIRST_COMPLETED)
             sent_at = _now()
-            details = await self._within(answer, f"contract details of {query.symbol}", timeout)
+            details = list(await self._within(answer, f"contract details of {name}", timeout))
             self.answer_secs = _now() - sent_at
         finally:
             answer.cancel()
-        return [_contract_answer(each) for each in details]
+        return details
 
     @property
     def known_depth_exchanges(self) -> list[DepthExchange]:
         """What `depth_exchanges` has found on this connection; none before it, and after a farm has come back."""
         described = self._session.depth_exchanges if self.is_connected and self._session else ()
-        return [DepthExchange(each.exchange, each.secType) for each in described]
+        return [DepthExchange(each.exchange, each.secType, each.listingExch) for each in described]
 
     async def depth_exchanges(self, timeout: float = ANSWER_TIMEOUT_SECS) -> list[DepthExchange]:
         """Every venue that has depth by the gateway's list, which is requested once a connection.
@@ -227,17 +226,11 @@ class TwsGateway:
     # ---- depth
 
     def subscribe(self, request: int, instrument: Instrument, rows: int) -> None:
-        """Requests `rows` rows a side of the instrument's own venue. Rows or an error event are the only answer."""
-        contract = Contract(
-            conId=instrument.con_id,
-            symbol=instrument.symbol,
-            secType=instrument.sec_type,
-            currency=instrument.currency,
-            exchange=instrument.exchange,
-            primaryExchange=instrument.primary_exchange,
-            localSymbol=instrument.local_symbol,
-            tradingClass=instrument.trading_class,
-        )
+        """Requests `rows` rows a side of the instrument's own venue. Rows or an error event are the only answer.
+
+        con_id and exchange alone are sent: what the SMART line is called may clash with the venue's (478, 200).
+        """
+        contract = Contract(conId=instrument.con_id, exchange=instrument.exchange)
         self._connected().client.reqMktDepth(request, contract, rows, False, [])
 
     def cancel(self, request: int) -> None:
@@ -255,6 +248,23 @@ class TwsGateway:
         return self._session
 
 
+def _contract(question: Question) -> Contract:
+    return Contract(
+        conId=question.con_id,
+        symbol=question.symbol,
+        secType=question.sec_type,
+        currency=question.currency,
+        exchange=question.exchange,
+        primaryExchange=question.primary_exchange,
+        localSymbol=question.local_symbol,
+        tradingClass=question.trading_class,
+        multiplier=question.multiplier,
+        lastTradeDateOrContractMonth=question.expiry,
+        strike=question.strike,
+        right=question.right,
+    )
+
+
 def _contract_answer(details: Any) -> ContractAnswer:
     contract = details.contract
     return ContractAnswer(
@@ -267,6 +277,14 @@ def _contract_answer(details: Any) -> ContractAnswer:
         valid_exchanges=tuple(name for name in details.validExchanges.split(",") if name),
         local_symbol=contract.localSymbol,
         trading_class=contract.tradingClass,
+        multiplier=contract.multiplier,
+        expiry=contract.lastTradeDateOrContractMonth,
+        contract_month=details.contractMonth,
+        strike=float(contract.strike or 0),
+        right=contract.right[:1] if contract.right in ("C", "P", "CALL", "PUT") else "",
+        time_zone=details.timeZoneId,
+        trading_hours=details.tradingHours,
+        liquid_hours=details.liquidHours,
     )
 
 

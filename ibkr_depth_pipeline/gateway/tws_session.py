@@ -346,6 +346,9 @@ class TwsSession:
         if reqId in self._details:
             self._details[reqId].found.append(details)
 
+    def bondContractDetails(self, reqId: int, details: Any) -> None:
+        self.contractDetails(reqId, details)
+
     def contractDetailsEnd(self, reqId: int) -> None:
         if reqId in self._details:
             query = self._details.pop(reqId)

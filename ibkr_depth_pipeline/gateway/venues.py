@@ -9,16 +9,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ibkr_depth_pipeline.gateway.contracts import (
+    INDEX_SYMBOLS,
+    NO_CONTRACT,
+    TWINS,
+    ContractAnswer,
+    ContractQuery,
+    DepthExchange,
+    NotSelected,
+    deep_venues,
+    select_contract,
+)
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 
+__all__ = [
+    "INDEX_SYMBOLS",
+    "NO_CONTRACT",
+    "ContractAnswer",
+    "ContractQuery",
+    "DepthExchange",
+    "FallbackBudget",
+    "Resolution",
+    "VenueFallback",
+    "choose_venues",
+    "resolve",
+]
+
 NOT_A_VENUE = frozenset({"SMART", ""})
-_TWINS = {"ISLAND": "NASDAQ", "NASDAQ": "ISLAND"}
 
 _WELL_KNOWN = {"SPY": ("ARCA", "ARCA"), "IWM": ("ARCA", "ARCA"), "QQQ": ("ISLAND", "NASDAQ")}
 """Symbol -> (exchange, primary exchange) of US ETFs whose most liquid book is known beforehand."""
-
-INDEX_SYMBOLS = frozenset({"SPX", "XSP", "NDX", "RUT", "VIX", "DJX"})
-"""Symbols that mean an index unless the universe sets a security type."""
 
 INDEX_VENUE = "CBOE"
 """The only venue that may have depth of an index."""
@@ -28,10 +48,6 @@ _LISTING_VENUE = {"NASDAQ": "ISLAND", "ISLAND": "ISLAND"}
 
 _BEST_FIRST = ("ISLAND", "ARCA", "NYSE", "BATS", "EDGX", "IEX", "BYX", "BEX", "DRCTEDGE", "CBOE")
 """Venues in the order in which they are tried if the listing's own venue has no depth."""
-
-NO_CONTRACT = "the gateway knows no such contract (200)"
-
-_CONTRACTS_LISTED = 5
 
 REMEMBERED_SECS = 12 * 3600.0
 """How long a venue's refusal is remembered: a trading day."""
@@ -49,73 +65,43 @@ FALLBACK_SECS = 10.0
 """Interval at which one more symbol may then be requested at its other venues."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContractQuery:
-    """The contract that the universe names; None leaves the choice to `resolve`."""
-
-    symbol: str
-    sec_type: str = "STK"
-    currency: str = "USD"
-    exchange: str | None = None
-    primary_exchange: str | None = None
-    con_id: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ContractAnswer:
-    """Contract details as the gateway answers them."""
-
-    con_id: int
-    symbol: str
-    sec_type: str
-    currency: str
-    exchange: str
-    primary_exchange: str
-    valid_exchanges: tuple[str, ...]
-    local_symbol: str = ""
-    trading_class: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DepthExchange:
-    """A venue that has market depth for one security type, by the gateway's list."""
-
-    exchange: str
-    sec_type: str
-
-
 Resolution = Instrument | Unresolved
 
 
 def resolve(
-    query: ContractQuery, answers: Sequence[ContractAnswer], depth_exchanges: Iterable[DepthExchange]
+    query: ContractQuery,
+    answers: Sequence[ContractAnswer],
+    depth_exchanges: Iterable[DepthExchange],
+    now: float = 0.0,
 ) -> Resolution:
-    """The contract among `answers` and its venues, best first; Unresolved with the reason if there is none."""
-    matching = _matching(query, answers)
-    distinct = {answer.con_id for answer in matching}
-    if not distinct:
-        return Unresolved(query.symbol, NO_CONTRACT)
-    if len(distinct) > 1:
-        return Unresolved(query.symbol, f"several contracts match ({_listing(matching)}); set con_id")
-    answer = matching[0]
-    if not _is_named(query.symbol, answer):
-        return Unresolved(query.symbol, f"contract {answer.con_id} is {answer.symbol}", answer.con_id)
-    deep = {venue.exchange for venue in depth_exchanges if venue.sec_type == answer.sec_type}
-    venues = choose_venues(query, answer, deep)
+    """The contract among `answers` and its venues, best first; Unresolved with the reason if there is none.
+
+    `now` is unix seconds, for contracts that roll.
+    """
+    depth = tuple(depth_exchanges)
+    selected = select_contract(query, answers, depth, now)
+    if isinstance(selected, NotSelected):
+        return Unresolved(query.name, selected.reason, selected.con_id)
+    answer = selected.answer
+    venues = choose_venues(query, answer, deep_venues(answer, depth))
     if not venues:
         return _without_venue(query, answer)
-    primary = query.primary_exchange or _primary_of(answer)
+    rows = [each for each in answers if each.con_id == answer.con_id]
+    line = next((each for each in rows if each.exchange == venues[0]), answer)
     return Instrument(
-        symbol=query.symbol,
+        symbol=query.name,
         con_id=answer.con_id,
         sec_type=answer.sec_type,
         currency=answer.currency,
         exchange=venues[0],
-        primary_exchange=primary,
+        primary_exchange=query.primary_exchange or _primary_of(answer),
         valid_exchanges=answer.valid_exchanges,
-        local_symbol=answer.local_symbol,
-        trading_class=answer.trading_class,
+        local_symbol=line.local_symbol,
+        trading_class=line.trading_class,
+        expiry=answer.expiry,
         alternatives=venues[1:],
+        rolls_at=selected.rolls_at,
+        passed_over=selected.passed_over,
     )
 
 
@@ -145,7 +131,7 @@ def _candidates(query: ContractQuery, answer: ContractAnswer, valid: Sequence[st
 
 def _listed(name: str, names: Iterable[str]) -> str | None:
     known = set(names)
-    for candidate in (name, _TWINS.get(name, name)):
+    for candidate in (name, TWINS.get(name, name)):
         if candidate in known:
             return candidate
     return None
@@ -164,34 +150,13 @@ def _primary_of(answer: ContractAnswer) -> str:
     return "NASDAQ" if answer.primary_exchange == "ISLAND" else answer.primary_exchange
 
 
-def _is_named(symbol: str, answer: ContractAnswer) -> bool:
-    """Whether the contract has that symbol. A con_id of another contract must not fill this symbol's stream."""
-    names = {name.replace(".", " ") for name in (answer.symbol, answer.local_symbol, answer.trading_class)}
-    return symbol.replace(".", " ") in names
-
-
-def _listing(answers: Sequence[ContractAnswer]) -> str:
-    """The first few distinct contracts, for the operator's choice of a con_id."""
-    lines = {a.con_id: f"{a.con_id} {a.local_symbol} {a.primary_exchange or a.exchange} {a.currency}" for a in answers}
-    more = f" and {len(lines) - _CONTRACTS_LISTED} more" if len(lines) > _CONTRACTS_LISTED else ""
-    return ", ".join(list(lines.values())[:_CONTRACTS_LISTED]) + more
-
-
-def _matching(query: ContractQuery, answers: Sequence[ContractAnswer]) -> list[ContractAnswer]:
-    found = [answer for answer in answers if query.con_id in (None, answer.con_id)]
-    if query.primary_exchange is not None:
-        listed = [a for a in found if _listed(query.primary_exchange, [a.primary_exchange]) is not None]
-        found = listed or found
-    return found
-
-
 def _without_venue(query: ContractQuery, answer: ContractAnswer) -> Unresolved:
     listed = ", ".join(answer.valid_exchanges) or "none"
     if query.exchange is not None:
         reason = f"{query.exchange} is not among the contract's exchanges ({listed})"
     else:
         reason = f"none of the contract's exchanges has market depth ({listed})"
-    return Unresolved(query.symbol, reason, answer.con_id, "", _primary_of(answer), answer.valid_exchanges)
+    return Unresolved(query.name, reason, answer.con_id, "", _primary_of(answer), answer.valid_exchanges)
 
 
 class FallbackBudget:

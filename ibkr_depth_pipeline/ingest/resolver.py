@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable, QuestionUnanswered
+from ibkr_depth_pipeline.futures import Expiry, RollRule
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, ContractAnswer, ContractQuery, Resolution, resolve
-from ibkr_depth_pipeline.model import Unresolved
+from ibkr_depth_pipeline.ingest.contract_owners import ContractOwners
+from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.universe import SymbolSpec
 
 NO_EXCHANGES = "the gateway lists no exchanges with market depth"
@@ -156,14 +159,28 @@ class NoAnswer:
 
 
 def query_of(spec: SymbolSpec) -> ContractQuery:
-    """What the universe asks for, with the defaults of a US stock, or of an index by its name."""
+    """What the universe asks for, with the defaults of a US stock or an index where it says too little.
+
+    A con_id needs none: the gateway's answer says what it is.
+    """
+    says_enough = spec.con_id is not None
+    kind = spec.sec_type or ("IND" if spec.symbol in INDEX_SYMBOLS else "STK")
+    has_no_usual = says_enough or spec.exchange or spec.primary_exchange or kind in ("FUT", "CONTFUT", "FOP")
     return ContractQuery(
         symbol=spec.symbol,
-        sec_type=spec.sec_type or ("IND" if spec.symbol in INDEX_SYMBOLS else "STK"),
-        currency=spec.currency or "USD",
+        sec_type=spec.sec_type if says_enough else kind,
+        currency=spec.currency or (None if has_no_usual else "USD"),
         exchange=spec.exchange,
         primary_exchange=spec.primary_exchange,
         con_id=spec.con_id,
+        name=spec.name,
+        local_symbol=spec.local_symbol or "",
+        trading_class=spec.trading_class or "",
+        multiplier=spec.multiplier or "",
+        expiry=None if spec.expiry is None else Expiry.parse(spec.expiry),
+        strike=spec.strike or 0.0,
+        right=spec.right or "",
+        roll=spec.roll or RollRule(),
     )
 
 
@@ -184,11 +201,13 @@ class Resolver:
         most_tries: int | None = None,
         first_patience: float = FIRST_PATIENCE_SECS,
         spacing: float = SPACING_SECS,
+        wall_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self._gateway = gateway
-        self._wanted = {spec.symbol: query_of(spec) for spec in specs}
+        self._wanted = {spec.name: query_of(spec) for spec in specs}
         self._ready = ready
         self._most_tries = most_tries
+        self._wall_ms = wall_ms
         self._schedule = QuestionSchedule(
             [_DEPTH_EXCHANGES, *self._wanted], first_patience=first_patience, spacing=spacing
         )
@@ -197,6 +216,8 @@ class Resolver:
         self._contracts: dict[str, list[ContractAnswer]] = {}  # whose venue waits for the depth exchanges
         self._questions: dict[asyncio.Future[list[Any]], str] = {}
         self._news = asyncio.Event()
+        self._owners = ContractOwners()
+        self._endless = False
 
     def ask(self, symbol: str) -> None:
         """Ask about the symbol, again if it has its answer already."""
@@ -223,6 +244,7 @@ class Resolver:
 
     async def results(self, *, endless: bool = False) -> AsyncIterator[Resolution | NoAnswer]:
         """The results, as the answers come, until every symbol has one; endless: also of later calls of `ask`."""
+        self._endless = endless
         try:
             while endless or not self.is_done:
                 if not self.is_done:
@@ -293,7 +315,7 @@ class Resolver:
             tries = self._schedule.unanswered(symbol, _now())
             return self._given_up(symbol, str(error)) if tries == self._most_tries else []
         self._schedule.answered(symbol, _now())
-        return [Unresolved(symbol, str(error))]
+        return self._verdict(Unresolved(symbol, str(error)))
 
     def _given_up(self, symbol: str, why: str) -> list[Resolution | NoAnswer]:
         self._schedule.answered(symbol, _now())
@@ -305,13 +327,28 @@ class Resolver:
     def _resolved(self, symbol: str) -> list[Resolution | NoAnswer]:
         """The venue, or the verdict; nothing while the depth exchanges are needed and not known."""
         deep = self._gateway.known_depth_exchanges
-        found: Resolution | NoAnswer = resolve(self._wanted[symbol], self._contracts[symbol], deep)
-        if isinstance(found, Unresolved) and found.con_id and not deep:
+        found: Resolution | NoAnswer = resolve(
+            self._wanted[symbol], self._contracts[symbol], deep, self._wall_ms() / 1000
+        )
+        if not deep and self._needs_list(symbol, found):
             if not self._list_given_up:
                 return []
             found = NoAnswer(symbol, self._why_no_list)
         del self._contracts[symbol]
-        return [found]
+        return [found] if isinstance(found, NoAnswer) else self._verdict(found)
+
+    def _needs_list(self, symbol: str, found: Resolution | NoAnswer) -> bool:
+        """Whether the depth exchanges decide: which of several contracts it is, or whether its venues have depth."""
+        several = len({answer.con_id for answer in self._contracts[symbol]}) > 1
+        return several or (isinstance(found, Unresolved) and found.con_id != 0)
+
+    def _verdict(self, found: Resolution) -> list[Resolution | NoAnswer]:
+        """The resolution, unless another entry records the contract on that venue; and who lost a venue to it."""
+        if not isinstance(found, Instrument):
+            self._owners.forget(found.symbol)
+            return [found]
+        own, *others = self._owners.register(found)
+        return [own, *(others if self._endless else ())]
 
 
 async def resolve_symbols(
@@ -331,7 +368,7 @@ async def resolve_symbols(
     resolver = Resolver(gateway, asked, ready=ready, most_tries=PATIENT_TRIES, first_patience=first_patience)
     async for each in resolver.results():
         found[each.symbol] = Unresolved(each.symbol, each.reason) if isinstance(each, NoAnswer) else each
-    return {spec.symbol: found[spec.symbol] for spec in asked}
+    return {spec.name: found[spec.name] for spec in asked}
 
 
 def _now() -> float:

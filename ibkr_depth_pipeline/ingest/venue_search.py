@@ -43,7 +43,7 @@ class VenueSearch:
         spacing: float = SPACING_SECS,
     ) -> None:
         asked = tuple(specs)
-        self._unknown = {spec.symbol for spec in asked}
+        self._unknown = {spec.name for spec in asked}
         self._doubted: dict[str, Unresolved] = {}
         self._resolver = Resolver(gateway, asked, ready=connected.wait, first_patience=first_patience, spacing=spacing)
         self._take = take

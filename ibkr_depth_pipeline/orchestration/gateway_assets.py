@@ -127,12 +127,13 @@ def _spelled(odd: re.Match[str]) -> str:
 def _symbol_asset(spec: SymbolSpec, group: str) -> dg.AssetSpec:
     asked = {field.name: (getattr(spec, field.name), field.default) for field in fields(spec)}
     given = {name: value for name, (value, default) in asked.items() if value != default}
+    shown = {name: value if isinstance(value, int | float) else str(value) for name, value in given.items()}
     venue = (
         f"on {spec.exchange}, as the universe says" if spec.exchange else "on the venue that the gateway's list names"
     )
     return dg.AssetSpec(
-        symbol_key(spec.symbol),
+        symbol_key(spec.name),
         group_name=group,
-        description=f"{spec.symbol}'s market depth {venue}. The probe checks it, a session observes it.",
-        metadata={"venue": spec.exchange or "chosen at the gateway", **given},
+        description=f"{spec.name}'s market depth {venue}. The probe checks it, a session observes it.",
+        metadata={"venue": spec.exchange or "chosen at the gateway", **shown},
     )

@@ -145,4 +145,6 @@ def venue_fields(
         "reason": reason,
         "checked_ts": checked_ts,
     }
+    if isinstance(resolution, Instrument) and resolution.local_symbol:
+        fields |= {"local_symbol": resolution.local_symbol, "expiry": resolution.expiry}
     return fields if refused_venues is None else fields | {"refused_venues": refused_venues}

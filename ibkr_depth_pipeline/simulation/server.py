@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ibkr_depth_pipeline.simulation.account import Account, SlotTable, refused_place
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue, DepthVenue, Listing, depth_venue
+from ibkr_depth_pipeline.simulation.codec import Request
 from ibkr_depth_pipeline.simulation.connection import Client, Connection
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower, LineFault
 from ibkr_depth_pipeline.simulation.journal import Entry, Journal
@@ -186,7 +187,7 @@ class GatewayServer:
         for command in commands:
             match command:
                 case Received(request):
-                    self._note("request", client.number, request.name, {**request.values, "rest": list(request.rest)})
+                    self._note("request", client.number, request.name, self._as_journalled(request))
                 case Send():
                     client.send(command)
                 case Close(reason):
@@ -319,6 +320,14 @@ class GatewayServer:
         """The name that a replay invents for the levels of its books: that of the contract's own venue."""
         venue = depth_venue(listing.primary_exchange or listing.exchanges[0], listing.sec_type)
         return venue.market_makers[0] if venue is not None and venue.market_makers else ""
+
+    def _as_journalled(self, request: Request) -> dict[str, object]:
+        """The request's own fields, and for depth what contract they name: a request may hold its con_id alone."""
+        detail: dict[str, object] = {**request.values, "rest": list(request.rest)}
+        if request.name == "reqMktDepth":
+            listing = self.account.catalogue.find(request)
+            detail["listing"] = "" if listing is None else listing.name
+        return detail
 
     def _write_journal_to(self, path: Path) -> None:
         file = self._resources.enter_context(path.open("w", encoding="utf-8"))

@@ -169,7 +169,7 @@ def test_con_id_and_primary_exchange_choose_among_several_contracts() -> None:
 
 def test_con_id_of_another_symbol_is_unresolved() -> None:
     resolution = resolve(ContractQuery("AAPL", con_id=272093), [stock("MSFT", "NASDAQ", con_id=272093)], DEEP)
-    assert why_not(resolution) == "contract 272093 is MSFT"
+    assert why_not(resolution) == "contract 272093 (MSFT STK) differs: symbol is MSFT, the universe says AAPL"
 
 
 @pytest.mark.parametrize("name", ["EUR.USD", "EUR"])

@@ -53,7 +53,9 @@ async def test_an_unknown_symbol_costs_no_other_its_venue() -> None:
 async def test_a_wrong_con_id_is_unresolved() -> None:
     async with connected(GatewayOptions()) as (_, client):
         found = await resolve_symbols(client, [SymbolSpec("AAPL", con_id=272093)])
-    assert found["AAPL"] == Unresolved("AAPL", "contract 272093 is MSFT", 272093)
+    assert found["AAPL"] == Unresolved(
+        "AAPL", "contract 272093 (MSFT STK) differs: symbol is MSFT, the universe says AAPL", 272093
+    )
 
 
 async def test_odd_answer_costs_only_its_own_symbol() -> None:

@@ -1,0 +1,97 @@
+"""Entries of the universe as operators have them, from the file to Redis: venues, pairs, con_ids, futures, options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from ibkr_depth_pipeline.schema.keys import venue_key
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.universe import Universe, parse_universe
+from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording
+
+FAST: dict[str, Any] = {"ibkr_rotation_secs": 0.3, "ibkr_error309_cooldown_secs": 0.2, "ibkr_first_row_secs": 2}
+ENTRIES = """
+symbols:
+- AAPL
+- {name: AAPL.ARCA, symbol: AAPL, exchange: ARCA}
+- {symbol: EUR.USD, sec_type: CASH}
+- {name: EUR.GBP, symbol: EUR, currency: GBP, sec_type: CASH, exchange: IDEALPRO}
+- {name: ES, sec_type: FUT, exchange: CME, expiry: front}
+- {name: ES2, symbol: ES, sec_type: FUT, exchange: CME, expiry: front+1}
+- {name: ES-C, symbol: ES, sec_type: CONTFUT, exchange: CME, expiry: front+2}
+- {name: FDAX, symbol: DAX, sec_type: FUT, exchange: EUREX, trading_class: FDAX, expiry: front}
+- {name: MICRO, con_id: 272093}
+- {name: SPY-C600, symbol: SPY, sec_type: OPT, expiry: EXPIRY, strike: 600, right: C}
+- BRK.B
+- META
+- GLD
+- UEC
+- {symbol: "7203", exchange: TSEJ}
+"""
+
+
+def universe(text: str) -> Universe:
+    return parse_universe(yaml.safe_load(text), "file")
+
+
+async def venue(run: Recording, name: str) -> dict[str, str]:
+    found = await run.redis.hgetall(venue_key(name))
+    return {key.decode(): value.decode() for key, value in found.items()}
+
+
+async def has_rows(run: Recording, names: tuple[str, ...]) -> bool:
+    return all([await run.length(name) for name in names])
+
+
+async def test_each_entry_is_recorded_under_its_own_name(shared_redis_url: str) -> None:
+    async with SimulatedGateway(GatewayOptions(slots=20)) as gateway:
+        listed = gateway.account.catalogue.named("ESZ6") or gateway.account.catalogue.named("ESH7")
+        assert listed is not None
+        asked = universe(ENTRIES.replace("EXPIRY", listed.last_trade_date))
+        async with recording(gateway, shared_redis_url, asked, ibkr_max_concurrent_depth=20, **FAST) as run:
+            await run.until(lambda: has_rows(run, asked.symbols))
+            found = {name: await venue(run, name) for name in asked.symbols}
+        requests = [request.detail for request in gateway.journal.requests("reqMktDepth")]
+        assert gateway.journal.errors(478) == []
+    venues = {name: (each["con_id"], each["exchange"]) for name, each in found.items()}
+    assert venues["AAPL"] == ("265598", "ISLAND")
+    assert venues["AAPL.ARCA"] == ("265598", "ARCA")
+    assert venues["EUR.USD"] == ("12087792", "IDEALPRO")
+    assert venues["EUR.GBP"] == ("12087807", "IDEALPRO")
+    assert venues["MICRO"] == ("272093", "ISLAND")
+    assert venues["BRK.B"] == ("72063691", "NYSE")
+    assert venues["META"] == ("107113386", "ISLAND")
+    assert venues["GLD"] == ("51529211", "ARCA")
+    assert venues["UEC"] == ("43645828", "AMEX")
+    assert venues["7203"] == ("14016545", "TSEJ")
+    assert found["SPY-C600"]["local_symbol"].startswith("SPY")
+    expiries = [found[name]["expiry"] for name in ("ES", "ES2")]
+    assert expiries == sorted(set(expiries))
+    assert found["ES"]["local_symbol"].startswith("ES")
+    said = {key for request in requests for key, value in request.items() if value not in ("", "0", "0.0")}
+    assert said - {"rest"} <= {"reqId", "version", "conId", "exchange", "numRows"}
+
+
+async def test_entries_of_one_contract_and_venue_are_one_error_that_names_both(shared_redis_url: str) -> None:
+    asked = universe("symbols: [AAPL, {name: APPLE, con_id: 265598}]")
+    async with SimulatedGateway() as gateway, recording(gateway, shared_redis_url, asked, **FAST) as run:
+
+        async def is_refused() -> bool:
+            venues = [await venue(run, name) for name in asked.symbols]
+            reasons = [each.get("reason", "") for each in venues]
+            return sum("'AAPL'" in reason and "'APPLE'" in reason for reason in reasons) == 1
+
+        await run.until(is_refused)
+
+
+async def test_venue_that_refuses_is_not_replaced_by_one_that_another_entry_records(shared_redis_url: str) -> None:
+    asked = universe("symbols: [AAPL, {name: AAPL.ARCA, symbol: AAPL, exchange: ARCA}]")
+    options = GatewayOptions(venue_refusals={"AAPL@ISLAND": 354})
+    async with SimulatedGateway(options) as gateway, recording(gateway, shared_redis_url, asked, **FAST) as run:
+        await run.until(lambda: has_rows(run, asked.symbols))
+        await run.grows("AAPL.ARCA")
+        venues = {name: (await run.stream(name))[-1].venue for name in asked.symbols}
+    assert venues["AAPL.ARCA"] == "ARCA"
+    assert venues["AAPL"] not in ("ARCA", "ISLAND")

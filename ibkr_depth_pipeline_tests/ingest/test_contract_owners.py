@@ -1,0 +1,44 @@
+"""No contract is recorded under two names on one venue."""
+
+from __future__ import annotations
+
+from ibkr_depth_pipeline.ingest.contract_owners import ContractOwners
+from ibkr_depth_pipeline.model import Instrument, Unresolved
+
+
+def apple(name: str, venue: str, *others: str) -> Instrument:
+    return Instrument(name, 265598, "STK", "USD", venue, "NASDAQ", local_symbol="AAPL", alternatives=others)
+
+
+def test_second_entry_of_a_contract_and_venue_is_one_error_that_names_both() -> None:
+    owners = ContractOwners()
+    owners.register(apple("AAPL", "ISLAND"))
+    (found,) = owners.register(apple("APPLE", "NASDAQ"))
+    assert isinstance(found, Unresolved)
+    for part in ("'AAPL'", "'APPLE'", "265598", "NASDAQ"):
+        assert part in found.reason
+
+
+def test_one_contract_on_two_venues_is_two_books() -> None:
+    owners = ContractOwners()
+    assert owners.register(apple("AAPL", "ISLAND")) == [apple("AAPL", "ISLAND")]
+    assert owners.register(apple("AAPL.ARCA", "ARCA")) == [apple("AAPL.ARCA", "ARCA")]
+
+
+def test_entry_never_falls_back_to_the_venue_of_another() -> None:
+    owners = ContractOwners()
+    owners.register(apple("AAPL", "ISLAND", "ARCA", "BATS"))
+    own, other = owners.register(apple("AAPL.ARCA", "ARCA"))
+    assert isinstance(other, Instrument)
+    assert (own.symbol, other.symbol, other.alternatives) == ("AAPL.ARCA", "AAPL", ("BATS",))
+    (later,) = owners.register(apple("AAPL", "ISLAND", "ARCA", "BATS"))
+    assert isinstance(later, Instrument)
+    assert later.alternatives == ("BATS",)
+
+
+def test_entry_without_a_contract_leaves_its_place() -> None:
+    owners = ContractOwners()
+    owners.register(apple("AAPL", "ISLAND"))
+    owners.forget("AAPL")
+    assert owners.register(apple("APPLE", "ISLAND")) == [apple("APPLE", "ISLAND")]
+    assert owners.register(apple("APPLE", "ISLAND")) == [apple("APPLE", "ISLAND")]
