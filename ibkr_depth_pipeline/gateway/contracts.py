@@ -311,10 +311,20 @@ def _checked(query: ContractQuery, answer: ContractAnswer) -> Selected | NotSele
 
 
 def _contradictions(query: ContractQuery, answer: ContractAnswer) -> str:
-    """Each word of the universe that is not the contract's own, both shown; empty where there is none."""
+    """Each word of the universe that is not the contract's own, both shown; empty where there is none.
+
+    Without a con_id the words were the question, and only the symbol is checked.
+    """
     found = []
     if query.symbol and not is_named(query.symbol, answer):
         found.append(("symbol", query.symbol, answer.symbol))
+    found += _other_contradictions(query, answer) if query.con_id is not None else []
+    said = "; ".join(f"{word} is {own or 'empty'}, the universe says {said}" for word, said, own in found)
+    return f"contract {answer.con_id} ({answer.symbol} {answer.sec_type}) differs: {said}" if said else ""
+
+
+def _other_contradictions(query: ContractQuery, answer: ContractAnswer) -> list[tuple[str, str, str]]:
+    """(word, what the universe says, what the contract has)."""
     words = (
         ("sec_type", query.sec_type, answer.sec_type),
         ("currency", query.currency, answer.currency),
@@ -323,15 +333,14 @@ def _contradictions(query: ContractQuery, answer: ContractAnswer) -> str:
         ("multiplier", query.multiplier, answer.multiplier),
         ("right", query.right, answer.right[:1]),
     )
-    found += [(word, said, own) for word, said, own in words if said and said != own]
+    found = [(word, said, own) for word, said, own in words if said and said != own]
     if query.strike and query.strike != answer.strike:
         found.append(("strike", f"{query.strike:g}", f"{answer.strike:g}"))
-    if query.con_id and query.primary_exchange and not is_listed(query.primary_exchange, [answer.primary_exchange]):
+    if query.primary_exchange and not is_listed(query.primary_exchange, [answer.primary_exchange]):
         found.append(("primary_exchange", query.primary_exchange, answer.primary_exchange))
     if query.date and not of_month([answer], query.date):
         found.append(("expiry", query.date, answer.expiry))
-    said = "; ".join(f"{word} is {own or 'empty'}, the universe says {said}" for word, said, own in found)
-    return f"contract {answer.con_id} ({answer.symbol} {answer.sec_type}) differs: {said}" if said else ""
+    return found
 
 
 def is_named(symbol: str, answer: ContractAnswer) -> bool:
