@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -19,6 +21,7 @@ from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 from ibkr_depth_pipeline_tests.deploy.units import INSTALLED, SERVICES, SYSTEMD, command, unit_path, unit_values
+from ibkr_depth_pipeline_tests.monitoring.webhook import Webhook
 
 ANALYZE = shutil.which("systemd-analyze")
 PATIENCE_SECS = 60.0
@@ -37,11 +40,98 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_each_service_restarts_by_itself_and_has_few_rights(service: str) -> None:
     assert unit_values(service, "Restart") == ["always"]
-    assert unit_values(service, "StartLimitIntervalSec") == ["0"]
+    assert unit_values(service, "OnFailure") == ["ibkr-depth-alert@%n.service"]
+    assert unit_values(service, "SuccessExitStatus") == ["143 SIGTERM"]
     assert unit_values(service, "NoNewPrivileges") == ["true"]
     assert unit_values(service, "ProtectSystem") == ["strict"]
     assert unit_values(service, "CapabilityBoundingSet") == [""]
     assert unit_values(service, "User") == ["ibkr-depth"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_that_cannot_start_is_given_up_but_one_that_waits_for_a_database_is_not(service: str) -> None:
+    (interval,), (burst,) = unit_values(service, "StartLimitIntervalSec"), unit_values(service, "StartLimitBurst")
+    (pause,) = unit_values(service, "RestartSec")
+    assert int(burst) * int(pause) < int(interval)
+    takes_to_notice = 20  # Dagster's processes try for so long, at least, before they give their storage up
+    assert int(burst) * (int(pause) + takes_to_notice) > int(interval)
+
+
+def test_alert_of_a_failed_unit_reaches_the_webhook() -> None:
+    words = command("alert@")
+    with Webhook() as webhook:
+        settings = {"PATH": os.environ["PATH"], "ALERT_URLS": webhook.url}
+        words[words.index("%i")] = "ibkr-depth-code.service"
+        subprocess.run(words, env=settings, check=True, capture_output=True, cwd=REPOSITORY)
+        (title,) = webhook.titles()
+    assert "ibkr-depth-code.service has failed" in title
+
+
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >> {log}
+case "$1" in show)
+    count=$(cat {count} 2>/dev/null || echo 0)
+    echo $((count + 1)) > {count}
+    [ "$count" -lt 3 ] && echo deactivating || echo inactive
+esac
+"""
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path) -> dict[str, str]:
+    """An environment with a systemctl that stops nothing, and whose services take their time to stop."""
+    script = tmp_path / "bin" / "systemctl"
+    script.parent.mkdir()
+    script.write_text(SYSTEMCTL.format(log=tmp_path / "calls", count=tmp_path / "count"))
+    script.chmod(0o755)
+    return {"PATH": f"{script.parent}:{os.environ['PATH']}", "DAGSTER_HOME": str(tmp_path / "dagster_home")}
+
+
+def test_stop_returns_when_every_service_has_stopped(tmp_path: Path, systemctl: dict[str, str]) -> None:
+    subprocess.run([SYSTEMD / "stop.sh"], env=systemctl, check=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[0] == "stop ibkr-depth.target"
+    asked = [call.rpartition(" ")[2] for call in calls if call.startswith("show")]
+    assert set(asked) == {unit_path(service).name for service in SERVICES}
+    assert len(asked) == 3 + len(SERVICES)
+
+
+def test_wipe_empties_the_history_between_a_stop_and_a_start(tmp_path: Path, systemctl: dict[str, str]) -> None:
+    if shutil.which("sqlite3") is None:
+        pytest.skip("no sqlite3 here (apt-get install sqlite3)")
+    home = tmp_path / "dagster_home"
+    home.mkdir()
+    shutil.copy(REPOSITORY / "config" / "dagster.yaml", home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.create_run_for_job(dg.job(name="nothing")(lambda: None))
+        assert instance.get_runs_count() == 1
+    installed = tmp_path / "installed"
+    shutil.copytree(SYSTEMD, installed / "deploy" / "systemd")
+    (installed / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    subprocess.run([installed / "deploy" / "systemd" / "wipe.sh"], env=systemctl, check=True, capture_output=True)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert instance.get_runs_count() == 0
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "start ibkr-depth.target"
+
+
+def test_switch_drains_migrates_and_names_the_new_version(tmp_path: Path, systemctl: dict[str, str]) -> None:
+    home, old = tmp_path / "dagster_home", tmp_path / "old"
+    home.mkdir()
+    old.mkdir()
+    shutil.copy(REPOSITORY / "config" / "dagster.yaml", home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.get_runs_count()
+    new, link, units = tmp_path / "new", tmp_path / "link", tmp_path / "units"
+    units.mkdir()
+    link.symlink_to(old)
+    shutil.copytree(SYSTEMD, new / "deploy" / "systemd")
+    (new / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    env = {**systemctl, "LINK": str(link), "UNITS": str(units)}
+    subprocess.run([new / "deploy" / "systemd" / "switch.sh"], env=env, check=True, capture_output=True)
+    assert link.resolve() == new
+    assert (units / "ibkr-depth.target").exists()
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert (calls[0], calls[-1]) == ("stop ibkr-depth.target", "start ibkr-depth.target")
 
 
 def test_the_archive_lies_where_the_services_can_write() -> None:
@@ -50,7 +140,7 @@ def test_the_archive_lies_where_the_services_can_write() -> None:
     archive = f"ARCHIVE_URL=/var/lib/{state}/archive"
     assert archive in environment.split()
     # the settings' own file, a copy of the example, wins over the unit
-    assert archive in (REPOSITORY / "docs" / "deployment.md").read_text()
+    assert "ARCHIVE_URL=$STATE/archive" in (SYSTEMD / "install.sh").read_text()
     assert "\nARCHIVE_URL=archive\n" in (REPOSITORY / ".env.example").read_text()
 
 
