@@ -128,14 +128,16 @@ class Deployment:
 
 
 @contextmanager
-def deployment(folder: Path, environment: Mapping[str, str]) -> Iterator[Deployment]:
+def deployment(
+    folder: Path, environment: Mapping[str, str], instance_file: Path = REPOSITORY / "config" / "dagster.yaml"
+) -> Iterator[Deployment]:
     """One in `folder`, whose processes see `environment` only; all of them end with it, runs included.
 
     Schedules and sensors are off unless the environment says otherwise.
     """
     home = folder / "dagster_home"
     home.mkdir()
-    shutil.copy(REPOSITORY / "config" / "dagster.yaml", home)
+    shutil.copy(instance_file, home / "dagster.yaml")
     code_port, web_port = free_port(), free_port()
     workspace = folder / "workspace.yaml"
     workspace.write_text(
