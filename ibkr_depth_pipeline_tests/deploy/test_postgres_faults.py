@@ -138,8 +138,6 @@ def _wipe(postgres: PostgresServer, home: Path) -> None:
         table: int(postgres.query(f"SELECT count(*) FROM {table}"))
         for table in ("runs", "event_logs", "job_ticks", "asset_keys")
     }
-    print(
-        f"MEASURED wipe: {before} bytes before, {wiped} after it, {postgres.size()} after VACUUM FULL; rows left: {left}"
-    )
+    print(f"MEASURED wipe: {before} bytes, then {wiped}, after VACUUM FULL {postgres.size()}; rows left: {left}")
     assert (left["runs"], left["event_logs"]) == (0, 0)
     assert left["job_ticks"] > 0
