@@ -78,7 +78,7 @@ def test_recording_goes_on_whatever_becomes_of_dagsters_own_parts(
             "IBKR_PORT": str(gateway.port),
             "REDIS_URL": redis_url,
             "SYMBOL_CONFIG_PATH": str(universe),
-            "GATEWAYS_CONFIG_PATH": str(tmp_path / "none.yaml"),
+            "GATEWAYS_CONFIG_PATH": "config/gateways.yaml",
             "IBKR_CALENDAR": "24/7",
             "IBKR_AUTOMATION": "on",
             "IBKR_STREAM_MAXLEN": "1000000",
