@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from ibkr_depth_pipeline.box.embedded_redis import port_is_free
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
@@ -120,6 +121,7 @@ def test_recording_goes_on_whatever_becomes_of_dagsters_own_parts(
                     deployed.servers[name].kill()
                     assert seen.grows()
                     deployed.servers[name].start()
+                measured("webserver back", lambda: not port_is_free(deployed.port))
                 assert seen.each_once()
             _wipe(postgres, tmp_path / "dagster_home")
         finally:
