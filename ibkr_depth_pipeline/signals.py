@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ def _to_catch() -> tuple[signal.Signals, ...]:
     """SIGNALS without a SIGHUP that is ignored: under nohup a run outlives its terminal."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return tuple(number for number in SIGNALS if not (ignored and number is signal.SIGHUP))
+
+
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal, whose end it gets as SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -11,13 +11,16 @@ from rich.console import Console
 
 from ibkr_depth_pipeline.cli.errors import FAILED, echo_if_read, errors_as_exit_codes
 from ibkr_depth_pipeline.cli.status_table import render_status, status_json
+from ibkr_depth_pipeline.cli.universe_table import render_universe, universe_json
+from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
 from ibkr_depth_pipeline.ingest.run import run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
-from ibkr_depth_pipeline.settings import load_settings
+from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.starter import write_starter
 from ibkr_depth_pipeline.universe import Universe, load_universe
+from ibkr_depth_pipeline.universe_changes import UniverseFile
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,6 +45,17 @@ def _universe(path: Path, symbols: list[str] | None) -> Universe:
     return universe.subset(symbols) if symbols else universe
 
 
+def _symbols_to_show(settings: Settings, symbols: list[str] | None) -> tuple[str, ...]:
+    """Those of the universe; while its file is bad, those that a running ingest has in force."""
+    try:
+        return _universe(settings.symbol_config_path, symbols).symbols
+    except ConfigurationError:
+        feed = asyncio.run(read_health(settings.redis_target, settings.ibkr_gateway_name, ())).feed
+        if symbols or not feed.running or feed.figures is None:
+            raise
+        return tuple(symbol for symbol in feed.figures.symbols if symbol != "unknown")
+
+
 @app.command()
 def run(
     symbol: Symbols = None,
@@ -62,7 +76,8 @@ def run(
 ) -> None:
     """Record until Ctrl-C or SIGTERM; then cancel every subscription, flush and disconnect, and exit with 0.
 
-    So does SIGHUP, as the terminal is closed; under nohup it is ignored.
+    So does SIGHUP, as the terminal is closed; under nohup it is ignored. Without a terminal (systemd, a container)
+    SIGHUP reads the universe anew. A change of its file is followed anyway, and costs no line and no connection.
 
     A gateway that is away or not ready is waited for, unless --once or IBKR_START_TIMEOUT_SECS sets a limit. The log
     goes to stderr, one JSON object a line. Exit code 1 if it fails, 2 if a setting or a symbol is wrong.
@@ -77,9 +92,10 @@ def run(
     """
     with errors_as_exit_codes():
         settings = load_settings()
-        universe = _universe(settings.symbol_config_path, symbol)
+        file = UniverseFile(settings.symbol_config_path, tuple(symbol or ()), settings.ibkr_max_concurrent_depth)
+        universe = file.load()
         configure_logging(settings.ibkr_log_level)
-        outcome = run_ingest(settings, universe, duration, once=once)
+        outcome = run_ingest(settings, universe, duration, once=once, file=file)
     summary = outcome.summary
     echo_if_read(f"{sum(summary.snapshots.values())} snapshots of {len(summary.snapshots)} symbols stored")
     if not summary.drained:
@@ -141,14 +157,36 @@ def status(
     """
     with errors_as_exit_codes():
         settings = load_settings()
-        universe = _universe(settings.symbol_config_path, symbol)
         configure_logging("CRITICAL")
-        report = asyncio.run(read_health(settings.redis_target, settings.ibkr_gateway_name, universe.symbols))
+        symbols = _symbols_to_show(settings, symbol)
+        report = asyncio.run(read_health(settings.redis_target, settings.ibkr_gateway_name, symbols))
     if as_json:
         typer.echo(status_json(report))
     else:
         Console().print(render_status(report))
     if not report.is_well:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def universe(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead.")] = False,
+) -> None:
+    """List what the running ingest has in force: each instrument, its venue, hours, share of slot time, next turn.
+
+    Read from Redis alone. Exit code 1 if no ingest runs, or if its universe file holds something that it could not put
+    in force; 2 if a setting is wrong.
+    """
+    with errors_as_exit_codes():
+        settings = load_settings()
+        configure_logging("CRITICAL")
+        report = asyncio.run(read_health(settings.redis_target, settings.ibkr_gateway_name, ()))
+    feed = report.feed
+    if as_json:
+        typer.echo(universe_json(feed))
+    else:
+        Console().print(render_universe(feed))
+    if not feed.running or feed.figures is None or feed.figures.universe_problem:
         raise typer.Exit(FAILED)
 
 

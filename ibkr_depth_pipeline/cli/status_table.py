@@ -91,6 +91,8 @@ def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:
         f"batch {figures.batch_size}, turns {figures.turns}, reconnects {figures.reconnects}, "
         f"309s {figures.refused_309}, 100s {figures.pacing_violations}, failed writes {figures.write_failures}"
     )
+    if figures.universe_problem:
+        yield f"universe: the newest is not in force: {figures.universe_problem}"
     yield from _clock_lines(figures.clock)
     yield (
         f"buffer {figures.buffer_entries} snapshots, {figures.buffer_bytes / 2**20:.1f} of "

@@ -106,8 +106,9 @@ class LiveBooks:
         self._late: set[int] = set()  # retired requests with rows since the last take_late
 
     def number_from(self, positions: Mapping[str, StreamId]) -> None:
-        """Set the newest stored snapshot of each symbol there may be. Call it once, before the first row."""
-        self._numbering = {symbol: Numbering(position.ts, position.seq) for symbol, position in positions.items()}
+        """Set the newest stored snapshot of each of these symbols. Call it before the first row of each."""
+        for symbol, position in positions.items():
+            self._numbering[symbol] = Numbering(position.ts, position.seq)
 
     # ---- rows
 

@@ -12,6 +12,7 @@ from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
+from ibkr_depth_pipeline.universe import Universe
 
 
 class RateLimitedLog:
@@ -59,7 +60,7 @@ class RateLimitedLog:
 
 def feed_figures(
     run: RunIdentity,
-    symbols: Iterable[str],
+    universe: Universe,
     pipeline: DepthPipeline,
     writer: WriterFigures,
     *,
@@ -67,6 +68,7 @@ def feed_figures(
     connected: bool,
     buffer_bound: int,
     clock: ClockFigures | None = None,
+    universe_problem: str = "",
     ended: bool = False,
 ) -> FeedFigures:
     """The figures of `run` as they are now."""
@@ -93,13 +95,16 @@ def feed_figures(
         lag_p50_ms=p50,
         lag_p99_ms=p99,
         clock=clock or ClockFigures(),
-        symbols=_symbols(symbols, pipeline, writer, now_ms),
+        universe_problem=universe_problem,
+        symbols=_symbols(universe, pipeline, writer, now_ms),
     )
 
 
 def _symbols(
-    symbols: Iterable[str], pipeline: DepthPipeline, writer: WriterFigures, now_ms: int
+    universe: Universe, pipeline: DepthPipeline, writer: WriterFigures, now_ms: int
 ) -> Mapping[str, SymbolFigures]:
+    specs = {spec.name: spec for spec in universe.specs}
+    outlook, contracts = pipeline.subscriptions.outlook(), pipeline.subscriptions.contracts()
     subscribed = set(pipeline.subscriptions.subscribed.values())
     last_rows, last_came, live_ms = pipeline.books.last_rows(), pipeline.books.last_came(), pipeline.books.live_ms()
     books, rows, venues = pipeline.books.last_books(), pipeline.books.rows(), pipeline.subscriptions.venues()
@@ -126,8 +131,14 @@ def _symbols(
             silent=pipeline.figures.silent[symbol],
             out_of_step=pipeline.figures.out_of_step[symbol],
             asked_again=pipeline.figures.asked_again[symbol],
+            con_id=contracts[symbol].con_id if symbol in contracts else 0,
+            contract=contracts[symbol].local_symbol if symbol in contracts else "",
+            weight=specs[symbol].weight if symbol in specs else 1,
+            pinned=symbol in specs and specs[symbol].pin,
+            share=round(outlook[symbol].share, 4) if symbol in outlook else 0.0,
+            next_turn_secs=round(outlook[symbol].next_secs, 1) if symbol in outlook else None,
         )
-        for symbol in (*symbols, *(["unknown"] if "unknown" in dropped else []))
+        for symbol in (*specs, *(["unknown"] if "unknown" in dropped else []))
     }
 
 

@@ -85,8 +85,14 @@ class QuestionSchedule:
 
     def add(self, symbol: str) -> None:
         """Let a symbol be asked about, again if it is done; nothing changes while it is asked about."""
+        self._rank.setdefault(symbol, len(self._rank))
         if symbol not in self._asked:
             self._waiting[symbol] = self._answered_at.get(symbol, float("-inf")) + self._spacing
+
+    def forget(self, symbol: str) -> None:
+        """Ask about the symbol no more; its questions and answers so far count no more."""
+        for table in (self._waiting, self._asked, self._unanswered, self._answered_at):
+            table.pop(symbol, None)
 
     def ensure(self, symbol: str) -> None:
         """As `add`, but a symbol that waits already keeps its back-off."""
@@ -221,8 +227,25 @@ class Resolver:
 
     def ask(self, symbol: str) -> None:
         """Ask about the symbol, again if it has its answer already."""
-        if symbol not in self._contracts:
+        if symbol in self._wanted and symbol not in self._contracts:
             self._schedule.add(symbol)
+        self._news.set()
+
+    def add(self, spec: SymbolSpec) -> None:
+        """Ask about this entry, too; questions and answers about one of its name before count no more."""
+        self.forget(spec.name)
+        self._wanted[spec.name] = query_of(spec)
+        self.ask(spec.name)
+
+    def forget(self, symbol: str) -> None:
+        """Ask about the symbol no more; an answer that is on its way is dropped."""
+        self._wanted.pop(symbol, None)
+        self._contracts.pop(symbol, None)
+        self._owners.forget(symbol)
+        self._schedule.forget(symbol)
+        for question in [question for question, whose in self._questions.items() if whose == symbol]:
+            del self._questions[question]
+            question.cancel()
         self._news.set()
 
     def hurry(self) -> None:

@@ -11,8 +11,9 @@ from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings, unreadable_env_lines
-from ibkr_depth_pipeline.signals import signals_caught
+from ibkr_depth_pipeline.signals import has_terminal, signals_caught
 from ibkr_depth_pipeline.universe import Universe
+from ibkr_depth_pipeline.universe_changes import UniverseFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,19 @@ def run_ingest(
     figures_callback: FiguresCallback | None = None,
     wanted_callback: WantedCallback | None = None,
     once: bool = False,
+    file: UniverseFile | None = None,
 ) -> IngestOutcome:
     """Record until SIGINT, SIGTERM or the end of `duration` seconds, counted from this call.
 
     run_id: the id of the run in its runner; it shows in the figures and in the lease. A second signal does not cut the
-    draining short: it is bounded anyway. once: give up if nothing can be recorded soon. Raises what
-    IngestSession.run raises; the error's `interrupted_by` then names the signal, if one came before it.
+    draining short: it is bounded anyway. once: give up if nothing can be recorded soon. file: where `universe` comes
+    from; its changes are followed. Raises what IngestSession.run raises; the error's `interrupted_by` then names the
+    signal, if one came before it.
+
+    SIGHUP ends a run that has a terminal, as that is closed; one without (a daemon) reads its universe anew.
     """
     caught: list[str] = []
+    hangs_up = has_terminal()
     for text in unreadable_env_lines():
         get_log().warning("env_line_ignored", text=text)
 
@@ -51,10 +57,14 @@ def run_ingest(
             figures_callback=figures_callback,
             wanted_callback=wanted_callback,
             once=once,
+            file=file,
         )
 
         def on_signal(name: str) -> None:
             get_log().info("signal", name=name)
+            if name == "SIGHUP" and not hangs_up:
+                session.reload()
+                return
             caught.append(name)
             session.stop()
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.clock import unix_ms
@@ -25,8 +25,10 @@ from ibkr_depth_pipeline.ingest.figures import IngestSummary, RateLimitedLog, fe
 from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
+from ibkr_depth_pipeline.ingest.membership import Membership
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.tasks import DeadlineTimer, RunTasks, at_most, first_of
+from ibkr_depth_pipeline.ingest.universe_follower import UniverseFollower
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.ingest.wall_clock import WallClockMonitor
 from ibkr_depth_pipeline.logs import get_log
@@ -49,6 +51,7 @@ from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import REPORT_SECS, StatusPublisher, identity_of_this_process
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import Universe
+from ibkr_depth_pipeline.universe_changes import UniverseFile
 
 LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0
@@ -92,12 +95,12 @@ class IngestSession:
         figures_callback: FiguresCallback | None = None,
         wanted_callback: WantedCallback | None = None,
         once: bool = False,
+        file: UniverseFile | None = None,
         wall_ms: Callable[[], int] = unix_ms,
         timings: IngestTimings = IngestTimings(),
     ) -> None:
         self._settings = settings
         self._wall_ms = wall_ms
-        self._universe = universe
         self._figures_callback = figures_callback
         self._wanted_callback = wanted_callback
         self._log = get_log()
@@ -159,6 +162,23 @@ class IngestSession:
             on_time=self._clock.answered,
         )
 
+        self._members = Membership(
+            universe,
+            self._pipeline.subscriptions,
+            self._venues,
+            self._claims,
+            self._writer,
+            number=self._number,
+            execute=self._execute,
+            now=self._now,
+        )
+        self._follower = None if file is None else UniverseFollower(file, universe, self._members.apply)
+
+    def reload(self) -> None:
+        """Read the universe's file now, and put it in force. Nothing happens in a run without one."""
+        if self._follower is not None:
+            self._follower.reload()
+
     def stop(self) -> None:
         """End the run: cancel every subscription, flush, disconnect. May be called more than once."""
         self._stop.set()
@@ -205,9 +225,9 @@ class IngestSession:
         self._tasks.start(self._lease.keep())
         await self._claims.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._claims.keep())
-        self._pipeline.books.number_from(await self._take_over())
+        await self._number(self._members.universe.symbols)
         self._clock.taken_over()
-        self._tasks.start(log_redis_advice(self._settings, len(self._universe.specs)))
+        self._tasks.start(log_redis_advice(self._settings, len(self._members.universe.specs)))
         self._tasks.start(self._clock.run())
         self._tasks.start(self._writer.run())
         self._tasks.start(self._publish_figures())
@@ -222,7 +242,10 @@ class IngestSession:
             return self._connection.failure
         return self._venues.nothing_found()
 
-    async def _take_over(self) -> dict[str, StreamId]:
+    async def _number(self, symbols: Iterable[str]) -> None:
+        self._pipeline.books.number_from(await self._take_over(tuple(symbols)))
+
+    async def _take_over(self, symbols: Sequence[str]) -> dict[str, StreamId]:
         """Raise the streams' ids to a time at which the lease was certainly ours.
 
         The lease may have been lost while the process slept, and its next holder has raised the ids higher; so this is
@@ -231,7 +254,7 @@ class IngestSession:
         while True:
             now_ms = self._wall_ms()
             if await self._lease.confirm():
-                positions = await self._writer.take_over(self._universe.symbols, now_ms)
+                positions = await self._writer.take_over(symbols, now_ms)
                 if await self._lease.confirm():
                     return positions
 
@@ -242,8 +265,11 @@ class IngestSession:
         self._tasks.start(self._keepalive.run())
         self._tasks.start(self._handle_late_rows())
         self._tasks.start(self._inspect_lines())
+        self._members.begin()
         self._begin_rotation()
         self._tasks.start(self._venues.run())
+        if self._follower is not None:
+            self._tasks.start(self._follower.run())
         self._tasks.start(self._venues.wait_for_first(self._give_up_at, self._settings.ibkr_reconnect_slow_secs))
         self._tasks.start(self._give_up_if_all_refused())
         lost = self._connection.lost
@@ -263,7 +289,7 @@ class IngestSession:
         await asyncio.sleep(max(0.0, self._give_up_at - self._now()))
         while not any(self._pipeline.books.rows().values()):
             refusals = self._pipeline.subscriptions.refusals()
-            if refusals.keys() >= set(self._universe.symbols):
+            if refusals.keys() >= set(self._members.universe.symbols):
                 raise NothingToRecord(refusals)
             await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
 
@@ -282,7 +308,7 @@ class IngestSession:
         drained, _ = await asyncio.gather(
             self._writer.drain(DRAIN_SECS), at_most(FAREWELL_SECS, self._cancels_have_arrived())
         )
-        self._lines.log_persisted(self._universe.symbols)
+        self._lines.log_persisted(self._members.universe.symbols)
         self._lines.log_dropped()
         self._log.info("stopped", drained=drained, lost=self._writer.figures.buffered_entries)
         return drained
@@ -361,6 +387,7 @@ class IngestSession:
         for cycle in itertools.count(1):
             await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
             self._execute(self._pipeline.handle_late_rows(self._now()))
+            await self._members.release()
             if cycle % (DROPS_CYCLE_SECS // LATE_ROWS_CYCLE_SECS) == 0:
                 self._lines.log_dropped()
 
@@ -392,13 +419,14 @@ class IngestSession:
     def _figures(self, *, ended: bool = False) -> FeedFigures:
         return feed_figures(
             self._identity,
-            self._universe.symbols,
+            self._members.universe,
             self._pipeline,
             self._writer.figures,
             now_ms=self._wall_ms(),
             connected=self._connection.in_use.is_set(),
             buffer_bound=self._settings.ibkr_buffer_bytes,
             clock=self._clock.figures(),
+            universe_problem=self._follower.problem if self._follower is not None else "",
             ended=ended,
         )
 

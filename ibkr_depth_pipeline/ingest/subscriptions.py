@@ -25,6 +25,7 @@ from ibkr_depth_pipeline.ingest.liveness import LivenessTracker
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
+from ibkr_depth_pipeline.rotation.slots import TurnOutlook
 
 LEAST_HEARTBEAT_TTL_SECS = 30
 
@@ -61,6 +62,7 @@ class Subscriptions:
         self._ttl = 0
         self._own_ttls: dict[str, int] = {}
         self._removed: set[str] = set()
+        self._requested: dict[int, Instrument] = {}  # request -> what it is for
 
     # ---- state
 
@@ -78,10 +80,18 @@ class Subscriptions:
         """Most subscriptions at once for now."""
         return self._rotation.batch_size
 
+    def outlook(self) -> dict[str, TurnOutlook]:
+        """symbol -> its share of the time and its next turn, of those that take turns."""
+        return self._rotation.outlook()
+
+    def contracts(self) -> dict[str, Instrument]:
+        """symbol -> its contract, at the venue to request it at."""
+        known = {symbol: fallback for symbol, fallback in self._fallbacks.items() if symbol not in self._unresolved}
+        return {symbol: fallback.requested for symbol, fallback in known.items()}
+
     def venues(self) -> dict[str, str]:
         """symbol -> the venue to request it at."""
-        known = {symbol: fallback for symbol, fallback in self._fallbacks.items() if symbol not in self._unresolved}
-        return {symbol: fallback.requested.exchange for symbol, fallback in known.items()}
+        return {symbol: contract.exchange for symbol, contract in self.contracts().items()}
 
     def refusals(self) -> dict[str, str]:
         """symbol -> why it is refused, or has no venue, of those that had no rows since."""
@@ -102,12 +112,24 @@ class Subscriptions:
             self._unresolved.add(symbol)
             return self.rotate(rotation.Rechecked(symbol, False, resolution.reason), now)
         self._unresolved.discard(symbol)
-        if symbol in self._fallbacks:
-            self._fallbacks[symbol].update_instrument(resolution, now)
+        known = self._fallbacks.get(symbol)
+        if known is not None and known.instrument.con_id == resolution.con_id:
+            known.update_instrument(resolution, now)
         else:
             self._fallbacks[symbol] = VenueFallback(resolution)
         self._recorded.discard(symbol)  # the venue hash was written when it was resolved
-        return self.rotate(rotation.Rechecked(symbol, True), now)
+        effects = self.rotate(rotation.Rechecked(symbol, True), now)
+        return effects + self._replace_line(resolution, now)
+
+    def _replace_line(self, instrument: Instrument, now: float) -> list[Effect]:
+        """Subscribe anew if the symbol's line is for another contract, or for a venue that is not among its own."""
+        for request, symbol in self.subscribed.items():
+            requested = self._requested.get(request)
+            if symbol == instrument.symbol and requested is not None:
+                venues = (instrument.exchange, *instrument.alternatives)
+                if requested.con_id != instrument.con_id or requested.exchange not in venues:
+                    return self.rotate(rotation.Halted(request), now)
+        return []
 
     def wanted(self, symbol: str, *, weight: int, pinned: bool, now: float) -> list[Effect]:
         """Record the symbol with this priority; a new one joins when it is resolved."""
@@ -117,6 +139,7 @@ class Subscriptions:
     def removed(self, symbol: str, now: float) -> list[Effect]:
         """Stop recording the symbol after its turn."""
         self._removed.add(symbol)
+        self._refusals.pop(symbol, None)
         self._unresolved.discard(symbol)
         self._recorded.discard(symbol)
         if symbol not in self.subscribed.values():
@@ -194,6 +217,7 @@ class Subscriptions:
     def retire(self, request: int) -> None:
         """Close the book of a request, and await no row of it."""
         self._advised.pop(request, None)
+        self._requested.pop(request, None)
         self._liveness.forget(request)
         self._books.retire(request)
 
@@ -242,6 +266,7 @@ class Subscriptions:
         instrument = self._fallbacks[command.symbol].requested
         self._books.open(command.request, command.symbol, instrument.exchange)
         self._liveness.await_row(command.request)
+        self._requested[command.request] = instrument
         return [RequestDepth(command.request, instrument)]
 
     def _turn_started(self, command: rotation.TurnStarted) -> list[Effect]:

@@ -108,6 +108,19 @@ class VenueSearch:
         """Resolve the symbol again, unless that is under way."""
         self._resolver.ask(symbol)
 
+    def add(self, spec: SymbolSpec) -> None:
+        """Resolve this entry, too, or again if it has changed."""
+        self.forget(spec.name)
+        self._unknown.add(spec.name)
+        self._resolver.add(spec)
+
+    def forget(self, symbol: str) -> None:
+        """Resolve the symbol no more."""
+        self._unknown.discard(symbol)
+        self._doubted.pop(symbol, None)
+        self.unresolved.pop(symbol, None)
+        self._resolver.forget(symbol)
+
     def resolve_missing(self) -> None:
         """Resolve all symbols without a venue now: the gateway's state has changed."""
         for symbol in self.unresolved:

@@ -19,7 +19,8 @@ from ibkr_depth_pipeline.gateways import gateway_named
 from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayNames
 from ibkr_depth_pipeline.settings import Settings, load_settings, mask_url
 from ibkr_depth_pipeline.trading_hours import TradingHours
-from ibkr_depth_pipeline.universe import Universe, load_universe
+from ibkr_depth_pipeline.universe import Universe
+from ibkr_depth_pipeline.universe_changes import UniverseFile
 
 EARLY = timedelta(minutes=15)
 """How long before the open a run that follows the calendar may start: books fill before it."""
@@ -172,5 +173,9 @@ def settings_and_universe(
     symbols means all of the universe. Raises ConfigurationError.
     """
     settings = gateway_named(names.gateway).settings(**{**ibkr.overrides(), **redis.overrides(), **overrides})
-    universe = load_universe(settings.symbol_config_path)
-    return settings, universe.subset(symbols) if symbols else universe
+    return settings, universe_file(settings, symbols).load()
+
+
+def universe_file(settings: Settings, symbols: Sequence[str]) -> UniverseFile:
+    """Where a run with these settings has its universe from; no symbols means all of it."""
+    return UniverseFile(settings.symbol_config_path, tuple(symbols), settings.ibkr_max_concurrent_depth)

@@ -32,6 +32,9 @@ class SymbolFigures:
     a side was empty.
     trouble is what is wrong with its line now, "" if nothing is known to be; silent, out_of_step and asked_again count
     how often its line was silent while others were not, its book out of step, and its subscription made anew.
+    share is the part of the time that it is to hold a slot, next_turn_secs the time until its next turn, roughly (0: it
+    has one, None: it takes no turns). contract is IBKR's local symbol; hours names which hours count; closed_until is
+    the unix ms at which its market opens, 0 while it is open or nothing is known of it; focus says who asked for it.
     """
 
     subscribed: bool = False
@@ -51,6 +54,15 @@ class SymbolFigures:
     out_of_step: int = 0
     asked_again: int = 0
     row_age_ms: int | None = None
+    weight: int = 1
+    pinned: bool = False
+    share: float = 0.0
+    next_turn_secs: float | None = None
+    con_id: int = 0
+    contract: str = ""
+    hours: str = ""
+    closed_until: int = 0
+    focus: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,7 @@ class FeedFigures:
     """A run and its symbols. Sizes are bytes, `_ts` unix ms, lags milliseconds from row to Redis.
 
     ended_ts is 0 while the run goes on. `ailments` are the codes of the data farms' troubles that still stand.
-    pacing_violations counts the gateway's 100s.
+    pacing_violations counts the gateway's 100s. universe_problem is why the newest universe is not in force, else "".
     """
 
     run: RunIdentity
@@ -106,6 +118,7 @@ class FeedFigures:
     lag_p50_ms: float | None = None
     lag_p99_ms: float | None = None
     clock: ClockFigures = field(default_factory=ClockFigures)
+    universe_problem: str = ""
     symbols: Mapping[str, SymbolFigures] = field(default_factory=dict)
 
     def to_json(self) -> bytes:

@@ -200,6 +200,11 @@ class Backlog:
             queue = self.queues[symbol] = SymbolQueue(symbol, packer, self)
         return queue
 
+    def forget(self, symbol: str) -> None:
+        """The symbol is not written any more."""
+        self.queues.pop(symbol, None)
+        self._busy.pop(symbol, None)
+
     def has_work(self, queue: SymbolQueue) -> None:
         """There is something to do for this queue."""
         self._busy[queue.symbol] = queue

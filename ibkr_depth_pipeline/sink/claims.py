@@ -112,6 +112,27 @@ class StreamClaims:
                 await self._claim_in_order(ours)
                 renewed = monotonic()
 
+    async def add(self, symbols: Iterable[str]) -> None:
+        """Claim these, too, without waiting: all or none. Raises StreamHeld, or SinkUnavailable."""
+        new = sorted(set(symbols) - set(self._symbols))
+        try:
+            refusal = await self._claim_in_order(new)
+            if refusal is not None:
+                await self._give_back([symbol for symbol in new if symbol < refusal.symbol])
+                raise self._held_by_another(refusal.symbol, refusal.holder)
+        except UNREACHABLE as error:
+            raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from None
+        self._symbols = sorted([*self._symbols, *new])
+
+    async def drop(self, symbols: Iterable[str]) -> None:
+        """Give these back: nothing more will be written to them. Raises SinkUnavailable."""
+        gone = set(symbols)
+        self._symbols = [symbol for symbol in self._symbols if symbol not in gone]
+        try:
+            await self._give_back(sorted(gone))
+        except UNREACHABLE as error:
+            raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from None
+
     async def keep(self) -> None:
         """Renews without end. Raises StreamHeld once a claim is another's; outages of Redis are survived."""
         while True:

@@ -85,6 +85,15 @@ class RedisWriter:
         """The queue of `symbol`, whose `store` takes its snapshots."""
         return self._backlog.queue(symbol)
 
+    def has_unsent(self, symbol: str) -> bool:
+        """Whether a snapshot of it waits or is on its way."""
+        queue = self._backlog.queues.get(symbol)
+        return queue is not None and bool(queue.waiting or queue.on_its_way)
+
+    def forget(self, symbol: str) -> None:
+        """Its stream is no business of this writer any more; nothing of it may be unsent."""
+        self._backlog.forget(symbol)
+
     def beat(self, symbol: str, ts: int) -> None:
         """Say that the book of `symbol` is live; ts is the unix ms of its last row."""
         self._backlog.queue(symbol).note_beat(ts, monotonic())

@@ -292,7 +292,7 @@ def test_run_with_nothing_to_record_names_each_symbol_and_the_reason(settled: Op
     assert "NOSUCH, ZZTOP: the gateway knows no such contract" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_a_run_with_0_and_leaves_no_subscription(
     operator: Operator, shared_redis_url: str, number: signal.Signals
 ) -> None:
@@ -318,7 +318,7 @@ def test_signal_ends_a_run_with_0_and_leaves_no_subscription(
     assert log_lines(stderr)[-1]["event"] == "stopped"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_a_run_while_the_gateway_is_silent(
     operator: Operator, shared_redis_url: str, number: signal.Signals
 ) -> None:
@@ -372,6 +372,61 @@ def test_closed_terminal_drains_a_run_like_sigterm(operator: Operator, shared_re
         subscribed = {entry.detail["request_id"] for entry in gateway.journal.entries("subscribed")}
         assert {int(entry.detail["reqId"]) for entry in gateway.journal.requests("cancelMktDepth")} == subscribed
         assert int(client.hget(last_key("SPY"), "seq")) == client.xlen(stream_key("SPY"))
+
+
+def test_daemon_reads_its_universe_anew_on_sighup_and_shows_what_is_in_force(
+    operator: Operator, shared_redis_url: str
+) -> None:
+    with GatewayThread(GatewayOptions()) as gateway, redis.Redis.from_url(shared_redis_url) as client:
+        operator.points_at(gateway, shared_redis_url)
+        before = operator.runs("universe")
+        assert before.returncode == 1
+        assert "no ingest runs" in before.stdout
+        with (
+            (operator.folder / "run.log").open("w") as log,
+            subprocess.Popen(
+                [COMMAND, "run"], cwd=operator.folder, env=operator.env, stderr=log, start_new_session=True
+            ) as process,
+        ):
+            try:
+                assert wait_until(lambda: client.xlen(stream_key("AAPL")) > 10, PATIENCE)
+                process.send_signal(signal.SIGHUP)
+                operator.symbols("AAPL", "MSFT")
+                process.send_signal(signal.SIGHUP)
+                assert wait_until(lambda: client.xlen(stream_key("MSFT")) > 10, PATIENCE)
+
+                def in_force() -> dict[str, Any]:
+                    shown: dict[str, Any] = json.loads(operator.runs("universe", "--json").stdout)
+                    return shown
+
+                assert wait_until(lambda: set(in_force()["instruments"]) == {"AAPL", "MSFT"}, PATIENCE)
+                aapl = in_force()["instruments"]["AAPL"]
+                assert (aapl["con_id"], aapl["venue"], aapl["share"], aapl["subscribed"]) == (
+                    265598,
+                    "ISLAND",
+                    1.0,
+                    True,
+                )
+                shown = operator.runs("universe")
+                assert shown.returncode == 0
+                assert "MSFT" in shown.stdout
+                operator.symbols("AAPL", "aapl")
+                assert wait_until(lambda: operator.runs("universe").returncode == 1, PATIENCE)
+                assert "aapl" in operator.runs("universe").stdout
+                assert "the newest is not in force" in operator.runs("status").stdout
+            finally:
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        assert len(gateway.journal.entries("opened")) == 1, "no connection was made anew"
+
+
+def test_too_many_pins_are_an_error_before_anything_runs(operator: Operator) -> None:
+    pinned = [{"symbol": symbol, "pin": True} for symbol in ("SPY", "QQQ", "IWM")]
+    operator.symbols(*pinned, "AAPL")  # type: ignore[arg-type]
+    done = operator.runs("run")
+    assert done.returncode == 2
+    assert "SPY, QQQ, IWM" in done.stderr
+    assert "IBKR_MAX_CONCURRENT_DEPTH" in done.stderr
 
 
 def test_run_under_nohup_outlives_its_terminal(settled: Operator, shared_redis_url: str) -> None:

@@ -19,6 +19,7 @@ from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
+from ibkr_depth_pipeline.universe_changes import UniverseFile
 
 Rows = list[list[Any]]
 
@@ -104,11 +105,16 @@ async def recording(
     universe: Universe,
     wall_ms: Callable[[], int] = unix_ms,
     timings: IngestTimings | None = None,
+    file: UniverseFile | None = None,
     **overrides: Any,
 ) -> AsyncIterator[Recording]:
     """The recorder at work; stopped at the end, and a failure of it fails the test. wall_ms is its host's clock."""
     session = IngestSession(
-        settings_for(gateway, redis_url, **overrides), universe, wall_ms=wall_ms, timings=timings or IngestTimings()
+        settings_for(gateway, redis_url, **overrides),
+        universe,
+        file=file,
+        wall_ms=wall_ms,
+        timings=timings or IngestTimings(),
     )
     task = asyncio.ensure_future(session.run())
     run = Recording(session, task, redis_url)

@@ -43,6 +43,7 @@ from ibkr_depth_pipeline.orchestration.resources import (
     errors_as_failures,
     refuse,
     settings_and_universe,
+    universe_file,
 )
 from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule, schedule_status, settings_at_load, utc_now
 from ibkr_depth_pipeline.schema.status import FeedFigures
@@ -133,7 +134,8 @@ class SessionObserver:
 
     def _observe(self, now: FeedFigures) -> None:
         before, self._seen = self._seen, now
-        self._log(dg.AssetObservation(self._feed, metadata=feed_progress(before, now)))
+        problem = {"universe": now.universe_problem} if now.universe_problem else {}
+        self._log(dg.AssetObservation(self._feed, metadata={**feed_progress(before, now), **problem}))
         for observation in self._of_symbols(before, now):
             self._log(observation)
 
@@ -148,7 +150,7 @@ class SessionObserver:
     ) -> Iterator[dg.AssetObservation]:
         unresolved = summary.unresolved if summary else {}
         for symbol, figures in symbols_progress(before, now).items():
-            if symbol in self._symbols:
+            if symbol in self._symbols or (symbol != "unknown" and summary is None):
                 note = {"unresolved": unresolved[symbol]} if symbol in unresolved else {}
                 yield dg.AssetObservation(symbol_key(symbol), metadata={**figures, **note})
 
@@ -195,6 +197,7 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
                 run_id=context.run_id,
                 figures_callback=observer.watcher,
                 wanted_callback=wanted,
+                file=universe_file(settings, config.symbols),
             )
         observer.conclude(outcome.summary)
         return _concluded(context, names.feed_key, outcome, session_metadata(outcome, settings))

@@ -1,0 +1,209 @@
+"""The universe's file changes during a run: what is new is recorded, what is gone leaves, the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from ibkr_depth_pipeline.schema.keys import claim_key, ingest_key
+from ibkr_depth_pipeline.schema.status import FeedFigures
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.universe_changes import UniverseFile
+from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording
+
+QUICK = {"ibkr_rotation_secs": 0.4, "ibkr_first_row_secs": 5}
+
+
+class Follower:
+    """A run that follows its file."""
+
+    def __init__(self, run: Recording, gateway: SimulatedGateway, path: Path) -> None:
+        self.run = run
+        self.gateway = gateway
+        self._path = path
+
+    def write(self, text: str) -> None:
+        """Replace the file, as an editor does."""
+        beside = self._path.with_suffix(".new")
+        beside.write_text(text)
+        beside.replace(self._path)
+
+    def subscribed(self, symbol: str) -> list[int]:
+        entries = self.gateway.journal.entries("subscribed")
+        return [int(entry.detail["request_id"]) for entry in entries if entry.name == symbol]
+
+    async def figures(self) -> FeedFigures:
+        figures = FeedFigures.of_json(await self.run.redis.get(ingest_key("default")))
+        assert figures is not None
+        return figures
+
+    async def shows(self, condition: Callable[[FeedFigures], object]) -> FeedFigures:
+        """Wait until the published figures do."""
+
+        async def shown() -> bool:
+            found = await self.run.redis.get(ingest_key("default"))
+            figures = FeedFigures.of_json(found)
+            return figures is not None and bool(condition(figures))
+
+        await self.run.until(shown)
+        return await self.figures()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async def holds() -> bool:
+            return bool(condition())
+
+        await self.run.until(holds)
+
+
+Following = Callable[..., AbstractAsyncContextManager[Follower]]
+
+
+@pytest.fixture
+def following(tmp_path: Path, shared_redis_url: str) -> Following:
+    @asynccontextmanager
+    async def start(text: str, **overrides: object) -> AsyncIterator[Follower]:
+        path = tmp_path / "symbols.yaml"
+        path.write_text(text)
+        settings = {**QUICK, **overrides}
+        file = UniverseFile(path, (), int(str(settings.get("ibkr_max_concurrent_depth", 3))))
+        async with SimulatedGateway(GatewayOptions()) as gateway:
+            async with recording(gateway, shared_redis_url, file.load(), file=file, **settings) as run:
+                yield Follower(run, gateway, path)
+
+    return start
+
+
+async def test_new_symbol_is_recorded_and_removed_one_leaves_while_the_others_keep_their_lines(
+    following: Following,
+) -> None:
+    async with following("symbols: [SPY, QQQ]") as it:
+        await it.run.grows("QQQ", 5)
+        held = it.subscribed("QQQ")
+        it.write("symbols: [QQQ, AAPL]")
+        await it.run.grows("AAPL", 5)
+        await it.shows(lambda figures: set(figures.symbols) == {"QQQ", "AAPL"})
+        cancelled = it.gateway.journal.requests
+
+        def spy_is_off() -> bool:
+            ended = {int(entry.detail["reqId"]) for entry in cancelled("cancelMktDepth")}
+            return set(it.subscribed("SPY")) <= ended
+
+        await it.until(spy_is_off)
+        before = await it.run.length("SPY")
+        await it.run.grows("AAPL", 10)
+        assert await it.run.length("SPY") == before
+        assert it.subscribed("QQQ") == held, "it keeps its line"
+        summary = await it.run.stop()
+    assert summary.connections == 1
+    assert summary.refused_309 == 0
+
+
+async def test_claim_of_a_removed_symbol_is_free_for_others_and_it_goes_on_where_it_was_if_it_comes_back(
+    following: Following,
+) -> None:
+    async with following("symbols: [SPY, QQQ]") as it:
+        await it.run.grows("SPY", 5)
+        it.write("symbols: [QQQ]")
+
+        async def is_free() -> bool:
+            return await it.run.redis.get(claim_key("SPY")) is None
+
+        await it.run.until(is_free)
+        length = await it.run.length("SPY")
+        it.write("symbols: [QQQ, SPY]")
+        await it.run.grows("SPY", 5)
+        assert await it.run.redis.get(claim_key("SPY")) is not None
+        stream = await it.run.stream("SPY")
+        assert [each.seq for each in stream] == list(range(1, len(stream) + 1))
+        assert len(stream) > length
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ("symbols: [QQQ, {symbol: AAPL, exchage: ARCA}]", "exchage"),
+        ("symbols: [QQQ, ON, NO]", "quote"),
+        ("symbols: {", "YAML"),
+        ("symbols: [{symbol: QQQ, pin: true}, {symbol: A, pin: true}, {symbol: B, pin: true}, C]", "pin"),
+    ],
+)
+async def test_bad_file_is_one_error_and_the_universe_of_before_stays(
+    following: Following, bad: str, told: str
+) -> None:
+    with capture_logs() as lines:
+        await _bad_file_changes_nothing(following, bad, told)
+    (refused,) = (line for line in lines if line["event"] == "universe_refused")
+    assert told in refused["reason"]
+
+
+async def _bad_file_changes_nothing(following: Following, bad: str, told: str) -> None:
+    async with following("symbols: [SPY, QQQ]") as it:
+        await it.run.grows("QQQ", 2)
+        it.write(bad)
+        figures = await it.shows(lambda figures: figures.universe_problem)
+        assert told in figures.universe_problem
+        assert set(figures.symbols) == {"SPY", "QQQ"}
+        await it.run.grows("QQQ", 5)
+        await it.run.grows("SPY", 5)
+        it.write("symbols: [SPY, AAPL]")
+        await it.run.grows("AAPL", 2)
+        await it.shows(lambda figures: not figures.universe_problem)
+
+
+async def test_changed_wishes_take_effect_without_a_new_line(following: Following) -> None:
+    symbols = ["SPY", "QQQ", "IWM", "AAPL", "MSFT"]
+    async with following(f"symbols: [{', '.join(symbols)}]", ibkr_max_concurrent_depth=2) as it:
+        for symbol in symbols:
+            await it.run.grows(symbol)
+        it.write("symbols: [SPY, QQQ, IWM, AAPL, {symbol: MSFT, pin: true}]")
+        figures = await it.shows(lambda figures: figures.symbols["MSFT"].pinned and figures.symbols["MSFT"].subscribed)
+        assert figures.symbols["MSFT"].share == 1.0
+        assert abs(figures.symbols["SPY"].share - 0.25) < 0.01
+        turns = (await it.figures()).turns
+        lines = it.subscribed("MSFT")
+        await it.shows(lambda figures: figures.turns > turns + 6)
+        assert it.subscribed("MSFT")[len(lines) :] == [], "a pinned symbol keeps its line from turn to turn"
+        summary = await it.run.stop()
+    assert summary.connections == 1
+
+
+async def test_changed_venue_takes_the_place_of_the_old_one_although_its_turn_would_go_on(following: Following) -> None:
+    async with following("symbols: [{symbol: AAPL, exchange: ISLAND}, SPY]") as it:
+        await it.run.grows("AAPL", 3)
+        held = it.subscribed("SPY")
+        it.write("symbols: [{symbol: AAPL, exchange: ARCA}, SPY]")
+
+        async def is_moved() -> bool:
+            return (await it.run.stream("AAPL"))[-1].venue == "ARCA"
+
+        await it.run.until(is_moved)
+        stream = await it.run.stream("AAPL")
+        assert [each.seq for each in stream] == list(range(1, len(stream) + 1))
+        assert it.subscribed("SPY") == held
+
+
+async def test_symbol_that_another_ingest_records_is_refused_until_that_one_gives_it_up(following: Following) -> None:
+    async with following("symbols: [SPY]") as it:
+        await it.run.grows("SPY")
+        await it.run.redis.set(claim_key("QQQ"), b'{"gateway": "other", "run_id": "x", "host": "h", "pid": 1}')
+        it.write("symbols: [SPY, QQQ]")
+        figures = await it.shows(lambda figures: figures.universe_problem)
+        assert "QQQ is recorded already" in figures.universe_problem
+        await it.run.grows("SPY", 3)
+        await it.run.redis.delete(claim_key("QQQ"))
+        await it.run.grows("QQQ", 3)
+        await it.shows(lambda figures: not figures.universe_problem)
+
+
+async def test_file_that_is_gone_for_a_while_changes_nothing(following: Following, tmp_path: Path) -> None:
+    async with following("symbols: [SPY]") as it:
+        await it.run.grows("SPY")
+        (tmp_path / "symbols.yaml").unlink()
+        await it.shows(lambda figures: "no such file" in figures.universe_problem)
+        await it.run.grows("SPY", 3)
+        it.write("symbols: [SPY, QQQ]")
+        await it.run.grows("QQQ", 3)
