@@ -65,6 +65,11 @@ class TradingHours:
         found: time = self._found.open_times[-1][1]
         return found
 
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Open and close of every session that is known, in unix milliseconds."""
+        return [(_unix_ms(session.open), _unix_ms(session.close)) for session in self._sessions]
+
     def session_at(self, now: datetime) -> TradingSession | None:
         """The session that is open at `now`: from its open on, until just before its close."""
         return next((session for session in self._sessions if session.open <= now < session.close), None)
@@ -155,6 +160,10 @@ def _calendar(name: str, start: date, end: date) -> Any:
     with warnings.catch_warnings():  # newer pandas' warnings to exchange_calendars do not concern our users
         warnings.filterwarnings("ignore", message="Series.values")
         return exchange_calendars.get_calendar(name, start=start, end=end)
+
+
+def _unix_ms(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1000
 
 
 def _utc(stamp: Any) -> datetime:

@@ -1,0 +1,127 @@
+"""Which instruments' markets are open, by the hours of their contracts, fresh each day. Pure; `now` is unix ms.
+
+Where IBKR lists no hours, or hours that can't be read, the exchange's calendar counts (IBKR_CALENDAR). A gateway that
+lists none for any instrument (a replay, say) is not judged by a calendar: all counts as open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ibkr_depth_pipeline.instrument_hours import (
+    ALWAYS,
+    ALWAYS_OPEN,
+    LIQUID,
+    MarketHours,
+    UnreadableHours,
+    hours_to_follow,
+    read_hours,
+)
+from ibkr_depth_pipeline.model import Instrument
+
+FRESH_MS = 20 * 3_600_000
+"""Hours that are older than this are asked for anew."""
+
+ASK_AGAIN_MS = 600_000
+"""At least so long between two questions for fresh hours of one instrument."""
+
+
+class MarketChange(NamedTuple):
+    """A market that has opened or closed; closed_until is 0 for one that is open."""
+
+    symbol: str
+    closed_until: int
+
+
+@dataclass(slots=True)
+class _Market:
+    wished: str | None
+    hours: MarketHours | None = None  # None: not known yet
+    listed: bool = False  # by IBKR, and readable
+    problem: str = ""
+    read_at: int = 0
+    asked_at: int = 0
+    closed: bool = False
+
+
+class OpenMarkets:
+    """`wish` for each instrument, `resolved` with its contract, `changes` every second or so.
+
+    calendar(now) is what counts where IBKR lists no hours.
+    """
+
+    def __init__(self, calendar: Callable[[int], MarketHours]) -> None:
+        self._calendar = calendar
+        self._markets: dict[str, _Market] = {}
+        self._fallback: MarketHours | None = None
+
+    # ---- what is known
+
+    def wish(self, symbol: str, hours: str | None, now: int) -> None:
+        """Which hours count for it: liquid, trading, always, or None for those of its kind."""
+        market = self._markets.setdefault(symbol, _Market(hours))
+        if market.wished != hours:
+            self._markets[symbol] = _Market(hours, asked_at=market.asked_at, closed=market.closed)
+
+    def forget(self, symbol: str) -> None:
+        """It is not recorded any more."""
+        self._markets.pop(symbol, None)
+
+    def resolved(self, instrument: Instrument, now: int) -> str:
+        """Its contract is known, or known anew. Returns why its hours can't be read, once; else ""."""
+        market = self._markets.setdefault(instrument.symbol, _Market(None))
+        label = hours_to_follow(market.wished, instrument.sec_type)
+        market.read_at = market.asked_at = now
+        before = market.problem
+        market.hours, market.listed, market.problem = ALWAYS_OPEN, False, ""
+        if label != ALWAYS:
+            listed = instrument.hours
+            try:
+                text = listed.liquid if label == LIQUID else listed.trading
+                market.hours, market.listed = read_hours(label, text, listed.time_zone), True
+            except UnreadableHours as error:
+                market.hours, market.problem = None, str(error)
+        return market.problem if market.problem != before else ""
+
+    # ---- what follows
+
+    def hours_of(self, symbol: str, now: int) -> MarketHours | None:
+        """The hours that count; None where nothing is known."""
+        market = self._markets.get(symbol)
+        if market is None or not market.read_at:
+            return None
+        if market.hours is not None and (now < market.hours.known_until or market.hours is ALWAYS_OPEN):
+            return market.hours
+        if not any(each.listed for each in self._markets.values()):
+            return None
+        if self._fallback is None or now >= self._fallback.known_until:
+            self._fallback = self._calendar(now)
+        return self._fallback
+
+    def closed_until(self, symbol: str, now: int) -> int:
+        """When its market opens; 0 where it is open, or nothing is known."""
+        hours = self.hours_of(symbol, now)
+        return 0 if hours is None else hours.closed_until(now)
+
+    def changes(self, now: int) -> list[MarketChange]:
+        """The markets that have opened or closed since this was asked last."""
+        found = []
+        for symbol, market in self._markets.items():
+            until = self.closed_until(symbol, now)
+            if bool(until) != market.closed:
+                market.closed = bool(until)
+                found.append(MarketChange(symbol, until))
+        return found
+
+    def stale(self, now: int) -> list[str]:
+        """The instruments whose hours are to be asked for anew; each is named again only after a while."""
+        stale = [
+            symbol
+            for symbol, market in self._markets.items()
+            if market.read_at and now - market.read_at >= FRESH_MS and now - market.asked_at >= ASK_AGAIN_MS
+        ]
+        for symbol in stale:
+            self._markets[symbol].asked_at = now
+        return stale
