@@ -64,6 +64,15 @@ Levels = tuple[Level, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class ContractHours:
+    """The hours of a contract as the gateway writes them, see instrument_hours.py; empty where it lists none."""
+
+    trading: str = ""
+    liquid: str = ""
+    time_zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Instrument:
     """A symbol resolved to one concrete venue that the gateway sends market depth for (never SMART).
 
@@ -86,6 +95,7 @@ class Instrument:
     alternatives: tuple[str, ...] = field(default=(), compare=False)
     rolls_at: float | None = field(default=None, compare=False)
     passed_over: str = field(default="", compare=False)
+    hours: ContractHours = field(default=ContractHours(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

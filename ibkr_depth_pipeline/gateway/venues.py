@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.gateway.contracts import (
     deep_venues,
     select_contract,
 )
-from ibkr_depth_pipeline.model import Instrument, Unresolved
+from ibkr_depth_pipeline.model import ContractHours, Instrument, Unresolved
 
 __all__ = [
     "INDEX_SYMBOLS",
@@ -102,6 +102,7 @@ def resolve(
         alternatives=venues[1:],
         rolls_at=selected.rolls_at,
         passed_over=selected.passed_over,
+        hours=ContractHours(line.trading_hours, line.liquid_hours, line.time_zone),
     )
 
 
