@@ -83,8 +83,7 @@ def _feed(feed: IngestHealth) -> Iterator[Text]:
 
 def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:
     run = figures.run
-    up_secs = (figures.written_ts - run.started_ts) / 1000
-    yield f"run {run.run_id}, {run.host} pid {run.pid}, up {short_duration(up_secs)}, heartbeat " + (
+    yield f"run {run.run_id}, {run.host} pid {run.pid}, up {short_duration(figures.run_ms / 1000)}, heartbeat " + (
         f"{short_duration(feed.heartbeat_ttl_secs)} left" if feed.running else "gone"
     )
     yield (

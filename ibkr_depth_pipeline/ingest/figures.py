@@ -69,6 +69,7 @@ def feed_figures(
     buffer_bound: int,
     clock: ClockFigures | None = None,
     universe_problem: str = "",
+    up_ms: int | None = None,
     ended: bool = False,
 ) -> FeedFigures:
     """The figures of `run` as they are now."""
@@ -97,6 +98,7 @@ def feed_figures(
         clock=clock or ClockFigures(),
         universe_problem=universe_problem,
         symbols=_symbols(universe, pipeline, writer, now_ms),
+        up_ms=up_ms,
     )
 
 
@@ -163,6 +165,7 @@ class IngestSummary:
     books: dict[str, LastBook] = field(default_factory=dict)
     live_intervals: tuple[LiveInterval, ...] = ()
     greeting: Greeting = field(default_factory=Greeting)
+    up_ms: int | None = None
 
 
 def summary_of(
@@ -172,6 +175,7 @@ def summary_of(
     *,
     started_ts: int,
     ended_ts: int,
+    up_ms: int,
     drained: bool,
     greeting: Greeting,
 ) -> IngestSummary:
@@ -192,4 +196,5 @@ def summary_of(
         books=pipeline.books.last_books(),
         live_intervals=tuple(pipeline.books.live_intervals()),
         greeting=greeting,
+        up_ms=up_ms,
     )

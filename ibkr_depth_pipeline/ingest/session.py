@@ -125,7 +125,7 @@ class IngestSession:
         self._start_limit = settings.ibkr_start_timeout_secs or (
             settings.ibkr_connect_timeout_secs if once else math.inf
         )
-        self._give_up_at = math.inf
+        self._began = self._give_up_at = math.inf
         self._redis = open_redis(settings.redis_target)
         self._metrics = MetricsEndpoint.of_settings(settings)
         self._publisher = StatusPublisher(self._redis, settings.ibkr_gateway_name)
@@ -189,7 +189,7 @@ class IngestSession:
 
     async def run(self, duration: float | None = None) -> IngestSummary:
         """Record until the end. See the class for what it raises."""
-        started = self._wall_ms()
+        started, self._began = self._wall_ms(), self._now()
         if duration is not None:
             asyncio.get_running_loop().call_later(duration, self._end_by_duration)
         try:
@@ -207,6 +207,7 @@ class IngestSession:
                 self._venues.unresolved,
                 started_ts=started,
                 ended_ts=self._wall_ms(),
+                up_ms=self._up_ms(),
                 drained=drained,
                 greeting=self._connection.greeting,
             )
@@ -427,8 +428,12 @@ class IngestSession:
             buffer_bound=self._settings.ibkr_buffer_bytes,
             clock=self._clock.figures(),
             universe_problem=self._follower.problem if self._follower is not None else "",
+            up_ms=self._up_ms(),
             ended=ended,
         )
+
+    def _up_ms(self) -> int:
+        return round((self._now() - self._began) * 1000)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

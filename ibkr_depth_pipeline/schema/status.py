@@ -96,6 +96,7 @@ class FeedFigures:
 
     ended_ts is 0 while the run goes on. `ailments` are the codes of the data farms' troubles that still stand.
     pacing_violations counts the gateway's 100s. universe_problem is why the newest universe is not in force, else "".
+    up_ms is how old the run was, by a clock that never steps; None if not known.
     """
 
     run: RunIdentity
@@ -119,6 +120,7 @@ class FeedFigures:
     lag_p99_ms: float | None = None
     clock: ClockFigures = field(default_factory=ClockFigures)
     universe_problem: str = ""
+    up_ms: int | None = None
     symbols: Mapping[str, SymbolFigures] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
@@ -132,6 +134,11 @@ class FeedFigures:
             return None if text is None else _ADAPTER.validate_json(text)
         except ValidationError:
             return None
+
+    @property
+    def run_ms(self) -> int:
+        """How old the run was when the figures were written, in ms."""
+        return self.written_ts - self.run.started_ts if self.up_ms is None else self.up_ms
 
     @property
     def buffer_share(self) -> float:

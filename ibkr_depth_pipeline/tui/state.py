@@ -112,7 +112,7 @@ def _coverage(each: SymbolHealth, feed: IngestHealth) -> float | None:
     figures = feed.figures
     if figures is None or each.symbol not in figures.symbols:
         return None
-    run_ms = figures.written_ts - figures.run.started_ts
+    run_ms = figures.run_ms
     return min(1.0, each.figures.live_ms / run_ms) if run_ms > 0 else None
 
 

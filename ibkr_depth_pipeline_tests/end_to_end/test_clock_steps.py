@@ -60,6 +60,7 @@ async def test_a_step_is_one_loud_event_and_no_age_is_wrong(shared_redis_url: st
                 assert spy.age_secs is not None
                 assert spy.age_secs < 60
                 assert spy.figures.live_ms < 60_000
+                assert 0 < report.feed.figures.run_ms < 60_000
                 assert 0 < await run.redis.pttl(heartbeat_key("SPY")) <= 30_000
                 stored = [snapshot.ts for snapshot in await run.stream("SPY")]
                 assert stored == sorted(stored)

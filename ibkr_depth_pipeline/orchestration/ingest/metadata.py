@@ -52,8 +52,7 @@ def feed_progress(before: FeedFigures | None, now: FeedFigures) -> dict[str, flo
 
 def symbols_progress(before: FeedFigures | None, now: FeedFigures) -> dict[str, dict[str, float]]:
     """Each symbol's figures since `before`; rows that belong to no symbol count as those of `unknown`."""
-    since = before.written_ts if before else now.run.started_ts
-    seconds = max(0.001, (now.written_ts - since) / 1000)
+    seconds = max(0.001, (now.run_ms - (before.run_ms if before else 0)) / 1000)
     known = before.symbols if before else {}
     return {
         symbol: _symbol(known.get(symbol, SymbolFigures()), figures, seconds) for symbol, figures in now.symbols.items()
@@ -105,6 +104,7 @@ def figures_at_end(seen: FeedFigures, summary: IngestSummary) -> FeedFigures:
     return replace(
         seen,
         written_ts=summary.ended_ts,
+        up_ms=summary.up_ms,
         refused_309=summary.refused_309,
         connections=summary.connections,
         reconnects=max(0, summary.connections - 1),
