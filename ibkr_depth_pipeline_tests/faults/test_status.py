@@ -34,7 +34,8 @@ from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS, envir
 from ibkr_depth_pipeline_tests.sink.writing import reading
 
 RUN = RunIdentity("run-of-tests", "host", 7, 1_700_000_000_000)
-WELL = FeedFigures(RUN, 1_700_000_001_000, connected=True, symbols={"SPY": SymbolFigures(snapshots=5)})
+RECORDED = {"SPY": SymbolFigures(snapshots=5), **dict.fromkeys(("QQQ", "NEW", "SPX", "ODD"), SymbolFigures())}
+WELL = FeedFigures(RUN, 1_700_000_001_000, connected=True, symbols=RECORDED)
 
 
 async def tell(url: str, figures: FeedFigures) -> None:
