@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -86,12 +87,14 @@ class PostgresServer:
     def pause(self) -> None:
         """It accepts connections, by the kernel, and answers nothing."""
         for process in self._processes():
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a connection's own process may end at any time
+                process.suspend()
 
     def resume(self) -> None:
         """After `pause`."""
         for process in self._processes():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a connection's own process may end at any time
+                process.resume()
 
     def remove(self) -> None:
         """Ends it and removes its data."""
