@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 
-from ibkr_depth_pipeline.errors import GatewayError, GatewayNotListening
+from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError, GatewayNotListening
 from ibkr_depth_pipeline.gateway.connecting import ConnectBackoff, ConnectRound
 from ibkr_depth_pipeline.gateway.endpoint import Greeting
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
@@ -71,9 +71,10 @@ class GatewayConnection:
             try:
                 await self._round(until)
             except GatewayError as error:
-                self.failure = error
+                if self.failure is None or _now() < until:  # else the attempt was cut short: the one before says more
+                    self.failure = error
                 if until <= max(_now(), self._due):
-                    raise
+                    raise self.failure from None
                 if failures.is_worth_a_line(attempt, str(error), _now()):
                     pause = max(0.0, self._due - _now())
                     self._log.warning("connect_failed", error=str(error), attempt=attempt, pause_secs=round(pause, 3))
@@ -102,6 +103,10 @@ class GatewayConnection:
             client_id = await self._gateway.connect(ids_to_try(settings), terms=terms)
         except GatewayNotListening:
             self._due = began + self._backoff.of_refused(pause)
+            raise
+        except ClientIdsExhausted:  # each id was a connection: the pace is that of connections
+            self._due = began + min(pause * len(ids_to_try(settings)), max(pause, settings.ibkr_reconnect_slow_secs))
+            self._backoff.accepted(_now())
             raise
         except GatewayError:
             self._backoff.accepted(_now())

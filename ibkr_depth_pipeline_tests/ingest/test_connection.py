@@ -75,6 +75,20 @@ async def test_a_gateway_that_refuses_is_tried_until_it_answers() -> None:
     assert [line["attempts"] for line in logged if line["event"] == "reconnected"] == [len(failed) + 1]
 
 
+async def test_rounds_over_ids_that_are_all_taken_keep_the_pace_of_connections() -> None:
+    async with SimulatedGateway() as gateway:
+        connection, client = connection_to(gateway)
+        for client_id in range(777, 783):
+            gateway.hold_client_id(client_id, 3600)
+        trying = asyncio.ensure_future(connection.reconnect())
+        await gateway.wait_for(lambda: len(gateway.journal.entries("opened")) > 24, timeout=30)
+        times = [entry.at for entry in gateway.journal.entries("opened")]
+        trying.cancel()
+        await asyncio.gather(trying, return_exceptions=True)
+        client.disconnect()
+    assert times[24] - times[6] >= 3 * 6 * 0.05, "a pause of 0.1 to 0.2 s or more for each of six ids"
+
+
 async def test_each_connection_that_is_tried_is_told_of_before() -> None:
     async with SimulatedGateway() as gateway:
         other = connection_to(gateway)
