@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.processes import Child
 from bench.recorder import CLI, Stage, environment
-from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
+from ibkr_depth_pipeline.rotation.controller import RotationController
 from ibkr_depth_pipeline.rotation.events import (
     Answered,
     Cancel,
@@ -26,6 +26,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Deadline,
     RotationCommand,
     RotationEvent,
+    RotationPlan,
     Stop,
     Subscribe,
 )

@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.ingest.silence import SilenceDetector
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
 from ibkr_depth_pipeline.model import DepthRow, RowFault
 from ibkr_depth_pipeline.rotation import events as rotation
-from ibkr_depth_pipeline.rotation.controller import RotationPlan
+from ibkr_depth_pipeline.rotation.events import RotationPlan
 
 _NO_POSITION = 2**31 - 1
 """The unset int: a row that has it, or more, stands nowhere; it is not past the end."""

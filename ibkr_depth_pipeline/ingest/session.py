@@ -35,8 +35,7 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.rotation.controller import RotationPlan
-from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
+from ibkr_depth_pipeline.rotation.events import Connected, Deadline, RotationPlan, Stop
 from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS
 from ibkr_depth_pipeline.rotation.retry_schedule import ADVISED_LINE_SECS
 from ibkr_depth_pipeline.schema.keys import StreamId

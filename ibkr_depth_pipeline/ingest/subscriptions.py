@@ -24,7 +24,8 @@ from ibkr_depth_pipeline.ingest.effects import (
 from ibkr_depth_pipeline.ingest.liveness import LivenessTracker
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
-from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
+from ibkr_depth_pipeline.rotation.controller import RotationController
+from ibkr_depth_pipeline.rotation.events import RotationPlan
 from ibkr_depth_pipeline.rotation.slots import TurnOutlook
 
 LEAST_HEARTBEAT_TTL_SECS = 30

@@ -5,31 +5,25 @@ go to the back. A symbol whose slot was refused stays at the front, or, where no
 one that was refused for anything else leaves the ring until it is retried; one whose market is closed, until it opens.
 A symbol whose turn follows its own turn keeps its subscription.
 
-The controller composes: `ring` (which symbols come next), `slots` (subscriptions and turns), `slot_allocator` (how many
-slots, and what a 309 means), `orphans` (cancels that may have been ignored) and `retry_schedule` (what is tried again,
-and when).
+The controller composes: `ring` and `membership` (which symbols come next, and which take turns at all), `slots`
+(subscriptions and turns), `slot_allocator` (how many slots, and what a 309 means), `orphans` (cancels that may have been
+ignored) and `retry_schedule` (what is tried again, and when).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.model import RequestIdRejected, SlotRefused
 from ibkr_depth_pipeline.rotation import events
 from ibkr_depth_pipeline.rotation.adaptation import FirstRowBackoff
-from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS, Orphans
-from ibkr_depth_pipeline.rotation.retry_schedule import (
-    ADVISED_LINE_SECS,
-    Outage,
-    OutageAction,
-    RetrySchedule,
-    RowDeadlines,
-)
-from ibkr_depth_pipeline.rotation.ring import Priority, Ring
+from ibkr_depth_pipeline.rotation.membership import Membership
+from ibkr_depth_pipeline.rotation.orphans import Orphans
+from ibkr_depth_pipeline.rotation.retry_schedule import Outage, OutageAction, RetrySchedule, RowDeadlines
+from ibkr_depth_pipeline.rotation.ring import Ring
 from ibkr_depth_pipeline.rotation.slot_allocator import SlotAllocator
 from ibkr_depth_pipeline.rotation.slots import ActiveBatch, Slot, SlotEvent, Turn, TurnOutlook
 
@@ -46,28 +40,13 @@ LEAKED = "cancelled subscriptions still hold slots"
 OUTAGE_GOES_ON = "connectivity was lost (1100), and lines that were asked for again bring nothing"
 
 
-@dataclass(frozen=True, slots=True)
-class RotationPlan:
-    """The operator's numbers, and two of the program's own that tests shorten. Times are in seconds."""
-
-    max_batch: int
-    dwell: float
-    first_row_cap: float
-    cooldown: float
-    recovery_turns: int
-    unsupported_retry: float
-    outage: float = 120.0
-    late_rows: float = LATE_ROWS_SECS
-    advised_line: float = ADVISED_LINE_SECS
-
-
 Commands = list[events.RotationCommand]
 
 
 class RotationController:
     """Decides who is subscribed. `now`: seconds of a clock that never goes back; request_ids: ids never used before."""
 
-    def __init__(self, symbols: Iterable[str], plan: RotationPlan, request_ids: Iterator[int]) -> None:
+    def __init__(self, symbols: Iterable[str], plan: events.RotationPlan, request_ids: Iterator[int]) -> None:
         self._request_ids = request_ids
         self._ring = Ring(symbols)
         self._retries = RetrySchedule(plan.unsupported_retry)
@@ -78,8 +57,7 @@ class RotationController:
         self._outage = Outage(plan.outage)
         self._rows_due = RowDeadlines(plan.first_row_cap, plan.advised_line)
         self._batch = ActiveBatch(self._ring)
-        self._closed: set[str] = set()
-        self._removed: set[str] = set()
+        self._members = Membership(self._ring, self._retries)
         self._connected = self._stopping = False
 
     # ---- state
@@ -129,8 +107,7 @@ class RotationController:
         """When to call handle(events.Deadline(), ...) if nothing else happens before; None: never."""
         times = [self._outage.due] if self._outage.due is not None else []
         if self._may_request():
-            retry_at = self._retries.next_due(self._is_alone())
-            dues = (self._rows_due.next_due(), self._turn_due(), self._request_at(), retry_at)
+            dues = (self._rows_due.next_due(), self._turn_due(), self._request_at(), self._members.next_retry())
             times += [at for at in dues if at is not None]
         return min(times, default=None)
 
@@ -165,18 +142,20 @@ class RotationController:
             case events.Doubted():
                 self._doubt(event.secs, now)
             case events.Rechecked():
-                self._recheck(event, now, out)
+                out += self._members.recheck(event, now)
+                self._fill(now, out)
             case events.Wanted():
-                self._removed.discard(event.symbol)
-                self._ring.set_priority(event.symbol, Priority(event.weight, event.pinned))
+                self._members.want(event)
             case events.Focused():
                 self._ring.focus(event.symbols)
             case events.Closed():
                 self._close(event.symbol, now, out)
             case events.Opened():
-                self._open(event.symbol, now, out)
+                if self._members.open(event.symbol):
+                    self._fill(now, out)
             case events.Removed():
-                self._remove(event.symbol, now, out)
+                self._members.remove(event.symbol)
+                self._leave(event.symbol, now, out)
             case events.Deadline():
                 self._advance(now, out)
             case events.Stop():
@@ -301,9 +280,7 @@ class RotationController:
         """Free orphaned subscriptions if a slot is missing that will not come by waiting, or else shrink the batch."""
         if self._orphans.justify_reconnect(now):
             return events.Reconnect(LEAKED, self._orphans.suspects(now))
-        previous = self._allocator.batch_size
-        self._allocator.taken(len(self._batch.active), now)
-        return events.BatchResized(self._allocator.batch_size, previous, symbol)
+        return self._allocator.taken(len(self._batch.active), now, symbol)
 
     def _abandon_empty_turn(self) -> None:
         if self._batch.is_empty:
@@ -321,7 +298,7 @@ class RotationController:
         if event.elsewhere:
             self._subscribe_later(slot.symbol, now + VENUE_SPACING_SECS)
         else:
-            self._set_aside(slot.symbol, event.reason, now, out, resolvable=True)
+            out += self._members.set_aside(slot.symbol, event.reason, now, resolvable=True)
         self._abandon_empty_turn()
         self._fill(now, out)
 
@@ -345,52 +322,20 @@ class RotationController:
             self._subscribe_later(slot.symbol, self._again_at(slot, now))
             self._advance(now, out)
 
-    def _recheck(self, event: events.Rechecked, now: float, out: Commands) -> None:
-        if event.symbol in self._ring or self._is_absent(event.symbol):
-            return
-        if not event.supported:
-            self._set_aside(event.symbol, event.reason, now, out, resolvable=False)
-            return
-        if event.symbol in self._retries:
-            self._retries.resolved(event.symbol)
-            self._ring.take_back(event.symbol)
-        else:
-            self._ring.take_in(event.symbol)
-        self._fill(now, out)
-
-    # ---- markets that open and close, symbols that leave
-
-    def _open(self, symbol: str, now: float, out: Commands) -> None:
-        self._closed.discard(symbol)
-        if self._is_absent(symbol):
-            return
-        if symbol not in self._ring and symbol not in self._retries:
-            self._ring.take_in(symbol)
-        self._fill(now, out)
+    # ---- symbols that leave
 
     def _close(self, symbol: str, now: float, out: Commands) -> None:
-        self._closed.add(symbol)
-        self._ring.remove(symbol)
+        self._members.close(symbol)
         for slot in [slot for slot in self._batch.active.values() if slot.symbol == symbol]:
             if slot.answered_at is not None:  # else at the turn's end, as a cancel before the first row may be ignored
                 self._allocator.giving_back(len(self._batch.active))
                 self._cancel(slot, now, out)
         self._leave(symbol, now, out)
 
-    def _remove(self, symbol: str, now: float, out: Commands) -> None:
-        self._closed.discard(symbol)
-        self._removed.add(symbol)
-        self._ring.forget(symbol)
-        self._leave(symbol, now, out)
-
     def _leave(self, symbol: str, now: float, out: Commands) -> None:
-        self._retries.forget(symbol)
         self._batch.again.pop(symbol, None)
         self._abandon_empty_turn()
         self._advance(now, out)
-
-    def _is_absent(self, symbol: str) -> bool:
-        return symbol in self._closed or symbol in self._removed
 
     # ---- time
 
@@ -403,7 +348,7 @@ class RotationController:
             out.append(events.Reconnect(OUTAGE_GOES_ON))
         if not self._may_request():
             return
-        self._retry(now, out)
+        out += self._members.retry(now)
         out += [events.AdviceConfirmed(request) for request in self._rows_due.take_refused(now)]
         for request in self._rows_due.silent(now):
             self._ask_again(self._batch.active[request], now, out)
@@ -412,34 +357,17 @@ class RotationController:
             self._end_turn(now, out)
         self._fill(now, out)
 
-    def _retry(self, now: float, out: Commands) -> None:
-        for symbol, resolve in self._retries.due(now, self._is_alone()):
-            if resolve:
-                out.append(events.Recheck(symbol))
-            else:
-                self._ring.take_back(symbol)
-
-    def _is_alone(self) -> bool:
-        """Whether every symbol is refused for now."""
-        return not len(self._ring)
-
     # ---- turns
 
     def _end_turn(self, now: float, out: Commands) -> None:
         served = self._batch.end_turn(self._allocator.batch_size)
         out.append(events.TurnEnded(self._turn.number, tuple(served), self._turn.end(now), self._turn.refused))
         if not self._turn.refused:
-            self._grow(out)
+            out += self._allocator.turn_without_refusal()
         self._cancel_served(now, out)
 
-    def _grow(self, out: Commands) -> None:
-        previous = self._allocator.batch_size
-        self._allocator.turn_without_refusal()
-        if self._allocator.batch_size != previous:
-            out.append(events.BatchResized(self._allocator.batch_size, previous))
-
     def _cancel_served(self, now: float, out: Commands) -> None:
-        """events.Cancel what does not go on in the next turn."""
+        """Cancel what does not go on in the next turn."""
         following = self._batch.following(self._allocator.batch_size)
         self._allocator.giving_back(len(self._batch.active))
         for slot in list(self._batch.active.values()):
@@ -452,7 +380,7 @@ class RotationController:
         return None if due is None else max(due, self._allocator.quiet_until)
 
     def _fill(self, now: float, out: Commands) -> None:
-        """events.Subscribe up to the batch size, if slots may be requested now."""
+        """Subscribe up to the batch size, if slots may be requested now."""
         if not self._may_request() or now < self._allocator.free_at:
             return
         self._allocator.stayed_silent(self._batch.active.values(), now)
@@ -501,7 +429,7 @@ class RotationController:
         self._subscribe_later(slot.symbol, self._again_at(slot, now))
 
     def _subscribe_later(self, symbol: str, at: float) -> None:
-        if not self._is_absent(symbol):
+        if not self._members.is_absent(symbol):
             self._batch.again[symbol] = at
 
     @staticmethod
@@ -517,10 +445,3 @@ class RotationController:
         elif event in (SlotEvent.REFUSED, SlotEvent.DENIED):
             self._orphans.refused(request)
         return slot
-
-    def _set_aside(self, symbol: str, reason: str, now: float, out: Commands, *, resolvable: bool) -> None:
-        if self._is_absent(symbol):
-            return
-        self._ring.remove(symbol)
-        secs = self._retries.refused(symbol, now, resolvable=resolvable)
-        out.append(events.SymbolSkipped(symbol, reason, secs))

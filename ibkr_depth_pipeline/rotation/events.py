@@ -1,4 +1,4 @@
-"""Events that the rotation handles, and commands that it answers with. Frozen.
+"""The interface of the rotation: its plan, the events that it handles, the commands that it answers with. Frozen.
 
 A `request` is the id of one depth subscription and is never used twice. `SlotRefused` and `RequestIdRejected` are the
 gateway's own events (model.py). `Cancel`, `Recheck` and `Reconnect` are carried out as they are, by the ingest and by
@@ -10,6 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.model import RequestIdRejected, SlotRefused
+from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS
+from ibkr_depth_pipeline.rotation.retry_schedule import ADVISED_LINE_SECS
+
+
+@dataclass(frozen=True, slots=True)
+class RotationPlan:
+    """The operator's numbers, and two of the program's own that tests shorten. Times are in seconds."""
+
+    max_batch: int
+    dwell: float
+    first_row_cap: float
+    cooldown: float
+    recovery_turns: int
+    unsupported_retry: float
+    outage: float = 120.0
+    late_rows: float = LATE_ROWS_SECS
+    advised_line: float = ADVISED_LINE_SECS
+
 
 # ---- events
 

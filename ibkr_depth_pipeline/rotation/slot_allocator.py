@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from ibkr_depth_pipeline.rotation.adaptation import GRANTED_SECS, BatchSize, Cooldown, ReconnectGrace, ReleasePause
+from ibkr_depth_pipeline.rotation.events import BatchResized, RotationCommand
 from ibkr_depth_pipeline.rotation.slots import Slot
 
 
@@ -100,10 +101,12 @@ class SlotAllocator:
         """One or more slots were given back."""
         self._pause.released(now)
 
-    def turn_without_refusal(self) -> None:
+    def turn_without_refusal(self) -> list[RotationCommand]:
         """Count a turn without a 309. The batch may grow, and a shorter pause be tried."""
+        previous = self.batch_size
         self._pause.turn_without_refusal()
         self._size.turn_without_refusal()
+        return [BatchResized(self.batch_size, previous)] if self.batch_size != previous else []
 
     # ---- 309
 
@@ -118,10 +121,12 @@ class SlotAllocator:
         self._refused.add(request)
         return secs
 
-    def taken(self, held: int, now: float) -> None:
-        """Beside `held` slots there is none: shrink the batch and start the cooldown."""
+    def taken(self, held: int, now: float, symbol: str = "") -> BatchResized:
+        """Beside `held` slots there is none for `symbol`: shrink the batch and start the cooldown."""
+        previous = self.batch_size
         self.quiet_until = now + self._cooldown.next_secs()
         self._size.shrink(held)
+        return BatchResized(self.batch_size, previous, symbol)
 
     def _may_be_late(self, request: int, held: int) -> bool:
         """Whether this 309 can mean that the gateway has not yet freed what was given back.

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, Side
-from ibkr_depth_pipeline.rotation.controller import RotationPlan
+from ibkr_depth_pipeline.rotation.events import RotationPlan
 
 T = TypeVar("T")
 PLAN = RotationPlan(max_batch=3, dwell=15, first_row_cap=15, cooldown=8, recovery_turns=4, unsupported_retry=3600)

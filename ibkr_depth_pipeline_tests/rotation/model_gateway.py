@@ -6,7 +6,7 @@ import heapq
 import itertools
 from dataclasses import dataclass, field
 
-from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
+from ibkr_depth_pipeline.rotation.controller import RotationController
 from ibkr_depth_pipeline.rotation.events import (
     Answered,
     Cancel,
@@ -16,6 +16,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Rechecked,
     Refused,
     RotationEvent,
+    RotationPlan,
     SlotRefused,
     Subscribe,
 )

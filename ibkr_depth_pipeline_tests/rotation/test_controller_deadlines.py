@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.rotation.controller import RotationController, RotationPlan
+from ibkr_depth_pipeline.rotation.controller import RotationController
 from ibkr_depth_pipeline.rotation.events import (
     Answered,
     Cancel,
@@ -29,6 +29,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Resumed,
     RotationCommand,
     RotationEvent,
+    RotationPlan,
     SlotRefused,
     Stop,
     Subscribe,

@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.rotation.adaptation import LONGEST_TRIAL_TURNS
-from ibkr_depth_pipeline.rotation.controller import RotationPlan
 from ibkr_depth_pipeline.rotation.events import (
     Closed,
     Connected,
@@ -20,6 +19,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Rechecked,
     Removed,
     Resumed,
+    RotationPlan,
     Suspended,
     Wanted,
 )
