@@ -333,12 +333,13 @@ class IngestSession:
             return True
 
     def _on_row(self, request: int, row: DepthRow) -> None:
+        pipeline = self._pipeline
         try:
-            applied = self._pipeline.books.row(request, row, self._wall_ms())
-            if request in self._pipeline.liveness.awaited:
-                self._execute(self._pipeline.first_row(request, self._now(), applied))
+            applied = pipeline.books.row(request, row, self._wall_ms())
+            if request in pipeline.liveness.awaited:
+                self._execute(pipeline.first_row(request, self._now(), applied))
             if not applied:
-                self._pipeline.row_dropped(request, row, self._now())
+                pipeline.row_dropped(request, row, self._now())
         except Exception as error:
             self._tasks.fail(error)
 

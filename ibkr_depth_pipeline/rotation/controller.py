@@ -6,8 +6,8 @@ one that was refused for anything else leaves the ring until it is retried; one 
 A symbol whose turn follows its own turn keeps its subscription.
 
 The controller composes: `ring` and `membership` (which symbols come next, and which take turns at all), `slots`
-(subscriptions and turns), `slot_allocator` (how many slots, and what a 309 means), `orphans` (cancels that may have been
-ignored) and `retry_schedule` (what is tried again, and when).
+(subscriptions and turns), `slot_allocator` (how many slots, and what a 309 means), `orphans` (cancels that may have
+been ignored) and `retry_schedule` (what is tried again, and when).
 """
 
 from __future__ import annotations

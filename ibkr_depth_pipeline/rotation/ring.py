@@ -34,8 +34,8 @@ _PLAIN = Priority()
 class Ring:
     """Who comes next. Refused symbols are not in the ring (retry_schedule.py).
 
-    `slots` is how many subscriptions there may be at once; pins hold at most all but one of them, unless nothing but
-    pins is in the ring. A pin that holds none takes its turns as its weight says.
+    `slots`: how many subscriptions there may be at once; pins hold at most all but one of them, unless there are only
+    pins, and a slot for each. A pin that holds none takes its turns as its weight says.
     """
 
     def __init__(self, symbols: Iterable[str] = ()) -> None:
@@ -77,7 +77,7 @@ class Ring:
         """The symbols that keep a slot, those in focus first."""
         wanted = [*self._focused, *(symbol for symbol, priority in self._priorities.items() if priority.pinned)]
         pinned = [symbol for symbol in dict.fromkeys(wanted) if symbol in self]
-        return pinned[: max(0, slots if len(pinned) == len(self) else slots - 1)]
+        return pinned[: max(0, slots if len(pinned) == len(self) <= slots else slots - 1)]
 
     def front(self, slots: int) -> set[str]:
         """The symbols that are to have the slots."""

@@ -161,12 +161,19 @@ def test_with_one_weight_the_ring_is_a_plain_queue(count: int, slots: int, steps
 def test_pins_keep_their_slot_and_leave_one_for_the_others(weights: list[int], slots: int, pinned: set[int]) -> None:
     ring = ring_of(weights, pinned)
     held = ring.pins(slots)
-    others = len(weights) > len([number for number in pinned if number < len(weights)])
-    assert len(held) == min(len([n for n in pinned if n < len(weights)]), slots - 1 if others else slots)
+    pins = len([number for number in pinned if number < len(weights)])
+    assert len(held) == (pins if pins == len(weights) <= slots else min(pins, slots - 1))
     turns = turns_of(ring, slots, 2 * sum(weights) + 2)
     assert all(set(held) <= set(turn) for turn in turns)
     assert {symbol for turn in turns for symbol in turn} == set(ring)
     assert all(ring.longest_gaps(slots)[symbol] == 0 for symbol in held)
+
+
+def test_pins_without_a_slot_for_each_leave_one_to_take_turns_with() -> None:
+    ring = ring_of([1, 1, 1, 1], {0, 1, 2, 3})
+    assert ring.pins(4) == ["S0", "S1", "S2", "S3"]
+    assert ring.pins(3) == ["S0", "S1"]
+    assert {symbol for turn in turns_of(ring, 3, 4) for symbol in turn} == set(ring)
 
 
 def test_a_symbol_in_focus_is_pinned_before_all_others() -> None:
