@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError, NothingToRecord
@@ -19,14 +18,12 @@ from ibkr_depth_pipeline.gateway.events import ConnectionLost, FarmStatus, Gatew
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback, deliver_figures, poll_wanted
+from ibkr_depth_pipeline.ingest.composition import IngestTimings, pipeline_of, rows_requested, writer_of
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
 from ibkr_depth_pipeline.ingest.figures import IngestSummary, RateLimitedLog, feed_figures, summary_of
-from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive
-from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.membership import Membership
-from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.tasks import DeadlineTimer, RunTasks, at_most, first_of
 from ibkr_depth_pipeline.ingest.universe_follower import UniverseFollower
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
@@ -34,21 +31,16 @@ from ibkr_depth_pipeline.ingest.wall_clock import WallClockMonitor
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow
-from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.rotation.events import Connected, Deadline, RotationPlan, Stop
-from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS
-from ibkr_depth_pipeline.rotation.retry_schedule import ADVISED_LINE_SECS
+from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
-from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.claims import StreamClaims
 from ibkr_depth_pipeline.sink.clock_journal import ClockEntry, keep_entry
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import REPORT_SECS, StatusPublisher, identity_of_this_process
-from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import Universe
 from ibkr_depth_pipeline.universe_changes import UniverseFile
 
@@ -61,15 +53,6 @@ DRAIN_SECS = 3.0
 
 FAREWELL_SECS = 0.5
 """How long the gateway may take to read the cancels, and the last figures and the release of the lease may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class IngestTimings:
-    """The program's own times that a test shortens, in seconds; described where they are defined."""
-
-    ailing: float = AILING_SECS
-    late_rows: float = LATE_ROWS_SECS
-    advised_line: float = ADVISED_LINE_SECS
 
 
 class IngestSession:
@@ -96,7 +79,7 @@ class IngestSession:
         once: bool = False,
         file: UniverseFile | None = None,
         wall_ms: Callable[[], int] = unix_ms,
-        timings: IngestTimings = IngestTimings(),
+        timings: IngestTimings | None = None,
     ) -> None:
         self._settings = settings
         self._wall_ms = wall_ms
@@ -136,8 +119,10 @@ class IngestSession:
             universe.symbols,
             settings.ibkr_lease_ttl_secs,
         )
-        self._writer = _writer_of(settings, self._redis, self._lease, self._gateway)
-        self._pipeline = _pipeline_of(settings, timings, request_ids, lambda symbol: self._writer.queue(symbol).store)
+        self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
+        self._pipeline = pipeline_of(
+            settings, timings or IngestTimings(), request_ids, lambda symbol: self._writer.queue(symbol).store
+        )
         self._writer.hold_heartbeats_if(self._pipeline.lines.is_out_of_step)
         self._clock = WallClockMonitor(wall_ms, self._pipeline, self._keep_clock_entry)
         self._lines = RateLimitedLog(self._pipeline.figures, self._writer.figures, self._writer.log_limit)
@@ -145,7 +130,7 @@ class IngestSession:
             self._gateway,
             self._writer,
             self._lines,
-            rows=_rows_requested(settings),
+            rows=rows_requested(settings),
             start=self._tasks.start,
             resolve_again=self._venues.resolve_again,
             reconnect=self._drop_connection,
@@ -437,49 +422,3 @@ class IngestSession:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-def _writer_of(settings: Settings, client: Client, lease: Lease, gateway: TwsGateway) -> RedisWriter:
-    return RedisWriter(
-        client,
-        lease=lease,
-        maxlen=settings.ibkr_stream_maxlen,
-        buffer_bytes=settings.ibkr_buffer_bytes,
-        min_replicas=settings.ibkr_redis_min_replicas,
-        backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.pause_reading, gateway.resume_reading),
-    )
-
-
-def _pipeline_of(
-    settings: Settings, timings: IngestTimings, request_ids: Iterator[int], outlet: Callable[[str], Store]
-) -> DepthPipeline:
-    return DepthPipeline(
-        _plan_of(settings, timings),
-        request_ids,
-        outlet,
-        rows=_rows_requested(settings),
-        levels_shown=settings.ibkr_depth_rows,
-        heartbeat_ttl=settings.ibkr_heartbeat_ttl,
-        silent_line=settings.ibkr_silent_line_secs,
-        crossed_book=settings.ibkr_crossed_book_secs,
-        ailing_secs=timings.ailing,
-    )
-
-
-def _rows_requested(settings: Settings) -> int:
-    """How many rows a side the gateway is asked for: the levels shown, and those that move up into their place."""
-    return settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows
-
-
-def _plan_of(settings: Settings, timings: IngestTimings) -> RotationPlan:
-    return RotationPlan(
-        max_batch=settings.ibkr_max_concurrent_depth,
-        dwell=settings.ibkr_rotation_secs,
-        first_row_cap=settings.ibkr_first_row_secs,
-        cooldown=settings.ibkr_error309_cooldown_secs,
-        recovery_turns=settings.ibkr_error309_recovery_cycles,
-        unsupported_retry=settings.ibkr_unsupported_retry_secs,
-        outage=settings.ibkr_outage_secs,
-        late_rows=timings.late_rows,
-        advised_line=timings.advised_line,
-    )

@@ -5,7 +5,7 @@ go to the back. A symbol whose slot was refused stays at the front, or, where no
 one that was refused for anything else leaves the ring until it is retried; one whose market is closed, until it opens.
 A symbol whose turn follows its own turn keeps its subscription.
 
-The controller composes: `ring` and `membership` (which symbols come next, and which take turns at all), `slots`
+The controller composes: `ring` and `eligibility` (which symbols come next, and which take turns at all), `slots`
 (subscriptions and turns), `slot_allocator` (how many slots, and what a 309 means), `orphans` (cancels that may have
 been ignored) and `retry_schedule` (what is tried again, and when).
 """
@@ -20,7 +20,7 @@ from typing_extensions import assert_never
 from ibkr_depth_pipeline.model import RequestIdRejected, SlotRefused
 from ibkr_depth_pipeline.rotation import events
 from ibkr_depth_pipeline.rotation.adaptation import FirstRowBackoff
-from ibkr_depth_pipeline.rotation.membership import Membership
+from ibkr_depth_pipeline.rotation.eligibility import Eligibility
 from ibkr_depth_pipeline.rotation.orphans import Orphans
 from ibkr_depth_pipeline.rotation.retry_schedule import Outage, OutageAction, RetrySchedule, RowDeadlines
 from ibkr_depth_pipeline.rotation.ring import Ring
@@ -57,7 +57,7 @@ class RotationController:
         self._outage = Outage(plan.outage)
         self._rows_due = RowDeadlines(plan.first_row_cap, plan.advised_line)
         self._batch = ActiveBatch(self._ring)
-        self._members = Membership(self._ring, self._retries)
+        self._eligible = Eligibility(self._ring, self._retries)
         self._connected = self._stopping = False
 
     # ---- state
@@ -107,7 +107,7 @@ class RotationController:
         """When to call handle(events.Deadline(), ...) if nothing else happens before; None: never."""
         times = [self._outage.due] if self._outage.due is not None else []
         if self._may_request():
-            dues = (self._rows_due.next_due(), self._turn_due(), self._request_at(), self._members.next_retry())
+            dues = (self._rows_due.next_due(), self._turn_due(), self._request_at(), self._eligible.next_retry())
             times += [at for at in dues if at is not None]
         return min(times, default=None)
 
@@ -142,19 +142,19 @@ class RotationController:
             case events.Doubted():
                 self._doubt(event.secs, now)
             case events.Rechecked():
-                out += self._members.recheck(event, now)
+                out += self._eligible.recheck(event, now)
                 self._fill(now, out)
             case events.Wanted():
-                self._members.want(event)
+                self._eligible.want(event)
             case events.Focused():
                 self._ring.focus(event.symbols)
             case events.Closed():
                 self._close(event.symbol, now, out)
             case events.Opened():
-                if self._members.open(event.symbol):
+                if self._eligible.open(event.symbol):
                     self._fill(now, out)
             case events.Removed():
-                self._members.remove(event.symbol)
+                self._eligible.remove(event.symbol)
                 self._leave(event.symbol, now, out)
             case events.Deadline():
                 self._advance(now, out)
@@ -298,7 +298,7 @@ class RotationController:
         if event.elsewhere:
             self._subscribe_later(slot.symbol, now + VENUE_SPACING_SECS)
         else:
-            out += self._members.set_aside(slot.symbol, event.reason, now, resolvable=True)
+            out += self._eligible.set_aside(slot.symbol, event.reason, now, resolvable=True)
         self._abandon_empty_turn()
         self._fill(now, out)
 
@@ -325,7 +325,7 @@ class RotationController:
     # ---- symbols that leave
 
     def _close(self, symbol: str, now: float, out: Commands) -> None:
-        self._members.close(symbol)
+        self._eligible.close(symbol)
         for slot in [slot for slot in self._batch.active.values() if slot.symbol == symbol]:
             if slot.answered_at is not None:  # else at the turn's end, as a cancel before the first row may be ignored
                 self._allocator.giving_back(len(self._batch.active))
@@ -348,7 +348,7 @@ class RotationController:
             out.append(events.Reconnect(OUTAGE_GOES_ON))
         if not self._may_request():
             return
-        out += self._members.retry(now)
+        out += self._eligible.retry(now)
         out += [events.AdviceConfirmed(request) for request in self._rows_due.take_refused(now)]
         for request in self._rows_due.silent(now):
             self._ask_again(self._batch.active[request], now, out)
@@ -429,7 +429,7 @@ class RotationController:
         self._subscribe_later(slot.symbol, self._again_at(slot, now))
 
     def _subscribe_later(self, symbol: str, at: float) -> None:
-        if not self._members.is_absent(symbol):
+        if not self._eligible.is_absent(symbol):
             self._batch.again[symbol] = at
 
     @staticmethod

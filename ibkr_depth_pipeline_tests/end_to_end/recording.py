@@ -13,8 +13,9 @@ import orjson
 import redis.asyncio as redis
 
 from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.ingest.composition import IngestTimings
 from ibkr_depth_pipeline.ingest.figures import IngestSummary
-from ibkr_depth_pipeline.ingest.session import IngestSession, IngestTimings
+from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibkr_depth_pipeline.ingest.session import IngestTimings
+from ibkr_depth_pipeline.ingest.composition import IngestTimings
 from ibkr_depth_pipeline_tests.faults.recovery import stopwatch, trial
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from ibkr_depth_pipeline.ingest.session import IngestTimings
+from ibkr_depth_pipeline.ingest.composition import IngestTimings
 from ibkr_depth_pipeline.schema.keys import venue_key
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions
 from ibkr_depth_pipeline.simulation.options import Unready

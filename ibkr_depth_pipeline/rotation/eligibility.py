@@ -7,7 +7,7 @@ from ibkr_depth_pipeline.rotation.retry_schedule import RetrySchedule
 from ibkr_depth_pipeline.rotation.ring import Priority, Ring
 
 
-class Membership:
+class Eligibility:
     """Moves symbols between `ring` and `retries`; a closed or removed symbol is in neither."""
 
     def __init__(self, ring: Ring, retries: RetrySchedule) -> None:

@@ -1,0 +1,76 @@
+"""Composes the writer and the pipeline of a run by its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.ingest.hot_path import Store
+from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
+from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.rotation.events import RotationPlan
+from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS
+from ibkr_depth_pipeline.rotation.retry_schedule import ADVISED_LINE_SECS
+from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.backpressure import Backpressure
+from ibkr_depth_pipeline.sink.lease import Lease
+from ibkr_depth_pipeline.sink.writer import RedisWriter
+
+
+@dataclass(frozen=True, slots=True)
+class IngestTimings:
+    """The program's own times that a test shortens, in seconds; described where they are defined."""
+
+    ailing: float = AILING_SECS
+    late_rows: float = LATE_ROWS_SECS
+    advised_line: float = ADVISED_LINE_SECS
+
+
+def writer_of(settings: Settings, client: Client, lease: Lease, gateway: TwsGateway) -> RedisWriter:
+    """The writer into Redis; it pauses reading from `gateway` if a burst is faster than Redis."""
+    return RedisWriter(
+        client,
+        lease=lease,
+        maxlen=settings.ibkr_stream_maxlen,
+        buffer_bytes=settings.ibkr_buffer_bytes,
+        min_replicas=settings.ibkr_redis_min_replicas,
+        backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.pause_reading, gateway.resume_reading),
+    )
+
+
+def pipeline_of(
+    settings: Settings, timings: IngestTimings, request_ids: Iterator[int], outlet: Callable[[str], Store]
+) -> DepthPipeline:
+    """Books and rotation, still without symbols."""
+    return DepthPipeline(
+        _plan_of(settings, timings),
+        request_ids,
+        outlet,
+        rows=rows_requested(settings),
+        levels_shown=settings.ibkr_depth_rows,
+        heartbeat_ttl=settings.ibkr_heartbeat_ttl,
+        silent_line=settings.ibkr_silent_line_secs,
+        crossed_book=settings.ibkr_crossed_book_secs,
+        ailing_secs=timings.ailing,
+    )
+
+
+def rows_requested(settings: Settings) -> int:
+    """How many rows a side the gateway is asked for: the levels shown, and those that move up into their place."""
+    return settings.ibkr_depth_rows + settings.ibkr_depth_extra_rows
+
+
+def _plan_of(settings: Settings, timings: IngestTimings) -> RotationPlan:
+    return RotationPlan(
+        max_batch=settings.ibkr_max_concurrent_depth,
+        dwell=settings.ibkr_rotation_secs,
+        first_row_cap=settings.ibkr_first_row_secs,
+        cooldown=settings.ibkr_error309_cooldown_secs,
+        recovery_turns=settings.ibkr_error309_recovery_cycles,
+        unsupported_retry=settings.ibkr_unsupported_retry_secs,
+        outage=settings.ibkr_outage_secs,
+        late_rows=timings.late_rows,
+        advised_line=timings.advised_line,
+    )
