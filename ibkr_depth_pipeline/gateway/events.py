@@ -64,6 +64,7 @@ _ADVISORY = frozenset({10089, 10090, 10091}) | OF_ORDERS_AND_HISTORY
 """Codes that refuse a request, or come as advice about a subscription that goes on."""
 
 _BAD_REQUEST = frozenset({320, 321})
+_CONTRACT_GONE = frozenset({200, 478, 10092})
 """Codes of an invalid request, which is invalid at every venue."""
 
 
@@ -92,6 +93,11 @@ class DepthRefused:
     def concerns_venue(self) -> bool:
         """Whether another venue of the contract may grant what this one refuses."""
         return self.code not in _BAD_REQUEST
+
+    @property
+    def concerns_contract(self) -> bool:
+        """Whether the contract may have expired, or its venue may have another name by now."""
+        return self.code in _CONTRACT_GONE
 
     @property
     def reason(self) -> str:

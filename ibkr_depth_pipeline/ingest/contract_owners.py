@@ -21,6 +21,9 @@ class ContractOwners:
 
     def __init__(self) -> None:
         self._instruments: dict[str, Instrument] = {}
+        self._displaced: dict[Place, str] = {}
+        self.outdated: list[str] = []
+        """Entries that roll and whose contract another one has come to: they are to be resolved again."""
 
     def register(self, found: Instrument) -> list[Instrument | Unresolved]:
         """What becomes of it, and of entries that may no longer fall back to its venue: they come without that.
@@ -30,12 +33,21 @@ class ContractOwners:
         self._instruments.pop(found.symbol, None)
         place = place_of(found.con_id, found.exchange)
         owner = next((name for name, own in self._instruments.items() if _place(own) == place), None)
-        if owner is not None:
+        if owner is not None and not self._gives_way(owner, found, place):
             return [_refused(found, owner)]
         taken = {_place(own) for own in self._instruments.values()}
         kept = tuple(venue for venue in found.alternatives if place_of(found.con_id, venue) not in taken)
         self._instruments[found.symbol] = replace(found, alternatives=kept)
         return [self._instruments[found.symbol], *self._without(place)]
+
+    def _gives_way(self, owner: str, found: Instrument, place: Place) -> bool:
+        """Whether the owner is about to roll on, as of front and front+1; once for a place, as it may be an error."""
+        if self._instruments[owner].rolls_at is None or self._displaced.get(place) == found.symbol:
+            return False
+        self._displaced[place] = owner
+        del self._instruments[owner]
+        self.outdated.append(owner)
+        return True
 
     def forget(self, name: str) -> None:
         """The entry has no contract any more."""

@@ -255,8 +255,9 @@ class DepthPipeline:
             logged = LogLine("warning", "depth_advice", about)
             return [logged, *self.subscriptions.advised(event.request, event.reason, now)]
         logged = LogLine("warning", "depth_refused", about)
-        elsewhere = event.concerns_venue
-        return [logged, *self.subscriptions.refused(event.request, event.reason, now, elsewhere=elsewhere)]
+        elsewhere, is_gone = event.concerns_venue, event.concerns_contract
+        refused = self.subscriptions.refused(event.request, event.reason, now, elsewhere=elsewhere, is_gone=is_gone)
+        return [logged, *refused]
 
     def _advice(self, request: int, code: int, text: str, now: float) -> list[Effect]:
         """Handle an error about a line that has had rows: no error ends it, only its silence does."""

@@ -242,6 +242,7 @@ class Resolver:
         self._wanted.pop(symbol, None)
         self._contracts.pop(symbol, None)
         self._owners.forget(symbol)
+        self._owners.forget(symbol)
         self._schedule.forget(symbol)
         for question in [question for question, whose in self._questions.items() if whose == symbol]:
             del self._questions[question]
@@ -371,6 +372,8 @@ class Resolver:
             self._owners.forget(found.symbol)
             return [found]
         own, *others = self._owners.register(found)
+        while self._owners.outdated and self._endless:
+            self.ask(self._owners.outdated.pop())
         return [own, *(others if self._endless else ())]
 
 

@@ -102,7 +102,11 @@ class IngestSession:
         )
         self._connection = GatewayConnection(self._gateway, settings, lambda: self._pipeline.liveness.connecting())
         self._venues = VenueSearch(
-            self._gateway, universe.specs, connected=self._connection.in_use, take=self._take_venue
+            self._gateway,
+            universe.specs,
+            connected=self._connection.in_use,
+            take=self._take_venue,
+            wall_ms=wall_ms,
         )
         self._start_limit = settings.ibkr_start_timeout_secs or (
             settings.ibkr_connect_timeout_secs if once else math.inf
@@ -253,6 +257,7 @@ class IngestSession:
         self._members.begin()
         self._begin_rotation()
         self._tasks.start(self._venues.run())
+        self._tasks.start(self._venues.refresh())
         if self._follower is not None:
             self._tasks.start(self._follower.run())
         self._tasks.start(self._venues.wait_for_first(self._give_up_at, self._settings.ibkr_reconnect_slow_secs))
@@ -281,6 +286,7 @@ class IngestSession:
     async def _reconnect(self) -> None:
         await self._connection.reconnect()
         self._begin_rotation()
+        self._venues.refresh_all()
 
     def _begin_rotation(self) -> None:
         if self._connection.use():

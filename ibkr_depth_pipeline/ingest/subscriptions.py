@@ -64,6 +64,8 @@ class Subscriptions:
         self._own_ttls: dict[str, int] = {}
         self._removed: set[str] = set()
         self._requested: dict[int, Instrument] = {}  # request -> what it is for
+        self._had_rows: set[str] = set()  # symbols whose contract in force has had rows
+        self._doubted: set[str] = set()  # symbols that are resolved again since their contract is refused
 
     # ---- state
 
@@ -119,8 +121,25 @@ class Subscriptions:
         else:
             self._fallbacks[symbol] = VenueFallback(resolution)
         self._recorded.discard(symbol)  # the venue hash was written when it was resolved
-        effects = self.rotate(rotation.Rechecked(symbol, True), now)
+        effects = self._contract_changed(None if known is None else known.instrument, resolution)
+        effects += self.rotate(rotation.Rechecked(symbol, True), now)
         return effects + self._replace_line(resolution, now)
+
+    def _contract_changed(self, known: Instrument | None, found: Instrument) -> list[Effect]:
+        """Log that another contract takes the symbol's place, or that its venues are other ones after a refusal."""
+        if known is None:
+            return []
+        fields = {"symbol": found.symbol, "con_id": found.con_id, "exchange": found.exchange}
+        if known.con_id != found.con_id:
+            contract = {"local_symbol": found.local_symbol, "expiry": found.expiry}
+            self._had_rows.discard(found.symbol)
+            self._doubted.discard(found.symbol)
+            was = {"was_con_id": known.con_id, "was": known.local_symbol, "was_expiry": known.expiry}
+            return [LogLine("info", "contract_rolled", {**fields, **contract, **was})]
+        if found.symbol in self._doubted or set(known.valid_exchanges) != set(found.valid_exchanges):
+            venues = {"valid_exchanges": list(found.valid_exchanges), "was": list(known.valid_exchanges)}
+            return [LogLine("info", "contract_resolved_again", {**fields, **venues})]
+        return []
 
     def _replace_line(self, instrument: Instrument, now: float) -> list[Effect]:
         """Subscribe anew if the symbol's line is for another contract, or for a venue that is not among its own."""
@@ -164,11 +183,23 @@ class Subscriptions:
         self._advised[request] = reason
         return self.rotate(rotation.Advised(request), now)
 
-    def refused(self, request: int, reason: str, now: float, *, elsewhere: bool = True) -> list[Effect]:
-        """Handle a refusal of a request without rows; elsewhere: another venue may grant it, so one is tried."""
+    def refused(
+        self, request: int, reason: str, now: float, *, elsewhere: bool = True, is_gone: bool = False
+    ) -> list[Effect]:
+        """Handle a refusal of a request without rows; elsewhere: another venue may grant it, so one is tried.
+
+        is_gone: the gateway knows no such contract or venue. One that had rows was renamed or has expired, and is
+        resolved again at once.
+        """
         symbol = self.subscribed.get(request)
         if symbol is None:
             return self.rotate(rotation.Refused(request, reason), now)
+        if not is_gone or symbol not in self._had_rows or symbol in self._doubted:
+            return self._refused(request, symbol, reason, now, elsewhere)
+        self._doubted.add(symbol)
+        return [*self._refused(request, symbol, reason, now, elsewhere), rotation.Recheck(symbol)]
+
+    def _refused(self, request: int, symbol: str, reason: str, now: float, elsewhere: bool) -> list[Effect]:
         self.retire(request)
         fallback = self._fallbacks[symbol]
         refused = fallback.requested
@@ -204,6 +235,8 @@ class Subscriptions:
         if symbol is None or symbol not in self._fallbacks:
             return []
         self._walks.granted()
+        self._had_rows.add(symbol)
+        self._doubted.discard(symbol)
         self._refusals.pop(symbol, None)
         fallback = self._fallbacks[symbol]
         if not fallback.granted() and symbol in self._recorded:

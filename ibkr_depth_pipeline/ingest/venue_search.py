@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timezone
 
 from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import NothingToRecord
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.connection import FailureLog
+from ibkr_depth_pipeline.ingest.contract_refresh import ContractRefresh
 from ibkr_depth_pipeline.ingest.resolver import FIRST_PATIENCE_SECS, SPACING_SECS, NoAnswer, Resolver
 from ibkr_depth_pipeline.ingest.tasks import first_of
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.model import Unresolved
+from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.universe import SymbolSpec
 
 FIRST_PAUSE_SECS = 1.0
 """The pause before all symbols are resolved again if none has a venue; it doubles from one time to the next."""
+
+REFRESH_CYCLE_SECS = 1.0
+"""How often contracts that roll are looked for."""
 
 _UNANSWERED_FROM = 3
 """From which look on answers that are missing are worth a line; that is after 2 to 7 s."""
@@ -41,11 +47,21 @@ class VenueSearch:
         take: Callable[[Resolution], None],
         first_patience: float = FIRST_PATIENCE_SECS,
         spacing: float = SPACING_SECS,
+        wall_ms: Callable[[], int] = unix_ms,
     ) -> None:
         asked = tuple(specs)
         self._unknown = {spec.name for spec in asked}
         self._doubted: dict[str, Unresolved] = {}
-        self._resolver = Resolver(gateway, asked, ready=connected.wait, first_patience=first_patience, spacing=spacing)
+        self._resolver = Resolver(
+            gateway,
+            asked,
+            ready=connected.wait,
+            first_patience=first_patience,
+            spacing=spacing,
+            wall_ms=wall_ms,
+        )
+        self._wall_ms = wall_ms
+        self._refresh = ContractRefresh()
         self._take = take
         self._connected = connected
         self._log = get_log()
@@ -105,7 +121,8 @@ class VenueSearch:
         return NothingToRecord(self.unresolved) if known and not self._first_found.is_set() else None
 
     def resolve_again(self, symbol: str) -> None:
-        """Resolve the symbol again, unless that is under way."""
+        """Resolve the symbol again, unless that is under way: its depth is refused, or it has no venue."""
+        self._refresh.doubted(symbol)
         self._resolver.ask(symbol)
 
     def add(self, spec: SymbolSpec) -> None:
@@ -119,7 +136,20 @@ class VenueSearch:
         self._unknown.discard(symbol)
         self._doubted.pop(symbol, None)
         self.unresolved.pop(symbol, None)
+        self._refresh.forget(symbol)
         self._resolver.forget(symbol)
+
+    async def refresh(self) -> None:
+        """Resolve again what rolls, when it rolls, and on a new day everything; until cancelled."""
+        while True:
+            await asyncio.sleep(REFRESH_CYCLE_SECS)
+            for symbol in self._refresh.due(self._wall_ms() / 1000):
+                self._resolver.ask(symbol)
+
+    def refresh_all(self) -> None:
+        """Resolve everything again that was not resolved lately: the connection is another one."""
+        for symbol in self._refresh.reconnected(self._wall_ms() / 1000):
+            self._resolver.ask(symbol)
 
     def resolve_missing(self) -> None:
         """Resolve all symbols without a venue now: the gateway's state has changed."""
@@ -128,6 +158,11 @@ class VenueSearch:
         self._resolver.hurry()
 
     def _found(self, resolution: Resolution) -> None:
+        now = self._wall_ms() / 1000
+        if isinstance(resolution, Unresolved) and self._refresh.keeps(resolution, now):
+            self._log.info("contract_kept", symbol=resolution.symbol, reason=resolution.reason)
+            return
+        self._refresh.resolved(resolution, now)
         self._unknown.discard(resolution.symbol)
         if isinstance(resolution, Unresolved):
             self.unresolved[resolution.symbol] = resolution.reason
@@ -142,6 +177,7 @@ class VenueSearch:
                 con_id=resolution.con_id,
                 exchange=resolution.exchange,
                 primary_exchange=resolution.primary_exchange,
+                **_more_of(resolution),
             )
             self._ask_for_doubted()
         self._take(resolution)
@@ -158,3 +194,15 @@ class VenueSearch:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _more_of(instrument: Instrument) -> dict[str, object]:
+    """What the log says besides of a contract that expires, or that was chosen among several."""
+    more: dict[str, object] = {}
+    if instrument.expiry:
+        more |= {"local_symbol": instrument.local_symbol, "expiry": instrument.expiry}
+    if instrument.rolls_at is not None:
+        more["rolls_at"] = datetime.fromtimestamp(instrument.rolls_at, timezone.utc).isoformat()
+    if instrument.passed_over:
+        more["instead_of"] = instrument.passed_over
+    return more

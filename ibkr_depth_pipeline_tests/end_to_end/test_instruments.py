@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
+import pytest
 import yaml
 
 from ibkr_depth_pipeline.schema.keys import venue_key
@@ -95,3 +97,99 @@ async def test_venue_that_refuses_is_not_replaced_by_one_that_another_entry_reco
         venues = {name: (await run.stream(name))[-1].venue for name in asked.symbols}
     assert venues["AAPL.ARCA"] == "ARCA"
     assert venues["AAPL"] not in ("ARCA", "ISLAND")
+
+
+def soon(listed: str, secs: float) -> str:
+    """A roll rule by which the contract of that last trade date rolls so many seconds from now."""
+    at = datetime.now(timezone.utc) + timedelta(seconds=secs)
+    days = (date(int(listed[:4]), int(listed[4:6]), int(listed[6:])) - at.date()).days
+    return f"{{days_before: {days}, at: '{at:%H:%M:%S}', timezone: UTC}}"
+
+
+def futures(gateway: SimulatedGateway) -> list[Any]:
+    """The chain of ES, soonest first."""
+    found = [gateway.account.catalogue.named(f"ES{letter}{year}") for year in range(10) for letter in "HMUZ"]
+    return sorted((each for each in found if each is not None), key=lambda each: each.last_trade_date)
+
+
+async def test_front_and_the_next_contract_roll_together(shared_redis_url: str) -> None:
+    async with SimulatedGateway() as gateway:
+        front, following, third, *_ = futures(gateway)
+        common = f"sec_type: FUT, exchange: CME, roll: {soon(front.last_trade_date, 4)}"
+        asked = universe(
+            f"symbols: [{{name: ES, {common}, expiry: front}}, {{name: N, symbol: ES, {common}, expiry: front+1}}]"
+        )
+        async with recording(gateway, shared_redis_url, asked, **FAST) as run:
+            await run.until(lambda: has_rows(run, asked.symbols))
+
+            async def have_rolled() -> bool:
+                found = [(await venue(run, name))["con_id"] for name in asked.symbols]
+                return found == [str(following.con_id), str(third.con_id)]
+
+            await run.until(have_rolled)
+            for name in asked.symbols:
+                await run.grows(name, 10)
+
+
+@pytest.mark.parametrize("beside", ["", ", SPY, AAPL, IBM"])
+async def test_future_rolls_while_it_is_recorded(shared_redis_url: str, beside: str) -> None:
+    async with SimulatedGateway() as gateway:
+        front, following, *_ = futures(gateway)
+        roll = soon(front.last_trade_date, 4)
+        asked = universe(f"symbols: [{{name: ES, sec_type: FUT, exchange: CME, expiry: front, roll: {roll}}}{beside}]")
+        async with recording(gateway, shared_redis_url, asked, **FAST) as run:
+            await run.until(lambda: has_rows(run, asked.symbols))
+            assert (await venue(run, "ES"))["local_symbol"] == front.local_symbol
+
+            async def has_rolled() -> bool:
+                return (await venue(run, "ES"))["con_id"] == str(following.con_id)
+
+            await run.until(has_rolled)
+            await run.grows("ES", 50)
+            found, stream = await venue(run, "ES"), await run.stream("ES")
+        requests = [each.detail["listing"] for each in gateway.journal.requests("reqMktDepth")]
+    assert (found["local_symbol"], found["expiry"]) == (following.local_symbol, following.last_trade_date)
+    assert found["depth_supported"] == "1"
+    assert [each.seq for each in stream] == list(range(1, len(stream) + 1))
+    of_future = [name for name in requests if name.startswith("ES")]
+    assert of_future == sorted(of_future, key=[front.name, following.name].index)
+    assert set(of_future) == {front.name, following.name}
+
+
+async def test_expired_contract_and_renamed_venue_are_resolved_again_at_once(shared_redis_url: str) -> None:
+    asked = universe(
+        "symbols: [{name: ES, sec_type: FUT, expiry: front}, {name: ES2, symbol: ES, sec_type: FUT, expiry: front+1}]"
+    )
+    async with SimulatedGateway() as gateway:
+        front, following, *_ = futures(gateway)
+        async with recording(gateway, shared_redis_url, asked, ibkr_silent_line_secs=1, **FAST) as run:
+            await run.until(lambda: has_rows(run, asked.symbols))
+            gateway.rename_venue("CME", "XCME")
+            gateway.drop_connections()
+
+            async def is_on(name: str, exchange: str, con_id: int) -> bool:
+                found = await venue(run, name)
+                return (found["exchange"], found["con_id"]) == (exchange, str(con_id))
+
+            await run.until(lambda: is_on("ES", "XCME", front.con_id))
+            await run.grows("ES", 10)
+            gateway.expire(front.name)
+            gateway.drop_connections()
+            await run.until(lambda: is_on("ES", "XCME", following.con_id))
+            await run.grows("ES", 10)
+
+
+async def test_renamed_venue_that_the_universe_names_is_answered_with_those_of_now(
+    shared_redis_url: str,
+) -> None:
+    asked = universe("symbols: [SPY, {name: ES, sec_type: FUT, exchange: CME, expiry: front}]")
+    async with SimulatedGateway() as gateway, recording(gateway, shared_redis_url, asked, **FAST) as run:
+        await run.until(lambda: has_rows(run, asked.symbols))
+        gateway.rename_venue("CME", "XCME")
+        gateway.drop_connections()
+
+        async def is_named() -> bool:
+            reason = (await venue(run, "ES"))["reason"]
+            return "CME is not among" in reason and "XCME" in reason
+
+        await run.until(is_named)

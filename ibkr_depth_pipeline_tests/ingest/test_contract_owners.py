@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ibkr_depth_pipeline.ingest.contract_owners import ContractOwners
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 
@@ -42,3 +44,14 @@ def test_entry_without_a_contract_leaves_its_place() -> None:
     owners.forget("AAPL")
     assert owners.register(apple("APPLE", "ISLAND")) == [apple("APPLE", "ISLAND")]
     assert owners.register(apple("APPLE", "ISLAND")) == [apple("APPLE", "ISLAND")]
+
+
+def test_front_takes_the_place_of_the_next_contract_which_is_resolved_again() -> None:
+    owners = ContractOwners()
+    rolling = replace(apple("NEXT", "CME"), rolls_at=5.0)
+    owners.register(rolling)
+    (found,) = owners.register(replace(rolling, symbol="FRONT"))
+    assert isinstance(found, Instrument)
+    assert owners.outdated == ["NEXT"]
+    (again,) = owners.register(rolling)
+    assert isinstance(again, Unresolved)  # both mean one contract after all
