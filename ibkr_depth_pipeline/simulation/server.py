@@ -322,11 +322,16 @@ class GatewayServer:
         return venue.market_makers[0] if venue is not None and venue.market_makers else ""
 
     def _as_journalled(self, request: Request) -> dict[str, object]:
-        """The request's own fields, and for depth what contract they name: a request may hold its con_id alone."""
+        """The request's own fields, and for depth what contract they name.
+
+        A request may hold a con_id alone: its symbol is then filled in, and `by_con_id` says so.
+        """
         detail: dict[str, object] = {**request.values, "rest": list(request.rest)}
         if request.name == "reqMktDepth":
             listing = self.account.catalogue.find(request)
             detail["listing"] = "" if listing is None else listing.name
+            if listing is not None and not request.text("symbol"):
+                detail |= {"symbol": listing.symbol, "by_con_id": True}
         return detail
 
     def _write_journal_to(self, path: Path) -> None:

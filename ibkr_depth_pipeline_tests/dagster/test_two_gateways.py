@@ -76,7 +76,7 @@ def test_two_gateways_record_their_universes_at_the_same_time_under_leases_of_th
         deployed.terminate(run_id)
     assert [deployed.wait_for_end(run_id) for run_id in runs.values()] == ["CANCELED", "CANCELED"]
     for name, account in accounts.items():
-        asked = {entry.detail["listing"] for entry in account.journal.requests("reqMktDepth")}
+        asked = {entry.detail["symbol"] for entry in account.journal.requests("reqMktDepth")}
         assert asked == set(UNIVERSES[name])
         assert not account.journal.errors(309)
 

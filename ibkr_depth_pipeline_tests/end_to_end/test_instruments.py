@@ -73,7 +73,8 @@ async def test_each_entry_is_recorded_under_its_own_name(shared_redis_url: str) 
     assert expiries == sorted(set(expiries))
     assert found["ES"]["local_symbol"].startswith("ES")
     said = {key for request in requests for key, value in request.items() if value not in ("", "0", "0.0")}
-    assert said - {"rest", "listing"} <= {"reqId", "version", "conId", "exchange", "numRows"}
+    assert all(request["by_con_id"] for request in requests)
+    assert said - {"rest", "listing", "symbol", "by_con_id"} <= {"reqId", "version", "conId", "exchange", "numRows"}
 
 
 async def test_entries_of_one_contract_and_venue_are_one_error_that_names_both(shared_redis_url: str) -> None:

@@ -90,7 +90,7 @@ async def test_a_lower_limit_shrinks_the_batch_and_the_refused_symbol_comes_next
         async with recording(gateway, shared_redis_url, universe_of(*symbols), **settings) as run:
             await run.until(lambda: has_all(run, symbols))
         assert len(gateway.journal.errors(309)) == 1
-        asked = [request["listing"] for request in subscribed(gateway)]
+        asked = [request["symbol"] for request in subscribed(gateway)]
         assert asked[:5] == ["SPY", "QQQ", "IWM", "IWM", "AAPL"]
         refused = gateway.journal.errors(309)[0].detail["request_id"]
         assert refused not in cancelled(gateway), "a refused request holds no slot"

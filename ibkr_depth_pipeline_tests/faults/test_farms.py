@@ -54,7 +54,7 @@ async def test_a_feed_that_died_with_no_news_of_a_cure_is_asked_for_anew_though_
         await run.right()
         await run.whole()
         assert (await run.run.stop()).connections == 1
-    asked = [request.detail["listing"] for request in run.gateway.journal.requests("reqMktDepth")]
+    asked = [request.detail["symbol"] for request in run.gateway.journal.requests("reqMktDepth")]
     assert sorted(asked) == ["QQQ", "QQQ", "SPY", "SPY"]
 
 

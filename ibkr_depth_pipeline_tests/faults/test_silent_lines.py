@@ -12,7 +12,7 @@ QUICK = {"ibkr_silent_line_secs": 1, "ibkr_first_row_secs": 2}
 
 def asked(run: Trial, symbol: str) -> int:
     """How often the gateway was asked for the symbol's depth."""
-    return sum(request.detail["listing"] == symbol for request in run.gateway.journal.requests("reqMktDepth"))
+    return sum(request.detail["symbol"] == symbol for request in run.gateway.journal.requests("reqMktDepth"))
 
 
 @pytest.mark.parametrize("rows", [5, 300])
