@@ -42,7 +42,7 @@ async def figures_show(run: Recording, url: str, condition) -> HealthReport:  # 
 
 
 @pytest.mark.parametrize("step_ms", [-HOUR_MS, HOUR_MS, -2_500])
-async def test_a_step_is_one_loud_event_and_no_age_is_wrong(shared_redis_url: str, step_ms: int) -> None:
+async def test_step_is_one_loud_event_and_no_age_is_wrong(shared_redis_url: str, step_ms: int) -> None:
     clock = SettableClock()
     async with SimulatedGateway(GatewayOptions(rows_per_second=50)) as gateway:
         with capture_logs() as lines:
@@ -73,7 +73,7 @@ async def test_a_step_is_one_loud_event_and_no_age_is_wrong(shared_redis_url: st
     assert "was set by" in _printed(report)
 
 
-async def test_a_stream_id_a_year_ahead_is_named_at_the_start_in_check_and_in_status_and_can_be_mended(
+async def test_stream_id_a_year_ahead_is_named_at_the_start_in_check_and_in_status_and_can_be_mended(
     shared_redis_url: str,
 ) -> None:
     async with SimulatedGateway(GatewayOptions(rows_per_second=50)) as gateway:

@@ -71,7 +71,7 @@ async def test_every_state_of_the_real_book_is_in_the_stream_in_order_none_missi
     assert (levels(stream[-1].bids), levels(stream[-1].asks)) == states[-1]
 
 
-async def test_the_recorded_eurusd_rows_end_in_the_recorded_book(shared_data: Path, shared_redis_url: str) -> None:
+async def test_recorded_eurusd_rows_end_in_the_recorded_book(shared_data: Path, shared_redis_url: str) -> None:
     path = shared_data / "eurusd_idealpro_2022-02-21_rows.csv"
     final = json.loads((shared_data / "eurusd_idealpro_2022-02-21_final.json").read_text())["recorded_final_dom"]
     rows_recorded = len(path.read_text().splitlines()) - 1

@@ -83,7 +83,7 @@ async def test_rows_after_a_cancel_never_reach_a_book(shared_redis_url: str) -> 
     assert any(key.endswith("retired_request") for key in summary.dropped)
 
 
-async def test_a_lower_limit_shrinks_the_batch_and_the_refused_symbol_comes_next(shared_redis_url: str) -> None:
+async def test_lower_limit_shrinks_the_batch_and_the_refused_symbol_comes_next(shared_redis_url: str) -> None:
     symbols = ["SPY", "QQQ", "IWM", "AAPL", "MSFT"]
     async with SimulatedGateway(GatewayOptions(slots=2)) as gateway:
         settings = {**FAST, "ibkr_error309_recovery_cycles": 1000}
@@ -96,7 +96,7 @@ async def test_a_lower_limit_shrinks_the_batch_and_the_refused_symbol_comes_next
         assert refused not in cancelled(gateway), "a refused request holds no slot"
 
 
-async def test_the_batch_grows_back_once_the_slots_are_given_back(shared_redis_url: str) -> None:
+async def test_batch_grows_back_once_the_slots_are_given_back(shared_redis_url: str) -> None:
     symbols = ["SPY", "QQQ", "IWM", "AAPL", "MSFT"]
     async with SimulatedGateway() as gateway:
         gateway.occupy_slots(2)
@@ -108,7 +108,7 @@ async def test_the_batch_grows_back_once_the_slots_are_given_back(shared_redis_u
             await gateway.wait_for(lambda: most_at_once(gateway, start) == 3, 30)
 
 
-async def test_a_gateway_that_frees_slots_late_costs_at_most_one_refused_batch(shared_redis_url: str) -> None:
+async def test_gateway_that_frees_slots_late_costs_at_most_one_refused_batch(shared_redis_url: str) -> None:
     symbols = ["SPY", "QQQ", "IWM", "AAPL", "MSFT", "GOOGL", "AMZN"]
     async with SimulatedGateway(GatewayOptions(slot_free_delay=0.3)) as gateway:
         async with recording(gateway, shared_redis_url, universe_of(*symbols), **FAST) as run:
@@ -119,7 +119,7 @@ async def test_a_gateway_that_frees_slots_late_costs_at_most_one_refused_batch(s
     assert summary.refused_309 <= 3
 
 
-async def test_a_symbol_without_permission_is_marked_and_its_slot_goes_to_the_next_at_once(
+async def test_symbol_without_permission_is_marked_and_its_slot_goes_to_the_next_at_once(
     shared_redis_url: str,
 ) -> None:
     symbols = ["SPY", "QQQ", "IWM", "AAPL"]
@@ -135,7 +135,7 @@ async def test_a_symbol_without_permission_is_marked_and_its_slot_goes_to_the_ne
             assert b"354" in await run.redis.hget("raw:ibkr:depth:venue:QQQ", "reason")
 
 
-async def test_an_unsupported_symbol_is_tried_again_after_a_while(shared_redis_url: str) -> None:
+async def test_unsupported_symbol_is_tried_again_after_a_while(shared_redis_url: str) -> None:
     async with SimulatedGateway(GatewayOptions(refusals={"QQQ": 10090})) as gateway:
         settings = {**FAST, "ibkr_unsupported_retry_secs": 1}
         async with recording(gateway, shared_redis_url, universe_of("SPY", "QQQ"), **settings) as run:
@@ -145,7 +145,7 @@ async def test_an_unsupported_symbol_is_tried_again_after_a_while(shared_redis_u
             assert await run.redis.hget("raw:ibkr:depth:venue:QQQ", "depth_supported") == b"1"
 
 
-async def test_an_unknown_symbol_is_skipped_and_the_rest_recorded(shared_redis_url: str) -> None:
+async def test_unknown_symbol_is_skipped_and_the_rest_recorded(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         async with recording(gateway, shared_redis_url, universe_of("NOSUCH", "SPX", "SPY"), **FAST) as run:
             await run.grows("SPY", 50)
@@ -156,7 +156,7 @@ async def test_an_unknown_symbol_is_skipped_and_the_rest_recorded(shared_redis_u
     assert set(summary.unresolved) == {"NOSUCH"}
 
 
-async def test_a_run_in_which_nothing_resolves_fails_and_says_why_for_each(shared_redis_url: str) -> None:
+async def test_run_in_which_nothing_resolves_fails_and_says_why_for_each(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         settings = settings_for(gateway, shared_redis_url, ibkr_start_timeout_secs=0.5)
         session = IngestSession(settings, universe_of("NOSUCH", "ZZTOP"))
@@ -219,7 +219,7 @@ async def test_after_1102_without_rows_the_symbol_is_asked_for_again(shared_redi
 
 
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
-async def test_a_lost_socket_costs_a_reconnect_and_the_numbering_goes_on(shared_redis_url: str, reset: bool) -> None:
+async def test_lost_socket_costs_a_reconnect_and_the_numbering_goes_on(shared_redis_url: str, reset: bool) -> None:
     async with SimulatedGateway() as gateway:
         async with recording(gateway, shared_redis_url, universe_of("SPY", "QQQ"), **FAST) as run:
             await run.grows("SPY", 50)
@@ -260,7 +260,7 @@ async def test_malformed_rows_are_dropped_and_counted_and_the_book_stays_right(s
     assert sum(summary.dropped.values()) == len(MALFORMED_ROWS), summary.dropped
 
 
-async def test_a_taken_client_id_is_passed_over(shared_redis_url: str) -> None:
+async def test_taken_client_id_is_passed_over(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         gateway.hold_client_id(777, 3600)
         gateway.hold_client_id(778, 3600)
@@ -278,7 +278,7 @@ async def test_when_every_client_id_is_taken_the_run_fails_and_says_so(shared_re
             await IngestSession(settings, universe_of("SPY")).run()
 
 
-async def test_a_gateway_that_accepts_and_never_answers_is_unavailable(shared_redis_url: str) -> None:
+async def test_gateway_that_accepts_and_never_answers_is_unavailable(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         gateway.mute_new_connections()
         settings = settings_for(gateway, shared_redis_url, ibkr_connect_timeout_secs=0.3, ibkr_start_timeout_secs=1)
@@ -295,7 +295,7 @@ async def test_without_redis_the_run_fails_before_it_connects() -> None:
         assert gateway.journal.requests() == []
 
 
-async def test_a_quiet_but_live_book_keeps_its_heartbeat(shared_redis_url: str) -> None:
+async def test_quiet_but_live_book_keeps_its_heartbeat(shared_redis_url: str) -> None:
     settings = {**FAST, "ibkr_rotation_secs": 3600}
     async with SimulatedGateway(GatewayOptions(rows_per_second=0)) as gateway:
         async with recording(gateway, shared_redis_url, universe_of("SPY"), **settings) as run:
@@ -310,7 +310,7 @@ async def test_a_quiet_but_live_book_keeps_its_heartbeat(shared_redis_url: str) 
             assert await run.redis.get("raw:ibkr:depth:hb:SPY") == ts, "the time of the last row, not of the heartbeat"
 
 
-async def test_a_second_run_goes_on_with_the_numbering(shared_redis_url: str) -> None:
+async def test_second_run_goes_on_with_the_numbering(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         for _ in range(2):
             async with recording(gateway, shared_redis_url, universe_of("SPY"), **FAST) as run:
@@ -334,7 +334,7 @@ async def test_stopping_cancels_every_subscription_and_flushes_everything(shared
     assert lengths == summary.snapshots == summary.rows
 
 
-async def test_a_stop_while_the_gateway_is_silent_ends_the_run(shared_redis_url: str) -> None:
+async def test_stop_while_the_gateway_is_silent_ends_the_run(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         gateway.mute_new_connections()
         session = IngestSession(

@@ -19,7 +19,7 @@ from ibkr_depth_pipeline_tests.faults.recovery import stopwatch, trial
         pytest.param("competing_session", "feed_degraded", 10197, marks=pytest.mark.faults),
     ],
 )
-async def test_it_ends_in_live_books_on_the_same_connection_and_the_log_says_how_long_data_was_missing(
+async def test_trouble_ends_in_live_books_on_the_same_connection_and_the_gap_is_logged(
     shared_redis_url: str, scenario: str, cause: str, code: int
 ) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", "IWM", scenario=scenario) as run:
@@ -44,7 +44,7 @@ async def test_it_ends_in_live_books_on_the_same_connection_and_the_log_says_how
 @pytest.mark.parametrize(
     "scenario", ["farm_inactive", pytest.param("competing_session_kills_feeds", marks=pytest.mark.faults)]
 )
-async def test_a_feed_that_died_with_no_news_of_a_cure_is_asked_for_anew_though_no_rotation_would(
+async def test_feed_that_died_with_no_news_of_a_cure_is_requested_again_though_no_rotation_would(
     shared_redis_url: str, scenario: str
 ) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", scenario=scenario, timings=IngestTimings(ailing=3.0)) as run:
@@ -72,7 +72,7 @@ async def test_news_of_trouble_is_no_gap_for_a_line_whose_rows_never_pause(share
     assert run.said("data_gap") == []
 
 
-async def test_a_burst_of_one_error_is_logged_in_a_few_lines_and_rows_go_on(shared_redis_url: str) -> None:
+async def test_burst_of_one_error_is_logged_in_a_few_lines_and_rows_go_on(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ") as run:
         await run.fresh()
         run.gateway.repeat_error(10197, 240)
@@ -112,7 +112,7 @@ async def test_rows_after_a_1100_that_nothing_takes_back_end_the_suspension(shar
         await run.right()
 
 
-async def test_a_1100_that_nothing_follows_is_ended_by_asking_again(shared_redis_url: str) -> None:
+async def test_1100_that_nothing_follows_is_ended_by_asking_again(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", scenario="connectivity_never_restored", ibkr_outage_secs=2) as run:
         await run.gateway.wait_for(run.faults, 60)
         with stopwatch("connectivity_never_restored, with IBKR_OUTAGE_SECS=2"):
@@ -123,7 +123,7 @@ async def test_a_1100_that_nothing_follows_is_ended_by_asking_again(shared_redis
     assert len(run.said("connectivity_unknown")) == 1
 
 
-async def test_a_1100_that_only_a_new_connection_ends_costs_one(shared_redis_url: str) -> None:
+async def test_1100_that_only_a_new_connection_ends_costs_one(shared_redis_url: str) -> None:
     settings = {"ibkr_outage_secs": 1, "ibkr_first_row_secs": 10}
     async with trial(shared_redis_url, "SPY", "QQQ", scenario="connectivity_needs_reconnect", **settings) as run:
         await run.gateway.wait_for(run.faults, 60)
@@ -134,7 +134,7 @@ async def test_a_1100_that_only_a_new_connection_ends_costs_one(shared_redis_url
         assert (await run.run.stop()).connections == 2
 
 
-async def test_a_farm_that_is_connected_after_a_1100_has_every_line_asked_for_at_once(shared_redis_url: str) -> None:
+async def test_farm_that_is_connected_after_a_1100_has_every_line_asked_for_at_once(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", ibkr_outage_secs=3600) as run:
         await run.fresh()
         run.gateway.connectivity_lost(dead_lines=True)
@@ -150,7 +150,7 @@ async def test_a_farm_that_is_connected_after_a_1100_has_every_line_asked_for_at
         assert (await run.run.stop()).connections == 1
 
 
-async def test_a_quiet_book_gets_no_heartbeat_while_its_farm_is_broken_and_one_when_it_is_proven_alive(
+async def test_quiet_book_gets_no_heartbeat_while_its_farm_is_broken_and_one_when_it_is_proven_alive(
     shared_redis_url: str,
 ) -> None:
     async with trial(shared_redis_url, "SPY") as run:

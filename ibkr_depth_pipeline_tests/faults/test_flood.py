@@ -165,14 +165,14 @@ def check(run: IngestProcess, told: FeedFigures, flood: Flood, before: Counter[s
         assert logged <= LINES_PER_WINDOW * (len(left_out) + 1), event
 
 
-def test_a_flood_of_bad_messages_is_counted_and_hardly_logged(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+def test_flood_of_bad_messages_is_counted_and_hardly_logged(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
     memory = flooded(redis_server.url, tmp_path, 50_000, seed=1)
     assert memory[-1] < memory[0] + 16 * 2**20
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-def test_a_million_bad_messages_take_no_memory(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+def test_million_bad_messages_take_no_memory(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
     messages, seed = int(os.environ.get("FLOOD_MESSAGES", "1000000")), int(os.environ.get("FLOOD_SEED", "1"))
     memory = flooded(redis_server.url, tmp_path, messages, seed)
     quarter = len(memory) // 4

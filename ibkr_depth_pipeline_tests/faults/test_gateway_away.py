@@ -12,7 +12,7 @@ from ibkr_depth_pipeline_tests.faults.recovery import stopwatch, trial
 
 
 @pytest.mark.parametrize("scenario", ["clean_close", "half_a_message"])
-async def test_a_connection_that_ends_costs_one_reconnect_and_the_books_are_fresh(
+async def test_connection_that_ends_costs_one_reconnect_and_the_books_are_fresh(
     shared_redis_url: str, scenario: str
 ) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", "IWM", scenario=scenario) as run:
@@ -41,7 +41,7 @@ async def test_three_resets_cost_three_reconnects(shared_redis_url: str) -> None
 
 
 @pytest.mark.parametrize("attempts", [3])
-async def test_a_gateway_that_refuses_for_a_while_is_found_again(shared_redis_url: str, attempts: int) -> None:
+async def test_gateway_that_refuses_for_a_while_is_found_again(shared_redis_url: str, attempts: int) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ") as run:
         await run.fresh()
         run.gateway.refuse_connections()
@@ -60,7 +60,7 @@ async def test_a_gateway_that_refuses_for_a_while_is_found_again(shared_redis_ur
     assert all(pause <= 2 for pause in pauses)
 
 
-async def test_a_gateway_that_accepts_and_never_answers_costs_nothing_once_it_answers(shared_redis_url: str) -> None:
+async def test_gateway_that_accepts_and_never_answers_costs_nothing_once_it_answers(shared_redis_url: str) -> None:
     """The connect timeout is 5 minutes here: a connection begun against the mute gateway must not be waited for."""
     async with trial(shared_redis_url, "SPY", "QQQ", ibkr_connect_timeout_secs=300) as run:
         await run.fresh()
@@ -74,7 +74,7 @@ async def test_a_gateway_that_accepts_and_never_answers_costs_nothing_once_it_an
         await run.gateway.wait_for(lambda: len(run.gateway.clients) == 1)
 
 
-async def test_a_silent_stall_is_given_up_though_the_socket_stays_open(shared_redis_url: str) -> None:
+async def test_silent_stall_is_given_up_though_the_socket_stays_open(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ") as run:
         await run.fresh()
         run.gateway.stall()
@@ -88,7 +88,7 @@ async def test_a_silent_stall_is_given_up_though_the_socket_stays_open(shared_re
     assert stalled["unanswered_secs"] > 0
 
 
-async def test_a_short_stall_is_sat_out(shared_redis_url: str) -> None:
+async def test_short_stall_is_sat_out(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", scenario="short_stall", ibkr_stall_secs=60) as run:
         await run.gateway.wait_for(run.faults, 30)
         await run.fresh()
@@ -96,7 +96,7 @@ async def test_a_short_stall_is_sat_out(shared_redis_url: str) -> None:
         assert (await run.run.stop()).connections == 1
 
 
-async def test_a_quiet_market_alone_is_no_stall(shared_redis_url: str) -> None:
+async def test_quiet_market_alone_is_no_stall(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY") as run:
         await run.fresh()
         run.gateway.set_rate(0.0)
@@ -109,7 +109,7 @@ async def test_a_quiet_market_alone_is_no_stall(shared_redis_url: str) -> None:
     assert run.said("gateway_stalled") == []
 
 
-async def test_a_client_id_that_is_still_taken_after_a_drop_is_passed_over(shared_redis_url: str) -> None:
+async def test_client_id_that_is_still_taken_after_a_drop_is_passed_over(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", scenario="client_id_still_taken") as run:
         await run.gateway.wait_for(run.faults, 30)
         with stopwatch("client_id_still_taken"):

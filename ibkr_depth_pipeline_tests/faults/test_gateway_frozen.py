@@ -142,7 +142,7 @@ def _of_stream(rows: Rows) -> tuple[tuple[float, float], ...]:
 
 
 @pytest.mark.parametrize("connect_timeout", [2, 300])
-async def test_a_gateway_frozen_beyond_the_stall_limit_is_given_up_and_had_again_once_it_thaws(
+async def test_gateway_frozen_beyond_the_stall_limit_is_given_up_and_had_again_once_it_thaws(
     shared_redis_url: str, tmp_path: Path, connect_timeout: int
 ) -> None:
     with gateway_process(tmp_path / "gateway") as gateway:
@@ -161,7 +161,7 @@ async def test_a_gateway_frozen_beyond_the_stall_limit_is_given_up_and_had_again
     assert {gap["cause"] for gap in said(logged, "data_gap")} == {"connection_lost"}
 
 
-async def test_a_gateway_whose_queue_of_connections_filled_up_while_frozen_is_had_again(
+async def test_gateway_whose_queue_of_connections_filled_up_while_frozen_is_had_again(
     shared_redis_url: str, tmp_path: Path
 ) -> None:
     with gateway_process(tmp_path / "gateway") as gateway, ExitStack() as knocking:
@@ -181,7 +181,7 @@ async def test_a_gateway_whose_queue_of_connections_filled_up_while_frozen_is_ha
 
 
 @pytest.mark.parametrize("noticed", [False, True])
-async def test_a_gateway_killed_while_frozen_is_had_again_once_another_listens(
+async def test_gateway_killed_while_frozen_is_had_again_once_another_listens(
     shared_redis_url: str, tmp_path: Path, noticed: bool
 ) -> None:
     with gateway_process(tmp_path / "gateway") as gateway:

@@ -33,7 +33,7 @@ async def found(run: Trial, symbol: str = "SPY") -> None:
         ("unreadable_row", {"operation": "delete", "how": "unset_side"}),
     ],
 )
-async def test_it_is_found_and_the_book_is_right_again_and_its_neighbour_is_left_alone(
+async def test_book_out_of_step_is_found_and_right_again_and_its_neighbour_is_left_alone(
     shared_redis_url: str, fault: str, arguments: dict[str, Any]
 ) -> None:
     # Venues of NASDAQ's send inserts and deletes; where each move is a cascade of updates, a lost row heals by itself.
@@ -52,7 +52,7 @@ async def test_it_is_found_and_the_book_is_right_again_and_its_neighbour_is_left
     assert asked(run, "MSFT") == 1
 
 
-async def test_a_name_that_is_no_utf8_is_stored_with_a_replacement_and_nothing_is_out_of_step(
+async def test_name_that_is_no_utf8_is_stored_with_a_replacement_and_nothing_is_out_of_step(
     shared_redis_url: str,
 ) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ") as run:
@@ -64,7 +64,7 @@ async def test_a_name_that_is_no_utf8_is_stored_with_a_replacement_and_nothing_i
     assert (summary.dropped, run.said("book_out_of_step"), asked(run, "SPY")) == ({}, [], 1)
 
 
-async def test_a_venue_that_always_looks_wrong_makes_no_storm_and_has_no_heartbeat_while_it_does(
+async def test_venue_that_always_looks_wrong_makes_no_storm_and_has_no_heartbeat_while_it_does(
     shared_redis_url: str,
 ) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", ibkr_crossed_book_secs=0.5) as run:

@@ -109,7 +109,7 @@ async def test_answers_that_never_come_are_asked_for_again_within_seconds(shared
         assert set(asked(run.gateway).values()) == {3}
 
 
-async def test_one_silent_question_holds_no_other_symbol_up(shared_redis_url: str) -> None:
+async def test_silent_question_holds_no_other_symbol_up(shared_redis_url: str) -> None:
     options = GatewayOptions(unanswered_details={"QQQ": 1_000_000})
     async with trial(shared_redis_url, "SPY", "QQQ", "IWM", options=options, ibkr_rotation_secs=1) as run:
         await run.run.grows("SPY", 10)

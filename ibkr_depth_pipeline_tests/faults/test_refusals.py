@@ -38,7 +38,7 @@ def cancelled(run: Trial) -> set[int]:
     return {int(each.detail["reqId"]) for each in run.gateway.journal.requests("cancelMktDepth")}
 
 
-async def test_a_gateway_that_refuses_everything_until_its_farms_are_up_is_recorded_seconds_after(
+async def test_gateway_that_refuses_everything_until_its_farms_are_up_is_recorded_seconds_after(
     shared_redis_url: str,
 ) -> None:
     options = GatewayOptions(ready_after=3.0, unready=Unready.NOT_SUBSCRIBED)
@@ -53,7 +53,7 @@ async def test_a_gateway_that_refuses_everything_until_its_farms_are_up_is_recor
 
 
 @pytest.mark.parametrize("code", [200, 354, 404, 478, 10168, 99999])
-async def test_a_refusal_of_any_code_at_every_venue_frees_its_place_and_is_named_in_the_venue_hash(
+async def test_refusal_of_any_code_at_every_venue_frees_its_place_and_is_named_in_the_venue_hash(
     shared_redis_url: str, code: int
 ) -> None:
     async with trial(shared_redis_url, *ALL, "AAPL", options=GatewayOptions(refusals={"QQQ": code})) as run:
@@ -68,7 +68,7 @@ async def test_a_refusal_of_any_code_at_every_venue_frees_its_place_and_is_named
     assert run.said("connection_lost") == []
 
 
-async def test_a_symbol_that_is_granted_at_last_is_recorded_at_once_when_a_farm_is_well(shared_redis_url: str) -> None:
+async def test_symbol_that_is_granted_at_last_is_recorded_at_once_when_a_farm_is_well(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", options=GatewayOptions(refusals={"QQQ": 354})) as run:
         await until_venue(run, "QQQ", "reason", "354")
         await run.run.grows("SPY")
@@ -80,7 +80,7 @@ async def test_a_symbol_that_is_granted_at_last_is_recorded_at_once_when_a_farm_
         assert (await venue(run, "QQQ"))["reason"] == ""
 
 
-async def test_a_venue_without_permission_is_replaced_by_the_next_one_which_is_kept_over_a_reconnect(
+async def test_venue_without_permission_is_replaced_by_the_next_one_which_is_kept_over_a_reconnect(
     shared_redis_url: str,
 ) -> None:
     options = GatewayOptions(venue_refusals={"QQQ@ISLAND": 354, "QQQ@ARCA": 10092})
@@ -114,7 +114,7 @@ async def test_advice_about_a_line_that_goes_on_costs_neither_rows_nor_a_slot(sh
         assert sum(asked(run).values()) == 3
 
 
-async def test_a_line_that_ends_with_an_error_is_asked_for_again(shared_redis_url: str) -> None:
+async def test_line_that_ends_with_an_error_is_asked_for_again(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", timings=IngestTimings(advised_line=1.0)) as run:
         await run.fresh()
         run.gateway.silence("SPY")
@@ -134,7 +134,7 @@ async def test_max_tickers_is_a_309_and_the_request_is_not_cancelled(shared_redi
         assert refused.isdisjoint(cancelled(run))
 
 
-async def test_a_symbol_that_alone_meets_a_309_each_time_keeps_no_slot_from_the_others(shared_redis_url: str) -> None:
+async def test_symbol_that_alone_meets_a_309_each_time_keeps_no_slot_from_the_others(shared_redis_url: str) -> None:
     options = GatewayOptions(refusals={"QQQ": 309})
     async with trial(shared_redis_url, "QQQ", "SPY", "IWM", options=options, ibkr_rotation_secs=0.5) as run:
         await run.gateway.wait_for(lambda: len(run.gateway.journal.errors(309)) >= 3, 60)
@@ -162,7 +162,7 @@ async def test_notices_about_delayed_data_refuse_nothing(shared_redis_url: str) 
         assert not run.said("depth_advice")
 
 
-async def test_a_symbol_that_had_rows_is_asked_for_again_at_the_same_venue_after_a_reconnect_that_refuses(
+async def test_symbol_that_had_rows_is_asked_for_again_at_the_same_venue_after_a_reconnect_that_refuses(
     shared_redis_url: str,
 ) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ") as run:
@@ -199,7 +199,7 @@ async def test_requests_stay_bounded_while_all_of_many_symbols_are_refused_and_f
     assert run.gateway.journal.errors(100) == []
 
 
-async def test_the_shipped_scenario_of_an_account_without_totalview_is_recorded_elsewhere_and_says_what_it_lacks(
+async def test_shipped_scenario_of_an_account_without_totalview_is_recorded_elsewhere_and_says_what_it_lacks(
     shared_redis_url: str,
 ) -> None:
     async with trial(shared_redis_url, "AAPL", "MSFT", scenario="other_venue_only") as run:
@@ -226,7 +226,7 @@ async def test_the_shipped_scenario_of_an_account_without_totalview_is_recorded_
     ],
 )
 @pytest.mark.faults
-async def test_a_shipped_scenario_of_refusals_ends_in_live_books_with_few_requests_and_no_leaked_slot(
+async def test_shipped_scenario_of_refusals_ends_in_live_books_with_few_requests_and_no_leaked_slot(
     shared_redis_url: str, scenario: str, most: int
 ) -> None:
     async with trial(shared_redis_url, *ALL, scenario=scenario) as run:
@@ -242,7 +242,7 @@ async def test_a_shipped_scenario_of_refusals_ends_in_live_books_with_few_reques
         assert sum(asked(run).values()) <= 3 * most
 
 
-async def test_a_line_that_brings_rows_after_a_refusal_is_cancelled_again_and_its_symbol_recorded(
+async def test_line_that_brings_rows_after_a_refusal_is_cancelled_again_and_its_symbol_recorded(
     shared_redis_url: str,
 ) -> None:
     options = GatewayOptions(

@@ -16,7 +16,7 @@ def asked(run: Trial, symbol: str) -> int:
 
 
 @pytest.mark.parametrize("rows", [5, 300])
-async def test_a_line_that_dies_while_others_tick_is_asked_for_again(shared_redis_url: str, rows: int) -> None:
+async def test_line_that_dies_while_others_tick_is_asked_for_again(shared_redis_url: str, rows: int) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", "IWM", **QUICK) as run:
         await run.fresh(rows)
         run.gateway.die("SPY")
@@ -34,7 +34,7 @@ async def test_a_line_that_dies_while_others_tick_is_asked_for_again(shared_redi
     assert {line["symbol"] for line in run.said("line_silent")} <= {"SPY"}
 
 
-async def test_a_line_that_stays_silent_has_no_heartbeat_and_is_asked_for_ever_more_rarely(
+async def test_line_that_stays_silent_has_no_heartbeat_and_is_asked_for_ever_more_rarely(
     shared_redis_url: str,
 ) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", "IWM", **QUICK) as run:
@@ -62,7 +62,7 @@ async def test_a_line_that_stays_silent_has_no_heartbeat_and_is_asked_for_ever_m
     assert [line["symbol"] for line in run.said("line_silent")] == ["SPY"] * 2
 
 
-async def test_a_quiet_market_and_a_quiet_symbol_are_no_fault(shared_redis_url: str) -> None:
+async def test_quiet_market_and_a_quiet_symbol_are_no_fault(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", "IWM", **QUICK) as run:
         run.gateway.set_rate(2.0, "IWM")
         await run.run.grows("SPY", 1000)

@@ -72,7 +72,7 @@ async def test_slots_freed_late_cost_one_batch_at_most(shared_redis_url: str) ->
     assert run.said("batch_shrunk") == []
 
 
-async def test_an_early_cancel_that_is_ignored_until_the_first_row_is_said_again_and_frees_the_slot(
+async def test_early_cancel_that_is_ignored_until_the_first_row_is_said_again_and_frees_the_slot(
     shared_redis_url: str,
 ) -> None:
     options = GatewayOptions(early_cancel=EarlyCancel.LOST_UNTIL_FIRST_ROW, first_row_delay=1.0)
@@ -85,7 +85,7 @@ async def test_an_early_cancel_that_is_ignored_until_the_first_row_is_said_again
         assert run.open_lines() <= 3
 
 
-async def test_a_slot_that_an_ignored_early_cancel_holds_for_good_costs_one_reconnect_and_is_had_again(
+async def test_slot_that_an_ignored_early_cancel_holds_for_good_costs_one_reconnect_and_is_had_again(
     shared_redis_url: str,
 ) -> None:
     options = GatewayOptions(early_cancel=EarlyCancel.LOST, symbol_rates={}, silent_symbols=frozenset({"QQQ"}))
@@ -151,7 +151,7 @@ async def test_without_a_cooldown_and_without_a_slot_requests_stay_few(shared_re
 
 
 @pytest.mark.faults
-async def test_a_gateway_that_freed_slots_late_once_is_tried_with_a_shorter_pause(shared_redis_url: str) -> None:
+async def test_gateway_that_freed_slots_late_once_is_tried_with_a_shorter_pause(shared_redis_url: str) -> None:
     options = GatewayOptions(slot_free_delay=0.3)
     async with trial(shared_redis_url, *MANY, options=options, **{**ROTATING, "ibkr_rotation_secs": 0.1}) as run:
         await has_turns(run, 2)

@@ -30,7 +30,7 @@ def settings(gateway: GatewayThread, shared_redis_url: str) -> Settings:
     return load_settings(ibkr_host=gateway.host, ibkr_port=gateway.port, redis_url=shared_redis_url)
 
 
-def test_it_drains_cancels_and_gives_its_lease_back(
+def test_run_that_is_not_wanted_drains_cancels_and_releases_its_lease(
     settings: Settings, gateway: GatewayThread, shared_redis_url: str
 ) -> None:
     with redis.Redis.from_url(shared_redis_url) as store:
@@ -44,7 +44,7 @@ def test_it_drains_cancels_and_gives_its_lease_back(
     assert gateway.journal.requests("cancelMktDepth")
 
 
-def test_where_it_is_not_known_the_run_goes_on(settings: Settings) -> None:
+def test_run_goes_on_if_it_is_unknown_whether_it_is_wanted(settings: Settings) -> None:
     asked = threading.Event()
 
     def ask() -> bool:

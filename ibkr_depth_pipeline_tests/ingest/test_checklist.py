@@ -76,7 +76,7 @@ async def test_everything_in_order_is_one_line_each_in_the_order_an_operator_loo
     ]
 
 
-async def test_a_misspelt_setting_is_a_warning_ahead_of_all(
+async def test_misspelt_setting_is_a_warning_ahead_of_all(
     gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IBKR_PROT", "4002")
@@ -96,7 +96,7 @@ async def test_nothing_is_subscribed_to_and_nothing_is_left_behind(
         assert list(client.scan_iter()) == []
 
 
-async def test_a_taken_client_id_is_a_warning_that_names_the_free_one(
+async def test_taken_client_id_is_a_warning_that_names_the_free_one(
     gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
 ) -> None:
     gateway.hold_client_id(777, 60)
@@ -128,7 +128,7 @@ async def test_no_gateway_fails_and_the_rest_is_still_looked_at(shared_redis_url
     assert by_subject(findings)["redis"] is OK
 
 
-async def test_a_port_that_is_no_gateway_fails(
+async def test_port_that_is_no_gateway_fails(
     gateway: SimulatedGateway, redis_server: EmbeddedRedis, symbols_file: Path
 ) -> None:
     settings = settings_for(gateway, redis_server.url, symbols_file)
@@ -137,7 +137,7 @@ async def test_a_port_that_is_no_gateway_fails(
     assert failed.subject == "gateway"
 
 
-async def test_a_gateway_that_takes_orders_is_a_warning(shared_redis_url: str, symbols_file: Path) -> None:
+async def test_gateway_that_takes_orders_is_a_warning(shared_redis_url: str, symbols_file: Path) -> None:
     async with SimulatedGateway(GatewayOptions(read_only_api=False)) as gateway:
         findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file), orders=True)
     assert by_subject(findings)["read-only"] is WARN
@@ -200,7 +200,7 @@ async def test_client_id_that_hangs_is_passed_over_with_a_warning(
     assert "IBKR_CLIENT_ID" in found.text
 
 
-async def test_an_unknown_symbol_fails_on_its_own_line(
+async def test_unknown_symbol_fails_on_its_own_line(
     gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
 ) -> None:
     findings = await run_checklist(settings_for(gateway, shared_redis_url, symbols_file), ["SPY", "NOSUCH"])
@@ -208,7 +208,7 @@ async def test_an_unknown_symbol_fails_on_its_own_line(
     assert by_subject(findings)["venue of SPY"] is OK
 
 
-async def test_a_bad_name_that_was_asked_for_is_refused(
+async def test_bad_name_that_was_asked_for_is_refused(
     gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match="symbols asked for"):
@@ -216,7 +216,7 @@ async def test_a_bad_name_that_was_asked_for_is_refused(
 
 
 @pytest.mark.parametrize(("text", "lines"), [("symbols: [spy, 'A:B']", 2), ("symbols: []", 1), ("[", 1)])
-async def test_a_bad_universe_fails_line_by_line_and_the_rest_is_still_looked_at(
+async def test_bad_universe_fails_line_by_line_and_the_rest_is_still_looked_at(
     gateway: SimulatedGateway, shared_redis_url: str, symbols_file: Path, text: str, lines: int
 ) -> None:
     symbols_file.write_text(text)  # noqa: ASYNC240 - a line
@@ -236,7 +236,7 @@ async def test_no_redis_fails_and_the_rest_is_still_looked_at(
     assert by_subject(findings)["venue of SPY"] is OK
 
 
-async def test_a_wrong_password_fails_and_is_not_shown(
+async def test_wrong_password_fails_and_is_not_shown(
     gateway: SimulatedGateway, redis_server: EmbeddedRedis, symbols_file: Path
 ) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
@@ -253,13 +253,13 @@ def test_slots_beyond_the_usual_ones_are_a_warning(symbols_file: Path) -> None:
     assert [finding.verdict for finding in check_rotation(settings, 10)] == [OK, WARN]
 
 
-def test_a_dwell_shorter_than_a_first_row_takes_is_a_warning_only_where_symbols_rotate() -> None:
+def test_dwell_shorter_than_a_first_row_takes_is_a_warning_only_where_symbols_rotate() -> None:
     settings = load_settings(ibkr_max_concurrent_depth=3, ibkr_rotation_secs=0.5)
     assert [finding.verdict for finding in check_rotation(settings, 10)] == [WARN]
     assert [finding.verdict for finding in check_rotation(settings, 3)] == [OK]
 
 
-def test_the_rotation_line_says_how_long_each_symbol_is_on() -> None:
+def test_rotation_line_says_how_long_each_symbol_is_on() -> None:
     settings = load_settings(ibkr_max_concurrent_depth=3, ibkr_rotation_secs=15)
     (finding,) = check_rotation(settings, 10)
     assert "each of 10 symbols is on for 15 s every 60 s" in finding.text

@@ -33,7 +33,7 @@ def test_failure_that_stays_the_same_is_logged_at_first_and_then_rarely() -> Non
     assert failures.is_worth_a_line(1001, "refused", 1001.0)
 
 
-async def test_it_is_in_use_from_its_use_to_its_loss() -> None:
+async def test_connection_is_in_use_from_its_use_to_its_loss() -> None:
     async with SimulatedGateway() as gateway:
         connection, client = connection_to(gateway)
         await connection.connect()
@@ -46,7 +46,7 @@ async def test_it_is_in_use_from_its_use_to_its_loss() -> None:
         client.disconnect()
 
 
-async def test_one_that_is_lost_before_its_use_is_of_none() -> None:
+async def test_connection_lost_before_its_use_is_not_used() -> None:
     async with SimulatedGateway() as gateway:
         connection, client = connection_to(gateway)
         await connection.connect()
@@ -58,7 +58,7 @@ async def test_one_that_is_lost_before_its_use_is_of_none() -> None:
         client.disconnect()
 
 
-async def test_a_gateway_that_refuses_is_tried_until_it_answers() -> None:
+async def test_gateway_that_refuses_is_tried_until_it_answers() -> None:
     with structlog.testing.capture_logs() as logged:
         async with SimulatedGateway() as gateway:
             connection, client = connection_to(gateway)

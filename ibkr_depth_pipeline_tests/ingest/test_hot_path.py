@@ -107,7 +107,7 @@ odd = st.builds(
         b"13\x001\x007\x000\x00\xff\xfe\x001\x001\x001\x001\x000\x00",
     ]
 )
-def test_whatever_comes_is_stored_as_the_reference_would(messages: list[bytes]) -> None:
+def test_every_message_is_stored_as_the_reference_would(messages: list[bytes]) -> None:
     both = Beside()
     for each in messages:
         both.take(each)
@@ -115,7 +115,7 @@ def test_whatever_comes_is_stored_as_the_reference_would(messages: list[bytes]) 
 
 @pytest.mark.parametrize("smart", ["0", "1"])
 @pytest.mark.parametrize("venue", ["", "NSDQ"])
-def test_what_tws_sends_takes_the_hot_path(venue: str, smart: str) -> None:
+def test_messages_as_tws_sends_them_take_the_hot_path(venue: str, smart: str) -> None:
     both = Beside()
     for at in range(ROWS):
         for side in (0, 1):
@@ -127,7 +127,7 @@ def test_what_tws_sends_takes_the_hot_path(venue: str, smart: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["", "0", "nan", "1.7976931348623157E308", "1_0", "x"])
-def test_a_delete_takes_its_level_away_whatever_its_price_and_size_are(number: str) -> None:
+def test_delete_takes_its_level_away_whatever_its_price_and_size_are(number: str) -> None:
     both = Beside()
     both.take(message(13, 1, REQUEST, 0, "NSDQ", 0, 1, 1.5, 100, 0))
     both.take(message(13, 1, REQUEST, 0, "", 2, 1, number, number, 0))
@@ -138,20 +138,20 @@ def test_a_delete_takes_its_level_away_whatever_its_price_and_size_are(number: s
 @pytest.mark.parametrize(
     "number", ["1.7976931348623157E308", "170141183460469231731687303715884105727", "9223372036854775807.0"]
 )
-def test_a_number_that_stands_for_no_value_is_never_stored(number: str) -> None:
+def test_number_that_stands_for_no_value_is_never_stored(number: str) -> None:
     both = Beside()
     both.take(message(13, 1, REQUEST, 0, "NSDQ", 0, 1, 1.5, number, 0))
     both.take(message(12, 1, REQUEST, 0, 0, 1, number, 100))
     assert both.stored == []
 
 
-def test_a_name_in_latin_1_takes_the_hot_path_and_is_stored_with_a_replacement() -> None:
+def test_name_in_latin_1_takes_the_hot_path_and_is_stored_with_a_replacement() -> None:
     both = Beside()
     assert both.take(b"13\x001\0%d\x000\0B_\xc9\x000\x001\x001.5\x00100\x000\0" % REQUEST)
     assert both.reference.bids == ((1.5, 100.0, "B_\ufffd"),)
 
 
-def test_a_row_of_a_request_that_is_over_is_declined() -> None:
+def test_row_of_a_request_that_is_over_is_declined() -> None:
     both = Beside()
     row = message(12, 1, REQUEST, 0, 0, 1, 1.5, 100)
     assert both.hot_path.take(row, 1000) == REQUEST
@@ -160,7 +160,7 @@ def test_a_row_of_a_request_that_is_over_is_declined() -> None:
     assert both.books.rows()["SPY"] == len(both.stored) == 1
 
 
-def test_what_is_remembered_of_texts_is_bounded() -> None:
+def test_memory_of_texts_is_bounded() -> None:
     texts = NumberTexts(b"[", b",")
     for number in range(3 * TEXTS_REMEMBERED):
         assert texts[b"%d" % number] == b"[%d.0," % number

@@ -99,13 +99,13 @@ def test_several_names_at_one_price_are_in_order() -> None:
     assert Looker().see(bids, ASKS, 60) == ""
 
 
-def test_a_venue_whose_opening_image_repeats_levels_may_do_so() -> None:
+def test_venue_whose_opening_image_repeats_levels_may_do_so() -> None:
     repeated, integrity = side(10.0, 10.0, 9.9), BookIntegrity(CROSSED_SECS)
     for look in range(400):
         assert integrity.check(BookState(1, look, repeated, ASKS), look * CHECK_SECS) == ""
 
 
-def test_a_lost_insert_or_delete_counts_at_once_and_one_past_the_end_does_not() -> None:
+def test_lost_insert_or_delete_counts_at_once_and_one_past_the_end_does_not() -> None:
     integrity = BookIntegrity(CROSSED_SECS)
     assert integrity.row_dropped(1, DepthOperation.INSERT, RowFault.UNREADABLE, 0.0) == INSERT_LOST
     assert integrity.row_dropped(1, DepthOperation.INSERT, RowFault.NOT_FINITE, 0.0) == INSERT_LOST
@@ -115,7 +115,7 @@ def test_a_lost_insert_or_delete_counts_at_once_and_one_past_the_end_does_not() 
     assert integrity.row_dropped(1, DepthOperation.INSERT, RowFault.PAST_REQUESTED, 0.0) == ""
 
 
-def test_a_lost_row_that_may_have_been_an_insert_counts_at_once() -> None:
+def test_lost_row_that_may_have_been_an_insert_counts_at_once() -> None:
     integrity = BookIntegrity(CROSSED_SECS)
     assert integrity.row_dropped(1, None, RowFault.UNKNOWN_OPERATION, 0.0) == ROW_LOST
 
@@ -128,7 +128,7 @@ def test_updates_that_are_lost_count_when_that_happens_again_and_again() -> None
     assert found == ["", "", ROWS_LOST]
 
 
-def test_a_symbol_is_asked_for_at_once_then_ever_more_rarely_and_at_once_again_after_a_long_calm() -> None:
+def test_symbol_is_asked_for_at_once_then_ever_more_rarely_and_at_once_again_after_a_long_calm() -> None:
     pace = ResubscribeBackoff()
     times = [now for now in range(20_000) if pace.allows("SPY", float(now))]
     pauses = [later - earlier for earlier, later in pairwise(times)]
@@ -142,7 +142,7 @@ def test_a_symbol_is_asked_for_at_once_then_ever_more_rarely_and_at_once_again_a
 # ---- no false alarm
 
 
-def test_the_real_book_of_aapl_is_in_step_however_often_it_is_looked_at(shared_data: Path) -> None:
+def test_real_book_of_aapl_is_in_step_however_often_it_is_looked_at(shared_data: Path) -> None:
     integrity = BookIntegrity(CROSSED_SECS)
     states = states_of_file(shared_data / "aapl_2012-06-21_l10.csv.gz", 25_000)
     for number, (bids, asks) in enumerate(states):
@@ -150,7 +150,7 @@ def test_the_real_book_of_aapl_is_in_step_however_often_it_is_looked_at(shared_d
         assert integrity.check(BookState(1, number, *sides), number * 0.05) == "", number
 
 
-def test_the_rows_of_a_real_gateway_are_in_step_after_each_row_and_each_read(shared_data: Path) -> None:
+def test_rows_of_a_real_gateway_are_in_step_after_each_row_and_each_read(shared_data: Path) -> None:
     book, integrity = OrderBook(5, "IDEALPRO"), BookIntegrity(CROSSED_SECS)
     text = (shared_data / "eurusd_idealpro_2022-02-21_rows.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
@@ -165,7 +165,7 @@ def test_the_rows_of_a_real_gateway_are_in_step_after_each_row_and_each_read(sha
 
 
 @pytest.mark.parametrize("share_of_moves", [0.02, 0.2])
-def test_a_day_of_looks_in_the_middle_of_price_moves_is_without_a_false_alarm(share_of_moves: float) -> None:
+def test_day_of_looks_in_the_middle_of_price_moves_is_without_a_false_alarm(share_of_moves: float) -> None:
     chance, looker = random.Random(7), Looker()
     moves = (side(10.0, 10.0, 9.8), side(10.0, 9.8, 9.9), side(10.1, 10.0))
     for _ in range(int(23_400 / CHECK_SECS)):

@@ -28,7 +28,7 @@ def test_rows_right_after_bad_news_prove_nothing_as_they_may_be_older(code: int)
     assert tracker.is_proof(100.0 + IN_FLIGHT_SECS)
 
 
-def test_a_trouble_is_over_when_the_last_in_doubt_has_proven_itself() -> None:
+def test_trouble_is_over_when_the_last_in_doubt_has_proven_itself() -> None:
     tracker = proven()
     tracker.farm_status(10197, ALL, 100.0)
     tracker.prove(1)
@@ -37,7 +37,7 @@ def test_a_trouble_is_over_when_the_last_in_doubt_has_proven_itself() -> None:
     assert (tracker.awaited, tracker.ailments) == (set(), ())
 
 
-def test_what_is_forgotten_has_proven_nothing() -> None:
+def test_forgotten_request_has_proven_nothing() -> None:
     tracker = proven()
     tracker.farm_status(10197, ALL, 100.0)
     for request in ALL:
@@ -45,7 +45,7 @@ def test_what_is_forgotten_has_proven_nothing() -> None:
     assert (tracker.awaited, tracker.ailments) == (set(), (10197,))
 
 
-def test_a_farm_that_is_well_again_leaves_doubt_but_less_patience_and_rows_prove_at_once() -> None:
+def test_farm_that_is_well_again_leaves_doubt_but_less_patience_and_rows_prove_at_once() -> None:
     tracker = proven()
     tracker.farm_status(2103, ALL, 100.0)
     tracker.prove(1)
@@ -54,7 +54,7 @@ def test_a_farm_that_is_well_again_leaves_doubt_but_less_patience_and_rows_prove
     assert tracker.is_proof(110.0)
 
 
-def test_a_farm_that_is_well_is_no_cure_for_a_competing_session() -> None:
+def test_farm_that_is_well_is_no_cure_for_a_competing_session() -> None:
     tracker = proven()
     tracker.farm_status(10197, ALL, 100.0)
     assert tracker.farm_status(2104, ALL, 101.0) is None
@@ -80,7 +80,7 @@ def test_connectivity_that_is_back_ends_the_suspension_and_every_trouble_but_not
     assert tracker.is_proof(102.0)
 
 
-def test_a_new_connection_begins_without_doubts() -> None:
+def test_new_connection_begins_without_doubts() -> None:
     tracker = proven()
     tracker.farm_status(2103, ALL, 100.0)
     tracker.connectivity_lost(ALL, 100.0)
@@ -93,7 +93,7 @@ def test_a_new_connection_begins_without_doubts() -> None:
 # ---- gaps
 
 
-def test_the_first_cause_of_a_gap_counts_and_its_length_is_from_row_to_row() -> None:
+def test_first_cause_of_a_gap_counts_and_its_length_is_from_row_to_row() -> None:
     gaps = DataGaps()
     gaps.open([("SPY", 1000)], "connectivity_lost", 1100)
     gaps.open([("SPY", 1500), ("QQQ", 1200)], "connection_lost")

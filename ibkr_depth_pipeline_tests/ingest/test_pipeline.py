@@ -77,7 +77,7 @@ class Desk:
         self.now = end
 
 
-def test_a_row_becomes_one_snapshot_with_the_next_number_and_the_venue_of_the_subscription() -> None:
+def test_row_becomes_one_snapshot_with_the_next_number_and_the_venue_of_the_subscription() -> None:
     desk = Desk(["SPY"], {"SPY": StreamId(ts=500, seq=41)})
     assert desk.pipeline.books.row(desk.requests["SPY"], insert(), 1000)
     bids = side_text(((10.0, 100.0, "ARCA"),))
@@ -91,7 +91,7 @@ def test_time_never_falls_within_a_symbol_even_if_the_clock_is_set_back() -> Non
     assert [snapshot.ts for snapshot in desk.stored] == [5000, 6000, 6000]
 
 
-def test_a_late_row_of_a_cancelled_request_is_dropped_and_counted() -> None:
+def test_late_row_of_a_cancelled_request_is_dropped_and_counted() -> None:
     desk = Desk(["A", "B", "C", "D"])
     desk.first_rows()
     request = desk.requests["C"]
@@ -101,7 +101,7 @@ def test_a_late_row_of_a_cancelled_request_is_dropped_and_counted() -> None:
     assert desk.pipeline.figures.dropped["C", "retired_request"] == 1
 
 
-def test_an_unreadable_row_is_counted_by_its_symbol_and_reason() -> None:
+def test_unreadable_row_is_counted_by_its_symbol_and_reason() -> None:
     desk = Desk(["SPY"])
     desk.hear(gateway.RowUnreadable(desk.requests["SPY"], RowFault.UNKNOWN_SIDE, ("12",)))
     assert desk.pipeline.figures.dropped["SPY", "unknown_side"] == 1
@@ -115,7 +115,7 @@ def test_317_publishes_an_empty_book_and_answers_a_waiting_request() -> None:
     assert request not in desk.pipeline.liveness.awaited
 
 
-def test_a_refused_symbol_is_recorded_as_refused_and_the_next_one_takes_its_slot() -> None:
+def test_refused_symbol_is_recorded_as_refused_and_the_next_one_takes_its_slot() -> None:
     desk = Desk(["A", "B", "C", "D"])
     effects = desk.hear(gateway.DepthRefused(desk.requests["B"], 354, "not subscribed"))
     assert [effect.instrument.symbol for effect in of_kind(effects, do.RequestDepth)] == ["D"]
@@ -141,7 +141,7 @@ def test_310_and_notices_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("code", [2103, 2108, 2110, 10197])
-def test_a_broken_farm_or_a_competing_session_stops_the_heartbeats_of_quiet_books(code: int) -> None:
+def test_broken_farm_or_a_competing_session_stops_the_heartbeats_of_quiet_books(code: int) -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
     assert desk.pipeline.live_books() == {"SPY": 1000}
@@ -149,7 +149,7 @@ def test_a_broken_farm_or_a_competing_session_stops_the_heartbeats_of_quiet_book
     assert desk.pipeline.live_books() == {}
 
 
-def test_a_broken_historical_farm_is_no_concern_of_depth() -> None:
+def test_broken_historical_farm_is_no_concern_of_depth() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
     desk.hear(gateway.FarmStatus(False, 2105, "HMDS data farm connection is broken"))
@@ -167,7 +167,7 @@ def test_there_is_no_heartbeat_without_connectivity_nor_before_the_first_row_aft
     assert desk.pipeline.live_books() == {"SPY": 1000}
 
 
-def test_a_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -> None:
+def test_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
     assert of_kind(desk.hear(gateway.SocketPortReset("1300")), do.Reconnect)
@@ -209,7 +209,7 @@ def test_317_does_not_prove_that_rows_are_back() -> None:
     assert desk.pipeline.liveness.awaited == {desk.requests["SPY"]}
 
 
-def test_a_new_connection_knows_nothing_of_the_troubles_before_it() -> None:
+def test_new_connection_knows_nothing_of_the_troubles_before_it() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
     desk.hear(gateway.FarmStatus(False, 2103, "broken"))

@@ -80,7 +80,7 @@ def test_news_of_the_gateway_ends_every_pause_and_gives_old_questions_up() -> No
     assert asked(schedule, FIRST_PATIENCE_SECS + 1) == ["B"]
 
 
-def test_symbol_that_was_answered_is_asked_about_anew_after_a_pause() -> None:
+def test_symbol_that_was_answered_is_asked_about_again_after_a_pause() -> None:
     schedule = QuestionSchedule(["SPY"])
     asked(schedule, 0.0)
     schedule.answered("SPY", 1.0)
@@ -93,7 +93,7 @@ def test_symbol_that_was_answered_is_asked_about_anew_after_a_pause() -> None:
 
 
 @given(st.lists(st.sampled_from(["answered", "unanswered", "lost", "hurry"]), max_size=200), st.integers(1, 5))
-def test_whatever_happens_every_symbol_is_answered_in_the_end(happenings: list[str], at_once: int) -> None:
+def test_every_symbol_is_answered_in_the_end(happenings: list[str], at_once: int) -> None:
     schedule, now, open_questions = QuestionSchedule(NAMES[:20], at_once), 0.0, []
     for happening in happenings:
         now += 1.0

@@ -42,7 +42,7 @@ async def test_each_rule_holds_under_both_settings_of_the_compatibility_checkbox
         assert (instrument.exchange, instrument.primary_exchange) == venue
 
 
-async def test_an_unknown_symbol_costs_no_other_its_venue() -> None:
+async def test_unknown_symbol_costs_no_other_its_venue() -> None:
     async with connected(GatewayOptions()) as (_, client):
         found = await resolve_symbols(client, specs("AAPL", "NOSUCH", "SPY"))
     assert found["NOSUCH"] == Unresolved("NOSUCH", "the gateway knows no such contract (200)")
@@ -50,7 +50,7 @@ async def test_an_unknown_symbol_costs_no_other_its_venue() -> None:
     assert isinstance(found["SPY"], Instrument)
 
 
-async def test_a_wrong_con_id_is_unresolved() -> None:
+async def test_wrong_con_id_is_unresolved() -> None:
     async with connected(GatewayOptions()) as (_, client):
         found = await resolve_symbols(client, [SymbolSpec("AAPL", con_id=272093)])
     assert found["AAPL"] == Unresolved(
@@ -92,14 +92,14 @@ async def test_gateway_without_depth_exchanges_gives_no_verdict_on_a_symbol() ->
     assert isinstance(found["IBM"], Instrument)
 
 
-async def test_a_gateway_that_is_gone_is_an_error_and_not_a_reason_for_each_symbol() -> None:
+async def test_gateway_that_is_gone_is_an_error_and_not_a_reason_for_each_symbol() -> None:
     async with connected(GatewayOptions()) as (_, client):
         client.disconnect()
         with pytest.raises(GatewayUnavailable):
             await resolve_symbols(client, specs("AAPL"))
 
 
-async def test_a_gateway_that_goes_away_midway_is_an_error() -> None:
+async def test_gateway_that_goes_away_midway_is_an_error() -> None:
     async with connected(GatewayOptions(details_delay=5)) as (simulated, client):
         looking = asyncio.ensure_future(resolve_symbols(client, specs("IBM")))
         await simulated.wait_for(lambda: simulated.journal.requests("reqContractDetails"))
@@ -109,7 +109,7 @@ async def test_a_gateway_that_goes_away_midway_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("symbol", sorted(INDEX_SYMBOLS))
-def test_the_name_of_an_index_means_the_index_unless_told_otherwise(symbol: str) -> None:
+def test_name_of_an_index_means_the_index_unless_told_otherwise(symbol: str) -> None:
     assert query_of(SymbolSpec(symbol)) == ContractQuery(symbol, sec_type="IND")
     assert query_of(SymbolSpec(symbol, sec_type="STK")).sec_type == "STK"
 

@@ -98,7 +98,7 @@ def course_of_a_day(second: int) -> float:
 # ---- single cases
 
 
-def test_a_line_that_dies_while_others_tick_is_found_and_its_neighbours_are_not() -> None:
+def test_line_that_dies_while_others_tick_is_found_and_its_neighbours_are_not() -> None:
     market = Market({symbol: poisson(lambda _: 20.0, symbol) for symbol in ("SPY", "QQQ", "IWM")})
     market.run(60)
     market.dead.add("SPY")
@@ -109,14 +109,14 @@ def test_a_line_that_dies_while_others_tick_is_found_and_its_neighbours_are_not(
     assert set(market.liveness.silent) == {"SPY"}
 
 
-def test_a_line_that_dies_after_a_second_of_rows_is_found_within_two_floors() -> None:
+def test_line_that_dies_after_a_second_of_rows_is_found_within_two_floors() -> None:
     market = Market({"SPY": steady(50), "QQQ": steady(50)})
     market.run(2)
     market.dead.add("SPY")
     assert {each.symbol for _, each in market.run(2 * FLOOR + 4)} == {"SPY"}
 
 
-def test_a_dead_line_is_asked_for_ever_more_rarely_and_rows_end_its_silence() -> None:
+def test_dead_line_is_asked_for_ever_more_rarely_and_rows_end_its_silence() -> None:
     market = Market({"SPY": steady(5), "QQQ": steady(5), "IWM": steady(5)})
     market.run(60)
     market.dead.add("SPY")
@@ -130,7 +130,7 @@ def test_a_dead_line_is_asked_for_ever_more_rarely_and_rows_end_its_silence() ->
     assert market.liveness.silent == {}
 
 
-def test_a_line_that_never_answers_is_asked_for_again_while_others_tick() -> None:
+def test_line_that_never_answers_is_asked_for_again_while_others_tick() -> None:
     market = Market({"SPY": steady(5), "QQQ": steady(5)})
     market.dead.add("SPY")
     market.subscribe("SPY")
@@ -139,7 +139,7 @@ def test_a_line_that_never_answers_is_asked_for_again_while_others_tick() -> Non
     assert all(each.proven for _, each in market.found)
 
 
-def test_a_market_that_is_quiet_as_a_whole_is_no_fault() -> None:
+def test_market_that_is_quiet_as_a_whole_is_no_fault() -> None:
     market = Market({symbol: poisson(lambda _: 20.0, symbol) for symbol in ("SPY", "QQQ", "IWM", "DIA")})
     market.run(300)
     market.dead.update(market.flows)
@@ -148,13 +148,13 @@ def test_a_market_that_is_quiet_as_a_whole_is_no_fault() -> None:
     assert market.run(300) == []
 
 
-def test_a_line_that_is_always_quiet_is_no_fault() -> None:
+def test_line_that_is_always_quiet_is_no_fault() -> None:
     flows = {"SPY": steady(20), "QQQ": steady(20), "QUIET": poisson(lambda _: 1 / 60, "quiet")}
     market = Market(flows)
     assert [each for _, each in market.run(DAY_SECS) if each.proven] == []
 
 
-def test_a_line_without_rows_from_its_opening_image_on_is_asked_for_again_but_not_called_silent() -> None:
+def test_line_without_rows_from_its_opening_image_on_is_asked_for_again_but_not_called_silent() -> None:
     market = Market({"SPY": steady(20), "QQQ": steady(20), "STILL": steady(0)})
     found = [each for _, each in market.run(3600)]
     assert 1 <= len(found) <= 6
@@ -162,7 +162,7 @@ def test_a_line_without_rows_from_its_opening_image_on_is_asked_for_again_but_no
     assert market.liveness.silent == {}
 
 
-def test_a_lone_line_is_asked_for_again_but_rarely_and_not_called_silent() -> None:
+def test_lone_line_is_asked_for_again_but_rarely_and_not_called_silent() -> None:
     market = Market({"SPY": steady(20)})
     market.run(60)
     market.dead.add("SPY")
@@ -171,7 +171,7 @@ def test_a_lone_line_is_asked_for_again_but_rarely_and_not_called_silent() -> No
     assert not any(each.proven for _, each in found)
 
 
-def test_what_is_usual_survives_turns() -> None:
+def test_usual_silence_survives_turns() -> None:
     flows = {"SPY": steady(20), "QQQ": steady(20), "SLOW": poisson(lambda _: 1 / 10, "slow")}
     market = Market(flows)
     for _ in range(100):
@@ -181,7 +181,7 @@ def test_what_is_usual_survives_turns() -> None:
     assert market.liveness.usual_silence("SLOW") > 5
 
 
-def test_doubted_lines_are_not_judged_and_a_restart_begins_anew() -> None:
+def test_doubted_lines_are_not_judged_and_a_restart_begins_again() -> None:
     watched = liveness()
     for second in range(60):
         watched.sample([LineSample(1, "SPY", IMAGE + second), LineSample(2, "QQQ", IMAGE + second)], float(second))
@@ -191,7 +191,7 @@ def test_doubted_lines_are_not_judged_and_a_restart_begins_anew() -> None:
     assert not watched.sample([LineSample(1, "SPY", 80), LineSample(2, "QQQ", 220)], 200.0)
 
 
-def test_a_process_that_slept_holds_no_silence_against_anybody() -> None:
+def test_process_that_slept_holds_no_silence_against_anybody() -> None:
     market = Market({"SPY": steady(5), "QQQ": steady(5)})
     market.run(60)
     market.now += 3600
@@ -202,7 +202,7 @@ def test_a_process_that_slept_holds_no_silence_against_anybody() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_day_of_rows_at_random_at_any_rate_is_without_a_false_alarm(seed: int) -> None:
+def test_day_of_rows_at_random_at_any_rate_is_without_a_false_alarm(seed: int) -> None:
     rates = (50.0, 20.0, 5.0, 2.0, 0.5, 0.2, 0.05, 0.02, 0.005)
 
     def line(rate: float) -> Flow:
@@ -214,7 +214,7 @@ def test_a_day_of_rows_at_random_at_any_rate_is_without_a_false_alarm(seed: int)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_day_of_bursts_is_without_a_false_alarm(seed: int) -> None:
+def test_day_of_bursts_is_without_a_false_alarm(seed: int) -> None:
     kinds = ((5.0, 0.6, 5.0), (1.0, 0.8, 10.0), (0.3, 0.9, 20.0), (0.05, 0.9, 5.0), (0.02, 0.95, 3.0), (0.01, 0.8, 2.0))
     flows = {f"B{number}": hawkes(*kind, (seed, number)) for number, kind in enumerate(kinds)}
     market = Market(flows)

@@ -67,7 +67,7 @@ def test_each_request_has_a_book_and_is_waited_for_until_it_is_cancelled() -> No
     assert ring.books.requests() == ring.liveness.awaited == set()
 
 
-def test_a_turn_is_counted_and_its_end_asks_what_was_stored_of_its_symbols() -> None:
+def test_turn_is_counted_and_its_end_asks_what_was_stored_of_its_symbols() -> None:
     ring = Ring(["A", "B", "C", "D"])
     ring.answer(0.0)
     assert ring.figures.turns == 1
@@ -87,7 +87,7 @@ def test_heartbeats_live_no_shorter_than_the_operator_wants_nor_than_the_least()
         assert ttl.secs == expected
 
 
-def test_a_shrunk_batch_lengthens_the_heartbeats_of_those_that_wait() -> None:
+def test_shrunk_batch_lengthens_the_heartbeats_of_those_that_wait() -> None:
     ring = Ring(TEN)
     ring.answer(0.0)
     ring.until(16.0)
@@ -100,7 +100,7 @@ def test_a_shrunk_batch_lengthens_the_heartbeats_of_those_that_wait() -> None:
     assert set(ttl.last_rows) >= {"S0", "S1", "S2"}
 
 
-def test_a_symbol_that_is_refused_again_and_again_is_resolved_anew_and_comes_back_with_its_new_venue() -> None:
+def test_symbol_that_is_refused_again_and_again_is_resolved_again_and_comes_back_with_its_new_venue() -> None:
     ring = Ring(["A", "B"])
     ring.subscriptions.refused(ring.request_of("B"), "354: not subscribed", 0.0)
     effects = ring.until(3 * 3600.0, refusing="B")
@@ -114,7 +114,7 @@ def test_a_symbol_that_is_refused_again_and_again_is_resolved_anew_and_comes_bac
     assert ring.subscriptions.venues() == {"A": "ARCA", "B": "IEX"}
 
 
-def test_an_unresolved_symbol_is_said_once_and_looked_at_again_after_seconds() -> None:
+def test_unresolved_symbol_is_said_once_and_looked_at_again_after_seconds() -> None:
     ring = Ring(["A"])
     effects = ring.subscriptions.resolved(Unresolved("B", "no such contract"), 0.0)
     assert said(effects) == ["symbol_skipped"]
@@ -123,14 +123,14 @@ def test_an_unresolved_symbol_is_said_once_and_looked_at_again_after_seconds() -
     assert [effect.symbol for effect in of_kind(ring.until(10.0), do.Recheck)] == ["B"]
 
 
-def test_a_refused_symbol_that_has_no_venue_any_more_has_none_to_show() -> None:
+def test_refused_symbol_that_has_no_venue_any_more_has_none_to_show() -> None:
     ring = Ring(["A", "B"])
     ring.subscriptions.refused(ring.request_of("B"), "354: not subscribed", 0.0)
     ring.subscriptions.resolved(Unresolved("B", "no such contract"), 3600.0)
     assert ring.subscriptions.venues() == {"A": "ARCA"}
 
 
-def test_a_venue_that_refuses_is_replaced_by_the_next_one_at_once_and_its_refusal_is_remembered() -> None:
+def test_venue_that_refuses_is_replaced_by_the_next_one_at_once_and_its_refusal_is_remembered() -> None:
     ring = Ring([])
     ring.books.number_from({"A": StreamId()})
     found = dataclasses.replace(instrument("A"), exchange="ISLAND", alternatives=("ARCA", "IEX"))
@@ -167,7 +167,7 @@ def test_when_every_venue_has_refused_the_reason_names_each_and_the_best_is_aske
     assert asked.instrument.exchange == "ISLAND"
 
 
-def test_an_error_that_may_be_advice_counts_as_a_refusal_if_no_row_comes_in_seconds() -> None:
+def test_error_that_may_be_advice_counts_as_a_refusal_if_no_row_comes_in_seconds() -> None:
     ring = Ring(["A"])
     ring.subscriptions.advised(ring.request_of("A"), "10089: part", 0.0)
     assert not of_kind(ring.until(1.0, answering=False), do.Cancel)

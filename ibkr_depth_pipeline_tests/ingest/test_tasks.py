@@ -7,7 +7,7 @@ import asyncio
 from ibkr_depth_pipeline.ingest.tasks import RunTasks, end
 
 
-async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:
+async def test_task_that_lost_its_cancellation_is_cancelled_again() -> None:
     lost = 0
 
     async def forgetful() -> None:
@@ -31,7 +31,7 @@ async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:
     await end([])
 
 
-async def test_a_task_that_is_cancelled_before_the_end_has_failed() -> None:
+async def test_task_that_is_cancelled_before_the_end_has_failed() -> None:
     async def cut_short() -> None:
         raise asyncio.CancelledError
 
@@ -42,7 +42,7 @@ async def test_a_task_that_is_cancelled_before_the_end_has_failed() -> None:
     assert "cut_short" in str(tasks.failure)
 
 
-async def test_the_end_cancels_every_task_and_none_has_failed() -> None:
+async def test_end_cancels_every_task_and_none_has_failed() -> None:
     tasks = RunTasks(asyncio.Event())
     tasks.start(asyncio.sleep(60))
     await tasks.end()

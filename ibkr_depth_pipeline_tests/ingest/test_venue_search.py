@@ -86,7 +86,7 @@ async def test_search_in_which_no_symbol_has_a_venue_ends_at_the_time_given_with
     ("unready", "reason"),
     [(Unready.NO_EXCHANGES, NO_EXCHANGES), (Unready.SILENT, NOT_ANSWERED)],
 )
-async def test_what_a_gateway_that_is_not_ready_lacks_is_logged_and_is_the_reason_in_the_end(
+async def test_lack_of_a_gateway_that_is_not_ready_is_logged_and_is_the_reason_in_the_end(
     unready: Unready, reason: str
 ) -> None:
     with capture_logs() as lines:
@@ -149,7 +149,7 @@ async def test_missing_answer_is_no_verdict_and_holds_no_other_up() -> None:
     assert search.asked() == Counter({**dict.fromkeys(silent, 3), **dict.fromkeys(rest, 1)})
 
 
-async def test_what_was_answered_is_not_asked_again_on_the_next_connection() -> None:
+async def test_answered_question_is_not_asked_again_on_the_next_connection() -> None:
     async with searching(*MANY) as search:
         await search.has(30)
         search.connected.clear()

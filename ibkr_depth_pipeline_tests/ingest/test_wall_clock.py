@@ -13,7 +13,7 @@ START = 1_700_000_000_000
 
 
 @pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000, 1_001, -1_001, 365 * 86_400_000])
-def test_a_step_is_one_event_and_is_shown_for_a_while(step_ms: int) -> None:
+def test_step_is_one_event_and_is_shown_for_a_while(step_ms: int) -> None:
     detector = ClockStepDetector(START, 50.0)
     assert detector.check(START + 1_000, 51.0) == 0
     assert detector.check(START + 2_000 + step_ms, 52.0) == step_ms
@@ -23,7 +23,7 @@ def test_a_step_is_one_event_and_is_shown_for_a_while(step_ms: int) -> None:
     assert detector.newest_step_ms(52.0 + SHOWN_SECS) == 0
 
 
-def test_a_clock_that_is_corrected_slowly_and_a_host_that_sleeps_are_no_steps() -> None:
+def test_clock_that_is_corrected_slowly_and_a_host_that_sleeps_are_no_steps() -> None:
     detector, wall, now = ClockStepDetector(START, 0.0), float(START), 0.0
     for _ in range(10_000):
         wall, now = wall + 1_000.5, now + 1.0  # 500 ppm, as fast as Linux slews
@@ -33,7 +33,7 @@ def test_a_clock_that_is_corrected_slowly_and_a_host_that_sleeps_are_no_steps() 
 
 
 @given(st.integers(-10_000, 10_000), st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 300)), min_size=1))
-def test_the_gateways_clock_is_within_the_bounds(offset_ms: int, answers: list[tuple[int, int]]) -> None:
+def test_gateways_clock_is_within_the_bounds(offset_ms: int, answers: list[tuple[int, int]]) -> None:
     clock, host_ms = GatewayClock(), START
     for pause, delay in answers:
         asked, host_ms = host_ms + pause, host_ms + pause + delay
@@ -44,7 +44,7 @@ def test_the_gateways_clock_is_within_the_bounds(offset_ms: int, answers: list[t
     assert found.error_ms <= 500 + 300
 
 
-def test_an_offset_that_changes_is_followed_within_a_window() -> None:
+def test_offset_that_changes_is_followed_within_a_window() -> None:
     clock = GatewayClock()
     for second in range(0, 300, 5):
         shift = 0 if second < 100 else 7_000
@@ -57,7 +57,7 @@ def test_an_offset_that_changes_is_followed_within_a_window() -> None:
     assert WINDOW_SECS <= 60
 
 
-def test_a_gap_is_as_long_as_it_was_whatever_the_clock_does() -> None:
+def test_gap_is_as_long_as_it_was_whatever_the_clock_does() -> None:
     gaps = DataGaps()
     gaps.open([("SPY", START)], "connection_lost")
     gaps.clock_stepped(-3_600_000)

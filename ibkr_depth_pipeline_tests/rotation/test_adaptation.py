@@ -19,7 +19,7 @@ def waits(patience: FirstRowBackoff, times: int) -> list[float]:
     return found
 
 
-def test_a_symbol_that_stays_silent_is_asked_for_ever_more_rarely_up_to_a_bound() -> None:
+def test_symbol_that_stays_silent_is_asked_for_ever_more_rarely_up_to_a_bound() -> None:
     assert waits(FirstRowBackoff(CAP), 5) == [1, 2, 4, 4, 4]
 
 
@@ -30,23 +30,23 @@ def test_once_it_answers_its_silence_is_forgotten() -> None:
     assert waits(patience, 1) == [1]
 
 
-def test_a_subscription_that_has_answered_is_never_made_anew_for_its_silence() -> None:
+def test_subscription_that_has_answered_is_never_made_again_for_its_silence() -> None:
     assert not FirstRowBackoff(CAP).is_over(Slot(1, "A", requested_at=0.0, answered_at=0.1), 100 * CAP)
 
 
-def test_the_pause_after_a_309_grows_while_nothing_is_granted_whatever_the_setting() -> None:
+def test_pause_after_a_309_grows_while_nothing_is_granted_whatever_the_setting() -> None:
     cooldown = Cooldown(0.0)
     assert [cooldown.next_secs() for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, COOLDOWN_BACKOFF.longest]
     cooldown.granted()
     assert cooldown.next_secs() == 0.25
 
 
-def test_the_operators_pause_after_a_309_is_kept_where_it_is_longer() -> None:
+def test_operators_pause_after_a_309_is_kept_where_it_is_longer() -> None:
     cooldown = Cooldown(3.0)
     assert [cooldown.next_secs() for _ in range(6)] == [3.0, 3.0, 3.0, 3.0, 4.0, 8.0]
 
 
-def test_a_batch_that_is_larger_than_what_is_held_shrinks_to_it_at_once() -> None:
+def test_batch_that_is_larger_than_what_is_held_shrinks_to_it_at_once() -> None:
     size = BatchSize(60, 4)
     size.shrink(held=2)
     assert size.value == 2

@@ -60,7 +60,7 @@ def test_lines_asked_for_again_near_the_end_of_a_turn_have_their_time_to_answer(
     assert controller.next_deadline() == back + PLAN.first_row_cap
 
 
-def test_a_gateway_that_ignores_early_cancels_leaks_nothing_after_a_long_outage() -> None:
+def test_gateway_that_ignores_early_cancels_leaks_nothing_after_a_long_outage() -> None:
     gateway = ModelGateway(limit=3, first_row=6.0, ignores_early_cancels=True)
     run = Run(symbols(6), gateway)
     run.until(10.0)
@@ -73,7 +73,7 @@ def test_a_gateway_that_ignores_early_cancels_leaks_nothing_after_a_long_outage(
     assert gateway.live == set(run.controller.subscribed)
 
 
-def test_a_doubt_from_before_an_outage_does_not_shorten_the_time_after_it() -> None:
+def test_doubt_from_before_an_outage_does_not_shorten_the_time_after_it() -> None:
     controller = on(3)
     controller.handle(Doubted(30.0), 1.0)
     controller.handle(Suspended(), 2.0)
@@ -88,7 +88,7 @@ def test_servers_that_are_said_to_be_back_again_and_again_do_not_draw_a_doubt_ou
     assert controller.next_deadline() == 2.0 + RESUME_SECS
 
 
-def test_a_symbol_whose_ids_are_rejected_again_and_again_is_asked_for_once_a_second() -> None:
+def test_symbol_whose_ids_are_rejected_again_and_again_is_asked_for_once_a_second() -> None:
     controller = on(2)
     secs, commands = 10, list[RotationCommand]()
     for step in range(1, secs * 10):

@@ -127,7 +127,7 @@ def take(run: Checked, kind: str, what: object, number: int) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.tuples(STEPS, SECONDS), max_size=60), st.integers(0, 8), PLANS, st.sampled_from([0.0, 1e9]))
-def test_after_a_deadline_the_next_one_is_later_whatever_has_happened(
+def test_next_deadline_is_later_than_the_one_handled(
     steps: list[tuple[tuple[str, object, int], float]], count: int, plan: RotationPlan, start: float
 ) -> None:
     run = Checked(symbols(count), plan, start)
@@ -168,7 +168,7 @@ def test_long_random_histories_keep_the_deadline_ahead(seed: int) -> None:
         run.now += chance.choice([0.0, 0.0, 0.01, 0.3, 1.0, 5.0, 100.0])
 
 
-def test_a_symbol_that_waits_to_be_asked_for_again_while_slots_are_tried_one_at_a_time_wakes_nobody_up() -> None:
+def test_symbol_that_waits_to_be_asked_for_again_while_slots_are_tried_one_at_a_time_wakes_nobody_up() -> None:
     for event in (Halted, RequestIdRejected):
         run = Checked(symbols(6), PLAN)
         run.tell(Connected())
@@ -246,7 +246,7 @@ def most_asked(plan: RotationPlan, secs: float) -> float:
 @pytest.mark.parametrize("plan", EXTREMES)
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("count", [1, 3, 10])
-def test_a_gateway_that_answers_always_the_same_gets_few_requests(plan: RotationPlan, answer: str, count: int) -> None:
+def test_gateway_that_answers_always_the_same_gets_few_requests(plan: RotationPlan, answer: str, count: int) -> None:
     run = Checked(symbols(count), plan)
     asked, full = carry_on(run, answer, SECS)
     assert max(asked.values()) <= most_asked(plan, SECS)
@@ -269,7 +269,7 @@ def carry_on_without_connect(run: Checked) -> tuple[Counter[str], int]:
 
 @pytest.mark.parametrize("plan", EXTREMES)
 @pytest.mark.parametrize("seed", range(4))
-def test_a_gateway_that_answers_anything_gets_few_requests(plan: RotationPlan, seed: int) -> None:
+def test_gateway_that_answers_anything_gets_few_requests(plan: RotationPlan, seed: int) -> None:
     asked, _ = carry_on(Checked(symbols(6), plan), random.Random(seed), SECS)
     assert max(asked.values()) <= most_asked(plan, SECS)
 

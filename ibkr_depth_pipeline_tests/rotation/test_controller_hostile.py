@@ -194,7 +194,7 @@ def test_slots_that_stay_taken_after_a_connect_shrink_the_batch_in_the_end() -> 
     assert gateway.refusals < 25
 
 
-def test_a_symbol_that_stays_silent_is_asked_for_again_ever_more_rarely() -> None:
+def test_symbol_that_stays_silent_is_asked_for_again_ever_more_rarely() -> None:
     gateway = ModelGateway(limit=3, silent=frozenset({"S0"}))
     run = Run(symbols(2), gateway)
     run.until(600.0)
@@ -203,7 +203,7 @@ def test_a_symbol_that_stays_silent_is_asked_for_again_ever_more_rarely() -> Non
     assert run.coverage["S1"] > 570
 
 
-def test_a_late_refusal_of_a_cancelled_request_says_nothing_of_the_one_after_it() -> None:
+def test_late_refusal_of_a_cancelled_request_says_nothing_of_the_one_after_it() -> None:
     gateway = ModelGateway(limit=3, silent=frozenset({"S0"}))
     run = Run(symbols(1), gateway)
     run.until(PLAN.first_row_cap + 1)

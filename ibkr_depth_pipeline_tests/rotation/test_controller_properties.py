@@ -48,7 +48,7 @@ def test_alone_on_the_account_there_is_no_309_and_every_symbol_gets_the_same_sha
 
 @settings(max_examples=40, deadline=None)
 @given(delay=st.floats(0.01, 1.9), count=st.integers(2, 20), batch=st.integers(1, 3))
-def test_a_gateway_that_frees_slots_late_costs_few_refusals_and_shrinks_nothing(
+def test_gateway_that_frees_slots_late_costs_few_refusals_and_shrinks_nothing(
     delay: float, count: int, batch: int
 ) -> None:
     plan = RotationPlan(batch, 15.0, 15.0, 8.0, 4, 3600.0)
@@ -60,7 +60,7 @@ def test_a_gateway_that_frees_slots_late_costs_few_refusals_and_shrinks_nothing(
     assert gateway.refusals <= refused_batches * batch + TRIALS_IN_240_TURNS
 
 
-def test_a_gateway_that_frees_slots_300_ms_late_costs_one_refused_batch_and_single_refusals_ever_more_rarely() -> None:
+def test_gateway_that_frees_slots_300_ms_late_costs_one_refused_batch_and_single_refusals_ever_more_rarely() -> None:
     gateway = ModelGateway(limit=3, free_delay=0.3)
     run = Run(symbols(10), gateway)
     run.until(300.0)
@@ -74,7 +74,7 @@ def test_a_gateway_that_frees_slots_300_ms_late_costs_one_refused_batch_and_sing
     assert 0.3 - LATENCY <= pause_after_cancels(run) <= 0.4, "the lag itself is learnt"
 
 
-def test_a_gateway_that_was_late_once_costs_a_pause_for_a_while_only() -> None:
+def test_gateway_that_was_late_once_costs_a_pause_for_a_while_only() -> None:
     gateway = ModelGateway(limit=3, free_delay=1.9)
     run = Run(symbols(10), gateway)
     run.until(60.0)
@@ -89,7 +89,7 @@ def test_a_gateway_that_was_late_once_costs_a_pause_for_a_while_only() -> None:
 
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.floats(0.0, 2.5), min_size=1, max_size=60))
-def test_a_lag_that_varies_costs_ever_fewer_refusals(lags: list[float]) -> None:
+def test_lag_that_varies_costs_ever_fewer_refusals(lags: list[float]) -> None:
     gateway = ModelGateway(limit=3)
     run = Run(symbols(10), gateway)
     refusals = []
@@ -140,7 +140,7 @@ def test_under_a_lower_limit_every_symbol_keeps_its_turn_and_attempts_to_grow_be
 
 @settings(max_examples=40, deadline=None)
 @given(limits=st.lists(st.tuples(st.integers(0, 3), st.floats(1, 300)), max_size=8), count=st.integers(3, 12))
-def test_whatever_another_client_takes_the_batch_recovers_once_it_is_given_back(
+def test_batch_recovers_once_slots_taken_by_another_client_are_given_back(
     limits: list[tuple[int, float]], count: int
 ) -> None:
     gateway = ModelGateway(limit=3)
@@ -169,7 +169,7 @@ def test_silent_symbols_cost_their_cap_and_never_a_slot_for_good(silent: set[int
     assert all(run.coverage[symbol] > 0 for symbol in run.coverage if symbol not in quiet)
 
 
-def test_a_late_first_row_after_an_ignored_cancel_frees_the_slot_again() -> None:
+def test_late_first_row_after_an_ignored_cancel_frees_the_slot_again() -> None:
     gateway = ModelGateway(limit=3, first_row=20.0, ignores_early_cancels=True)
     run = Run(symbols(10), gateway)
     run.until(3600.0)
@@ -182,7 +182,7 @@ def test_a_late_first_row_after_an_ignored_cancel_frees_the_slot_again() -> None
     assert gateway.live == set(run.controller.subscribed)
 
 
-def test_a_refused_symbol_leaves_no_slot_empty_and_is_retried_ever_more_rarely_up_to_each_hour() -> None:
+def test_refused_symbol_leaves_no_slot_empty_and_is_retried_ever_more_rarely_up_to_each_hour() -> None:
     gateway = ModelGateway(limit=3, unsupported=frozenset({"S1"}))
     run = Run(symbols(5), gateway)
     run.until(1.0)
@@ -195,7 +195,7 @@ def test_a_refused_symbol_leaves_no_slot_empty_and_is_retried_ever_more_rarely_u
     assert run.coverage["S1"] > 0
 
 
-def test_a_symbol_that_is_refused_at_first_is_recorded_seconds_after_it_is_granted() -> None:
+def test_symbol_that_is_refused_at_first_is_recorded_seconds_after_it_is_granted() -> None:
     gateway = ModelGateway(limit=3, unsupported=frozenset(symbols(3)))
     run = Run(symbols(3), gateway)
     run.until(20.0)
@@ -392,7 +392,7 @@ STEPS = st.sampled_from(["close", "open", "remove", "want", "focus", "lost", "11
     steps=st.lists(st.tuples(STEPS, st.integers(0, 6), st.floats(0.0, 40.0)), max_size=30),
     wishes=st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=7, max_size=7),
 )
-def test_whoever_comes_goes_closes_and_opens_no_slot_is_leaked_and_all_that_are_open_have_turns(
+def test_no_slot_is_leaked_and_all_open_symbols_have_turns_while_symbols_come_go_close_and_open(
     steps: list[tuple[str, int, float]], wishes: list[tuple[int, bool]]
 ) -> None:
     gateway = ModelGateway(limit=3)

@@ -16,20 +16,20 @@ def cancelled(*events: SlotEvent) -> Orphans:
     return leftovers
 
 
-def test_one_that_had_answered_is_no_suspect() -> None:
+def test_request_that_had_answered_is_not_suspect() -> None:
     leftovers = cancelled(SlotEvent.ANSWERED)
     assert leftovers.suspects(0.1) == ()
     assert not leftovers.justify_reconnect(0.1)
 
 
-def test_one_cancelled_before_its_first_row_is_a_suspect_until_the_connection_ends() -> None:
+def test_request_cancelled_before_its_first_row_is_suspect_until_the_connection_ends() -> None:
     leftovers = cancelled()
     assert leftovers.suspects(3600.0) == ("A",)
     leftovers.connection_lost()
     assert leftovers.suspects(3600.0) == ()
 
 
-def test_one_whose_second_cancel_comes_after_its_first_row_is_a_suspect_until_its_rows_have_stopped() -> None:
+def test_request_cancelled_again_after_its_first_row_is_suspect_until_its_rows_have_stopped() -> None:
     leftovers = cancelled()
     assert leftovers.rows_came(1, 20.0) is not None
     assert leftovers.suspects(20.0 + LATE_ROWS_SECS) == ("A",)
@@ -38,14 +38,14 @@ def test_one_whose_second_cancel_comes_after_its_first_row_is_a_suspect_until_it
     assert not leftovers.justify_reconnect(20.0 + LATE_ROWS_SECS + RECONNECT_PACE.first), "it is a suspect no more"
 
 
-def test_one_whose_rows_go_on_after_the_second_cancel_stays_a_suspect() -> None:
+def test_request_whose_rows_go_on_after_the_second_cancel_stays_suspect() -> None:
     leftovers = cancelled()
     leftovers.rows_came(1, 20.0)
     leftovers.rows_came(1, 20.0 + LATE_ROWS_SECS)
     assert leftovers.suspects(3600.0) == ("A",)
 
 
-def test_one_of_which_the_gateway_says_that_it_holds_nothing_is_a_suspect_no_more() -> None:
+def test_request_that_the_gateway_reports_to_hold_nothing_is_no_longer_suspect() -> None:
     leftovers = cancelled()
     leftovers.refused(1)
     assert leftovers.suspects(0.1) == ()

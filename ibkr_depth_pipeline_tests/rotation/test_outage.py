@@ -58,7 +58,7 @@ def test_lines_are_asked_for_again_after_an_outage_whose_end_nobody_says() -> No
     assert kinds(commands).count(Cancel) == kinds(commands).count(Subscribe) == 3
 
 
-def test_where_no_row_comes_of_that_the_connection_is_made_anew() -> None:
+def test_connection_is_made_again_if_no_row_follows_the_assumed_end_of_an_outage() -> None:
     course = Course()
     course.controller.handle(Suspended(), 10.0)
     course.until(OutageEndAssumed, 1000.0)
@@ -75,7 +75,7 @@ def test_rows_that_come_of_it_end_the_outage() -> None:
     assert course.until(Reconnect, 10_000.0) == []
 
 
-def test_an_outage_whose_end_is_said_is_over() -> None:
+def test_outage_whose_end_is_said_is_over() -> None:
     course = Course()
     course.controller.handle(Suspended(), 10.0)
     course.controller.handle(Resumed(data_lost=False), 20.0)
@@ -83,7 +83,7 @@ def test_an_outage_whose_end_is_said_is_over() -> None:
     assert course.until(OutageEndAssumed, 10_000.0) == []
 
 
-def test_a_guess_that_it_is_over_asks_again_at_once_and_connects_anew_where_no_row_comes() -> None:
+def test_guess_that_it_is_over_asks_again_at_once_and_connects_again_where_no_row_comes() -> None:
     course = Course()
     course.controller.handle(Suspended(), 10.0)
     assert kinds(course.controller.handle(Resumed(data_lost=True, reported=False), 12.0)).count(Subscribe) == 3
@@ -91,7 +91,7 @@ def test_a_guess_that_it_is_over_asks_again_at_once_and_connects_anew_where_no_r
     assert course.now == 12.0 + PLAN.outage
 
 
-def test_an_outage_that_goes_on_over_connections_is_tried_ever_more_rarely() -> None:
+def test_outage_that_goes_on_over_connections_is_tried_ever_more_rarely() -> None:
     outage, now, waits = Outage(120.0), 0.0, []
     for _ in range(6):
         outage.connected(suspended=True, now=now)
@@ -109,14 +109,14 @@ def test_an_outage_that_goes_on_over_connections_is_tried_ever_more_rarely() -> 
     assert outage.due == now + 120.0
 
 
-def test_an_outage_that_is_said_again_and_again_is_not_drawn_out() -> None:
+def test_outage_that_is_said_again_and_again_is_not_drawn_out() -> None:
     outage = Outage(120.0)
     for now in range(0, 120, 10):
         outage.begins(float(now))
     assert outage.step(120.0) is OutageAction.RESUBSCRIBE
 
 
-def test_a_lost_connection_takes_its_outage_along() -> None:
+def test_lost_connection_takes_its_outage_along() -> None:
     course = Course()
     course.controller.handle(Suspended(), 10.0)
     course.controller.handle(Disconnected(), 11.0)

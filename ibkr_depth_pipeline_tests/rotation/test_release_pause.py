@@ -54,7 +54,7 @@ class Turns:
         return False
 
 
-def test_a_gateway_that_was_late_once_costs_nothing_after_some_turns() -> None:
+def test_gateway_that_was_late_once_costs_nothing_after_some_turns() -> None:
     gateway = Turns(lag=1.5)
     gateway.take(1)
     assert gateway.pause.secs == RELEASE_LESSONS[-1]
@@ -66,7 +66,7 @@ def test_a_gateway_that_was_late_once_costs_nothing_after_some_turns() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0.03, 1.9))
-def test_the_lag_of_a_gateway_that_is_always_late_is_learnt_with_ever_fewer_refusals(lag: float) -> None:
+def test_lag_of_a_gateway_that_is_always_late_is_learnt_with_ever_fewer_refusals(lag: float) -> None:
     gateway = Turns(lag)
     gateway.take(600)
     assert lag <= gateway.pause.secs <= 2 * lag + 0.02
@@ -84,7 +84,7 @@ def test_trials_of_a_shorter_pause_become_ever_rarer_up_to_a_bound() -> None:
     assert max(waits) == LONGEST_TRIAL_TURNS
 
 
-def test_a_trial_ends_with_the_connection() -> None:
+def test_trial_ends_with_the_connection() -> None:
     pause = ReleasePause()
     pause.released(0.0)
     assert pause.learn(0.1)
@@ -99,7 +99,7 @@ def test_a_trial_ends_with_the_connection() -> None:
 
 
 @pytest.mark.parametrize("late", [0.5, 3600.0])
-def test_a_request_that_is_made_after_the_pause_in_force_tries_nothing(late: float) -> None:
+def test_request_that_is_made_after_the_pause_in_force_tries_nothing(late: float) -> None:
     pause = ReleasePause()
     pause.released(0.0)
     pause.learn(0.1)

@@ -41,7 +41,7 @@ def intervals(schedule: RetrySchedule, count: int, now: float, gap: float = 0.0)
     return found
 
 
-def test_a_refusal_in_good_health_is_retried_after_seconds_and_ever_more_rarely_up_to_the_longest() -> None:
+def test_refusal_in_good_health_is_retried_after_seconds_and_ever_more_rarely_up_to_the_longest() -> None:
     found = intervals(healthy(), 9, SETTLED)
     assert found[0] == FIRST_RETRY_SECS
     assert found == sorted(found)
@@ -49,13 +49,13 @@ def test_a_refusal_in_good_health_is_retried_after_seconds_and_ever_more_rarely_
     assert found[-1] == HOUR
 
 
-def test_a_refusal_without_a_word_from_a_farm_proves_nothing_however_often_it_comes() -> None:
+def test_refusal_without_a_word_from_a_farm_proves_nothing_however_often_it_comes() -> None:
     schedule = RetrySchedule(HOUR)
     schedule.connected(0.0)
     assert max(intervals(schedule, 30, SETTLED)) == UNPROVEN_RETRY_SECS
 
 
-def test_a_refusal_during_the_trouble_of_a_farm_or_soon_after_an_outage_proves_nothing() -> None:
+def test_refusal_during_the_trouble_of_a_farm_or_soon_after_an_outage_proves_nothing() -> None:
     schedule = healthy()
     schedule.farms_troubled(SETTLED)
     assert max(intervals(schedule, 30, SETTLED)) == UNPROVEN_RETRY_SECS
@@ -65,7 +65,7 @@ def test_a_refusal_during_the_trouble_of_a_farm_or_soon_after_an_outage_proves_n
     assert schedule.in_good_health(SETTLED + SETTLING_SECS)
 
 
-def test_a_symbol_that_had_rows_is_never_left_for_an_hour() -> None:
+def test_symbol_that_had_rows_is_never_left_for_an_hour() -> None:
     schedule = healthy()
     schedule.answered("A")
     assert max(intervals(schedule, 30, SETTLED)) == RECORDED_RETRY_SECS
@@ -78,13 +78,13 @@ def test_rows_end_the_back_off() -> None:
     assert schedule.refused("A", 2 * HOUR, resolvable=True) == FIRST_RETRY_SECS
 
 
-def test_a_longest_interval_below_the_first_one_holds() -> None:
+def test_longest_interval_below_the_first_one_holds() -> None:
     schedule = RetrySchedule(1.0)
     schedule.connected(0.0)
     assert schedule.refused("A", 1.0, resolvable=False) == 1.0
 
 
-def test_a_farm_that_is_well_makes_a_symbol_due_at_once_and_no_flood_of_such_news_makes_a_flood_of_requests() -> None:
+def test_farm_that_is_well_makes_a_symbol_due_at_once_and_no_flood_of_such_news_makes_a_flood_of_requests() -> None:
     schedule = healthy("A")
     intervals(schedule, 8, SETTLED)
     asked, now = 0, 10 * HOUR
@@ -112,7 +112,7 @@ def test_several_notices_within_a_moment_cost_one_retry() -> None:
     assert schedule.next_due(alone=False) >= now + RECALL_PACE_SECS
 
 
-def test_a_new_connection_makes_every_refused_symbol_due_in_bursts() -> None:
+def test_new_connection_makes_every_refused_symbol_due_in_bursts() -> None:
     symbols = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     schedule = healthy(symbols)
     now = SETTLED + 4.0
@@ -145,7 +145,7 @@ def test_while_every_symbol_is_refused_one_of_them_is_tried_at_least_each_minute
     assert set(tried) == set("ABC")
 
 
-def test_a_symbol_without_a_contract_is_resolved_anew_and_named_again_if_no_answer_comes() -> None:
+def test_symbol_without_a_contract_is_resolved_again_and_named_again_if_no_answer_comes() -> None:
     schedule = healthy()
     schedule.refused("A", SETTLED, resolvable=False)
     now = SETTLED + FIRST_RETRY_SECS
@@ -167,9 +167,7 @@ def test_a_symbol_without_a_contract_is_resolved_anew_and_named_again_if_no_answ
     ),
     st.booleans(),
 )
-def test_whatever_happens_the_next_time_is_later_than_the_one_that_was_served(
-    steps: list[tuple[str, str, float]], alone: bool
-) -> None:
+def test_next_time_is_later_than_the_one_that_was_served(steps: list[tuple[str, str, float]], alone: bool) -> None:
     schedule, now = RetrySchedule(HOUR), 0.0
     for happening, symbol, secs in steps:
         match happening:

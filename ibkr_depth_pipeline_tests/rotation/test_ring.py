@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from ibkr_depth_pipeline.rotation.ring import Priority, Ring
 
 
-def test_the_next_are_those_at_the_front_that_are_not_busy() -> None:
+def test_next_are_those_at_the_front_that_are_not_busy() -> None:
     ring = Ring("ABCDE")
     assert ring.following(2, {"A", "C"}, 3) == ["B", "D"]
     assert ring.following(9, {"A", "C"}, 3) == ["B", "D", "E"]
     assert ring.following(-1, set(), 3) == []
 
 
-def test_the_served_go_to_the_back_and_the_refused_stay_in_front() -> None:
+def test_served_go_to_the_back_and_the_refused_stay_in_front() -> None:
     ring = Ring("ABCDE")
     ring.served(["A", "C"], 3)
     assert list(ring) == ["B", "D", "E", "A", "C"]
@@ -37,7 +37,7 @@ def test_turn_by_turn_everyone_is_served_equally_often(count: int, batch: int) -
     assert set(times.values()) == {min(batch, count)}
 
 
-def test_a_symbol_that_is_taken_back_comes_next_and_a_new_one_last() -> None:
+def test_symbol_that_is_taken_back_comes_next_and_a_new_one_last() -> None:
     ring = Ring("AB")
     ring.remove("B")
     assert "B" not in ring
@@ -98,7 +98,7 @@ def test_turns_are_given_by_weight_as_far_as_a_symbol_can_use_them(weights: list
 
 @settings(max_examples=50, deadline=None)
 @given(WEIGHTS, st.integers(1, 6), st.data())
-def test_whoever_comes_and_goes_nobody_is_starved(weights: list[int], slots: int, data: st.DataObject) -> None:
+def test_no_symbol_is_starved_while_others_come_and_go(weights: list[int], slots: int, data: st.DataObject) -> None:
     ring = ring_of(weights)
     bound = {f"S{number}": 2 * sum(weights) // weight + 3 for number, weight in enumerate(weights)}
     waited = dict.fromkeys(bound, 0)
@@ -117,7 +117,7 @@ def test_whoever_comes_and_goes_nobody_is_starved(weights: list[int], slots: int
             assert waited[symbol] <= 2 * bound[symbol]
 
 
-def test_the_turns_of_a_heavy_symbol_are_spaced_evenly() -> None:
+def test_turns_of_a_heavy_symbol_are_spaced_evenly() -> None:
     ring = ring_of([3, 1, 1, 1, 1, 1, 1])
     order = [symbol for (symbol,) in turns_of(ring, 1, 27)]
     on = [number for number, symbol in enumerate(order) if symbol == "S0"]
@@ -176,7 +176,7 @@ def test_pins_without_a_slot_for_each_leave_one_to_take_turns_with() -> None:
     assert {symbol for turn in turns_of(ring, 3, 4) for symbol in turn} == set(ring)
 
 
-def test_a_symbol_in_focus_is_pinned_before_all_others() -> None:
+def test_symbol_in_focus_is_pinned_before_all_others() -> None:
     ring = ring_of([1, 1, 1, 1], {1})
     assert ring.pins(3) == ["S1"]
     ring.focus(["S3"])
@@ -187,7 +187,7 @@ def test_a_symbol_in_focus_is_pinned_before_all_others() -> None:
     assert ring.pins(3) == ["S1"]
 
 
-def test_a_symbol_whose_weight_changes_takes_its_turns_by_the_new_one() -> None:
+def test_symbol_whose_weight_changes_takes_its_turns_by_the_new_one() -> None:
     ring = ring_of([1, 1, 1, 1])
     ring.set_priority("S2", Priority(4))
     order = [symbol for (symbol,) in turns_of(ring, 1, 70)]
@@ -199,7 +199,7 @@ def test_a_symbol_whose_weight_changes_takes_its_turns_by_the_new_one() -> None:
     assert "S2" not in ring
 
 
-def test_a_symbol_that_lets_others_pass_loses_one_place_more_each_time_until_it_is_granted_a_slot() -> None:
+def test_symbol_that_lets_others_pass_loses_one_place_more_each_time_until_it_is_granted_a_slot() -> None:
     ring = Ring("ABCD")
     ring.let_pass("A", 1)
     assert list(ring) == ["B", "A", "C", "D"]
@@ -212,7 +212,7 @@ def test_a_symbol_that_lets_others_pass_loses_one_place_more_each_time_until_it_
     assert list(ring) == ["C", "B", "D", "A"]
 
 
-def test_the_only_symbol_of_its_weight_lets_those_of_others_pass() -> None:
+def test_only_symbol_of_its_weight_lets_those_of_others_pass() -> None:
     ring = Ring("ABC")
     ring.set_priority("A", Priority(weight=5))
     assert ring.following(1, (), 1) == ["A"]

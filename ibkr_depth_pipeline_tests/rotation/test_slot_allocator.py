@@ -25,14 +25,14 @@ def three_held() -> SlotAllocator:
     return supply
 
 
-def test_a_309_right_after_our_own_cancels_is_waited_out_and_shrinks_nothing() -> None:
+def test_309_right_after_our_own_cancels_is_waited_out_and_shrinks_nothing() -> None:
     supply = three_held()
     assert supply.secs_until_free(4, held=2, now=LONG_AFTER + 0.1) == FIRST_LESSON
     assert supply.free_at == LONG_AFTER + FIRST_LESSON
     assert (supply.batch_size, supply.at_once) == (3, 3)
 
 
-def test_the_309s_of_one_filling_teach_one_lesson_and_those_of_the_next_a_longer_one() -> None:
+def test_309s_of_one_filling_teach_one_lesson_and_those_of_the_next_a_longer_one() -> None:
     supply = three_held()
     for request, held in ((4, 2), (5, 1), (6, 0)):
         assert supply.secs_until_free(request, held, LONG_AFTER + 0.1) == FIRST_LESSON
@@ -43,7 +43,7 @@ def test_the_309s_of_one_filling_teach_one_lesson_and_those_of_the_next_a_longer
     assert supply.pause_secs == 0.0, "they were not late, so nothing was learnt"
 
 
-def test_a_pause_after_which_a_slot_was_granted_is_kept() -> None:
+def test_pause_after_which_a_slot_was_granted_is_kept() -> None:
     supply = three_held()
     supply.secs_until_free(4, 2, LONG_AFTER + 0.1)
     supply.answered(5)
@@ -52,18 +52,18 @@ def test_a_pause_after_which_a_slot_was_granted_is_kept() -> None:
     assert supply.pause_secs == FIRST_LESSON
 
 
-def test_where_an_earlier_request_was_granted_a_slot_is_not_late_but_taken() -> None:
+def test_slot_is_not_late_but_taken_if_an_earlier_request_was_granted() -> None:
     supply = three_held()
     assert supply.secs_until_free(5, held=2, now=LONG_AFTER + 0.1) is None
 
 
-def test_where_more_is_asked_for_than_was_held_a_slot_is_not_late_but_taken() -> None:
+def test_slot_is_not_late_but_taken_if_more_is_requested_than_was_held() -> None:
     supply = three_held()
     supply.giving_back(2)
     assert supply.secs_until_free(4, held=2, now=LONG_AFTER + 0.1) is None
 
 
-def test_a_request_of_an_earlier_filling_tells_nothing_of_lateness() -> None:
+def test_request_of_an_earlier_filling_tells_nothing_of_lateness() -> None:
     assert three_held().secs_until_free(1, held=0, now=LONG_AFTER + 0.1) is None
 
 

@@ -19,23 +19,23 @@ def test_without_a_turn_or_without_subscriptions_nothing_is_due() -> None:
     assert begun(0.0).due([]) is None
 
 
-def test_the_dwell_counts_from_the_first_row_and_the_slowest_decides() -> None:
+def test_dwell_counts_from_the_first_row_and_the_slowest_decides() -> None:
     turn = begun(100.0)
     assert turn.due([Slot(1, "A", 100.0)]) == 100.0 + CAP
     assert turn.due([Slot(1, "A", 100.0, answered_at=101.0), Slot(2, "B", 100.0)]) == 101.0 + DWELL
     assert turn.due([Slot(1, "A", 100.0, 101.0), Slot(2, "B", 100.0, 103.0)]) == 103.0 + DWELL
 
 
-def test_what_goes_on_from_the_turn_before_has_its_dwell_from_the_turns_start() -> None:
+def test_subscription_of_the_turn_before_has_its_dwell_from_the_turns_start() -> None:
     assert begun(100.0).due([Slot(1, "A", 0.0, answered_at=1.0)]) == 100.0 + DWELL
     assert begun(100.0).due([Slot(1, "A", 0.0)]) == 100.0 + CAP
 
 
-def test_who_joins_late_can_not_draw_the_turn_out() -> None:
+def test_late_subscription_does_not_extend_the_turn() -> None:
     assert begun(100.0).due([Slot(1, "A", 112.0, answered_at=113.0)]) == 100.0 + CAP + DWELL
 
 
-def test_a_turn_takes_its_dwell_or_as_long_as_the_last_one_took() -> None:
+def test_turn_takes_its_dwell_or_as_long_as_the_last_one_took() -> None:
     turn = begun(0.0)
     assert turn.usual_secs == DWELL
     assert turn.end(12.0) == 12.0
@@ -46,7 +46,7 @@ def test_a_turn_takes_its_dwell_or_as_long_as_the_last_one_took() -> None:
     assert turn.usual_secs == 12.0, "one that came to nothing says nothing of the next"
 
 
-def test_a_new_turn_knows_no_refusal_of_the_last() -> None:
+def test_new_turn_knows_no_refusal_of_the_last() -> None:
     turn = begun(0.0)
     turn.refused = True
     turn.end(1.0)
