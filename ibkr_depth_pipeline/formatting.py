@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
+
+from ibkr_depth_pipeline.errors import ConfigurationError
 
 
 def duration(ms: float, *, fine: bool = False) -> str:
@@ -35,6 +38,21 @@ def short_duration(secs: float | None) -> str:
 def price(value: float) -> str:
     """Two digits if the price is whole cents, otherwise as many as nine columns hold."""
     return f"{value:.2f}" if round(value, 2) == value else f"{value:.8g}"
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_UNIT_SECS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_DURATION_SECS = 86400.0
+
+
+def parse_duration(text: str) -> float:
+    """The seconds of `90`, `90s`, `10m`, `1.5h` or `1d`. Raises ConfigurationError, also above a day."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    secs = float(found[1]) * _UNIT_SECS[found[2]] if found else -1.0
+    if not 0 <= secs <= LONGEST_DURATION_SECS:
+        allowed = "seconds, or a number with s, m, h or d, such as 90s, 10m or 1h, up to a day"
+        raise ConfigurationError("duration", [f"{text!r} is not allowed; {allowed}"])
+    return secs
 
 
 def utc(ts: int) -> str:

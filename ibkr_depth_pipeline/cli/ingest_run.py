@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from getpass import getuser
 from pathlib import Path
+from socket import gethostname
 from typing import Annotated, Optional
 
 import typer
@@ -13,10 +15,12 @@ from ibkr_depth_pipeline.cli.errors import FAILED, echo_if_read, errors_as_exit_
 from ibkr_depth_pipeline.cli.status_table import render_status, status_json
 from ibkr_depth_pipeline.cli.universe_table import render_universe, universe_json
 from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.formatting import parse_duration, short_duration
 from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
 from ibkr_depth_pipeline.ingest.run import run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.sink.focus import request_focus
 from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.starter import write_starter
 from ibkr_depth_pipeline.universe import Universe, load_universe
@@ -166,6 +170,38 @@ def status(
         Console().print(render_status(report))
     if not report.is_well:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def focus(
+    name: Annotated[str, typer.Argument(help="The instrument, by its name in the universe.")],
+    for_: Annotated[
+        str, typer.Option("--for", help="How long: seconds, or with a unit, such as 90s, 10m, 1h. 0 ends it.")
+    ] = "10m",
+) -> None:
+    """Let an instrument keep a slot for a while, as if it were pinned, in the ingest that runs.
+
+    Sets the key raw:ibkr:depth:focus:NAME, as any program may. One slot is left for the others to take turns in. Exit
+    code 1 if no ingest runs, if it does not record the instrument, or if it has one slot only; 2 if a word is wrong.
+    """
+    with errors_as_exit_codes():
+        settings, secs = load_settings(), parse_duration(for_)
+        configure_logging("CRITICAL")
+        feed = asyncio.run(read_health(settings.redis_target, settings.ibkr_gateway_name, ())).feed
+        figures = feed.figures
+        if not feed.running or figures is None:
+            raise _refused(f"no focus: {feed.problem}")
+        if name not in figures.symbols:
+            raise _refused(f"no focus: {name!r} is not among what is recorded ({', '.join(figures.symbols)})")
+        if secs and figures.batch_size < 2 and len(figures.symbols) > 1:
+            raise _refused("no focus: there is only one slot, and the others take turns in it")
+        asyncio.run(request_focus(settings.redis_target, name, f"{getuser()}@{gethostname()}", secs))
+    typer.echo(f"{name} keeps a slot for {short_duration(secs)}" if secs else f"{name} is in focus no longer")
+
+
+def _refused(why: str) -> typer.Exit:
+    typer.echo(f"error: {why}", err=True)
+    return typer.Exit(FAILED)
 
 
 @app.command()

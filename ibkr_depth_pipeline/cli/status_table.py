@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ibkr_depth_pipeline.formatting import short_duration
+from ibkr_depth_pipeline.formatting import short_duration, utc
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
 from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures
 
@@ -20,6 +20,7 @@ _STYLES = {
     SymbolState.MISSING: "red",
     SymbolState.UNSUPPORTED: "dim",
     SymbolState.NEXT_SESSION: "dim",
+    SymbolState.CLOSED: "dim",
 }
 _COLUMNS = ("age", "ttl", "venue", "on", "snapshots", "lost", "dropped", "309")
 
@@ -61,6 +62,8 @@ def _cells(each: SymbolHealth) -> tuple[str, ...]:
 def _notes(each: SymbolHealth) -> Iterator[str]:
     if each.trouble:
         yield f"{each.symbol}: {each.trouble}"
+    if each.state is SymbolState.CLOSED:
+        yield f"{each.symbol}: closed until {utc(each.figures.closed_until)}"
     if each.figures.asked_again:
         figures = each.figures
         yield (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ibkr_depth_pipeline.gateway.endpoint import Greeting
 from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval, PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import LogLine
+from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures, RunIdentity, SymbolFigures
@@ -63,6 +64,8 @@ def feed_figures(
     universe: Universe,
     pipeline: DepthPipeline,
     writer: WriterFigures,
+    markets: OpenMarkets,
+    focus: Mapping[str, str],
     *,
     now_ms: int,
     connected: bool,
@@ -97,13 +100,18 @@ def feed_figures(
         lag_p99_ms=p99,
         clock=clock or ClockFigures(),
         universe_problem=universe_problem,
-        symbols=_symbols(universe, pipeline, writer, now_ms),
+        symbols=_symbols(universe, pipeline, writer, markets, focus, now_ms),
         up_ms=up_ms,
     )
 
 
 def _symbols(
-    universe: Universe, pipeline: DepthPipeline, writer: WriterFigures, now_ms: int
+    universe: Universe,
+    pipeline: DepthPipeline,
+    writer: WriterFigures,
+    markets: OpenMarkets,
+    focus: Mapping[str, str],
+    now_ms: int,
 ) -> Mapping[str, SymbolFigures]:
     specs = {spec.name: spec for spec in universe.specs}
     outlook, contracts = pipeline.subscriptions.outlook(), pipeline.subscriptions.contracts()
@@ -135,6 +143,9 @@ def _symbols(
             asked_again=pipeline.figures.asked_again[symbol],
             con_id=contracts[symbol].con_id if symbol in contracts else 0,
             contract=contracts[symbol].local_symbol if symbol in contracts else "",
+            hours=markets.label(symbol, now_ms),
+            closed_until=markets.closed_until(symbol, now_ms),
+            focus=focus.get(symbol, ""),
             weight=specs[symbol].weight if symbol in specs else 1,
             pinned=symbol in specs and specs[symbol].pin,
             share=round(outlook[symbol].share, 4) if symbol in outlook else 0.0,

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.ingest.effects import Effect
+from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.sink.claims import StreamClaims
@@ -32,12 +33,14 @@ class Membership:
         venues: VenueSearch,
         claims: StreamClaims,
         writer: RedisWriter,
+        markets: OpenMarkets,
         *,
         number: Callable[[Iterable[str]], Awaitable[None]],
         execute: Callable[[Iterable[Effect]], None],
         now: Callable[[], float],
     ) -> None:
         self.universe = universe
+        self._markets = markets
         self._subscriptions = subscriptions
         self._venues = venues
         self._claims = claims
@@ -50,6 +53,7 @@ class Membership:
     def begin(self) -> None:
         """Tell the rotation what is wished of each symbol."""
         for spec in self.universe.specs:
+            self._markets.wish(spec.name, spec.hours)
             if spec.pin or spec.weight != 1:
                 self._want(spec)
 
@@ -63,6 +67,7 @@ class Membership:
         for symbol in (*change.removed, *(spec.name for spec in change.contracts)):
             self._execute(self._subscriptions.removed(symbol, self._now()))
         for symbol in change.removed:
+            self._markets.forget(symbol)
             self._venues.forget(symbol)
         self._leaving |= set(change.removed)
         for spec in (*change.added, *change.contracts, *change.wishes):
@@ -78,6 +83,7 @@ class Membership:
         self._leaving -= back
 
     def _want(self, spec: SymbolSpec) -> None:
+        self._markets.wish(spec.name, spec.hours)
         wanted = self._subscriptions.wanted(spec.name, weight=spec.weight, pinned=spec.pin, now=self._now())
         self._execute(wanted)
 

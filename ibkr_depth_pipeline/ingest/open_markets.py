@@ -6,7 +6,7 @@ lists none for any instrument (a replay, say) is not judged by a calendar: all c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,8 +38,9 @@ class MarketChange(NamedTuple):
 @dataclass(slots=True)
 class _Market:
     wished: str | None
-    hours: MarketHours | None = None  # None: not known yet
-    listed: bool = False  # by IBKR, and readable
+    instrument: Instrument | None = None
+    hours: MarketHours | None = None  # None: not known
+    is_listed: bool = False  # by IBKR, and readable
     problem: str = ""
     read_at: int = 0
     asked_at: int = 0
@@ -59,11 +60,13 @@ class OpenMarkets:
 
     # ---- what is known
 
-    def wish(self, symbol: str, hours: str | None, now: int) -> None:
+    def wish(self, symbol: str, hours: str | None) -> None:
         """Which hours count for it: liquid, trading, always, or None for those of its kind."""
         market = self._markets.setdefault(symbol, _Market(hours))
         if market.wished != hours:
-            self._markets[symbol] = _Market(hours, asked_at=market.asked_at, closed=market.closed)
+            market.wished = hours
+            if market.instrument is not None:
+                self._read(market, market.instrument)
 
     def forget(self, symbol: str) -> None:
         """It is not recorded any more."""
@@ -72,29 +75,34 @@ class OpenMarkets:
     def resolved(self, instrument: Instrument, now: int) -> str:
         """Its contract is known, or known anew. Returns why its hours can't be read, once; else ""."""
         market = self._markets.setdefault(instrument.symbol, _Market(None))
-        label = hours_to_follow(market.wished, instrument.sec_type)
         market.read_at = market.asked_at = now
         before = market.problem
-        market.hours, market.listed, market.problem = ALWAYS_OPEN, False, ""
-        if label != ALWAYS:
-            listed = instrument.hours
-            try:
-                text = listed.liquid if label == LIQUID else listed.trading
-                market.hours, market.listed = read_hours(label, text, listed.time_zone), True
-            except UnreadableHours as error:
-                market.hours, market.problem = None, str(error)
+        self._read(market, instrument)
         return market.problem if market.problem != before else ""
+
+    @staticmethod
+    def _read(market: _Market, instrument: Instrument) -> None:
+        label, listed = hours_to_follow(market.wished, instrument.sec_type), instrument.hours
+        market.instrument, market.is_listed, market.problem = instrument, False, ""
+        if label == ALWAYS:
+            market.hours = ALWAYS_OPEN
+            return
+        try:
+            market.hours = read_hours(label, listed.liquid if label == LIQUID else listed.trading, listed.time_zone)
+            market.is_listed = True
+        except UnreadableHours as error:
+            market.hours, market.problem = None, str(error)
 
     # ---- what follows
 
     def hours_of(self, symbol: str, now: int) -> MarketHours | None:
         """The hours that count; None where nothing is known."""
         market = self._markets.get(symbol)
-        if market is None or not market.read_at:
+        if market is None or market.instrument is None:
             return None
         if market.hours is not None and (now < market.hours.known_until or market.hours is ALWAYS_OPEN):
             return market.hours
-        if not any(each.listed for each in self._markets.values()):
+        if not any(each.is_listed for each in self._markets.values()):
             return None
         if self._fallback is None or now >= self._fallback.known_until:
             self._fallback = self._calendar(now)
@@ -104,6 +112,11 @@ class OpenMarkets:
         """When its market opens; 0 where it is open, or nothing is known."""
         hours = self.hours_of(symbol, now)
         return 0 if hours is None else hours.closed_until(now)
+
+    def label(self, symbol: str, now: int) -> str:
+        """Which hours count for it; empty where nothing is known."""
+        hours = self.hours_of(symbol, now)
+        return "" if hours is None else hours.label
 
     def changes(self, now: int) -> list[MarketChange]:
         """The markets that have opened or closed since this was asked last."""
@@ -120,8 +133,19 @@ class OpenMarkets:
         stale = [
             symbol
             for symbol, market in self._markets.items()
-            if market.read_at and now - market.read_at >= FRESH_MS and now - market.asked_at >= ASK_AGAIN_MS
+            if market.instrument is not None
+            and now - market.read_at >= FRESH_MS
+            and now - market.asked_at >= ASK_AGAIN_MS
         ]
         for symbol in stale:
             self._markets[symbol].asked_at = now
         return stale
+
+
+def by_reopening(changes: Sequence[MarketChange]) -> dict[int, list[str]]:
+    """The markets that have closed, by when they open."""
+    found: dict[int, list[str]] = {}
+    for symbol, closed_until in changes:
+        if closed_until:
+            found.setdefault(closed_until, []).append(symbol)
+    return found

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError, NothingToRecord
+from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, FarmStatus, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
@@ -22,15 +23,18 @@ from ibkr_depth_pipeline.ingest.composition import IngestTimings, pipeline_of, r
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
 from ibkr_depth_pipeline.ingest.figures import IngestSummary, RateLimitedLog, feed_figures, summary_of
+from ibkr_depth_pipeline.ingest.focus import FocusWatcher
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive
 from ibkr_depth_pipeline.ingest.membership import Membership
+from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets, by_reopening
 from ibkr_depth_pipeline.ingest.tasks import DeadlineTimer, RunTasks, at_most, first_of
 from ibkr_depth_pipeline.ingest.universe_follower import UniverseFollower
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.ingest.wall_clock import WallClockMonitor
+from ibkr_depth_pipeline.instrument_hours import calendar_hours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
-from ibkr_depth_pipeline.model import DepthRow
+from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.status import FeedFigures
@@ -47,6 +51,9 @@ from ibkr_depth_pipeline.universe_changes import UniverseFile
 LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0
 """How often rows of cancelled requests are handled, and how often dropped rows are logged."""
+
+MARKETS_CYCLE_SECS = 1.0
+"""How often the hours of markets are looked at."""
 
 DRAIN_SECS = 3.0
 """How long the buffer may drain at the end; the whole end stays below 5 s."""
@@ -150,15 +157,24 @@ class IngestSession:
             on_time=self._clock.answered,
         )
 
+        self._markets = OpenMarkets(lambda now_ms: calendar_hours(settings.ibkr_calendar, now_ms))
         self._members = Membership(
             universe,
             self._pipeline.subscriptions,
             self._venues,
             self._claims,
             self._writer,
+            self._markets,
             number=self._number,
             execute=self._execute,
             now=self._now,
+        )
+        self._focus = FocusWatcher(
+            self._redis,
+            self._pipeline.subscriptions,
+            lambda: self._members.universe.symbols,
+            self._execute,
+            self._now,
         )
         self._follower = None if file is None else UniverseFollower(file, universe, self._members.apply)
 
@@ -254,6 +270,8 @@ class IngestSession:
         self._tasks.start(self._keepalive.run())
         self._tasks.start(self._handle_late_rows())
         self._tasks.start(self._inspect_lines())
+        self._tasks.start(self._watch_markets())
+        self._tasks.start(self._focus.run())
         self._members.begin()
         self._begin_rotation()
         self._tasks.start(self._venues.run())
@@ -347,7 +365,28 @@ class IngestSession:
 
     def _take_venue(self, resolution: Resolution) -> None:
         self._writer.record_venue(resolution, self._wall_ms())
+        if isinstance(resolution, Instrument):
+            if problem := self._markets.resolved(resolution, self._wall_ms()):
+                self._log.warning("hours_unreadable", symbol=resolution.symbol, reason=problem)
+            self._follow_markets()  # before it is known to the rotation, so that a closed one is never subscribed to
         self._execute(self._pipeline.subscriptions.resolved(resolution, self._now()))
+
+    def _follow_markets(self) -> None:
+        subscriptions, changes = self._pipeline.subscriptions, self._markets.changes(self._wall_ms())
+        for symbol, closed_until in changes:
+            change = subscriptions.closed if closed_until else subscriptions.opened
+            self._execute(change(symbol, self._now()))
+        if opened := [change.symbol for change in changes if not change.closed_until]:
+            self._log.info("markets_opened", symbols=opened)
+        for until, symbols in by_reopening(changes).items():
+            self._log.info("markets_closed", symbols=symbols, until=utc(until))
+
+    async def _watch_markets(self) -> None:
+        while True:
+            await asyncio.sleep(MARKETS_CYCLE_SECS)
+            self._follow_markets()
+            for symbol in self._markets.stale(self._wall_ms()):
+                self._venues.resolve_again(symbol)
 
     def _drop_connection(self, reason: str) -> None:
         """Close the connection, and handle that as a loss: the gateway does not report it."""
@@ -414,6 +453,8 @@ class IngestSession:
             self._members.universe,
             self._pipeline,
             self._writer.figures,
+            self._markets,
+            self._focus.describe(),
             now_ms=self._wall_ms(),
             connected=self._connection.in_use.is_set(),
             buffer_bound=self._settings.ibkr_buffer_bytes,

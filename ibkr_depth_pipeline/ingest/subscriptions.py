@@ -168,10 +168,15 @@ class Subscriptions:
 
     def opened(self, symbol: str, now: float) -> list[Effect]:
         """Bring the symbol back: its market has opened."""
-        if symbol not in self._fallbacks or symbol in self._removed:
-            return []
-        self._unresolved.discard(symbol)  # the contract of the day before is requested as it is
-        return self.rotate(rotation.Opened(symbol), now)
+        is_resolved = symbol in self._fallbacks
+        if is_resolved:
+            self._unresolved.discard(symbol)  # the contract of the day before is requested as it is
+        return self.rotate(rotation.Opened(symbol, is_resolved), now)
+
+    def closed(self, symbol: str, now: float) -> list[Effect]:
+        """Take the symbol out until its market opens."""
+        self._refusals.pop(symbol, None)
+        return self.rotate(rotation.Closed(symbol), now)
 
     def answered(self, request: int, now: float) -> list[Effect]:
         """Handle rows of a request: its venue has depth."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.schema.health import HealthReport, SymbolHealth, SymbolState
 
 REFUSAL_MEMORY_MS = 300_000
@@ -174,6 +175,8 @@ def _description(health: SymbolHealth) -> str:
         return f"unsupported: {health.reason}" if health.reason else "unsupported"
     if health.state is SymbolState.NEXT_SESSION:
         return "not recorded yet: next session"
+    if health.state is SymbolState.CLOSED:
+        return f"closed until {utc(health.figures.closed_until)}"
     trouble = f"{health.trouble}; " if health.trouble else ""
     if health.age_secs is None:
         return f"{health.state.value}: {trouble}no row was ever recorded"

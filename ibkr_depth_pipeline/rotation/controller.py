@@ -151,7 +151,7 @@ class RotationController:
             case events.Closed():
                 self._close(event.symbol, now, out)
             case events.Opened():
-                if self._eligible.open(event.symbol):
+                if self._eligible.open(event.symbol, resolved=event.resolved):
                     self._fill(now, out)
             case events.Removed():
                 self._eligible.remove(event.symbol)

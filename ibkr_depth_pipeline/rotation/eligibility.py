@@ -25,10 +25,10 @@ class Eligibility:
         self._removed.discard(event.symbol)
         self._ring.set_priority(event.symbol, Priority(event.weight, event.pinned))
 
-    def open(self, symbol: str) -> bool:
-        """Take in a symbol whose market has opened. Returns whether it may have turns."""
+    def open(self, symbol: str, *, resolved: bool = True) -> bool:
+        """Take in a symbol whose market has opened, if its contract is resolved. Returns whether it may have turns."""
         self._closed.discard(symbol)
-        if self.is_absent(symbol):
+        if self.is_absent(symbol) or not resolved:
             return False
         if symbol not in self._ring and symbol not in self._retries:
             self._ring.take_in(symbol)

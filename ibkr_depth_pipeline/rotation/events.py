@@ -149,9 +149,10 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The symbol's market is open again, and its contract is known: it joins at the back."""
+    """The symbol's market is open again. resolved: its contract is known, so it joins at the back."""
 
     symbol: str
+    resolved: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class SymbolState(str, Enum):
     """FRESH: its heartbeat stands. STALE: it has none, but was recorded once. MISSING: never recorded.
 
     UNSUPPORTED: no heartbeat, and the gateway gives no depth for it, so none is to be expected.
+    CLOSED: its market is closed, by the hours of its contract, and opens at `figures.closed_until`.
     NEXT_SESSION: a running ingest does not record it, as it came into the universe's file after that run's start.
     """
 
@@ -27,11 +28,12 @@ class SymbolState(str, Enum):
     MISSING = "missing"
     UNSUPPORTED = "unsupported"
     NEXT_SESSION = "next session"
+    CLOSED = "closed"
 
     @property
     def is_well(self) -> bool:
         """Whether nothing is wrong with a symbol in this state."""
-        return self in (SymbolState.FRESH, SymbolState.UNSUPPORTED, SymbolState.NEXT_SESSION)
+        return self not in (SymbolState.STALE, SymbolState.MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ def _symbol(
     state = _state(ttl > 0, supported == b"0", last_row)
     if not state.is_well and elapsed_ms is not None and known and symbol not in known:
         state = SymbolState.NEXT_SESSION
+    if figures.closed_until > now_ms:
+        state = SymbolState.CLOSED
     trouble = figures.trouble if elapsed_ms is not None else ""
     return SymbolHealth(symbol, state, last_row, age, _seconds(ttl), venue, _text(reason), figures, trouble)
 

@@ -100,6 +100,11 @@ def claim_key(symbol: str) -> str:
     return f"{PREFIX}:claim:{symbol}"
 
 
+def focus_key(symbol: str) -> str:
+    """Who asks that the symbol keeps a slot for a while; set by any program, expires."""
+    return f"{PREFIX}:focus:{symbol}"
+
+
 def clock_key(name: str) -> str:
     """Stream of the steps of an ingest's clock, and of when `ts` stands; `name` is IBKR_GATEWAY_NAME."""
     return f"{PREFIX}:clock:{name}"

@@ -32,6 +32,13 @@ def hours_of(listing: Listing, now: float) -> tuple[str, str]:
     return _daily(days, ("0400", "2000")), _daily(days, ("0930", "1600"))
 
 
+def around_the_clock(listing: Listing, now: float) -> str:
+    """Hours without an end, in the listing's own time zone."""
+    today = datetime.fromtimestamp(now, ZoneInfo(listing.time_zone)).date()
+    days = [today + timedelta(days=offset) for offset in range(-1, _DAYS)]
+    return ";".join(f"{day:%Y%m%d}:0000-{day + timedelta(days=1):%Y%m%d}:0000" for day in days)
+
+
 def _daily(days: Iterable[date], *sessions: tuple[str, str]) -> str:
     """Sessions that begin and end on the same day, from Monday to Friday."""
     texts = []

@@ -162,6 +162,8 @@ class GatewayOptions:
     """Listing name (or `*`: each) -> how many of the first questions for its contract details get no answer."""
     details_delay: float = 0.0
     """From a question for contract details to its answer."""
+    market_hours: bool = False
+    """Whether contract details list the hours of the listing's market; otherwise it is open around the clock."""
     hours: Mapping[str, str] = field(default_factory=dict)
     """Listing name -> what its contract details have for tradingHours and liquidHours, in place of its own."""
     dead_subscriptions: Mapping[str, int] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from rich.text import Text
 
-from ibkr_depth_pipeline.formatting import price, short_duration
+from ibkr_depth_pipeline.formatting import price, short_duration, utc
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.decoding import EMPTY_LEVEL, DepthSnapshot, Level
 from ibkr_depth_pipeline.schema.health import IngestHealth
@@ -31,6 +31,7 @@ _STYLES = {
     Liveness.STALE: "bold red",
     Liveness.NONE: "red",
     Liveness.UNSUPPORTED: "dim",
+    Liveness.CLOSED: "dim",
     Liveness.SILENT: "bold red",
     Liveness.OUT_OF_STEP: "bold red",
     Liveness.UNKNOWN: "dim",
@@ -49,6 +50,8 @@ _COLUMNS = (
     ("cover", 5),
 )
 """Heading and width; negative: to the left. All of them and the blanks between them are 80 columns."""
+
+_BEFORE_PRICES = sum(abs(width) + 1 for _, width in _COLUMNS[:4])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,10 @@ def _table(state: WatchState, selected: str, room: int) -> Iterator[Text]:
     first = max(0, min(at - fits // 2, len(names) - fits))
     for line in state.lines[first : first + fits]:
         style = _STYLES[line.liveness] + (" reverse" if line.symbol == selected else "")
-        yield Text(_row(_cells(line, line.symbol == selected)), style, no_wrap=True, overflow="crop")
+        row = _row(_cells(line, line.symbol == selected))
+        if line.closed_until:
+            row = f"{row[:_BEFORE_PRICES]}closed until {utc(line.closed_until)}"
+        yield Text(row, style, no_wrap=True, overflow="crop")
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -185,6 +191,7 @@ _STATE_TEXTS = {
     Liveness.STALE: ("STALE, don't trust it", "bold red"),
     Liveness.NONE: ("never recorded", "red"),
     Liveness.UNSUPPORTED: ("no depth", "dim"),
+    Liveness.CLOSED: ("closed", "dim"),
     Liveness.SILENT: ("silent, others are not", "bold red"),
     Liveness.OUT_OF_STEP: ("book out of step, don't trust it", "bold red"),
     Liveness.UNKNOWN: ("UNKNOWN, Redis is away", "bold red"),
@@ -211,6 +218,8 @@ def _ladder_title(symbol: str, line: SymbolLine | None, width: int) -> Text:
         text.append(f" {line.venue or '-'} ", "not bold").append(word, style)
         age = "" if line.age_secs is None else f", {short_duration(line.age_secs)} old"
         text.append(age + _imbalance(line.book), "not bold")
+        if line.closed_until:
+            text.append(f" until {utc(line.closed_until)}", "not bold")
         if line.reason and line.liveness is Liveness.UNSUPPORTED:
             text.append(f": {' '.join(line.reason.split())}", "not bold")
     text.truncate(width, overflow="ellipsis", pad=True)

@@ -16,8 +16,9 @@ class Liveness(Enum):
     """A symbol's state; the values are the words of the table.
 
     LIVE: it holds a slot. WAIT: it had its turn and waits for the next. STALE: its heartbeat is gone. NONE: it was
-    never recorded. UNSUPPORTED: the gateway gives no depth for it. SILENT: its line is silent while others are not.
-    OUT_OF_STEP: its book is not the gateway's. UNKNOWN: Redis is away.
+    never recorded. CLOSED: its market is closed, see `closed_until`. UNSUPPORTED: the gateway gives no depth for it.
+    SILENT: its line is silent while others are not. OUT_OF_STEP: its book is not the gateway's. UNKNOWN: Redis is
+    away.
     """
 
     LIVE = "live"
@@ -25,6 +26,7 @@ class Liveness(Enum):
     STALE = "STALE"
     NONE = "none"
     UNSUPPORTED = "n/a"
+    CLOSED = "shut"
     SILENT = "MUTE"
     OUT_OF_STEP = "WRONG"
     UNKNOWN = "?"
@@ -32,7 +34,10 @@ class Liveness(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SymbolLine:
-    """A symbol's line of the table. Ages and TTLs are seconds, coverage is from 0 to 1; None: not known."""
+    """A symbol's line of the table. Ages and TTLs are seconds, coverage is from 0 to 1; None: not known.
+
+    closed_until: when its market opens, unix ms; 0 if it is not closed.
+    """
 
     symbol: str
     liveness: Liveness
@@ -44,6 +49,7 @@ class SymbolLine:
     ttl_secs: float | None
     rows_per_sec: float | None
     coverage: float | None
+    closed_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,7 @@ def _line(each: SymbolHealth, feed: IngestHealth, streams: StreamReadings, holds
         ttl_secs=each.heartbeat_ttl_secs,
         rows_per_sec=streams.rates.get(each.symbol),
         coverage=_coverage(each, feed),
+        closed_until=each.figures.closed_until if each.state is SymbolState.CLOSED else 0,
     )
 
 
@@ -135,5 +142,7 @@ def _liveness(each: SymbolHealth, holds_slot: bool, has_figures: bool) -> Livene
         return Liveness.NONE
     if each.state in (SymbolState.UNSUPPORTED, SymbolState.NEXT_SESSION):
         return Liveness.UNSUPPORTED
+    if each.state is SymbolState.CLOSED:
+        return Liveness.CLOSED
     recent = not has_figures and each.age_secs is not None and each.age_secs < _LIVE_WITHOUT_FIGURES_SECS
     return Liveness.LIVE if holds_slot or recent else Liveness.WAIT
