@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.formatting import duration, price, short_duration, utc, utc_clock
+from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.formatting import duration, parse_duration, price, short_duration, utc, utc_clock
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,16 @@ def test_prices_keep_the_digits_that_they_have() -> None:
 def test_times_are_written_in_utc() -> None:
     assert utc(1_700_000_000_999) == "2023-11-14 22:13:20 UTC"
     assert utc_clock(1_700_000_000_999) == "22:13:20"
+
+
+@pytest.mark.parametrize(
+    ("text", "secs"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("1d", 86400), ("0", 0), (" 5 M ", 300)]
+)
+def test_duration_is_read_with_or_without_a_unit(text: str, secs: float) -> None:
+    assert parse_duration(text) == secs
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "2d", "1e3", "10 minutes", "nan"])
+def test_other_text_is_no_duration(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="such as 90s, 10m or 1h"):
+        parse_duration(text)

@@ -22,7 +22,7 @@ import redis
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
-from ibkr_depth_pipeline.schema.keys import PREFIX, last_key, stream_key
+from ibkr_depth_pipeline.schema.keys import PREFIX, focus_key, last_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
 from ibkr_depth_pipeline.universe import load_universe
 
@@ -418,6 +418,20 @@ def test_daemon_reads_its_universe_anew_on_sighup_and_shows_what_is_in_force(
                 process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 0
         assert len(gateway.journal.entries("opened")) == 1, "no connection was made anew"
+
+
+def test_focus_is_refused_with_a_reason_or_sets_a_key_that_expires(settled: Operator, shared_redis_url: str) -> None:
+    nobody = settled.runs("focus", "SPY")
+    assert (nobody.returncode, "no ingest runs" in nobody.stderr) == (1, True)
+    assert settled.runs("focus", "SPY", "--for", "soon").returncode == 2
+    settled.symbols("SPY", "AAPL", "QQQ")
+    with settled.starts("run"), redis.Redis.from_url(shared_redis_url) as client:
+        assert wait_until(lambda: settled.runs("focus", "SPY", "--for", "10m").returncode == 0, PATIENCE)
+        assert 0 < client.pttl(focus_key("SPY")) <= 600_000
+        other = settled.runs("focus", "NOSUCH")
+        assert (other.returncode, "NOSUCH" in other.stderr) == (1, True)
+        assert settled.runs("focus", "SPY", "--for", "0").returncode == 0
+        assert not client.exists(focus_key("SPY"))
 
 
 def test_too_many_pins_are_an_error_before_anything_runs(operator: Operator) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from ibkr_depth_pipeline.schema.keys import claim_key, ingest_key
+from ibkr_depth_pipeline.schema.keys import claim_key, focus_key, ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.universe_changes import UniverseFile
@@ -207,3 +207,38 @@ async def test_file_that_is_gone_for_a_while_changes_nothing(following: Followin
         await it.run.grows("SPY", 3)
         it.write("symbols: [SPY, QQQ]")
         await it.run.grows("QQQ", 3)
+
+
+# ---- focus
+
+
+async def test_symbol_in_focus_keeps_its_slot_until_the_key_expires_and_the_status_says_who_asked(
+    following: Following,
+) -> None:
+    symbols = ["SPY", "QQQ", "IWM", "AAPL", "MSFT"]
+    with capture_logs() as lines:
+        async with following(f"symbols: [{', '.join(symbols)}]", ibkr_max_concurrent_depth=2) as it:
+            await it.run.grows("MSFT")
+            await it.run.redis.set(focus_key("MSFT"), "desk-3", px=600_000)
+            await it.shows(lambda figures: figures.symbols["MSFT"].share == 1.0 and figures.symbols["MSFT"].subscribed)
+            figures = await it.figures()
+            assert figures.symbols["MSFT"].focus.startswith("desk-3")
+            held, turns = it.subscribed("MSFT"), figures.turns
+            await it.shows(lambda figures: figures.turns > turns + 6)
+            assert it.subscribed("MSFT") == held
+            await it.run.redis.pexpire(focus_key("MSFT"), 1)
+            await it.shows(lambda figures: not figures.symbols["MSFT"].focus)
+            await it.until(lambda: len(it.subscribed("MSFT")) > len(held))
+    (began,) = (line for line in lines if line["event"] == "focus_began")
+    assert (began["symbol"], began["by"]) == ("MSFT", "desk-3")
+    assert [line["symbol"] for line in lines if line["event"] == "focus_ended"] == ["MSFT"]
+
+
+async def test_key_without_an_end_and_keys_of_another_type_ask_for_nothing(following: Following) -> None:
+    async with following("symbols: [SPY, QQQ, IWM]", ibkr_max_concurrent_depth=2) as it:
+        await it.run.redis.set(focus_key("SPY"), "for ever")
+        await it.run.redis.lpush(focus_key("QQQ"), "a list")
+        await it.run.redis.set(focus_key("IWM"), "desk-3", px=600_000)
+        figures = await it.shows(lambda figures: figures.symbols["IWM"].focus)
+        assert not figures.symbols["SPY"].focus
+        assert not figures.symbols["QQQ"].focus
