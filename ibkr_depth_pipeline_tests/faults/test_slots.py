@@ -35,11 +35,10 @@ async def test_under_a_limit_for_good_each_attempt_to_grow_costs_one_309_and_att
         first = len(run.gateway.journal.errors(309))
         await has_turns(run, 16)
         later = len(run.gateway.journal.errors(309)) - first
-        grown = len(run.said("batch_grown"))
         await run.fresh(10)
         assert run.open_lines() <= LIMITS[scenario]
         await run.whole()
-    refused = len(run.gateway.journal.errors(309))
+    refused, grown = len(run.gateway.journal.errors(309)), len(run.said("batch_grown"))
     assert refused <= grown + 3, "one for each attempt, and those of the first batch"
     assert later <= 3, "after 2, 4, 8 and 16 turns"
 
