@@ -48,6 +48,14 @@ _SYMBOL = pa.struct(
         _field("trouble", pa.string()),
         *(_field(name, pa.int64()) for name in ("silent", "out_of_step", "asked_again")),
         _field("row_age_ms", pa.int64(), nullable=True),
+        _field("weight", pa.int64()),
+        _field("pinned", pa.bool_()),
+        _field("share", pa.float64()),
+        _field("next_turn_secs", pa.float64(), nullable=True),
+        _field("con_id", pa.int64()),
+        *(_field(name, pa.string()) for name in ("contract", "expiry", "hours")),
+        _field("closed_until", pa.int64()),
+        _field("focus", pa.string()),
     ]
 )
 _CLOCK = pa.struct(
@@ -71,15 +79,22 @@ SCHEMA = pa.schema(
         *(_field(name, pa.int64()) for name in ("lost", "write_failures")),
         *(_field(name, pa.float64(), nullable=True) for name in ("lag_p50_ms", "lag_p99_ms")),
         _field("clock", _CLOCK, nullable=True),
+        _field("universe_problem", pa.string()),
+        _field("up_ms", pa.int64(), nullable=True),
         _field("symbols", pa.list_(_SYMBOL)),
     ]
 )
 """One row a state; fields are those of docs/redis-schema.md, `run` spread out, times as timestamps (0 is 1970)."""
 
-_LATER: dict[str, Any] = {"process": "", "pacing_violations": 0, "clock": None}
+_LATER: dict[str, Any] = {
+    **{"process": "", "pacing_violations": 0, "clock": None},
+    **{"universe_problem": "", "up_ms": None},
+}
 _LATER_OF_SYMBOL: dict[str, Any] = {
     **{"trouble": "", "silent": 0, "out_of_step": 0, "asked_again": 0},
     "row_age_ms": None,
+    **{"weight": 1, "pinned": False, "share": 0.0, "next_turn_secs": None},
+    **{"con_id": 0, "contract": "", "expiry": "", "hours": "", "closed_until": 0, "focus": ""},
 }
 """What older files lack, and what stands for it."""
 

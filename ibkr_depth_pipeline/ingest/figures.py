@@ -143,6 +143,7 @@ def _symbols(
             asked_again=pipeline.figures.asked_again[symbol],
             con_id=contracts[symbol].con_id if symbol in contracts else 0,
             contract=contracts[symbol].local_symbol if symbol in contracts else "",
+            expiry=contracts[symbol].expiry if symbol in contracts else "",
             hours=markets.label(symbol, now_ms),
             closed_until=markets.closed_until(symbol, now_ms),
             focus=focus.get(symbol, ""),

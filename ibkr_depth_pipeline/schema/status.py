@@ -33,8 +33,9 @@ class SymbolFigures:
     trouble is what is wrong with its line now, "" if nothing is known to be; silent, out_of_step and asked_again count
     how often its line was silent while others were not, its book out of step, and its subscription made anew.
     share is the part of the time that it is to hold a slot, next_turn_secs the time until its next turn, roughly (0: it
-    has one, None: it takes no turns). contract is IBKR's local symbol; hours names which hours count; closed_until is
-    the unix ms at which its market opens, 0 while it is open or nothing is known of it; focus says who asked for it.
+    has one, None: it takes no turns). contract is IBKR's local symbol, expiry its last trade date (YYYYMMDD, or empty);
+    hours names which hours count; closed_until is the unix ms at which its market opens, 0 while it is open or nothing
+    is known of it; focus says who asked for it.
     """
 
     subscribed: bool = False
@@ -60,6 +61,7 @@ class SymbolFigures:
     next_turn_secs: float | None = None
     con_id: int = 0
     contract: str = ""
+    expiry: str = ""
     hours: str = ""
     closed_until: int = 0
     focus: str = ""

@@ -26,6 +26,7 @@ from ibkr_depth_pipeline.orchestration.gateway_assets import (
     symbol_key,
 )
 from ibkr_depth_pipeline.orchestration.ingest.metadata import (
+    contract_metadata,
     feed_progress,
     figures_at_end,
     figures_at_start,
@@ -152,7 +153,8 @@ class SessionObserver:
         for symbol, figures in symbols_progress(before, now).items():
             if symbol in self._symbols or (symbol != "unknown" and summary is None):
                 note = {"unresolved": unresolved[symbol]} if symbol in unresolved else {}
-                yield dg.AssetObservation(symbol_key(symbol), metadata={**figures, **note})
+                contract = contract_metadata(now.symbols[symbol]) if symbol in now.symbols else {}
+                yield dg.AssetObservation(symbol_key(symbol), metadata={**figures, **contract, **note})
 
 
 def build_feed(assets: GatewayAssets) -> dg.AssetsDefinition:

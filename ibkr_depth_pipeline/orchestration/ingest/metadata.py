@@ -73,6 +73,14 @@ def _symbol(before: SymbolFigures, now: SymbolFigures, seconds: float) -> dict[s
     }
 
 
+def contract_metadata(figures: SymbolFigures) -> dict[str, str]:
+    """The contract that is recorded now, in words; empty while it is not known."""
+    if not figures.con_id:
+        return {}
+    named = " ".join(part for part in (figures.contract, figures.expiry) if part)
+    return {"contract": f"{named or 'contract'} ({figures.con_id}) on {figures.venue}"}
+
+
 def _total(each: Mapping[str, Numbers], name: str) -> int:
     return int(sum(found[name] for found in each.values()))
 
