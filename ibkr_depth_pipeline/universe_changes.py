@@ -12,7 +12,7 @@ from ibkr_depth_pipeline.universe import SymbolSpec, Universe, load_universe
 class UniverseChange:
     """From one universe to `universe`: names of the removed entries, and the new text of all others that differ.
 
-    wishes: only pin, weight or hours differ. contracts: what is asked of IBKR differs, so it is resolved anew.
+    wishes: only pin, weight or hours differ. contracts: what is asked of IBKR differs, so it is resolved again.
     """
 
     universe: Universe

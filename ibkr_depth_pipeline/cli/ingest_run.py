@@ -81,7 +81,7 @@ def run(
     """Record until Ctrl-C or SIGTERM; then cancel every subscription, flush and disconnect, and exit with 0.
 
     So does SIGHUP, as the terminal is closed; under nohup it is ignored. Without a terminal (systemd, a container)
-    SIGHUP reads the universe anew. A change of its file is followed anyway, and costs no line and no connection.
+    SIGHUP reads the universe again. A change of its file is followed anyway, and costs no line and no connection.
 
     A gateway that is away or not ready is waited for, unless --once or IBKR_START_TIMEOUT_SECS sets a limit. The log
     goes to stderr, one JSON object a line. Exit code 1 if it fails, 2 if a setting or a symbol is wrong.

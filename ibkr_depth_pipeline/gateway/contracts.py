@@ -1,7 +1,7 @@
 """Which contract an entry of the universe means: what the gateway is asked, and the choice among its answers. Pure.
 
 docs/ibkr-market-depth.md, "Venues and contracts": one symbol may have several contracts in one currency, and a con_id
-is asked for alone, as whatever else is said beside it may clash with it (478, 200).
+is asked for alone, as any other field beside it may clash with it (478, 200).
 """
 
 from __future__ import annotations

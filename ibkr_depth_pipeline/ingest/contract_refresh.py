@@ -26,7 +26,7 @@ class ContractRefresh:
         self._doubted: set[str] = set()
 
     def doubted(self, name: str) -> None:
-        """Its depth is refused: the next answer counts whatever it is."""
+        """Its depth is refused: the next answer counts in any case."""
         self._doubted.add(name)
 
     def keeps(self, answer: Instrument | Unresolved, now: float) -> bool:

@@ -22,7 +22,7 @@ from ibkr_depth_pipeline.instrument_hours import (
 from ibkr_depth_pipeline.model import Instrument
 
 FRESH_MS = 20 * 3_600_000
-"""Hours that are older than this are asked for anew."""
+"""Hours that are older than this are asked for again."""
 
 ASK_AGAIN_MS = 600_000
 """At least so long between two questions for fresh hours of one instrument."""
@@ -73,7 +73,7 @@ class OpenMarkets:
         self._markets.pop(symbol, None)
 
     def resolved(self, instrument: Instrument, now: int) -> str:
-        """Its contract is known, or known anew. Returns why its hours can't be read, once; else ""."""
+        """Its contract is known, for the first time or again. Returns why its hours can't be read, once; else ""."""
         market = self._markets.setdefault(instrument.symbol, _Market(None))
         market.read_at = market.asked_at = now
         before = market.problem
@@ -129,7 +129,7 @@ class OpenMarkets:
         return found
 
     def stale(self, now: int) -> list[str]:
-        """The instruments whose hours are to be asked for anew; each is named again only after a while."""
+        """The instruments whose hours are to be asked for again; each is named again only after a while."""
         stale = [
             symbol
             for symbol, market in self._markets.items()

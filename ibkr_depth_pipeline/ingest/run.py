@@ -42,7 +42,7 @@ def run_ingest(
     from; its changes are followed. Raises what IngestSession.run raises; the error's `interrupted_by` then names the
     signal, if one came before it.
 
-    SIGHUP ends a run that has a terminal, as that is closed; one without (a daemon) reads its universe anew.
+    SIGHUP ends a run that has a terminal, as that is closed; one without (a daemon) reads its universe again.
     """
     caught: list[str] = []
     hangs_up = has_terminal()

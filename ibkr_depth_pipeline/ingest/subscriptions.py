@@ -142,7 +142,7 @@ class Subscriptions:
         return []
 
     def _replace_line(self, instrument: Instrument, now: float) -> list[Effect]:
-        """Subscribe anew if the symbol's line is for another contract, or for a venue that is not among its own."""
+        """Subscribe again if the symbol's line is for another contract, or for a venue that is not among its own."""
         for request, symbol in self.subscribed.items():
             requested = self._requested.get(request)
             if symbol == instrument.symbol and requested is not None:

@@ -26,7 +26,7 @@ def check_server(host: str, port: int) -> None:
 
 
 def check_instance() -> None:
-    """Opens the instance that DAGSTER_HOME names and reads from its storage. Raises whatever keeps it from that."""
+    """Opens the instance that DAGSTER_HOME names and reads from its storage. Raises the storage's own error."""
     with dg.DagsterInstance.get() as instance:
         instance.get_runs_count()
 

@@ -31,7 +31,7 @@ class SymbolFigures:
     None if this run had none. live_ms is for how long its book was live; bid0 and ask0 are the best prices then, 0.0 if
     a side was empty.
     trouble is what is wrong with its line now, "" if nothing is known to be; silent, out_of_step and asked_again count
-    how often its line was silent while others were not, its book out of step, and its subscription made anew.
+    how often its line was silent while others were not, its book out of step, and its subscription made again.
     share is the part of the time that it is to hold a slot, next_turn_secs the time until its next turn, roughly (0: it
     has one, None: it takes no turns). contract is IBKR's local symbol, expiry its last trade date (YYYYMMDD, or empty);
     hours names which hours count; closed_until is the unix ms at which its market opens, 0 while it is open or nothing

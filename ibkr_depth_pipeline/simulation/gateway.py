@@ -145,7 +145,7 @@ class SimulatedGateway(LineFaults):
         self.account.catalogue.rename_venue(exchange, to)
 
     def expire(self, symbol: str) -> None:
-        """The contract is gone, as on the day after its last trade date: 200 to whoever asks. Its lines end silently.
+        """The contract is gone, as on the day after its last trade date: 200 for each request. Its lines end silently.
 
         Raises ValueError where no contract is called so.
         """

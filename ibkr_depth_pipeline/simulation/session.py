@@ -114,7 +114,7 @@ class DepthDesk:
         )
 
     def _venue_of(self, listing: Listing | None, request: Request, smart: bool) -> DepthVenue | None:
-        """The venue whose depth is asked for; none for a continuous future, whatever it stands for."""
+        """The venue whose depth is asked for; none for a continuous future, which has no depth."""
         exchange = request.text("exchange")
         if listing is None or request.text("secType") == "CONTFUT":
             return None

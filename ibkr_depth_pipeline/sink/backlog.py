@@ -113,7 +113,7 @@ class SymbolQueue:
 
     @property
     def is_held(self) -> bool:
-        """Whether no heartbeat is to be written, whatever is stored: the book is known to be wrong."""
+        """Whether no heartbeat is to be written, even if rows are stored: the book is known to be wrong."""
         return self._backlog.held(self.symbol)
 
     def note_venue(self, fields: dict[Any, Any]) -> None:

@@ -89,7 +89,7 @@ class IngestConfig(dg.Config):
         return {name: value for name, value in fields.items() if value is not None}
 
     def check(self) -> None:
-        """Raise DagsterInvalidConfigError for what is wrong in whatever environment the run starts."""
+        """Raise DagsterInvalidConfigError for what is wrong in any environment."""
         if self.duration is not None and not self.duration >= LEAST_DURATION_SECS:
             wrong = f"{self.duration!r} is not allowed; seconds, {LEAST_DURATION_SECS} or more, or left out"
             raise refuse(ConfigurationError("run config", [f"duration={wrong}"]))
