@@ -93,12 +93,11 @@ def metadata_of(deployed: Deployment, run_id: str) -> dict[str, Any]:
     return {name: value.value for name, value in events[0].metadata.items()}
 
 
-def rotated(deployed: Deployment, run_id: str) -> set[str]:
-    """The symbols of every rotation that the engine's log speaks of: lines of JSON in the run's stderr."""
+def subscribed(deployed: Deployment, run_id: str) -> set[str]:
+    """The symbols that held a slot, by the engine's log: lines of JSON in the run's stderr."""
     text = "".join(path.read_text() for path in deployed.home.glob(f"storage/{run_id}/compute_logs/*.err"))
     happenings = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    turns = [happening["symbols"] for happening in happenings if happening["event"] == "rotation_started"]
-    return {symbol for turn in turns for symbol in turn}
+    return {happening["symbol"] for happening in happenings if happening["event"] == "subscribed"}
 
 
 def op(**config: Any) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def test_terminate_cancels_every_subscription_stores_what_was_buffered_and_ends_
     assert (metadata["ended_by"], metadata["drained"]) == ("SIGINT", True)
     assert metadata["session_snapshots"] == sum(stored(guarded_url).values())
     assert "| AAPL | " in metadata["symbols"]
-    assert rotated(deployed, run_id) == set(SYMBOLS)
+    assert subscribed(deployed, run_id) == set(SYMBOLS)
 
 
 def test_second_launch_waits_until_the_first_run_has_ended_also_by_materialize(
