@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,14 @@ from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, GatewayError, SinkUnavailable
 from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateways import load_gateways
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
-from ibkr_depth_pipeline.model import Unresolved
+from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.settings import Settings, names_without_setting, unreadable_env_lines
 from ibkr_depth_pipeline.sink.advice import redis_advice
 from ibkr_depth_pipeline.sink.connection import check_writable
-from ibkr_depth_pipeline.sink.stream_fence import streams_ahead
+from ibkr_depth_pipeline.sink.stream_fence import recorded_contracts, streams_ahead
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
 USUAL_SLOTS = 3
@@ -125,7 +127,7 @@ async def _gateway(settings: Settings, universe: Universe | None, orders: bool) 
         if findings[-1].verdict is not Verdict.FAIL:
             findings.append(await _read_only(gateway) if orders else _NOT_ASKED_FOR_ORDERS)
             findings = await _with_clock(gateway, findings)
-            findings += await _venues(gateway, universe) if universe else []
+            findings += await _venues(gateway, universe, settings) if universe else []
     except GatewayError as error:
         findings.append(ChecklistItem(Verdict.FAIL, "gateway", str(error)))
     finally:
@@ -187,13 +189,29 @@ async def _read_only(gateway: TwsGateway) -> ChecklistItem:
     return ChecklistItem(Verdict.WARN, "read-only", text)
 
 
-async def _venues(gateway: TwsGateway, universe: Universe) -> list[ChecklistItem]:
+async def _venues(gateway: TwsGateway, universe: Universe, settings: Settings) -> list[ChecklistItem]:
     resolutions = await resolve_symbols(gateway, universe.specs)
+    elsewhere = await _recorded_elsewhere(settings, universe)
     findings = []
     for symbol, found in resolutions.items():
+        owner = elsewhere.get((found.con_id, found.exchange))
+        if isinstance(found, Instrument) and owner is not None:
+            text = f"{owner!r} of another gateway and {symbol!r} come to one and the same contract, {found.con_id} on "
+            findings.append(ChecklistItem(Verdict.FAIL, f"venue of {symbol}", f"{text}{found.exchange}; list it once"))
+            continue
         if isinstance(found, Unresolved):
             findings.append(ChecklistItem(Verdict.FAIL, f"venue of {symbol}", found.reason))
         else:
             text = f"{found.exchange} (listed on {found.primary_exchange or 'no exchange'}, contract {found.con_id})"
             findings.append(ChecklistItem(Verdict.OK, f"venue of {symbol}", text))
     return findings
+
+
+async def _recorded_elsewhere(settings: Settings, universe: Universe) -> dict[tuple[int, str], str]:
+    """(con_id, venue) -> symbol of what other gateways record, by Redis; empty if that can't be told now."""
+    with contextlib.suppress(ConfigurationError, SinkUnavailable):
+        paths = {gateway.settings().symbol_config_path for gateway in load_gateways() if gateway.name}
+        others = [path for path in paths if path.absolute() != settings.symbol_config_path.absolute()]
+        symbols = {symbol for path in others for symbol in load_universe(path).symbols} - set(universe.symbols)
+        return await recorded_contracts(settings.redis_target, sorted(symbols))
+    return {}

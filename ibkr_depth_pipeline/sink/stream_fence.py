@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
-from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key
+from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.wire import Part, open_wire
 
@@ -100,6 +100,26 @@ async def streams_ahead(url: str, symbols: Sequence[str], now_ms: int) -> dict[s
     finally:
         await client.aclose()
     return {symbol: newest.ts for symbol, newest in found.items() if newest.ts > now_ms + _AHEAD_MS}
+
+
+async def recorded_contracts(url: str, symbols: Sequence[str]) -> dict[tuple[int, str], str]:
+    """(con_id, venue) -> symbol, of those of `symbols` whose venue hash says that they have depth.
+
+    Raises SinkUnavailable.
+    """
+    client = open_redis(url)
+    try:
+        fields = ("con_id", "exchange", "depth_supported")
+        replies = await ask_each(client, [("HMGET", venue_key(symbol), *fields) for symbol in symbols])
+    except UNREACHABLE as error:
+        raise _unavailable(error) from None
+    finally:
+        await client.aclose()
+    found: dict[tuple[int, str], str] = {}
+    for symbol, reply in zip(symbols, replies, strict=True):
+        if not isinstance(reply, Exception) and None not in reply and reply[2] == b"1":
+            found[int(reply[0]), reply[1].decode()] = symbol
+    return found
 
 
 async def _of_hashes(client: Client, symbols: Sequence[str]) -> Positions:

@@ -263,3 +263,24 @@ def test_rotation_line_says_how_long_each_symbol_is_on() -> None:
     settings = load_settings(ibkr_max_concurrent_depth=3, ibkr_rotation_secs=15)
     (finding,) = check_rotation(settings, 10)
     assert "each of 10 symbols is on for 15 s every 60 s" in finding.text
+
+
+async def test_contract_that_another_gateway_records_is_a_failure_that_names_both(
+    gateway: SimulatedGateway,
+    shared_redis_url: str,
+    symbols_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "other.yaml").write_text("symbols: [{name: APPLE, con_id: 265598}]")
+    gateways = "gateways: [{name: a, port: 1, universe: symbols.yaml}, {name: b, port: 2, universe: other.yaml}]"
+    (tmp_path / "gateways.yaml").write_text(gateways)
+    monkeypatch.setenv("GATEWAYS_CONFIG_PATH", str(tmp_path / "gateways.yaml"))
+    with redis.Redis.from_url(shared_redis_url) as client:
+        client.hset(
+            "raw:ibkr:depth:venue:APPLE", mapping={"con_id": 265598, "exchange": "ISLAND", "depth_supported": 1}
+        )
+    (found,) = failures(await run_checklist(settings_for(gateway, shared_redis_url, symbols_file)))
+    assert found.subject == "venue of AAPL"
+    for part in ("'APPLE'", "'AAPL'", "265598 on ISLAND"):
+        assert part in found.text
