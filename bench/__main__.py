@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import dagster_run, growth, latency, profiling, slots, throughput, verify
+from bench import dagster_run, growth, latency, profiling, slots, start, throughput, verify
 from bench.processes import PEERS_PYTHON, REPOSITORY, BenchmarkFailed
 from bench.recorder import Stage
 from bench.recording import RECORDED, record
@@ -78,6 +78,9 @@ class Benchmark:
     def growth(self) -> None:
         self.results["growth"] = growth.measure(self.stage, self.size.rows // 3, self.quick, say)
 
+    def start(self) -> None:
+        self.results["start"] = start.measure(self.stage, say)
+
     def dagster(self) -> None:
         self.results["dagster"] = dagster_run.measure(self.stage, self.size.rows, self.size.runs, say)
 
@@ -100,6 +103,7 @@ PARTS: dict[str, Callable[[Benchmark], None]] = {
     "latency": Benchmark.latency,
     "slots": Benchmark.slots,
     "growth": Benchmark.growth,
+    "start": Benchmark.start,
     "dagster": Benchmark.dagster,
     "event_log": Benchmark.event_log,
     "profile": Benchmark.profile,

@@ -140,6 +140,12 @@ def _growth(rows: list[Results]) -> list[str]:
     return ["## Cost, and how it grows (one recording a row)", table(head, cells)]
 
 
+def _start(rows: list[Results]) -> list[str]:
+    cells = [(f"{row['symbols']:,}", f"{row['first_secs']:.2f}", f"{row['again_secs']:.2f}") for row in rows]
+    head = ("symbols", "seconds to the first row", "with the contracts of the last day")
+    return ["## Start", table(head, cells)]
+
+
 def _dagster(found: Results) -> list[str]:
     share = ratio(found["Dagster"]["rate"], found["CLI"]["rate"])
     cells = [
@@ -174,6 +180,7 @@ _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "latency": _latency,
     "slots": _slots,
     "growth": _growth,
+    "start": _start,
     "dagster": _dagster,
     "event_log": _event_log,
     "profile": _profile,

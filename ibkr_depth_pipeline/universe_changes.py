@@ -50,6 +50,11 @@ def change_between(before: Universe, after: Universe) -> UniverseChange:
     )
 
 
+def contract_text(spec: SymbolSpec) -> str:
+    """The entry as text, as far as the contract goes: the same text means the same question to IBKR."""
+    return repr(_without_wishes(spec))
+
+
 def _without_wishes(spec: SymbolSpec) -> SymbolSpec:
     return replace(spec, pin=False, weight=1, hours=None)
 

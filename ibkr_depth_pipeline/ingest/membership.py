@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.sink.claims import StreamClaims
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
-from ibkr_depth_pipeline.universe_changes import UniverseChange
+from ibkr_depth_pipeline.universe_changes import UniverseChange, contract_text
 
 
 class Membership:
@@ -40,6 +40,7 @@ class Membership:
         now: Callable[[], float],
     ) -> None:
         self.universe = universe
+        self._entries = _entries_of(universe)
         self._markets = markets
         self._subscriptions = subscriptions
         self._venues = venues
@@ -49,6 +50,10 @@ class Membership:
         self._execute = execute
         self._now = now
         self._leaving: set[str] = set()
+
+    def entries(self) -> dict[str, str]:
+        """name -> its entry as text, as far as the contract goes, in the order of the universe."""
+        return self._entries
 
     def begin(self) -> None:
         """Tell the rotation what is wished of each symbol."""
@@ -64,6 +69,7 @@ class Membership:
         """
         await self._enter(spec.name for spec in change.added)
         self.universe = change.universe
+        self._entries = _entries_of(change.universe)
         for symbol in (*change.removed, *(spec.name for spec in change.contracts)):
             self._execute(self._subscriptions.removed(symbol, self._now()))
         for symbol in change.removed:
@@ -101,3 +107,7 @@ class Membership:
             self._leaving -= gone
         for symbol in gone - set(self.universe.symbols):
             self._writer.forget(symbol)
+
+
+def _entries_of(universe: Universe) -> dict[str, str]:
+    return {spec.name: contract_text(spec) for spec in universe.specs}

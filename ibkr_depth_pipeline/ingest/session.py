@@ -43,6 +43,7 @@ from ibkr_depth_pipeline.sink.advice import log_redis_advice
 from ibkr_depth_pipeline.sink.claims import StreamClaims
 from ibkr_depth_pipeline.sink.clock_journal import ClockEntry, keep_entry
 from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.contract_cache import ContractCache
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import REPORT_SECS, StatusPublisher, identity_of_this_process
 from ibkr_depth_pipeline.universe import Universe
@@ -169,6 +170,8 @@ class IngestSession:
             execute=self._execute,
             now=self._now,
         )
+        self._contracts = ContractCache(self._redis)
+        self._known: list[Instrument] = []
         self._focus = FocusWatcher(
             self._redis,
             self._pipeline.subscriptions,
@@ -231,6 +234,7 @@ class IngestSession:
         await self._claims.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._claims.keep())
         await self._number(self._members.universe.symbols)
+        self._known = await self._contracts.load(self._members.entries(), self._wall_ms())
         self._clock.taken_over()
         self._tasks.start(log_redis_advice(self._settings, len(self._members.universe.specs)))
         self._tasks.start(self._clock.run())
@@ -273,6 +277,8 @@ class IngestSession:
         self._tasks.start(self._watch_markets())
         self._tasks.start(self._focus.run())
         self._members.begin()
+        for instrument in self._known:
+            self._take_contract(instrument)
         self._begin_rotation()
         self._tasks.start(self._venues.run())
         self._tasks.start(self._venues.refresh())
@@ -365,6 +371,11 @@ class IngestSession:
 
     def _take_venue(self, resolution: Resolution) -> None:
         self._writer.record_venue(resolution, self._wall_ms())
+        if isinstance(resolution, Instrument) and (entry := self._members.entries().get(resolution.symbol)):
+            self._contracts.note(resolution, entry)
+        self._take_contract(resolution)
+
+    def _take_contract(self, resolution: Resolution) -> None:
         if isinstance(resolution, Instrument):
             if problem := self._markets.resolved(resolution, self._wall_ms()):
                 self._log.warning("hours_unreadable", symbol=resolution.symbol, reason=problem)
@@ -419,6 +430,8 @@ class IngestSession:
             await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
             self._execute(self._pipeline.handle_late_rows(self._now()))
             await self._members.release()
+            if self._lease.fresh:
+                await self._contracts.flush()
             if cycle % (DROPS_CYCLE_SECS // LATE_ROWS_CYCLE_SECS) == 0:
                 self._lines.log_dropped()
 

@@ -105,6 +105,11 @@ def focus_key(symbol: str) -> str:
     return f"{PREFIX}:focus:{symbol}"
 
 
+def contract_key(symbol: str) -> str:
+    """The contract that the symbol was resolved to, as JSON; expires after a day."""
+    return f"{PREFIX}:contract:{symbol}"
+
+
 def clock_key(name: str) -> str:
     """Stream of the steps of an ingest's clock, and of when `ts` stands; `name` is IBKR_GATEWAY_NAME."""
     return f"{PREFIX}:clock:{name}"
