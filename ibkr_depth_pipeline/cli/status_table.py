@@ -64,6 +64,8 @@ def _notes(each: SymbolHealth) -> Iterator[str]:
         yield f"{each.symbol}: {each.trouble}"
     if each.state is SymbolState.CLOSED:
         yield f"{each.symbol}: closed until {utc(each.figures.closed_until)}"
+    if each.figures.focus:
+        yield f"{each.symbol}: in focus, asked for by {each.figures.focus}"
     if each.figures.asked_again:
         figures = each.figures
         yield (

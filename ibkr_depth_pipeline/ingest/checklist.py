@@ -54,7 +54,7 @@ async def run_checklist(
 
     Raises ConfigurationError for a bad name in `symbols`, and nothing for what it checks.
     """
-    universe, findings = _universe(settings.symbol_config_path)
+    universe, findings = _universe(settings.symbol_config_path, settings.ibkr_max_concurrent_depth)
     if symbols:
         universe = (universe or Universe(())).subset(symbols)
     findings = [*_unknown_settings(), *findings]
@@ -71,9 +71,10 @@ def _unknown_settings() -> list[ChecklistItem]:
     return unknown + [ChecklistItem(Verdict.WARN, "settings", text) for text in unreadable_env_lines()]
 
 
-def _universe(path: Path) -> tuple[Universe | None, list[ChecklistItem]]:
+def _universe(path: Path, slots: int) -> tuple[Universe | None, list[ChecklistItem]]:
     try:
         universe = load_universe(path)
+        universe.check_pins(slots, str(path.absolute()))
     except ConfigurationError as error:
         return None, [
             ChecklistItem(Verdict.FAIL, "universe", f"{error.where}: {problem}") for problem in error.problems

@@ -440,6 +440,7 @@ def test_too_many_pins_are_an_error_before_anything_runs(operator: Operator) -> 
     done = operator.runs("run")
     assert done.returncode == 2
     assert "SPY, QQQ, IWM" in done.stderr
+    assert "SPY, QQQ, IWM" in operator.runs("check").stdout
     assert "IBKR_MAX_CONCURRENT_DEPTH" in done.stderr
 
 
