@@ -127,7 +127,7 @@ class InForce(Generic[_C]):
 
 
 def contract_in_force(chain: Iterable[_C], expiry: Expiry, rule: RollRule, now: float) -> InForce[_C] | None:
-    """The contract that `expiry` means at `now`, of the contracts of one chain; None where there is none.
+    """The contract that `expiry` means at `now`, of the contracts of one chain; None if there is none.
 
     With a month or date that one contract is meant for good. Contracts whose last trade date can't be read don't count.
     """
@@ -160,7 +160,7 @@ def of_month(chain: Iterable[_C], wanted: str) -> Sequence[_C]:
 
 
 def last_day(text: str) -> date | None:
-    """The date of YYYYMMDD, or the last day of the month of YYYYMM; None where it is neither."""
+    """The date of YYYYMMDD, or the last day of the month of YYYYMM; None if it is neither."""
     first = first_day(text)
     if first is None or len(text) == 8:
         return first
@@ -169,7 +169,7 @@ def last_day(text: str) -> date | None:
 
 
 def first_day(text: str) -> date | None:
-    """The date of YYYYMMDD, or the first day of the month of YYYYMM; None where it is neither."""
+    """The date of YYYYMMDD, or the first day of the month of YYYYMM; None if it is neither."""
     if not re.fullmatch(r"(19|20)[0-9]{4}([0-9]{2})?", text):
         return None
     try:

@@ -121,7 +121,7 @@ def hours_to_follow(wished: str | None, sec_type: str) -> str:
 
 
 def read_hours(label: str, text: str, zone_name: str) -> MarketHours:
-    """The hours of `text`. Raises UnreadableHours, also where it lists no day at all."""
+    """The hours of `text`. Raises UnreadableHours, also if it lists no day at all."""
     zone = time_zone(zone_name)
     spans: list[tuple[datetime, datetime]] = []
     days: list[date] = []

@@ -311,7 +311,7 @@ def _checked(query: ContractQuery, answer: ContractAnswer) -> Selected | NotSele
 
 
 def _contradictions(query: ContractQuery, answer: ContractAnswer) -> str:
-    """Each word of the universe that is not the contract's own, both shown; empty where there is none.
+    """Each word of the universe that is not the contract's own, both shown; empty if there is none.
 
     Without a con_id the words were the question, and only the symbol is checked.
     """

@@ -109,7 +109,7 @@ class OpenMarkets:
         return self._fallback
 
     def closed_until(self, symbol: str, now: int) -> int:
-        """When its market opens; 0 where it is open, or nothing is known."""
+        """When its market opens; 0 if it is open, or nothing is known."""
         hours = self.hours_of(symbol, now)
         return 0 if hours is None else hours.closed_until(now)
 

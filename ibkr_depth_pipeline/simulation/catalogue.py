@@ -172,7 +172,7 @@ class Catalogue:
         return [self._listings[each] for each in self._of_symbol.get(symbol, ()) if each in self._listings]
 
     def _stock(self, symbol: str) -> Listing | None:
-        """The stock of that name, made up where there is none and may be."""
+        """The stock of that name, made up if there is none and may be."""
         known = next((each for each in self._with_symbol(symbol) if each.sec_type == "STK"), None)
         if known is not None or symbol == "NOSUCH" or symbol.startswith("ZZ"):
             return known

@@ -88,7 +88,7 @@ async def newest_ids(client: Client, symbols: Iterable[str]) -> Positions:
 
 
 async def streams_ahead(url: str, symbols: Sequence[str], now_ms: int) -> dict[str, int]:
-    """symbol -> the time of its stream's last id, of those where that is more than a second later than now_ms.
+    """symbol -> the time of its stream's last id, if that is more than a second later than now_ms.
 
     Raises SinkUnavailable.
     """
