@@ -65,6 +65,21 @@ def stream_key(symbol: str) -> str:
     return f"{PREFIX}:stream:{symbol}"
 
 
+def turns_stream(symbol: str) -> str:
+    """Stream of the symbol's ended subscriptions: when it was observed."""
+    return f"{PREFIX}:turns:{symbol}"
+
+
+def open_turn_hash(symbol: str) -> str:
+    """Hash of the symbol's open subscription."""
+    return f"{PREFIX}:turn:{symbol}"
+
+
+def rows_stream(symbol: str) -> str:
+    """Stream of every row of depth, if rows are kept."""
+    return f"{PREFIX}:rows:{symbol}"
+
+
 def last_key(symbol: str) -> str:
     """Hash of the newest snapshot."""
     return f"{PREFIX}:last:{symbol}"
