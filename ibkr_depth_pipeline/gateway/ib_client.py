@@ -52,6 +52,9 @@ class ClientOwner(Protocol):
     def on_versions(self, connection_time: str) -> None:
         """The gateway has agreed on a version; startApi is sent next, unless this closes the session."""
 
+    def on_read(self) -> None:
+        """The socket was read; the messages that this completes follow."""
+
     def on_message(self, message: bytes) -> None:
         """Takes one whole message."""
 
@@ -153,6 +156,7 @@ class _FramedConnection(Connection, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         owner = self._owner
+        owner.on_read()
         try:
             for message in self._splitter.split(data):
                 owner.on_message(message)

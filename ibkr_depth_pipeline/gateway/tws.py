@@ -21,9 +21,11 @@ from ibkr_depth_pipeline.gateway.tws_session import (
     LacksRows,
     OnDepth,
     OnEvent,
+    OnRead,
     OnRow,
     TwsSession,
     decline,
+    ignore_read,
     lacks_rows,
 )
 from ibkr_depth_pipeline.model import Instrument
@@ -51,6 +53,7 @@ class TwsGateway:
         on_event: OnEvent,
         on_row: OnRow,
         on_depth: OnDepth = decline,
+        on_read: OnRead = ignore_read,
         lacks_rows: LacksRows = lacks_rows,
         connect_timeout: float,
         messages_per_second: float = DEFAULT_RATE,
@@ -62,6 +65,7 @@ class TwsGateway:
         self._on_event = on_event
         self._on_row = on_row
         self._on_depth = on_depth
+        self._on_read = on_read
         self._connector = Connector(endpoint, connect_timeout, self._new_session)
         self._lacks_rows = lacks_rows
         self._bucket = TokenBucket(messages_per_second)  # of all connections: the limit is the account's
@@ -78,6 +82,7 @@ class TwsGateway:
         on_event: OnEvent,
         on_row: OnRow,
         on_depth: OnDepth = decline,
+        on_read: OnRead = ignore_read,
         lacks_rows: LacksRows = lacks_rows,
         id_setting: str = "IBKR_CLIENT_ID",
     ) -> TwsGateway:
@@ -89,6 +94,7 @@ class TwsGateway:
             on_event=on_event,
             on_row=on_row,
             on_depth=on_depth,
+            on_read=on_read,
             lacks_rows=lacks_rows,
             connect_timeout=settings.ibkr_connect_timeout_secs,
             messages_per_second=settings.ibkr_messages_per_second,
@@ -115,6 +121,7 @@ class TwsGateway:
             self._on_event,
             self._on_row,
             self._on_depth,
+            on_read=self._on_read,
             bucket=self._bucket,
             lacks_rows=self._lacks_rows,
             on_version=on_version,

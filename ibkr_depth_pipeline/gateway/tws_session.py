@@ -61,6 +61,14 @@ def decline(_message: bytes) -> bool:
     return False
 
 
+OnRead = Callable[[], None]
+"""Called once for each read of the socket, before the messages that it completes."""
+
+
+def ignore_read() -> None:
+    """An OnRead that does nothing."""
+
+
 LacksRows = Callable[[int], bool]
 """Whether no row of that depth request has come so far."""
 
@@ -79,10 +87,11 @@ _DEPTH = (ROW, ROW_OF_MARKET_MAKER)
 class TwsSession:
     """One connection, from `open` or `dial` to `close`; never used again after it closed.
 
-    on_event, on_depth and on_row are called in the order in which the messages came. What they raise is not caught
-    here. `is_closed`: messages that still come are ignored. `version_agreed` is done when the gateway has answered the
-    offer of versions, before startApi is sent with the client id; on_version(self) is called then, and may close the
-    session. `connection_time` comes with that answer, in the gateway's own format and time zone.
+    on_event, on_depth and on_row are called in the order in which the messages came, on_read before those of each
+    read of the socket. What they raise is not caught here. `is_closed`: messages that still come are ignored.
+    `version_agreed` is done when the gateway has answered the offer of versions, before startApi is sent with the
+    client id; on_version(self) is called then, and may close the session. `connection_time` comes with that answer,
+    in the gateway's own format and time zone.
     """
 
     def __init__(
@@ -91,6 +100,7 @@ class TwsSession:
         on_row: OnRow,
         on_depth: OnDepth = decline,
         *,
+        on_read: OnRead = ignore_read,
         bucket: TokenBucket | None = None,
         lacks_rows: LacksRows = lacks_rows,
         on_version: Callable[[TwsSession], None] = lambda _: None,
@@ -99,6 +109,7 @@ class TwsSession:
         self._on_version = on_version
         self._on_row = on_row
         self._on_depth = on_depth
+        self._on_read = on_read
         self._lacks_rows = lacks_rows
         self._details: dict[int, _DetailsQuery] = {}
         self._expected: defaultdict[str, list[asyncio.Future[Any]]] = defaultdict(list)
@@ -276,6 +287,10 @@ class TwsSession:
         return message.kind == CANCEL or self.is_expected(_EXPECTED.get(message.kind, ""))
 
     # ---- messages
+
+    def on_read(self) -> None:
+        """Passes on that the socket was read."""
+        self._on_read()
 
     def on_message(self, message: bytes) -> None:
         """Processes one whole message: a row, or what ib_insync decodes."""

@@ -91,6 +91,7 @@ class IngestSession:
     ) -> None:
         self._settings = settings
         self._wall_ms = wall_ms
+        self._read_ms = 0  # when the socket was last read: the time of all rows that this brought
         self._figures_callback = figures_callback
         self._wanted_callback = wanted_callback
         self._log = get_log()
@@ -106,6 +107,7 @@ class IngestSession:
             on_event=self._on_event,
             on_row=self._on_row,
             on_depth=self._on_depth,
+            on_read=self._on_read,
             lacks_rows=lambda request: request in self._pipeline.liveness.awaited,
         )
         self._connection = GatewayConnection(self._gateway, settings, lambda: self._pipeline.liveness.connecting())
@@ -335,11 +337,14 @@ class IngestSession:
 
     # ---- rows and events of the gateway
 
+    def _on_read(self) -> None:
+        self._read_ms = self._wall_ms()
+
     def _on_depth(self, message: bytes) -> bool:
         """Handle a depth message on the hot path. False: the gateway is to read it, and it comes again as a row."""
         try:
             pipeline = self._pipeline
-            request = pipeline.hot_path.take(message, self._wall_ms())
+            request = pipeline.hot_path.take(message, self._read_ms)
             if request in pipeline.liveness.awaited:
                 self._execute(pipeline.first_row(request, self._now()))
             return request != 0
@@ -350,7 +355,7 @@ class IngestSession:
     def _on_row(self, request: int, row: DepthRow) -> None:
         pipeline = self._pipeline
         try:
-            applied = pipeline.books.row(request, row, self._wall_ms())
+            applied = pipeline.books.row(request, row, self._read_ms)
             if request in pipeline.liveness.awaited:
                 self._execute(pipeline.first_row(request, self._now(), applied))
             if not applied:

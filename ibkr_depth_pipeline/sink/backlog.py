@@ -20,7 +20,7 @@ RETRIES = Backoff(0.05, 1.0)
 
 _OVERHEAD = 45  # bytes beside the packed entry: its header by sys.getsizeof, and its place in a queue
 _ON_ITS_WAY = 4  # the share of the bound that may be, as 1 by this
-_UNMARKED = 3  # of those that arrive while others wait, only each fourth is looked at for its age
+_UNMARKED = 15  # of those with one `ts` that wait, only each sixteenth is marked: a clock set back may stand for hours
 _SHED_SHARE = 256  # of the bound: a little more goes than must, so that not every row has to look for the oldest
 
 
@@ -82,6 +82,7 @@ class SymbolQueue:
         self.not_before = 0.0  # loop time of that try
         self.next_hash = self.next_beat = self.next_venue = 0.0  # loop times before which no other one is sent
         self.arrivals = Arrivals()
+        self._marked_ts = 0
         self._backlog = backlog
 
     def store(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
@@ -90,16 +91,20 @@ class SymbolQueue:
         The hot path: called for every row.
         """
         entry = self.packer.pack(ts, seq, venue, bids, asks)
-        alone = not (self.waiting or self.on_its_way or self.stored)
-        if alone:  # if it was handed over late, it is as old as that
-            late_ms = max(0, unix_ms() - ts)
-            self.arrivals.note(seq, monotonic() - late_ms / 1000, alone=True)
-        elif not seq & _UNMARKED:
-            self.arrivals.note(seq, monotonic(), alone=False)
         if not self.waiting:  # else the first one has reported the work
+            self._mark(ts, seq)
             self._backlog.has_work(self)
+        elif ts != self._marked_ts or not seq & _UNMARKED:
+            self._mark(ts, seq)
         self.waiting.append(entry)
         self._backlog.grown(len(entry))
+
+    def _mark(self, ts: int, seq: int) -> None:
+        """Note when a snapshot arrived. If none waits and it was handed over late, it is as old as that."""
+        self._marked_ts = ts
+        alone = not (self.waiting or self.on_its_way or self.stored)
+        late_ms = max(0, unix_ms() - ts) if alone else 0
+        self.arrivals.note(seq, monotonic() - late_ms / 1000, alone=alone)
 
     def note_beat(self, ts: int, now: float) -> None:
         """The book is live, at `now` (clock.monotonic); ts is the unix ms of its last row.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import time
 
 import pytest
@@ -125,3 +126,17 @@ def _printed(report: HealthReport) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(render_status(report))
     return console.export_text()
+
+
+async def test_rows_of_one_socket_read_have_the_time_of_that_read(shared_redis_url: str) -> None:
+    calls = itertools.count()
+
+    def clock() -> int:
+        """Never the same twice."""
+        return time.time_ns() // 1_000_000 + next(calls)
+
+    async with SimulatedGateway(GatewayOptions(rows_per_second=50)) as gateway:
+        async with recording(gateway, shared_redis_url, universe_of("SPY"), wall_ms=clock) as run:
+            await run.grows("SPY", 40)
+            first_burst = (await run.stream("SPY"))[:10]
+    assert len({snapshot.ts for snapshot in first_burst}) < len(first_burst)
