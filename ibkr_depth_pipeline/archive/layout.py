@@ -23,20 +23,20 @@ from urllib.parse import quote, unquote
 
 from ibkr_depth_pipeline.schema.keys import StreamId
 
-PARTS, DAYS, HOLES, FIGURES = "parts", "days", "holes", "figures"
-TREES = (PARTS, DAYS, HOLES, FIGURES)
+PARTS, DAYS, INTERVALS, HOLES, FIGURES = "parts", "days", "intervals", "holes", "figures"
+TREES = (PARTS, DAYS, INTERVALS, HOLES, FIGURES)
 REPORTS = "reports"
 TEMPORARY = ".tmp"
 
 _MS_PER_DAY = 86_400_000
 _ID = r"(\d{13,})-(\d{12,})"
 _PLACE = re.compile(
-    r"(?P<tree>parts|days|holes|figures)/date=(?P<date>\d{4}-\d\d-\d\d)"
+    r"(?P<tree>parts|days|intervals|holes|figures)/date=(?P<date>\d{4}-\d\d-\d\d)"
     r"/(?P<key>symbol|ingest)=(?P<symbol>[^/]+)/(?P<file>[^/]+)"
 )
 _PART = re.compile(rf"{_ID}_{_ID}\.parquet")
 _FIGURES = re.compile(r"\d{13,}_\d{13,}\.parquet")
-_DAY_FILE, _DAY_FIGURES = "depth.parquet", "figures.parquet"
+_DAY_FILE, _DAY_FIGURES, _DAY_INTERVALS = "depth.parquet", "figures.parquet", "intervals.parquet"
 
 
 NOTHING = StreamId(0, 0)
@@ -153,6 +153,8 @@ def parse(name: str) -> Place | None:
 def _known(place: Place) -> bool:
     if place.tree == FIGURES:
         return place.file == _DAY_FIGURES or _FIGURES.fullmatch(place.file) is not None
+    if place.tree == INTERVALS:
+        return place.file == _DAY_INTERVALS or _PART.fullmatch(place.file) is not None
     return place.span is not None if place.tree == PARTS else place.tree == HOLES or place.file == _DAY_FILE
 
 

@@ -19,6 +19,7 @@ from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason
 from ibkr_depth_pipeline.archive.layout import (
     DAYS,
     HOLES,
+    NOTHING,
     PARTS,
     IdSpan,
     Place,
@@ -133,6 +134,48 @@ def tables(
             yield from _pieces(store, cluster[0], columns)
         else:  # two archivers were at work: rare, and not more than they wrote in that time
             yield _merged([piece for file in cluster for piece in _pieces(store, file, columns)])
+
+
+POSITION = ("ts", "seq")
+"""The columns that make the id of a snapshot."""
+
+
+def read_in_order(
+    store: ArchiveStore, day: date, symbol: str, columns: Sequence[str] = SNAPSHOTS.names
+) -> Iterator[Any]:
+    """The snapshots of `read_day`, piece by piece, whatever a compaction does meanwhile. Raises ArchiveUnavailable.
+
+    `ts` and `seq` must be among the columns.
+    """
+    last = NOTHING
+    for _ in range(LISTINGS):
+        try:
+            for table in tables(store, files_of(store, day, symbol), columns):
+                table = _behind(table, last)
+                if table.num_rows:
+                    yield table
+                    last = StreamId(*(int(column[-1]) for column in ids_of(table)))
+            return
+        except FileNotFoundError:
+            continue
+    raise ArchiveUnavailable(f"archive {store.url}: files vanish while they are read")
+
+
+def _behind(table: Any, last: StreamId) -> Any:
+    ts, seq = ids_of(table)
+    old = (ts < last.ts) | ((ts == last.ts) & (seq <= last.seq))
+    return table.filter(pa.array(~old)) if old.any() else table
+
+
+def ids_of(table: Any) -> tuple[Any, Any]:
+    """`ts` (unix ms) and `seq` of a table of snapshots, as numpy arrays."""
+    return table["ts"].cast(pa.int64()).to_numpy(), table["seq"].to_numpy()
+
+
+def matrix(table: Any, column: str) -> Any:
+    """A column of lists as a numpy array, one row a snapshot."""
+    flat = [chunk.flatten().to_numpy() for chunk in table[column].chunks]
+    return np.concatenate([np.zeros(0), *flat]).reshape(table.num_rows, -1)
 
 
 def holes_of(store: ArchiveStore, day: date, symbol: str) -> list[Hole]:
