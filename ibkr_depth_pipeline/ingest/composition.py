@@ -11,8 +11,7 @@ from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.rotation.events import RotationPlan
-from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS
-from ibkr_depth_pipeline.rotation.retry_schedule import ADVISED_LINE_SECS
+from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.lease import Lease

@@ -14,7 +14,8 @@ from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.errors import GatewayError
 from ibkr_depth_pipeline.model import Instrument
-from ibkr_depth_pipeline.rotation.events import Cancel, Recheck, Reconnect
+from ibkr_depth_pipeline.rotation.events import Cancel, Recheck
+from ibkr_depth_pipeline.rotation.slots import Reconnect
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
 from ibkr_depth_pipeline.model import DepthRow, RowFault
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.events import RotationPlan
+from ibkr_depth_pipeline.rotation.slots import Reconnect
 
 _NO_POSITION = 2**31 - 1
 """The unset int: a row that has it, or more, stands nowhere; it is not past the end."""
@@ -196,7 +197,7 @@ class DepthPipeline:
                 return self._connectivity_restored(event, now)
             case gateway.SocketPortReset():
                 reset = LogLine("warning", "socket_port_reset", {"code": 1300, "text": event.text})
-                return [reset, rotation.Reconnect("the gateway moves its socket (1300)")]
+                return [reset, Reconnect("the gateway moves its socket (1300)")]
             case gateway.FarmStatus():
                 return self._farm_status(event, now)
             case gateway.PacingViolation():

@@ -26,7 +26,9 @@ from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.controller import RotationController
 from ibkr_depth_pipeline.rotation.events import RotationPlan
-from ibkr_depth_pipeline.rotation.slots import TurnOutlook
+from ibkr_depth_pipeline.rotation.ring import TurnOutlook
+from ibkr_depth_pipeline.rotation.slot_allocator import BatchResized, SlotReleasedLate
+from ibkr_depth_pipeline.rotation.slots import Reconnect
 
 LEAST_HEARTBEAT_TTL_SECS = 30
 
@@ -278,7 +280,7 @@ class Subscriptions:
                 return [command]
             case rotation.Recheck():
                 return [command]
-            case rotation.Reconnect():
+            case Reconnect():
                 leaked = LogLine("warning", "slots_leaked", {"symbols": list(command.orphaned)})
                 return [leaked, command] if command.orphaned else [command]
             case rotation.AdviceConfirmed():
@@ -291,9 +293,9 @@ class Subscriptions:
                 return self._turn_started(command)
             case rotation.TurnEnded():
                 return self._turn_ended(command)
-            case rotation.BatchResized():
+            case BatchResized():
                 return self._batch_resized(command)
-            case rotation.SlotReleasedLate():
+            case SlotReleasedLate():
                 fields = {"symbol": command.symbol, "pause_secs": command.pause_secs}
                 return [LogLine("warning", "slot_released_late", fields)]
             case rotation.SymbolSkipped():
@@ -317,7 +319,7 @@ class Subscriptions:
         fields = {"turn": command.turn, "symbols": list(command.symbols), "secs": round(command.secs, 3)}
         return [LogLine("info", "rotation_ended", fields), LogPersisted(command.symbols)]
 
-    def _batch_resized(self, command: rotation.BatchResized) -> list[Effect]:
+    def _batch_resized(self, command: BatchResized) -> list[Effect]:
         shrunk = command.size < command.previous
         fields = {"size": command.size, "previous": command.previous, "symbol": command.symbol}
         logged = LogLine("warning" if shrunk else "info", "batch_shrunk" if shrunk else "batch_grown", fields)

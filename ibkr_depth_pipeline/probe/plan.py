@@ -19,8 +19,8 @@ from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.gateway_notices import GatewayNotice, GatewayNotices, one_line
 from ibkr_depth_pipeline.probe.report import Outcome, SymbolReport
 from ibkr_depth_pipeline.probe.symbol_probe import QUEUED, Observation, ProbeLimits, SymbolProbe
-from ibkr_depth_pipeline.rotation.events import Cancel, Reconnect
-from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent, SlotState
+from ibkr_depth_pipeline.rotation.events import Cancel
+from ibkr_depth_pipeline.rotation.slots import Reconnect, Slot, SlotEvent, SlotState
 
 RACE_SECS = 2.0
 """A 309 so soon after a cancel of our own is a slot that is freed a moment late, not one of another client."""

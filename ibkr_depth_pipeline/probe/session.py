@@ -25,7 +25,8 @@ from ibkr_depth_pipeline.probe.plan import Commands, DetectIngest, ProbePlan
 from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, SymbolReport
 from ibkr_depth_pipeline.probe.symbol_probe import ProbeLimits
 from ibkr_depth_pipeline.probe.venue_cache import VenueCache
-from ibkr_depth_pipeline.rotation.events import Cancel, Reconnect
+from ibkr_depth_pipeline.rotation.events import Cancel
+from ibkr_depth_pipeline.rotation.slots import Reconnect
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.signals import signals_caught
 from ibkr_depth_pipeline.universe import Universe

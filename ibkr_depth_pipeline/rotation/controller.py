@@ -5,9 +5,9 @@ go to the back. A symbol whose slot was refused stays at the front, or, where no
 one that was refused for anything else leaves the ring until it is retried; one whose market is closed, until it opens.
 A symbol whose turn follows its own turn keeps its subscription.
 
-The controller composes: `ring` and `eligibility` (which symbols come next, and which take turns at all), `slots`
-(subscriptions and turns), `slot_allocator` (how many slots, and what a 309 means), `orphans` (cancels that may have
-been ignored) and `retry_schedule` (what is tried again, and when).
+The controller composes: `ring` (which symbols come next, the batch, the turn), `slots` (each subscription, also after
+its cancel), `slot_allocator` (how many slots, and what a 309 means) and `retry_schedule` (which symbols take turns, and
+what is tried again, and when).
 """
 
 from __future__ import annotations
@@ -19,13 +19,10 @@ from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.model import RequestIdRejected, SlotRefused
 from ibkr_depth_pipeline.rotation import events
-from ibkr_depth_pipeline.rotation.adaptation import FirstRowBackoff
-from ibkr_depth_pipeline.rotation.eligibility import Eligibility
-from ibkr_depth_pipeline.rotation.orphans import Orphans
-from ibkr_depth_pipeline.rotation.retry_schedule import Outage, OutageAction, RetrySchedule, RowDeadlines
-from ibkr_depth_pipeline.rotation.ring import Ring
-from ibkr_depth_pipeline.rotation.slot_allocator import SlotAllocator
-from ibkr_depth_pipeline.rotation.slots import ActiveBatch, Slot, SlotEvent, Turn, TurnOutlook
+from ibkr_depth_pipeline.rotation.retry_schedule import Eligibility, Outage, OutageAction, RetrySchedule
+from ibkr_depth_pipeline.rotation.ring import ActiveBatch, Ring, Turn, TurnOutlook
+from ibkr_depth_pipeline.rotation.slot_allocator import SlotAllocator, SlotReleasedLate
+from ibkr_depth_pipeline.rotation.slots import FirstRowBackoff, Orphans, Reconnect, RowDeadlines, Slot, SlotEvent
 
 RESUME_SECS = 5.0
 """How long a subscription may stay silent after 1102 before it is requested again (sources disagree on 1102)."""
@@ -267,7 +264,7 @@ class RotationController:
             return
         secs = self._allocator.secs_until_free(slot.request, len(self._batch.active), now)
         if secs is not None:
-            out.append(events.SlotReleasedLate(slot.symbol, secs))
+            out.append(SlotReleasedLate(slot.symbol, secs))
         else:
             self._turn.refused = True
             out.append(self._on_slot_taken(slot.symbol, now))
@@ -279,7 +276,7 @@ class RotationController:
     def _on_slot_taken(self, symbol: str, now: float) -> events.RotationCommand:
         """Free orphaned subscriptions if a slot is missing that will not come by waiting, or else shrink the batch."""
         if self._orphans.justify_reconnect(now):
-            return events.Reconnect(LEAKED, self._orphans.suspects(now))
+            return Reconnect(LEAKED, self._orphans.suspects(now))
         return self._allocator.taken(len(self._batch.active), now, symbol)
 
     def _abandon_empty_turn(self) -> None:
@@ -345,7 +342,7 @@ class RotationController:
             out.append(events.OutageEndAssumed())
             self._resume(events.Resumed(data_lost=True, reported=False), now, out)
         elif step is OutageAction.RECONNECT:
-            out.append(events.Reconnect(OUTAGE_GOES_ON))
+            out.append(Reconnect(OUTAGE_GOES_ON))
         if not self._may_request():
             return
         out += self._eligible.retry(now)

@@ -1,8 +1,9 @@
 """The interface of the rotation: its plan, the events that it handles, the commands that it answers with. Frozen.
 
 A `request` is the id of one depth subscription and is never used twice. `SlotRefused` and `RequestIdRejected` are the
-gateway's own events (model.py). `Cancel`, `Recheck` and `Reconnect` are carried out as they are, by the ingest and by
-the probe.
+gateway's own events (model.py). What the parts of the rotation answer with stands with them: `BatchResized` and
+`SlotReleasedLate` in slot_allocator.py, `Reconnect` in slots.py. `Cancel`, `Recheck` and `Reconnect` are carried out as
+they are, by the ingest and by the probe.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.model import RequestIdRejected, SlotRefused
-from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS
-from ibkr_depth_pipeline.rotation.retry_schedule import ADVISED_LINE_SECS
+from ibkr_depth_pipeline.rotation.slot_allocator import BatchResized, SlotReleasedLate
+from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS, Reconnect
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,17 +224,6 @@ class Recheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Reconnect:
-    """Close the connection and connect again, for `reason`.
-
-    orphaned: the symbols of cancelled requests that seem to hold slots, if only a new connection frees those.
-    """
-
-    reason: str
-    orphaned: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class OutageEndAssumed:
     """For the log: the outage is taken for over without a report of its end; every line is requested again."""
 
@@ -255,23 +245,6 @@ class TurnEnded:
     symbols: tuple[str, ...]
     secs: float
     refused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResized:
-    """For the log, and for heartbeats: from now on at most `size` subscriptions at once."""
-
-    size: int
-    previous: int
-    symbol: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SlotReleasedLate:
-    """For the log: a slot was refused right after slots were given back; the next request follows in pause_secs."""
-
-    symbol: str
-    pause_secs: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""When refused symbols, doubted requests and lost connectivity are retried. Pure; `now` is the controller's seconds.
+"""When refused symbols and lost connectivity are retried, and which symbols take turns meanwhile. Pure.
 
 A refusal proves little: gateways refuse sound symbols around restarts, after an outage and before their data farms are
 up (docs/ibkr-market-depth.md, "Error codes"). So a refused symbol is retried after seconds, with exponential back-off;
@@ -7,7 +7,7 @@ outage and a new connection make every symbol due at once.
 
 An outage of IBKR (1100) whose end is never reported would never end: after a while lines are requested again on that
 connection, and if no row follows, the connection is made again. IBKR's nightly reset takes seconds as a rule and many
-minutes at times, so each round in vain doubles the time until the next.
+minutes at times, so each round in vain doubles the time until the next. `now` is the controller's seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
+
+from ibkr_depth_pipeline.rotation.events import Recheck, Rechecked, RotationCommand, SymbolSkipped, Wanted
+from ibkr_depth_pipeline.rotation.ring import Priority, Ring
 
 FIRST_RETRY_SECS = 5.0
 UNPROVEN_RETRY_SECS = 60.0
@@ -44,15 +47,6 @@ LONGEST_LONE_RETRY_SECS = 60.0
 
 LONGEST_OUTAGE_SECS = 600.0
 """Most seconds between two rounds of an outage that goes on, unless the operator's number is larger."""
-
-ADVICE_SECS = 3.0
-"""How long to wait for rows after an error that may be advice about a line which goes on."""
-
-ADVICE_AGAIN_SECS = 1.0
-"""The same for a symbol whose last such error was a refusal."""
-
-ADVISED_LINE_SECS = 10.0
-"""How long a line that has had rows may stay silent after an error of its own, before it is requested again."""
 
 
 @dataclass(slots=True)
@@ -297,64 +291,81 @@ class Outage:
         return max(self._patience, min(self._patience * 2.0 ** min(self._rounds, 20), LONGEST_OUTAGE_SECS))
 
 
-class RowDeadlines:
-    """By when requests must bring rows, in two tables by request id.
+class Eligibility:
+    """Moves symbols between `ring` and `retries`; a closed or removed symbol is in neither."""
 
-    A doubted request without rows by then is made again; the error of an advised one counts as a refusal.
-    first_row_cap: the operator's longest wait for a first row; advised_line: ADVISED_LINE_SECS, in a test fewer.
-    """
+    def __init__(self, ring: Ring, retries: RetrySchedule) -> None:
+        self._ring = ring
+        self._retries = retries
+        self._closed: set[str] = set()
+        self._removed: set[str] = set()
 
-    def __init__(self, first_row_cap: float, advised_line: float = ADVISED_LINE_SECS) -> None:
-        self._first_row_cap = first_row_cap
-        self._advised_line = advised_line
-        self._doubted: dict[int, float] = {}
-        self._advised: dict[int, tuple[float, str]] = {}  # request without rows -> when, symbol
-        self._advice_was_refusal: set[str] = set()
+    def is_absent(self, symbol: str) -> bool:
+        """Whether the symbol is to have no turn: its market is closed, or it was removed."""
+        return symbol in self._closed or symbol in self._removed
 
-    def doubt(self, request: int, at: float) -> None:
-        """Expect rows of a request that has had some, by `at` or by an earlier deadline."""
-        self._doubted[request] = min(at, self._doubted.get(request, math.inf))
+    def want(self, event: Wanted) -> None:
+        """Set a symbol's priority; one that was removed may join again."""
+        self._removed.discard(event.symbol)
+        self._ring.set_priority(event.symbol, Priority(event.weight, event.pinned))
 
-    def doubt_advised(self, request: int, now: float) -> None:
-        """Expect rows of a request that has had some, after an error of its own."""
-        self.doubt(request, now + self._advised_line)
+    def open(self, symbol: str, *, resolved: bool = True) -> bool:
+        """Take in a symbol whose market has opened, if its contract is resolved. Returns whether it may have turns."""
+        self._closed.discard(symbol)
+        if self.is_absent(symbol) or not resolved:
+            return False
+        if symbol not in self._ring and symbol not in self._retries:
+            self._ring.take_in(symbol)
+        return True
 
-    def advise(self, request: int, symbol: str, now: float) -> None:
-        """Expect rows of a request that has had none, after an error that may be advice."""
-        secs = ADVICE_AGAIN_SECS if symbol in self._advice_was_refusal else ADVICE_SECS
-        self._advised.setdefault(request, (now + min(secs, self._first_row_cap), symbol))
+    def close(self, symbol: str) -> None:
+        """Take out a symbol whose market is closed."""
+        self._closed.add(symbol)
+        self._ring.remove(symbol)
+        self._retries.forget(symbol)
 
-    def answered(self, request: int, symbol: str) -> None:
-        """Rows came."""
-        self.forget(request)
-        self._advice_was_refusal.discard(symbol)
+    def remove(self, symbol: str) -> None:
+        """Take out a symbol for good, unless it is wanted again."""
+        self._closed.discard(symbol)
+        self._removed.add(symbol)
+        self._ring.forget(symbol)
+        self._retries.forget(symbol)
 
-    def forget(self, request: int) -> None:
-        """Expect nothing of the request any more."""
-        self._doubted.pop(request, None)
-        self._advised.pop(request, None)
+    # ---- refusals
 
-    def end_doubts(self) -> None:
-        """Expect no rows of doubted requests: nothing could answer meanwhile."""
-        self._doubted.clear()
+    def set_aside(self, symbol: str, reason: str, now: float, *, resolvable: bool) -> list[RotationCommand]:
+        """Take out a refused symbol until it is retried. resolvable: its contract is known."""
+        if self.is_absent(symbol):
+            return []
+        self._ring.remove(symbol)
+        return [SymbolSkipped(symbol, reason, self._retries.refused(symbol, now, resolvable=resolvable))]
 
-    def clear(self) -> None:
-        """Expect nothing."""
-        self._doubted.clear()
-        self._advised.clear()
+    def recheck(self, event: Rechecked, now: float) -> list[RotationCommand]:
+        """Take in a symbol that can be subscribed to, or set it aside."""
+        if event.symbol in self._ring or self.is_absent(event.symbol):
+            return []
+        if not event.supported:
+            return self.set_aside(event.symbol, event.reason, now, resolvable=False)
+        if event.symbol in self._retries:
+            self._retries.resolved(event.symbol)
+            self._ring.take_back(event.symbol)
+        else:
+            self._ring.take_in(event.symbol)
+        return []
 
-    def next_due(self) -> float | None:
-        """The next deadline; None: there is none."""
-        return min([*self._doubted.values(), *(at for at, _ in self._advised.values())], default=None)
+    def retry(self, now: float) -> list[RotationCommand]:
+        """Take the symbols back whose retry is due, or have their contracts resolved."""
+        commands: list[RotationCommand] = []
+        for symbol, resolve in self._retries.due(now, self._none_left()):
+            if resolve:
+                commands.append(Recheck(symbol))
+            else:
+                self._ring.take_back(symbol)
+        return commands
 
-    def take_refused(self, now: float) -> list[int]:
-        """The advised requests that brought no row in time; each is returned once."""
-        refused = {request: symbol for request, (at, symbol) in self._advised.items() if at <= now}
-        for request, symbol in refused.items():
-            del self._advised[request]
-            self._advice_was_refusal.add(symbol)
-        return list(refused)
+    def next_retry(self) -> float | None:
+        """When `retry` has something to do; None: never."""
+        return self._retries.next_due(self._none_left())
 
-    def silent(self, now: float) -> list[int]:
-        """The doubted requests that brought no row in time."""
-        return [request for request, at in self._doubted.items() if at <= now]
+    def _none_left(self) -> bool:
+        return not len(self._ring)

@@ -1,17 +1,19 @@
-"""Slots and turns. Pure; times are the controller's seconds.
+"""One depth subscription: its states, by when it must bring rows, and how it may hold its slot after its cancel. Pure.
 
-`Slot` is the life of one depth subscription, as a table; `ActiveBatch` the subscriptions of now, and which symbols of
-the ring join them; `Turn` the turn under way.
+A gateway may ignore a cancel that comes before the first row: later cancels then answer 310, and the line holds its
+slot until the session ends (docs/ibkr-market-depth.md, "Slots"). Only rows that keep coming, or a later 309, show such
+an orphaned subscription. So cancelled requests are remembered for a while; only a new connection certainly frees their
+slots. Times are the controller's seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
 from dataclasses import dataclass
 from enum import Enum
 
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.errors import InvalidTransition
-from ibkr_depth_pipeline.rotation.ring import Ring
 
 
 class SlotState(Enum):
@@ -80,143 +82,214 @@ class Slot:
             raise InvalidTransition(f"request {self.request}: {event.value} while {self.state.value}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class TurnOutlook:
-    """share: the part of the time in which the symbol holds a slot. next_secs: until its next turn, roughly; 0: now."""
-
-    share: float
-    next_secs: float
+# ---- rows that are due
 
 
-class ActiveBatch:
-    """The subscriptions that are held or requested, and which symbols of the ring join them."""
+ADVICE_SECS = 3.0
+"""How long to wait for rows after an error that may be advice about a line which goes on."""
 
-    def __init__(self, ring: Ring) -> None:
-        self._ring = ring
-        self.active: dict[int, Slot] = {}
-        """request -> slot, of every subscription held or requested."""
-        self.again: dict[str, float] = {}
-        """symbol of this turn -> when to request it again."""
+ADVICE_AGAIN_SECS = 1.0
+"""The same for a symbol whose last such error was a refusal."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is subscribed or to be requested again."""
-        return not self.active and not self.again
-
-    def symbols(self) -> list[str]:
-        """The symbols of this turn: subscribed, or to be requested again."""
-        return [*(slot.symbol for slot in self.active.values()), *self.again]
-
-    def has_answered(self, request: int) -> bool:
-        """Whether the request is in use and has had a row or a reset."""
-        slot = self.active.get(request)
-        return slot is not None and slot.answered_at is not None
-
-    def lose(self) -> None:
-        """Drop every subscription: the connection is gone."""
-        for slot in self.active.values():
-            slot.on(SlotEvent.LOST)
-        self.active.clear()
-        self.again.clear()
-
-    def end_turn(self, slots: int) -> list[str]:
-        """The symbols of this turn: those of the ring, which have been served, then those that leave it."""
-        on = self.symbols()
-        served = [symbol for symbol in self._ring.in_order(slots) if symbol in on]
-        self._ring.served(served, slots)
-        return served + [symbol for symbol in on if symbol not in self._ring]
-
-    def following(self, size: int) -> set[str]:
-        """The symbols of the next turn; of those to request again, only they are kept."""
-        following = self._ring.front(size)
-        self.again = {symbol: at for symbol, at in self.again.items() if symbol in following}
-        return following
-
-    def choose(self, most: int, most_new: int, slots: int, now: float) -> list[str]:
-        """The symbols to subscribe to now: those to request again first, then the next ones of the ring.
-
-        most: subscriptions at once; most_new: requests together; slots: the batch size.
-        """
-        free = min(max(0, most - len(self.active)), most_new)
-        chosen = [symbol for symbol, at in self.again.items() if at <= now][:free]
-        for symbol in chosen:
-            del self.again[symbol]
-        busy = {*self.symbols(), *chosen}
-        return chosen + self._ring.following(min(most - len(busy), most_new - len(chosen)), busy, slots)
-
-    def next_at(self, most: int, slots: int, free_at: float) -> float | None:
-        """When `choose` has a symbol, if slots are free from free_at on; None: never."""
-        busy = self.symbols()
-        if self._ring.following(min(1, most - len(busy)), busy, slots):
-            return free_at
-        again_at = min(self.again.values(), default=None)
-        return None if again_at is None else max(free_at, again_at)
-
-    def outlook(self, slots: int, turn_secs: float) -> dict[str, TurnOutlook]:
-        """symbol -> what it is to expect, for each in the ring."""
-        shares, on = self._ring.shares(slots), set(self.symbols())
-        waiting = [symbol for symbol in self._ring.in_order(slots) if symbol not in on]
-        free = max(1, slots - len(self._ring.pins(slots)))
-        turns = {symbol: 1 + at // free for at, symbol in enumerate(waiting)}
-        return {symbol: TurnOutlook(share, turns.get(symbol, 0) * turn_secs) for symbol, share in shares.items()}
+ADVISED_LINE_SECS = 10.0
+"""How long a line that has had rows may stay silent after an error of its own, before it is requested again."""
 
 
-class Turn:
-    """The turn under way, if any: since when, and when it is over.
+class RowDeadlines:
+    """By when requests must bring rows, in two tables by request id.
 
-    dwell: how long a subscription lasts from its first row on; first_row_cap: how long that row may take.
+    A doubted request without rows by then is made again; the error of an advised one counts as a refusal.
+    first_row_cap: the operator's longest wait for a first row; advised_line: ADVISED_LINE_SECS, in a test fewer.
     """
 
-    def __init__(self, dwell: float, first_row_cap: float) -> None:
-        self._dwell = dwell
+    def __init__(self, first_row_cap: float, advised_line: float = ADVISED_LINE_SECS) -> None:
         self._first_row_cap = first_row_cap
-        self._started_at: float | None = None
-        self._last_secs = 0.0
-        self.number = 0
-        """The number of this turn, or of the last one; the first is 1."""
-        self.refused = False
-        """Whether the batch shrank in it."""
+        self._advised_line = advised_line
+        self._doubted: dict[int, float] = {}
+        self._advised: dict[int, tuple[float, str]] = {}  # request without rows -> when, symbol
+        self._advice_was_refusal: set[str] = set()
 
-    @property
-    def is_on(self) -> bool:
-        """Whether a turn is under way."""
-        return self._started_at is not None
+    def doubt(self, request: int, at: float) -> None:
+        """Expect rows of a request that has had some, by `at` or by an earlier deadline."""
+        self._doubted[request] = min(at, self._doubted.get(request, math.inf))
 
-    @property
-    def usual_secs(self) -> float:
-        """The expected length of a turn, judged by the last one."""
-        return max(self._dwell, self._last_secs)
+    def doubt_advised(self, request: int, now: float) -> None:
+        """Expect rows of a request that has had some, after an error of its own."""
+        self.doubt(request, now + self._advised_line)
 
-    def begin(self, now: float) -> None:
-        """Begin the next turn."""
-        self._started_at = now
-        self.number += 1
-        self.refused = False
+    def advise(self, request: int, symbol: str, now: float) -> None:
+        """Expect rows of a request that has had none, after an error that may be advice."""
+        secs = ADVICE_AGAIN_SECS if symbol in self._advice_was_refusal else ADVICE_SECS
+        self._advised.setdefault(request, (now + min(secs, self._first_row_cap), symbol))
 
-    def end(self, now: float) -> float:
-        """End the turn. Returns how many seconds it took."""
-        assert self._started_at is not None
-        self._last_secs = now - self._started_at
-        self._started_at = None
-        return self._last_secs
+    def answered(self, request: int, symbol: str) -> None:
+        """Rows came."""
+        self.forget(request)
+        self._advice_was_refusal.discard(symbol)
 
-    def abandon(self) -> None:
-        """Drop the turn; its length does not count."""
-        self._started_at = None
+    def forget(self, request: int) -> None:
+        """Expect nothing of the request any more."""
+        self._doubted.pop(request, None)
+        self._advised.pop(request, None)
 
-    def due(self, slots: Collection[Slot], *, awaited: bool = False) -> float | None:
-        """When each of its subscriptions has had its dwell, or its time to answer. None: no turn.
+    def end_doubts(self) -> None:
+        """Expect no rows of doubted requests: nothing could answer meanwhile."""
+        self._doubted.clear()
 
-        Subscriptions that join or die within the turn do not extend it past cap and dwell. awaited: some are still to
-        be requested again, so that the turn counts even without a subscription.
-        """
-        started = self._started_at
-        if started is None or not (slots or awaited):
+    def clear(self) -> None:
+        """Expect nothing."""
+        self._doubted.clear()
+        self._advised.clear()
+
+    def next_due(self) -> float | None:
+        """The next deadline; None: there is none."""
+        return min([*self._doubted.values(), *(at for at, _ in self._advised.values())], default=None)
+
+    def take_refused(self, now: float) -> list[int]:
+        """The advised requests that brought no row in time; each is returned once."""
+        refused = {request: symbol for request, (at, symbol) in self._advised.items() if at <= now}
+        for request, symbol in refused.items():
+            del self._advised[request]
+            self._advice_was_refusal.add(symbol)
+        return list(refused)
+
+    def silent(self, now: float) -> list[int]:
+        """The doubted requests that brought no row in time."""
+        return [request for request, at in self._doubted.items() if at <= now]
+
+
+_LONGEST_WAIT = 4  # caps: a symbol that stays silent is requested again after 1, 2, and then every 4 of them
+
+
+class FirstRowBackoff:
+    """Back-off for symbols without a first row: the longer one stays silent, the more rarely it is requested again.
+
+    first_row_cap: the first wait for a first row, in seconds.
+    """
+
+    def __init__(self, first_row_cap: float) -> None:
+        self._first_row_cap = first_row_cap
+        self._fruitless: dict[str, int] = {}  # symbol -> requests repeated since it last answered
+
+    def answered(self, symbol: str) -> None:
+        """Reset the back-off: rows came."""
+        self._fruitless.pop(symbol, None)
+
+    def is_over(self, slot: Slot, now: float) -> bool:
+        """Whether to request a subscription again that has never answered; if so, it counts."""
+        if slot.answered_at is not None:
+            return False
+        times = self._fruitless.get(slot.symbol, 0)
+        if now < slot.requested_at + self._first_row_cap * min(2**times, _LONGEST_WAIT):
+            return False
+        self._fruitless[slot.symbol] = times + 1
+        return True
+
+
+# ---- orphaned subscriptions
+
+
+LATE_ROWS_SECS = 10.0
+"""Rows that come so long after the cancel are not in flight any more: the line is on."""
+
+_EFFECTIVE_AFTER = 2
+"""Times late_rows: the cancel after an ignored one counts as effective then, since rows would have been noticed."""
+
+RECONNECT_PACE = Backoff(first=60.0, longest=1800.0)
+"""Seconds between two reconnects that free slots."""
+
+_KEPT = 256
+
+_UNANSWERED = (SlotState.ABANDONED, SlotState.DENIED)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Close the connection and connect again, for `reason`.
+
+    orphaned: the symbols of cancelled requests that seem to hold slots, if only a new connection frees those.
+    """
+
+    reason: str
+    orphaned: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Cancelled:
+    slot: Slot
+    cancelled_at: float
+    patience: float
+    suspected_until: float = float("-inf")
+
+
+class Orphans:
+    """Remembers cancelled requests. late_rows: LATE_ROWS_SECS, in a test fewer; `now`: the controller's seconds."""
+
+    def __init__(self, late_rows: float = LATE_ROWS_SECS) -> None:
+        self._late_rows = late_rows
+        self._left: dict[int, _Cancelled] = {}
+        self._pace = RECONNECT_PACE.first
+        self._reconnected_at = float("-inf")
+
+    def cancelled(self, slot: Slot, now: float) -> None:
+        """Remember a request whose cancel was sent."""
+        self._left[slot.request] = _Cancelled(slot, now, self._late_rows)
+        if len(self._left) > _KEPT:
+            suspected = {left.slot.request for left in self._suspected(now)}
+            unsuspected = (request for request in self._left if request not in suspected)
+            del self._left[next(unsuspected, next(iter(self._left)))]
+
+    def rows_came(self, request: int, now: float) -> Slot | None:
+        """The slot to cancel once more, if any, after rows of a cancelled request came."""
+        left = self._left.get(request)
+        if left is None:
             return None
-        dues = [
-            max(slot.requested_at, started) + self._first_row_cap
-            if slot.answered_at is None
-            else max(slot.answered_at, started) + self._dwell
-            for slot in slots
+        if left.slot.state in _UNANSWERED:  # its first row: a cancel works from now on, if ever
+            left.slot.on(SlotEvent.ANSWERED)
+            left.suspected_until = now + _EFFECTIVE_AFTER * self._late_rows
+        elif now < left.cancelled_at + left.patience:
+            return None
+        else:
+            left.slot.on(SlotEvent.ROWS_WENT_ON)
+            left.patience *= 2
+        left.slot.on(SlotEvent.CANCELLED)
+        left.cancelled_at = now
+        return left.slot
+
+    def refused(self, request: int) -> None:
+        """Forget a request that the gateway reports to hold no slot, unless it was denied: rows may disprove that."""
+        left = self._left.get(request)
+        if left is not None and left.slot.state is not SlotState.DENIED:
+            del self._left[request]
+            left.slot.on(SlotEvent.REFUSED)
+
+    def connection_lost(self) -> None:
+        """Forget all: a connection that is gone holds no slot."""
+        for left in self._left.values():
+            left.slot.on(SlotEvent.LOST)
+        self._left.clear()
+
+    def suspects(self, now: float) -> tuple[str, ...]:
+        """The symbols of requests that may hold a slot: never answered before their cancel, or still bringing rows."""
+        return tuple(left.slot.symbol for left in self._suspected(now))
+
+    def _suspected(self, now: float) -> list[_Cancelled]:
+        return [
+            left
+            for left in self._left.values()
+            if left.slot.state not in (SlotState.RELEASED, SlotState.DENIED) or now < left.suspected_until
         ]
-        return min([started + self._first_row_cap + self._dwell, *([max(dues)] if dues else [])])
+
+    def justify_reconnect(self, now: float) -> bool:
+        """Whether a missing slot is reason to reconnect now; if so, it counts as done.
+
+        At most at RECONNECT_PACE; more often while rows prove that a slot is held.
+        """
+        states = {left.slot.state for left in self._suspected(now)}
+        pace = RECONNECT_PACE.first if SlotState.LINGERING in states else self._pace
+        since = now - self._reconnected_at
+        if not states or since < pace:
+            return False
+        self._pace = RECONNECT_PACE.longer(self._pace) if since < 2 * self._pace else RECONNECT_PACE.first
+        self._reconnected_at = now
+        return True

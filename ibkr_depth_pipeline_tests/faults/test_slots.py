@@ -6,7 +6,7 @@ import pytest
 
 from ibkr_depth_pipeline.gateway.ib_client import ALLOWED_MESSAGES
 from ibkr_depth_pipeline.ingest.composition import IngestTimings
-from ibkr_depth_pipeline.rotation.adaptation import FIRST_TRIAL_TURNS
+from ibkr_depth_pipeline.rotation.slot_allocator import FIRST_TRIAL_TURNS
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions
 from ibkr_depth_pipeline_tests.faults.recovery import Trial, stopwatch, trial
 

@@ -14,7 +14,8 @@ from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Instrument, Side
 from ibkr_depth_pipeline.probe.plan import ORPHANED, Commands, DetectIngest, ProbePlan
 from ibkr_depth_pipeline.probe.report import Outcome
 from ibkr_depth_pipeline.probe.symbol_probe import MAX_RESTARTS, ProbeLimits
-from ibkr_depth_pipeline.rotation.events import Cancel, Reconnect
+from ibkr_depth_pipeline.rotation.events import Cancel
+from ibkr_depth_pipeline.rotation.slots import Reconnect
 
 CAP, QUIET, PAUSE, PATIENCE = 15.0, 0.5, 8.0, 24.0
 FULL = 2

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.rotation.adaptation import COOLDOWN_BACKOFF, BatchSize, Cooldown, FirstRowBackoff
-from ibkr_depth_pipeline.rotation.slots import Slot
+from ibkr_depth_pipeline.rotation.slot_allocator import COOLDOWN_BACKOFF, BatchSize, Cooldown
+from ibkr_depth_pipeline.rotation.slots import FirstRowBackoff, Slot
 
 CAP = 15.0
 

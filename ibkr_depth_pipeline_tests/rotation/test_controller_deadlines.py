@@ -23,7 +23,6 @@ from ibkr_depth_pipeline.rotation.events import (
     LateRows,
     Recheck,
     Rechecked,
-    Reconnect,
     Refused,
     RequestIdRejected,
     Resumed,
@@ -35,6 +34,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Subscribe,
     Suspended,
 )
+from ibkr_depth_pipeline.rotation.slots import Reconnect
 from ibkr_depth_pipeline_tests.rotation.model_gateway import PLAN, symbols
 
 SECONDS = st.sampled_from([0.0, 0.001, 0.1, 0.5, 1.0, 2.0, 7.3, 15.0, 60.0, 3600.0, 604800.0])

@@ -12,7 +12,6 @@ from ibkr_depth_pipeline.rotation.controller import RotationController
 from ibkr_depth_pipeline.rotation.events import (
     Advised,
     Answered,
-    BatchResized,
     Cancel,
     Connected,
     Deadline,
@@ -22,18 +21,17 @@ from ibkr_depth_pipeline.rotation.events import (
     Halted,
     LateRows,
     Rechecked,
-    Reconnect,
     Refused,
     RequestIdRejected,
     Resumed,
     RotationEvent,
     SlotRefused,
-    SlotReleasedLate,
     Stop,
     Subscribe,
     Suspended,
 )
-from ibkr_depth_pipeline.rotation.orphans import RECONNECT_PACE
+from ibkr_depth_pipeline.rotation.slot_allocator import BatchResized, SlotReleasedLate
+from ibkr_depth_pipeline.rotation.slots import RECONNECT_PACE, Reconnect
 from ibkr_depth_pipeline_tests.rotation.model_gateway import PLAN, ModelGateway, Run, symbols
 
 REQUESTS = st.integers(1, 30)

@@ -7,7 +7,6 @@ from statistics import median
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.rotation.adaptation import LONGEST_TRIAL_TURNS
 from ibkr_depth_pipeline.rotation.events import (
     Closed,
     Connected,
@@ -24,6 +23,7 @@ from ibkr_depth_pipeline.rotation.events import (
     Wanted,
 )
 from ibkr_depth_pipeline.rotation.retry_schedule import RETRY_BURST
+from ibkr_depth_pipeline.rotation.slot_allocator import LONGEST_TRIAL_TURNS
 from ibkr_depth_pipeline_tests.rotation.model_gateway import LATENCY, PLAN, ModelGateway, Run, symbols
 
 TRIALS_IN_240_TURNS = 4

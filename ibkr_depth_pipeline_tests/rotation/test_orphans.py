@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.rotation.orphans import LATE_ROWS_SECS, RECONNECT_PACE, Orphans
-from ibkr_depth_pipeline.rotation.slots import Slot, SlotEvent
+from ibkr_depth_pipeline.rotation.slots import LATE_ROWS_SECS, RECONNECT_PACE, Orphans, Slot, SlotEvent
 
 
 def cancelled(*events: SlotEvent) -> Orphans:

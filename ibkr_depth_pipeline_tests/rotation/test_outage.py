@@ -12,13 +12,13 @@ from ibkr_depth_pipeline.rotation.events import (
     Deadline,
     Disconnected,
     OutageEndAssumed,
-    Reconnect,
     Resumed,
     RotationCommand,
     Subscribe,
     Suspended,
 )
 from ibkr_depth_pipeline.rotation.retry_schedule import LONGEST_OUTAGE_SECS, Outage, OutageAction
+from ibkr_depth_pipeline.rotation.slots import Reconnect
 from ibkr_depth_pipeline_tests.rotation.model_gateway import PLAN, symbols
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.rotation.adaptation import (
+from ibkr_depth_pipeline.rotation.slot_allocator import (
     FIRST_TRIAL_TURNS,
     LONGEST_TRIAL_TURNS,
     RELEASE_LESSONS,

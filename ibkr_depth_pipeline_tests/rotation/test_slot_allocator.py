@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 
-from ibkr_depth_pipeline.rotation.adaptation import GRANTED_SECS, HELD_AFTER_DROP_SECS, RELEASE_LESSONS
-from ibkr_depth_pipeline.rotation.slot_allocator import SlotAllocator
+from ibkr_depth_pipeline.rotation.slot_allocator import (
+    GRANTED_SECS,
+    HELD_AFTER_DROP_SECS,
+    RELEASE_LESSONS,
+    SlotAllocator,
+)
 from ibkr_depth_pipeline.rotation.slots import Slot
 
 COOLDOWN = 8.0

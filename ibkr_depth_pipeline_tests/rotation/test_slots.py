@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.rotation.slots import Slot, Turn
+from ibkr_depth_pipeline.rotation.ring import Turn
+from ibkr_depth_pipeline.rotation.slots import Slot
 
 DWELL = 10.0
 CAP = 4.0
