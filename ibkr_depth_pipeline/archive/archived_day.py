@@ -7,10 +7,10 @@
 The contract, for exports and studies:
 
 * `batches` has each archived snapshot of that UTC date once, in the order in which they were stored: `ts` never falls,
-  and `seq` grows by one but for holes, and where Redis lost its newest entries. Memory is that of two batches.
+  and `seq` grows by one but for gaps, and where Redis lost its newest entries. Memory is that of two batches.
 * `intervals` are the times in which the book was observed, in order, also those that reach in from the date before or
   out to the date after. Outside of [first_row, until] of all of them nothing is known of the book.
-* `holes` are the seqs that are missing, in order.
+* `gaps` are the seqs that are missing, in order.
 * Column `subscription` is the number of the snapshot's interval, null if that was not recorded. `settled` is false for
   the partial books at the beginning of a subscription (before `complete`), and for a book that the same socket read
   changed again: all rows of a read have the same `ts`, so the snapshot that follows a settled one has another `ts`. Two
@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ibkr_depth_pipeline.archive.decoding import Hole
 from ibkr_depth_pipeline.archive.intervals import InferredIntervals, IntervalIndex, begin_of, intervals_of
 from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS
-from ibkr_depth_pipeline.archive.reading import POSITION, holes_of, ids_of, read_in_order
+from ibkr_depth_pipeline.archive.reading import POSITION, gaps_of, ids_of, read_in_order
 from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
 SUBSCRIPTION_COLUMNS = [pa.field("subscription", pa.int64()), pa.field("settled", pa.bool_(), nullable=False)]
@@ -52,7 +52,7 @@ class ArchivedDay:
     day: date
     symbol: str
     intervals: tuple[SubscriptionInterval, ...]
-    holes: tuple[Hole, ...]
+    gaps: tuple[Gap, ...]
     snapshots: int
 
     @property
@@ -73,7 +73,7 @@ class ArchivedDay:
 
 
 def open_day(store: ArchiveStore, day: date, symbol: str) -> ArchivedDay:
-    """Reads a symbol's intervals and holes of that date; snapshots are read by `batches`. Raises ArchiveUnavailable."""
+    """Reads a symbol's intervals and gaps of that date; snapshots are read by `batches`. Raises ArchiveUnavailable."""
     recorded = intervals_of(store, day, symbol)
     index = IntervalIndex(recorded)
     outside = [index.of(*ids_of(table)) < 0 for table in read_in_order(store, day, symbol, POSITION)]
@@ -82,8 +82,8 @@ def open_day(store: ArchiveStore, day: date, symbol: str) -> ArchivedDay:
         for table in read_in_order(store, day, symbol, InferredIntervals.COLUMNS):
             inferred.add(table.filter(pa.array(index.of(*ids_of(table)) < 0)))
     intervals = sorted([*recorded, *inferred.result()], key=begin_of)
-    holes = tuple(holes_of(store, day, symbol))
-    return ArchivedDay(store, day, symbol, tuple(intervals), holes, sum(map(len, outside)))
+    gaps = tuple(gaps_of(store, day, symbol))
+    return ArchivedDay(store, day, symbol, tuple(intervals), gaps, sum(map(len, outside)))
 
 
 def _completed(table: Any, index: IntervalIndex, following: Any) -> Any:

@@ -8,7 +8,7 @@ files, so there is no moment at which a kill does harm:
   of the stream's length) and by seconds keeps what is read and not yet kept well within it;
 * once it is there, the position is behind it.
 
-A part whose answer was lost is stored again as the very same file. A hole is stored before the part that follows it,
+A part whose answer was lost is stored again as the very same file. A gap is stored before the part that follows it,
 under the name of the snapshot before it: found again, it is the same file as well. Two archivers at once are kept apart
 by a lock in a local folder, and by the lease in Redis elsewhere; should they meet all the same, readers and compaction
 count each id once.
@@ -22,11 +22,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ibkr_depth_pipeline.archive.decoding import Hole, RawEntry, SymbolBuffer
-from ibkr_depth_pipeline.archive.layout import NOTHING, Place, day_of, first_ms_of, hole_place, part_place
+from ibkr_depth_pipeline.archive.decoding import RawEntry, SymbolBuffer
+from ibkr_depth_pipeline.archive.layout import NOTHING, Place, day_of, first_ms_of, gap_place, part_place
 from ibkr_depth_pipeline.archive.maintenance import first_date_kept, prune_expired
 from ibkr_depth_pipeline.archive.ownership import Ownership
-from ibkr_depth_pipeline.archive.parquet_schema import hole_bytes, part_bytes
+from ibkr_depth_pipeline.archive.parquet_schema import gap_bytes, gap_row, part_bytes
 from ibkr_depth_pipeline.archive.reading import positions
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import (
@@ -39,6 +39,7 @@ from ibkr_depth_pipeline.archive.streams import (
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.signals import signals_caught
@@ -59,7 +60,7 @@ class ArchiveSummary:
     snapshots: dict[str, int] = field(default_factory=dict)
     files: int = 0
     bytes: int = 0
-    holes: list[Hole] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
     unreadable: dict[str, int] = field(default_factory=dict)
     pruned_days: int = 0
     drained: bool = True
@@ -255,8 +256,8 @@ class Archiver:
         first = StreamId.of(entries[0][0])
         self._newest_ms = max(self._newest_ms, StreamId.of(entries[-1][0]).ts)
         before = None if buffer.follows(first) else await streams.before(symbol, first)
-        for hole in buffer.add(entries, before):
-            self._record(hole)
+        for gap in buffer.add(entries, before):
+            self._record(gap)
         self._count_unreadable(symbol, buffer.unreadable)
         if len(buffer):
             self._since.setdefault(symbol, asyncio.get_running_loop().time())
@@ -271,10 +272,10 @@ class Archiver:
             if count.bit_length() > before.bit_length():
                 self._log.error("archive_entries_passed_over", symbol=symbol, unreadable=count)
 
-    def _record(self, hole: Hole) -> None:
-        self._log.warning("archive_hole", **{"symbol": hole.symbol, **hole.as_row()})
-        self.summary.holes.append(hole)
-        self._queue(hole_place(hole.symbol, day_of(hole.before_ts), hole.after), hole_bytes([hole.as_row()]), 0)
+    def _record(self, gap: Gap) -> None:
+        self._log.warning("archive_hole", **{"symbol": gap.symbol, **gap_row(gap)})
+        self.summary.gaps.append(gap)
+        self._queue(gap_place(gap.symbol, day_of(gap.next_ts), gap.after), gap_bytes([gap_row(gap)]), 0)
 
     async def _prune(self) -> float:
         """Deletes dates past the retention. Returns in how many seconds to search again."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ibkr_depth_pipeline.archive import checks
 from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, first_ms_of
-from ibkr_depth_pipeline.archive.reading import files_of, holes_of, settled, symbols, tables
+from ibkr_depth_pipeline.archive.reading import files_of, gaps_of, settled, symbols, tables
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
 from ibkr_depth_pipeline.errors import SinkUnavailable
@@ -73,14 +73,14 @@ def _audit(
 ) -> SymbolAudit:
     columns = settled(store, lambda: _columns(store, day, symbol))
     ts, seq = columns.ts, columns.seq
-    holes = holes_of(store, day, symbol)
+    gaps = gaps_of(store, day, symbol)
     return SymbolAudit(
         symbol,
         (
-            checks.check_sequence(ts, seq, holes, _newest_id(store, day_before, symbol)),
+            checks.check_sequence(ts, seq, gaps, _newest_id(store, day_before, symbol)),
             checks.check_books(ts, columns.faults),
             checks.check_coverage(ts, columns.live, *session, least=least_coverage),
-            checks.check_counts(ts, seq, holes, says, first_ms_of(day + timedelta(days=1))),
+            checks.check_counts(ts, seq, gaps, says, first_ms_of(day + timedelta(days=1))),
         ),
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ibkr_depth_pipeline.archive.decoding import Hole
+from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.keys import StreamId
 
 TRANSIENT_MS = 250
@@ -37,18 +37,18 @@ class CheckResult:
         return not self.problems
 
 
-# ---- seq without holes
+# ---- seq without gaps
 
 
-def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: StreamId | None = None) -> CheckResult:
-    """Each seq is the one before plus 1, but for known holes, and unless the numbering fell back with a later ts.
+def check_sequence(ts: Array, seq: Array, gaps: Sequence[Gap], before: StreamId | None = None) -> CheckResult:
+    """Each seq is the one before plus 1, but for known gaps, and unless the numbering fell back with a later ts.
 
     `before` is the newest snapshot of the days before, if there is one.
     """
     if before is not None:
         ts, seq = np.concatenate(([before.ts], ts)), np.concatenate(([before.seq], seq))
     steps = np.flatnonzero(seq[1:] != seq[:-1] + 1)
-    known = _Seqs(holes)
+    known = _Seqs(gaps)
     problems, unknown, renumbered = [], 0, 0
     for at in steps.tolist():
         last, following = int(seq[at]), int(seq[at + 1])
@@ -66,8 +66,8 @@ def check_sequence(ts: Array, seq: Array, holes: Sequence[Hole], before: StreamI
         problems.append(f"ts falls {falls} times")
     figures = {
         "rows": len(seq) - (before is not None),
-        "known_holes": len(holes),
-        "known_missing": sum(hole.size for hole in holes),
+        "known_holes": len(gaps),
+        "known_missing": sum(gap.size for gap in gaps),
         "unknown_missing": unknown,
         "renumbered": renumbered,
     }
@@ -83,13 +83,13 @@ def _goes_on_from(seq: Array, following: int) -> int:
 
 
 class _Seqs:
-    """The seqs that holes account for."""
+    """The seqs that gaps account for."""
 
-    def __init__(self, holes: Sequence[Hole]) -> None:
-        self._ranges = sorted((hole.first_seq, hole.last_seq) for hole in holes)
+    def __init__(self, gaps: Sequence[Gap]) -> None:
+        self._ranges = sorted((gap.first_seq, gap.last_seq) for gap in gaps)
 
     def missing(self, first: int, last: int) -> int:
-        """How many of first..last no hole accounts for."""
+        """How many of first..last no gap accounts for."""
         count, at = 0, first
         for low, high in self._ranges:
             if high < at or low > last:
@@ -215,7 +215,7 @@ class IngestSays:
     stored_to: int = 0
 
 
-def check_counts(ts: Array, seq: Array, holes: Sequence[Hole], says: IngestSays, day_ends: int) -> CheckResult:
+def check_counts(ts: Array, seq: Array, gaps: Sequence[Gap], says: IngestSays, day_ends: int) -> CheckResult:
     """The archive holds what the ingest reports as stored: the newest seq, and how many. day_ends is unix ms."""
     problems = []
     newest = StreamId(int(ts[-1]), int(seq[-1])) if len(ts) else None
@@ -226,7 +226,7 @@ def check_counts(ts: Array, seq: Array, holes: Sequence[Hole], says: IngestSays,
         figures["newest_seq_in_redis"] = says.newest.seq
     if says.stored is not None:
         kept = int(np.count_nonzero((ts >= says.stored_from) & (ts <= says.stored_to)))
-        gone = sum(hole.size for hole in holes if says.stored_from <= hole.before_ts <= says.stored_to)
+        gone = sum(gap.size for gap in gaps if says.stored_from <= gap.next_ts <= says.stored_to)
         figures |= {"ingest_stored": says.stored, "kept_of_that_run": kept, "missing_of_that_run": gone}
         if kept + gone < says.stored:
             problems.append(f"the ingest has stored {says.stored}; {kept} are kept, and {gone} known to be missing")

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from enum import Enum
 from typing import Any
 
 import orjson
@@ -15,6 +14,7 @@ import pyarrow as pa
 from ibkr_depth_pipeline.archive.layout import IdSpan, day_of, first_ms_of
 from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
 from ibkr_depth_pipeline.schema.keys import StreamId
 
 RawEntry = tuple[bytes, Mapping[bytes, bytes]]
@@ -27,48 +27,6 @@ _LAST_MS = 253_402_300_799_999  # the end of 9999, the last year that a date can
 _MOST_SEQ = 2**63
 _NUMBERS = frozenset((int, float))
 _MOST_RANGES = 1000
-
-
-class HoleReason(str, Enum):
-    """TRIMMED: cut from the stream (MAXLEN) before it was read. NEVER_STORED: it never was in the stream.
-
-    BEFORE_ARCHIVE: it was gone when the archive first saw the symbol. UNREADABLE: an entry that is not of the schema.
-    """
-
-    TRIMMED = "trimmed"
-    NEVER_STORED = "never_stored"
-    BEFORE_ARCHIVE = "before_archive"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True, slots=True)
-class Hole:
-    """The seqs from first_seq to last_seq that are missing behind the snapshot `after`; the next one came at before_ts.
-
-    after.seq is 0 if nothing stands before it.
-    """
-
-    symbol: str
-    first_seq: int
-    last_seq: int
-    after: StreamId
-    before_ts: int
-    reason: HoleReason
-
-    @property
-    def size(self) -> int:
-        """How many snapshots are missing."""
-        return self.last_seq - self.first_seq + 1
-
-    def as_row(self) -> dict[str, Any]:
-        """As a row of schema.HOLES."""
-        return {
-            "first_seq": self.first_seq,
-            "last_seq": self.last_seq,
-            "after_ts": self.after.ts,
-            "before_ts": self.before_ts,
-            "reason": self.reason.value,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,21 +129,21 @@ class SymbolBuffer:
         """Whether nothing is missing before `entry`, and so nothing need be known of what stands before it."""
         return entry.seq == self.position.seq + 1
 
-    def add(self, entries: Sequence[RawEntry], before: StreamId | None = None) -> list[Hole]:
-        """Take entries as one reading of the stream returned them. Returns the holes before and between them.
+    def add(self, entries: Sequence[RawEntry], before: StreamId | None = None) -> list[Gap]:
+        """Take entries as one reading of the stream returned them. Returns the gaps before and between them.
 
         `before` is the id of what still stands before the first of them, None if nothing does: then what is missing
         was cut.
         """
-        holes: list[Hole] = []
+        gaps: list[Gap] = []
         for index, (stream_id, fields) in enumerate(entries):
             self.cursor = entry = StreamId.of(stream_id)
             if not self._take(entry, fields):
                 continue
-            if entry.seq != self.position.seq + 1 and (hole := self._hole_before(entry, before, at_front=index == 0)):
-                holes.append(hole)
+            if entry.seq != self.position.seq + 1 and (gap := self._gap_before(entry, before, at_front=index == 0)):
+                gaps.append(gap)
             self.position = before = entry
-        return holes
+        return gaps
 
     def _take(self, entry: StreamId, fields: Mapping[bytes, bytes]) -> bool:
         try:
@@ -211,19 +169,19 @@ class SymbolBuffer:
             raise ValueError("too many venues")
         return code
 
-    def _hole_before(self, entry: StreamId, before: StreamId | None, *, at_front: bool) -> Hole | None:
-        first = 1 + (self.position.seq if entry.seq > self.position.seq else _goes_on_from(entry.seq, before))
-        if first == entry.seq:
+    def _gap_before(self, entry: StreamId, before: StreamId | None, *, at_front: bool) -> Gap | None:
+        after = self.position.seq if entry.seq > self.position.seq else _goes_on_from(entry.seq, before)
+        if after + 1 == entry.seq:
             return None
         # Streams are cut at their beginning only: behind an entry that still stands nothing was cut.
         stands = before is not None and before <= self.position
-        reason = HoleReason.TRIMMED if at_front and not stands else HoleReason.NEVER_STORED
+        cause = GapCause.TRIMMED if at_front and not stands else GapCause.NEVER_STORED
         if self.position.seq == 0:
-            reason = HoleReason.BEFORE_ARCHIVE
-        elif self._unreadable.cover(first, entry.seq - 1):
-            reason = HoleReason.UNREADABLE
+            cause = GapCause.BEFORE_ARCHIVE
+        elif self._unreadable.cover(after + 1, entry.seq - 1):
+            cause = GapCause.UNREADABLE
         self._unreadable.clear()
-        return Hole(self.symbol, first, entry.seq - 1, self.position, entry.ts, reason)
+        return Gap(self.symbol, after, entry.seq, entry.ts, cause, self.position)
 
     def take_all(self) -> list[Batch]:
         """What has been added, by date, in order; afterwards it is empty."""

@@ -111,8 +111,8 @@ def day_place(symbol: str, day: date) -> Place:
     return Place(DAYS, day, symbol, _DAY_FILE)
 
 
-def hole_place(symbol: str, day: date, after: StreamId) -> Place:
-    """Where the hole behind `after` belongs: found again after a kill, it has the same name."""
+def gap_place(symbol: str, day: date, after: StreamId) -> Place:
+    """Where the gap behind `after` belongs: found again after a kill, it has the same name."""
     return Place(HOLES, day, symbol, f"after-{after.ts:013d}-{after.seq:012d}.parquet")
 
 

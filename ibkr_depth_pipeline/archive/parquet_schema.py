@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.layout import IdSpan
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.keys import StreamId
 
 VERSION = b"1"
@@ -49,7 +50,7 @@ HOLES = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
-"""One row a hole: these seqs are not in the archive and never will be."""
+"""One row a gap: these seqs are not in the archive and never will be."""
 
 # Values of consecutive books repeat as runs of bytes, which zstd finds by itself: dictionaries of prices and sizes make
 # files larger and slower. Names are few.
@@ -96,8 +97,19 @@ def part_bytes(symbol: str, span: IdSpan, table: Any) -> bytes:
     return file.getvalue()
 
 
-def hole_bytes(rows: list[dict[str, Any]]) -> bytes:
-    """Holes as a file. `after_ts` and `before_ts` are unix ms."""
+def gap_row(gap: Gap) -> dict[str, Any]:
+    """A gap as a row of HOLES; its moments are unix ms."""
+    return {
+        "first_seq": gap.first_seq,
+        "last_seq": gap.last_seq,
+        "after_ts": gap.after.ts,
+        "before_ts": gap.next_ts,
+        "reason": gap.cause.value,
+    }
+
+
+def gap_bytes(rows: list[dict[str, Any]]) -> bytes:
+    """Rows of HOLES as a file."""
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=HOLES), file, compression="zstd")
     return file.getvalue()

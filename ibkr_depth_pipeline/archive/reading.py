@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason
 from ibkr_depth_pipeline.archive.layout import (
     DAYS,
     HOLES,
@@ -30,6 +29,7 @@ from ibkr_depth_pipeline.archive.layout import (
 from ibkr_depth_pipeline.archive.parquet_schema import ROWS_PER_GROUP, SNAPSHOTS, FileInfo, file_info
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable
+from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
 from ibkr_depth_pipeline.schema.keys import StreamId
 
 LISTINGS = 5
@@ -178,42 +178,42 @@ def matrix(table: Any, column: str) -> Any:
     return np.concatenate([np.zeros(0), *flat]).reshape(table.num_rows, -1)
 
 
-def holes_of(store: ArchiveStore, day: date, symbol: str) -> list[Hole]:
-    """The holes found on that day, in order."""
-    return _holes_below(store, folder(HOLES, day, symbol))
+def gaps_of(store: ArchiveStore, day: date, symbol: str) -> list[Gap]:
+    """The gaps found on that day, in order."""
+    return _gaps_below(store, folder(HOLES, day, symbol))
 
 
-def all_holes(store: ArchiveStore) -> list[Hole]:
-    """Every hole on record, by symbol, in order."""
-    return _holes_below(store, HOLES)
+def all_gaps(store: ArchiveStore) -> list[Gap]:
+    """Every gap on record, by symbol, in order."""
+    return _gaps_below(store, HOLES)
 
 
-def _holes_below(store: ArchiveStore, under: str) -> list[Hole]:
-    found = settled(store, lambda: [hole for place in store.places(under) for hole in _holes_in(store, place)])
+def _gaps_below(store: ArchiveStore, under: str) -> list[Gap]:
+    found = settled(store, lambda: [gap for place in store.places(under) for gap in _gaps_in(store, place)])
     return _outermost(found)
 
 
-def _outermost(holes: Iterable[Hole]) -> list[Hole]:
-    """Without those that lie within another: a hole found before a kill may be found again, grown."""
-    kept: list[Hole] = []
-    for hole in sorted(holes, key=lambda hole: (hole.symbol, hole.after, -hole.before_ts)):
+def _outermost(gaps: Iterable[Gap]) -> list[Gap]:
+    """Without those that lie within another: a gap found before a kill may be found again, grown."""
+    kept: list[Gap] = []
+    for gap in sorted(gaps, key=lambda gap: (gap.symbol, gap.after, -gap.next_ts)):
         outer = kept[-1] if kept else None
-        within = outer is not None and outer.symbol == hole.symbol and hole.before_ts <= outer.before_ts
-        if not (within and outer is not None and outer.first_seq <= hole.first_seq and hole.last_seq <= outer.last_seq):
-            kept.append(hole)
+        within = outer is not None and outer.symbol == gap.symbol and gap.next_ts <= outer.next_ts
+        if not (within and outer is not None and outer.first_seq <= gap.first_seq and gap.last_seq <= outer.last_seq):
+            kept.append(gap)
     return kept
 
 
-def _holes_in(store: ArchiveStore, place: Place) -> list[Hole]:
+def _gaps_in(store: ArchiveStore, place: Place) -> list[Gap]:
     with store.parquet(place) as file:
         table = file.read()
     moments = [table[name].cast(pa.int64()).to_pylist() for name in ("after_ts", "before_ts")]
     seqs = [table[name].to_pylist() for name in ("first_seq", "last_seq")]
-    reasons = map(HoleReason, table["reason"].to_pylist())
+    causes = map(GapCause, table["reason"].to_pylist())
     after_seq = int(place.file.rpartition("-")[2].partition(".")[0])
     return [
-        Hole(place.symbol, first, last, StreamId(after_ts, after_seq), before_ts, reason)
-        for first, last, after_ts, before_ts, reason in zip(*seqs, *moments, reasons, strict=True)
+        Gap(place.symbol, first - 1, last + 1, before_ts, cause, StreamId(after_ts, after_seq))
+        for first, last, after_ts, before_ts, cause in zip(*seqs, *moments, causes, strict=True)
     ]
 
 

@@ -128,14 +128,14 @@ def holes(day: Day = None, everything: Annotated[bool, typer.Option("--all", hel
     """List the snapshots that are missing for good, and why."""
     with _set_up() as settings:
         from ibkr_depth_pipeline.archive.layout import day_of
-        from ibkr_depth_pipeline.archive.reading import all_holes
+        from ibkr_depth_pipeline.archive.reading import all_gaps
         from ibkr_depth_pipeline.archive.store import ArchiveStore
 
-        found = all_holes(ArchiveStore(settings.archive_url))
-    for hole in found:
-        if everything or day_of(hole.before_ts) == _date(day):
-            where = f"{hole.symbol} seq {hole.first_seq} to {hole.last_seq}"
-            typer.echo(f"{where}: {hole.size} missing before {_utc(hole.before_ts)}, {hole.reason.value}")
+        found = all_gaps(ArchiveStore(settings.archive_url))
+    for gap in found:
+        if everything or day_of(gap.next_ts) == _date(day):
+            where = f"{gap.symbol} seq {gap.first_seq} to {gap.last_seq}"
+            typer.echo(f"{where}: {gap.size} missing before {_utc(gap.next_ts)}, {gap.cause.value}")
 
 
 @app.command()

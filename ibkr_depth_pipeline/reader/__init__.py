@@ -5,9 +5,10 @@ when they are first needed.
 """
 
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
-from ibkr_depth_pipeline.reader.model import NOW, After, AfterId, At, Gap, GapCause, Item, Now
+from ibkr_depth_pipeline.reader.model import NOW, After, AfterId, At, Item, Now
 from ibkr_depth_pipeline.reader.readers import AsyncDepthReader, AsyncFollowing, DepthReader, SyncFollowing
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, Heartbeat, Level, VenueInfo
+from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
 from ibkr_depth_pipeline.schema.keys import SCHEMA_VERSION
 
 __all__ = [

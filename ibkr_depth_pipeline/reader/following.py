@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ibkr_depth_pipeline.reader.model import After, AfterId, At, Gap, GapCause, Item, Now, Start, Starts, unix_ms
+from ibkr_depth_pipeline.reader.model import After, AfterId, At, Item, Now, Start, Starts, unix_ms
 from ibkr_depth_pipeline.reader.queries import Apart, Query
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, RawEntry, snapshot_of_entry
+from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
 from ibkr_depth_pipeline.schema.keys import parts_of_id, stream_key
 
 _BEGINNING = "0-0"

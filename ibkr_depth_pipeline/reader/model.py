@@ -1,50 +1,14 @@
-"""What a reader asks with and what it gets beside what is stored: starts and gaps. No I/O."""
+"""Where a reader starts, and the items that it gets. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from typing import TypeAlias
 
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
-
-
-class GapCause(Enum):
-    """Why snapshots are missing.
-
-    TRIMMED: the stream no longer holds them (MAXLEN, or Redis came back without its data).
-    NEVER_STORED: the recorder could not store them: Redis was away for longer than its buffer could bridge.
-    RENUMBERED: `seq` fell, because Redis lost what it had acknowledged and the recorder went on from an older number.
-    """
-
-    TRIMMED = "trimmed"
-    NEVER_STORED = "never_stored"
-    RENUMBERED = "renumbered"
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Snapshots that the reader did not and will not get, in the place where they would have come.
-
-    after_seq is the last one before the gap, None if the reader began at a time that the stream no longer reaches
-    back to; next_seq and next_ts (unix ms) are those of the snapshot that follows.
-    """
-
-    symbol: str
-    after_seq: int | None
-    next_seq: int
-    next_ts: int
-    cause: GapCause
-
-    @property
-    def missing(self) -> int | None:
-        """How many; None if that can't be known, and then perhaps none."""
-        if self.after_seq is None or self.next_seq <= self.after_seq:
-            return None
-        return self.next_seq - self.after_seq - 1
-
+from ibkr_depth_pipeline.schema.gaps import Gap
 
 Item: TypeAlias = DepthSnapshot | Gap
 """What following gives."""

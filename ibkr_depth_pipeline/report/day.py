@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 
 from ibkr_depth_pipeline.archive import figures
 from ibkr_depth_pipeline.archive.audit import session_of
-from ibkr_depth_pipeline.archive.decoding import Hole
 from ibkr_depth_pipeline.archive.layout import first_ms_of
-from ibkr_depth_pipeline.archive.reading import SpannedFile, days, files_of, holes_of, symbols, tables
+from ibkr_depth_pipeline.archive.reading import SpannedFile, days, files_of, gaps_of, symbols, tables
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ConfigurationError, NothingKept
 from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day, total
 from ibkr_depth_pipeline.report.symbol_day import DepthFold, DepthMap, SymbolDay, SymbolFold, Window, price_grid
 from ibkr_depth_pipeline.report.timeline import Array, Bins, SnapshotColumns
+from ibkr_depth_pipeline.schema.gaps import Gap
 
 _PRICES = ("ts", "seq", "venue", "bid_price", "ask_price")
 _DEPTH = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size")
@@ -37,7 +37,7 @@ class RecordedDay:
     bins: Bins
     window: Window
     symbols: Sequence[SymbolDay]
-    holes: Sequence[Hole]
+    gaps: Sequence[Gap]
     depth: Sequence[DepthMap]
     ingests: Sequence[IngestDay]
 
@@ -48,8 +48,8 @@ class RecordedDay:
 
     @property
     def missing(self) -> int:
-        """Snapshots that holes account for."""
-        return sum(hole.size for hole in self.holes)
+        """Snapshots that gaps account for."""
+        return sum(gap.size for gap in self.gaps)
 
     @property
     def refused_309(self) -> int:
@@ -103,7 +103,7 @@ def read_recorded_day(
         bins=bins,
         window=window,
         symbols=found,
-        holes=[hole for symbol in files for hole in holes_of(store, day, symbol)],
+        gaps=[gap for symbol in files for gap in gaps_of(store, day, symbol)],
         depth=[depth for each in chosen if (depth := _depth(store, each, files[each.symbol], bins)) is not None],
         ingests=[each for each in ingests if each is not None],
     )

@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from ibkr_depth_pipeline.archive.decoding import Hole
 from ibkr_depth_pipeline.formatting import duration, utc_clock
 from ibkr_depth_pipeline.pictures import slot_timeline
 from ibkr_depth_pipeline.report import charts
@@ -30,6 +29,7 @@ from ibkr_depth_pipeline.report.day import RecordedDay
 from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, IngestRun, total
 from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay
 from ibkr_depth_pipeline.report.timeline import Array, Bins
+from ibkr_depth_pipeline.schema.gaps import Gap
 
 _SPARKS = 120
 
@@ -67,7 +67,7 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True)
-class HoleRow:
+class GapRow:
     """What is missing of a symbol."""
 
     symbol: str
@@ -125,22 +125,22 @@ def run_row(run: IngestRun) -> RunRow:
     )
 
 
-def hole_row(hole: Hole) -> HoleRow:
-    """The row of a hole."""
-    return HoleRow(
-        symbol=hole.symbol,
-        seqs=f"{hole.first_seq} to {hole.last_seq}",
-        size=number(hole.size),
-        since=utc_clock(hole.after.ts) if hole.after.ts else "the beginning",
-        until=utc_clock(hole.before_ts),
-        reason=hole.reason.value.replace("_", " "),
+def gap_row(gap: Gap) -> GapRow:
+    """The row of a gap."""
+    return GapRow(
+        symbol=gap.symbol,
+        seqs=f"{gap.first_seq} to {gap.last_seq}",
+        size=number(gap.size),
+        since=utc_clock(gap.after.ts) if gap.after.ts else "the beginning",
+        until=utc_clock(gap.next_ts),
+        reason=gap.cause.value.replace("_", " "),
     )
 
 
 # ---- the page
 
 
-MOST_HOLES = 200
+MOST_GAPS = 200
 _STATES = ((CONNECTED, "good"), (SUSPENDED, "warn"), (DISCONNECTED, "bad"))
 
 
@@ -200,15 +200,15 @@ class PageView:
     rates: Chart
     ingests: Sequence[IngestView]
     depth: Sequence[DepthView]
-    holes: Sequence[HoleRow]
-    more_holes: int
+    gaps: Sequence[GapRow]
+    more_gaps: int
 
 
 def page_view(day: RecordedDay, made: datetime) -> PageView:
     """`made` is when the page is written."""
     missing = {symbol.symbol: 0 for symbol in day.symbols}
-    for hole in day.holes:
-        missing[hole.symbol] += hole.size
+    for gap in day.gaps:
+        missing[gap.symbol] += gap.size
     return PageView(
         heading=f"{day.day:%A}, {day.day.day} {day.day:%B %Y}",
         day=day.day.isoformat(),
@@ -226,8 +226,8 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         rates=_rates(day),
         ingests=[_ingest_view(ingest, day.bins) for ingest in day.ingests],
         depth=[_depth_view(depth, day) for depth in day.depth],
-        holes=[hole_row(hole) for hole in day.holes[:MOST_HOLES]],
-        more_holes=max(0, len(day.holes) - MOST_HOLES),
+        gaps=[gap_row(gap) for gap in day.gaps[:MOST_GAPS]],
+        more_gaps=max(0, len(day.gaps) - MOST_GAPS),
     )
 
 
@@ -253,7 +253,7 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
     in_window = sum(symbol.in_window for symbol in day.symbols)
     yield Fact(rate(in_window / seconds), "rows a second", f"at most {rate(float(rates.max()))}")
     yield Fact(f"{day.coverage:.1%}", "coverage", "mean of the symbols")
-    yield Fact(number(day.missing), "missing snapshots", f"in {len(day.holes)} holes")
+    yield Fact(number(day.missing), "missing snapshots", f"in {len(day.gaps)} holes")
     if not day.ingests:
         yield Fact("unknown", "309s, reconnects, latency", "no figures were kept")
         return

@@ -163,7 +163,7 @@ def live(seconds: float, books: list[Book]) -> None:
         writer = get_context("spawn").Process(target=write_at_rate, args=(server.url, seconds, books))
         archiver, used = asyncio.run(follow(settings, writer))
         kept = sum(archiver.summary.snapshots.values())
-        missing = sum(hole.size for hole in archiver.summary.holes)
+        missing = sum(gap.size for gap in archiver.summary.gaps)
     share = used / seconds
     print(
         f"live: {kept / seconds:,.0f} snapshots a second for {seconds:.0f} s: {share:.0%} of a core, {missing} missing"

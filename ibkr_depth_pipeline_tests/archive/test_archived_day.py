@@ -47,7 +47,7 @@ def test_batches_have_every_snapshot_of_the_day_in_order_and_two_columns_more(mi
     assert table.schema.equals(DAY_COLUMNS)
     assert table.drop_columns(["subscription", "settled"]).to_pylist() == read_day(desk.store, DAY, "SPY").to_pylist()
     assert archived.snapshots == 300
-    assert [(hole.first_seq, hole.last_seq) for hole in archived.holes] == [(201, 300)]
+    assert [(gap.first_seq, gap.last_seq) for gap in archived.gaps] == [(201, 300)]
 
 
 def test_day_without_a_record_of_intervals_has_inferred_ones(mirror: Mirror, desk: Desk) -> None:
@@ -69,7 +69,7 @@ def test_day_without_a_record_of_intervals_has_inferred_ones(mirror: Mirror, des
 
 def test_day_of_no_snapshot_is_empty(desk: Desk) -> None:
     archived = open_day(desk.store, DAY, "SPY")
-    assert (list(archived.batches()), archived.intervals, archived.holes, archived.snapshots) == ([], (), (), 0)
+    assert (list(archived.batches()), archived.intervals, archived.gaps, archived.snapshots) == ([], (), (), 0)
 
 
 @pytest.mark.parametrize("at", range(8))

@@ -14,14 +14,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.archive.audit import audit_day
-from ibkr_depth_pipeline.archive.decoding import HoleReason
 from ibkr_depth_pipeline.archive.layout import PARTS
-from ibkr_depth_pipeline.archive.reading import all_holes, days, holes_of, positions, read_day, symbols
+from ibkr_depth_pipeline.archive.reading import all_gaps, days, gaps_of, positions, read_day, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import ArchiverTiming
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError, SinkUnavailable
+from ibkr_depth_pipeline.schema.gaps import GapCause
 from ibkr_depth_pipeline.schema.keys import StreamId, ingest_key, stream_key
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror, ids_of
@@ -46,7 +46,7 @@ def test_every_snapshot_of_every_symbol_is_kept_once_and_as_it_was(mirror: Mirro
     outcome = desk.keep()
     assert desk.kept() == mirror.written
     assert outcome.summary.snapshots == {"SPY": 1201, "BRK B": 1201}
-    assert outcome.summary.holes == []
+    assert outcome.summary.gaps == []
     last = read_day(desk.store, DAY, "BRK B").to_pylist()[-1]
     stored = mirror.redis.xrevrange(stream_key("BRK B"), count=1)[0][1]
     for side in ("bid", "ask"):
@@ -85,9 +85,9 @@ def test_entries_trimmed_before_they_were_read_are_recorded_as_a_hole(mirror: Mi
     desk.keep()
     mirror.write("SPY", range(11, 101), start=NOON + 1000, maxlen=20)
     desk.keep()
-    (hole,) = holes_of(desk.store, DAY, "SPY")
-    assert (hole.first_seq, hole.last_seq, hole.size) == (11, 80, 70)
-    assert (hole.after.seq, hole.before_ts, hole.reason) == (10, NOON + 1070, HoleReason.TRIMMED)
+    (gap,) = gaps_of(desk.store, DAY, "SPY")
+    assert (gap.first_seq, gap.last_seq, gap.size) == (11, 80, 70)
+    assert (gap.after.seq, gap.next_ts, gap.cause) == (10, NOON + 1070, GapCause.TRIMMED)
     assert numbers(desk.kept()["SPY"]) == [*range(1, 11), *range(81, 101)]
 
 
@@ -96,15 +96,15 @@ def test_seqs_that_never_were_in_the_stream_are_a_hole_of_another_reason(mirror:
     desk.keep()
     mirror.write("SPY", [5, 6, 9], start=NOON + 10)
     desk.keep()
-    found = [(hole.first_seq, hole.last_seq, hole.reason) for hole in all_holes(desk.store)]
-    assert found == [(3, 4, HoleReason.NEVER_STORED), (7, 8, HoleReason.NEVER_STORED)]
+    found = [(gap.first_seq, gap.last_seq, gap.cause) for gap in all_gaps(desk.store)]
+    assert found == [(3, 4, GapCause.NEVER_STORED), (7, 8, GapCause.NEVER_STORED)]
 
 
 def test_entries_gone_before_the_archive_began_are_a_hole_of_their_own_reason(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", range(1, 31), maxlen=10)
     desk.keep()
-    (hole,) = all_holes(desk.store)
-    assert (hole.first_seq, hole.last_seq, hole.reason) == (1, 20, HoleReason.BEFORE_ARCHIVE)
+    (gap,) = all_gaps(desk.store)
+    assert (gap.first_seq, gap.last_seq, gap.cause) == (1, 20, GapCause.BEFORE_ARCHIVE)
 
 
 def test_emptied_redis_that_starts_numbering_over_loses_nothing(mirror: Mirror, desk: Desk) -> None:
@@ -113,7 +113,7 @@ def test_emptied_redis_that_starts_numbering_over_loses_nothing(mirror: Mirror, 
     mirror.redis.flushdb()
     mirror.write("SPY", range(1, 21), start=NOON + 500)
     desk.keep()
-    assert all_holes(desk.store) == []
+    assert all_gaps(desk.store) == []
     assert desk.kept() == mirror.written
 
 
@@ -126,7 +126,7 @@ def test_redis_that_lost_its_newest_entries_makes_no_hole_and_both_entries_of_a_
         mirror.redis.xdel(stream_key("SPY"), str(entry))
     mirror.write("SPY", range(41, 61), start=NOON + 500)
     desk.keep()
-    assert all_holes(desk.store) == []
+    assert all_gaps(desk.store) == []
     assert desk.kept() == mirror.written
     assert all(audit.passed for audit in audit_day(desk.settings, DAY))
 
@@ -138,8 +138,8 @@ def test_seqs_never_stored_behind_the_remaining_entries_are_a_hole(mirror: Mirro
         mirror.redis.xdel(stream_key("SPY"), str(entry))
     mirror.write("SPY", range(46, 61), start=NOON + 500)
     desk.keep()
-    found = [(hole.first_seq, hole.last_seq, hole.reason) for hole in all_holes(desk.store)]
-    assert found == [(41, 45, HoleReason.NEVER_STORED)]
+    found = [(gap.first_seq, gap.last_seq, gap.cause) for gap in all_gaps(desk.store)]
+    assert found == [(41, 45, GapCause.NEVER_STORED)]
 
 
 def test_emptied_redis_that_was_cut_before_it_was_read_is_a_hole_from_its_beginning(mirror: Mirror, desk: Desk) -> None:
@@ -148,8 +148,8 @@ def test_emptied_redis_that_was_cut_before_it_was_read_is_a_hole_from_its_beginn
     mirror.redis.flushdb()
     mirror.write("SPY", range(1, 41), start=NOON + 500, maxlen=10)
     desk.keep()
-    found = [(hole.first_seq, hole.last_seq, hole.reason) for hole in all_holes(desk.store)]
-    assert found == [(1, 30, HoleReason.TRIMMED)]
+    found = [(gap.first_seq, gap.last_seq, gap.cause) for gap in all_gaps(desk.store)]
+    assert found == [(1, 30, GapCause.TRIMMED)]
 
 
 async def test_possible_hole_is_read_again_until_the_entry_before_it_is_known(mirror: Mirror, desk: Desk) -> None:
@@ -161,12 +161,12 @@ async def test_possible_hole_is_read_again_until_the_entry_before_it_is_known(mi
         with capture_logs() as logged:
             mirror.write("SPY", range(13, 21), start=NOON + 100)
             await following.until(lambda: [line for line in logged if line["event"] == "archive_read_failed"])
-            assert following.archiver.summary.holes == []
+            assert following.archiver.summary.gaps == []
     finally:
         mirror.redis.execute_command("ACL", "SETUSER", "default", "+xrevrange")
     await following.until_kept("SPY", 18)
-    (hole,) = (await following.stop()).holes
-    assert (hole.first_seq, hole.last_seq, hole.reason) == (11, 12, HoleReason.NEVER_STORED)
+    (gap,) = (await following.stop()).gaps
+    assert (gap.first_seq, gap.last_seq, gap.cause) == (11, 12, GapCause.NEVER_STORED)
     assert await asyncio.to_thread(desk.kept) == mirror.written
 
 
@@ -182,7 +182,7 @@ def test_foreign_entries_are_skipped_whatever_their_ids(mirror: Mirror, desk: De
     mirror.write("SPY", range(21, 31), start=NOON + 200)
     desk.keep()
     assert desk.kept() == mirror.written
-    assert all_holes(desk.store) == []
+    assert all_gaps(desk.store) == []
 
 
 def test_foreign_keys_are_left_alone(mirror: Mirror, desk: Desk) -> None:
@@ -200,7 +200,7 @@ def test_redis_user_needs_only_the_documented_permissions(mirror: Mirror, desk: 
     mirror.write("SPY", [1, 2, 5])
     restricted = with_settings(desk, redis_url=desk.settings.redis_url.replace("://", "://archiver:secret@"))
     try:
-        assert [(hole.first_seq, hole.last_seq) for hole in restricted.keep().summary.holes] == [(3, 4)]
+        assert [(gap.first_seq, gap.last_seq) for gap in restricted.keep().summary.gaps] == [(3, 4)]
         mirror.write("SPY", [8], start=NOON + 9)
         restricted.keep()
         (audit,) = audit_day(restricted.settings, DAY)
@@ -362,9 +362,9 @@ def test_entries_past_the_retention_are_no_hole_and_missing_ones_behind_them_are
     short = with_settings(desk, archive_retention_days=2, now_ms=lambda: NOON + 4 * MS_PER_DAY)
     mirror.write("SPY", range(15, 21), start=NOON + 4 * MS_PER_DAY)
     assert short.keep().summary.snapshots == {"SPY": 6}
-    assert all_holes(desk.store) == []
+    assert all_gaps(desk.store) == []
     assert short.keep().summary.files == 0
     mirror.write("QQQ", range(1, 11))
     mirror.write("QQQ", range(16, 21), start=NOON + 4 * MS_PER_DAY)
     assert short.keep().summary.snapshots == {"QQQ": 5}
-    assert [(hole.first_seq, hole.last_seq) for hole in all_holes(desk.store)] == [(11, 15)]
+    assert [(gap.first_seq, gap.last_seq) for gap in all_gaps(desk.store)] == [(11, 15)]

@@ -17,7 +17,7 @@ from ibkr_depth_pipeline.archive.checks import (
     check_coverage,
     check_sequence,
 )
-from ibkr_depth_pipeline.archive.decoding import Hole, HoleReason
+from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.archive.conftest import NOON
 
@@ -26,8 +26,8 @@ def numbers(*values: int) -> Array:
     return np.array(values, dtype=np.int64)
 
 
-def hole(first: int, last: int, before_ts: int = NOON) -> Hole:
-    return Hole("SPY", first, last, StreamId(NOON, first - 1), before_ts, HoleReason.TRIMMED)
+def gap(first: int, last: int, next_ts: int = NOON) -> Gap:
+    return Gap("SPY", first - 1, last + 1, next_ts, GapCause.TRIMMED, StreamId(NOON, first - 1))
 
 
 # ---- seq
@@ -42,7 +42,7 @@ def test_consecutive_numbers_pass() -> None:
 def test_every_missing_number_is_found_unless_a_hole_names_it(present: set[int], named: set[int]) -> None:
     seq = numbers(*sorted(present))
     missing = set(range(min(present), max(present) + 1)) - present
-    finding = check_sequence(seq + NOON, seq, [hole(each, each) for each in sorted(named)])
+    finding = check_sequence(seq + NOON, seq, [gap(each, each) for each in sorted(named)])
     assert finding.figures["unknown_missing"] == len(missing - named)
     assert finding.passed == (missing <= named)
 
@@ -62,9 +62,9 @@ def test_double_is_a_problem_and_a_new_beginning_is_none() -> None:
 def test_numbers_that_fall_go_on_from_the_highest_that_there_was_below_them() -> None:
     ts = numbers(1, 2, 3, 4)
     assert check_sequence(ts, numbers(5, 6, 7, 6), []).passed
-    assert not check_sequence(ts, numbers(5, 6, 8, 7), [hole(7, 7)]).figures["unknown_missing"]
+    assert not check_sequence(ts, numbers(5, 6, 8, 7), [gap(7, 7)]).figures["unknown_missing"]
     assert check_sequence(ts, numbers(5, 6, 7, 4), []).figures["unknown_missing"] == 3
-    assert check_sequence(ts, numbers(5, 6, 7, 4), [hole(1, 3)]).passed
+    assert check_sequence(ts, numbers(5, 6, 7, 4), [gap(1, 3)]).passed
 
 
 def test_time_that_falls_is_a_problem() -> None:
@@ -164,4 +164,4 @@ def test_snapshots_that_a_run_stored_are_kept_or_known_to_be_missing() -> None:
     ts, seq = numbers(NOON, NOON + 1, NOON + 2), numbers(1, 2, 5)
     says = IngestSays(None, stored=5, stored_from=NOON, stored_to=NOON + 5)
     assert not check_counts(ts, seq, [], says, NOON + 9).passed
-    assert check_counts(ts, seq, [hole(3, 4, NOON + 2)], says, NOON + 9).passed
+    assert check_counts(ts, seq, [gap(3, 4, NOON + 2)], says, NOON + 9).passed

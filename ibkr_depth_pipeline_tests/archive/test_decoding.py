@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.archive.decoding import HoleReason, SymbolBuffer
+from ibkr_depth_pipeline.archive.decoding import SymbolBuffer
 from ibkr_depth_pipeline.archive.layout import NOTHING
 from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS
+from ibkr_depth_pipeline.schema.gaps import GapCause
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, ids_of
 
@@ -56,8 +57,8 @@ def test_columns_hold_what_the_json_held(books: list[tuple[Rows, Rows]]) -> None
 def test_missing_and_present_seqs_make_up_the_numbering(present: set[int], at_once: int) -> None:
     buffer = SymbolBuffer("SPY", NOTHING)
     entries = [entry(seq, ts=NOON + seq) for seq in sorted(present)]
-    holes = [hole for at in range(0, len(entries), at_once) for hole in buffer.add(entries[at : at + at_once])]
-    missing = [seq for hole in holes for seq in range(hole.first_seq, hole.last_seq + 1)]
+    gaps = [gap for at in range(0, len(entries), at_once) for gap in buffer.add(entries[at : at + at_once])]
+    missing = [seq for gap in gaps for seq in range(gap.first_seq, gap.last_seq + 1)]
     kept = [found.seq for batch in buffer.take_all() for found in ids_of(batch.table)]
     assert kept == sorted(present)
     assert sorted(missing + kept) == list(range(1, max(present) + 1))
@@ -76,8 +77,8 @@ def test_batch_is_split_in_two_at_midnight() -> None:
 def test_numbering_that_starts_over_is_no_hole_but_seqs_missing_of_it_are() -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 900))
     assert buffer.add([entry(1, ts=NOON + 1)]) == []
-    (hole,) = SymbolBuffer("SPY", StreamId(NOON, 900)).add([entry(4, ts=NOON + 1)])
-    assert (hole.first_seq, hole.last_seq, hole.after) == (1, 3, StreamId(NOON, 900))
+    (gap,) = SymbolBuffer("SPY", StreamId(NOON, 900)).add([entry(4, ts=NOON + 1)])
+    assert (gap.first_seq, gap.last_seq, gap.after) == (1, 3, StreamId(NOON, 900))
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,8 @@ def test_entry_that_cannot_be_read_is_a_hole_and_holds_up_nothing(broken: bytes)
     buffer = SymbolBuffer("SPY", StreamId(NOON - 1, 1))
     bad = entry(3)
     bad[1][b"asks"] = broken
-    (hole,) = buffer.add([entry(2), bad, entry(4)])
-    assert (hole.first_seq, hole.last_seq, hole.reason) == (3, 3, HoleReason.UNREADABLE)
+    (gap,) = buffer.add([entry(2), bad, entry(4)])
+    assert (gap.first_seq, gap.last_seq, gap.cause) == (3, 3, GapCause.UNREADABLE)
     assert [found.seq for batch in buffer.take_all() for found in ids_of(batch.table)] == [2, 4]
 
 
@@ -102,23 +103,23 @@ def test_unreadable_entry_at_the_end_is_not_read_again_and_again() -> None:
 
 def test_hole_behind_an_entry_that_still_stands_was_never_stored() -> None:
     at = StreamId(NOON, 4)
-    for before, reason in ((at, HoleReason.NEVER_STORED), (None, HoleReason.TRIMMED)):
-        (hole,) = SymbolBuffer("SPY", at).add([entry(7, ts=NOON + 9)], before)
-        assert (hole.first_seq, hole.last_seq, hole.after, hole.reason) == (5, 6, at, reason)
+    for before, reason in ((at, GapCause.NEVER_STORED), (None, GapCause.TRIMMED)):
+        (gap,) = SymbolBuffer("SPY", at).add([entry(7, ts=NOON + 9)], before)
+        assert (gap.first_seq, gap.last_seq, gap.after, gap.cause) == (5, 6, at, reason)
 
 
 @pytest.mark.parametrize("dropped", [0, 1, 30])
 def test_numbering_goes_on_from_what_was_left_when_the_newest_entries_were_lost(dropped: int) -> None:
     """50 of 900 that are kept went; of what came then the first `dropped` never reached the stream."""
     buffer, left = SymbolBuffer("SPY", StreamId(NOON, 900)), StreamId(NOON - 50, 850)
-    holes = buffer.add([entry(851 + dropped, ts=NOON + 9), entry(852 + dropped, ts=NOON + 9)], before=left)
-    found = [(hole.first_seq, hole.last_seq, hole.reason) for hole in holes]
-    assert found == [(851, 850 + dropped, HoleReason.NEVER_STORED)] * bool(dropped)
+    gaps = buffer.add([entry(851 + dropped, ts=NOON + 9), entry(852 + dropped, ts=NOON + 9)], before=left)
+    found = [(gap.first_seq, gap.last_seq, gap.cause) for gap in gaps]
+    assert found == [(851, 850 + dropped, GapCause.NEVER_STORED)] * bool(dropped)
 
 
 def test_all_missing_seqs_of_a_new_numbering_are_a_hole_if_nothing_stands_before() -> None:
-    (hole,) = SymbolBuffer("SPY", StreamId(NOON, 900)).add([entry(41, ts=NOON + 1)], before=None)
-    assert (hole.first_seq, hole.last_seq, hole.reason) == (1, 40, HoleReason.TRIMMED)
+    (gap,) = SymbolBuffer("SPY", StreamId(NOON, 900)).add([entry(41, ts=NOON + 1)], before=None)
+    assert (gap.first_seq, gap.last_seq, gap.cause) == (1, 40, GapCause.TRIMMED)
 
 
 def test_unreadable_entry_before_a_hole_is_part_of_it() -> None:
@@ -126,13 +127,13 @@ def test_unreadable_entry_before_a_hole_is_part_of_it() -> None:
     bad = entry(5, ts=NOON + 1)
     del bad[1][b"bids"]
     assert buffer.add([bad]) == []
-    (hole,) = buffer.add([entry(8, ts=NOON + 2)], before=StreamId(NOON + 1, 5))
-    assert (hole.first_seq, hole.last_seq) == (5, 7)
+    (gap,) = buffer.add([entry(8, ts=NOON + 2)], before=StreamId(NOON + 1, 5))
+    assert (gap.first_seq, gap.last_seq) == (5, 7)
 
 
 def test_unreadable_entry_at_a_fall_of_the_numbering_is_all_that_is_missing() -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 900))
     bad = entry(851, ts=NOON + 1)
     del bad[1][b"bids"]
-    (hole,) = buffer.add([bad, entry(852, ts=NOON + 2)], before=StreamId(NOON - 9, 850))
-    assert (hole.first_seq, hole.last_seq, hole.reason) == (851, 851, HoleReason.UNREADABLE)
+    (gap,) = buffer.add([bad, entry(852, ts=NOON + 2)], before=StreamId(NOON - 9, 850))
+    assert (gap.first_seq, gap.last_seq, gap.cause) == (851, 851, GapCause.UNREADABLE)

@@ -7,7 +7,8 @@ import tracemalloc
 import orjson
 import pytest
 
-from ibkr_depth_pipeline.archive.decoding import HoleReason, SymbolBuffer
+from ibkr_depth_pipeline.archive.decoding import SymbolBuffer
+from ibkr_depth_pipeline.schema.gaps import GapCause
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
 from ibkr_depth_pipeline_tests.archive.conftest import NOON, Desk, Mirror
 from ibkr_depth_pipeline_tests.archive.test_decoding import EMPTY, entry
@@ -36,8 +37,8 @@ def test_side_that_is_not_of_the_schema_is_passed_over_and_counted(side: object,
     buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     foreign = entry(2)
     foreign[1][which.encode()] = orjson.dumps(side)
-    (hole,) = buffer.add([foreign, entry(3)])
-    assert (hole.first_seq, hole.last_seq, hole.reason) == (2, 2, HoleReason.UNREADABLE)
+    (gap,) = buffer.add([foreign, entry(3)])
+    assert (gap.first_seq, gap.last_seq, gap.cause) == (2, 2, GapCause.UNREADABLE)
     assert buffer.unreadable == 1
     (batch,) = buffer.take_all()
     assert batch.table["seq"].to_pylist() == [3]
@@ -71,18 +72,18 @@ def test_hole_of_millions_takes_the_room_of_one() -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     tracemalloc.start()
     foreign = (b"%d-2" % NOON, {b"foo": b"bar"})
-    (hole,) = buffer.add([foreign, entry(3_000_000)])
+    (gap,) = buffer.add([foreign, entry(3_000_000)])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (hole.size, hole.reason) == (2_999_998, HoleReason.NEVER_STORED)
+    assert (gap.size, gap.cause) == (2_999_998, GapCause.NEVER_STORED)
     assert peak < 1_000_000
 
 
 def test_many_unreadable_entries_in_a_row_are_one_unreadable_hole() -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON, 1))
     buffer.add([(b"%d-%d" % (NOON, seq), {b"foo": b"bar"}) for seq in range(2, 50_002)])
-    (hole,) = buffer.add([entry(50_002)])
-    assert (hole.first_seq, hole.last_seq, hole.reason) == (2, 50_001, HoleReason.UNREADABLE)
+    (gap,) = buffer.add([entry(50_002)])
+    assert (gap.first_seq, gap.last_seq, gap.cause) == (2, 50_001, GapCause.UNREADABLE)
 
 
 def test_foreign_entry_ends_no_run_and_costs_no_other_symbol_also_after_a_restart(mirror: Mirror, desk: Desk) -> None:

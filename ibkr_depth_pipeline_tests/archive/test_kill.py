@@ -12,7 +12,7 @@ import pytest
 
 from ibkr_depth_pipeline.archive.layout import DAYS, PARTS
 from ibkr_depth_pipeline.archive.maintenance import compact_day
-from ibkr_depth_pipeline.archive.reading import all_holes
+from ibkr_depth_pipeline.archive.reading import all_gaps
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of
@@ -52,7 +52,7 @@ def test_archiver_killed_again_and_again_keeps_each_snapshot_once(mirror: Mirror
     assert finished.returncode == 0, finished.stderr
     assert plainly_read(desk, PARTS) == mirror.written
     assert desk.kept() == mirror.written
-    assert all_holes(desk.store) == []
+    assert all_gaps(desk.store) == []
 
 
 @pytest.mark.timeout(300)

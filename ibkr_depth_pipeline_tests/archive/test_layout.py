@@ -13,7 +13,7 @@ from ibkr_depth_pipeline.archive.layout import (
     day_of,
     day_place,
     first_ms_of,
-    hole_place,
+    gap_place,
     joined,
     parse,
     part_place,
@@ -32,7 +32,7 @@ def test_name_of_a_file_parses_to_what_it_was_made_of(symbol: str, day: date, fi
     part = part_place(symbol, day, IdSpan(first, last))
     assert parse(part.name) == part
     assert part.span == IdSpan(first, last)
-    for place in (day_place(symbol, day), hole_place(symbol, day, first)):
+    for place in (day_place(symbol, day), gap_place(symbol, day, first)):
         assert parse(place.name) == place
         assert place.span is None
 

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from ibkr_depth_pipeline.archive.maintenance import compact_day
-from ibkr_depth_pipeline.archive.reading import all_holes, days, read_day, symbols
+from ibkr_depth_pipeline.archive.reading import all_gaps, days, read_day, symbols
 from ibkr_depth_pipeline.simulation import GatewayOptions, ReplayOptions, ReplayPace, SimulatedGateway
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
 from ibkr_depth_pipeline.simulation.background import gateway_process
@@ -161,7 +161,7 @@ async def test_console_script_plays_every_symbol_of_the_day(desk: Desk) -> None:
             await run.until(all_there)
         await asyncio.to_thread(again.keep)
         assert await asyncio.to_thread(books_of, again) == kept
-        assert all_holes(again.store) == []
+        assert all_gaps(again.store) == []
 
 
 @pytest.mark.parametrize(

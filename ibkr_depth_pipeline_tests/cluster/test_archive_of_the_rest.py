@@ -57,7 +57,7 @@ async def test_the_rest_is_read_without_pause(cluster: ClusterOfRedis, settings:
                 await following.until_kept(symbol, first + 999)
         await asyncio.to_thread(fill, client, 100, symbols=[new])
         await following.until_kept(new, 100)
-    assert (await following.stop()).holes == []
+    assert (await following.stop()).gaps == []
 
 
 async def test_an_archiver_that_starts_then_keeps_the_rest_but_does_not_say_that_it_was_all(

@@ -171,7 +171,7 @@ def test_the_archiver_keeps_everything(several: Servers, tmp_path: Path) -> None
         fill(client, 1_500)
     outcome = run_archiver(settings, once=True)
     assert outcome.summary.snapshots == dict.fromkeys(SYMBOLS, 1_500)
-    assert outcome.summary.holes == []
+    assert outcome.summary.gaps == []
     store = ArchiveStore(settings.archive_url)
     assert [each.seq for each in ids_of(read_day(store, DAY, "SPY"))] == list(range(1, 1_501))
 

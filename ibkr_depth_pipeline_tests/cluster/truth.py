@@ -154,7 +154,7 @@ async def recorded(servers: Servers, archive: Path, rate: float = 300.0, **setti
                 sent = dict(gateway.journal.row_counts)
                 assert summary.drained, summary
                 assert summary.snapshots == sent, (summary.snapshots, sent)
-                assert (kept.snapshots, kept.holes) == (sent, []), (kept.snapshots, kept.holes, sent)
+                assert (kept.snapshots, kept.gaps) == (sent, []), (kept.snapshots, kept.gaps, sent)
             finally:
                 session.stop()
                 archiver.stop()

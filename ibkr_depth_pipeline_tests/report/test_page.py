@@ -10,13 +10,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ibkr_depth_pipeline.archive.layout import hole_place
+from ibkr_depth_pipeline.archive.layout import gap_place
 from ibkr_depth_pipeline.archive.maintenance import compact_day
-from ibkr_depth_pipeline.archive.parquet_schema import hole_bytes
+from ibkr_depth_pipeline.archive.parquet_schema import gap_bytes
 from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError, NothingKept
-from ibkr_depth_pipeline.report.view import MOST_HOLES
+from ibkr_depth_pipeline.report.view import MOST_GAPS
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, book
@@ -175,11 +175,11 @@ def test_holes_are_listed_and_many_are_cut_short(mirror: Mirror, desk: Desk, rep
     assert page.line("SPY", "3 to 4") == ["SPY", "3 to 4", "2", "14:30:01", "14:30:02", "never stored"]
     assert page.line("SPY", "ISLAND")[6] == "2"
     row = {"first_seq": 1, "last_seq": 1, "after_ts": OPEN, "before_ts": OPEN, "reason": "trimmed"}
-    for number in range(MOST_HOLES + 2):
-        place = hole_place("SPY", DAY, StreamId(OPEN + number, number))
-        desk.store.put(place, hole_bytes([row | {"after_ts": OPEN + number, "before_ts": OPEN + number + 1}]))
+    for number in range(MOST_GAPS + 2):
+        place = gap_place("SPY", DAY, StreamId(OPEN + number, number))
+        desk.store.put(place, gap_bytes([row | {"after_ts": OPEN + number, "before_ts": OPEN + number + 1}]))
     _, page = report()
-    assert len([line for line in page.lines if line[-1] == "trimmed"]) + 1 >= MOST_HOLES
+    assert len([line for line in page.lines if line[-1] == "trimmed"]) + 1 >= MOST_GAPS
     assert "And 3 more: ibkr_depth_archive holes 2026-01-05" in page.text
 
 
