@@ -42,7 +42,7 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.signals import signals_caught
+from ibkr_depth_pipeline.tasks import signals_caught
 
 PRUNE_SECS, PRUNED_SECS = 3_600.0, 86_400.0
 """Between two searches for dates past the retention, and after one that deleted some: one date a day is due."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ibkr_depth_pipeline.gateway.endpoint import Greeting
 from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval, PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import LogLine
-from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets
+from ibkr_depth_pipeline.ingest.membership import OpenMarkets
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures, RunIdentity, SymbolFigures

@@ -1,4 +1,4 @@
-"""Inspects live lines outside the hot path: silent ones (silence.py), and books out of step with the gateway's. Pure.
+"""Inspects live lines outside the hot path: silent ones (liveness.py), and books out of step with the gateway's. Pure.
 
 A book that lost a row, got one twice or had a side sent again stays wrong without a report. It shows sooner or later:
 its prices are out of order, a level stands twice, it is crossed. All of that is normal for a moment, in the middle of a
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ibkr_depth_pipeline.ingest.books import BookState, LiveBooks, PipelineFigures
-from ibkr_depth_pipeline.ingest.silence import SilenceDetector
+from ibkr_depth_pipeline.ingest.liveness import SilenceDetector
 from ibkr_depth_pipeline.model import DepthOperation, Levels, RowFault
 
 CHECK_SECS = 0.25

@@ -1,19 +1,42 @@
-"""Who is recorded: puts the universe, and each change of it, in force while the run goes on.
+"""Who is recorded, as it changes during a run: the universe's entries, the symbols in focus, the markets that are open.
 
 A new entry is claimed and numbered before it is looked up; a removed one keeps its claim until its last snapshot is
-stored, so that another gateway may record it from then on.
+stored, so that another gateway may record it from then on (`Membership`). Symbols in focus are pinned, as other
+programs ask (`FocusWatcher`).
+
+Hours are those of the contracts, fresh each day (`OpenMarkets`, pure). Where IBKR lists no hours, or hours that can't
+be read, the exchange's calendar counts (IBKR_CALENDAR). A gateway that lists none for any instrument (a replay, say) is
+not judged by a calendar: all counts as open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.ingest.effects import Effect
-from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
+from ibkr_depth_pipeline.instrument_hours import (
+    ALWAYS,
+    ALWAYS_OPEN,
+    LIQUID,
+    MarketHours,
+    UnreadableHours,
+    hours_to_follow,
+    read_hours,
+)
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.model import Instrument
+from ibkr_depth_pipeline.redis_link.aio import Client
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.rotation.events import Focused
 from ibkr_depth_pipeline.sink.claims import StreamClaims
+from ibkr_depth_pipeline.sink.focus import FocusRequest, read_focus
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 from ibkr_depth_pipeline.universe_changes import UniverseChange, contract_text
@@ -111,3 +134,198 @@ class Membership:
 
 def _entries_of(universe: Universe) -> dict[str, str]:
     return {spec.name: contract_text(spec) for spec in universe.specs}
+
+
+# ---- focus
+
+
+FOCUS_CYCLE_SECS = 1.0
+_SYMBOLS_PER_SEC = 1000
+"""How often the keys are read: every second, of more than a thousand symbols more rarely."""
+
+
+class FocusWatcher:
+    """`run` it beside the recording. symbols() are those in force; execute carries effects out.
+
+    While Redis is away a focus ends when its time is over.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        subscriptions: Subscriptions,
+        symbols: Callable[[], tuple[str, ...]],
+        execute: Callable[[Iterable[Effect]], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._subscriptions = subscriptions
+        self._symbols = symbols
+        self._execute = execute
+        self._now = now
+        self._asked: dict[str, str] = {}
+        self._ends: dict[str, float] = {}
+        self._log = get_log()
+
+    def describe(self) -> dict[str, str]:
+        """symbol -> who asked for it, for how many seconds more."""
+        now = monotonic()
+        return {symbol: f"{by}, {max(0.0, self._ends[symbol] - now):.0f} s left" for symbol, by in self._asked.items()}
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            symbols = self._symbols()
+            try:
+                self._take(await read_focus(self._client, symbols))
+            except UNREACHABLE:
+                now = monotonic()
+                left = [(symbol, by, self._ends[symbol] - now) for symbol, by in self._asked.items()]
+                self._take([FocusRequest(*each) for each in left if each[2] > 0])
+            await asyncio.sleep(max(FOCUS_CYCLE_SECS, len(symbols) / _SYMBOLS_PER_SEC))
+
+    def _take(self, requests: list[FocusRequest]) -> None:
+        asked = {request.symbol: request.by for request in requests}
+        for request in requests:
+            if self._asked.get(request.symbol) != request.by:
+                self._log.info("focus_began", symbol=request.symbol, by=request.by, secs=round(request.secs))
+        for symbol in self._asked.keys() - asked.keys():
+            self._log.info("focus_ended", symbol=symbol, by=self._asked[symbol])
+        changed = list(asked) != list(self._asked)
+        self._asked = asked
+        self._ends = {request.symbol: monotonic() + request.secs for request in requests}
+        if changed:
+            self._execute(self._subscriptions.rotate(Focused(tuple(asked)), self._now()))
+
+
+# ---- markets
+
+
+FRESH_MS = 20 * 3_600_000
+"""Hours that are older than this are asked for again."""
+
+ASK_AGAIN_MS = 600_000
+"""At least so long between two questions for fresh hours of one instrument."""
+
+
+class MarketChange(NamedTuple):
+    """A market that has opened or closed; closed_until is 0 for one that is open."""
+
+    symbol: str
+    closed_until: int
+
+
+@dataclass(slots=True)
+class _Market:
+    wished: str | None
+    instrument: Instrument | None = None
+    hours: MarketHours | None = None  # None: not known
+    is_listed: bool = False  # by IBKR, and readable
+    problem: str = ""
+    read_at: int = 0
+    asked_at: int = 0
+    closed: bool = False
+
+
+class OpenMarkets:
+    """`wish` for each instrument, `resolved` with its contract, `changes` every second or so.
+
+    calendar(now) is what counts where IBKR lists no hours.
+    """
+
+    def __init__(self, calendar: Callable[[int], MarketHours]) -> None:
+        self._calendar = calendar
+        self._markets: dict[str, _Market] = {}
+        self._fallback: MarketHours | None = None
+
+    # ---- what is known
+
+    def wish(self, symbol: str, hours: str | None) -> None:
+        """Which hours count for it: liquid, trading, always, or None for those of its kind."""
+        market = self._markets.setdefault(symbol, _Market(hours))
+        if market.wished != hours:
+            market.wished = hours
+            if market.instrument is not None:
+                self._read(market, market.instrument)
+
+    def forget(self, symbol: str) -> None:
+        """It is not recorded any more."""
+        self._markets.pop(symbol, None)
+
+    def resolved(self, instrument: Instrument, now: int) -> str:
+        """Its contract is known, for the first time or again. Returns why its hours can't be read, once; else ""."""
+        market = self._markets.setdefault(instrument.symbol, _Market(None))
+        market.read_at = market.asked_at = now
+        before = market.problem
+        self._read(market, instrument)
+        return market.problem if market.problem != before else ""
+
+    @staticmethod
+    def _read(market: _Market, instrument: Instrument) -> None:
+        label, listed = hours_to_follow(market.wished, instrument.sec_type), instrument.hours
+        market.instrument, market.is_listed, market.problem = instrument, False, ""
+        if label == ALWAYS:
+            market.hours = ALWAYS_OPEN
+            return
+        try:
+            market.hours = read_hours(label, listed.liquid if label == LIQUID else listed.trading, listed.time_zone)
+            market.is_listed = True
+        except UnreadableHours as error:
+            market.hours, market.problem = None, str(error)
+
+    # ---- what follows
+
+    def hours_of(self, symbol: str, now: int) -> MarketHours | None:
+        """The hours that count; None where nothing is known."""
+        market = self._markets.get(symbol)
+        if market is None or market.instrument is None:
+            return None
+        if market.hours is not None and (now < market.hours.known_until or market.hours is ALWAYS_OPEN):
+            return market.hours
+        if not any(each.is_listed for each in self._markets.values()):
+            return None
+        if self._fallback is None or now >= self._fallback.known_until:
+            self._fallback = self._calendar(now)
+        return self._fallback
+
+    def closed_until(self, symbol: str, now: int) -> int:
+        """When its market opens; 0 if it is open, or nothing is known."""
+        hours = self.hours_of(symbol, now)
+        return 0 if hours is None else hours.closed_until(now)
+
+    def label(self, symbol: str, now: int) -> str:
+        """Which hours count for it; empty where nothing is known."""
+        hours = self.hours_of(symbol, now)
+        return "" if hours is None else hours.label
+
+    def changes(self, now: int) -> list[MarketChange]:
+        """The markets that have opened or closed since this was asked last."""
+        found = []
+        for symbol, market in self._markets.items():
+            until = self.closed_until(symbol, now)
+            if bool(until) != market.closed:
+                market.closed = bool(until)
+                found.append(MarketChange(symbol, until))
+        return found
+
+    def stale(self, now: int) -> list[str]:
+        """The instruments whose hours are to be asked for again; each is named again only after a while."""
+        stale = [
+            symbol
+            for symbol, market in self._markets.items()
+            if market.instrument is not None
+            and now - market.read_at >= FRESH_MS
+            and now - market.asked_at >= ASK_AGAIN_MS
+        ]
+        for symbol in stale:
+            self._markets[symbol].asked_at = now
+        return stale
+
+
+def by_reopening(changes: Sequence[MarketChange]) -> dict[int, list[str]]:
+    """The markets that have closed, by when they open."""
+    found: dict[int, list[str]] = {}
+    for symbol, closed_until in changes:
+        if closed_until:
+            found.setdefault(closed_until, []).append(symbol)
+    return found

@@ -15,8 +15,7 @@ from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import Effect, LogLine
 from ibkr_depth_pipeline.ingest.hot_path import HotPath, Store
 from ibkr_depth_pipeline.ingest.line_monitor import BookIntegrity, LineMonitor, OutOfStepFound, SilenceFound
-from ibkr_depth_pipeline.ingest.liveness import AILING_SECS, DataGap, DataGaps, LivenessTracker
-from ibkr_depth_pipeline.ingest.silence import SilenceDetector
+from ibkr_depth_pipeline.ingest.liveness import AILING_SECS, DataGap, DataGaps, LivenessTracker, SilenceDetector
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
 from ibkr_depth_pipeline.model import DepthRow, RowFault
 from ibkr_depth_pipeline.rotation import events as rotation

@@ -18,8 +18,14 @@ from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.futures import Expiry, RollRule
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.venues import INDEX_SYMBOLS, ContractAnswer, ContractQuery, Resolution, resolve
-from ibkr_depth_pipeline.ingest.contract_owners import ContractOwners
+from ibkr_depth_pipeline.gateway.venues import (
+    INDEX_SYMBOLS,
+    ContractAnswer,
+    ContractOwners,
+    ContractQuery,
+    Resolution,
+    resolve,
+)
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.universe import SymbolSpec
 

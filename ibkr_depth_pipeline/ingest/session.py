@@ -23,14 +23,9 @@ from ibkr_depth_pipeline.ingest.composition import IngestTimings, pipeline_of, r
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
 from ibkr_depth_pipeline.ingest.figures import IngestSummary, RateLimitedLog, feed_figures, summary_of
-from ibkr_depth_pipeline.ingest.focus import FocusWatcher
-from ibkr_depth_pipeline.ingest.keepalive import Keepalive
-from ibkr_depth_pipeline.ingest.membership import Membership
-from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets, by_reopening
-from ibkr_depth_pipeline.ingest.tasks import DeadlineTimer, RunTasks, at_most, first_of
-from ibkr_depth_pipeline.ingest.universe_follower import UniverseFollower
+from ibkr_depth_pipeline.ingest.keepalive import Keepalive, WallClockMonitor
+from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership, OpenMarkets, by_reopening
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
-from ibkr_depth_pipeline.ingest.wall_clock import WallClockMonitor
 from ibkr_depth_pipeline.instrument_hours import calendar_hours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
@@ -46,8 +41,9 @@ from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.contract_cache import ContractCache
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import REPORT_SECS, StatusPublisher, identity_of_this_process
+from ibkr_depth_pipeline.tasks import DeadlineTimer, RunTasks, at_most, first_of
 from ibkr_depth_pipeline.universe import Universe
-from ibkr_depth_pipeline.universe_changes import UniverseFile
+from ibkr_depth_pipeline.universe_changes import UniverseFile, UniverseFollower
 
 LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0

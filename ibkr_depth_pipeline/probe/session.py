@@ -18,7 +18,6 @@ from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.effects import DepthRequester, LogLine, RequestDepth
 from ibkr_depth_pipeline.ingest.resolver import PATIENT_TRIES, NoAnswer, Resolver
-from ibkr_depth_pipeline.ingest.tasks import DeadlineTimer, RunTasks, at_most
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.plan import Commands, DetectIngest, ProbePlan
@@ -28,7 +27,7 @@ from ibkr_depth_pipeline.probe.venue_cache import VenueCache
 from ibkr_depth_pipeline.rotation.events import Cancel
 from ibkr_depth_pipeline.rotation.slots import Reconnect
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.signals import signals_caught
+from ibkr_depth_pipeline.tasks import DeadlineTimer, RunTasks, at_most, signals_caught
 from ibkr_depth_pipeline.universe import Universe
 
 PROGRESS_SECS = 0.2

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.signals import signals_caught
+from ibkr_depth_pipeline.tasks import signals_caught
 from ibkr_depth_pipeline.tui.keyboard import after_key, key_presses
 from ibkr_depth_pipeline.tui.poller import Poller
 from ibkr_depth_pipeline.tui.render import View, frame

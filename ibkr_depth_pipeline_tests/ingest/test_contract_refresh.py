@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibkr_depth_pipeline.ingest.contract_refresh import DAY_SECS, RECENT_SECS, ROLL_RETRY_SECS, ContractRefresh
+from ibkr_depth_pipeline.ingest.venue_search import DAY_SECS, RECENT_SECS, ROLL_RETRY_SECS, ContractRefresh
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 
 NOON = 20_000 * DAY_SECS + DAY_SECS / 2

@@ -16,9 +16,9 @@ from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.books import PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import EffectExecutor
 from ibkr_depth_pipeline.ingest.figures import RateLimitedLog
-from ibkr_depth_pipeline.ingest.tasks import RunTasks
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, venue_key
+from ibkr_depth_pipeline.tasks import RunTasks
 from ibkr_depth_pipeline_tests.sink.writing import DRAIN, SnapshotWriter, eventually, reading, snapshots, writing
 
 SPY = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("ARCA",))

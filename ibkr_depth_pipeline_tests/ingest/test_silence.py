@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from ibkr_depth_pipeline.ingest.silence import LineSample, SilenceDetector, SilentLine
+from ibkr_depth_pipeline.ingest.liveness import LineSample, SilenceDetector, SilentLine
 
 FLOOR = 15.0
 IMAGE = 20

@@ -15,11 +15,11 @@ from structlog.testing import capture_logs
 from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, NOT_ANSWERED
-from ibkr_depth_pipeline.ingest.tasks import end
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.options import Unready
+from ibkr_depth_pipeline.tasks import end
 from ibkr_depth_pipeline.universe import SymbolSpec
 from ibkr_depth_pipeline_tests.ingest.odd_gateway import OddGateway, connected
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibkr_depth_pipeline.ingest.keepalive import SHOWN_SECS, WINDOW_SECS, ClockStepDetector, GatewayClock
 from ibkr_depth_pipeline.ingest.liveness import DataGaps
-from ibkr_depth_pipeline.ingest.wall_clock import SHOWN_SECS, WINDOW_SECS, ClockStepDetector, GatewayClock
 
 START = 1_700_000_000_000
 

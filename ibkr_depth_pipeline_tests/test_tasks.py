@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ibkr_depth_pipeline.ingest.tasks import RunTasks, end
+from ibkr_depth_pipeline.tasks import RunTasks, end
 
 
 async def test_task_that_lost_its_cancellation_is_cancelled_again() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ibkr_depth_pipeline.ingest.contract_owners import ContractOwners
+from ibkr_depth_pipeline.gateway.venues import ContractOwners
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 
 
