@@ -9,7 +9,7 @@ import errno
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayNotListening, GatewayUnavailable
-from ibkr_depth_pipeline.gateway.error_codes import CLIENT_ID_IN_USE
+from ibkr_depth_pipeline.gateway.events import CLIENT_ID_IN_USE
 
 OLDEST_SERVED_VERSION = 176
 """The protocol of TWS 10.19 and the highest that this client offers: every gateway that IBKR serves speaks it.

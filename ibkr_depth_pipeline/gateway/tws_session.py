@@ -15,23 +15,21 @@ from typing import Any
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.gateway.endpoint import REJECTION_CODES, Endpoint
-from ibkr_depth_pipeline.gateway.error_codes import (
+from ibkr_depth_pipeline.gateway.events import (
     CLIENT_ID_IN_USE,
     DUPLICATE_REQUEST,
     PACING,
     READ_ONLY,
     UNKNOWN_CONTRACT,
-    event_of,
-    is_about_the_session,
-    is_notice,
-    is_transient,
-)
-from ibkr_depth_pipeline.gateway.events import (
     ConnectionLost,
     FarmStatus,
     GatewayEvent,
     MessageUnreadable,
     PacingViolation,
+    event_of,
+    is_about_the_session,
+    is_notice,
+    is_transient,
 )
 from ibkr_depth_pipeline.gateway.ib_client import IbClient
 from ibkr_depth_pipeline.gateway.pacing import (

@@ -1,17 +1,21 @@
-"""Composes the writer and the pipeline of a run by its settings."""
+"""Composes the writer and the pipeline of a run by its settings; the callbacks of the program that started the run."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ibkr_depth_pipeline.errors import NoLongerWanted
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.hot_path import Store
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.rotation.events import RotationPlan
 from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.lease import Lease
@@ -73,3 +77,48 @@ def _plan_of(settings: Settings, timings: IngestTimings) -> RotationPlan:
         late_rows=timings.late_rows,
         advised_line=timings.advised_line,
     )
+
+
+# ---- callbacks
+
+
+@dataclass(frozen=True, slots=True)
+class FiguresCallback:
+    """Receives the figures every so many seconds, in a thread of its own."""
+
+    receive: Callable[[FeedFigures], None]
+    every_secs: float
+
+
+@dataclass(frozen=True, slots=True)
+class WantedCallback:
+    """Answers whether the run is still wanted, every so many seconds, in a thread of its own.
+
+    False ends the run: it drains, and `run` raises NoLongerWanted. What `ask` raises is logged, and ends nothing.
+    """
+
+    ask: Callable[[], bool]
+    every_secs: float = 10.0
+
+
+async def deliver_figures(callback: FiguresCallback, figures: Callable[[], FeedFigures]) -> None:
+    """Deliver the figures until cancelled. What the callback raises is logged, and ends nothing."""
+    while True:
+        await asyncio.sleep(callback.every_secs)
+        try:
+            await asyncio.to_thread(callback.receive, figures())
+        except Exception as error:
+            get_log().warning("watcher_failed", error=repr(error))
+
+
+async def poll_wanted(wanted: WantedCallback) -> None:
+    """Poll until cancelled. Raises NoLongerWanted as soon as the answer is no."""
+    while True:
+        await asyncio.sleep(wanted.every_secs)
+        try:
+            still = await asyncio.to_thread(wanted.ask)
+        except Exception as error:
+            get_log().warning("not_known_whether_wanted", error=repr(error))
+        else:
+            if not still:
+                raise NoLongerWanted("this run has ended already for whoever started it")

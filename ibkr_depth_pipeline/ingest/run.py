@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import DepthPipelineError
-from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback
+from ibkr_depth_pipeline.ingest.composition import FiguresCallback, WantedCallback
 from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.logs import get_log

@@ -18,8 +18,16 @@ from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, FarmStatus, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback, deliver_figures, poll_wanted
-from ibkr_depth_pipeline.ingest.composition import IngestTimings, pipeline_of, rows_requested, writer_of
+from ibkr_depth_pipeline.ingest.composition import (
+    FiguresCallback,
+    IngestTimings,
+    WantedCallback,
+    deliver_figures,
+    pipeline_of,
+    poll_wanted,
+    rows_requested,
+    writer_of,
+)
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
 from ibkr_depth_pipeline.ingest.figures import IngestSummary, RateLimitedLog, feed_figures, summary_of

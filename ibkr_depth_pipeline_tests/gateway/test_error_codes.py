@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.gateway.error_codes import CLIENT_ID_IN_USE, NO_REQUEST, event_of
 from ibkr_depth_pipeline.gateway.events import (
+    CLIENT_ID_IN_USE,
+    NO_REQUEST,
     BookReset,
     CancelRejected,
     ConnectivityLost,
@@ -24,6 +25,7 @@ from ibkr_depth_pipeline.gateway.events import (
     RequestIdRejected,
     SlotRefused,
     SocketPortReset,
+    event_of,
 )
 
 REFUSALS = (200, 321, 354, 10089, 10090, 10091, 10092, 10168, 10186)

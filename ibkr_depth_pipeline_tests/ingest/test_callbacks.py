@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from ibkr_depth_pipeline.errors import NoLongerWanted
-from ibkr_depth_pipeline.ingest.callbacks import WantedCallback
+from ibkr_depth_pipeline.ingest.composition import WantedCallback
 from ibkr_depth_pipeline.ingest.run import run_ingest
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation.background import GatewayThread

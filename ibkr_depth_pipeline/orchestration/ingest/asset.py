@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.ingest.callbacks import FiguresCallback, WantedCallback
+from ibkr_depth_pipeline.ingest.composition import FiguresCallback, WantedCallback
 from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
