@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ibkr_depth_pipeline.archive.decoding import RawEntry, SymbolBuffer
@@ -238,6 +238,7 @@ class Archiver:
         found, troubles = await streams.read(positions)
         if len(troubles) == len(positions):
             raise next(iter(troubles.values()))
+        await self._note_contracts(streams, found)
         most = 0
         for symbol, entries in found.items():
             try:
@@ -246,6 +247,12 @@ class Archiver:
             except SinkUnavailable as error:  # nothing of it is taken: it will be read again
                 troubles[symbol] = error
         return most, troubles
+
+    async def _note_contracts(self, streams: Streams, symbols: Iterable[str]) -> None:
+        """Read the contracts of snapshots that were read: they are stored before these."""
+        histories = {symbol: self._buffers[symbol].contracts for symbol in symbols}
+        for symbol, entries in (await streams.contract_changes({s: h.cursor for s, h in histories.items()})).items():
+            histories[symbol].note(entries)
 
     @property
     def _backlogged(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from ibkr_depth_pipeline.archive.contracts import ContractHistory
 from ibkr_depth_pipeline.archive.layout import IdSpan, day_of, first_ms_of
 from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS
@@ -110,6 +111,7 @@ class SymbolBuffer:
     def __init__(self, symbol: str, position: StreamId) -> None:
         self.symbol = symbol
         self.position = self.cursor = position
+        self.contracts = ContractHistory()
         self.unreadable = 0
         self._unreadable = _Ranges()
         self._clear()
@@ -222,6 +224,7 @@ class SymbolBuffer:
             )
             for value in values:
                 columns.append(pa.FixedSizeListArray.from_arrays(value, type=SNAPSHOTS.field(len(columns)).type))
+        columns += self.contracts.columns([self._id(index) for index in range(len(self))])
         return pa.Table.from_arrays(columns, schema=SNAPSHOTS)
 
 

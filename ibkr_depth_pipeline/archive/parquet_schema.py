@@ -37,9 +37,15 @@ SNAPSHOTS = pa.schema(
             for side in ("bid", "ask")
             for what, element in (("price", pa.float64()), ("size", pa.float64()), ("venue", _NAMES))
         ),
+        pa.field("con_id", pa.int64()),
+        pa.field("local_symbol", _NAME),
+        pa.field("expiry", _NAME),
     ]
 )
-"""One row a snapshot; sides are best first, and an empty level is 0.0, 0.0 and "", as in Redis."""
+"""One row a snapshot; sides are best first, and an empty level is 0.0, 0.0 and "", as in Redis.
+
+The contract's columns are null where it is not known; files of before they were there lack them.
+"""
 
 HOLES = pa.schema(
     [
@@ -54,7 +60,7 @@ HOLES = pa.schema(
 
 # Values of consecutive books repeat as runs of bytes, which zstd finds by itself: dictionaries of prices and sizes make
 # files larger and slower. Names are few.
-_DICTIONARIES = ["venue", "bid_venue.list.element", "ask_venue.list.element"]
+_DICTIONARIES = ["venue", "local_symbol", "expiry", "bid_venue.list.element", "ask_venue.list.element"]
 PART_LEVEL, DAY_LEVEL = 3, 9
 """zstd: parts are written while the market runs, days once (docs/archive.md has the measurements)."""
 ROWS_PER_GROUP = 65_536

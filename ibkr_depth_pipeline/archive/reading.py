@@ -244,7 +244,15 @@ def _pieces(store: ArchiveStore, file: SpannedFile, columns: Sequence[str]) -> I
         if file.place.span is None and file_info(opened).span != file.span:
             raise FileNotFoundError(f"{file.place.name} has been compacted again")
         for batch in opened.iter_batches(batch_size=ROWS_PER_GROUP, columns=list(columns)):
-            yield pa.Table.from_batches([batch]).select(list(columns)).cast(schema)
+            yield _completed(pa.Table.from_batches([batch]), schema)
+
+
+def _completed(table: Any, schema: Any) -> Any:
+    """The table with the columns of `schema`: null where the file is of before they were there."""
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def _merged(pieces: list[Any]) -> Any:

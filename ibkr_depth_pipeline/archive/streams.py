@@ -22,7 +22,7 @@ from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each, scan_each
-from ibkr_depth_pipeline.schema.keys import StreamId, ingest_key, last_key, stream_key
+from ibkr_depth_pipeline.schema.keys import StreamId, contract_changes_key, ingest_key, last_key, stream_key
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import open_redis
@@ -71,6 +71,23 @@ class Streams:
             raise self._unavailable(error) from None
         found = {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
         return found, {symbol: self._unavailable(reply) for symbol, reply in replies.items() if _failed(reply)}
+
+    async def contract_changes(self, positions: Mapping[str, str]) -> dict[str, list[RawEntry]]:
+        """What stands behind each position in the streams of the symbols' contracts, oldest first.
+
+        Raises SinkUnavailable if one can't be read; a key of another type says nothing.
+        """
+        commands = [
+            ("XREAD", "STREAMS", contract_changes_key(symbol), position) for symbol, position in positions.items()
+        ]
+        try:
+            replies = dict(zip(positions, await ask_each(self.client, commands), strict=True))
+        except UNREACHABLE as error:
+            raise self._unavailable(error) from None
+        for reply in replies.values():
+            if _failed(reply) and not str(reply).startswith("WRONGTYPE"):
+                raise self._unavailable(reply)
+        return {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
 
     async def before(self, symbol: str, entry: StreamId) -> StreamId | None:
         """The id of what stands before `entry` in the stream; None if nothing does."""

@@ -93,6 +93,8 @@ class VenueWriter(Protocol):
         self, resolution: Instrument, checked_ts: int, reason: str = "", refused_venues: str | None = None
     ) -> None: ...
 
+    def record_contract(self, instrument: Instrument) -> None: ...
+
     async def extend_heartbeats(self, last_rows: dict[str, int], now_ms: int) -> None: ...
 
 
@@ -166,6 +168,7 @@ class EffectExecutor:
         for effect in effects:
             match effect:
                 case RequestDepth():
+                    self._writer.record_contract(effect.instrument)
                     self._requester.request(effect)
                 case Cancel():
                     self._requester.cancel(effect)

@@ -125,6 +125,11 @@ def contract_key(symbol: str) -> str:
     return f"{PREFIX}:contract:{symbol}"
 
 
+def contract_changes_key(symbol: str) -> str:
+    """Stream of the contracts that the symbol's snapshots were of, each from a snapshot on."""
+    return f"{PREFIX}:contract_changes:{symbol}"
+
+
 def clock_key(name: str) -> str:
     """Stream of the steps of an ingest's clock, and of when `ts` stands; `name` is IBKR_GATEWAY_NAME."""
     return f"{PREFIX}:clock:{name}"

@@ -65,6 +65,15 @@ class Beat(NamedTuple):
     known: float
 
 
+class ContractChange(NamedTuple):
+    """The snapshots that come after the one with the id `after` are of this contract. expiry is YYYYMMDD, or empty."""
+
+    after: StreamId
+    con_id: int
+    local_symbol: str
+    expiry: str
+
+
 class SymbolQueue:
     """What is still to be done for one symbol."""
 
@@ -75,6 +84,7 @@ class SymbolQueue:
         self.stored: bytes | None = None  # newest in the stream, for the hash
         self.beat: Beat | None = None  # for the heartbeat
         self.venue: dict[Any, Any] | None = None  # for the venue hash
+        self.changes: list[ContractChange] = []  # of the contract, to be stored before the snapshots after them
         self.on_its_way = False  # whether a block is
         self.newest_sent = StreamId()  # nothing later can be in the stream by our hand
         self.uncertain_seq = 0  # snapshots up to this one may be stored already
@@ -83,6 +93,7 @@ class SymbolQueue:
         self.next_hash = self.next_beat = self.next_venue = 0.0  # loop times before which no other one is sent
         self.arrivals = Arrivals()
         self._marked_ts = 0
+        self._contract: tuple[object, ...] = ()
         self._backlog = backlog
 
     def store(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> None:
@@ -126,9 +137,19 @@ class SymbolQueue:
         self.venue, self.next_venue = fields, 0.0
         self._backlog.has_work(self)
 
+    def note_contract(self, con_id: int, local_symbol: str, expiry: str) -> None:
+        """The snapshots that come from now on are of this contract. Nothing happens if those before are, too."""
+        if self._contract == (con_id, local_symbol, expiry):
+            return
+        self._contract = con_id, local_symbol, expiry
+        newest = self.packer.position(self.waiting[-1]) if self.waiting else self.newest_sent
+        self.changes = [change for change in self.changes if change.after != newest]
+        self.changes.append(ContractChange(newest, con_id, local_symbol, expiry))
+        self._backlog.has_work(self)
+
     def due_at(self) -> float | None:
         """The loop time from which on there is something to do; None if there is nothing at all."""
-        if self.waiting:
+        if self.waiting or self.changes:
             return self.not_before
         last = ((self.stored, self.next_hash), (self.beat, self.next_beat), (self.venue, self.next_venue))
         pauses = [end for wanted, end in last if wanted]

@@ -113,6 +113,11 @@ class RedisWriter:
         fields = venue_fields(resolution, checked_ts, reason, refused_venues)
         self._backlog.queue(resolution.symbol).note_venue(fields)
 
+    def record_contract(self, instrument: Instrument) -> None:
+        """The snapshots of this symbol that come from now on are of this contract."""
+        queue = self._backlog.queue(instrument.symbol)
+        queue.note_contract(instrument.con_id, instrument.local_symbol, instrument.expiry)
+
     def _there_is_work(self) -> None:
         self._wake.set()
         self._idle.clear()

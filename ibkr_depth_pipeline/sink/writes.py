@@ -21,13 +21,16 @@ from redis.exceptions import ExecAbortError
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.schema.encoding import LastValue
-from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, venue_key
-from ibkr_depth_pipeline.sink.backlog import RETRIES, Beat, Block, SymbolQueue
+from ibkr_depth_pipeline.schema.keys import contract_changes_key, heartbeat_key, last_key, venue_key
+from ibkr_depth_pipeline.sink.backlog import RETRIES, Beat, Block, ContractChange, SymbolQueue
 from ibkr_depth_pipeline.sink.wire import Part
 
 FLUSH_ENTRIES = 256
 """Most snapshots of one symbol in one flush, so that a long backlog neither blocks Redis nor starves other symbols; and
 so few that what Redis queues between MULTI and EXEC stays in its processor's cache."""
+
+CHANGES_KEPT = 1000
+"""Of a symbol's contract, about; one for each run and each roll."""
 
 HASH_PAUSE_SECS = 0.01
 BEAT_PAUSE_SECS = 0.1
@@ -35,6 +38,7 @@ VENUE_PAUSE_SECS = 1.0
 """Between two hashes, heartbeats or venue hashes of one symbol: rows that come meanwhile have to wait for each."""
 
 _ALREADY_STORED = "equal or smaller than the target stream top item"
+_FOREIGN_KEY = ("WRONGTYPE", "NOPERM")
 _MULTI = b"*1\r\n$5\r\nMULTI\r\n"
 _EXEC = b"*1\r\n$4\r\nEXEC\r\n"
 
@@ -81,6 +85,8 @@ class Write(Protocol):
 
 def writes_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> list[Write]:
     """All that is to be sent for a symbol at loop time `now`; at most so many waiting snapshots are taken from it."""
+    if queue.changes:
+        return [_ContractWrite(queue)]
     writes: list[Write] = []
     if queue.waiting:
         writes.append(StreamWrite(queue, queue.take(min(most, FLUSH_ENTRIES))))
@@ -227,6 +233,42 @@ class _VenueWrite:
         if self.queue.venue is self._fields:
             self.queue.venue = None
         return replies[0] if isinstance(replies[0], Exception) else None
+
+
+class _ContractWrite:
+    """The changes of the contract, before any snapshot after them: whoever reads such a snapshot finds its contract.
+
+    A key that is somebody else's holds up no snapshot: the changes are given up.
+    """
+
+    command = "XADD"
+
+    def __init__(self, queue: SymbolQueue) -> None:
+        key = contract_changes_key(queue.symbol)
+        self.queue = queue
+        self._sent = list(queue.changes)
+        self.part = Part(key, [_change(key, change) for change in self._sent], len(self._sent))
+
+    def unknown(self) -> None:
+        """They stay to be written: one that stands twice says the same."""
+
+    def postpone(self, now: float) -> None:
+        if self.queue.changes:
+            self.queue.postpone(now)
+
+    def settle(self, replies: list[Any]) -> Exception | None:
+        failed = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if failed is None or str(failed).startswith(_FOREIGN_KEY):
+            self.queue.changes = [change for change in self.queue.changes if change not in self._sent]
+        if failed is None:
+            self.queue.pause = 0.0
+        return failed
+
+
+def _change(key: str, change: ContractChange) -> bytes:
+    after, con_id, local_symbol, expiry = change
+    fields = ("after", str(after), "con_id", con_id, "local_symbol", local_symbol, "expiry", expiry)
+    return _packed("XADD", key, "MAXLEN", "~", CHANGES_KEPT, "*", *fields)
 
 
 def is_held(reply: Exception) -> bool:

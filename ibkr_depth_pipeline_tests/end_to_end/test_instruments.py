@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 
+from ibkr_depth_pipeline.archive.archiver import Archiver
+from ibkr_depth_pipeline.archive.reading import days, read_day
+from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.schema.keys import venue_key
+from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.universe import Universe, parse_universe
-from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording
+from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, Snapshot, recording
 
 FAST: dict[str, Any] = {"ibkr_rotation_secs": 0.3, "ibkr_error309_cooldown_secs": 0.2, "ibkr_first_row_secs": 2}
 ENTRIES = """
@@ -132,8 +138,23 @@ async def test_front_and_the_next_contract_roll_together(shared_redis_url: str) 
                 await run.grows(name, 10)
 
 
+async def archived_contracts(redis_url: str, folder: Path, name: str) -> list[tuple[Any, ...]]:
+    """con_id, local_symbol and expiry of each archived snapshot of that name, in order."""
+    settings = load_settings(redis_url=redis_url, archive_url=str(folder / "archive"))
+    await Archiver(settings, [name]).run(once=True)
+    store = ArchiveStore(settings.archive_url)
+    table = pa.concat_tables([read_day(store, day, name) for day in days(store)])
+    columns = (table[column].to_pylist() for column in ("con_id", "local_symbol", "expiry"))
+    return list(zip(*columns, strict=True))
+
+
+def levels(snapshot: Snapshot) -> int:
+    """How many rows the two sides hold."""
+    return sum(price != 0 for price, _, _ in (*snapshot.bids, *snapshot.asks))
+
+
 @pytest.mark.parametrize("beside", ["", ", SPY, AAPL, IBM"])
-async def test_future_rolls_while_it_is_recorded(shared_redis_url: str, beside: str) -> None:
+async def test_future_rolls_while_it_is_recorded(shared_redis_url: str, tmp_path: Path, beside: str) -> None:
     async with SimulatedGateway() as gateway:
         front, following, *_ = futures(gateway)
         roll = soon(front.last_trade_date, 4)
@@ -148,9 +169,15 @@ async def test_future_rolls_while_it_is_recorded(shared_redis_url: str, beside: 
             await run.until(has_rolled)
             await run.grows("ES", 50)
             found, stream = await venue(run, "ES"), await run.stream("ES")
+        archived = await archived_contracts(shared_redis_url, tmp_path, "ES")
         requests = [each.detail["listing"] for each in gateway.journal.requests("reqMktDepth")]
     assert (found["local_symbol"], found["expiry"]) == (following.local_symbol, following.last_trade_date)
     assert found["depth_supported"] == "1"
+    rolled = archived.index((following.con_id, following.local_symbol, following.last_trade_date))
+    assert archived[:rolled] == [(front.con_id, front.local_symbol, front.last_trade_date)] * rolled
+    assert set(archived[rolled:]) == {archived[rolled]}
+    assert len(archived) >= len(stream)
+    assert [levels(stream[at]) for at in (0, rolled)] == [1, 1], "a new subscription's book begins with one row"
     assert [each.seq for each in stream] == list(range(1, len(stream) + 1))
     of_future = [name for name in requests if name.startswith("ES")]
     assert of_future == sorted(of_future, key=[front.name, following.name].index)

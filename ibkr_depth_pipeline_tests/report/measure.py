@@ -68,6 +68,7 @@ def table(ts: Any, seq: Any, ticks: Any, sizes: Any) -> Any:
     for prices, side_sizes in sides:
         for values in (pa.array((prices / 100).ravel()), pa.array(side_sizes.ravel()), names):
             columns.append(pa.FixedSizeListArray.from_arrays(values, type=SNAPSHOTS.field(len(columns)).type))
+    columns += [pa.nulls(len(ts), field.type) for field in list(SNAPSHOTS)[len(columns) :]]
     return pa.Table.from_arrays(columns, schema=SNAPSHOTS)
 
 

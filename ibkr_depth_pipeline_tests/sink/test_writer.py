@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -14,7 +15,14 @@ from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkConflict
 from ibkr_depth_pipeline.logs import LINES_PER_WINDOW
 from ibkr_depth_pipeline.model import Instrument
-from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key, last_key, stream_key, venue_key
+from ibkr_depth_pipeline.schema.keys import (
+    StreamId,
+    contract_changes_key,
+    heartbeat_key,
+    last_key,
+    stream_key,
+    venue_key,
+)
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline_tests.sink.writing import (
     DRAIN,
@@ -237,6 +245,55 @@ async def test_a_stream_that_grows_by_another_hand_stops_the_writer(shared_redis
         with pytest.raises(SinkConflict, match="SPY"):
             await writer.run()
         await writer_client.aclose()
+
+
+async def test_contract_changes_behind_the_newest_snapshot_even_if_it_waits(shared_redis_url: str) -> None:
+    december = Instrument("ES", 1, "FUT", "USD", "CME", "CME", local_symbol="ESZ6", expiry="20261218")
+    march = replace(december, con_id=2, local_symbol="ESH7", expiry="20270319")
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+        first, *others = snapshots("ES", 6)
+        writer.record_contract(december)
+        writer.append(first)
+        assert await writer.drain(DRAIN)
+        writer.record_contract(december)
+        for each in others[:2]:
+            writer.append(each)
+        writer.record_contract(replace(march, con_id=3))
+        writer.record_contract(march)
+        for each in others[2:]:
+            writer.append(each)
+        assert await writer.drain(DRAIN)
+        entries = [fields for _, fields in await client.xrange(contract_changes_key("ES"))]
+        ids = [entry_id.decode() for entry_id, _ in await client.xrange(stream_key("ES"))]
+    assert [(each[b"after"].decode(), each[b"local_symbol"]) for each in entries] == [
+        ("0-0", b"ESZ6"),
+        (ids[2], b"ESH7"),
+    ]
+    assert (entries[1][b"con_id"], entries[1][b"expiry"]) == (b"2", b"20270319")
+
+
+@pytest.mark.parametrize("foreign", [True, False])
+async def test_snapshots_wait_for_their_contract_unless_its_key_is_somebody_elses(
+    shared_redis_url: str, foreign: bool
+) -> None:
+    async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+
+        async def refused_often() -> bool:
+            return writer.figures.write_failures >= (1 if foreign else 3)
+
+        if foreign:
+            await client.set(contract_changes_key("ES"), "text")
+        else:
+            await client.config_set("maxmemory", 1)
+        try:
+            writer.record_contract(Instrument("ES", 1, "FUT", "USD", "CME", "CME", local_symbol="ESZ6"))
+            writer.append(next(snapshots("ES")))
+            await eventually(refused_often)
+        finally:
+            await client.config_set("maxmemory", 0)
+        assert await writer.drain(DRAIN)
+        assert await client.xlen(stream_key("ES")) == 1
+        assert foreign or await client.xlen(contract_changes_key("ES")) == 1
 
 
 async def test_the_venue_hash_says_what_was_found_and_why_not(shared_redis_url: str) -> None:
