@@ -115,18 +115,18 @@ class GatewayConnection:
         self._connected(client_id)
 
     def _connected(self, client_id: int) -> None:
-        self.greeting = self._gateway.greeting
+        greeting = self.greeting = self._gateway.greeting
         self._connected_at = _now()
         self._log.info(
             "connected",
             host=self._settings.ibkr_host,
             port=self._settings.ibkr_port,
             client_id=client_id,
-            server_version=self.greeting.version,
-            connection_time=self.greeting.connection_time,
+            server_version=greeting.version,
+            connection_time=greeting.connection_time,
         )
-        if self.greeting.warning:
-            self._log.warning("gateway_outdated", problem=self.greeting.warning)
+        if greeting.warning:
+            self._log.warning("gateway_outdated", problem=greeting.warning)
 
     def _id_taken(self, client_id: int) -> None:
         self._log.warning("client_id_in_use", client_id=client_id, code=326)

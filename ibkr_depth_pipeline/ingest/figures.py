@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ibkr_depth_pipeline.gateway.endpoint import Greeting
 from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval, PipelineFigures
+from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import LogLine
-from ibkr_depth_pipeline.ingest.membership import OpenMarkets
+from ibkr_depth_pipeline.ingest.keepalive import WallClockMonitor
+from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
-from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
-from ibkr_depth_pipeline.universe import Universe
+from ibkr_depth_pipeline.universe_changes import UniverseFollower
 
 
 class RateLimitedLog:
@@ -56,109 +60,6 @@ class RateLimitedLog:
             self._log.warning("lines_left_out", of=event, lines=lines)
 
 
-# ---- the published status
-
-
-def feed_figures(
-    run: RunIdentity,
-    universe: Universe,
-    pipeline: DepthPipeline,
-    writer: WriterFigures,
-    markets: OpenMarkets,
-    focus: Mapping[str, str],
-    *,
-    now_ms: int,
-    connected: bool,
-    buffer_bound: int,
-    clock: ClockFigures | None = None,
-    universe_problem: str = "",
-    up_ms: int | None = None,
-    ended: bool = False,
-) -> FeedFigures:
-    """The figures of `run` as they are now."""
-    seen = pipeline.figures
-    p50, p99 = writer.lag_percentiles()
-    return FeedFigures(
-        run=run,
-        written_ts=now_ms,
-        ended_ts=now_ms if ended else 0,
-        connected=connected,
-        suspended=pipeline.liveness.suspended,
-        ailments=pipeline.liveness.ailments,
-        batch_size=pipeline.subscriptions.batch_size,
-        connections=seen.connections,
-        reconnects=max(0, seen.connections - 1),
-        turns=seen.turns,
-        refused_309=seen.refused_309,
-        pacing_violations=seen.pacing_violations,
-        buffer_bytes=writer.buffered_bytes,
-        buffer_bound=buffer_bound,
-        buffer_entries=writer.buffered_entries,
-        lost=sum(writer.dropped.values()),
-        write_failures=writer.write_failures,
-        lag_p50_ms=p50,
-        lag_p99_ms=p99,
-        clock=clock or ClockFigures(),
-        universe_problem=universe_problem,
-        symbols=_symbols(universe, pipeline, writer, markets, focus, now_ms),
-        up_ms=up_ms,
-    )
-
-
-def _symbols(
-    universe: Universe,
-    pipeline: DepthPipeline,
-    writer: WriterFigures,
-    markets: OpenMarkets,
-    focus: Mapping[str, str],
-    now_ms: int,
-) -> Mapping[str, SymbolFigures]:
-    specs = {spec.name: spec for spec in universe.specs}
-    outlook, contracts = pipeline.subscriptions.outlook(), pipeline.subscriptions.contracts()
-    subscribed = set(pipeline.subscriptions.subscribed.values())
-    last_rows, last_came, live_ms = pipeline.books.last_rows(), pipeline.books.last_came(), pipeline.books.live_ms()
-    books, rows, venues = pipeline.books.last_books(), pipeline.books.rows(), pipeline.subscriptions.venues()
-    troubles = pipeline.lines.troubles()
-    dropped: dict[str, dict[str, int]] = {}
-    for (symbol, reason), count in pipeline.figures.dropped.items():
-        dropped.setdefault(symbol, {})[reason] = count
-    return {
-        symbol: SymbolFigures(
-            subscribed=symbol in subscribed,
-            last_row_ts=last_rows.get(symbol, 0),
-            row_age_ms=max(0, now_ms - last_came[symbol]) if symbol in last_came else None,
-            rows=rows[symbol],
-            live_ms=live_ms.get(symbol, 0),
-            bid0=books[symbol].bids[0][0] if symbol in books and books[symbol].bids else 0.0,
-            ask0=books[symbol].asks[0][0] if symbol in books and books[symbol].asks else 0.0,
-            snapshots=writer.stored.get(symbol, 0),
-            newest_seq=writer.newest_seq.get(symbol, 0),
-            lost=writer.dropped.get(symbol, 0),
-            refused_309=pipeline.figures.refused_309_of[symbol],
-            venue=venues.get(symbol, ""),
-            dropped=dropped.get(symbol, {}),
-            trouble=troubles.get(symbol, ""),
-            silent=pipeline.figures.silent[symbol],
-            out_of_step=pipeline.figures.out_of_step[symbol],
-            asked_again=pipeline.figures.asked_again[symbol],
-            con_id=contracts[symbol].con_id if symbol in contracts else 0,
-            contract=contracts[symbol].local_symbol if symbol in contracts else "",
-            expiry=contracts[symbol].expiry if symbol in contracts else "",
-            hours=markets.label(symbol, now_ms),
-            closed_until=markets.closed_until(symbol, now_ms),
-            focus=focus.get(symbol, ""),
-            weight=specs[symbol].weight if symbol in specs else 1,
-            pinned=symbol in specs and specs[symbol].pin,
-            share=round(outlook[symbol].share, 4) if symbol in outlook else 0.0,
-            next_turn_secs=round(outlook[symbol].next_secs, 1) if symbol in outlook else None,
-        )
-        for symbol in (*specs, *(["unknown"] if "unknown" in dropped else []))
-    }
-
-
-# ---- the summary of a run
-
-
 @dataclass(frozen=True, slots=True)
 class IngestSummary:
     """The result of a run. Times are unix ms; the counts are of this run."""
@@ -180,33 +81,144 @@ class IngestSummary:
     up_ms: int | None = None
 
 
-def summary_of(
-    pipeline: DepthPipeline,
-    writer: WriterFigures,
-    unresolved: Mapping[str, str],
-    *,
-    started_ts: int,
-    ended_ts: int,
-    up_ms: int,
-    drained: bool,
-    greeting: Greeting,
-) -> IngestSummary:
-    """The summary of a run that has ended. drained: everything reached Redis; greeting: of the newest connection."""
-    figures = pipeline.figures
-    return IngestSummary(
-        started_ts=started_ts,
-        ended_ts=ended_ts,
-        rows=dict(pipeline.books.rows()),
-        snapshots=dict(writer.stored),
-        dropped={f"{symbol} {reason}": count for (symbol, reason), count in figures.dropped.items()},
-        unresolved=dict(unresolved),
-        refused_309=figures.refused_309,
-        connections=figures.connections,
-        turns=figures.turns,
-        pacing_violations=figures.pacing_violations,
-        drained=drained,
-        books=pipeline.books.last_books(),
-        live_intervals=tuple(pipeline.books.live_intervals()),
-        greeting=greeting,
-        up_ms=up_ms,
-    )
+class RunFigures:
+    """The figures of a run as they are at each time. `begin` it with the run.
+
+    buffer_bound: IBKR_BUFFER_BYTES; wall_ms() is unix ms.
+    """
+
+    def __init__(
+        self,
+        run: RunIdentity,
+        pipeline: DepthPipeline,
+        writer: WriterFigures,
+        connection: GatewayConnection,
+        members: Membership,
+        focus: FocusWatcher,
+        clock: WallClockMonitor,
+        follower: UniverseFollower | None,
+        *,
+        buffer_bound: int,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._run = run
+        self._pipeline = pipeline
+        self._writer = writer
+        self._connection = connection
+        self._members = members
+        self._focus = focus
+        self._clock = clock
+        self._follower = follower
+        self._buffer_bound = buffer_bound
+        self._wall_ms = wall_ms
+        self._started_ts = 0
+        self._began = math.inf
+
+    def begin(self) -> None:
+        """The run begins."""
+        self._started_ts, self._began = self._wall_ms(), _now()
+
+    def _up_ms(self) -> int:
+        return round((_now() - self._began) * 1000)
+
+    def current(self, *, ended: bool = False) -> FeedFigures:
+        """The figures as they are now; ended: the run is over."""
+        now_ms, pipeline, writer = self._wall_ms(), self._pipeline, self._writer
+        seen = pipeline.figures
+        p50, p99 = writer.lag_percentiles()
+        return FeedFigures(
+            run=self._run,
+            written_ts=now_ms,
+            ended_ts=now_ms if ended else 0,
+            connected=self._connection.in_use.is_set(),
+            suspended=pipeline.liveness.suspended,
+            ailments=pipeline.liveness.ailments,
+            batch_size=pipeline.subscriptions.batch_size,
+            connections=seen.connections,
+            reconnects=max(0, seen.connections - 1),
+            turns=seen.turns,
+            refused_309=seen.refused_309,
+            pacing_violations=seen.pacing_violations,
+            buffer_bytes=writer.buffered_bytes,
+            buffer_bound=self._buffer_bound,
+            buffer_entries=writer.buffered_entries,
+            lost=sum(writer.dropped.values()),
+            write_failures=writer.write_failures,
+            lag_p50_ms=p50,
+            lag_p99_ms=p99,
+            clock=self._clock.figures(),
+            universe_problem=self._follower.problem if self._follower is not None else "",
+            symbols=self._symbols(now_ms),
+            up_ms=self._up_ms(),
+        )
+
+    def _symbols(self, now_ms: int) -> Mapping[str, SymbolFigures]:
+        pipeline, writer, markets, focus = self._pipeline, self._writer, self._members.markets, self._focus.describe()
+        specs = {spec.name: spec for spec in self._members.universe.specs}
+        outlook, contracts = pipeline.subscriptions.outlook(), pipeline.subscriptions.contracts()
+        subscribed = set(pipeline.subscriptions.subscribed.values())
+        last_rows, last_came, live_ms = pipeline.books.last_rows(), pipeline.books.last_came(), pipeline.books.live_ms()
+        books, rows, venues = pipeline.books.last_books(), pipeline.books.rows(), pipeline.subscriptions.venues()
+        troubles = pipeline.lines.troubles()
+        dropped: dict[str, dict[str, int]] = {}
+        for (symbol, reason), count in pipeline.figures.dropped.items():
+            dropped.setdefault(symbol, {})[reason] = count
+        return {
+            symbol: SymbolFigures(
+                subscribed=symbol in subscribed,
+                last_row_ts=last_rows.get(symbol, 0),
+                row_age_ms=max(0, now_ms - last_came[symbol]) if symbol in last_came else None,
+                rows=rows[symbol],
+                live_ms=live_ms.get(symbol, 0),
+                bid0=books[symbol].bids[0][0] if symbol in books and books[symbol].bids else 0.0,
+                ask0=books[symbol].asks[0][0] if symbol in books and books[symbol].asks else 0.0,
+                snapshots=writer.stored.get(symbol, 0),
+                newest_seq=writer.newest_seq.get(symbol, 0),
+                lost=writer.dropped.get(symbol, 0),
+                refused_309=pipeline.figures.refused_309_of[symbol],
+                venue=venues.get(symbol, ""),
+                dropped=dropped.get(symbol, {}),
+                trouble=troubles.get(symbol, ""),
+                silent=pipeline.figures.silent[symbol],
+                out_of_step=pipeline.figures.out_of_step[symbol],
+                asked_again=pipeline.figures.asked_again[symbol],
+                con_id=contracts[symbol].con_id if symbol in contracts else 0,
+                contract=contracts[symbol].local_symbol if symbol in contracts else "",
+                expiry=contracts[symbol].expiry if symbol in contracts else "",
+                hours=markets.label(symbol, now_ms),
+                closed_until=markets.closed_until(symbol, now_ms),
+                focus=focus.get(symbol, ""),
+                weight=specs[symbol].weight if symbol in specs else 1,
+                pinned=symbol in specs and specs[symbol].pin,
+                share=round(outlook[symbol].share, 4) if symbol in outlook else 0.0,
+                next_turn_secs=round(outlook[symbol].next_secs, 1) if symbol in outlook else None,
+            )
+            for symbol in (*specs, *(["unknown"] if "unknown" in dropped else []))
+        }
+
+    # ---- the summary
+
+    def summary(self, unresolved: Mapping[str, str], *, drained: bool) -> IngestSummary:
+        """The summary of the run, which has ended. drained: everything reached Redis."""
+        pipeline, figures = self._pipeline, self._pipeline.figures
+        return IngestSummary(
+            started_ts=self._started_ts,
+            ended_ts=self._wall_ms(),
+            rows=dict(pipeline.books.rows()),
+            snapshots=dict(self._writer.stored),
+            dropped={f"{symbol} {reason}": count for (symbol, reason), count in figures.dropped.items()},
+            unresolved=dict(unresolved),
+            refused_309=figures.refused_309,
+            connections=figures.connections,
+            turns=figures.turns,
+            pacing_violations=figures.pacing_violations,
+            drained=drained,
+            books=pipeline.books.last_books(),
+            live_intervals=tuple(pipeline.books.live_intervals()),
+            greeting=self._connection.greeting,
+            up_ms=self._up_ms(),
+        )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

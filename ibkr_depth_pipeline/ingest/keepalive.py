@@ -24,6 +24,7 @@ from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.status import ClockFigures
 from ibkr_depth_pipeline.sink.clock_journal import ClockEntry
+from ibkr_depth_pipeline.sink.writer import RedisWriter
 
 LONGEST_INTERVAL_SECS = 5.0
 """The longest interval between questions: heartbeats of quiet books rest on the answers."""
@@ -84,36 +85,35 @@ class StallDetector:
 class Keepalive:
     """Keeps one gateway's connection watched; `run` it beside the recording, and call `connected` for each connection.
 
-    limit: the operator's, in seconds; received(): the number of rows so far; on_answer is called at each answer,
-    on_stall once for a connection to give up, on_time with the gateway's time in unix seconds and when it was asked for
-    and answered, both by wall_ms.
+    Each answer renews the heartbeats of live books: the gateway is there, so quiet books are not dead. `clock` gets the
+    gateway's time. limit: the operator's, in seconds; on_stall is called once for a connection to give up.
     """
 
     def __init__(
         self,
         gateway: TwsGateway,
         limit: float,
+        pipeline: DepthPipeline,
+        writer: RedisWriter,
+        clock: WallClockMonitor,
         *,
-        received: Callable[[], int],
-        on_answer: Callable[[], None],
         on_stall: Callable[[], None],
         wall_ms: Callable[[], int],
-        on_time: Callable[[int, int, int], None],
     ) -> None:
         self._gateway = gateway
         self._stalls = StallDetector(limit)
-        self._received = received
-        self._on_answer = on_answer
+        self._pipeline = pipeline
+        self._writer = writer
+        self._clock = clock
         self._on_stall = on_stall
         self._wall_ms = wall_ms
-        self._on_time = on_time
         self._question: asyncio.Task[None] | None = None
         self._connected = False
 
     def connected(self) -> None:
         """Begin with a new connection."""
         self._forget_question()
-        self._stalls.connected(_now(), self._received())
+        self._stalls.connected(_now(), self._pipeline.books.received())
         self._connected = True
 
     def disconnected(self) -> None:
@@ -126,7 +126,7 @@ class Keepalive:
         try:
             while True:
                 if self._connected:
-                    self._act(self._stalls.check(_now(), self._received()))
+                    self._act(self._stalls.check(_now(), self._pipeline.books.received()))
                 await asyncio.sleep(self._stalls.interval)
         finally:
             self._forget_question()
@@ -148,9 +148,15 @@ class Keepalive:
             unix_secs = await self._gateway.server_time(timeout=None)
         except (GatewayError, ConnectionError):  # the loss of the connection is on its way as an event
             return
-        self._on_time(unix_secs, asked_ms, self._wall_ms())
+        self._clock.answered(unix_secs, asked_ms, self._wall_ms())
         self._stalls.answered(_now())
-        self._on_answer()
+        self._renew_heartbeats()
+
+    def _renew_heartbeats(self) -> None:
+        books = self._pipeline.lines.live_books()
+        for symbol, ts in books.items():
+            self._writer.beat(symbol, ts)
+        get_log().info("heartbeats", symbols=sorted(books), ttl_secs=self._writer.heartbeat_ttl)
 
     def _forget_question(self) -> None:
         if self._question is not None:

@@ -15,12 +15,12 @@ trouble, and its heartbeat is not renewed. `now` is monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from itertools import pairwise
 
 from ibkr_depth_pipeline.ingest.books import BookState, LiveBooks, PipelineFigures
-from ibkr_depth_pipeline.ingest.liveness import SilenceDetector
+from ibkr_depth_pipeline.ingest.liveness import LivenessTracker, SilenceDetector
 from ibkr_depth_pipeline.model import DepthOperation, Levels, RowFault
 
 CHECK_SECS = 0.25
@@ -219,11 +219,17 @@ class LineMonitor:
     """Finds silent lines and books out of step: call `inspect` every `period` seconds. It keeps figures up to date."""
 
     def __init__(
-        self, books: LiveBooks, liveness: SilenceDetector, integrity: BookIntegrity, figures: PipelineFigures
+        self,
+        books: LiveBooks,
+        liveness: LivenessTracker,
+        silence: SilenceDetector,
+        integrity: BookIntegrity,
+        figures: PipelineFigures,
     ) -> None:
-        self.period = min(CHECK_SECS, liveness.period)
+        self.period = min(CHECK_SECS, silence.period)
         self._books = books
         self._liveness = liveness
+        self._silence = silence
         self._integrity = integrity
         self._figures = figures
         self._backoff = ResubscribeBackoff()
@@ -239,18 +245,32 @@ class LineMonitor:
 
     def troubles(self) -> dict[str, str]:
         """symbol -> what is wrong with its line, in words."""
-        silent = dict.fromkeys(self._liveness.silent, SILENT)
+        silent = dict.fromkeys(self._silence.silent, SILENT)
         return silent | {symbol: f"{OUT_OF_STEP}: {reason}" for symbol, (_, reason) in self._out_of_step.items()}
+
+    def live_books(self) -> dict[str, int]:
+        """symbol -> unix ms of the last row, of every subscription whose book is live, provided the gateway answers.
+
+        A book is live if it holds rows, its request is not awaited, and its line is not in trouble.
+        """
+        if self._liveness.suspended:
+            return {}
+        filled, troubles = self._books.filled(), self.troubles()
+        return {
+            symbol: ts
+            for request, (symbol, ts) in filled.items()
+            if request not in self._liveness.awaited and symbol not in troubles
+        }
 
     def usual_silence(self, symbol: str) -> float:
         """The longest gap between the symbol's rows of late, in seconds."""
-        return self._liveness.usual_silence(symbol)
+        return self._silence.usual_silence(symbol)
 
     # ---- events
 
     def restart(self) -> None:
         """Count silences from now on: the connection is new, or in trouble."""
-        self._liveness.restart()
+        self._silence.restart()
 
     def row_came(self, request: int) -> None:
         """Note a row that proves a request's line. If the request is new, its predecessor's trouble is over."""
@@ -274,13 +294,16 @@ class LineMonitor:
             if reason:
                 self._lost_rows.setdefault(request, reason)
 
-    def inspect(self, doubted: Collection[int], now: float) -> list[Found]:
-        """What is found now. doubted: requests in doubt (liveness.py), whose silence is not judged here."""
+    def inspect(self, now: float) -> list[Found]:
+        """What is found now; nothing while the gateway has lost IBKR. Silence of requests in doubt is not judged."""
+        if self._liveness.suspended:
+            self.restart()
+            return []
         found: list[Found] = []
         self._integrity.keep(self._books.requests())
         if now >= self._sample_at:
-            self._sample_at = now + self._liveness.period * 0.9
-            found += self._silent(doubted, now)
+            self._sample_at = now + self._silence.period * 0.9
+            found += self._silent(now)
         found += self._checked(now)
         for symbol in self._uncrossed():
             del self._out_of_step[symbol]
@@ -288,8 +311,9 @@ class LineMonitor:
 
     # ---- silence
 
-    def _silent(self, doubted: Collection[int], now: float) -> list[SilenceFound]:
-        found = [SilenceFound(*each) for each in self._liveness.sample(self._books.line_samples(doubted), now)]
+    def _silent(self, now: float) -> list[SilenceFound]:
+        samples = self._books.line_samples(self._liveness.awaited)
+        found = [SilenceFound(*each) for each in self._silence.sample(samples, now)]
         for each in found:
             self._figures.asked_again[each.symbol] += 1
             self._figures.silent[each.symbol] += each.proven

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.formatting import utc
+from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.effects import Effect
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
@@ -36,17 +38,21 @@ from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.rotation.events import Focused
 from ibkr_depth_pipeline.sink.claims import StreamClaims
+from ibkr_depth_pipeline.sink.contract_cache import ContractCache
 from ibkr_depth_pipeline.sink.focus import FocusRequest, read_focus
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 from ibkr_depth_pipeline.universe_changes import UniverseChange, contract_text
 
+MARKETS_CYCLE_SECS = 1.0
+"""How often the hours of markets are checked."""
+
 
 class Membership:
-    """`begin` before the first symbol is resolved, `apply` for each change, `release` every second or so.
+    """`load` and `begin` before the first symbol is resolved, `take` for each that is, `apply` for each change.
 
-    number(symbols) fences their streams off and sets their numbering; execute carries effects out; now()
-    is monotonic seconds.
+    Beside the recording `watch_markets` runs, and `release` is called every second or so. number(symbols) fences their
+    streams off and sets their numbering; execute carries effects out; now() is monotonic seconds, wall_ms() unix ms.
     """
 
     def __init__(
@@ -56,15 +62,19 @@ class Membership:
         venues: VenueSearch,
         claims: StreamClaims,
         writer: RedisWriter,
+        contracts: ContractCache,
         markets: OpenMarkets,
         *,
         number: Callable[[Iterable[str]], Awaitable[None]],
         execute: Callable[[Iterable[Effect]], None],
         now: Callable[[], float],
+        wall_ms: Callable[[], int],
     ) -> None:
         self.universe = universe
+        self.markets = markets
         self._entries = _entries_of(universe)
-        self._markets = markets
+        self._contracts = contracts
+        self._known: list[Instrument] = []
         self._subscriptions = subscriptions
         self._venues = venues
         self._claims = claims
@@ -72,18 +82,60 @@ class Membership:
         self._number = number
         self._execute = execute
         self._now = now
+        self._wall_ms = wall_ms
         self._leaving: set[str] = set()
+        self._log = get_log()
 
-    def entries(self) -> dict[str, str]:
-        """name -> its entry as text, as far as the contract goes, in the order of the universe."""
-        return self._entries
+    # ---- the start
+
+    async def load(self) -> None:
+        """Load the contracts of the last day, so that recording need not wait for the gateway's answers."""
+        self._known = await self._contracts.load(self._entries, self._wall_ms())
 
     def begin(self) -> None:
-        """Tell the rotation what is wished of each symbol."""
+        """Set what is wished of each symbol, and take the contracts that are known already."""
         for spec in self.universe.specs:
-            self._markets.wish(spec.name, spec.hours)
+            self.markets.wish(spec.name, spec.hours)
             if spec.pin or spec.weight != 1:
                 self._want(spec)
+        for instrument in self._known:
+            self._take_contract(instrument)
+
+    # ---- contracts and their markets
+
+    def take(self, resolution: Resolution) -> None:
+        """Take what the gateway has answered of a symbol: into its venue hash, the cache and the rotation."""
+        self._writer.record_venue(resolution, self._wall_ms())
+        if isinstance(resolution, Instrument) and (entry := self._entries.get(resolution.symbol)):
+            self._contracts.note(resolution, entry)
+        self._take_contract(resolution)
+
+    def _take_contract(self, resolution: Resolution) -> None:
+        if isinstance(resolution, Instrument):
+            if problem := self.markets.resolved(resolution, self._wall_ms()):
+                self._log.warning("hours_unreadable", symbol=resolution.symbol, reason=problem)
+            self._follow_markets()  # before it is known to the rotation, so that a closed one is never subscribed to
+        self._execute(self._subscriptions.resolved(resolution, self._now()))
+
+    def _follow_markets(self) -> None:
+        changes = self.markets.changes(self._wall_ms())
+        for symbol, closed_until in changes:
+            change = self._subscriptions.closed if closed_until else self._subscriptions.opened
+            self._execute(change(symbol, self._now()))
+        if opened := [change.symbol for change in changes if not change.closed_until]:
+            self._log.info("markets_opened", symbols=opened)
+        for until, symbols in by_reopening(changes).items():
+            self._log.info("markets_closed", symbols=symbols, until=utc(until))
+
+    async def watch_markets(self) -> None:
+        """Follow the hours of markets until cancelled; hours that are old are asked for again."""
+        while True:
+            await asyncio.sleep(MARKETS_CYCLE_SECS)
+            self._follow_markets()
+            for symbol in self.markets.stale(self._wall_ms()):
+                self._venues.resolve_again(symbol)
+
+    # ---- changes of the universe
 
     async def apply(self, change: UniverseChange) -> None:
         """Put `change` in force, whole or not at all.
@@ -96,7 +148,7 @@ class Membership:
         for symbol in (*change.removed, *(spec.name for spec in change.contracts)):
             self._execute(self._subscriptions.removed(symbol, self._now()))
         for symbol in change.removed:
-            self._markets.forget(symbol)
+            self.markets.forget(symbol)
             self._venues.forget(symbol)
         self._leaving |= set(change.removed)
         for spec in (*change.added, *change.contracts, *change.wishes):
@@ -112,7 +164,7 @@ class Membership:
         self._leaving -= back
 
     def _want(self, spec: SymbolSpec) -> None:
-        self._markets.wish(spec.name, spec.hours)
+        self.markets.wish(spec.name, spec.hours)
         wanted = self._subscriptions.wanted(spec.name, weight=spec.weight, pinned=spec.pin, now=self._now())
         self._execute(wanted)
 

@@ -56,7 +56,7 @@ class DepthPipeline:
         self.books = LiveBooks(self.figures, self.hot_path, outlet, rows=rows, levels_shown=levels_shown)
         self.liveness = LivenessTracker(ailing_secs)
         silence = SilenceDetector(floor=silent_line, first_row_secs=plan.first_row_cap, image_rows=2 * rows)
-        self.lines = LineMonitor(self.books, silence, BookIntegrity(crossed_book), self.figures)
+        self.lines = LineMonitor(self.books, self.liveness, silence, BookIntegrity(crossed_book), self.figures)
         self.subscriptions = Subscriptions(
             plan, request_ids, self.books, self.liveness, self.figures, heartbeat_ttl=heartbeat_ttl
         )
@@ -77,17 +77,6 @@ class DepthPipeline:
         """The latest `ts` of any symbol if that is later than now_ms, else 0."""
         newest = max(self.books.newest_ts().values(), default=0)
         return newest if newest > now_ms else 0
-
-    def live_books(self) -> dict[str, int]:
-        """symbol -> unix ms of the last row, of every subscription whose book is live, provided the gateway answers."""
-        if self.liveness.suspended:
-            return {}
-        filled, troubles = self.books.filled(), self.lines.troubles()
-        return {
-            symbol: ts
-            for request, (symbol, ts) in filled.items()
-            if request not in self.liveness.awaited and symbol not in troubles
-        }
 
     # ---- awaited rows
 
@@ -134,11 +123,8 @@ class DepthPipeline:
 
     def inspect_lines(self, now: float) -> list[Effect]:
         """Find silent lines and books out of step; call it every `lines.period`."""
-        if self.liveness.suspended:
-            self.lines.restart()
-            return []
         effects: list[Effect] = []
-        for each in self.lines.inspect(self.liveness.awaited, now):
+        for each in self.lines.inspect(now):
             effects += self._silent(each, now) if isinstance(each, SilenceFound) else self._out_of_step(each, now)
         return effects
 

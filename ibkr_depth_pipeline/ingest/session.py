@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError, NothingToRecord
-from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, FarmStatus, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.composition import (
     FiguresCallback,
     IngestTimings,
@@ -30,17 +28,16 @@ from ibkr_depth_pipeline.ingest.composition import (
 )
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
-from ibkr_depth_pipeline.ingest.figures import IngestSummary, RateLimitedLog, feed_figures, summary_of
+from ibkr_depth_pipeline.ingest.figures import IngestSummary, RateLimitedLog, RunFigures
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive, WallClockMonitor
-from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership, OpenMarkets, by_reopening
+from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership, OpenMarkets
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.instrument_hours import calendar_hours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
-from ibkr_depth_pipeline.model import DepthRow, Instrument
+from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.schema.keys import StreamId
-from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
 from ibkr_depth_pipeline.sink.claims import StreamClaims
@@ -56,9 +53,6 @@ from ibkr_depth_pipeline.universe_changes import UniverseFile, UniverseFollower
 LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0
 """How often rows of cancelled requests are handled, and how often dropped rows are logged."""
-
-MARKETS_CYCLE_SECS = 1.0
-"""How often the hours of markets are looked at."""
 
 DRAIN_SECS = 3.0
 """How long the buffer may drain at the end; the whole end stays below 5 s."""
@@ -119,13 +113,13 @@ class IngestSession:
             self._gateway,
             universe.specs,
             connected=self._connection.in_use,
-            take=self._take_venue,
+            take=lambda resolution: self._members.take(resolution),
             wall_ms=wall_ms,
         )
         self._start_limit = settings.ibkr_start_timeout_secs or (
             settings.ibkr_connect_timeout_secs if once else math.inf
         )
-        self._began = self._give_up_at = math.inf
+        self._give_up_at = math.inf
         self._redis = open_redis(settings.redis_target)
         self._metrics = MetricsEndpoint.of_settings(settings)
         self._publisher = StatusPublisher(self._redis, settings.ibkr_gateway_name)
@@ -157,27 +151,26 @@ class IngestSession:
         self._keepalive = Keepalive(
             self._gateway,
             settings.ibkr_stall_secs,
-            received=self._pipeline.books.received,
-            on_answer=self._beat,
+            self._pipeline,
+            self._writer,
+            self._clock,
             on_stall=lambda: self._drop_connection("neither rows nor answers came"),
             wall_ms=wall_ms,
-            on_time=self._clock.answered,
         )
-
-        self._markets = OpenMarkets(lambda now_ms: calendar_hours(settings.ibkr_calendar, now_ms))
+        self._contracts = ContractCache(self._redis)
         self._members = Membership(
             universe,
             self._pipeline.subscriptions,
             self._venues,
             self._claims,
             self._writer,
-            self._markets,
+            self._contracts,
+            OpenMarkets(lambda now_ms: calendar_hours(settings.ibkr_calendar, now_ms)),
             number=self._number,
             execute=self._execute,
             now=self._now,
+            wall_ms=wall_ms,
         )
-        self._contracts = ContractCache(self._redis)
-        self._known: list[Instrument] = []
         self._focus = FocusWatcher(
             self._redis,
             self._pipeline.subscriptions,
@@ -186,6 +179,18 @@ class IngestSession:
             self._now,
         )
         self._follower = None if file is None else UniverseFollower(file, universe, self._members.apply)
+        self._figures = RunFigures(
+            self._identity,
+            self._pipeline,
+            self._writer.figures,
+            self._connection,
+            self._members,
+            self._focus,
+            self._clock,
+            self._follower,
+            buffer_bound=settings.ibkr_buffer_bytes,
+            wall_ms=wall_ms,
+        )
 
     def reload(self) -> None:
         """Read the universe's file now, and put it in force. Nothing happens in a run without one."""
@@ -202,7 +207,7 @@ class IngestSession:
 
     async def run(self, duration: float | None = None) -> IngestSummary:
         """Record until the end. See the class for what it raises."""
-        started, self._began = self._wall_ms(), self._now()
+        self._figures.begin()
         if duration is not None:
             asyncio.get_running_loop().call_later(duration, self._end_by_duration)
         try:
@@ -214,16 +219,7 @@ class IngestSession:
                 self._tasks.fail(reason)
             if self._tasks.failure is not None:
                 raise self._tasks.failure
-            return summary_of(
-                self._pipeline,
-                self._writer.figures,
-                self._venues.unresolved,
-                started_ts=started,
-                ended_ts=self._wall_ms(),
-                up_ms=self._up_ms(),
-                drained=drained,
-                greeting=self._connection.greeting,
-            )
+            return self._figures.summary(self._venues.unresolved, drained=drained)
         finally:
             self._gateway.disconnect()
             self._timer.set(None)
@@ -240,7 +236,7 @@ class IngestSession:
         await self._claims.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._claims.keep())
         await self._number(self._members.universe.symbols)
-        self._known = await self._contracts.load(self._members.entries(), self._wall_ms())
+        await self._members.load()
         self._clock.taken_over()
         self._tasks.start(log_redis_advice(self._settings, len(self._members.universe.specs)))
         self._tasks.start(self._clock.run())
@@ -276,15 +272,13 @@ class IngestSession:
     async def _record(self) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
         if self._figures_callback is not None:
-            self._tasks.start(deliver_figures(self._figures_callback, self._figures))
+            self._tasks.start(deliver_figures(self._figures_callback, self._figures.current))
         self._tasks.start(self._keepalive.run())
         self._tasks.start(self._handle_late_rows())
         self._tasks.start(self._inspect_lines())
-        self._tasks.start(self._watch_markets())
+        self._tasks.start(self._members.watch_markets())
         self._tasks.start(self._focus.run())
         self._members.begin()
-        for instrument in self._known:
-            self._take_contract(instrument)
         self._begin_rotation()
         self._tasks.start(self._venues.run())
         self._tasks.start(self._venues.refresh())
@@ -378,36 +372,6 @@ class IngestSession:
         except Exception as error:
             self._tasks.fail(error)
 
-    def _take_venue(self, resolution: Resolution) -> None:
-        self._writer.record_venue(resolution, self._wall_ms())
-        if isinstance(resolution, Instrument) and (entry := self._members.entries().get(resolution.symbol)):
-            self._contracts.note(resolution, entry)
-        self._take_contract(resolution)
-
-    def _take_contract(self, resolution: Resolution) -> None:
-        if isinstance(resolution, Instrument):
-            if problem := self._markets.resolved(resolution, self._wall_ms()):
-                self._log.warning("hours_unreadable", symbol=resolution.symbol, reason=problem)
-            self._follow_markets()  # before it is known to the rotation, so that a closed one is never subscribed to
-        self._execute(self._pipeline.subscriptions.resolved(resolution, self._now()))
-
-    def _follow_markets(self) -> None:
-        subscriptions, changes = self._pipeline.subscriptions, self._markets.changes(self._wall_ms())
-        for symbol, closed_until in changes:
-            change = subscriptions.closed if closed_until else subscriptions.opened
-            self._execute(change(symbol, self._now()))
-        if opened := [change.symbol for change in changes if not change.closed_until]:
-            self._log.info("markets_opened", symbols=opened)
-        for until, symbols in by_reopening(changes).items():
-            self._log.info("markets_closed", symbols=symbols, until=utc(until))
-
-    async def _watch_markets(self) -> None:
-        while True:
-            await asyncio.sleep(MARKETS_CYCLE_SECS)
-            self._follow_markets()
-            for symbol in self._markets.stale(self._wall_ms()):
-                self._venues.resolve_again(symbol)
-
     def _drop_connection(self, reason: str) -> None:
         """Close the connection, and handle that as a loss: the gateway does not report it."""
         self._gateway.disconnect()
@@ -425,14 +389,7 @@ class IngestSession:
         except Exception as error:
             self._tasks.fail(error)
 
-    # ---- heartbeats and dropped rows
-
-    def _beat(self) -> None:
-        """Renew the heartbeats of live books: the gateway has answered, so quiet books are not dead."""
-        books = self._pipeline.live_books()
-        for symbol, ts in books.items():
-            self._writer.beat(symbol, ts)
-        self._log.info("heartbeats", symbols=sorted(books), ttl_secs=self._writer.heartbeat_ttl)
+    # ---- what is done at intervals
 
     async def _handle_late_rows(self) -> None:
         for cycle in itertools.count(1):
@@ -449,11 +406,9 @@ class IngestSession:
             await asyncio.sleep(self._pipeline.lines.period)
             self._execute(self._pipeline.inspect_lines(self._now()))
 
-    # ---- figures
-
     async def _publish_figures(self) -> None:
         while True:
-            figures = self._figures()
+            figures = self._figures.current()
             self._metrics.publish(figures)
             if self._lease.fresh:
                 await self._publisher.publish(figures)
@@ -461,33 +416,13 @@ class IngestSession:
 
     async def _release(self) -> None:
         if self._lease.fresh:
-            await self._publisher.publish(self._figures(ended=True))
+            await self._publisher.publish(self._figures.current(ended=True))
         await self._claims.release()
         await self._lease.release()
 
     def _keep_clock_entry(self, entry: ClockEntry) -> None:
         if self._lease.fresh:
             self._tasks.start(keep_entry(self._redis, self._settings.ibkr_gateway_name, entry))
-
-    def _figures(self, *, ended: bool = False) -> FeedFigures:
-        return feed_figures(
-            self._identity,
-            self._members.universe,
-            self._pipeline,
-            self._writer.figures,
-            self._markets,
-            self._focus.describe(),
-            now_ms=self._wall_ms(),
-            connected=self._connection.in_use.is_set(),
-            buffer_bound=self._settings.ibkr_buffer_bytes,
-            clock=self._clock.figures(),
-            universe_problem=self._follower.problem if self._follower is not None else "",
-            up_ms=self._up_ms(),
-            ended=ended,
-        )
-
-    def _up_ms(self) -> int:
-        return round((self._now() - self._began) * 1000)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

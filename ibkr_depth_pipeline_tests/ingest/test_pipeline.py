@@ -144,27 +144,27 @@ def test_310_and_notices_change_nothing() -> None:
 def test_broken_farm_or_a_competing_session_stops_the_heartbeats_of_quiet_books(code: int) -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
-    assert desk.pipeline.live_books() == {"SPY": 1000}
+    assert desk.pipeline.lines.live_books() == {"SPY": 1000}
     desk.hear(gateway.FarmStatus(False, code, "broken"))
-    assert desk.pipeline.live_books() == {}
+    assert desk.pipeline.lines.live_books() == {}
 
 
 def test_broken_historical_farm_is_no_concern_of_depth() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
     desk.hear(gateway.FarmStatus(False, 2105, "HMDS data farm connection is broken"))
-    assert desk.pipeline.live_books() == {"SPY": 1000}
+    assert desk.pipeline.lines.live_books() == {"SPY": 1000}
 
 
 def test_there_is_no_heartbeat_without_connectivity_nor_before_the_first_row_after_it() -> None:
     desk = Desk(["SPY"])
     desk.first_rows()
     desk.hear(gateway.ConnectivityLost("1100"))
-    assert desk.pipeline.live_books() == {}
+    assert desk.pipeline.lines.live_books() == {}
     desk.hear(gateway.ConnectivityRestored(False, "1102"))
-    assert desk.pipeline.live_books() == {}
+    assert desk.pipeline.lines.live_books() == {}
     desk.first_rows()
-    assert desk.pipeline.live_books() == {"SPY": 1000}
+    assert desk.pipeline.lines.live_books() == {"SPY": 1000}
 
 
 def test_lost_connection_retires_every_request_and_1300_asks_for_a_new_one() -> None:
@@ -219,7 +219,7 @@ def test_new_connection_knows_nothing_of_the_troubles_before_it() -> None:
     desk.connect()
     assert (desk.pipeline.liveness.suspended, desk.pipeline.liveness.ailments) == (False, ())
     desk.first_rows()
-    assert desk.pipeline.live_books() == {"SPY": 1000}
+    assert desk.pipeline.lines.live_books() == {"SPY": 1000}
 
 
 def test_rows_end_a_suspension_that_the_gateway_does_not_take_back_but_not_those_on_their_way_before_it() -> None:
@@ -229,7 +229,7 @@ def test_rows_end_a_suspension_that_the_gateway_does_not_take_back_but_not_those
     assert desk.pipeline.first_row(desk.requests["SPY"], desk.now + 1) == []
     assert desk.pipeline.liveness.suspended
     assert said(desk.pipeline.first_row(desk.requests["SPY"], desk.now + 3))[0] == "connectivity_restored"
-    assert desk.pipeline.live_books() == {"SPY": 1000}
+    assert desk.pipeline.lines.live_books() == {"SPY": 1000}
 
 
 def test_connectivity_lost_before_the_first_subscription_is_waited_for() -> None:
