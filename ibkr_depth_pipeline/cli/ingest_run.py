@@ -20,8 +20,8 @@ from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
 from ibkr_depth_pipeline.ingest.run import run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.sink.focus import request_focus
 from ibkr_depth_pipeline.sink.status import read_health
+from ibkr_depth_pipeline.sink.symbol_keys import request_focus
 from ibkr_depth_pipeline.starter import write_starter
 from ibkr_depth_pipeline.universe import Universe, load_universe
 from ibkr_depth_pipeline.universe_changes import UniverseFile

@@ -23,7 +23,7 @@ from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.status import ClockFigures
-from ibkr_depth_pipeline.sink.clock_journal import ClockEntry
+from ibkr_depth_pipeline.sink.status import ClockEntry
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
 LONGEST_INTERVAL_SECS = 5.0

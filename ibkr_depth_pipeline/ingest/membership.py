@@ -38,8 +38,7 @@ from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.rotation.events import Focused
 from ibkr_depth_pipeline.sink.claims import StreamClaims
-from ibkr_depth_pipeline.sink.contract_cache import ContractCache
-from ibkr_depth_pipeline.sink.focus import FocusRequest, read_focus
+from ibkr_depth_pipeline.sink.symbol_keys import ContractCache, FocusRequest, read_focus
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 from ibkr_depth_pipeline.universe_changes import UniverseChange, contract_text

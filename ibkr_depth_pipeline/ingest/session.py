@@ -41,11 +41,16 @@ from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
 from ibkr_depth_pipeline.sink.claims import StreamClaims
-from ibkr_depth_pipeline.sink.clock_journal import ClockEntry, keep_entry
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.contract_cache import ContractCache
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.status import REPORT_SECS, StatusPublisher, identity_of_this_process
+from ibkr_depth_pipeline.sink.status import (
+    REPORT_SECS,
+    ClockEntry,
+    StatusPublisher,
+    identity_of_this_process,
+    keep_entry,
+)
+from ibkr_depth_pipeline.sink.symbol_keys import ContractCache
 from ibkr_depth_pipeline.tasks import DeadlineTimer, RunTasks, at_most, first_of
 from ibkr_depth_pipeline.universe import Universe
 from ibkr_depth_pipeline.universe_changes import UniverseFile, UniverseFollower

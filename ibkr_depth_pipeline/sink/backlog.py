@@ -1,7 +1,19 @@
-"""What waits to be written, bounded in bytes: the oldest snapshots go first, counted and logged."""
+"""What waits to be written, bounded in bytes: the oldest snapshots go first, counted and logged.
+
+When a snapshot arrived is kept apart (`Arrivals`): its `ts` can't tell its age, as it bears the time of a clock that is
+set forth and back, and never falls. A mark for each snapshot would cost as much as the books do, so marks are as far
+apart as they are old: the age of a snapshot is known to within a thirtieth or a millisecond, and is never taken for
+less than it is.
+
+A burst that comes faster than Redis stores would fill the buffer and cost snapshots, while the kernel's own buffer for
+the gateway's bytes has room. So reading rests for moments while a Redis that is well catches up (`Backpressure`). It
+never waits for a Redis that is away, is slow or refuses: it rests only while flushes are quick and store something, and
+goes on by itself if the next one takes longer than LONGEST_REST_SECS.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +24,6 @@ from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.encoding import EntryPacker
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
-from ibkr_depth_pipeline.sink.arrivals import Arrivals
-from ibkr_depth_pipeline.sink.backpressure import Backpressure
 
 RETRIES = Backoff(0.05, 1.0)
 """Seconds between two attempts to write."""
@@ -303,3 +313,102 @@ class Backlog:
     def _forget(self, entries: list[bytes]) -> None:
         self._figures.buffered_entries -= len(entries)
         self._figures.buffered_bytes -= sum(map(len, entries)) + _OVERHEAD * len(entries)
+
+
+# ---- when snapshots arrived
+
+
+_FINEST_SECS = 0.001
+_MARKS = 64
+
+
+class Arrivals:
+    """Of one symbol. `newest` is when its newest snapshot arrived; None before the first. Times are seconds."""
+
+    __slots__ = ("_marks", "_spacing", "newest")
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[int, float]] = deque()  # (seq, when it arrived), both growing
+        self._spacing = _FINEST_SECS
+        self.newest: float | None = None
+
+    def note(self, seq: int, now: float, *, alone: bool) -> None:
+        """Snapshot `seq` arrives at `now`; alone: none before it waits. The hot path: called for every row."""
+        self.newest = now
+        marks = self._marks
+        if alone:
+            marks.clear()
+            self._spacing = _FINEST_SECS
+        elif marks and now - marks[-1][1] < self._spacing:
+            return
+        marks.append((seq, now))
+        if len(marks) > _MARKS:
+            self._marks = deque(mark for at, mark in enumerate(marks) if not at % 2)
+            self._spacing *= 2
+
+    def of(self, seq: int) -> float | None:
+        """When snapshot `seq` arrived, or a little before that; None if it is older than every mark."""
+        found = None
+        for number, when in self._marks:
+            if number > seq:
+                break
+            found = when
+        return found
+
+    def forget_before(self, seq: int) -> None:
+        """Snapshots before `seq` are asked for no more."""
+        while len(self._marks) > 1 and self._marks[1][0] <= seq:
+            self._marks.popleft()
+        if len(self._marks) < _MARKS // 4:
+            self._spacing = max(_FINEST_SECS, self._spacing / 2)
+
+
+# ---- backpressure
+
+
+LONGEST_REST_SECS = 0.25
+"""Between two answers of Redis: short enough for the kernel to hold what comes meanwhile."""
+
+
+class Backpressure:
+    """bound is the buffer's, in bytes: above half of it reading rests, until a quarter is left.
+
+    `rest` and `go_on` stop and resume the reading; both may be called when there is nothing to stop or to resume.
+    """
+
+    def __init__(self, bound: int, rest: Callable[[], None], go_on: Callable[[], None]) -> None:
+        self.high = bound // 2
+        self._low = bound // 4
+        self._rest = rest
+        self._go_on = go_on
+        self._well_until = 0.0  # loop time
+        self._timer: asyncio.TimerHandle | None = None
+
+    def pressed(self) -> None:
+        """More than `high` bytes wait."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None and loop.time() < self._well_until:
+            self._rest()
+            self._timer = loop.call_at(self._well_until, self.relax)
+
+    def flushed(self, secs: float, progress: bool, held: int) -> None:
+        """Redis has answered a flush, after so many seconds; so many bytes wait now that it has not just refused.
+
+        progress: whether it has stored snapshots, and not refused all that there were.
+        """
+        loop = asyncio.get_running_loop()
+        if progress and secs < LONGEST_REST_SECS:
+            self._well_until = loop.time() + LONGEST_REST_SECS
+        if self._timer is not None:
+            if held <= self._low:
+                self.relax()
+            else:
+                self._timer.cancel()
+                self._timer = loop.call_at(self._well_until, self.relax)
+
+    def relax(self) -> None:
+        """Read on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._go_on()

@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -19,7 +19,7 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS, HealthReport, health_commands, health_of
-from ibkr_depth_pipeline.schema.keys import ingest_heartbeat_key, ingest_key
+from ibkr_depth_pipeline.schema.keys import clock_key, ingest_heartbeat_key, ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import open_redis
@@ -96,3 +96,28 @@ def process_mark(pid: int) -> str:
         return f"{boot} {namespace} {int(fields[19])}"
     except (OSError, ValueError, IndexError):
         return ""
+
+
+# ---- what happened to the host's clock
+
+
+MAXLEN = 1000
+"""Entries of the stream beside the snapshots: when their `ts` is not the time of the row."""
+
+
+class ClockEntry(NamedTuple):
+    """At unix ms `at`, by the clock as it then was, it had been set by step_ms; `ts` stands until the clock is at
+    stands_until, 0 if it does not."""
+
+    at: int
+    step_ms: int
+    stands_until: int
+
+
+async def keep_entry(client: Client, name: str, entry: ClockEntry) -> None:
+    """Append it to the stream of the ingest `name`. A failure is logged and costs nothing else."""
+    fields = [word for field in entry._asdict().items() for word in field]
+    try:
+        await ask(client, [("XADD", clock_key(name), "MAXLEN", "~", MAXLEN, "*", *fields)])
+    except UNREACHABLE as error:
+        get_log().warning("clock_step_not_stored", error=str(error) or type(error).__name__)

@@ -18,8 +18,7 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.encoding import venue_fields
 from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key
-from ibkr_depth_pipeline.sink.backlog import RETRIES, Backlog, SymbolQueue, WriterFigures
-from ibkr_depth_pipeline.sink.backpressure import Backpressure
+from ibkr_depth_pipeline.sink.backlog import RETRIES, Backlog, Backpressure, SymbolQueue, WriterFigures
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
 from ibkr_depth_pipeline.sink.wire import Answer, open_wire
