@@ -19,8 +19,9 @@ from pydantic_core import ErrorDetails
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.universe import SymbolSpec, load_universe, read_yaml
+from ibkr_depth_pipeline.universe import SymbolSpec, load_universe
 from ibkr_depth_pipeline.universe_terms import contract_key
+from ibkr_depth_pipeline.yaml_files import read_yaml
 
 _SETTINGS = {
     "name": "ibkr_gateway_name",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -17,14 +17,15 @@ from ibkr_depth_pipeline.universe_terms import (
     TERM_RULES,
     ContractTerms,
     impossible,
-    is_read_as_something_else,
     same_contracts,
     settled,
     split_pair,
 )
+from ibkr_depth_pipeline.yaml_files import UnquotedName, read_yaml
 
 _LARGEST_CON_ID = 2**31 - 1
 _LARGEST_WEIGHT = 100
+_NOT_TEXT = (bool, int, float, date)
 _QUOTE_IT = " (quote it: YAML reads it as something else)"
 _NAME_RULE = (
     "a symbol is upper-case letters, digits and . - / & +, with at most one blank inside (as in 'BRK B'), "
@@ -118,37 +119,6 @@ def _missing(path: Path) -> str:
         f"can't be read: there is no such file (SYMBOL_CONFIG_PATH={str(path)!r}{looked}); "
         "start where it is, set SYMBOL_CONFIG_PATH, or let `ibkr_ingest_run init` write one to begin with"
     )
-
-
-def read_yaml(path: Path) -> object:
-    """Parse the file, plain data only. Raises ConfigurationError, which names the file."""
-    where = str(path.absolute())
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(where, [f"can't be read: {error}"]) from None
-    try:
-        return yaml.load(text, _StrictLoader)
-    except RecursionError:
-        raise ConfigurationError(where, ["is not YAML that can be read: nested too deeply"]) from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # PyYAML's own for odd tags and dates
-        raise ConfigurationError(where, [f"is not YAML that can be read: {' '.join(str(error).split())}"]) from None
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Plain data only, and no key twice: YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of `node`. Raises ConstructorError, with the place, if a key stands twice."""
-        seen = set()
-        for key_node, _ in node.value:
-            key = (key_node.tag, key_node.value) if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key[1]!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 # ---- the models of the file
@@ -264,7 +234,8 @@ def _entry(entry: object, place: str, problems: list[str]) -> SymbolSpec | None:
     if "name" in options and given.get("symbol") is None:
         return SymbolSpec(**{"symbol": "" if says_enough else options["name"], **options})
     if len(problems) == before:
-        rule = "an entry without a symbol needs a name" if says_enough else "a symbol must be a text"
+        hint = _QUOTE_IT if entry is None else ""
+        rule = "an entry without a symbol needs a name" if says_enough else f"a symbol must be a text{hint}"
         problems.append(f"{place}: {rule}")
     return None
 
@@ -280,7 +251,9 @@ def _settled(place: str, spec: SymbolSpec, problems: list[str]) -> SymbolSpec:
 
 def _override(name: object, keys: object, names: set[str], problems: list[str]) -> dict[str, Any]:
     place = f"overrides[{name!r}]"
-    if name not in names:
+    if isinstance(name, UnquotedName):
+        problems.append(f"{place}: write '{name}' in quotes{_QUOTE_IT}")
+    elif name not in names:
         problems.append(f"{place}: no such symbol in `symbols:`{'' if isinstance(name, str) else _QUOTE_IT}")
     if not isinstance(keys, Mapping):
         problems.append(f"{place}: must be a mapping with any of {', '.join(OPTIONAL_KEYS)}")
@@ -290,10 +263,11 @@ def _override(name: object, keys: object, names: set[str], problems: list[str]) 
 
 def _checked(model: type[_Override], given: dict[Any, Any], place: str, problems: list[str]) -> dict[str, Any]:
     """The good values among `given`; a problem for each of the others."""
-    bad: set[Any] = set()
+    bad: set[Any] = {key for key, value in given.items() if isinstance(value, UnquotedName)}
+    problems += [f"{place} {key}: write '{given[key]}' in quotes{_QUOTE_IT}" for key in given if key in bad]
     allowed = sorted(model.model_fields, key=lambda key: (key != "symbol", key != "name"))
     try:
-        model.model_validate(given)
+        model.model_validate({key: value for key, value in given.items() if key not in bad})
     except ValidationError as error:
         for each in error.errors():
             bad.add(each["loc"][0])
@@ -314,7 +288,7 @@ def _problem(place: str, error: ErrorDetails) -> str:
     if key in ("symbol", "name") and isinstance(value, str):
         return f"{place}: {value!r} is not a {key}; {_NAME_RULE.replace('a symbol is', f'a {key} is')}"
     if key in ("symbol", "name"):
-        return f"{place}: a {key} must be a text{_QUOTE_IT if is_read_as_something_else(value) else ''}"
+        return f"{place}: a {key} must be a text{_QUOTE_IT if isinstance(value, _NOT_TEXT) else ''}"
     hint = "" if isinstance(value, str) or key in _NUMBERS else _QUOTE_IT
     rule = error["msg"] if error["type"] == "smart" else f"{_RULES[key]}{hint}"
     return f"{place} {key}: {value!r} is not allowed; {rule}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Mapping
-from datetime import date, time
+from datetime import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -170,8 +170,3 @@ def same_contracts(specs: Iterable[SymbolSpec]) -> list[str]:
         if first != spec.name:
             problems.append(f"{first!r} and {spec.name!r} ask for one and the same contract and venue; list it once")
     return problems
-
-
-def is_read_as_something_else(value: object) -> bool:
-    """Whether YAML has made something of a name that is no text."""
-    return isinstance(value, bool | int | float | date)

@@ -111,15 +111,82 @@ def test_accepted_name_can_not_break_a_key_or_a_log(name: str) -> None:
     assert name == " ".join(name.split())
 
 
-@pytest.mark.parametrize("text", ["NO", "ON", "Yes", "OFF", "TRUE", "123", "1.5", "1:30", "2020-01-02", "0x1F"])
+MISREAD = (
+    "NO",
+    "ON",
+    "OFF",
+    "Y",
+    "N",
+    "YES",
+    "TRUE",
+    "FALSE",
+    "NULL",
+    "7203",
+    "0123",
+    "1.5",
+    "1E5",
+    "5.",
+)
+MISREAD_ELSEWHERE = (
+    "1e+5",
+    "1:30",
+    "Yes",
+    "y",
+    "on",
+    "~",
+    "0x1F",
+    "0o17",
+    "0b101",
+    "1_000",
+    ".5",
+    "-.inf",
+    ".NaN",
+    "2020-01-02",
+)
+
+
+@pytest.mark.parametrize("text", MISREAD + MISREAD_ELSEWHERE)
 def test_error_of_a_name_that_yaml_reads_as_something_else_asks_to_quote_it(tmp_path: Path, text: str) -> None:
     (problem,) = problems(tmp_path, f"symbols:\n- AAPL\n- {text}\n")
     assert "symbols[2]" in problem
     assert "quote it" in problem
 
 
-@pytest.mark.parametrize("text", ['"NO"', "'ON'", "Y", "N", '"123"'])
-def test_name_that_is_quoted_or_no_boolean_is_read(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", MISREAD)
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ("{{symbol: {}, exchange: ARCA}}", "symbol"),
+        ("{{name: {}, symbol: SPY}}", "name"),
+        ("{{symbol: SPY, trading_class: {}}}", "trading_class"),
+        ("\n  name: X\n  local_symbol: {}\n", "local_symbol"),
+        ("{{symbol: SPY, exchange: {}}}", "exchange"),
+    ],
+)
+def test_name_without_quotes_is_refused_wherever_it_stands(tmp_path: Path, text: str, entry: str, key: str) -> None:
+    (problem,) = problems(tmp_path, f"symbols:\n- {entry.format(text)}")
+    assert "symbols[1]" in problem
+    assert key in problem
+    assert f"'{text}' in quotes" in problem
+    assert "quote it" in problem
+
+
+@pytest.mark.parametrize("text", MISREAD)
+def test_override_of_a_name_needs_its_quotes_too(tmp_path: Path, text: str) -> None:
+    overridden = f"symbols: ['{text}']\noverrides: {{{{}}: {{exchange: ARCA}}}}"
+    assert read(tmp_path, overridden.replace("{}", f"'{text}'", 1)).specs[0].exchange == "ARCA"
+    assert all("quote it" in problem for problem in problems(tmp_path, overridden.replace("{}", text, 1)))
+
+
+@pytest.mark.parametrize(
+    "text", ["E5", "YY", "NOW", "ONE", "T", "F", "TRUEX", "1E", "INF", "NAN", "0X1F", "9988.HK", "A-1"]
+)
+def test_name_that_no_yaml_reader_mistakes_needs_no_quotes(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, f"symbols: [{text}, {{name: Q, symbol: {text}, exchange: ARCA}}]").symbols == (text, "Q")
+
+
+@pytest.mark.parametrize("text", ['"NO"', "'ON'", "'Y'", '"N"', '"123"', "'1E5'", '"NULL"'])
+def test_name_that_is_quoted_is_read(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, f"symbols: [{text}]").symbols == (text.strip("\"'"),)
 
 

@@ -51,7 +51,8 @@ _COLUMNS = (
 )
 """Heading and width; negative: to the left. All of them and the blanks between them are 80 columns."""
 
-_BEFORE_PRICES = sum(abs(width) + 1 for _, width in _COLUMNS[:4])
+_LONGEST_NAME = 24
+"""Columns of the symbol, at most; a longer name is cut, which its ladder and the log show whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def frame(state: WatchState, view: View, width: int, height: int | None, *, asci
     lines = list(_head(state, view, width))
     room = None if height is None else max(0, height - len(lines) - len(foot))
     lines += _ladders(state, _with_ladders(view, width, room, rows), width, ascii_only)
-    lines += _table(state, view.selected, rows if height is None else height - len(lines) - len(foot))
+    lines += _table(state, view.selected, width, rows if height is None else height - len(lines) - len(foot))
     if height is not None:
         lines = lines[: height - len(foot)]
         lines += [Text()] * (height - len(foot) - len(lines))
@@ -133,26 +134,29 @@ def _ladders(state: WatchState, rows: Sequence[Sequence[str]], width: int, ascii
             yield Text("  ", no_wrap=True, overflow="crop").join(parts)
 
 
-def _table(state: WatchState, selected: str, room: int) -> Iterator[Text]:
+def _table(state: WatchState, selected: str, width: int, room: int) -> Iterator[Text]:
     """The heading and as many symbols as there is room for, the selected one among them."""
     if room < 2:
         return
-    yield Text(_row([name for name, _ in _COLUMNS]), "bold underline", no_wrap=True, overflow="crop")
-    fits = room - 1
     names = [line.symbol for line in state.lines]
+    widest = min(_LONGEST_NAME, max([-_COLUMNS[0][1], *(len(name) + 1 for name in names)]))
+    heading = _row([name for name, _ in _COLUMNS], widest)[:width]
+    yield Text(heading, "bold underline", no_wrap=True, overflow="crop")
+    fits = room - 1
     at = names.index(selected) if selected in names else 0
     first = max(0, min(at - fits // 2, len(names) - fits))
     for line in state.lines[first : first + fits]:
         style = _STYLES[line.liveness] + (" reverse" if line.symbol == selected else "")
-        row = _row(_cells(line, line.symbol == selected))
+        row = _row(_cells(line, line.symbol == selected), widest)
         if line.closed_until:
-            row = f"{row[:_BEFORE_PRICES]}closed until {utc(line.closed_until)}"
-        yield Text(row, style, no_wrap=True, overflow="crop")
+            row = f"{row[: widest + 1]}closed until {utc(line.closed_until)}"
+        yield Text(row[:width], style, no_wrap=True, overflow="crop")
 
 
-def _row(cells: Sequence[str]) -> str:
-    parts = []
-    for cell, (_, width) in zip(cells, _COLUMNS, strict=True):
+def _row(cells: Sequence[str], widest: int) -> str:
+    """The cells beside each other; the symbol has `widest` columns."""
+    parts = [f"{cells[0][:widest]:<{widest}}"]
+    for cell, (_, width) in zip(cells[1:], _COLUMNS[1:], strict=True):
         parts.append(f"{cell[:-width]:<{-width}}" if width < 0 else f"{cell[:width]:>{width}}")
     return " ".join(parts)
 

@@ -26,7 +26,7 @@ class Liveness(Enum):
     STALE = "STALE"
     NONE = "none"
     UNSUPPORTED = "n/a"
-    CLOSED = "shut"
+    CLOSED = "closed"
     SILENT = "MUTE"
     OUT_OF_STEP = "WRONG"
     UNKNOWN = "?"

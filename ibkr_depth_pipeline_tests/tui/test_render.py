@@ -180,6 +180,28 @@ def test_keys_choose_pause_and_quit() -> None:
     assert after_key("q", view, SYMBOLS) is None
 
 
+@pytest.mark.parametrize("name", ["AAPL.ISLAND", "BRK B", "EUR.GBP", "ES", "A" * 32])
+def test_names_of_the_universe_are_told_apart_in_the_table(name: str) -> None:
+    report = health()
+    spy, qqq, *rest = report.symbols
+    report = replace(report, symbols=(replace(spy, symbol=name), replace(qqq, symbol=f"{name[:8]}2"), *rest))
+    lines = texts(state_of(report), View())
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith(f" {name[:23]} ") and " ARCA " in line for line in lines)
+    assert any(line.startswith(f" {name[:8]}2 ") for line in lines)
+    assert {line.index("ARCA") for line in lines if "ARCA" in line} == {lines[1].index("venue")}
+
+
+def test_closed_market_is_closed_until_its_open_in_table_and_ladder() -> None:
+    report = health(SymbolState.CLOSED)
+    spy, *rest = report.symbols
+    spy = replace(spy, figures=replace(spy.figures, closed_until=1_795_800_000_000))
+    lines = texts(state_of(replace(report, symbols=(spy, *rest))), View("SPY"))
+    shown = [line for line in lines if "closed until 2026-11-27" in line]
+    assert len(shown) == 2
+    assert not [line for line in lines if "shut" in line]
+
+
 def test_paused_view_is_marked() -> None:
     assert "PAUSED" in texts(state_of(), View("SPY", paused=True))[0]
 
