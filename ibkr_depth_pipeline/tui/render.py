@@ -219,11 +219,10 @@ def _ladder_title(symbol: str, line: SymbolLine | None, width: int) -> Text:
         text.append(" unknown", "red")
     else:
         word, style = _STATE_TEXTS[line.liveness]
-        text.append(f" {line.venue or '-'} ", "not bold").append(word, style)
+        until = f" until {utc(line.closed_until)}" if line.closed_until else ""
+        text.append(f" {line.venue or '-'} ", "not bold").append(f"{word}{until}", style)
         age = "" if line.age_secs is None else f", {short_duration(line.age_secs)} old"
         text.append(age + _imbalance(line.book), "not bold")
-        if line.closed_until:
-            text.append(f" until {utc(line.closed_until)}", "not bold")
         if line.reason and line.liveness is Liveness.UNSUPPORTED:
             text.append(f": {' '.join(line.reason.split())}", "not bold")
     text.truncate(width, overflow="ellipsis", pad=True)
