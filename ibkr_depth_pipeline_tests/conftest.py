@@ -17,6 +17,11 @@ from hypothesis import settings
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 
+# Without bytecode each worker, and each process that a test starts, would compile all that it imports again. That is a
+# third of the whole suite's time.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")  # the same examples in each run: new ones are looked for at a developer's desk
