@@ -91,6 +91,8 @@ Calendar = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{1,32}$")]  # exchange_
 Switch = Annotated[Literal["on", "off"], BeforeValidator(_lower)]
 ProbeFailed = Annotated[Literal["start", "hold"], BeforeValidator(_lower)]
 File = Annotated[str, AfterValidator(_check_file)]
+WebNames = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:\[\]\s,-]*$", max_length=1024)]
+WebToken = Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]{16,256})?$")]  # no error shows it
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
 
@@ -243,6 +245,25 @@ class Settings(BaseSettings):
     )
     ibkr_metrics_host: Host = Field(
         "127.0.0.1", description="address that the Prometheus endpoint listens on, without the port"
+    )
+    ibkr_web_host: Host = Field(
+        "127.0.0.1",
+        description="address that the web page listens on, without the port; elsewhere than on loopback it asks for a "
+        "token",
+    )
+    ibkr_web_port: Whole = Field(
+        3080, ge=0, le=65535, description="port of the web page: a whole number from 0 (any that is free) to 65535"
+    )
+    ibkr_web_names: WebNames = Field(
+        "",
+        description="further host names that the web page answers to, such as a proxy's, parted by blanks or commas; "
+        "empty: none",
+    )
+    ibkr_web_token: WebToken = Field(
+        "",
+        repr=False,
+        description="token that the web page asks for: 16 to 256 of A-Z a-z 0-9 _ -; empty: none on loopback, "
+        "elsewhere a new one at each start",
     )
     ibkr_log_level: LogLevel = Field("INFO", description="log level: one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
     redis_url: RedisUrl = Field(
@@ -444,7 +465,7 @@ def _problem(error: Mapping[str, Any]) -> str:
     field = Settings.model_fields[name]
     value = error["input"]
     shown = mask_url(str(value)) if name == "redis_url" or "://" in str(value) else value
-    if name in ("alert_urls", "deadman_url"):
+    if name in ("alert_urls", "deadman_url", "ibkr_web_token"):
         shown = MASK
     reason = f" ({error['ctx']['error']})" if name == "redis_url" and "error" in error.get("ctx", {}) else ""
     return f"{name.upper()}={shown!r} is not allowed{reason}; {field.description} (default {field.default})"

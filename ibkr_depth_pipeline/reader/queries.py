@@ -179,6 +179,19 @@ def first_of(spans: Sequence[Span]) -> Query[list[DepthSnapshot | None]]:
     ]
 
 
+def last_of(spans: Sequence[Span]) -> Query[list[DepthSnapshot | None]]:
+    """The last snapshot of each span `(symbol, start, end)`, None if it holds none. Cheap: one entry each."""
+    commands = []
+    for symbol, start, end in spans:
+        high = "+" if end is None else str(max(0, unix_ms(end) - 1))
+        commands.append(("XREVRANGE", stream_key(symbol), high, str(max(0, unix_ms(start))), "COUNT", 1))
+    replies = yield commands
+    return [
+        snapshot_of_entry(symbol, entries[0]) if entries else None
+        for (symbol, _, _), entries in zip(spans, replies, strict=True)
+    ]
+
+
 def to_arrow(*symbols: str, start: Moment | None = None, end: Moment | None = None) -> Query[pa.Table]:
     """`range` of each symbol, one after the other, as one table of `frames.schema()`. Needs the extra `arrow`."""
     frames.need_arrow()

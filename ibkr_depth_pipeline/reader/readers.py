@@ -71,6 +71,7 @@ class _Reader:
     range = Method(queries.read_range)
     newest = Method(queries.newest)
     first_of = Method(queries.first_of)
+    last_of = Method(queries.last_of)
     to_arrow = Method(queries.to_arrow)
     to_polars = Method(queries.to_polars)
     to_pandas = Method(queries.to_pandas)

@@ -1,0 +1,388 @@
+// A depth heat map on a canvas: price by time, size by colour, best bid and ask as lines, unobserved time hatched.
+//
+// It draws what it is given and knows of no server: a view is
+//   { columns: [book | null | undefined, ...], start, step, right, edge, now, oldest, cursor }
+// where columns[0] begins at `start` and each is `step` long (unix ms); `right` is the time at the right edge, `edge`
+// up to when something is known, `now` the present. A book is [ts, seq, bids, asks], each row [price, size, venue].
+
+import { price, size, utcClock } from "./format.js";
+
+const SHADES = 48;
+const MOST_ROWS = 220;
+const GUTTER = 66;
+const FOOT = 20;
+const PENDING_MS = 2000;
+const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].map((secs) => secs * 1000);
+
+const THEMES = {
+  light: {
+    ground: "#ffffff", unknown: "#f5f6f8", hatch: "#b9c0ca", hatched: "#f0f1f4", ink: "#161c26", quiet: "#5d6878", line: "#e6e9ee",
+    bid: ["#eaf1fc", "#7fabeb", "#123f85"], ask: ["#fdf0e2", "#efa25a", "#7a3605"], bidLine: "#0d3b85", askLine: "#8a3f06", tag: "#ffffff",
+  },
+  dark: {
+    ground: "#12161d", unknown: "#161b23", hatch: "#333c49", hatched: "#171c24", ink: "#e3e8ef", quiet: "#8e99a8", line: "#1d242e",
+    bid: ["#16263f", "#2f6fc4", "#b9d7ff"], ask: ["#35230f", "#b96a1d", "#ffdcb5"], bidLine: "#9cc6ff", askLine: "#ffc48a", tag: "#12161d",
+  },
+};
+
+export class HeatMap {
+  #cells = document.createElement("canvas");
+  #grid = null;
+  #full = 0;
+  #theme = null;
+  #name = "";
+
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.context = canvas.getContext("2d", { alpha: false });
+    this.drawn = 0;
+  }
+
+  /** Forget the scales, for another symbol. */
+  reset() {
+    this.#grid = null;
+    this.#full = 0;
+  }
+
+  /** Width of the plot in CSS pixels. */
+  get width() {
+    return Math.max(50, this.canvas.clientWidth - GUTTER);
+  }
+
+  get height() {
+    return Math.max(50, this.canvas.clientHeight - FOOT);
+  }
+
+  /** The column's index (may be a fraction) and the price at a place of the canvas, in CSS pixels. */
+  locate(x, y, view) {
+    const grid = this.#grid;
+    return {
+      time: view.right - (this.width - x) * this.#msPerPixel(view),
+      price: grid ? grid.low + (1 - y / this.height) * (grid.high - grid.low) : null,
+      unit: grid?.unit ?? 0,
+      inside: x >= 0 && x < this.width && y >= 0 && y < this.height,
+    };
+  }
+
+  draw(view, theme) {
+    this.#use(theme);
+    this.#fit();
+    const books = view.columns.filter(Boolean);
+    this.#grid = books.length ? priceGrid(books, this.#grid) : this.#grid;
+    this.#full = fullSize(books, this.#full);
+    const { context } = this;
+    context.fillStyle = this.#theme.ground;
+    context.fillRect(0, 0, this.canvas.clientWidth, this.canvas.clientHeight);
+    context.save();
+    context.beginPath();
+    context.rect(0, 0, this.width, this.height);
+    context.clip();
+    this.#drawUnknown(view);
+    if (this.#grid) {
+      this.#drawCells(view);
+      this.#drawQuotes(view);
+    }
+    context.restore();
+    this.#drawTimes(view);
+    if (this.#grid) this.#drawPrices(view);
+    if (view.cursor) this.#drawCursor(view);
+    this.drawn += 1;
+  }
+
+  #use(name) {
+    if (name === this.#name) return;
+    this.#name = name;
+    const colours = THEMES[name];
+    const tile = document.createElement("canvas");
+    tile.width = tile.height = 8;
+    const context = tile.getContext("2d");
+    context.fillStyle = colours.hatched;
+    context.fillRect(0, 0, 8, 8);
+    context.strokeStyle = colours.hatch;
+    context.lineWidth = 1.2;
+    for (const at of [-8, 0, 8]) {
+      context.moveTo(at, 8);
+      context.lineTo(at + 8, 0);
+    }
+    context.stroke();
+    this.#theme = { ...colours, pattern: this.context.createPattern(tile, "repeat"), bids: ramp(colours.bid), asks: ramp(colours.ask) };
+  }
+
+  #fit() {
+    const ratio = Math.min(2, devicePixelRatio || 1);
+    const width = Math.round(this.canvas.clientWidth * ratio);
+    const height = Math.round(this.canvas.clientHeight * ratio);
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      this.canvas.width = width;
+      this.canvas.height = height;
+    }
+    this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.context.font = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
+  }
+
+  #msPerPixel(view) {
+    return (view.columns.length * view.step) / this.width;
+  }
+
+  #x(ts, view) {
+    return this.width - (view.right - ts) / this.#msPerPixel(view);
+  }
+
+  #y(value) {
+    return (1 - (value - this.#grid.low) / (this.#grid.high - this.#grid.low)) * this.height;
+  }
+
+  /** What is not observed is hatched; what is not known yet, or no longer, is plain. */
+  #drawUnknown(view) {
+    const kind = (column, at) => {
+      if (column) return "book";
+      const ts = view.start + at * view.step;
+      if (view.oldest !== null && ts + view.step <= view.oldest) return "gone";
+      if (column === null) return "hatched";
+      return view.edge !== null && ts > view.edge && ts < view.now - PENDING_MS ? "hatched" : "unknown";
+    };
+    let from = 0;
+    const kinds = view.columns.map(kind);
+    for (let at = 1; at <= kinds.length; at += 1) {
+      if (at < kinds.length && kinds[at] === kinds[from]) continue;
+      if (kinds[from] !== "book") this.#drawBlank(kinds[from], view, from, at);
+      from = at;
+    }
+  }
+
+  #drawBlank(kind, view, from, until) {
+    const left = this.#x(view.start + from * view.step, view);
+    const right = this.#x(view.start + until * view.step, view);
+    this.context.fillStyle = kind === "hatched" ? this.#theme.pattern : this.#theme.unknown;
+    this.context.fillRect(left, 0, right - left, this.height);
+    const words = { hatched: "not observed", gone: "before the stream begins" }[kind];
+    if (!words || right - left < 110) return;
+    this.context.textAlign = "center";
+    this.context.textBaseline = "middle";
+    const middle = (Math.max(0, left) + Math.min(this.width, right)) / 2;
+    const half = this.context.measureText(words).width / 2 + 6;
+    this.context.fillStyle = this.#theme.ground;
+    this.context.fillRect(middle - half, this.height / 2 - 10, 2 * half, 20);
+    this.context.fillStyle = this.#theme.quiet;
+    this.context.fillText(words, middle, this.height / 2);
+  }
+
+  #drawCells(view) {
+    const { columns } = view;
+    const { low, unit, rows } = this.#grid;
+    const cells = this.#cells;
+    if (cells.width !== columns.length || cells.height !== rows) {
+      cells.width = columns.length;
+      cells.height = rows;
+    }
+    const context = cells.getContext("2d");
+    const image = context.createImageData(columns.length, rows);
+    const pixels = new Uint32Array(image.data.buffer);
+    const sums = new Float64Array(rows);
+    let before = null;
+    columns.forEach((book, at) => {
+      if (!book) return;
+      if (book === before) {
+        for (let row = 0, place = at; row < rows; row += 1, place += columns.length) pixels[place] = pixels[place - 1];
+      } else {
+        this.#paint(book[2], this.#theme.bids, sums, pixels, at, columns.length, low, unit, rows);
+        this.#paint(book[3], this.#theme.asks, sums, pixels, at, columns.length, low, unit, rows);
+      }
+      before = columns[at];
+    });
+    context.putImageData(image, 0, 0);
+    this.context.imageSmoothingEnabled = false;
+    const left = this.#x(view.start, view);
+    const right = this.#x(view.start + columns.length * view.step, view);
+    this.context.drawImage(cells, left, 0, right - left, this.height);
+  }
+
+  /** One side of one column: rows that share a cell add up. */
+  #paint(levels, shades, sums, pixels, at, stride, low, unit, rows) {
+    for (const [value, amount] of levels) {
+      const row = Math.floor((value - low) / unit + 1e-6);
+      if (row >= 0 && row < rows) sums[row] += amount;
+    }
+    for (const [value] of levels) {
+      const row = Math.floor((value - low) / unit + 1e-6);
+      if (row < 0 || row >= rows || sums[row] === 0) continue;
+      const share = Math.min(1, Math.sqrt(sums[row] / this.#full));
+      pixels[(rows - 1 - row) * stride + at] = shades[Math.round(share * (SHADES - 1))];
+      sums[row] = 0;
+    }
+  }
+
+  #drawQuotes(view) {
+    for (const [side, colour] of [[2, this.#theme.bidLine], [3, this.#theme.askLine]]) {
+      this.context.beginPath();
+      let drawing = false;
+      view.columns.forEach((book, at) => {
+        const best = book ? book[side][0] : undefined;
+        if (!best) {
+          drawing = false;
+          return;
+        }
+        const x = this.#x(view.start + at * view.step, view);
+        const y = this.#y(best[0] + this.#grid.unit / 2);
+        if (drawing) this.context.lineTo(x, y);
+        else this.context.moveTo(x, y);
+        this.context.lineTo(x + view.step / this.#msPerPixel(view), y);
+        drawing = true;
+      });
+      this.context.strokeStyle = colour;
+      this.context.lineWidth = 1.25;
+      this.context.stroke();
+    }
+  }
+
+  #drawTimes(view) {
+    const { context } = this;
+    const span = view.columns.length * view.step;
+    const most = Math.max(2, Math.floor(this.width / 96));
+    const step = TIME_STEPS.find((each) => span / each <= most) ?? TIME_STEPS.at(-1);
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    for (let ts = Math.ceil((view.right - span) / step) * step; ts <= view.right; ts += step) {
+      const x = Math.round(this.#x(ts, view)) + 0.5;
+      context.fillStyle = this.#theme.quiet;
+      context.fillRect(x - 0.5, this.height, 1, 4);
+      if (x > 28 && x < this.width - 20) context.fillText(utcClock(ts), x, this.height + FOOT / 2 + 2);
+    }
+    context.fillStyle = this.#theme.line;
+    context.fillRect(0, this.height, this.width, 1);
+  }
+
+  #drawPrices(view) {
+    const { context } = this;
+    const { low, high } = this.#grid;
+    const step = niceStep((high - low) / Math.max(3, Math.floor(this.height / 44)));
+    context.textAlign = "left";
+    context.textBaseline = "middle";
+    for (let count = Math.ceil(low / step); count * step < high; count += 1) {
+      const y = Math.round(this.#y(count * step + this.#grid.unit / 2));
+      if (y < 8 || y > this.height - 6) continue;
+      context.fillStyle = this.#theme.quiet;
+      context.fillRect(this.width, y, 4, 1);
+      context.fillText(price(Number((count * step).toFixed(8))), this.width + 8, y);
+    }
+    context.fillStyle = this.#theme.line;
+    context.fillRect(this.width, 0, 1, this.height);
+    const book = newestBook(view.columns);
+    if (book) this.#drawTags(book);
+  }
+
+  /** The best prices at the right edge, kept apart where they would cover each other. */
+  #drawTags(book) {
+    const tags = [[book[3][0], this.#theme.askLine, -1], [book[2][0], this.#theme.bidLine, 1]].filter(([best]) => best);
+    const places = tags.map(([best]) => this.#y(best[0] + this.#grid.unit / 2));
+    if (places.length === 2 && places[1] - places[0] < 17) {
+      const middle = (places[0] + places[1]) / 2;
+      places[0] = middle - 8.5;
+      places[1] = middle + 8.5;
+    }
+    tags.forEach(([best, colour], at) => {
+      const y = Math.min(this.height - 8, Math.max(8, places[at]));
+      this.context.fillStyle = colour;
+      this.context.fillRect(this.width + 1, y - 8, GUTTER - 1, 16);
+      this.context.fillStyle = this.#theme.tag;
+      this.context.fillText(price(best[0]), this.width + 8, y + 0.5);
+    });
+  }
+
+  #drawCursor(view) {
+    const { context } = this;
+    const { x, y } = view.cursor;
+    if (x >= this.width || y >= this.height) return;
+    const { time, price: value, unit } = this.locate(x, y, view);
+    const column = view.columns[Math.floor((time - view.start) / view.step)];
+    context.fillStyle = this.#theme.quiet;
+    context.fillRect(Math.round(x), 0, 1, this.height);
+    context.fillRect(0, Math.round(y), this.width, 1);
+    const words = `${utcClock(time, 1)}   ${value === null ? "" : price(Number((Math.floor(value / unit + 1e-6) * unit).toFixed(8)))}   ${said(column, value, unit)}`;
+    const wide = context.measureText(words).width + 14;
+    const left = Math.min(this.width - wide, Math.max(0, x + 10));
+    const top = y > 34 ? y - 28 : y + 10;
+    context.fillStyle = this.#theme.ink;
+    context.fillRect(left, top, wide, 20);
+    context.fillStyle = this.#theme.ground;
+    context.textAlign = "left";
+    context.textBaseline = "middle";
+    context.fillText(words, left + 7, top + 10.5);
+  }
+}
+
+/** What stands at a price in a column, in words. */
+function said(column, value, unit) {
+  if (column === null) return "not observed";
+  if (!column || value === null) return "";
+  const row = Math.floor(value / unit + 1e-6);
+  const sum = (levels) => levels.reduce((total, [at, amount]) => total + (Math.floor(at / unit + 1e-6) === row ? amount : 0), 0);
+  const [bids, asks] = [sum(column[2]), sum(column[3])];
+  if (!bids && !asks) return "nothing";
+  return [bids && `${size(bids)} bid`, asks && `${size(asks)} ask`].filter(Boolean).join(", ");
+}
+
+export function newestBook(columns) {
+  for (let at = columns.length - 1; at >= 0; at -= 1) if (columns[at]) return columns[at];
+  return null;
+}
+
+/** The range of prices and the height of a cell; the former grid if it still fits, so that the picture stands still. */
+export function priceGrid(books, before) {
+  const every = Math.max(1, Math.floor(books.length / 60));
+  const lows = [];
+  const highs = [];
+  let unit = Infinity;
+  for (let at = books.length - 1; at >= 0; at -= every) {
+    for (const [levels, far] of [[books[at][2], lows], [books[at][3], highs]]) {
+      if (!levels.length) continue;
+      far.push(levels[levels.length - 1][0], levels[0][0]);
+      for (let row = 1; row < levels.length; row += 1) {
+        const apart = Math.abs(levels[row][0] - levels[row - 1][0]);
+        if (apart > 1e-7 && apart < unit) unit = apart;
+      }
+    }
+  }
+  const all = [...lows, ...highs].sort((a, b) => a - b);
+  if (!all.length) return before;
+  const low = all[Math.floor(all.length * 0.02)];
+  const high = all[Math.ceil(all.length * 0.98) - 1];
+  unit = Number((Number.isFinite(unit) ? unit : Math.max(0.01, low * 1e-4)).toPrecision(6));
+  const fits = before && before.tick === unit && low >= before.low && high + unit <= before.high;
+  if (fits && high + unit - low > 0.6 * (before.high - before.low)) return before;
+  const margin = Math.max(2 * unit, 0.06 * (high - low));
+  const cell = unit * Math.max(1, Math.ceil((high - low + 2 * margin) / unit / MOST_ROWS));
+  const from = Math.floor((low - margin) / cell) * cell;
+  const rows = Math.ceil((high + margin + unit - from) / cell);
+  return { tick: unit, unit: cell, low: from, high: from + rows * cell, rows };
+}
+
+/** The size that has the deepest colour: nearly the largest that is shown. */
+function fullSize(books, before) {
+  const sizes = [];
+  const every = Math.max(1, Math.floor(books.length / 40));
+  for (let at = 0; at < books.length; at += every) {
+    for (const [, amount] of books[at][2]) sizes.push(amount);
+    for (const [, amount] of books[at][3]) sizes.push(amount);
+  }
+  if (!sizes.length) return before || 1;
+  sizes.sort((a, b) => a - b);
+  const full = sizes[Math.floor(sizes.length * 0.97)] || 1;
+  return before && Math.abs(full - before) < 0.25 * before ? before : full;
+}
+
+export function niceStep(rough) {
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return [1, 2, 2.5, 5, 10].map((part) => part * power).find((step) => step >= rough * (1 - 1e-9));
+}
+
+/** Colours between three, as the bytes of a pixel. */
+function ramp(stops) {
+  const [low, middle, high] = stops.map((text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16)));
+  return Uint32Array.from({ length: SHADES }, (_, at) => {
+    const share = at / (SHADES - 1);
+    const [from, to, part] = share < 0.5 ? [low, middle, share * 2] : [middle, high, share * 2 - 1];
+    const [red, green, blue] = from.map((value, index) => Math.round(value + (to[index] - value) * part));
+    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+  });
+}

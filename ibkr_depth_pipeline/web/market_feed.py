@@ -1,0 +1,125 @@
+"""The one reader behind every viewer: polls the universe, follows what is watched, publishes both."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from ibkr_depth_pipeline.clock import monotonic, unix_ms
+from ibkr_depth_pipeline.errors import SchemaMismatch
+from ibkr_depth_pipeline.reader import AsyncDepthReader
+from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS
+from ibkr_depth_pipeline.tui.poller import Poller
+from ibkr_depth_pipeline.tui.state import Liveness, WatchState
+from ibkr_depth_pipeline.web.messages import lanes_message, state_message
+from ibkr_depth_pipeline.web.slot_history import SlotHistory
+from ibkr_depth_pipeline.web.symbol_feed import SymbolFeed
+from ibkr_depth_pipeline.web.tiles import Tiles
+from ibkr_depth_pipeline.web.viewers import LANES, STATE, Viewer, Viewers
+
+POLL_SECS = 0.5
+OVERDUE_SECS = 1.5
+"""After so long without an answer the page says that Redis does not answer."""
+
+_UNWATCHED_SECS = 2.0
+_CLOCKS_DIFFER_MS = 1_000
+
+
+class MarketFeed:
+    """Reads the Redis at `url` and the ingest `name` (IBKR_GATEWAY_NAME), and publishes to `viewers`."""
+
+    def __init__(self, url: str, name: str, viewers: Viewers) -> None:
+        self._poller = Poller(url, name)
+        self._reader = AsyncDepthReader(url)
+        self._viewers = viewers
+        self._state = WatchState(unix_ms(), problem="Redis has not answered yet")
+        self._polled_at = monotonic()
+        self._offset_ms = 0
+        self._slots = SlotHistory()
+        self._feeds: dict[str, tuple[SymbolFeed, asyncio.Task[None]]] = {}
+        self.tiles = Tiles(self._reader, self._known_until)
+
+    async def run(self) -> None:
+        """Read and publish until cancelled."""
+        try:
+            await asyncio.gather(self._poll(), self._publish())
+        finally:
+            await self._stop(list(self._feeds))
+            await self._poller.aclose()
+            await self._reader.aclose()
+
+    def watch(self, viewer: Viewer, symbol: str) -> None:
+        """Let the viewer have the symbol's frames; "" for none. A symbol that is not known is as one that is silent."""
+        viewer.watch(symbol)
+        if symbol and symbol not in self._feeds and self.knows(symbol):
+            feed = SymbolFeed(self._reader, symbol, self._viewers.publish_frame, self._live_until, self._now_ms)
+            self._feeds[symbol] = (feed, asyncio.ensure_future(feed.run()))
+        elif symbol in self._feeds:
+            self._feeds[symbol][0].publish_again()
+
+    def knows(self, symbol: str) -> bool:
+        """Whether it is a symbol of the universe or has a stream."""
+        return self._state.line(symbol) is not None
+
+    async def _poll(self) -> None:
+        while True:
+            with suppress(SchemaMismatch):
+                self._take(await self._poller.poll())
+            self._polled_at = monotonic()
+            await asyncio.sleep(POLL_SECS)
+
+    def _take(self, state: WatchState) -> None:
+        self._state = state
+        self._offset_ms = _clock_offset(state)
+        if not state.problem:
+            holders = {line.symbol for line in state.lines if line.holds_slot}
+            if self._slots.note(holders, self._now_ms()) or LANES not in self._viewers.kept:
+                self._viewers.publish(LANES, lanes_message(self._slots.lanes(), self._now_ms()))
+        self._viewers.publish(STATE, state_message(state, self._now_ms()))
+
+    async def _publish(self) -> None:
+        """While a poll is overdue the last state goes out again, older; and what nobody watches is let go."""
+        while True:
+            await asyncio.sleep(POLL_SECS)
+            overdue = monotonic() - self._polled_at
+            if overdue > OVERDUE_SECS:
+                problem = f"Redis has not answered for {overdue:.0f} s"
+                self._viewers.publish(STATE, state_message(self._state.aged(unix_ms(), problem), self._now_ms()))
+            self._viewers.note_thinned()
+            await self._stop([symbol for symbol in self._feeds if not any(self._viewers.watching(symbol))])
+
+    async def _stop(self, symbols: list[str]) -> None:
+        tasks = [self._feeds.pop(symbol)[1] for symbol in symbols]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- the recorder's time
+
+    def _now_ms(self) -> int:
+        return unix_ms() + self._offset_ms
+
+    def _live_until(self, symbol: str) -> int:
+        """Up to when the book of a symbol that holds a slot was certainly live; 0 if it was not."""
+        line = self._state.line(symbol)
+        health = self._state.health
+        if line is None or health is None or self._state.problem or health.feed.problem:
+            return 0
+        return self._state.ts + self._offset_ms if line.liveness is Liveness.LIVE else 0
+
+    def _known_until(self, symbol: str) -> int:
+        """Up to when it is known whether the book was observed, unix ms."""
+        return self._live_until(symbol) or self._now_ms() - 2_000
+
+
+def _clock_offset(state: WatchState) -> int:
+    """The recorder's clock minus this machine's, ms; 0 if they are near each other or nothing is known.
+
+    The figures bear the recorder's time, and their age is known by Redis' clock.
+    """
+    feed = state.health.feed if state.health is not None else None
+    if feed is None or feed.figures is None or feed.heartbeat_ttl_secs is None:
+        return 0
+    age_ms = max(0.0, INGEST_HEARTBEAT_TTL_SECS - feed.heartbeat_ttl_secs) * 1000
+    offset = round(feed.figures.written_ts + age_ms - state.ts)
+    return offset if abs(offset) > _CLOCKS_DIFFER_MS else 0

@@ -1,0 +1,93 @@
+"""One symbol's stream, followed once for all who watch it: a frame at most so many times a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
+from ibkr_depth_pipeline.reader import AfterId, AsyncDepthReader, At, DepthSnapshot
+from ibkr_depth_pipeline.web.messages import LiveEdge, frame_message
+from ibkr_depth_pipeline.web.observed import QUIET_MS, Stretch
+
+FRAMES_PER_SEC = 30
+QUIET_SECS = 0.2
+"""How often a frame comes while the book does not change: it moves the edge of the observed time."""
+
+RATE_SECS = 2.0
+_RETRY_SECS = 0.5
+
+
+class SymbolFeed:
+    """Follows `symbol` and hands frames to `publish`.
+
+    live_until(symbol) is up to when the book was certainly live, unix ms, 0 if it is not; now_ms() is the recorder's
+    clock.
+    """
+
+    def __init__(
+        self,
+        reader: AsyncDepthReader,
+        symbol: str,
+        publish: Callable[[str, bytes], None],
+        live_until: Callable[[str], int],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._reader = reader
+        self._symbol = symbol
+        self._publish = publish
+        self._live_until = live_until
+        self._now_ms = now_ms
+        self._number = 0
+        self._book: DepthSnapshot | None = None
+        self._observed: Stretch | None = None
+        self._rows: deque[tuple[float, int]] = deque()
+
+    async def run(self) -> None:
+        """Follow until cancelled, also through an absence of Redis."""
+        while True:
+            try:
+                await self._follow()
+            except (SinkUnavailable, SchemaMismatch):
+                await asyncio.sleep(_RETRY_SECS)  # the state that is published twice a second says what is wrong
+
+    def publish_again(self) -> None:
+        """A frame for somebody who has just come."""
+        self._send()
+
+    async def _follow(self) -> None:
+        clock = asyncio.get_running_loop().time
+        newest = await self._reader.newest(self._symbol, 1)
+        for book in newest:
+            self._take([book], clock())
+        start = AfterId(newest[0].stream_id) if newest else At(0)
+        following = self._reader.follow(self._symbol, start=start)
+        while True:
+            began = clock()
+            items = await following.read(QUIET_SECS)
+            self._take([item for item in items if isinstance(item, DepthSnapshot)], clock())
+            self._send()
+            await asyncio.sleep(max(0.0, began + 1 / FRAMES_PER_SEC - clock()))
+
+    def _take(self, books: list[DepthSnapshot], at: float) -> None:
+        if books:
+            self._book = books[-1]
+            self._rows.append((at, len(books)))
+            self._extend(books[0].ts, books[-1].ts)
+        while self._rows and self._rows[0][0] < at - RATE_SECS:
+            self._rows.popleft()
+        if self._observed is not None and (until := self._live_until(self._symbol)):
+            self._extend(until, until)
+
+    def _extend(self, first: int, last: int) -> None:
+        before = self._observed
+        joined = before is not None and first - before.end <= QUIET_MS
+        start = before.start if joined and before is not None else first
+        self._observed = Stretch(start, max(last, before.end if joined and before is not None else last))
+
+    def _send(self) -> None:
+        self._number += 1
+        rate = sum(count for _, count in self._rows) / RATE_SECS
+        edge = LiveEdge(self._symbol, self._number, self._book, self._observed, rate)
+        self._publish(self._symbol, frame_message(edge, self._now_ms()))

@@ -1,0 +1,126 @@
+"""The page in a real browser, of a recording in a real Redis: numbers, keys, widths, light and dark, hostile texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ibkr_depth_pipeline_tests.web.conftest import Tab, WebServer, opened
+from ibkr_depth_pipeline_tests.web.market import INJECTED, SYMBOLS, VENUE, RecordedMarket, side
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+GROUND = "getComputedStyle(document.body).backgroundColor"
+
+
+def cell(symbol: str, name: str) -> str:
+    return f"tr[data-symbol='{symbol}'] .{name}"
+
+
+def test_table_shows_the_figures_of_each_symbol(tab: Tab, market: RecordedMarket) -> None:
+    market.row("QQQ", 523.41)
+    tab.shows(cell("QQQ", "bid"), "523.41")
+    shown = {name: tab.text(cell("QQQ", name)) for name in ("ask", "spread", "state", "slot", "next", "coverage")}
+    assert shown == {
+        "ask": "523.43", "spread": "0.02", "state": "live", "slot": "held", "next": "now", "coverage": "50%",
+    }  # fmt: skip
+    assert tab.text(cell("BRK B", "next")) == "in 12 s"
+    assert "turns\n4,321" in tab.text("#counts")
+
+
+def test_ladder_shows_the_ten_levels_that_redis_holds(tab: Tab, market: RecordedMarket) -> None:
+    market.row("SPY", 601.98)
+    tab.shows("#figures [data-figure=bid]", "601.98")
+    tab.shows("#ladder .bid td:last-child", "601.98")
+    rows = tab.page.locator("#ladder .bid, #ladder .ask").evaluate_all(
+        "rows => rows.map(row => [row.className, ...[...row.cells].map(cell => cell.textContent)])"
+    )
+    bids = [[f"{price:.2f}", f"{size:,.0f}", venue] for price, size, venue in side(601.98, -0.01)]
+    asks = [[f"{price:.2f}", f"{size:,.0f}", venue] for price, size, venue in side(602.00, 0.01)]
+    assert [row[:0:-1] for row in rows if row[0] == "bid"] == bids
+    assert [row[:0:-1] for row in rows if row[0] == "ask"] == asks[::-1]
+
+
+def test_keys_choose_the_symbol_pause_and_go_back_to_live(tab: Tab) -> None:
+    tab.page.keyboard.press("j")
+    tab.shows("#symbol", "QQQ")
+    tab.page.keyboard.press("ArrowUp")
+    tab.shows("#symbol", "SPY")
+    tab.page.keyboard.press(" ")
+    tab.until("() => document.getElementById('pause').getAttribute('aria-pressed') === 'true'")
+    assert tab.text("#position").endswith("ago")
+    tab.page.keyboard.press("0")
+    tab.until("() => document.getElementById('live').disabled")
+    tab.page.keyboard.press("+")
+    assert tab.text("#spans [aria-pressed=true]") == "30 s"
+    tab.page.keyboard.press("/")
+    tab.page.keyboard.type("brk")
+    tab.page.keyboard.press("Enter")
+    tab.shows("#symbol", "BRK B")
+
+
+def test_dragging_goes_back_in_time(tab: Tab) -> None:
+    box = tab.page.locator("#heat").bounding_box()
+    assert box is not None
+    tab.page.mouse.move(box["x"] + 100, box["y"] + 100)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + 400, box["y"] + 100, steps=4)
+    tab.page.mouse.up()
+    tab.until("() => document.getElementById('position').textContent.includes('ago')")
+    tab.page.locator("#live").click()
+    tab.until("() => document.getElementById('position').textContent === ''")
+
+
+def test_gateway_that_is_away_is_shown(tab: Tab, market: RecordedMarket) -> None:
+    assert tab.page.locator("#banner").is_hidden()
+    market.publish(connected=False)
+    tab.shows("#banner", "not connected to the gateway")
+    assert "not connected to the gateway" in tab.text("#feed")
+    market.publish(connected=True)
+    tab.until("() => document.getElementById('banner').hidden")
+
+
+def test_stale_symbol_looks_stale(tab: Tab, market: RecordedMarket) -> None:
+    market.redis.delete("raw:ibkr:depth:hb:SPY")
+    tab.shows(cell("SPY", "state"), "STALE")
+    line = f'getComputedStyle(document.querySelector("{cell("SPY", "bid")}")).textDecorationLine'
+    assert tab.page.evaluate(line) == "line-through"
+    tab.until("() => document.body.classList.contains('old')")
+
+
+def test_injected_texts_stay_texts(tab: Tab) -> None:
+    names = tab.page.locator("#universe tbody .symbol").all_inner_texts()
+    assert names == list(SYMBOLS)
+    assert tab.text(f"tr[data-symbol='{INJECTED}'] .venue") == VENUE
+    tab.page.locator("#universe tbody tr").nth(3).click()
+    tab.shows("#symbol", INJECTED)
+    assert tab.page.locator("img, b").count() == 0
+
+
+def test_page_asks_its_own_host_alone(tab: Tab, web: WebServer) -> None:
+    tab.until("() => performance.getEntriesByType('resource').some(entry => entry.name.includes('/tile'))")
+    assert all(url.startswith(web.address) for url in tab.requests)
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280, 1920])
+def test_page_fits_every_width_with_nothing_cut_off(
+    web: WebServer, market: RecordedMarket, browser: Browser, width: int
+) -> None:
+    with opened(browser, web.address, viewport={"width": width, "height": 844}) as tab:
+        tab.shows(cell("QQQ", "coverage"), "50%")
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+        cut = """[...document.querySelectorAll('button, dd, #universe td, #ladder td:last-child')]
+            .filter(each => each.offsetParent && !each.matches('.symbol, .venue'))
+            .filter(each => each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display !== 'inline')
+            .map(each => each.className + ' ' + each.textContent)"""
+        assert tab.page.evaluate(cut) == []
+
+
+def test_page_follows_light_and_dark(tab: Tab) -> None:
+    assert tab.page.evaluate(GROUND) == "rgb(238, 240, 243)"
+    tab.page.emulate_media(color_scheme="dark")
+    tab.until(f"() => {GROUND} === 'rgb(11, 14, 19)'")
+    tab.page.keyboard.press("t")
+    tab.until(f"() => {GROUND} === 'rgb(238, 240, 243)'")
