@@ -11,7 +11,7 @@ import uvicorn
 
 from ibkr_depth_pipeline.errors import DepthPipelineError
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.signals import signals_caught
+from ibkr_depth_pipeline.tasks import signals_caught
 from ibkr_depth_pipeline.web.access import AccessPolicy
 from ibkr_depth_pipeline.web.application import application
 from ibkr_depth_pipeline.web.market_feed import MarketFeed
