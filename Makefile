@@ -41,7 +41,7 @@ dev: $(VENV)/.installed ## Dagster alone, on your own gateway and Redis (.env): 
 	DAGSTER_HOME=$(DAGSTER_HOME_DIR) $(BIN)/dagster dev --host 127.0.0.1 $(ARGS)
 
 test: $(VENV)/.installed-test $(PEERS)/.installed ## the whole suite; it starts the Redis servers and gateways it needs
-	$(BIN)/pytest -n 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(VENV)/.installed-test ## the long tests of faults; TLS ones need a redis-server with TLS on PATH
 	$(BIN)/pytest -m faults $(ARGS)
