@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
+from ibkr_depth_pipeline.backoff import Backoff
+
 DEFAULT_RATE = 20.0
 """Messages a second. With the burst it is half of what IBKR allows: the other half is left to other clients."""
 
@@ -23,8 +25,7 @@ LEAST_RATE = 1.0
 SILENCE_SECS = 1.0
 """Nothing is sent for so long after a 100: the gateway's second is over by then."""
 
-FIRST_HOLD_SECS = 30.0
-LONGEST_HOLD_SECS = 600.0
+HOLD = Backoff(first=30.0, longest=600.0)
 """A lowered rate stands for so long before it recovers; twice as long each time that a recovery meets a 100."""
 
 RECOVERY_SECS = 60.0
@@ -58,7 +59,7 @@ class TokenBucket:
         self._tokens = self._burst
         self._at = float("-inf")
         self._lowered_at = float("-inf")
-        self._hold = FIRST_HOLD_SECS
+        self._hold = HOLD.first
 
     @property
     def rate(self) -> float:
@@ -87,7 +88,7 @@ class TokenBucket:
         self._refill(now)
         if now < self._lowered_at + SILENCE_SECS:
             return False
-        self._hold = FIRST_HOLD_SECS if self._rate >= self._whole else min(self._hold * 2, LONGEST_HOLD_SECS)
+        self._hold = HOLD.first if self._rate >= self._whole else HOLD.longer(self._hold)
         self._lowered_at = now
         least = min(LEAST_RATE, self._whole)
         if self._rate <= least:

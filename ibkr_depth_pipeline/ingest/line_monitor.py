@@ -19,6 +19,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.ingest.books import BookState, LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.liveness import LivenessTracker, SilenceDetector
 from ibkr_depth_pipeline.model import DepthOperation, Levels, RowFault
@@ -41,9 +42,8 @@ LOST_ROWS = 3.0
 FORGIVEN_SECS = 10.0
 _WEIGHT_OF_DELETE = 0.2
 
-FIRST_PAUSE_SECS = 5.0
-LONGEST_PAUSE_SECS = 3600.0
-_PAUSE_FACTOR = 4.0
+RESUBSCRIBE_PACE = Backoff(first=5.0, longest=3600.0, factor=4.0)
+"""Seconds between two requests for a symbol whose book looks wrong."""
 
 UNSORTED = "prices out of order"
 REPEATED = "a level stands twice"
@@ -178,12 +178,11 @@ class ResubscribeBackoff:
 
     def allows(self, symbol: str, now: float) -> bool:
         """Whether to request the symbol again now; if so, it counts."""
-        asked_at, pause = self._asked.get(symbol, (-LONGEST_PAUSE_SECS, FIRST_PAUSE_SECS / _PAUSE_FACTOR))
-        if now < asked_at + pause and symbol in self._asked:
+        asked_at, pause = self._asked.get(symbol, (float("-inf"), 0.0))
+        if now < asked_at + pause:
             return False
-        calm = now - asked_at > 20 * pause and now - asked_at > 600
-        longer = FIRST_PAUSE_SECS if calm else min(pause * _PAUSE_FACTOR, LONGEST_PAUSE_SECS)
-        self._asked[symbol] = now, longer
+        is_calm = now - asked_at > max(20 * pause, 600)
+        self._asked[symbol] = now, RESUBSCRIBE_PACE.first if is_calm else RESUBSCRIBE_PACE.longer(pause)
         return True
 
 

@@ -27,6 +27,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.ingest.books import LineSample
 
 AILING_SECS = 30.0
@@ -364,7 +365,7 @@ class SilenceDetector:
     def _bound(self, line: _Line) -> float:
         """How many market seconds this line may be silent now."""
         habits = self._habits[line.symbol]
-        return min(self._usual_bound(line, habits) * 2.0 ** min(habits.asked, 12), LONGEST_BOUND_SECS)
+        return Backoff(self._usual_bound(line, habits), LONGEST_BOUND_SECS).pause(habits.asked + 1)
 
     def _is_proven(self, line: _Line) -> bool:
         """Whether its silence of now is a fault beyond doubt: its own past is long enough to tell."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.rotation.events import Recheck, Rechecked, RotationCommand, SymbolSkipped, Wanted
 from ibkr_depth_pipeline.rotation.ring import Priority, Ring
 
@@ -25,12 +26,12 @@ UNPROVEN_RETRY_SECS = 60.0
 """The longest interval after a refusal that proves nothing."""
 RECORDED_RETRY_SECS = 300.0
 """The longest interval for a symbol that has had rows in this run."""
-BACKOFF_IN_HEALTH, BACKOFF_UNPROVEN = 4.0, 2.0
+_FACTOR_IN_HEALTH, _FACTOR_UNPROVEN = 4.0, 2.0
 
 SETTLING_SECS = 90.0
 """How long after a connect, an outage or the trouble of a farm a refusal proves nothing."""
 
-RECALL_PACE_SECS, LONGEST_RECALL_PACE_SECS = 3.0, 300.0
+RECALL_PACE = Backoff(first=3.0, longest=300.0)
 """The least time between two requests for one symbol, however often a farm is reported well; it doubles with each such
 recall that ends in a refusal."""
 
@@ -40,9 +41,8 @@ RESOLVING_SECS = 30.0
 RETRY_BURST, BURST_SECS = 5, 1.0
 """Most symbols that are retried at once, and the seconds until the next burst."""
 
-LONE_RETRY_SECS = 5.0
-LONGEST_LONE_RETRY_SECS = 60.0
-"""While every symbol is refused, one of them is tried at these intervals, doubling."""
+LONE_RETRY = Backoff(first=5.0, longest=60.0)
+"""While every symbol is refused, one of them is tried at these intervals."""
 
 
 LONGEST_OUTAGE_SECS = 600.0
@@ -53,8 +53,7 @@ LONGEST_OUTAGE_SECS = 600.0
 class _Record:
     """The refusals of one symbol."""
 
-    refusals: int = 0  # in a row
-    interval: float = 0.0
+    interval: float = 0.0  # 0 before the first
     recalls: int = 0  # in a row, without rows
     due: float = math.inf
     asked_at: float = -math.inf
@@ -81,7 +80,7 @@ class RetrySchedule:
         self._troubled = False
         self._burst_at = -math.inf
         self._lone_at = -math.inf
-        self._lone_pace = LONE_RETRY_SECS
+        self._lone_pace = LONE_RETRY.first
 
     # ---- the health of the feed
 
@@ -99,7 +98,7 @@ class RetrySchedule:
         self._settles_at = now + SETTLING_SECS
         for record in self._records.values():
             if record.is_aside:
-                record.due = min(record.due, max(now, record.asked_at + RECALL_PACE_SECS))
+                record.due = min(record.due, max(now, record.asked_at + RECALL_PACE.first))
         self._relax(now)
 
     def disconnected(self) -> None:
@@ -131,15 +130,14 @@ class RetrySchedule:
         """Make every refused symbol due, at its own pace: what it was refused for may be there now."""
         for record in self._records.values():
             if record.is_aside:
-                pace = min(RECALL_PACE_SECS * 2.0**record.recalls, LONGEST_RECALL_PACE_SECS)
-                at = max(now, record.asked_at + pace)
+                at = max(now, record.asked_at + RECALL_PACE.pause(record.recalls + 1))
                 if at < record.due:
                     record.due = at
-                    record.recalls = min(record.recalls + 1, 10)
+                    record.recalls += 1
         self._relax(now)
 
     def _relax(self, now: float) -> None:
-        self._lone_pace = LONE_RETRY_SECS
+        self._lone_pace = LONE_RETRY.first
         self._lone_at = now
 
     # ---- one symbol
@@ -171,10 +169,8 @@ class RetrySchedule:
         longest = self._longest if in_health else min(self._longest, UNPROVEN_RETRY_SECS)
         if symbol in self._recorded:
             longest = min(longest, RECORDED_RETRY_SECS)
-        backoff = BACKOFF_IN_HEALTH if in_health else BACKOFF_UNPROVEN
-        wanted = record.interval * backoff if record.refusals else FIRST_RETRY_SECS
-        record.interval = min(wanted, longest)
-        record.refusals += 1
+        backoff = Backoff(FIRST_RETRY_SECS, longest, _FACTOR_IN_HEALTH if in_health else _FACTOR_UNPROVEN)
+        record.interval = backoff.longer(record.interval)
         record.resolvable, record.is_aside = resolvable, True
         record.asked_at, record.due = now, now + record.interval
         return record.interval
@@ -187,7 +183,7 @@ class RetrySchedule:
         """Make a symbol due: rows of its refused request came."""
         record = self._records.get(symbol)
         if record is not None and record.is_aside:
-            record.due = min(record.due, max(now, record.asked_at + RECALL_PACE_SECS))
+            record.due = min(record.due, max(now, record.asked_at + RECALL_PACE.first))
 
     # ---- time
 
@@ -214,7 +210,7 @@ class RetrySchedule:
             chosen = [min(aside, key=lambda each: each[1])[2]]
         if alone and chosen:
             self._lone_at = now + self._lone_pace
-            self._lone_pace = min(self._lone_pace * 2, LONGEST_LONE_RETRY_SECS)
+            self._lone_pace = LONE_RETRY.longer(self._lone_pace)
         if chosen:
             self._burst_at = now + BURST_SECS
         return [self._retry(symbol, now) for symbol in chosen]
@@ -241,7 +237,7 @@ class Outage:
     """The gateway's outage, if any (1100). patience: seconds without news until lines are requested again."""
 
     def __init__(self, patience: float) -> None:
-        self._patience = patience
+        self._backoff = Backoff(patience, max(patience, LONGEST_OUTAGE_SECS))
         self._rounds = 0  # connections given up since the last row
         self.suspended = False
         """Whether the gateway lost IBKR, and nothing has been tried since."""
@@ -261,7 +257,7 @@ class Outage:
     def begins(self, now: float) -> None:
         """The gateway lost IBKR. A repeated report does not extend the outage."""
         if not self.suspended:
-            self.suspended, self.due = True, now + self._secs()
+            self.suspended, self.due = True, now + self._backoff.pause(self._rounds + 1)
 
     def ends(self) -> None:
         """The gateway found IBKR, by its report or by rows."""
@@ -269,7 +265,7 @@ class Outage:
 
     def may_be_over(self, now: float) -> None:
         """The outage may be over: lines are requested again, and must bring rows."""
-        self.suspended, self.due = False, now + self._secs()
+        self.suspended, self.due = False, now + self._backoff.pause(self._rounds + 1)
 
     def answered(self) -> None:
         """Note rows of a line."""
@@ -286,9 +282,6 @@ class Outage:
         self.due = None
         self._rounds += 1
         return OutageAction.RECONNECT
-
-    def _secs(self) -> float:
-        return max(self._patience, min(self._patience * 2.0 ** min(self._rounds, 20), LONGEST_OUTAGE_SECS))
 
 
 class Eligibility:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.rotation.slots import Slot
 
-_MOST_PATIENCE = 16  # times recovery_turns, at most, between two trials of a larger batch
+_PATIENCE = Backoff(first=1, longest=16)  # times recovery_turns between two trials of a larger batch
 
 
 class BatchSize:
@@ -33,7 +33,7 @@ class BatchSize:
     def __init__(self, maximum: int, recovery_turns: int) -> None:
         self._maximum = maximum
         self._recovery_turns = recovery_turns
-        self._patience = 1
+        self._patience = _PATIENCE.first
         self._stable_turns = 0
         self._on_trial = False
         self.value = maximum
@@ -43,7 +43,7 @@ class BatchSize:
         self.value = max(1, min(self.value - 1, held))
         self._stable_turns = 0
         if self._on_trial:
-            self._patience = min(self._patience * 2, _MOST_PATIENCE)
+            self._patience = _PATIENCE.longer(self._patience)
         self._on_trial = False
 
     def turn_without_refusal(self) -> None:
@@ -51,7 +51,7 @@ class BatchSize:
         self._stable_turns += 1
         if self._on_trial:
             self._on_trial = False
-            self._patience = 1
+            self._patience = _PATIENCE.first
         if self.value < self._maximum and self._stable_turns >= self._recovery_turns * self._patience:
             self.value += 1
             self._stable_turns = 0

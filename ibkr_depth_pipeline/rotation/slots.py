@@ -168,7 +168,7 @@ class FirstRowBackoff:
     """
 
     def __init__(self, first_row_cap: float) -> None:
-        self._first_row_cap = first_row_cap
+        self._backoff = Backoff(first_row_cap, _LONGEST_WAIT * first_row_cap)
         self._fruitless: dict[str, int] = {}  # symbol -> requests repeated since it last answered
 
     def answered(self, symbol: str) -> None:
@@ -179,10 +179,10 @@ class FirstRowBackoff:
         """Whether to request a subscription again that has never answered; if so, it counts."""
         if slot.answered_at is not None:
             return False
-        times = self._fruitless.get(slot.symbol, 0)
-        if now < slot.requested_at + self._first_row_cap * min(2**times, _LONGEST_WAIT):
+        times = self._fruitless.get(slot.symbol, 0) + 1
+        if now < slot.requested_at + self._backoff.pause(times):
             return False
-        self._fruitless[slot.symbol] = times + 1
+        self._fruitless[slot.symbol] = times
         return True
 
 

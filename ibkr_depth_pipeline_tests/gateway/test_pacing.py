@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.gateway.pacing import (
     DEFAULT_RATE,
     DEPTH,
     DETAILS,
-    FIRST_HOLD_SECS,
+    HOLD,
     LEAST_RATE,
     RECOVERY_SECS,
     SILENCE_SECS,
@@ -87,19 +87,19 @@ def test_rate_is_never_lowered_below_its_bound_and_never_silent_for_good() -> No
 def test_lowered_rate_stands_for_a_while_and_recovers_by_steady_additions() -> None:
     bucket = TokenBucket(20)
     bucket.violated(0.0)
-    bucket.ready_at(FIRST_HOLD_SECS)
+    bucket.ready_at(HOLD.first)
     assert bucket.rate == 10
-    bucket.ready_at(FIRST_HOLD_SECS + RECOVERY_SECS / 4)
+    bucket.ready_at(HOLD.first + RECOVERY_SECS / 4)
     assert bucket.rate == pytest.approx(15)
-    bucket.ready_at(FIRST_HOLD_SECS + RECOVERY_SECS)
+    bucket.ready_at(HOLD.first + RECOVERY_SECS)
     assert bucket.rate == 20
 
 
 def test_recovery_that_meets_another_violation_waits_twice_as_long() -> None:
     bucket = TokenBucket(20)
     bucket.violated(0.0)
-    bucket.violated(FIRST_HOLD_SECS + 1)
-    bucket.ready_at(FIRST_HOLD_SECS + 1 + 2 * FIRST_HOLD_SECS)
+    bucket.violated(HOLD.first + 1)
+    bucket.ready_at(HOLD.first + 1 + 2 * HOLD.first)
     assert bucket.rate == pytest.approx((10 + 20 / RECOVERY_SECS) / 2)
 
 

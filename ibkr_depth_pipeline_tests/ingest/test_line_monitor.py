@@ -17,9 +17,9 @@ from ibkr_depth_pipeline.ingest.line_monitor import (
     DELETE_LOST,
     FORGIVEN_SECS,
     INSERT_LOST,
-    LONGEST_PAUSE_SECS,
     PERSISTENT_SECS,
     REPEATED,
+    RESUBSCRIBE_PACE,
     ROW_LOST,
     ROWS_LOST,
     STANDING_SECS,
@@ -136,7 +136,7 @@ def test_symbol_is_asked_for_at_once_then_ever_more_rarely_and_at_once_again_aft
     assert pauses[:5] == [5, 20, 80, 320, 1280]
     assert set(pauses[5:]) == {3600}
     assert pace.allows("QQQ", 0.0)
-    assert pace.allows("SPY", times[-1] + 20 * LONGEST_PAUSE_SECS + 1)
+    assert pace.allows("SPY", times[-1] + 20 * RESUBSCRIBE_PACE.longest + 1)
 
 
 # ---- no false alarm

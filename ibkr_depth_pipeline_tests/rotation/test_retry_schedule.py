@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.rotation.retry_schedule import (
     FIRST_RETRY_SECS,
-    LONGEST_LONE_RETRY_SECS,
-    RECALL_PACE_SECS,
+    LONE_RETRY,
+    RECALL_PACE,
     RECORDED_RETRY_SECS,
     RETRY_BURST,
     SETTLING_SECS,
@@ -109,7 +109,7 @@ def test_several_notices_within_a_moment_cost_one_retry() -> None:
     schedule.refused(due.symbol, now + 0.1, resolvable=True)
     schedule.farms_well(now + 0.2, troubled=False)
     schedule.farms_well(now + 0.3, troubled=False)
-    assert schedule.next_due(alone=False) >= now + RECALL_PACE_SECS
+    assert schedule.next_due(alone=False) >= now + RECALL_PACE.first
 
 
 def test_new_connection_makes_every_refused_symbol_due_in_bursts() -> None:
@@ -141,7 +141,7 @@ def test_while_every_symbol_is_refused_one_of_them_is_tried_at_least_each_minute
             times.append(now)
             schedule.refused(due.symbol, now, resolvable=True)
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert max(gaps) <= LONGEST_LONE_RETRY_SECS
+    assert max(gaps) <= LONE_RETRY.longest
     assert set(tried) == set("ABC")
 
 
