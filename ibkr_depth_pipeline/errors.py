@@ -20,12 +20,15 @@ DepthPipelineError
 ├── ArchiveUnavailable        the environment's: the archive's folder or object store (archive/store.py)
 │   └── ArchiveHeld             another archiver or compaction is at work there
 ├── NothingKept               the archive holds nothing of the requested date
+├── UnknownSymbol             the caller's: a reader was given a name that nothing is recorded under
+├── NothingRecorded           a frame would be empty: nothing is recorded there, or not in that time
 ├── BoxError                  the machine's: a part of `make run` can't start or has died (box/processes.py)
 └── InvalidTransition         ours: a transition that the state's table does not hold
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 
 
@@ -74,9 +77,12 @@ class GatewayProtocolError(GatewayError):
 _SYMBOLS_LISTED = 10
 
 
-def _first_few(symbols: Sequence[str]) -> str:
-    more = f" and {len(symbols) - _SYMBOLS_LISTED} more" if len(symbols) > _SYMBOLS_LISTED else ""
-    return ", ".join(symbols[:_SYMBOLS_LISTED]) + more
+_KNOWN_LISTED = 50
+
+
+def _first_few(symbols: Sequence[str], most: int = _SYMBOLS_LISTED) -> str:
+    more = f" and {len(symbols) - most} more" if len(symbols) > most else ""
+    return ", ".join(symbols[:most]) + more
 
 
 class NothingToRecord(DepthPipelineError):
@@ -133,6 +139,31 @@ class ArchiveHeld(ArchiveUnavailable):
 
 class NothingKept(DepthPipelineError):
     """The archive holds nothing of the requested date."""
+
+
+class UnknownSymbol(DepthPipelineError, LookupError):
+    """Nothing is recorded under the names `symbols`; `known` are those that there are in the place `where`."""
+
+    def __init__(self, symbols: Sequence[str], known: Sequence[str], where: str) -> None:
+        self.symbols = tuple(symbols)
+        self.known = tuple(known)
+        self.where = where
+        wrong = ", ".join(map(repr, symbols))
+        near = _near(self.symbols, self.known)
+        listed = f"recorded are {_first_few(self.known, _KNOWN_LISTED)}" if known else "nothing is recorded there"
+        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        super().__init__(f"nothing is recorded under {wrong} in {where}{meant or ';'} {listed}")
+
+
+def _near(symbols: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The known names that are like these, without regard to case."""
+    folded = {name.casefold(): name for name in known}
+    found = [name for symbol in symbols for name in difflib.get_close_matches(symbol.casefold(), folded, cutoff=0.5)]
+    return [folded[name] for name in dict.fromkeys(found)]
+
+
+class NothingRecorded(DepthPipelineError, LookupError):
+    """A frame would have no row. The message says of which symbols, of which time, and what there is."""
 
 
 class InvalidTransition(DepthPipelineError):

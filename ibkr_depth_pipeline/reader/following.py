@@ -6,54 +6,54 @@ cancelled, is simply done again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from ibkr_depth_pipeline.reader.model import After, AfterId, At, Item, Now, Start, Starts, unix_ms
-from ibkr_depth_pipeline.reader.queries import Apart, Query
+from ibkr_depth_pipeline.reader.model import Item
+from ibkr_depth_pipeline.reader.moments import NOW, Points, Start, point_for, position_of
+from ibkr_depth_pipeline.reader.selection import (
+    Apart,
+    Position,
+    Query,
+    nothing_recorded,
+    positions_of,
+    refuse_unknown,
+)
+from ibkr_depth_pipeline.reader.selection import symbols as all_symbols
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, RawEntry, snapshot_of_entry
 from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
 from ibkr_depth_pipeline.schema.keys import parts_of_id, stream_key
 
-_BEGINNING = "0-0"
-_LAST_OF_MS = 2**64 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Read after `stream_id`. The last seq is `seq`, None if it is unknown: then nothing is expected of the next.
-
-    began_at is the unix ms from which everything was asked for, None if that was not by time.
-    """
-
-    stream_id: str
-    seq: int | None = None
-    began_at: int | None = None
-
-    def skips(self, first: DepthSnapshot) -> bool:
-        """Whether snapshots may be missing before `first`."""
-        if self.seq is not None:
-            return first.seq != self.seq + 1
-        return self.began_at is not None and first.seq > 1 and first.ts > self.began_at
+_log = logging.getLogger(__name__)
 
 
 class Following:
     """The positions in the streams of some symbols. `read` is a query for what is new.
 
-    starts: one for all symbols or one for each. most: how many snapshots of a symbol are read at once. `trouble` is why
-    the last `read_apart` could not read some of them, None if it could.
+    symbols: None follows all that are recorded when it begins. starts: one for all symbols or one for each. most: how
+    many snapshots of a symbol are read at once. missing_ok: wait for symbols of which nothing is known, too. `trouble`
+    is why the last `read_apart` could not read some of them, None if it could.
     """
 
-    def __init__(self, symbols: Sequence[str], starts: Starts, most: int) -> None:
-        if not symbols:
-            raise ValueError("name at least one symbol to follow")
-        self._starts = {symbol: _start_of(symbol, starts) for symbol in dict.fromkeys(symbols)}
-        self._symbols = {stream_key(symbol).encode(): symbol for symbol in self._starts}
+    def __init__(self, symbols: Sequence[str] | None, starts: Points, most: int, missing_ok: bool = False) -> None:
+        if symbols is None and isinstance(starts, Mapping):
+            symbols = tuple(starts)
+        self._named = symbols
+        self._starts = starts
+        self._check_starts()
+        self._symbols: dict[bytes, str] = {}
         self._positions: dict[str, Position] = {}
         self._most = most
+        self._missing_ok = missing_ok
         self.trouble: Exception | None = None
+
+    def _check_starts(self) -> None:
+        if self._named is None:
+            position_of(self._starts)
+        for symbol in self._named or ():
+            _start_of(symbol, self._starts)
 
     def read(self, block_ms: int) -> Query[list[Item]]:
         """What is new, in order within each symbol; waits for it up to block_ms, at least 1."""
@@ -77,7 +77,21 @@ class Following:
 
     def _begin(self) -> Query[None]:
         if not self._positions:
-            self._positions = yield from _resolve(self._starts)
+            names = yield from self._names()
+            starts = {name: _start_of(name, self._starts) for name in names}
+            positions = yield from positions_of(starts)
+            self._symbols = {stream_key(name).encode(): name for name in names}
+            self._positions = positions
+
+    def _names(self) -> Query[Sequence[str]]:
+        if self._named is None:
+            found = yield from all_symbols()
+            if not found:
+                raise (yield from nothing_recorded(None, None, None))
+            return found
+        if not self._missing_ok:
+            yield from refuse_unknown(self._named)
+        return self._named
 
     def _take(self, batches: Sequence[tuple[str, Sequence[RawEntry]]]) -> Query[list[Item]]:
         # a stream that is made or whose last id is raised wakes a waiting XREAD, with nothing in it
@@ -137,63 +151,5 @@ def _gap(position: Position, snapshot: DepthSnapshot, trimmed: bool) -> Gap | No
     return Gap(snapshot.symbol, position.seq, snapshot.seq, snapshot.ts, cause)
 
 
-def _start_of(symbol: str, starts: Starts) -> Start:
-    start = starts.get(symbol) if isinstance(starts, Mapping) else starts
-    if start is None:
-        raise ValueError(f"no start is given for {symbol}")
-    if isinstance(start, AfterId):
-        parts_of_id(start.stream_id)
-    return start
-
-
-def _resolve(starts: Mapping[str, Start]) -> Query[dict[str, Position]]:
-    """Where to begin. The current ends are asked for in one batch, so that "now" is one moment for all."""
-    positions: dict[str, Position] = {}
-    now = [symbol for symbol, start in starts.items() if isinstance(start, Now)]
-    if now:
-        replies = yield [("XREVRANGE", stream_key(symbol), "+", "-", "COUNT", 1) for symbol in now]
-        for symbol, entries in zip(now, replies, strict=True):
-            positions[symbol] = _end_of(symbol, entries)
-    for symbol, start in starts.items():
-        if isinstance(start, AfterId):
-            positions[symbol] = Position(start.stream_id, parts_of_id(start.stream_id)[1])
-        elif isinstance(start, At):
-            positions[symbol] = _before(unix_ms(start.moment))
-        elif isinstance(start, After):
-            positions[symbol] = yield from find_seq(symbol, start.seq)
-    return positions
-
-
-def _end_of(symbol: str, newest: Sequence[RawEntry]) -> Position:
-    if not newest:
-        return Position(_BEGINNING)
-    return Position(newest[0][0].decode(), snapshot_of_entry(symbol, newest[0]).seq)
-
-
-def _before(ts: int) -> Position:
-    return Position(f"{ts - 1}-{_LAST_OF_MS}" if ts > 0 else _BEGINNING, began_at=max(ts, 0))
-
-
-def find_seq(symbol: str, seq: int) -> Query[Position]:
-    """The position of the snapshot `seq`, by a binary search over the time that the stream spans.
-
-    One round trip and one entry read a step: at most log2(span in ms) steps, 20 for a quarter of an hour. A seq that
-    the stream does not reach back to is put at its beginning; one that it has not got to yet at its end.
-    """
-    key = stream_key(symbol)
-    first, last = yield [("XRANGE", key, "-", "+", "COUNT", 1), ("XREVRANGE", key, "+", "-", "COUNT", 1)]
-    if not first or seq < snapshot_of_entry(symbol, first[0]).seq:
-        return Position(_BEGINNING, seq)
-    newest = snapshot_of_entry(symbol, last[0])
-    if seq >= newest.seq:
-        return Position(newest.stream_id, seq)
-    low, high = snapshot_of_entry(symbol, first[0]).ts, newest.ts
-    while low < high:  # the first entry of the ms `low` is not past seq; all after `high` are
-        middle = (low + high + 1) // 2
-        [found] = yield [("XRANGE", key, middle, "+", "COUNT", 1)]
-        probe = snapshot_of_entry(symbol, found[0]) if found else newest
-        if probe.seq > seq:
-            high = middle - 1
-        else:
-            low = max(middle, probe.ts)
-    return Position(f"{low}-{seq}", seq)
+def _start_of(symbol: str, starts: Points) -> Start:
+    return point_for(symbol, starts) or NOW

@@ -1,13 +1,14 @@
 """Snapshots as Arrow, Polars or pandas. Each library is an extra, imported when it is first needed.
 
-Ten levels a side are fixed-size lists; pandas, which has no such type, gets a column a level.
+Three arrangements: ten rows a side as fixed-size lists, a column for each row, or a column for each level by price.
+An empty row is null in all of them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import orjson
 
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+Columns: TypeAlias = Literal["lists", "rows", "levels"]
+"""How the two sides are arranged."""
+
 SIDES = ("bid", "ask")
 PARTS = ("price", "size", "venue")
+LEVEL_PARTS = ("px", "sz", "ct")
+MARKS = ("subscription", "observed", "settled", "recv_ns")
+HEAD = ("symbol", "ts", "seq", "venue", *MARKS)
 
 
 def need_arrow() -> None:
@@ -47,19 +54,24 @@ def _need(extra: str, *modules: str) -> None:
 
 
 def schema() -> pa.Schema:
-    """symbol, ts (ms, UTC), seq, venue, and ten levels a side: bid_price, bid_size, bid_venue, ask_price, ..."""
+    """symbol, ts (ms, UTC), seq, venue, the marks, and ten rows a side: bid_price, bid_size, bid_venue, ask_price, ...
+
+    The marks are subscription, observed, settled and recv_ns, see DepthSnapshot: null if not known.
+    """
     import pyarrow as pa
 
     types = {"price": pa.float64(), "size": pa.float64(), "venue": pa.string()}
     lists = {f"{side}_{part}": pa.list_(types[part], SNAPSHOT_LEVELS) for side in SIDES for part in PARTS}
+    marks = {"subscription": pa.int64(), "observed": pa.bool_(), "settled": pa.bool_(), "recv_ns": pa.int64()}
     columns: dict[str, Any] = {
         "symbol": pa.string(),
         "ts": pa.timestamp("ms", "UTC"),
         "seq": pa.int64(),
         "venue": pa.string(),
+        **marks,
         **lists,
     }
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+    return pa.schema([pa.field(name, kind, nullable=name in marks) for name, kind in columns.items()])
 
 
 def to_arrow(snapshots: Iterable[DepthSnapshot]) -> pa.Table:
@@ -72,12 +84,7 @@ def to_arrow(snapshots: Iterable[DepthSnapshot]) -> pa.Table:
 
     every = list(snapshots)
     form = schema()
-    columns: list[Any] = [
-        [each.symbol for each in every],
-        [each.ts for each in every],
-        [each.seq for each in every],
-        [each.venue for each in every],
-    ]
+    columns: list[Any] = [[getattr(each, name) for each in every] for name in HEAD]
     arrays = [pa.array(column, form.field(index).type) for index, column in enumerate(columns)]
     arrays += _side_arrays([each.bids_json for each in every])
     arrays += _side_arrays([each.asks_json for each in every])
@@ -85,33 +92,120 @@ def to_arrow(snapshots: Iterable[DepthSnapshot]) -> pa.Table:
 
 
 def _side_arrays(texts: Sequence[bytes]) -> list[Any]:
-    """Prices, sizes and venues. A row of depth changes a level or two: each distinct level is decoded once."""
+    """Prices, sizes and venues. A row of depth changes a level or two: each distinct row is decoded once."""
     import pyarrow as pa
 
     numbers: dict[bytes, int] = {}
     places: list[int] = []
     for text in texts:
-        levels = _levels_of(text)
-        places += [numbers.setdefault(level, len(numbers)) for level in levels]
-    rows = orjson.loads(b"[" + b",".join(numbers) + b"]")
+        places += [numbers.setdefault(row, len(numbers)) for row in _rows_of(text)]
+    rows = [None if row == [0.0, 0.0, ""] else row for row in orjson.loads(b"[" + b",".join(numbers) + b"]")]
     indices = pa.array(places, pa.int32())
     kinds = (pa.float64(), pa.float64(), pa.string())
-    columns = [pa.array([row[part] for row in rows], kind).take(indices) for part, kind in enumerate(kinds)]
+    columns = [pa.array([row and row[part] for row in rows], kind).take(indices) for part, kind in enumerate(kinds)]
     return [pa.FixedSizeListArray.from_arrays(column, SNAPSHOT_LEVELS) for column in columns]
 
 
-def _levels_of(text: bytes) -> list[bytes]:
-    """The JSON of each level of one side. The recorder writes no blanks; any other way of writing it is read, too."""
-    levels = text[1:-1].replace(b"],[", b"]\n[").split(b"\n")
-    if len(levels) != SNAPSHOT_LEVELS or text[:2] != b"[[":
-        levels = [orjson.dumps(level) for level in orjson.loads(text)]
-    if len(levels) != SNAPSHOT_LEVELS:
+def _rows_of(text: bytes) -> list[bytes]:
+    """The JSON of each row of one side. The recorder writes no blanks; any other way of writing it is read, too."""
+    rows = text[1:-1].replace(b"],[", b"]\n[").split(b"\n")
+    if len(rows) != SNAPSHOT_LEVELS or text[:2] != b"[[":
+        rows = [orjson.dumps(row) for row in orjson.loads(text)]
+    if len(rows) != SNAPSHOT_LEVELS:
         raise SchemaMismatch(f"a snapshot does not have {SNAPSHOT_LEVELS} rows a side")
-    return levels
+    return rows
+
+
+# ---- arrangements
+
+
+def arranged(table: pa.Table, columns: Columns) -> pa.Table:
+    """A table of `schema()` with its sides as `columns` has it."""
+    match columns:
+        case "lists":
+            return table
+        case "rows":
+            return flat(table)
+        case "levels":
+            return by_price(table)
+        case _:
+            allowed = ", ".join(map(repr, get_args(Columns)))
+            raise ValueError(f"columns={columns!r} is none that there is: it may be {allowed}")
+
+
+def flat(table: pa.Table) -> pa.Table:
+    """A table of `schema()` with a column a row, bid_price_0 (the best) to ask_venue_9, in place of the lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = _head(table)
+    for name in (f"{side}_{part}" for side in SIDES for part in PARTS):
+        for row in range(SNAPSHOT_LEVELS):
+            columns[f"{name}_{row}"] = pc.list_element(table[name], row)
+    return pa.table(columns)
+
+
+def by_price(table: pa.Table) -> pa.Table:
+    """A table of `schema()` with columns by price, bid_px_00, bid_sz_00, bid_ct_00 ... in place of the lists.
+
+    Rows of one price are added up, `ct` is their number; a level that the book does not have is null, null and 0.
+    """
+    import pyarrow as pa
+
+    columns = _head(table)
+    sides = {side: _levels(table[f"{side}_price"], table[f"{side}_size"], side == "bid") for side in SIDES}
+    for level in range(SNAPSHOT_LEVELS):
+        for side in SIDES:
+            prices, sizes, counts = (each[:, level] for each in sides[side])
+            absent = counts == 0
+            columns[f"{side}_px_{level:02d}"] = pa.array(prices, pa.float64(), mask=absent)
+            columns[f"{side}_sz_{level:02d}"] = pa.array(sizes, pa.float64(), mask=absent)
+            columns[f"{side}_ct_{level:02d}"] = pa.array(counts, pa.int32())
+    return pa.table(columns)
+
+
+def _head(table: pa.Table) -> dict[str, Any]:
+    return {name: table[name] for name in HEAD if name in table.column_names}
+
+
+def _levels(prices: Any, sizes: Any, highest_first: bool) -> tuple[Any, Any, Any]:
+    """Prices, sizes and counts of rows by price, best first, as arrays of shape (rows, 10)."""
+    import numpy as np
+
+    price, size = matrix(prices), matrix(sizes)
+    key = np.where(np.isnan(price), np.inf, -price if highest_first else price)
+    disordered = np.flatnonzero((key[:, 1:] < key[:, :-1]).any(axis=1))  # amid a price move
+    if len(disordered):
+        order = np.argsort(key[disordered], axis=1, kind="stable")
+        for each in (key, price, size):
+            each[disordered] = np.take_along_axis(each[disordered], order, axis=1)
+    there = ~np.isnan(price)
+    is_new = there.copy()
+    is_new[:, 1:] &= key[:, 1:] != key[:, :-1]
+    at = np.arange(len(price))[:, None] * SNAPSHOT_LEVELS + np.cumsum(is_new, axis=1) - 1
+    flat_at, length = at[there], price.size
+    counts = np.bincount(flat_at, minlength=length).astype(np.int32)
+    totals = np.bincount(flat_at, weights=size[there], minlength=length)
+    best = np.full(length, np.nan)
+    best[at[is_new]] = price[is_new]
+    best, totals, counts = (each.reshape(price.shape) for each in (best, totals, counts))
+    return best, totals, counts
+
+
+def matrix(column: Any) -> Any:
+    """A column of lists of ten numbers as an array of its own of shape (rows, 10); null is NaN."""
+    import numpy as np
+
+    pieces = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    flat_values = np.concatenate(pieces) if pieces else np.empty(0)
+    return np.array(flat_values, dtype=np.float64).reshape(-1, SNAPSHOT_LEVELS)
+
+
+# ---- libraries
 
 
 def to_polars(table: pa.Table) -> pl.DataFrame:
-    """A table of `schema()` as Polars; the levels are of its type Array."""
+    """A table as Polars; lists of ten are of its type Array."""
     need_polars()
     import polars as pl
 
@@ -122,19 +216,14 @@ def to_polars(table: pa.Table) -> pl.DataFrame:
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
-    """A table of `schema()` as pandas: symbol, ts, seq, venue, then bid_price_0 to bid_price_9, and so on."""
+    """A table as pandas. One of `schema()` gets a column a row: bid_price_0 to bid_price_9, and so on."""
     need_pandas()
-    frame: pd.DataFrame = flat(table).to_pandas()
-    return frame
-
-
-def flat(table: pa.Table) -> pa.Table:
-    """A table of `schema()` with a column a level, bid_price_0 (the best) to ask_venue_9, in place of the lists."""
+    import pandas as pd
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    columns: dict[str, Any] = {name: table[name] for name in ("symbol", "ts", "seq", "venue")}
-    for name in (f"{side}_{part}" for side in SIDES for part in PARTS):
-        for level in range(SNAPSHOT_LEVELS):
-            columns[f"{name}_{level}"] = pc.list_element(table[name], level)
-    return pa.table(columns)
+    arranged_for_pandas = flat(table) if f"{SIDES[0]}_{PARTS[0]}" in table.column_names else table
+    frame: pd.DataFrame = arranged_for_pandas.to_pandas()
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    for name in MARKS:
+        frame[name] = table[name].to_pandas(types_mapper=nullable.get).array  # null is no NaN, 1 no 1.0
+    return frame

@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader.following import Following
 from ibkr_depth_pipeline.reader.model import Item
-from ibkr_depth_pipeline.reader.queries import Pause, Query
+from ibkr_depth_pipeline.reader.selection import Pause, Query
 from ibkr_depth_pipeline.redis_link.url import Kind, RedisTarget
 
 LONGEST_BLOCK_SECS = 1.0

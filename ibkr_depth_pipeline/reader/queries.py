@@ -1,17 +1,30 @@
-"""What to ask of Redis, and what its replies mean. Pure: each query yields steps and is sent their results.
+"""What to ask of Redis, and what its replies mean. Pure, as selection.py.
 
-A batch of commands may go out in one pipeline; none spans two keys, but one of following.py if no cluster is read. Both
-readers carry out the same queries, so a query's signature and docstring are those of their methods.
+One symbol, several or all may be named in every call: `"SPY"`, `["SPY", "QQQ"]`, or nothing. A name under which
+nothing is recorded raises UnknownSymbol, which lists what there is, unless `missing_ok`. As long as Redis holds no
+symbol at all there is nothing to compare with: then the newest book is None and a range is empty. A frame never is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ibkr_depth_pipeline.clock import unix_ms as unix_ms_now
 from ibkr_depth_pipeline.reader import frames
-from ibkr_depth_pipeline.reader.model import Moment, unix_ms
+from ibkr_depth_pipeline.reader.marking import Inference, Marker, Record
+from ibkr_depth_pipeline.reader.moments import Moment, Points, unix_ms
+from ibkr_depth_pipeline.reader.selection import (
+    Bounds,
+    Names,
+    Query,
+    bounds_of,
+    chosen,
+    names_in,
+    nothing_recorded,
+    refuse_unknown,
+)
+from ibkr_depth_pipeline.reader.turns import RecordReading
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.decoding import (
     DepthSnapshot,
@@ -22,13 +35,15 @@ from ibkr_depth_pipeline.schema.decoding import (
     snapshot_of_hash,
     venue_of_hash,
 )
+from ibkr_depth_pipeline.schema.intervals import INTERVAL_FIELDS, decode_interval, interval_of_entry
 from ibkr_depth_pipeline.schema.keys import (
     LAST_FIELDS,
     VENUE_FIELDS,
     heartbeat_key,
-    id_after,
     last_key,
+    open_turn_hash,
     stream_key,
+    turns_stream,
     venue_key,
 )
 
@@ -39,31 +54,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Apart:
-    """A batch of which each command fails by itself: an exception may be sent in the place of its reply."""
-
-    commands: Sequence[Command]
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Every key that matches the pattern, some perhaps more than once."""
-
-    pattern: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Nothing is asked for so many seconds."""
-
-    secs: float
-
-
-Query = Generator[Sequence[Command] | Apart | Keys | Pause, list[Any], T]
-"""If a step fails, redis-py's exception is thrown into the query."""
-
 Span = tuple[str, Moment, Moment | None]
 """A symbol, and the time from the first moment up to, without, the second; None: up to now."""
 
@@ -71,99 +61,183 @@ PAGE_ENTRIES = 2_000
 """Snapshots asked for at once, about 2.5 MB: a longer range neither blocks Redis nor fills its output buffer."""
 
 
-def symbols() -> Query[tuple[str, ...]]:
-    """Every symbol that has a stream, sorted. Costs a walk over all the keys of the database."""
-    keys = yield Keys(f"{stream_key('')}*")
-    return symbols_of(keys)
+# ---- newest values
 
 
-def symbols_of(keys: Iterable[bytes]) -> tuple[str, ...]:
-    """The symbols of these streams, sorted. Another program's key, the name of which is no text, is passed over."""
-    found = {_symbol_of(key) for key in keys}
-    # the recorder's check of a Redis leaves a name in lower case for a moment
-    return tuple(sorted(symbol for symbol in found if symbol and symbol == symbol.upper()))
+def latest(symbols: Names = None, *, missing_ok: bool = False) -> Query[Any]:
+    """The newest book of a symbol, None if it has none yet; of several, or all, as `latest_all`.
+
+    Whether it is live, `heartbeat` shows.
+    """
+    found = yield from latest_all(symbols, missing_ok=missing_ok)
+    return found.get(symbols) if isinstance(symbols, str) else found
 
 
-def _symbol_of(key: bytes) -> str:
-    try:
-        return key.decode().removeprefix(stream_key(""))
-    except UnicodeDecodeError:
-        return ""
-
-
-def latest(symbol: str) -> Query[DepthSnapshot | None]:
-    """The newest book; None if nothing was ever recorded. Whether it is live, `heartbeat` says."""
-    return (yield from latest_all([symbol])).get(symbol)
-
-
-def latest_all(symbols: Sequence[str] | None = None) -> Query[dict[str, DepthSnapshot]]:
+def latest_all(*symbols: Names, missing_ok: bool = False) -> Query[dict[str, DepthSnapshot]]:
     """The newest book of each symbol that has one; of all symbols if none are named."""
-    if symbols is None:
-        symbols = yield from _all_symbols()
-    replies = yield [("HMGET", last_key(symbol), *LAST_FIELDS) for symbol in symbols]
-    found = (snapshot_of_hash(symbol, values) for symbol, values in zip(symbols, replies, strict=True))
-    return {snapshot.symbol: snapshot for snapshot in found if snapshot is not None}
+    return (yield from _of_each(symbols, _books, missing_ok))
 
 
-_all_symbols = symbols  # latest_all has an argument of that name
+def heartbeat(symbols: Names = None, *, missing_ok: bool = False) -> Query[Any]:
+    """The heartbeat of a symbol. None: its book is not live, don't trust `latest`. Of several, or all: `heartbeats`."""
+    found = yield from heartbeats(symbols, missing_ok=missing_ok)
+    return found.get(symbols) if isinstance(symbols, str) else found
 
 
-def heartbeat(symbol: str) -> Query[Heartbeat | None]:
-    """None: no book of this symbol is live, don't trust `latest`."""
-    return (yield from heartbeats([symbol])).get(symbol)
-
-
-def heartbeats(symbols: Sequence[str]) -> Query[dict[str, Heartbeat]]:
+def heartbeats(*symbols: Names, missing_ok: bool = False) -> Query[dict[str, Heartbeat]]:
     """The heartbeat of each symbol that has one."""
+    return (yield from _of_each(symbols, _heartbeats, missing_ok))
+
+
+def venue(symbols: Names = None, *, missing_ok: bool = False) -> Query[Any]:
+    """Which venue is recorded, or why none is; None if the recorder has never looked for one. Of several: `venues`."""
+    found = yield from venues(symbols, missing_ok=missing_ok)
+    return found.get(symbols) if isinstance(symbols, str) else found
+
+
+def venues(*symbols: Names, missing_ok: bool = False) -> Query[dict[str, VenueInfo]]:
+    """What is known of each symbol's venue, for the symbols of which anything is."""
+    return (yield from _of_each(symbols, _venues, missing_ok))
+
+
+def _of_each(
+    given: Sequence[Names], read: Callable[[Sequence[str]], Query[dict[str, T]]], missing_ok: bool
+) -> Query[dict[str, T]]:
+    named = names_in(*given)
+    found = yield from read((yield from chosen(named)))
+    yield from _refuse_missing(named, found, missing_ok)
+    return found
+
+
+def _refuse_missing(named: Sequence[str] | None, found: Collection[str], missing_ok: bool) -> Query[None]:
+    missing = [name for name in named or () if name not in found]
+    if missing and not missing_ok:
+        yield from refuse_unknown(missing)
+
+
+def _books(names: Sequence[str]) -> Query[dict[str, DepthSnapshot]]:
     commands: list[Command] = []
-    for symbol in symbols:
-        key = heartbeat_key(symbol)
-        commands += [("GET", key), ("PTTL", key)]
+    for name in names:
+        commands += [
+            ("HMGET", last_key(name), *LAST_FIELDS),
+            ("HMGET", open_turn_hash(name), *INTERVAL_FIELDS),
+            ("XREVRANGE", turns_stream(name), "+", "-", "COUNT", 1),
+        ]
+    replies = yield commands
+    now = unix_ms_now()
+    found = {}
+    for name, values, of_open, ended in zip(names, replies[::3], replies[1::3], replies[2::3], strict=True):
+        book = snapshot_of_hash(name, values)
+        if book is not None:
+            [found[name]] = Marker(_newest_record(name, of_open, ended)).marked([book], None, now, Inference())
+    return found
+
+
+def _newest_record(symbol: str, of_open: Sequence[Any], ended: Sequence[Any]) -> Record:
+    named = {name.encode(): value for name, value in zip(INTERVAL_FIELDS, of_open, strict=True) if value is not None}
+    goes_on = decode_interval(symbol, named) if named else None
+    last = [interval_of_entry(symbol, entry) for entry in ended]
+    return Record(last[0] if last else goes_on, last, goes_on)
+
+
+def _heartbeats(names: Sequence[str]) -> Query[dict[str, Heartbeat]]:
+    commands: list[Command] = []
+    for name in names:
+        commands += [("GET", heartbeat_key(name)), ("PTTL", heartbeat_key(name))]
     replies = yield commands
     return {
-        symbol: heartbeat_of(symbol, beat, ttl)
-        for symbol, beat, ttl in zip(symbols, replies[::2], replies[1::2], strict=True)
+        name: heartbeat_of(name, beat, ttl)
+        for name, beat, ttl in zip(names, replies[::2], replies[1::2], strict=True)
         if beat is not None and ttl > 0
     }
 
 
-def venue(symbol: str) -> Query[VenueInfo | None]:
-    """Which venue is recorded, or why none is; None if the recorder has never looked for one."""
-    return (yield from venues([symbol])).get(symbol)
-
-
-def venues(symbols: Sequence[str]) -> Query[dict[str, VenueInfo]]:
-    """What is known of each symbol's venue, for the symbols of which anything is."""
-    replies = yield [("HMGET", venue_key(symbol), *VENUE_FIELDS) for symbol in symbols]
-    found = (venue_of_hash(symbol, values) for symbol, values in zip(symbols, replies, strict=True))
+def _venues(names: Sequence[str]) -> Query[dict[str, VenueInfo]]:
+    replies = yield [("HMGET", venue_key(name), *VENUE_FIELDS) for name in names]
+    found = (venue_of_hash(name, values) for name, values in zip(names, replies, strict=True))
     return {venue.symbol: venue for venue in found if venue is not None}
 
 
+# ---- ranges
+
+
 def read_range(
-    symbol: str, start: Moment | None = None, end: Moment | None = None, *, limit: int | None = None
+    symbols: Names = None,
+    start: Points | None = None,
+    end: Points | None = None,
+    *,
+    limit: int | None = None,
+    settled: bool = False,
+    missing_ok: bool = False,
 ) -> Query[list[DepthSnapshot]]:
-    """The snapshots with start <= ts < end, oldest first, at most `limit`, as far as the stream still holds them."""
-    key = stream_key(symbol)
-    low = "-" if start is None else str(max(0, unix_ms(start)))
-    high = "+" if end is None else str(unix_ms(end) - 1)  # an id without its second part stands for the whole ms
-    if high.startswith("-"):
-        return []
+    """The snapshots from `start` on and before `end`, oldest first, one symbol after the other.
+
+    limit: at most so many of each symbol. settled: only settled ones, without partial books and half-done price moves.
+    """
+    if limit is not None and limit < 0:
+        raise ValueError(f"limit={limit} is below 0")
+    named = names_in(symbols)
+    names = yield from chosen(named)
+    bounds = yield from bounds_of(names, start, end)
     found: list[DepthSnapshot] = []
-    while True:
-        page = PAGE_ENTRIES if limit is None else min(PAGE_ENTRIES, limit - len(found))
-        if page <= 0:
-            return found
-        [entries] = yield [("XRANGE", key, low, high, "COUNT", page)]
-        found += (snapshot_of_entry(symbol, entry) for entry in entries)
-        if len(entries) < page:
-            return found
-        low = id_after(entries[-1][0].decode())
+    empty = []
+    for name in names:
+        some = yield from _range_of(name, bounds[name], limit, settled)
+        found += some
+        if not some:
+            empty.append(name)
+    yield from _refuse_missing(named and empty, (), missing_ok)
+    return found
 
 
-def newest(symbol: str, count: int) -> Query[list[DepthSnapshot]]:
-    """The last `count` snapshots, oldest first."""
-    [entries] = yield [("XREVRANGE", stream_key(symbol), "+", "-", "COUNT", count)]
-    return [snapshot_of_entry(symbol, entry) for entry in reversed(entries)]
+def _range_of(symbol: str, bounds: Bounds, limit: int | None, only_settled: bool) -> Query[list[DepthSnapshot]]:
+    """Page by page. Each page is read with one snapshot more, which shows whether the last one is settled."""
+    found: list[DepthSnapshot] = []
+    low, high = bounds
+    reading, inference = RecordReading(symbol, low.partition("-")[0] or "-"), Inference()
+    while limit is None or len(found) < limit:
+        left = PAGE_ENTRIES if limit is None or only_settled else limit - len(found)
+        count = min(PAGE_ENTRIES, left) + 1
+        [entries, *record] = yield [("XRANGE", stream_key(symbol), low, high, "COUNT", count), *reading.commands()]
+        while reading.take(record):
+            record = yield reading.commands()
+        page = [snapshot_of_entry(symbol, entry) for entry in entries]
+        goes_on = len(page) == count
+        after = page.pop() if goes_on else (yield from _after(symbol, page, high))
+        marked = Marker(reading.record).marked(page, after, unix_ms_now(), inference)
+        found += [book for book in marked if book.settled] if only_settled else marked
+        if not goes_on or after is None:
+            break
+        low = after.stream_id
+    return found if limit is None else found[:limit]
+
+
+def _after(symbol: str, page: Sequence[DepthSnapshot], high: str) -> Query[DepthSnapshot | None]:
+    """The snapshot that is stored behind the page, if the range ends with it."""
+    if not page or high == "+":
+        return None
+    [entries] = yield [("XRANGE", stream_key(symbol), f"({page[-1].stream_id}", "+", "COUNT", 1)]
+    return snapshot_of_entry(symbol, entries[0]) if entries else None
+
+
+def newest(
+    symbols: Names = None, count: int = 1, *, settled: bool = False, missing_ok: bool = False
+) -> Query[list[DepthSnapshot]]:
+    """The last `count` snapshots of each symbol, oldest first, one symbol after the other.
+
+    settled: those of them that are settled, and so perhaps fewer.
+    """
+    named = names_in(symbols)
+    names = yield from chosen(named)
+    found: list[DepthSnapshot] = []
+    for name in names:
+        [entries] = yield [("XREVRANGE", stream_key(name), "+", "-", "COUNT", count)]
+        page = [snapshot_of_entry(name, entry) for entry in reversed(entries)]
+        record = yield from RecordReading(name, str(page[0].ts) if page else "+").read()
+        marked = Marker(record).marked(page, None, unix_ms_now(), Inference())
+        found += [book for book in marked if book.settled or not settled]
+        yield from _refuse_missing(named and (name,), (name,) if page else (), missing_ok)
+    return found
 
 
 def first_of(spans: Sequence[Span]) -> Query[list[DepthSnapshot | None]]:
@@ -192,22 +266,63 @@ def last_of(spans: Sequence[Span]) -> Query[list[DepthSnapshot | None]]:
     ]
 
 
-def to_arrow(*symbols: str, start: Moment | None = None, end: Moment | None = None) -> Query[pa.Table]:
-    """`range` of each symbol, one after the other, as one table of `frames.schema()`. Needs the extra `arrow`."""
+# ---- frames
+
+
+def to_arrow(
+    *symbols: Names,
+    start: Points | None = None,
+    end: Points | None = None,
+    limit: int | None = None,
+    settled: bool = False,
+    columns: frames.Columns = "lists",
+    missing_ok: bool = False,
+) -> Query[pa.Table]:
+    """`range` of these symbols as one table. Needs the extra `arrow`.
+
+    columns: "lists" has ten rows a side as lists, "rows" a column for each (`bid_price_0` ... `ask_venue_9`), "levels"
+    a column for each level by price, with the number of its rows (`bid_px_00`, `bid_sz_00`, `bid_ct_00` ...). An empty
+    row is null. Raises NothingRecorded in the place of an empty table, unless `missing_ok`.
+    """
     frames.need_arrow()
-    found: list[DepthSnapshot] = []
-    for symbol in symbols:
-        found += yield from read_range(symbol, start, end)
-    return frames.to_arrow(found)
+    named = names_in(*symbols)
+    found = yield from read_range(named, start, end, limit=limit, settled=settled, missing_ok=missing_ok)
+    if not found and not missing_ok and limit != 0:
+        raise (yield from nothing_recorded(named, start, end))
+    return frames.arranged(frames.to_arrow(found), columns)
 
 
-def to_polars(*symbols: str, start: Moment | None = None, end: Moment | None = None) -> Query[pl.DataFrame]:
+def to_polars(
+    *symbols: Names,
+    start: Points | None = None,
+    end: Points | None = None,
+    limit: int | None = None,
+    settled: bool = False,
+    columns: frames.Columns = "lists",
+    missing_ok: bool = False,
+) -> Query[pl.DataFrame]:
     """As `to_arrow`. Needs the extra `polars`."""
     frames.need_polars()
-    return frames.to_polars((yield from to_arrow(*symbols, start=start, end=end)))
+    named = names_in(*symbols)
+    table = yield from to_arrow(
+        named, start=start, end=end, limit=limit, settled=settled, columns=columns, missing_ok=missing_ok
+    )
+    return frames.to_polars(table)
 
 
-def to_pandas(*symbols: str, start: Moment | None = None, end: Moment | None = None) -> Query[pd.DataFrame]:
-    """As `to_arrow`, with a column a level: `bid_price_0` and so on. Needs the extra `pandas`."""
+def to_pandas(
+    *symbols: Names,
+    start: Points | None = None,
+    end: Points | None = None,
+    limit: int | None = None,
+    settled: bool = False,
+    columns: Literal["rows", "levels"] = "rows",
+    missing_ok: bool = False,
+) -> Query[pd.DataFrame]:
+    """As `to_arrow`, but pandas has no lists. Needs the extra `pandas`."""
     frames.need_pandas()
-    return frames.to_pandas((yield from to_arrow(*symbols, start=start, end=end)))
+    named = names_in(*symbols)
+    table = yield from to_arrow(
+        named, start=start, end=end, limit=limit, settled=settled, columns=columns, missing_ok=missing_ok
+    )
+    return frames.to_pandas(table)

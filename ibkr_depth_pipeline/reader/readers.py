@@ -6,23 +6,24 @@ redis-py is imported when a reader is made, not when this package is.
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ibkr_depth_pipeline.reader import queries
+from ibkr_depth_pipeline.reader import queries, turns
 from ibkr_depth_pipeline.reader.following import Following
-from ibkr_depth_pipeline.reader.model import NOW, Item, Starts
+from ibkr_depth_pipeline.reader.methods import Lookup, Method
+from ibkr_depth_pipeline.reader.model import Item
+from ibkr_depth_pipeline.reader.moments import NOW, Points
 from ibkr_depth_pipeline.reader.polling import Polling, unavailable, unreachable
-from ibkr_depth_pipeline.reader.queries import Apart, Keys, Pause, Query
+from ibkr_depth_pipeline.reader.selection import Apart, Keys, Names, Pause, Query, Where, names_in, symbols
 from ibkr_depth_pipeline.redis_link.url import RedisTarget, parse_redis_url
+from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, Heartbeat, VenueInfo
 
 if TYPE_CHECKING:
     from ibkr_depth_pipeline.redis_link.sync import SyncLink
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECS = 2.0
@@ -34,44 +35,21 @@ _FORMS = (
 )
 
 
-class Method(Generic[P, T]):
-    """A method of both readers that carries out a query: returns its result, or, for asyncio, what gives it."""
-
-    def __init__(self, query: Callable[P, Query[T]]) -> None:
-        self._query = query
-        self.__doc__ = query.__doc__
-
-    @overload
-    def __get__(self, reader: None, owner: type) -> Callable[P, Query[T]]: ...
-    @overload
-    def __get__(self, reader: DepthReader, owner: type) -> Callable[P, T]: ...
-    @overload
-    def __get__(self, reader: AsyncDepthReader, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, reader: Any, owner: type) -> Any:
-        if reader is None:
-            return self._query
-
-        @functools.wraps(self._query)
-        def method(*args: P.args, **options: P.kwargs) -> Any:
-            return reader._ask(self._query(*args, **options))
-
-        return method
-
-
 class _Reader:
     """The queries that both readers carry out."""
 
-    symbols = Method(queries.symbols)
-    latest = Method(queries.latest)
+    symbols = Method(symbols)
+    latest = Lookup(queries.latest, DepthSnapshot)
     latest_all = Method(queries.latest_all)
-    heartbeat = Method(queries.heartbeat)
+    heartbeat = Lookup(queries.heartbeat, Heartbeat)
     heartbeats = Method(queries.heartbeats)
-    venue = Method(queries.venue)
+    venue = Lookup(queries.venue, VenueInfo)
     venues = Method(queries.venues)
     range = Method(queries.read_range)
     newest = Method(queries.newest)
     first_of = Method(queries.first_of)
     last_of = Method(queries.last_of)
+    intervals = Method(turns.intervals)
     to_arrow = Method(queries.to_arrow)
     to_polars = Method(queries.to_polars)
     to_pandas = Method(queries.to_pandas)
@@ -79,8 +57,10 @@ class _Reader:
     def __init__(self, url: str) -> None:
         self._target = _target_of(url)
 
-    def _polling(self, symbols: tuple[str, ...], start: Starts, patience: float | None, most: int) -> Polling:
-        return Polling(self._target, Following(symbols, start, most), patience)
+    def _polling(
+        self, symbols: tuple[Names, ...], start: Points, patience: float | None, most: int, missing_ok: bool
+    ) -> Polling:
+        return Polling(self._target, Following(names_in(*symbols), start, most, missing_ok), patience)
 
 
 class DepthReader(_Reader):
@@ -111,9 +91,17 @@ class DepthReader(_Reader):
         self._link.close()
 
     def follow(
-        self, *symbols: str, start: Starts = NOW, patience: float | None = None, most: int = 1_000
+        self,
+        *symbols: Names,
+        start: Points = NOW,
+        patience: float | None = None,
+        most: int = 1_000,
+        missing_ok: bool = False,
     ) -> SyncFollowing:
         """Every snapshot from `start` on, as it is stored, with a Gap wherever some are missing.
+
+        Without a name all symbols are followed that are recorded at the first read. missing_ok waits also for a symbol
+        of which nothing is known yet, while others are.
 
         Order holds within a symbol. If Redis goes away the reading goes on from the same position once it is back:
         nothing comes twice, and what was trimmed meanwhile is a Gap. After `patience` seconds away SinkUnavailable is
@@ -122,7 +110,7 @@ class DepthReader(_Reader):
         `After(seq)` costs a binary search: at most log2(the milliseconds that the stream spans) round trips a symbol.
         `most` snapshots of a symbol are read at a time.
         """
-        return SyncFollowing(self, self._polling(symbols, start, patience, most))
+        return SyncFollowing(self, self._polling(symbols, start, patience, most, missing_ok))
 
     def _ask(self, query: Query[T]) -> T:
         try:
@@ -149,6 +137,8 @@ class DepthReader(_Reader):
             case Pause(secs):
                 time.sleep(secs)
                 return []
+            case Where():
+                return [f"Redis at {self._target.address}"]
             case Keys(pattern):
                 return list(self._link.keys(pattern))
             case Apart(commands):
@@ -204,10 +194,15 @@ class AsyncDepthReader(_Reader):
         await self._client.aclose()
 
     def follow(
-        self, *symbols: str, start: Starts = NOW, patience: float | None = None, most: int = 1_000
+        self,
+        *symbols: Names,
+        start: Points = NOW,
+        patience: float | None = None,
+        most: int = 1_000,
+        missing_ok: bool = False,
     ) -> AsyncFollowing:
         """See DepthReader.follow."""
-        return AsyncFollowing(self, self._polling(symbols, start, patience, most))
+        return AsyncFollowing(self, self._polling(symbols, start, patience, most, missing_ok))
 
     async def _ask(self, query: Query[T]) -> T:
         try:
@@ -234,6 +229,8 @@ class AsyncDepthReader(_Reader):
             case Pause(secs):
                 await asyncio.sleep(secs)
                 return []
+            case Where():
+                return [f"Redis at {self._target.address}"]
             case Keys(pattern):
                 return [key async for key in self._client.scan_iter(match=pattern, count=1_000)]
             case Apart(commands):

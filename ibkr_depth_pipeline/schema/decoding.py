@@ -27,12 +27,31 @@ class Level(NamedTuple):
 EMPTY_LEVEL = Level(0.0, 0.0, "")
 
 
+class PriceLevel(NamedTuple):
+    """All rows of one price: their sizes added up, and how many they are."""
+
+    price: float
+    size: float
+    count: int  # type: ignore[assignment]  # in the place of tuple.count
+
+
+class PriceLevels(NamedTuple):
+    """Both sides by price, best first; as long as there are prices."""
+
+    bids: tuple[PriceLevel, ...]
+    asks: tuple[PriceLevel, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class DepthSnapshot:
     """One symbol's book after one row of depth.
 
     ts is unix ms by the recorder's clock and never falls within a symbol; seq grows by exactly 1 for each snapshot of a
     symbol; venue is the one subscribed to. `bids` and `asks` are decoded when they are first asked for.
+
+    subscription is the number of the interval that it belongs to; observed is False outside of all intervals. settled:
+    the book was complete, and this is the last snapshot that one read of the socket brought; False for partial books
+    and half-done moves. recv_ns is when the row was received, in unix ns. Each is None if it is not known.
     """
 
     symbol: str
@@ -41,6 +60,10 @@ class DepthSnapshot:
     venue: str
     bids_json: bytes = field(repr=False)
     asks_json: bytes = field(repr=False)
+    subscription: int | None = field(default=None, compare=False)
+    observed: bool | None = field(default=None, compare=False)
+    settled: bool | None = field(default=None, compare=False)
+    recv_ns: int | None = field(default=None, compare=False)
     _bids: tuple[Level, ...] | None = field(default=None, init=False, repr=False, compare=False)
     _asks: tuple[Level, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -70,6 +93,10 @@ class DepthSnapshot:
         best = self.asks[0]
         return None if best == EMPTY_LEVEL else best
 
+    def levels(self) -> PriceLevels:
+        """The book by price: rows of one price, such as those of two market makers, are added up and counted."""
+        return PriceLevels(_by_price(self.bids, highest_first=True), _by_price(self.asks, highest_first=False))
+
     @property
     def stream_id(self) -> str:
         """Its id in the stream, and the position to go on from: `AfterId(snapshot.stream_id)`."""
@@ -79,6 +106,15 @@ class DepthSnapshot:
     def time(self) -> datetime:
         """`ts` as an aware datetime in UTC."""
         return datetime.fromtimestamp(self.ts / 1000, timezone.utc)
+
+
+def _by_price(rows: Sequence[Level], highest_first: bool) -> tuple[PriceLevel, ...]:
+    sizes: dict[float, list[float]] = {}
+    for row in rows:
+        if row != EMPTY_LEVEL:
+            sizes.setdefault(row.price, []).append(row.size)
+    prices = sorted(sizes, reverse=highest_first)  # rows are out of order amid a price move
+    return tuple(PriceLevel(price, sum(sizes[price]), len(sizes[price])) for price in prices)
 
 
 def decode_side(text: bytes) -> tuple[Level, ...]:
@@ -118,12 +154,14 @@ def snapshot_of_entry(symbol: str, entry: RawEntry) -> DepthSnapshot:
     """A stream's entry. Raises SchemaMismatch if it is none of this schema."""
     stream_id, fields = entry
     try:
+        recv_ns = None
         if fields[::2] == _STREAM_FIELDS:
             ts, bids, asks, seq, venue = fields[1::2]
         else:
             named = dict(zip(fields[::2], fields[1::2], strict=True))
             ts, bids, asks, seq, venue = (named[name] for name in STREAM_FIELDS)
-        return DepthSnapshot(symbol, int(ts), int(seq), venue.decode(), bids, asks)
+            recv_ns = int(named[b"recv_ns"]) if b"recv_ns" in named else None
+        return DepthSnapshot(symbol, int(ts), int(seq), venue.decode(), bids, asks, recv_ns=recv_ns)
     except (KeyError, ValueError, TypeError):
         _refuse(f"entry {_shown(stream_id)} of the stream of {symbol}")
 

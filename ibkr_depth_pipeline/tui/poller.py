@@ -43,7 +43,7 @@ class Poller:
         if not self._names or now - self._names_ts > _NAMES_EVERY_MS:
             self._names, self._names_ts = await self._find_names(), now
         health = await read_health(self._url, self._name, self._names)
-        books = await self._reader.latest_all(self._names)
+        books = await self._reader.latest_all(self._names, missing_ok=True)
         return watch_state(health, StreamReadings(books, await self._rates(health.ts)))
 
     async def _find_names(self) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ class Poller:
         """Rows a second by symbol: how far `seq` went within RATE_WINDOW_MS."""
         start = now_ms - RATE_WINDOW_MS
         firsts = await self._reader.first_of([(symbol, start, None) for symbol in self._names])
-        newest = await self._reader.latest_all(self._names)
+        newest = await self._reader.latest_all(self._names, missing_ok=True)
         return {
             symbol: (newest[symbol].seq - first.seq + 1) * 1000 / RATE_WINDOW_MS if first and symbol in newest else 0.0
             for symbol, first in zip(self._names, firsts, strict=True)

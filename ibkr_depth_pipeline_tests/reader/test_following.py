@@ -136,8 +136,8 @@ def test_a_position_that_is_none_is_refused(reader: DepthReader, bad: str) -> No
 
 
 def test_no_symbol_and_a_symbol_without_a_start_are_refused(reader: DepthReader) -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        reader.follow()
+    with pytest.raises(ValueError, match="name at least one"):
+        reader.follow([])
     with pytest.raises(ValueError, match="no start is given for QQQ"):
         reader.follow("SPY", "QQQ", start={"SPY": After(1)})
 

@@ -46,13 +46,6 @@ def test_a_table_of_a_part_of_the_time(reader: DepthReader) -> None:
     assert reader.to_arrow("SPY", "QQQ", start=T0 + 90, end=T0 + 120)["seq"].to_pylist() == [10, 11, 12, 10]
 
 
-def test_nothing_recorded_is_an_empty_table_of_the_same_schema(reader: DepthReader) -> None:
-    table = reader.to_arrow("NOSUCH")
-    assert table.num_rows == 0
-    assert table.schema == frames.schema()
-    assert reader.to_arrow().schema == frames.schema()
-
-
 def test_a_polars_frame_holds_ten_levels_as_arrays(reader: DepthReader) -> None:
     pl = pytest.importorskip("polars")
     frame = reader.to_polars("SPY")
@@ -67,7 +60,7 @@ def test_a_pandas_frame_has_a_column_a_level(reader: DepthReader) -> None:
     assert list(frame["bid_size_0"]) == [float(number) for number in range(1, 21)]
     assert frame["ask_price_9"].iloc[0] == pytest.approx(100.1)
     assert frame["ts"].iloc[0] == datetime.fromtimestamp(T0 / 1000, timezone.utc)
-    assert len(frame.columns) == 4 + 2 * 3 * 10
+    assert len(frame.columns) == len(frames.HEAD) + 2 * 3 * 10
 
 
 async def test_the_async_reader_gives_the_same_frames(reader: DepthReader, shared_redis_url: str) -> None:
@@ -112,3 +105,65 @@ def test_ten_thousand_snapshots_go_into_a_table(shared_redis_url: str) -> None:
         table = reader.to_arrow("TSLA")
         print(f"\n10,000 snapshots from Redis into an Arrow table: {time.perf_counter() - began:.3f} s")
     assert table.num_rows == 10_000
+
+
+def book_of(bids: list[tuple[float, float, str]], asks: list[tuple[float, float, str]], seq: int = 1) -> DepthSnapshot:
+    """A snapshot of these rows, filled up with empty ones."""
+    sides = [orjson.dumps([*side, *[(0.0, 0.0, "")] * (10 - len(side))]) for side in (bids, asks)]
+    return DepthSnapshot("SPY", T0 + seq, seq, "ISLAND", *sides)
+
+
+MAKERS = book_of([(100.0, 3.0, "NITE"), (100.0, 4.0, "CDRG"), (99.9, 1.0, "NITE")], [(100.2, 5.0, "NITE")])
+MOVING = book_of([(99.9, 1.0, "A"), (100.0, 2.0, "B"), (99.9, 3.0, "A")], [(100.2, 5.0, "A"), (100.1, 6.0, "B")], 2)
+EMPTY = book_of([], [], 3)
+
+
+def test_levels_add_up_the_rows_of_one_price_and_count_them_best_first() -> None:
+    bids, asks = MAKERS.levels()
+    assert bids == ((100.0, 7.0, 2), (99.9, 1.0, 1))
+    assert (bids[0].price, bids[0].size, bids[0].count) == (100.0, 7.0, 2)
+    assert asks == ((100.2, 5.0, 1),)
+    assert MOVING.levels().bids == ((100.0, 2.0, 1), (99.9, 4.0, 2))
+    assert MOVING.levels().asks == ((100.1, 6.0, 1), (100.2, 5.0, 1))
+    assert EMPTY.levels() == ((), ())
+
+
+def test_columns_of_levels_hold_what_levels_gives() -> None:
+    books = [MAKERS, MOVING, EMPTY]
+    table = frames.arranged(frames.to_arrow(books), "levels")
+    names = [
+        f"{side}_{part}_{level:02d}" for level in range(10) for side in ("bid", "ask") for part in ("px", "sz", "ct")
+    ]
+    assert table.column_names == [*frames.HEAD, *names]
+    for row, book in zip(table.to_pylist(), books, strict=True):
+        for side, levels in zip(("bid", "ask"), book.levels(), strict=True):
+            found = [tuple(row[f"{side}_{part}_{at:02d}"] for part in ("px", "sz", "ct")) for at in range(10)]
+            assert found == [*levels, *[(None, None, 0)] * (10 - len(levels))]
+
+
+def test_empty_rows_are_null_in_every_arrangement() -> None:
+    pl = pytest.importorskip("polars")
+    table = frames.to_arrow([MAKERS, EMPTY])
+    assert table["bid_price"].to_pylist() == [[100.0, 100.0, 99.9, *[None] * 7], [None] * 10]
+    assert table["ask_venue"].to_pylist() == [["NITE", *[None] * 9], [None] * 10]
+    rows = frames.arranged(table, "rows")
+    assert (rows["bid_size_2"].to_pylist(), rows["bid_size_3"].to_pylist()) == ([1.0, None], [None, None])
+    frame = frames.to_polars(table)
+    spread = frame.select(pl.col("ask_price").arr.first() - pl.col("bid_price").arr.first()).to_series()
+    assert spread.mean() == pytest.approx(0.2)
+    in_pandas = frames.to_pandas(table)
+    assert in_pandas["bid_price_0"].mean() == 100.0
+    assert [str(in_pandas[name].dtype) for name in ("subscription", "settled")] == ["Int64", "boolean"]
+
+
+def test_row_of_size_zero_or_price_zero_is_not_empty() -> None:
+    table = frames.to_arrow([book_of([(0.0, 5.0, "A"), (-1.0, 0.0, "A"), (0.0, 0.0, "A")], [])])
+    assert table["bid_price"].to_pylist()[0][:4] == [0.0, -1.0, 0.0, None]
+
+
+def test_arrangement_of_columns_is_a_choice_and_another_one_is_refused(reader: DepthReader) -> None:
+    assert reader.to_polars("SPY", columns="levels")["bid_px_00"].to_list() == [100.0] * 20
+    assert reader.to_pandas("SPY", columns="levels")["ask_ct_09"].to_list() == [1] * 20
+    assert reader.to_arrow("SPY", columns="rows").column_names[-1] == "ask_venue_9"
+    with pytest.raises(ValueError, match="'wide' is none that there is: it may be 'lists', 'rows', 'levels'"):
+        reader.to_arrow("SPY", columns="wide")  # type: ignore[arg-type]
