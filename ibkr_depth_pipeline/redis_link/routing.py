@@ -19,15 +19,15 @@ RETRIES = Backoff(0.05, 0.5)
 Command = tuple[Any, ...]
 """The words of a command on one key."""
 
-_KEY_AT = {"EVAL": 3, "XINFO": 2, "XREAD": 4}
+_KEY_AT = {"EVAL": 3, "XINFO": 2}
 """Position of the key in the commands in use; in all others it is the first word after the command's name."""
 
 Node = TypeVar("Node", bound=Hashable)
 
 
 def key_of(command: Command) -> Any:
-    """The one key of `command`. An XREAD is XREAD COUNT n STREAMS key id."""
-    return command[_KEY_AT.get(command[0], 1)]
+    """The one key of `command`. An XREAD ends with STREAMS key id."""
+    return command[-2] if command[0] == "XREAD" else command[_KEY_AT.get(command[0], 1)]
 
 
 @dataclass(frozen=True, slots=True)

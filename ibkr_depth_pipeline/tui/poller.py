@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.reader import AsyncDepthReader
+from ibkr_depth_pipeline.reader import AsyncDepthReader, DepthSnapshot
 from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.tui.state import StreamReadings, WatchState, watch_state
 
@@ -43,8 +43,11 @@ class Poller:
         if not self._names or now - self._names_ts > _NAMES_EVERY_MS:
             self._names, self._names_ts = await self._find_names(), now
         health = await read_health(self._url, self._name, self._names)
-        books = await self._reader.latest_all(self._names, missing_ok=True)
+        books = await self._books()
         return watch_state(health, StreamReadings(books, await self._rates(health.ts)))
+
+    async def _books(self) -> dict[str, DepthSnapshot]:
+        return await self._reader.latest_all(self._names, missing_ok=True) if self._names else {}
 
     async def _find_names(self) -> tuple[str, ...]:
         """The symbols of the ingest's figures in their order, then others with a stream, then the requested ones."""
@@ -56,7 +59,7 @@ class Poller:
         """Rows a second by symbol: how far `seq` went within RATE_WINDOW_MS."""
         start = now_ms - RATE_WINDOW_MS
         firsts = await self._reader.first_of([(symbol, start, None) for symbol in self._names])
-        newest = await self._reader.latest_all(self._names, missing_ok=True)
+        newest = await self._books()
         return {
             symbol: (newest[symbol].seq - first.seq + 1) * 1000 / RATE_WINDOW_MS if first and symbol in newest else 0.0
             for symbol, first in zip(self._names, firsts, strict=True)
