@@ -58,11 +58,11 @@ class SymbolFeed:
 
     async def _follow(self) -> None:
         clock = asyncio.get_running_loop().time
-        newest = await self._reader.newest(self._symbol, 1)
+        newest = await self._reader.newest(self._symbol, 1, missing_ok=True)
         for book in newest:
             self._take([book], clock())
         start = AfterId(newest[0].stream_id) if newest else At(0)
-        following = self._reader.follow(self._symbol, start=start)
+        following = self._reader.follow(self._symbol, start=start, missing_ok=True)
         while True:
             began = clock()
             items = await following.read(QUIET_SECS)
