@@ -191,6 +191,10 @@ class LiveBooks:
 
     # ---- state
 
+    def book(self, request: int) -> LiveBook | None:
+        """The book of a live request."""
+        return self._live.get(request)
+
     def symbol_of(self, request: int) -> str:
         """The symbol that a request is or was for."""
         return self._symbol_of.get(request, _NOBODY)

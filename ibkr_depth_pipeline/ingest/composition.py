@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ibkr_depth_pipeline.errors import NoLongerWanted
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.hot_path import Store
+from ibkr_depth_pipeline.ingest.intervals import IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.logs import get_log
@@ -44,7 +45,11 @@ def writer_of(settings: Settings, client: Client, lease: Lease, gateway: TwsGate
 
 
 def pipeline_of(
-    settings: Settings, timings: IngestTimings, request_ids: Iterator[int], outlet: Callable[[str], Store]
+    settings: Settings,
+    timings: IngestTimings,
+    request_ids: Iterator[int],
+    outlet: Callable[[str], Store],
+    turns: Callable[[str], IntervalSink] = no_sink,
 ) -> DepthPipeline:
     """Books and rotation, still without symbols."""
     return DepthPipeline(
@@ -57,6 +62,7 @@ def pipeline_of(
         silent_line=settings.ibkr_silent_line_secs,
         crossed_book=settings.ibkr_crossed_book_secs,
         ailing_secs=timings.ailing,
+        turns=turns,
     )
 
 

@@ -141,6 +141,7 @@ class EffectExecutor:
 
     rows: how many rows a side are requested; start(work) runs a task; resolve_again(symbol) looks for its venue again;
     reconnect(reason) closes the connection, and may execute more effects before it returns. wall_ms: unix ms.
+    requested(effect, now_ms) is called right before depth is requested.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class EffectExecutor:
         resolve_again: Callable[[str], None],
         reconnect: Callable[[str], None],
         wall_ms: Callable[[], int],
+        requested: Callable[[RequestDepth, int], None] = lambda effect, now_ms: None,
     ) -> None:
         self._requester = DepthRequester(gateway, rows, log.log)
         self._writer = writer
@@ -162,6 +164,7 @@ class EffectExecutor:
         self._resolve_again = resolve_again
         self._reconnect = reconnect
         self._wall_ms = wall_ms
+        self._requested = requested
 
     def execute(self, effects: Iterable[Effect]) -> None:
         """Carry the effects out, in this order."""
@@ -169,6 +172,7 @@ class EffectExecutor:
             match effect:
                 case RequestDepth():
                     self._writer.record_contract(effect.instrument)
+                    self._requested(effect, self._wall_ms())
                     self._requester.request(effect)
                 case Cancel():
                     self._requester.cancel(effect)

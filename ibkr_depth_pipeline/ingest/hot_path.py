@@ -18,6 +18,7 @@ from math import isfinite
 from ibkr_depth_pipeline.gateway.wire import NO_VALUE
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
 from ibkr_depth_pipeline.schema.encoding import EMPTY_SIDE, encode_side, json_text, level_text, read_levels, venue_field
+from ibkr_depth_pipeline.schema.keys import StreamId
 
 Store = Callable[[int, int, bytes, bytes, bytes], None]
 """Takes a snapshot: unix ms, seq, and venue, bids and asks as texts (sink/backlog.py: SymbolQueue.store)."""
@@ -105,7 +106,8 @@ class LiveBook:
     """The book of one subscription. rows is how many rows a side were requested, levels_shown how many are stored.
 
     first_row_ms and last_row_ms are unix ms as stored, 0 before the first row; first_came_ms and last_came_ms by the
-    clock as it is now (`clock_stepped`), so that their difference is a time. `applied` counts the rows.
+    clock as it is now (`clock_stepped`), so that their difference is a time. `applied` counts the rows. complete_ms is
+    the `ts` from which on the book holds all that the gateway gives; 0 while the opening image is_filling it.
     """
 
     def __init__(
@@ -116,6 +118,9 @@ class LiveBook:
         self.venue = venue
         self.venue_text = json_text(venue) + b"]"  # of rows that name none
         self.first_row_ms = self.last_row_ms = self.first_came_ms = self.last_came_ms = self.applied = 0
+        self.is_filling = True
+        self.complete_ms = 0
+        self._held = [0, 0]
         self._numbering = numbering
         self._store = store
         self._rows = rows
@@ -135,12 +140,27 @@ class LiveBook:
         else:
             self._asks_text = encode_side(levels, self._levels_shown)
         self._publish(now_ms)
-        if not self.applied:
-            self.first_row_ms, self.first_came_ms = self._numbering.ts, now_ms
+        if self.is_filling:
+            self._fill(is_bid, position, now_ms)
         self.last_row_ms = self._numbering.ts  # as it is stored: it never falls
         self.last_came_ms = now_ms
         self.applied += 1
         return True
+
+    def _fill(self, is_bid: bool, position: int, now_ms: int) -> None:
+        """Judge a row of the opening image: it appends, until both sides are full or a row changes what stands."""
+        if not self.applied:
+            self.first_row_ms, self.first_came_ms = self._numbering.ts, now_ms
+        before, held = self._held[is_bid], len(self._bids if is_bid else self._asks)
+        self._held[is_bid] = held
+        appended = held > before and position == before
+        if not appended or len(self._bids) == len(self._asks) == self._rows:
+            self.is_filling, self.complete_ms = False, self._numbering.ts
+
+    def filled(self) -> None:
+        """The opening image is over: no row came for a while."""
+        if self.is_filling and self.applied:
+            self.is_filling, self.complete_ms = False, self._numbering.ts
 
     def apply(self, row: DepthRow, now_ms: int) -> RowFault | None:
         """Carry out a row that the hot path declined, and store the book. Returns its fault; None: carried out."""
@@ -160,6 +180,7 @@ class LiveBook:
         self._bids.clear()
         self._asks.clear()
         self._bids_text = self._asks_text = EMPTY_SIDE
+        self.is_filling, self.complete_ms, self._held = True, 0, [0, 0]
         self._publish(now_ms)
 
     def _publish(self, now_ms: int) -> None:
@@ -171,6 +192,11 @@ class LiveBook:
         """Move the times of rows along with a clock that was set by so many ms."""
         self.first_came_ms += step_ms
         self.last_came_ms += step_ms
+
+    @property
+    def newest(self) -> StreamId:
+        """The time and number of the symbol's newest snapshot."""
+        return StreamId(self._numbering.ts, self._numbering.seq)
 
     @property
     def is_empty(self) -> bool:

@@ -156,6 +156,7 @@ class Keepalive:
         books = self._pipeline.lines.live_books()
         for symbol, ts in books.items():
             self._writer.beat(symbol, ts)
+        self._pipeline.intervals.heard(books, self._wall_ms())
         get_log().info("heartbeats", symbols=sorted(books), ttl_secs=self._writer.heartbeat_ttl)
 
     def _forget_question(self) -> None:

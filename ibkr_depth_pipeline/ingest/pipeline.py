@@ -12,8 +12,9 @@ from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.gateway import events as gateway
 from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
-from ibkr_depth_pipeline.ingest.effects import Effect, LogLine
+from ibkr_depth_pipeline.ingest.effects import Effect, LogLine, RequestDepth
 from ibkr_depth_pipeline.ingest.hot_path import HotPath, Store
+from ibkr_depth_pipeline.ingest.intervals import IntervalRecorder, IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.line_monitor import BookIntegrity, LineMonitor, OutOfStepFound, SilenceFound
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS, DataGap, DataGaps, LivenessTracker, SilenceDetector
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
@@ -21,6 +22,7 @@ from ibkr_depth_pipeline.model import DepthRow, RowFault
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.events import RotationPlan
 from ibkr_depth_pipeline.rotation.slots import Reconnect
+from ibkr_depth_pipeline.schema.intervals import EndReason
 
 _NO_POSITION = 2**31 - 1
 """The unset int: a row that has it, or more, stands nowhere; it is not past the end."""
@@ -50,15 +52,23 @@ class DepthPipeline:
         silent_line: float = 15.0,
         crossed_book: float = 3.0,
         ailing_secs: float = AILING_SECS,
+        turns: Callable[[str], IntervalSink] = no_sink,
     ) -> None:
         self.figures = PipelineFigures()
         self.hot_path = HotPath()
         self.books = LiveBooks(self.figures, self.hot_path, outlet, rows=rows, levels_shown=levels_shown)
+        self.intervals = IntervalRecorder(turns)
         self.liveness = LivenessTracker(ailing_secs)
         silence = SilenceDetector(floor=silent_line, first_row_secs=plan.first_row_cap, image_rows=2 * rows)
         self.lines = LineMonitor(self.books, self.liveness, silence, BookIntegrity(crossed_book), self.figures)
         self.subscriptions = Subscriptions(
-            plan, request_ids, self.books, self.liveness, self.figures, heartbeat_ttl=heartbeat_ttl
+            plan,
+            request_ids,
+            self.books,
+            self.liveness,
+            self.figures,
+            heartbeat_ttl=heartbeat_ttl,
+            intervals=self.intervals,
         )
         self._gaps = DataGaps()
 
@@ -78,6 +88,12 @@ class DepthPipeline:
         newest = max(self.books.newest_ts().values(), default=0)
         return newest if newest > now_ms else 0
 
+    def requested(self, effect: RequestDepth, now_ms: int) -> None:
+        """Note that depth is requested, now."""
+        book = self.books.book(effect.request)
+        if book is not None:
+            self.intervals.requested(book, effect.instrument, now_ms)
+
     # ---- awaited rows
 
     def first_row(self, request: int, now: float, applied: bool = True) -> list[Effect]:
@@ -85,6 +101,8 @@ class DepthPipeline:
 
         The request stays awaited if that proves nothing.
         """
+        if applied:
+            self.intervals.row_came(request)
         if applied and not self.liveness.is_proof(now):
             self._gaps.row(self.books.symbol_of(request), self.books.request_came(request)[1])
         if not applied or not self.liveness.is_proof(now):
@@ -99,7 +117,9 @@ class DepthPipeline:
     def _end_gap(self, request: int) -> list[Effect]:
         came = self.books.request_came(request)[1]
         gap = self._gaps.close(self.books.symbol_of(request), came) if came else None
-        if gap is None or self._is_no_pause(gap, request):
+        went_on = gap is None or self._is_no_pause(gap, request)
+        self.intervals.proven(request, went_on=went_on)
+        if gap is None or went_on:
             return []
         fields = {"symbol": gap.symbol, "cause": gap.cause, "code": gap.code, "secs": gap.secs}
         return [LogLine("warning" if gap.secs >= 1 else "info", "data_gap", fields)]
@@ -135,12 +155,15 @@ class DepthPipeline:
             self._gaps.open([(found.symbol, came)], "line_silent")
         level, name = ("warning", "line_silent") if found.proven else ("info", "line_asked_again")
         logged = LogLine(level, name, fields)
-        return [logged, *self.subscriptions.rotate(rotation.Halted(found.request), now)]
+        return [logged, *self.subscriptions.request_again(found.request, EndReason.IN_DOUBT, now)]
 
     def _out_of_step(self, found: OutOfStepFound, now: float) -> list[Effect]:
         fields = {**self._about(found.request), "reason": found.reason, "asked_again": found.ask}
+        self.intervals.out_of_step(found.request)
         effects: list[Effect] = [LogLine("warning", "book_out_of_step", fields)] if found.new else []
-        return effects + (self.subscriptions.rotate(rotation.Halted(found.request), now) if found.ask else [])
+        if found.ask:
+            effects += self.subscriptions.request_again(found.request, EndReason.OUT_OF_STEP, now)
+        return effects
 
     # ---- late rows, the rotation
 
@@ -204,7 +227,9 @@ class DepthPipeline:
     def _reset(self, request: int, now: float, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [LogLine("info", "book_reset", self._about(request))]
         self.lines.book_emptied(request)
+        self.intervals.empties(request)
         self.books.reset(request, now_ms)
+        self.intervals.emptied(request, now_ms)
         if request in self.liveness.awaited:
             if self.books.symbol_of(request) not in self._gaps.missing:
                 self.liveness.forget(request)
@@ -216,7 +241,7 @@ class DepthPipeline:
         came = self.books.request_came(request)[1]
         if came:
             self._gaps.open([(self.books.symbol_of(request), came)], "depth_halted", 316)
-        return [logged, *self.subscriptions.rotate(rotation.Halted(request), now)]
+        return [logged, *self.subscriptions.request_again(request, EndReason.HALTED, now)]
 
     def _slot_refused(self, event: gateway.SlotRefused, now: float) -> list[Effect]:
         if self.subscriptions.has_answered(event.request):
@@ -226,7 +251,7 @@ class DepthPipeline:
         logged = LogLine(
             "warning", "slot_refused", {**self._about(event.request), "code": event.code, "text": event.text}
         )
-        self.subscriptions.retire(event.request)
+        self.subscriptions.retire(event.request, EndReason.SLOT_REFUSED)
         return [logged, *self.subscriptions.rotate(event, now)]
 
     def _depth_refused(self, event: gateway.DepthRefused, now: float) -> list[Effect]:
@@ -249,12 +274,13 @@ class DepthPipeline:
         """Handle an error about a line that has had rows: no error ends it, only its silence does."""
         logged = LogLine("warning", "depth_advice", {**self._about(request), "code": code, "text": text})
         self.liveness.await_row(request)
+        self.intervals.doubted({request})
         return [logged, *self.subscriptions.rotate(rotation.Advised(request), now)]
 
     def _id_rejected(self, event: gateway.RequestIdRejected, now: float) -> list[Effect]:
         logged = LogLine("warning", "request_id_rejected", {**self._about(event.request), "code": 322})
         if not self.subscriptions.has_answered(event.request):
-            self.subscriptions.retire(event.request)
+            self.subscriptions.retire(event.request, EndReason.ID_REJECTED)
         return [logged, *self.subscriptions.rotate(event, now)]
 
     def _connectivity_lost(self, event: gateway.ConnectivityLost, now: float) -> list[Effect]:
@@ -301,6 +327,7 @@ class DepthPipeline:
         subscriptions = len(self.books.requests())
         logged = LogLine("warning", "connection_lost", {"text": event.text, "subscriptions": subscriptions})
         self._open_gaps("connection_lost")
+        self.intervals.lost()
         self.books.retire_all()
         self.lines.restart()
         self.liveness.disconnected()
@@ -310,6 +337,7 @@ class DepthPipeline:
 
     def _open_gaps(self, cause: str, code: int = 0) -> None:
         self._gaps.open(self.books.came().items(), cause, code)
+        self.intervals.doubted(self.books.requests())
 
     def _about(self, request: int) -> dict[str, object]:
         return {"symbol": self.books.symbol_of(request), "request_id": request}

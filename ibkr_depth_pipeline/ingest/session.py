@@ -138,7 +138,11 @@ class IngestSession:
         )
         self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
         self._pipeline = pipeline_of(
-            settings, timings or IngestTimings(), request_ids, lambda symbol: self._writer.queue(symbol).store
+            settings,
+            timings or IngestTimings(),
+            request_ids,
+            lambda symbol: self._writer.queue(symbol).store,
+            lambda symbol: self._writer.turns(symbol),
         )
         self._writer.hold_heartbeats_if(self._pipeline.lines.is_out_of_step)
         self._clock = WallClockMonitor(wall_ms, self._pipeline, self._keep_clock_entry)
@@ -152,6 +156,7 @@ class IngestSession:
             resolve_again=self._venues.resolve_again,
             reconnect=self._drop_connection,
             wall_ms=wall_ms,
+            requested=self._pipeline.requested,
         )
         self._keepalive = Keepalive(
             self._gateway,
@@ -259,10 +264,12 @@ class IngestSession:
         return self._venues.nothing_found()
 
     async def _number(self, symbols: Iterable[str]) -> None:
-        self._pipeline.books.number_from(await self._take_over(tuple(symbols)))
+        snapshots, subscriptions = await self._take_over(tuple(symbols))
+        self._pipeline.books.number_from(snapshots)
+        self._pipeline.intervals.number_from(subscriptions)
 
-    async def _take_over(self, symbols: Sequence[str]) -> dict[str, StreamId]:
-        """Raise the streams' ids to a time at which the lease was certainly ours.
+    async def _take_over(self, symbols: Sequence[str]) -> tuple[dict[str, StreamId], dict[str, int]]:
+        """Raise the streams' ids to a time at which the lease was certainly ours, and close a lost run's intervals.
 
         The lease may have been lost while the process slept, and its next holder has raised the ids higher; so this is
         repeated if the lease may have been another's in between.
@@ -271,8 +278,9 @@ class IngestSession:
             now_ms = self._wall_ms()
             if await self._lease.confirm():
                 positions = await self._writer.take_over(symbols, now_ms)
+                turns = await self._writer.take_over_turns(symbols, now_ms)
                 if await self._lease.confirm():
-                    return positions
+                    return positions, turns
 
     async def _record(self) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
@@ -320,6 +328,7 @@ class IngestSession:
     def _begin_rotation(self) -> None:
         if self._connection.use():
             self._keepalive.connected()
+            self._pipeline.intervals.server_version = self._gateway.server_version
             self._execute(self._pipeline.rotate(Connected(), self._now()))
 
     async def _drain(self) -> bool:
@@ -400,6 +409,7 @@ class IngestSession:
         for cycle in itertools.count(1):
             await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
             self._execute(self._pipeline.handle_late_rows(self._now()))
+            self._pipeline.intervals.refresh(self._pipeline.lines.live_books())
             await self._members.release()
             if self._lease.fresh:
                 await self._contracts.flush()

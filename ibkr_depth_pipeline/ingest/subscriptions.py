@@ -21,6 +21,7 @@ from ibkr_depth_pipeline.ingest.effects import (
     RequestDepth,
     SetHeartbeatTtl,
 )
+from ibkr_depth_pipeline.ingest.intervals import IntervalRecorder, no_sink
 from ibkr_depth_pipeline.ingest.liveness import LivenessTracker
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.rotation import events as rotation
@@ -29,8 +30,16 @@ from ibkr_depth_pipeline.rotation.events import RotationPlan
 from ibkr_depth_pipeline.rotation.ring import TurnOutlook
 from ibkr_depth_pipeline.rotation.slot_allocator import BatchResized, SlotReleasedLate
 from ibkr_depth_pipeline.rotation.slots import Reconnect
+from ibkr_depth_pipeline.schema.intervals import EndReason
 
 LEAST_HEARTBEAT_TTL_SECS = 30
+
+_ENDS: dict[type[rotation.RotationEvent], EndReason] = {
+    rotation.Stop: EndReason.STOPPED,
+    rotation.Closed: EndReason.MARKET_CLOSED,
+    rotation.Resumed: EndReason.IN_DOUBT,
+}
+"""Why a subscription ends that the rotation cancels at such an event; at any other its turn is over."""
 
 
 class Subscriptions:
@@ -49,6 +58,7 @@ class Subscriptions:
         figures: PipelineFigures,
         *,
         heartbeat_ttl: int,
+        intervals: IntervalRecorder | None = None,
     ) -> None:
         self._rotation = RotationController((), plan, request_ids)
         self._fallbacks: dict[str, VenueFallback] = {}
@@ -60,6 +70,8 @@ class Subscriptions:
         self._refusals: dict[str, str] = {}  # symbol -> why it was set aside, until rows of it come
         self._books = books
         self._liveness = liveness
+        self._intervals = intervals or IntervalRecorder(no_sink)
+        self._ends: dict[int, EndReason] = {}  # request -> why it ends, if not by the event that the rotation handles
         self._figures = figures
         self._configured_ttl = heartbeat_ttl
         self._ttl = 0
@@ -150,7 +162,7 @@ class Subscriptions:
             if symbol == instrument.symbol and requested is not None:
                 venues = (instrument.exchange, *instrument.alternatives)
                 if requested.con_id != instrument.con_id or requested.exchange not in venues:
-                    return self.rotate(rotation.Halted(request), now)
+                    return self.request_again(request, EndReason.CONTRACT_CHANGED, now)
         return []
 
     def wanted(self, symbol: str, *, weight: int, pinned: bool, now: float) -> list[Effect]:
@@ -207,7 +219,7 @@ class Subscriptions:
         return [*self._refused(request, symbol, reason, now, elsewhere), rotation.Recheck(symbol)]
 
     def _refused(self, request: int, symbol: str, reason: str, now: float, elsewhere: bool) -> list[Effect]:
-        self.retire(request)
+        self.retire(request, EndReason.REFUSED)
         fallback = self._fallbacks[symbol]
         refused = fallback.requested
         elsewhere = self._walks.refused(symbol, now) and elsewhere
@@ -255,8 +267,16 @@ class Subscriptions:
         lacks = fallback.refusal_summary
         return f"{lacks}; the gateway names: {self._permissions}" if lacks and self._permissions else lacks
 
-    def retire(self, request: int) -> None:
+    def request_again(self, request: int, reason: EndReason, now: float) -> list[Effect]:
+        """Replace the subscription: it is dead for that reason, or of no use."""
+        self._ends[request] = reason
+        effects = self.rotate(rotation.Halted(request), now)
+        self._ends.pop(request, None)
+        return effects
+
+    def retire(self, request: int, reason: EndReason = EndReason.TURN_OVER) -> None:
         """Close the book of a request, and await no row of it."""
+        self._intervals.ended(request, reason)
         self._advised.pop(request, None)
         self._requested.pop(request, None)
         self._liveness.forget(request)
@@ -266,17 +286,17 @@ class Subscriptions:
         """Let the rotation handle the event. Returns the effects of its commands."""
         effects: list[Effect] = []
         for command in self._rotation.handle(event, now):
-            effects += self._effects_of(command, now)
+            effects += self._effects_of(command, _ENDS.get(type(event), EndReason.TURN_OVER), now)
         return effects
 
     # ---- the rotation's commands
 
-    def _effects_of(self, command: rotation.RotationCommand, now: float) -> list[Effect]:
+    def _effects_of(self, command: rotation.RotationCommand, end: EndReason, now: float) -> list[Effect]:
         match command:
             case rotation.Subscribe():
                 return self._subscribe(command)
             case rotation.Cancel():
-                self.retire(command.request)
+                self.retire(command.request, self._ends.get(command.request, end))
                 return [command]
             case rotation.Recheck():
                 return [command]

@@ -26,6 +26,7 @@ class EndReason(str, Enum):
     CONNECTION_LOST = "connection_lost"  # the connection to the gateway
     IN_DOUBT = "in_doubt"  # after a report of trouble (1100, a farm), or silent while other lines were not
     OUT_OF_STEP = "out_of_step"  # the book contradicted itself, or rows did not fit it
+    CONTRACT_CHANGED = "contract_changed"  # the symbol is another contract by now, or another venue's
     MARKET_CLOSED = "market_closed"
     STOPPED = "stopped"  # the run ended
     PROCESS_LOST = "process_lost"  # the run died; its successor closed the interval at the last stored row

@@ -190,8 +190,9 @@ class Client:
         await self.connection.drained()
 
     def send_rows(self, subscription: Subscription, rows: list[WireRow]) -> None:
+        at = time.time()  # before anybody can have received them
         self.connection.send(self.session.rows(subscription, rows))
-        self._journal.add_rows(time.time(), self.number, subscription.listing.name, subscription.request_id, rows)
+        self._journal.add_rows(at, self.number, subscription.listing.name, subscription.request_id, rows)
 
     def send_spoiled_row(self, subscription: Subscription, spoiled: SpoiledRow) -> None:
         """A row of the book with fields that cannot be read; the journal has it as `raw_row`."""

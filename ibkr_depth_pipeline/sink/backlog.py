@@ -24,6 +24,7 @@ from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.encoding import EntryPacker
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
+from ibkr_depth_pipeline.sink.turns import SymbolTurns
 
 RETRIES = Backoff(0.05, 1.0)
 """Seconds between two attempts to write."""
@@ -87,9 +88,10 @@ class ContractChange(NamedTuple):
 class SymbolQueue:
     """What is still to be done for one symbol."""
 
-    def __init__(self, symbol: str, packer: EntryPacker, backlog: Backlog) -> None:
+    def __init__(self, symbol: str, packer: EntryPacker, maxlen: int, backlog: Backlog) -> None:
         self.symbol = symbol
         self.packer = packer
+        self.turns = SymbolTurns(symbol, maxlen, lambda: backlog.has_work(self))
         self.waiting: deque[bytes] = deque()  # for XADD, packed, in order
         self.stored: bytes | None = None  # newest in the stream, for the hash
         self.beat: Beat | None = None  # for the heartbeat
@@ -159,14 +161,29 @@ class SymbolQueue:
 
     def due_at(self) -> float | None:
         """The loop time from which on there is something to do; None if there is nothing at all."""
-        if self.waiting or self.changes:
+        if self.changes:
             return self.not_before
+        turn = self.turns.due_at(self.oldest_waiting()) if self.turns.has_work else None
+        if self.waiting and self.may_send():
+            return self.not_before if turn is None else min(turn, self.not_before)
         last = ((self.stored, self.next_hash), (self.beat, self.next_beat), (self.venue, self.next_venue))
         pauses = [end for wanted, end in last if wanted]
-        return max(self.not_before, min(pauses)) if pauses else None
+        own = max(self.not_before, min(pauses)) if pauses else turn
+        return own if turn is None or own is None else min(own, turn)
+
+    def oldest_waiting(self) -> int | None:
+        """The number of the oldest snapshot that waits; None: none does."""
+        return self.packer.position(self.waiting[0]).seq if self.waiting else None
+
+    def may_send(self) -> bool:
+        """Whether the oldest snapshot that waits belongs to an interval whose hash is stored. See turns.py."""
+        limit = self.turns.limit
+        return limit is None or self.packer.position(self.waiting[0]).seq <= limit
 
     def take(self, most: int) -> Block:
         """The next entries to send, at least one. Each is to be handed to `put_back` or `is_stored` afterwards."""
+        if self.turns.limit is not None:
+            most = self._within(self.turns.limit, most)
         if len(self.waiting) <= most:
             entries = list(self.waiting)
             self.waiting.clear()
@@ -177,6 +194,13 @@ class SymbolQueue:
         self.newest_sent = max(self.newest_sent, newest)
         self.on_its_way = True
         return Block(entries, oldest, newest)
+
+    def _within(self, limit: int, most: int) -> int:
+        """How many of the first `most` that wait are numbered up to `limit`."""
+        most = min(most, len(self.waiting))
+        while most > 1 and self.packer.position(self.waiting[most - 1]).seq > limit:
+            most -= 1
+        return most
 
     def put_back(self, entries: list[bytes]) -> None:
         """These were not stored, or that is unknown."""
@@ -233,7 +257,7 @@ class Backlog:
         queue = self.queues.get(symbol)
         if queue is None:
             packer = EntryPacker(stream_key(symbol), self._maxlen)
-            queue = self.queues[symbol] = SymbolQueue(symbol, packer, self)
+            queue = self.queues[symbol] = SymbolQueue(symbol, packer, self._maxlen, self)
         return queue
 
     def forget(self, symbol: str) -> None:
@@ -260,6 +284,7 @@ class Backlog:
         """Let nothing wait for its pause."""
         for queue in self._busy.values():
             queue.next_hash = queue.next_beat = queue.next_venue = 0.0
+            queue.turns.hurry()
 
     def acceptable_bytes(self) -> int:
         """What waits, without that of symbols whose key failed at their last try."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import hiredis
@@ -53,18 +53,28 @@ async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, m
     """
     wanted = list(symbols)
     try:
-        hashes = await _of_hashes(client, wanted)
-        raises: list[Command] = [
-            ("EVAL", _RAISE_STREAM, 1, stream_key(symbol), now_ms, hashes[symbol].ts, hashes[symbol].seq)
-            for symbol in wanted
-        ]
-        replies = _tolerant(wanted, await ask_each(client, raises))
-        if min_replicas:
-            await _replicate(client, wanted, raises, min_replicas)
+        hashes = await positions_of_hashes(client, wanted)
+        return await raise_streams(client, stream_key, hashes, now_ms, min_replicas)
     except UNREACHABLE as error:
-        raise _unavailable(error) from None
+        raise unavailable(error) from None
+
+
+async def raise_streams(
+    client: Client, key_of: Callable[[str], str], known: Positions, now_ms: int, min_replicas: int
+) -> Positions:
+    """Raises the streams at key_of(symbol) as raise_positions does; known: ids that they are not to fall below.
+
+    Raises what is in UNREACHABLE.
+    """
+    wanted = list(known)
+    raises: list[Command] = [
+        ("EVAL", _RAISE_STREAM, 1, key_of(symbol), now_ms, known[symbol].ts, known[symbol].seq) for symbol in wanted
+    ]
+    replies = tolerant(wanted, await ask_each(client, raises))
+    if min_replicas:
+        await _replicate(client, wanted, raises, min_replicas)
     return {
-        symbol: hashes[symbol] if reply is None else StreamId.of(reply)
+        symbol: known[symbol] if reply is None else StreamId.of(reply)
         for symbol, reply in zip(wanted, replies, strict=True)
     }
 
@@ -96,7 +106,7 @@ async def streams_ahead(url: str, symbols: Sequence[str], now_ms: int) -> dict[s
     try:
         found = await newest_ids(client, symbols)
     except UNREACHABLE as error:
-        raise _unavailable(error) from None
+        raise unavailable(error) from None
     finally:
         await client.aclose()
     return {symbol: newest.ts for symbol, newest in found.items() if newest.ts > now_ms + _AHEAD_MS}
@@ -112,7 +122,7 @@ async def recorded_contracts(url: str, symbols: Sequence[str]) -> dict[tuple[int
         fields = ("con_id", "exchange", "depth_supported")
         replies = await ask_each(client, [("HMGET", venue_key(symbol), *fields) for symbol in symbols])
     except UNREACHABLE as error:
-        raise _unavailable(error) from None
+        raise unavailable(error) from None
     finally:
         await client.aclose()
     found: dict[tuple[int, str], str] = {}
@@ -122,10 +132,28 @@ async def recorded_contracts(url: str, symbols: Sequence[str]) -> dict[tuple[int
     return found
 
 
-async def _of_hashes(client: Client, symbols: Sequence[str]) -> Positions:
+async def positions_of_hashes(client: Client, symbols: Sequence[str]) -> Positions:
+    """The snapshot in each last-value hash; zeros for none. Raises what is in UNREACHABLE."""
     asked = await ask_each(client, [("HMGET", last_key(symbol), "ts", "seq") for symbol in symbols])
-    replies = _tolerant(symbols, asked)
+    replies = tolerant(symbols, asked)
     return {symbol: _of_fields(reply or ()) for symbol, reply in zip(symbols, replies, strict=True)}
+
+
+async def newest_snapshots(client: Client, symbols: Sequence[str]) -> Positions:
+    """The newest snapshot that is stored of each; zeros for none. Raises what is in UNREACHABLE."""
+    hashes = await positions_of_hashes(client, symbols)
+    replies = await ask_each(client, [("XINFO", "STREAM", stream_key(symbol)) for symbol in symbols])
+    known = [None if "no such key" in str(reply) else reply for reply in replies]
+    return {
+        symbol: max(hashes[symbol], _last_entry(reply), key=lambda position: position.seq)
+        for symbol, reply in zip(symbols, tolerant(symbols, known), strict=True)
+    }
+
+
+def _last_entry(information: Any) -> StreamId:
+    """The id of the stream's last entry; raised ids and deleted entries do not count."""
+    entry = _mapping(information).get(b"last-entry") if information is not None else None
+    return StreamId() if entry is None else StreamId.of(entry[0])
 
 
 async def _of_streams(client: Client, symbols: Sequence[str]) -> Positions:
@@ -133,18 +161,22 @@ async def _of_streams(client: Client, symbols: Sequence[str]) -> Positions:
     known = [None if "no such key" in str(reply) else reply for reply in replies]
     return {
         symbol: StreamId() if reply is None else StreamId.of(_last_id(reply))
-        for symbol, reply in zip(symbols, _tolerant(symbols, known), strict=True)
+        for symbol, reply in zip(symbols, tolerant(symbols, known), strict=True)
     }
 
 
 def _last_id(information: Any) -> bytes:
+    return bytes(_mapping(information)[b"last-generated-id"])
+
+
+def _mapping(information: Any) -> dict[bytes, Any]:
     """From a list of names and values, or, if the client speaks RESP3, from a mapping."""
-    if not isinstance(information, dict):
-        information = dict(zip(information[::2], information[1::2], strict=True))
-    return bytes(information[b"last-generated-id"])
+    if isinstance(information, dict):
+        return information
+    return dict(zip(information[::2], information[1::2], strict=True))
 
 
-def _tolerant(symbols: Sequence[str], replies: Sequence[Any]) -> list[Any]:
+def tolerant(symbols: Sequence[str], replies: Sequence[Any]) -> list[Any]:
     """`replies` with None for each key that is of another type; any other error is raised."""
     readable: list[Any] = []
     for symbol, reply in zip(symbols, replies, strict=True):
@@ -162,5 +194,5 @@ def _of_fields(values: Sequence[bytes | None]) -> StreamId:
     return StreamId(*(int(value) if value is not None and value.isdigit() else 0 for value in values))
 
 
-def _unavailable(error: Exception) -> SinkUnavailable:
+def unavailable(error: Exception) -> SinkUnavailable:
     return SinkUnavailable(f"Redis: {str(error) or type(error).__name__}")

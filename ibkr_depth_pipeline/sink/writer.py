@@ -21,6 +21,8 @@ from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key
 from ibkr_depth_pipeline.sink.backlog import RETRIES, Backlog, Backpressure, SymbolQueue, WriterFigures
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
+from ibkr_depth_pipeline.sink.turn_fence import close_lost_turns
+from ibkr_depth_pipeline.sink.turns import SymbolTurns
 from ibkr_depth_pipeline.sink.wire import Answer, open_wire
 from ibkr_depth_pipeline.sink.writes import EXTEND_BEAT, StreamWrite, Write, is_held, writes_of
 
@@ -78,16 +80,24 @@ class RedisWriter:
             self._backlog.queue(symbol).newest_sent = position
         return positions
 
+    async def take_over_turns(self, symbols: Iterable[str], now_ms: int) -> dict[str, int]:
+        """How far each symbol's subscriptions are numbered, once `take_over` is done. See turn_fence.py."""
+        return await close_lost_turns(self._client, symbols, now_ms, self._min_replicas)
+
     # ---- never waits
 
     def queue(self, symbol: str) -> SymbolQueue:
         """The queue of `symbol`, whose `store` takes its snapshots."""
         return self._backlog.queue(symbol)
 
+    def turns(self, symbol: str) -> SymbolTurns:
+        """What takes the intervals of `symbol`."""
+        return self._backlog.queue(symbol).turns
+
     def has_unsent(self, symbol: str) -> bool:
-        """Whether a snapshot of it waits or is on its way."""
+        """Whether a snapshot or an interval of it waits or is on its way."""
         queue = self._backlog.queues.get(symbol)
-        return queue is not None and bool(queue.waiting or queue.on_its_way)
+        return queue is not None and bool(queue.waiting or queue.on_its_way or queue.turns.has_work)
 
     def forget(self, symbol: str) -> None:
         """Its stream is no business of this writer any more; nothing of it may be unsent."""

@@ -23,6 +23,7 @@ from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.schema.encoding import LastValue
 from ibkr_depth_pipeline.schema.keys import contract_changes_key, heartbeat_key, last_key, venue_key
 from ibkr_depth_pipeline.sink.backlog import RETRIES, Beat, Block, ContractChange, SymbolQueue
+from ibkr_depth_pipeline.sink.turns import TurnCommand
 from ibkr_depth_pipeline.sink.wire import Part
 
 FLUSH_ENTRIES = 256
@@ -88,7 +89,9 @@ def writes_of(queue: SymbolQueue, most: int, now: float, heartbeat_ttl: int) -> 
     if queue.changes:
         return [_ContractWrite(queue)]
     writes: list[Write] = []
-    if queue.waiting:
+    if queue.turns.has_work and (turn := queue.turns.take(queue.oldest_waiting(), now)) is not None:
+        writes.append(_TurnWrite(queue, turn))
+    if queue.waiting and queue.may_send() and now >= queue.not_before:
         writes.append(StreamWrite(queue, queue.take(min(most, FLUSH_ENTRIES))))
     if queue.stored is not None and now >= queue.next_hash:
         queue.next_hash = now + HASH_PAUSE_SECS
@@ -269,6 +272,25 @@ def _change(key: str, change: ContractChange) -> bytes:
     after, con_id, local_symbol, expiry = change
     fields = ("after", str(after), "con_id", con_id, "local_symbol", local_symbol, "expiry", expiry)
     return _packed("XADD", key, "MAXLEN", "~", CHANGES_KEPT, "*", *fields)
+
+
+class _TurnWrite:
+    """A step of the symbol's intervals."""
+
+    def __init__(self, queue: SymbolQueue, command: TurnCommand) -> None:
+        self.queue = queue
+        self.command = command.name
+        self.part = command.part
+        self._turn = command
+
+    def unknown(self) -> None:
+        self._turn.unknown()
+
+    def postpone(self, now: float) -> None:
+        self.queue.turns.refused(now + RETRIES.longest)
+
+    def settle(self, replies: list[Any]) -> Exception | None:
+        return self._turn.settle(replies)
 
 
 def is_held(reply: Exception) -> bool:

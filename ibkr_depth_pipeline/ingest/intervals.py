@@ -1,0 +1,256 @@
+"""Records when each symbol was observed: one interval for each subscription, and what ended it. Pure.
+
+An interval begins with the request and observes from its first row on. It is split when the book is not the same any
+more: emptied by the gateway (317), out of step, or after a pause that a report of trouble explains. The subscription
+then goes on as the next interval. Counts come from the book's numbering, so that a row costs nothing here.
+
+Times are unix ms: those of rows as stored (`ts`, which never falls), others by the recorder's clock. `until` is the
+last row, or, if later, the last moment at which the gateway was heard while nothing spoke against the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ibkr_depth_pipeline.ingest.hot_path import LiveBook
+from ibkr_depth_pipeline.model import Instrument
+from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
+from ibkr_depth_pipeline.schema.keys import StreamId
+
+
+class IntervalSink(Protocol):
+    """Stores one symbol's intervals (sink/turns.py: SymbolTurns). It never waits."""
+
+    def begin(self, interval: SubscriptionInterval, after_seq: int, /) -> None: ...
+
+    def update(self, interval: SubscriptionInterval, /) -> None: ...
+
+    def end(self, interval: SubscriptionInterval, last_seq: int, /) -> None: ...
+
+
+class NoSink:
+    """An IntervalSink that keeps nothing."""
+
+    def begin(self, interval: SubscriptionInterval, after_seq: int, /) -> None: ...
+
+    def update(self, interval: SubscriptionInterval, /) -> None: ...
+
+    def end(self, interval: SubscriptionInterval, last_seq: int, /) -> None: ...
+
+
+def no_sink(_symbol: str) -> IntervalSink:
+    """For a pipeline whose intervals nobody keeps."""
+    return NoSink()
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """A report of trouble: the longest pause between two rows since the last one before it, and the newest row."""
+
+    newest: StreamId
+    before: StreamId
+    after: StreamId | None = None
+
+    def row(self, row: StreamId) -> None:
+        if self.after is None or row.ts - self.newest.ts >= self.after.ts - self.before.ts:
+            self.before, self.after = self.newest, row
+        self.newest = row
+
+
+@dataclass(slots=True)
+class _Open:
+    """An open interval: what is known of it since it began, and the book that it observes."""
+
+    begun: SubscriptionInterval
+    book: LiveBook
+    after: StreamId  # the newest snapshot before it
+    applied: int  # the book's rows before it
+    alive: int = 0  # the last moment at which the line was known to be live, rows aside
+    doubt: _Doubt | None = None
+
+    def seen(self) -> SubscriptionInterval:
+        """As it is known now."""
+        newest = self.book.newest
+        if self.begun.first_row is None or newest.seq == self.after.seq:
+            return self.begun
+        until = self.doubt.newest.ts if self.doubt else max(self.book.last_row_ms, self.begun.first_row, self.alive)
+        return replace(
+            self.begun,
+            until=until,
+            complete=self.begun.complete or self.book.complete_ms or None,
+            first_seq=self.after.seq + 1,
+            last_seq=newest.seq,
+            rows=self.book.applied - self.applied,
+        )
+
+
+class IntervalRecorder:
+    """The open interval of each live request. outlet(symbol) stores what becomes of it.
+
+    `number_from` before the first request of a symbol; `refresh` every second or so.
+    """
+
+    def __init__(self, outlet: Callable[[str], IntervalSink]) -> None:
+        self._outlet = outlet
+        self._open: dict[int, _Open] = {}
+        self._between: dict[int, _Open] = {}  # subscriptions that go on, and whose next interval is still to begin
+        self._newest: dict[str, int] = {}
+        self._heard = 0
+        self.server_version = 0
+        """The gateway's, for intervals that begin from now on."""
+
+    def number_from(self, newest: Mapping[str, int]) -> None:
+        """Set the number of the newest subscription of each of these symbols."""
+        self._newest.update(newest)
+
+    # ---- one request
+
+    def requested(self, book: LiveBook, instrument: Instrument, now_ms: int) -> None:
+        """A subscription was requested."""
+        begun = SubscriptionInterval(
+            book.symbol,
+            self._next(book.symbol),
+            book.venue,
+            con_id=instrument.con_id,
+            local_symbol=instrument.local_symbol,
+            requested=now_ms,
+            server_version=self.server_version,
+        )
+        self._begin(book, begun, book.newest, book.applied)
+
+    def row_came(self, request: int) -> None:
+        """A row of the request was applied, while its rows were awaited."""
+        found = self._open.get(request)
+        if found is None:
+            return
+        if found.begun.first_row is None:
+            self._observe(found, found.book.newest.ts)
+        elif found.doubt is not None:
+            found.doubt.row(found.book.newest)
+
+    def empties(self, request: int) -> None:
+        """The gateway empties the request's book (317); `emptied` follows."""
+        found = self._open.get(request)
+        if found is not None and found.begun.first_row is not None:
+            self._end(request, EndReason.RESET, self._until(found))
+            self._between[request] = found
+
+    def emptied(self, request: int, now_ms: int) -> None:
+        """The empty book is stored: the first of the next interval, or of the request's first one."""
+        found, ended = self._open.get(request), self._between.pop(request, None)
+        if ended is not None:
+            newest = ended.book.newest
+            before = StreamId(newest.ts, newest.seq - 1)
+            self._go_on(ended, now_ms, before, ended.book.applied, first_row=newest.ts, complete=None)
+        elif found is not None:
+            self._observe(found, found.book.newest.ts)
+
+    def ended(self, request: int, reason: EndReason) -> None:
+        """The request is over: cancelled, refused or lost."""
+        found = self._open.get(request)
+        self._between.pop(request, None)
+        if found is not None:
+            doubted = found.doubt is not None and reason in (EndReason.TURN_OVER, EndReason.HALTED)
+            self._end(request, EndReason.IN_DOUBT if doubted else reason, self._until(found))
+
+    def lost(self) -> None:
+        """The connection to the gateway is gone, and every request with it."""
+        for request in list(self._open):
+            self.ended(request, EndReason.CONNECTION_LOST)
+
+    # ---- trouble
+
+    def doubted(self, requests: Collection[int]) -> None:
+        """A report of trouble covers these requests, as far as they have had rows."""
+        for request in requests:
+            found = self._open.get(request)
+            if found is not None and found.doubt is None and found.book.applied > found.applied:
+                found.doubt = _Doubt(found.book.newest, found.book.newest)
+
+    def proven(self, request: int, *, went_on: bool) -> None:
+        """The newest row of the request proves its line. went_on: there was no pause that the trouble explains."""
+        found = self._open.get(request)
+        if found is None or found.doubt is None:
+            return
+        doubt, found.doubt = found.doubt, None
+        if went_on or doubt.after is None:
+            return
+        rows = found.book.applied - found.applied
+        lost = doubt.newest.seq - doubt.before.seq
+        self._end(request, EndReason.IN_DOUBT, doubt.before.ts, doubt.before.seq, rows - lost)
+        complete = None if found.book.is_filling else doubt.after.ts
+        applied = found.book.applied - lost
+        self._go_on(found, doubt.after.ts, doubt.before, applied, first_row=doubt.after.ts, complete=complete)
+
+    def out_of_step(self, request: int) -> None:
+        """The request's book is known to be wrong since its last row: its rows are observed no more."""
+        found = self._open.get(request)
+        if found is not None:
+            self._end(request, EndReason.OUT_OF_STEP, found.seen().until)
+            self._between[request] = found
+
+    def in_step(self, request: int, now_ms: int) -> None:
+        """The request's book has come right again."""
+        found = self._between.pop(request, None)
+        if found is not None:
+            newest = found.book.newest
+            self._go_on(found, now_ms, newest, found.book.applied, first_row=newest.ts, complete=newest.ts)
+
+    # ---- time
+
+    def heard(self, symbols: Collection[str], now_ms: int) -> None:
+        """The gateway answered: the lines of these symbols are known to be live."""
+        self._heard = max(self._heard, now_ms)
+        for found in self._open.values():
+            if found.begun.symbol in symbols and found.doubt is None:
+                found.alive = max(found.alive, self._heard)
+
+    def refresh(self, symbols: Collection[str]) -> None:
+        """Publish what is known of the open intervals; the lines of `symbols` are known to be live.
+
+        A row of any line shows that the gateway sends what there is.
+        """
+        self.heard(symbols, max((found.book.last_row_ms for found in self._open.values()), default=0))
+        for found in self._open.values():
+            if found.begun.first_row is not None:
+                self._outlet(found.begun.symbol).update(found.seen())
+
+    # ---- shared
+
+    def _next(self, symbol: str) -> int:
+        self._newest[symbol] = self._newest.get(symbol, 0) + 1
+        return self._newest[symbol]
+
+    def _begin(self, book: LiveBook, begun: SubscriptionInterval, after: StreamId, applied: int) -> None:
+        self._open[book.request] = _Open(begun, book, after, applied)
+        self._outlet(book.symbol).begin(begun, after.seq)
+
+    def _observe(self, found: _Open, first_row: int) -> None:
+        found.begun = replace(found.begun, first_row=first_row)
+        self._outlet(found.begun.symbol).update(found.seen())
+
+    def _go_on(
+        self, found: _Open, requested: int, after: StreamId, applied: int, *, first_row: int, complete: int | None
+    ) -> None:
+        symbol = found.begun.symbol
+        begun = replace(found.begun, subscription=self._next(symbol), requested=requested)
+        self._begin(found.book, replace(begun, first_row=first_row, complete=complete), after, applied)
+        self._outlet(symbol).update(self._open[found.book.request].seen())
+
+    def _until(self, found: _Open) -> int | None:
+        """The last moment at which the line was known to be live; rows of other lines count, as in `refresh`."""
+        self._heard = max(self._heard, *(other.book.last_row_ms for other in self._open.values()))
+        seen = found.seen().until
+        return seen if seen is None or found.doubt is not None else max(seen, self._heard)
+
+    def _end(
+        self, request: int, reason: EndReason, until: int | None, last_seq: int | None = None, rows: int | None = None
+    ) -> None:
+        found = self._open.pop(request)
+        seen = found.seen()
+        last = found.book.newest.seq if last_seq is None else last_seq
+        if seen.first_seq is not None:
+            seen = replace(seen, until=until, last_seq=last, rows=seen.rows if rows is None else rows)
+        self._outlet(seen.symbol).end(replace(seen, end=reason), last)
