@@ -158,7 +158,7 @@ def test_any_text_is_read_or_refused(text: str, zone: str) -> None:
 
 @pytest.mark.parametrize(("calendar", "zone"), [("XNYS", "US/Eastern"), ("XTKS", "Japan"), ("XETR", "MET")])
 @pytest.mark.parametrize("year", [2026, 2027])
-def test_a_year_of_sessions_is_read_as_the_exchange_has_them(calendar: str, zone: str, year: int) -> None:
+def test_sessions_of_a_year_are_read_as_the_exchange_has_them(calendar: str, zone: str, year: int) -> None:
     """Days with changed clocks, half days and holidays among them, in both forms."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Series.values")

@@ -252,7 +252,7 @@ def test_number_is_refused_for_a_switch(key: str) -> None:
         load_settings(**{key: True})
 
 
-def test_one_error_lists_every_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_bad_setting_is_listed_in_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     worst = dict(BAD_VALUES)
     for key, text in worst.items():
         monkeypatch.setenv(key, text)

@@ -120,7 +120,7 @@ def test_apprise_target_has_a_read_timeout_of_its_own() -> None:
     assert apprise.Apprise.instantiate("nonsense://localhost", suppress_exceptions=True) is None
 
 
-def test_what_is_not_documented_is_used_in_one_module_each() -> None:
+def test_undocumented_attributes_of_a_library_are_used_in_one_module_each() -> None:
     found: list[str] = []
     for path in sorted(PACKAGE.rglob("*.py")):
         place, tree = str(path.relative_to(PACKAGE)), ast.parse(path.read_text())

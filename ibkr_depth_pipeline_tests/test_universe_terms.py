@@ -127,7 +127,7 @@ def test_option_is_read() -> None:
         ("{symbol: SPY, strike: yes}", "use a price"),
     ],
 )
-def test_what_can_not_be_is_one_problem_that_says_why(entry: str, part: str) -> None:
+def test_impossible_entry_is_one_problem_with_its_reason(entry: str, part: str) -> None:
     (problem,) = problems(f"symbols: [{entry}]")
     assert problem.startswith("symbols[1] ")
     assert part in problem

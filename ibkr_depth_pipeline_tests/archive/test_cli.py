@@ -45,7 +45,7 @@ def test_signal_ends_the_archiver_with_everything_kept(mirror: Mirror, desk: Des
     assert desk.kept() == mirror.written
 
 
-def test_from_run_to_check_a_sound_day_is_ok(mirror: Mirror, desk: Desk) -> None:
+def test_sound_day_is_ok_from_run_to_check(mirror: Mirror, desk: Desk) -> None:
     mirror.write("BRK B", range(1, 301), every=100)
     assert desk.runs("run", "--once").returncode == 0
     assert "BRK B: 1 parts, 300 snapshots" in desk.runs("compact", str(DAY)).stdout

@@ -75,7 +75,7 @@ def insert(position: int, price: float, side: Side = Side.BID) -> DepthRow:
 
 
 @given(st.integers(1, 6), any_rows | sound_rows)
-def test_the_book_equals_a_list_model_after_every_row(size: int, rows: list[DepthRow]) -> None:
+def test_book_equals_a_list_model_after_every_row(size: int, rows: list[DepthRow]) -> None:
     book, model = OrderBook(size, VENUE), ListModel(size)
     for row in rows:
         assert (book.apply(row) is None) == model.apply(row)
@@ -85,7 +85,7 @@ def test_the_book_equals_a_list_model_after_every_row(size: int, rows: list[Dept
 
 
 @given(any_rows)
-def test_a_row_that_is_dropped_changes_nothing_and_one_that_is_applied_leaves_the_other_side(
+def test_dropped_row_changes_nothing_and_applied_row_leaves_the_other_side(
     rows: list[DepthRow],
 ) -> None:
     book = book_of(insert(0, price, side) for price in (1.0, 2.0, 3.0) for side in Side)
@@ -101,7 +101,7 @@ def test_a_row_that_is_dropped_changes_nothing_and_one_that_is_applied_leaves_th
 
 
 @given(sound_rows)
-def test_a_side_that_a_reader_kept_never_changes(rows: list[DepthRow]) -> None:
+def test_side_kept_by_a_reader_never_changes(rows: list[DepthRow]) -> None:
     book = OrderBook(5, VENUE)
     kept: list[tuple[Any, list[Level]]] = []
     for row in rows:
@@ -133,26 +133,26 @@ def test_each_kind_of_bad_row_is_dropped_by_name(row: DepthRow, fault: RowFault)
     assert book.bids is before
 
 
-def test_an_insert_shifts_down_and_a_delete_shifts_up() -> None:
+def test_insert_shifts_rows_down_and_delete_shifts_them_up() -> None:
     book = book_of([insert(0, 10.0), insert(1, 9.9), insert(2, 9.8), insert(0, 10.1)])
     assert [price for price, _, _ in book.bids] == [10.1, 10.0, 9.9, 9.8]
     book.apply(DepthRow(DELETE, Side.BID, 1, 0.0, 0.0, ""))
     assert [price for price, _, _ in book.bids] == [10.1, 9.9, 9.8]
 
 
-def test_a_row_pushed_past_the_requested_ones_is_gone_for_good() -> None:
+def test_row_pushed_past_the_requested_ones_is_gone_for_good() -> None:
     book = book_of([insert(position, 10.0 - position) for position in range(3)] + [insert(0, 11.0)], size=3)
     assert [price for price, _, _ in book.bids] == [11.0, 10.0, 9.0]
     book.apply(DepthRow(DELETE, Side.BID, 0, 0.0, 0.0, ""))
     assert [price for price, _, _ in book.bids] == [10.0, 9.0]
 
 
-def test_an_update_at_the_first_empty_row_appends() -> None:
+def test_update_at_the_first_empty_row_appends() -> None:
     book = book_of([DepthRow(UPDATE, Side.ASK, 0, 5.0, 1.0, ""), DepthRow(UPDATE, Side.ASK, 1, 6.0, 2.0, "ARCA")])
     assert book.asks == ((5.0, 1.0, VENUE), (6.0, 2.0, "ARCA"))
 
 
-def test_a_reset_empties_both_sides_and_the_book_goes_on() -> None:
+def test_reset_empties_both_sides_and_the_book_goes_on() -> None:
     book = book_of([insert(0, 1.0), insert(0, 2.0, Side.ASK)])
     book.reset()
     assert book.is_empty

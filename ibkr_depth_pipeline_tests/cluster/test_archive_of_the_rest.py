@@ -42,7 +42,9 @@ def the_rest(cluster: ClusterOfRedis) -> list[str]:
     return [symbol for symbol in SYMBOLS if cluster.master_of(stream_key(symbol)) is not dead]
 
 
-async def test_the_rest_is_read_without_pause(cluster: ClusterOfRedis, settings: Settings, the_rest: list[str]) -> None:
+async def test_symbols_of_living_masters_are_read_without_pause(
+    cluster: ClusterOfRedis, settings: Settings, the_rest: list[str]
+) -> None:
     timing = ArchiverTiming(retries=Backoff(3600.0, 3600.0), discovery_secs=0.05)
     *known, new = the_rest
     with cluster.client() as client:
@@ -60,7 +62,7 @@ async def test_the_rest_is_read_without_pause(cluster: ClusterOfRedis, settings:
     assert (await following.stop()).gaps == []
 
 
-async def test_an_archiver_that_starts_then_keeps_the_rest_but_does_not_say_that_it_was_all(
+async def test_archiver_started_beside_a_dead_master_keeps_the_rest_and_reports_itself_incomplete(
     cluster: ClusterOfRedis, settings: Settings, the_rest: list[str]
 ) -> None:
     with cluster.client() as client:

@@ -26,7 +26,7 @@ async def _for_ever(client: Any) -> None:
         assert int(await client.get("key")) == number
 
 
-async def test_a_task_that_talks_to_redis_is_cancelled_wherever_it_is_hit(shared_redis_url: str) -> None:
+async def test_redis_query_can_be_cancelled_at_any_await(shared_redis_url: str) -> None:
     client = open_redis(shared_redis_url)
     for steps in range(TIMES):
         task = asyncio.ensure_future(_for_ever(client))
@@ -40,7 +40,7 @@ async def test_a_task_that_talks_to_redis_is_cancelled_wherever_it_is_hit(shared
     await client.aclose()
 
 
-async def test_a_lease_that_is_kept_is_cancelled_wherever_it_is_hit(
+async def test_keeping_of_a_lease_can_be_cancelled_at_any_await(
     shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = open_redis(shared_redis_url)
@@ -58,7 +58,7 @@ async def test_a_lease_that_is_kept_is_cancelled_wherever_it_is_hit(
     await client.aclose()
 
 
-async def test_a_server_that_does_not_answer_is_borne_only_so_long(
+async def test_redis_that_does_not_answer_is_waited_for_up_to_the_limit(
     redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "ANSWER_TIMEOUT_SECS", 0.2)

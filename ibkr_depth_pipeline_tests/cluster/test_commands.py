@@ -35,19 +35,19 @@ VENUE = {"con_id": 1, "exchange": "ARCA", "primary_exchange": "ARCA", "valid_exc
 VENUE |= {"reason": "", "checked_ts": BEGIN}
 
 
-def test_the_symbols_of_the_tests_lie_on_every_master(cluster: ClusterOfRedis) -> None:
+def test_symbols_of_the_tests_lie_on_every_master(cluster: ClusterOfRedis) -> None:
     assert len({cluster.master_of(stream_key(symbol)).port for symbol in SYMBOLS}) == 3
     keys = [[key(symbol) for key in (stream_key, last_key, heartbeat_key, venue_key)] for symbol in SYMBOLS]
     assert any(len({cluster.master_of(key).port for key in of_symbol}) > 1 for of_symbol in keys)
 
 
-async def test_the_check_writes_to_every_master_and_leaves_nothing(several: Servers) -> None:
+async def test_check_writes_to_every_master_and_leaves_nothing(several: Servers) -> None:
     with several.client() as client:
         assert await check_writable(several.url) == version()
         assert list(client.scan_iter()) == []
 
 
-async def test_the_check_finds_one_master_that_is_read_only(cluster: ClusterOfRedis) -> None:
+async def test_check_finds_one_master_that_is_read_only(cluster: ClusterOfRedis) -> None:
     full = cluster.master_of(stream_key("SPY"))
     ask(full.port, "CONFIG", "SET", "min-replicas-to-write", 5)
     try:
@@ -69,7 +69,7 @@ async def test_positions_are_read_and_raised(several: Servers) -> None:
     await sink.aclose()
 
 
-async def test_the_lease_is_held_by_one(several: Servers) -> None:
+async def test_lease_in_a_cluster_has_one_holder(several: Servers) -> None:
     sink = open_redis(several.url)
     first, second = (Lease(sink, "default", identity(name), 2) for name in ("one", "two"))
     await first.acquire()
@@ -100,7 +100,7 @@ async def test_figures_and_health(several: Servers) -> None:
     await sink.aclose()
 
 
-async def test_the_probe_stores_and_finds_venues(several: Servers) -> None:
+async def test_probe_stores_and_finds_venues_in_a_cluster(several: Servers) -> None:
     store = VenueStore(several.url)
     for symbol in SYMBOLS:
         await store.record(Instrument(symbol, 1, "STK", "USD", "ARCA", "ARCA"), "no depth", 5)
@@ -158,14 +158,14 @@ def _numbers(items: list[object]) -> set[tuple[str, int]]:
     return {(item.symbol, item.seq) for item in items if isinstance(item, DepthSnapshot)}
 
 
-def test_a_range_of_several_pages_comes_whole(cluster: ClusterOfRedis) -> None:
+def test_range_of_several_pages_comes_whole(cluster: ClusterOfRedis) -> None:
     with cluster.client() as client, DepthReader(cluster.url) as reader:
         fill(client, 4_500, symbols=["SPY"])
         assert [each.seq for each in reader.range("SPY")] == list(range(1, 4_501))
         assert len(reader.follow("SPY", start=At(0), most=100).read()) == 100
 
 
-def test_the_archiver_keeps_everything(several: Servers, tmp_path: Path) -> None:
+def test_archiver_of_a_cluster_keeps_everything(several: Servers, tmp_path: Path) -> None:
     settings = load_settings(redis_url=several.url, archive_url=str(tmp_path / "archive"))
     with several.client() as client:
         fill(client, 1_500)
@@ -176,17 +176,17 @@ def test_the_archiver_keeps_everything(several: Servers, tmp_path: Path) -> None
     assert [each.seq for each in ids_of(read_day(store, DAY, "SPY"))] == list(range(1, 1_501))
 
 
-async def test_a_server_that_is_no_cluster_is_said_to_be_none(redis_server: EmbeddedRedis) -> None:
+async def test_server_that_is_no_cluster_is_named_as_such(redis_server: EmbeddedRedis) -> None:
     with pytest.raises(SinkUnavailable, match="Cluster mode is not enabled"):
         await check_writable(f"redis+cluster://{HOST}:{redis_server.port}")
 
 
-async def test_a_name_that_the_sentinels_do_not_know_is_named(watched: WatchedRedis) -> None:
+async def test_name_unknown_to_the_sentinels_is_in_the_error(watched: WatchedRedis) -> None:
     with pytest.raises(SinkUnavailable, match="No master found for 'nobody'"):
         await check_writable(watched.url.replace("/depth", "/nobody"))
 
 
-async def test_a_password_opens_every_node(cluster: ClusterOfRedis) -> None:
+async def test_password_is_used_for_every_node(cluster: ClusterOfRedis) -> None:
     for server in cluster.servers:
         ask(server.port, "CONFIG", "SET", "requirepass", "hunter2")
     try:

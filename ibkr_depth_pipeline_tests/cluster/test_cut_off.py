@@ -19,7 +19,7 @@ from ibkr_depth_pipeline_tests.sink.writing import DRAIN, SnapshotWriter, identi
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["it is not replicated", "it refuses without its replica"])
-async def test_the_writer_and_the_lease_go_over_to_the_new_master(watched: WatchedRedis, refuses: bool) -> None:
+async def test_writer_and_lease_move_to_the_new_master(watched: WatchedRedis, refuses: bool) -> None:
     cut_off = watched.master
     client = open_redis(watched.url)
     lease = Lease(client, "default", identity("one"), 2)
@@ -47,7 +47,7 @@ async def test_the_writer_and_the_lease_go_over_to_the_new_master(watched: Watch
     ask(cut_off.port, "CONFIG", "SET", "min-replicas-to-write", 0)
 
 
-async def test_a_connection_that_was_in_use_when_the_new_master_was_found_follows(watched: WatchedRedis) -> None:
+async def test_connection_in_use_when_the_new_master_was_found_follows_it(watched: WatchedRedis) -> None:
     client = open_redis(watched.url)
     pool = client.connection_pool
     in_use = await pool.get_connection()
@@ -69,7 +69,7 @@ async def test_a_connection_that_was_in_use_when_the_new_master_was_found_follow
     ],
     ids=["a replica", "no replicas", "full"],
 )
-def test_a_deposed_server_is_known_by_what_it_says_to_a_command_and_to_a_script(
+def test_deposed_master_is_recognized_by_its_answer_to_a_command_and_to_a_script(
     redis_server: EmbeddedRedis, words: tuple[str, ...], deposed: bool
 ) -> None:
     ask(redis_server.port, *words)

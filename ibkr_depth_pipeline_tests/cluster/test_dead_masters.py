@@ -15,7 +15,7 @@ from ibkr_depth_pipeline_tests.sink.writing import DRAIN, snapshots, writing
 SYMBOLS = [f"S{number}" for number in range(20)]
 
 
-async def test_a_lone_row_does_not_wait_for_what_only_a_dead_master_could_take(
+async def test_lone_row_does_not_wait_for_a_dead_master(
     cluster: ClusterOfRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = cluster.master_of(stream_key("S0"))
@@ -35,7 +35,7 @@ async def test_a_lone_row_does_not_wait_for_what_only_a_dead_master_could_take(
         assert await writer.drain(DRAIN)
 
 
-async def test_that_every_master_is_away_is_said_once_a_flush(cluster: ClusterOfRedis) -> None:
+async def test_absence_of_every_master_is_logged_once_a_flush(cluster: ClusterOfRedis) -> None:
     for server in cluster.servers:
         server.kill()
     async with writing(cluster.url) as writer:

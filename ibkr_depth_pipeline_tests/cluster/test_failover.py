@@ -22,7 +22,7 @@ FIRST_THE_CLUSTER = pytest.mark.parametrize(
 
 
 @FIRST_THE_CLUSTER
-async def test_a_master_that_is_killed_under_load_costs_no_row(several: Servers, tmp_path: Path) -> None:
+async def test_master_killed_under_load_costs_no_row(several: Servers, tmp_path: Path) -> None:
     key = stream_key("SPY")
     async with recorded(several, tmp_path, ibkr_redis_min_replicas=1) as trial:
         dead = await asyncio.to_thread(several.master_of, key)
@@ -37,7 +37,7 @@ async def test_a_master_that_is_killed_under_load_costs_no_row(several: Servers,
         await trial.is_true()
 
 
-async def test_a_master_that_dies_after_its_replica_costs_no_row(cluster: ClusterOfRedis, tmp_path: Path) -> None:
+async def test_master_that_dies_after_its_replica_costs_no_row(cluster: ClusterOfRedis, tmp_path: Path) -> None:
     key = stream_key("SPY")
     async with recorded(cluster, tmp_path, ibkr_redis_min_replicas=1) as trial:
         dead = await asyncio.to_thread(cluster.master_of, key)
@@ -52,7 +52,7 @@ async def test_a_master_that_dies_after_its_replica_costs_no_row(cluster: Cluste
 
 
 @pytest.mark.faults
-async def test_the_other_masters_are_written_and_read_while_one_hangs(cluster: ClusterOfRedis, tmp_path: Path) -> None:
+async def test_other_masters_are_written_and_read_while_one_hangs(cluster: ClusterOfRedis, tmp_path: Path) -> None:
     async with recorded(cluster, tmp_path) as trial:
         owners = {symbol: cluster.master_of(stream_key(symbol)) for symbol in SYMBOLS}
         lease = cluster.master_of(lease_key("default"))
@@ -70,7 +70,7 @@ async def test_the_other_masters_are_written_and_read_while_one_hangs(cluster: C
 
 @pytest.mark.faults
 @pytest.mark.parametrize("key", [stream_key("SPY"), lease_key("default")])
-async def test_a_master_that_hangs_is_replaced_and_what_it_alone_had_is_said_again(
+async def test_hanging_master_is_replaced_and_what_it_alone_had_is_sent_again(
     cluster: ClusterOfRedis, tmp_path: Path, key: str
 ) -> None:
     async with recorded(cluster, tmp_path, ibkr_redis_min_replicas=1) as trial:
@@ -84,7 +84,7 @@ async def test_a_master_that_hangs_is_replaced_and_what_it_alone_had_is_said_aga
 
 
 @pytest.mark.faults
-async def test_one_master_after_the_other_is_killed_and_comes_back(cluster: ClusterOfRedis, tmp_path: Path) -> None:
+async def test_masters_killed_one_after_the_other_cost_no_row(cluster: ClusterOfRedis, tmp_path: Path) -> None:
     async with recorded(cluster, tmp_path, ibkr_redis_min_replicas=1) as trial:
         for symbol in SYMBOLS:
             key = stream_key(symbol)
@@ -98,7 +98,7 @@ async def test_one_master_after_the_other_is_killed_and_comes_back(cluster: Clus
 
 
 @pytest.mark.faults
-async def test_a_slot_that_moves_to_another_master_under_load_costs_no_row(
+async def test_slot_that_moves_to_another_master_under_load_costs_no_row(
     cluster: ClusterOfRedis, tmp_path: Path
 ) -> None:
     key = stream_key("SPY")
@@ -121,7 +121,7 @@ async def test_a_slot_that_moves_to_another_master_under_load_costs_no_row(
 
 
 @pytest.mark.faults
-async def test_the_lease_outlives_its_master(several: Servers) -> None:
+async def test_lease_outlives_its_master(several: Servers) -> None:
     sink = open_redis(several.url)
     holder, other = (Lease(sink, "default", identity(name), 5) for name in ("one", "two"))
     await holder.acquire()

@@ -18,7 +18,7 @@ from ibkr_depth_pipeline_tests.sink.writing import reading
 NOW = 1_800_000_000_000
 
 
-async def test_the_replicas_have_the_fence_when_a_take_over_is_done(several: Servers) -> None:
+async def test_replicas_have_the_fence_when_a_takeover_is_done(several: Servers) -> None:
     with several.client() as client:
         fill(client, 3)
     sink = open_redis(several.url)

@@ -45,7 +45,7 @@ async def writing_to_replicas(url: str, replicas: int, *, buffer_bytes: int = 1 
         await client.aclose()
 
 
-async def test_what_no_replica_has_waits_and_is_there_once_when_one_has_it(redis_server: EmbeddedRedis) -> None:
+async def test_snapshot_without_a_replica_waits_and_is_stored_once_when_one_has_it(redis_server: EmbeddedRedis) -> None:
     with EmbeddedRedis(extra_args=("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")) as replica:
         async with writing_to_replicas(redis_server.url, 1) as writer, reading(redis_server.url) as client:
             with capture_logs() as logged:
@@ -63,7 +63,7 @@ async def test_what_no_replica_has_waits_and_is_there_once_when_one_has_it(redis
             assert await numbers(client) == list(range(1, 401))
 
 
-async def test_a_lone_snapshot_that_is_held_already_is_not_stored_before_a_replica_has_it(
+async def test_lone_snapshot_held_already_is_not_stored_before_a_replica_has_it(
     redis_server: EmbeddedRedis,
 ) -> None:
     with EmbeddedRedis(extra_args=("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")) as replica:
@@ -76,7 +76,7 @@ async def test_a_lone_snapshot_that_is_held_already_is_not_stored_before_a_repli
             assert (await numbers(client), writer.figures.stored) == ([1], {"SPY": 1})
 
 
-async def test_what_is_refused_is_told_as_it_is_also_where_replicas_are_missing(redis_server: EmbeddedRedis) -> None:
+async def test_refusal_keeps_its_own_reason_if_replicas_are_missing(redis_server: EmbeddedRedis) -> None:
     async with writing_to_replicas(redis_server.url, 1) as writer, reading(redis_server.url) as client:
         await client.config_set("maxmemory", 1)
         with capture_logs() as logged:
@@ -85,7 +85,7 @@ async def test_what_is_refused_is_told_as_it_is_also_where_replicas_are_missing(
             await eventually(lambda: [line for line in logged if "maxmemory" in line.get("error", "")])
 
 
-async def test_none_are_waited_for_unless_asked(redis_server: EmbeddedRedis) -> None:
+async def test_replicas_are_waited_for_only_if_the_setting_asks_for_it(redis_server: EmbeddedRedis) -> None:
     async with writing_to_replicas(redis_server.url, 0) as writer, reading(redis_server.url) as client:
         for snapshot in snapshots(count=100):
             writer.append(snapshot)
@@ -116,7 +116,7 @@ def lonely_master(cluster: ClusterOfRedis) -> Lonely:
     return Lonely(master, replica, its_own, others)
 
 
-async def test_a_master_without_its_replica_holds_up_only_its_own_symbols(cluster: ClusterOfRedis) -> None:
+async def test_master_without_its_replica_holds_up_only_its_own_symbols(cluster: ClusterOfRedis) -> None:
     lonely = lonely_master(cluster)
     async with writing_to_replicas(cluster.url, 1) as writer:
         for symbol in SYMBOLS_OF_ALL:
@@ -147,7 +147,7 @@ async def test_rows_for_the_other_masters_do_not_wait_for_it(cluster: ClusterOfR
     assert statistics.median(lags) < WAIT_MS / 2000, lags  # each would wait for half of it, or more
 
 
-async def test_such_a_master_gets_one_flush_and_no_more(cluster: ClusterOfRedis) -> None:
+async def test_master_without_its_replica_gets_one_flush_and_no_more(cluster: ClusterOfRedis) -> None:
     lonely = lonely_master(cluster)
     symbol = lonely.its_own[0]
     async with writing_to_replicas(cluster.url, 1, buffer_bytes=1 << 20) as writer:
@@ -162,7 +162,7 @@ async def test_such_a_master_gets_one_flush_and_no_more(cluster: ClusterOfRedis)
         assert writer.figures.newest_seq == {symbol: 40_000}
 
 
-async def test_such_a_master_is_read_from_as_before(cluster: ClusterOfRedis) -> None:
+async def test_master_without_its_replica_is_read_as_before(cluster: ClusterOfRedis) -> None:
     lonely = lonely_master(cluster)
     symbol = lonely.its_own[0]
     client = open_redis(cluster.url)
@@ -179,7 +179,7 @@ async def test_such_a_master_is_read_from_as_before(cluster: ClusterOfRedis) -> 
     await client.aclose()
 
 
-async def test_a_slot_that_is_moved_away_from_it_is_found_although_it_is_sent_nothing(cluster: ClusterOfRedis) -> None:
+async def test_slot_moved_away_from_a_master_without_its_replica_is_found(cluster: ClusterOfRedis) -> None:
     lonely = lonely_master(cluster)
     symbol, key = lonely.its_own[0], stream_key(lonely.its_own[0])
     target = cluster.master_of(stream_key(lonely.others[0]))
@@ -217,19 +217,21 @@ async def _outlived(cluster: ClusterOfRedis, writer: SnapshotWriter, until: Call
         return [int(fields[b"seq"]) for _, fields in client.xrange(key)]
 
 
-async def test_what_a_dead_master_alone_had_was_not_acknowledged_and_is_said_again(cluster: ClusterOfRedis) -> None:
+async def test_snapshots_that_only_a_dead_master_had_are_sent_again(cluster: ClusterOfRedis) -> None:
     async with writing_to_replicas(cluster.url, 1) as writer:
         stood = await _outlived(cluster, writer, lambda: writer.figures.write_failures)
         assert stood == list(range(1, 21))
 
 
-async def test_without_replicas_to_wait_for_it_was_and_is_lost(cluster: ClusterOfRedis) -> None:
+async def test_snapshots_that_only_a_dead_master_had_are_lost_without_replicas_to_wait_for(
+    cluster: ClusterOfRedis,
+) -> None:
     async with writing_to_replicas(cluster.url, 0) as writer:
         stood = await _outlived(cluster, writer, lambda: writer.figures.stored == {"SPY": 15})
         assert stood == [*range(1, 11), *range(16, 21)]
 
 
-async def test_the_check_looks_for_the_replicas(redis_server: EmbeddedRedis, cluster: ClusterOfRedis) -> None:
+async def test_check_counts_the_replicas(redis_server: EmbeddedRedis, cluster: ClusterOfRedis) -> None:
     with pytest.raises(SinkUnavailable, match="0 of the 1 replicas that IBKR_REDIS_MIN_REPLICAS asks for"):
         await check_writable(redis_server.url, 1)
     await check_writable(cluster.url, 1)
@@ -237,7 +239,7 @@ async def test_the_check_looks_for_the_replicas(redis_server: EmbeddedRedis, clu
         await check_writable(cluster.url, 2)
 
 
-async def test_a_user_with_no_more_rights_than_docs_redis_cluster_says_is_enough(cluster: ClusterOfRedis) -> None:
+async def test_user_with_the_rights_of_docs_redis_cluster_suffices(cluster: ClusterOfRedis) -> None:
     rules = re.search(r"ACL SETUSER recorder (.*?)\n\n", DOCUMENT.read_text(), re.DOTALL)
     assert rules is not None
     words = rules[1].replace("\\\n", " ").replace(">PASSWORD", ">hunter2").split()

@@ -44,7 +44,7 @@ def test_our_processes_have_no_rights_beyond_their_own(compose: dict[str, Any]) 
         assert "no-new-privileges:true" in service["security_opt"]
 
 
-def test_a_stop_reaches_the_ingest_and_leaves_it_time(compose: dict[str, Any]) -> None:
+def test_stop_of_the_container_reaches_the_ingest_and_leaves_it_time(compose: dict[str, Any]) -> None:
     code = compose["services"]["code"]
     assert code["init"] is True
     assert code["environment"]["TINI_KILL_PROCESS_GROUP"] == "1"
@@ -52,14 +52,14 @@ def test_a_stop_reaches_the_ingest_and_leaves_it_time(compose: dict[str, Any]) -
     assert code["stop_grace_period"] == "30s"
 
 
-def test_the_archive_lies_on_a_volume_since_all_else_is_read_only(compose: dict[str, Any]) -> None:
+def test_archive_lies_on_a_volume_since_all_else_is_read_only(compose: dict[str, Any]) -> None:
     for name in DAGSTER:
         service = compose["services"][name]
         volumes = dict(mount.split(":")[:2] for mount in service["volumes"])
         assert Path(service["environment"]["ARCHIVE_URL"]).is_relative_to(volumes["dagster_home"])
 
 
-def test_what_is_mounted_from_here_is_here_or_made_by_the_script(compose: dict[str, Any]) -> None:
+def test_mounted_files_are_in_the_repository_or_made_by_the_script(compose: dict[str, Any]) -> None:
     mounts = [mount for service in compose["services"].values() for mount in service.get("volumes", [])]
     made = (DOCKER / "prepare.sh").read_text()
     for source in {mount.partition(":")[0] for mount in mounts}:
@@ -140,14 +140,14 @@ def test_every_variable_that_must_be_set_stands_in_the_example(compose: dict[str
     assert named == given
 
 
-def test_the_containers_dagster_is_configured_as_any_other_but_for_the_storage() -> None:
+def test_dagster_of_the_containers_is_configured_as_any_other_but_for_the_storage() -> None:
     common = yaml.safe_load((REPOSITORY / "config" / "dagster.yaml").read_text())
     contained = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
     assert set(contained) - set(common) == {"storage"}
     assert {key: contained[key] for key in common} == common
 
 
-def test_the_workspace_names_the_code_servers_container_and_port(compose: dict[str, Any]) -> None:
+def test_workspace_names_the_code_servers_container_and_port(compose: dict[str, Any]) -> None:
     (entry,) = yaml.safe_load((DOCKER / "workspace.yaml").read_text())["load_from"]
     assert entry["grpc_server"]["host"] in compose["services"]
     (command,) = re.findall(r"^CMD (\[.*\])$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
@@ -156,7 +156,7 @@ def test_the_workspace_names_the_code_servers_container_and_port(compose: dict[s
     assert words[words.index("--location-name") + 1] == entry["grpc_server"]["location_name"]
 
 
-def test_what_the_dockerfile_copies_is_here_and_not_ignored() -> None:
+def test_files_that_the_dockerfile_copies_exist_and_are_not_ignored() -> None:
     copied = re.findall(r"^COPY (.+) \S+$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
     sources = [source for line in copied for source in line.split()]
     kept = [line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"]

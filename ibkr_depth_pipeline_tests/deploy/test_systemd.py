@@ -134,7 +134,7 @@ def test_switch_drains_migrates_and_names_the_new_version(tmp_path: Path, system
     assert (calls[0], calls[-1]) == ("stop ibkr-depth.target", "start ibkr-depth.target")
 
 
-def test_the_archive_lies_where_the_services_can_write() -> None:
+def test_archive_lies_where_the_services_can_write() -> None:
     (state,) = unit_values("code", "StateDirectory")
     (environment,) = unit_values("code", "Environment")
     archive = f"ARCHIVE_URL=/var/lib/{state}/archive"
@@ -144,7 +144,7 @@ def test_the_archive_lies_where_the_services_can_write() -> None:
     assert "\nARCHIVE_URL=archive\n" in (REPOSITORY / ".env.example").read_text()
 
 
-def test_the_target_brings_up_all_three() -> None:
+def test_target_starts_all_three_services() -> None:
     target = (SYSTEMD / "ibkr-depth.target").read_text()
     assert all(unit_path(service).name in target for service in SERVICES)
 
@@ -190,7 +190,7 @@ def moved(words: list[str], ports: dict[str, int], workspace: Path) -> list[str]
 
 
 @pytest.mark.faults
-def test_the_commands_of_the_units_run_a_session_and_drain_it_when_systemd_stops_them(
+def test_commands_of_the_units_run_a_session_and_drain_it_when_systemd_stops_them(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     ports = {"code": free_port(), "web": free_port()}

@@ -193,7 +193,7 @@ async def test_316_subscribes_again_under_a_new_id(shared_redis_url: str) -> Non
 
 
 @pytest.mark.parametrize("data_lost", [True, False], ids=["1101", "1102"])
-async def test_after_1100_the_books_are_live_again(shared_redis_url: str, data_lost: bool) -> None:
+async def test_books_are_live_again_after_1100(shared_redis_url: str, data_lost: bool) -> None:
     settings = {**FAST, "ibkr_rotation_secs": 3600}
     async with SimulatedGateway() as gateway:
         async with recording(gateway, shared_redis_url, universe_of("SPY", "QQQ"), **settings) as run:
@@ -207,7 +207,7 @@ async def test_after_1100_the_books_are_live_again(shared_redis_url: str, data_l
         assert len(subscribed(gateway)) == (4 if data_lost else 2)
 
 
-async def test_after_1102_without_rows_the_symbol_is_asked_for_again(shared_redis_url: str) -> None:
+async def test_symbol_without_rows_after_1102_is_requested_again(shared_redis_url: str) -> None:
     settings = {**FAST, "ibkr_rotation_secs": 3600}
     async with SimulatedGateway() as gateway:
         async with recording(gateway, shared_redis_url, universe_of("SPY"), **settings) as run:
@@ -269,7 +269,7 @@ async def test_taken_client_id_is_passed_over(shared_redis_url: str) -> None:
         assert "779" in {request.detail["clientId"] for request in gateway.journal.requests("startApi")}
 
 
-async def test_when_every_client_id_is_taken_the_run_fails_and_says_so(shared_redis_url: str) -> None:
+async def test_run_fails_with_the_reason_if_every_client_id_is_taken(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         for client_id in (777, 778):
             gateway.hold_client_id(client_id, 3600)
@@ -286,7 +286,7 @@ async def test_gateway_that_accepts_and_never_answers_is_unavailable(shared_redi
             await IngestSession(settings, universe_of("SPY")).run()
 
 
-async def test_without_redis_the_run_fails_before_it_connects() -> None:
+async def test_run_without_redis_fails_before_it_connects() -> None:
     async with SimulatedGateway() as gateway:
         settings = settings_for(gateway, "redis://:secret@127.0.0.1:1/0")
         with pytest.raises(SinkUnavailable) as failure:

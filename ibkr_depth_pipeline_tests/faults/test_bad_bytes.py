@@ -12,7 +12,7 @@ DROPPED = [kind for kind in BAD_FRAMES if kind != "absurd_length"]
 
 
 @pytest.mark.parametrize("kind", sorted(MALFORMED_ROWS))
-async def test_a_malformed_row_is_dropped_counted_and_logged_and_the_book_stays_right(
+async def test_malformed_row_is_dropped_counted_and_logged_and_the_book_stays_right(
     shared_redis_url: str, kind: str
 ) -> None:
     async with trial(shared_redis_url, "SPY") as run:
@@ -27,7 +27,7 @@ async def test_a_malformed_row_is_dropped_counted_and_logged_and_the_book_stays_
 
 
 @pytest.mark.parametrize("kind", DROPPED)
-async def test_a_bad_frame_is_dropped_and_counted_and_the_stream_goes_on(shared_redis_url: str, kind: str) -> None:
+async def test_bad_frame_is_dropped_and_counted_and_the_stream_goes_on(shared_redis_url: str, kind: str) -> None:
     async with trial(shared_redis_url, "SPY") as run:
         await run.fresh(20)
         run.gateway.bad_frame(kind)
@@ -39,7 +39,7 @@ async def test_a_bad_frame_is_dropped_and_counted_and_the_stream_goes_on(shared_
     assert summary.connections == 1
 
 
-async def test_an_absurd_length_costs_one_reconnect_at_once_and_no_memory(shared_redis_url: str) -> None:
+async def test_absurd_frame_length_costs_one_reconnect_at_once_and_no_memory(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", scenario="absurd_length", ibkr_stall_secs=3600) as run:
         await run.gateway.wait_for(run.faults, 30)
         with stopwatch("absurd_length"):
@@ -50,7 +50,7 @@ async def test_an_absurd_length_costs_one_reconnect_at_once_and_no_memory(shared
     assert "2147483647 bytes" in run.said("connection_lost")[0]["text"]
 
 
-async def test_a_length_that_is_wrong_but_allowed_is_a_stall_and_costs_one_reconnect(shared_redis_url: str) -> None:
+async def test_wrong_but_allowed_frame_length_is_a_stall_and_costs_one_reconnect(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY") as run:
         await run.fresh()
         run.gateway.send_raw("00fffffe")  # nearly 16 MiB are announced; what follows are rows
@@ -60,7 +60,7 @@ async def test_a_length_that_is_wrong_but_allowed_is_a_stall_and_costs_one_recon
         assert (await run.run.stop()).connections == 2
 
 
-async def test_garbage_in_place_of_a_greeting_is_an_unavailable_gateway_and_is_tried_again(
+async def test_gateway_that_greets_with_garbage_counts_as_unavailable_and_is_tried_again(
     shared_redis_url: str,
 ) -> None:
     async with trial(shared_redis_url, "SPY") as run:
@@ -86,7 +86,7 @@ async def test_messages_in_single_bytes_make_the_same_books(shared_redis_url: st
         assert (await run.run.stop()).dropped == {}
 
 
-async def test_a_burst_of_50000_rows_is_in_the_stream_row_by_row(shared_redis_url: str) -> None:
+async def test_burst_of_50000_rows_is_in_the_stream_row_by_row(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY") as run:
         await run.fresh()
         run.gateway.set_rate(0.0)
@@ -99,7 +99,7 @@ async def test_a_burst_of_50000_rows_is_in_the_stream_row_by_row(shared_redis_ur
     assert summary.snapshots["SPY"] >= 50_000
 
 
-async def test_a_flood_of_bad_rows_is_logged_in_a_line_a_cycle_and_reason(shared_redis_url: str) -> None:
+async def test_flood_of_bad_rows_is_logged_in_one_line_per_cycle_and_reason(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", options=GatewayOptions(rows_per_second=50, keep_rows=False)) as run:
         await run.fresh(20)
         bad = 0

@@ -172,7 +172,7 @@ def test_flood_of_bad_messages_is_counted_and_hardly_logged(redis_server: Embedd
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-def test_million_bad_messages_take_no_memory(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+def test_flood_of_a_million_bad_messages_takes_no_memory(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
     messages, seed = int(os.environ.get("FLOOD_MESSAGES", "1000000")), int(os.environ.get("FLOOD_SEED", "1"))
     memory = flooded(redis_server.url, tmp_path, messages, seed)
     quarter = len(memory) // 4

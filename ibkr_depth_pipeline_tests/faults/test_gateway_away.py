@@ -119,7 +119,7 @@ async def test_client_id_that_is_still_taken_after_a_drop_is_passed_over(shared_
     assert [line["client_id"] for line in run.said("client_id_in_use")] == [777]
 
 
-async def test_when_every_client_id_is_still_taken_they_are_tried_until_one_is_free(shared_redis_url: str) -> None:
+async def test_client_ids_that_are_all_taken_are_tried_until_one_is_free(shared_redis_url: str) -> None:
     options = GatewayOptions(client_id_held_after_drop=3600)
     async with trial(shared_redis_url, "SPY", options=options, ibkr_client_id_max_offset=0) as run:
         await run.fresh()

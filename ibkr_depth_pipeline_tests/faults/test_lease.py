@@ -85,7 +85,7 @@ async def taken_unheard(proxy: RedisProxy, client: redis.asyncio.Redis) -> bool:
 # ---- the lease by itself
 
 
-async def test_a_free_lease_is_taken_and_given_back(shared_redis_url: str) -> None:
+async def test_free_lease_is_taken_and_given_back(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         lease = Lease(client, "default", identity("one"), 2)
         await lease.acquire()
@@ -95,7 +95,7 @@ async def test_a_free_lease_is_taken_and_given_back(shared_redis_url: str) -> No
         assert await client.exists(lease_key("default")) == 0
 
 
-async def test_a_second_one_is_told_who_holds_it(shared_redis_url: str) -> None:
+async def test_second_claimant_learns_who_holds_the_lease(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         first = Lease(client, "default", identity("one"), 2)
         await first.acquire()
@@ -105,13 +105,13 @@ async def test_a_second_one_is_told_who_holds_it(shared_redis_url: str) -> None:
         keeping.cancel()
 
 
-async def test_leases_of_other_names_do_not_disturb(shared_redis_url: str) -> None:
+async def test_leases_of_different_names_are_independent(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         await Lease(client, "one", identity("one"), 2).acquire()
         await Lease(client, "two", identity("two"), 2).acquire()
 
 
-async def test_a_dead_holders_lease_is_taken_over_and_the_dead_one_may_not_write(shared_redis_url: str) -> None:
+async def test_lease_of_a_dead_holder_is_taken_over_and_that_holder_may_not_write(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         first, second = (Lease(client, "default", identity(name), 2) for name in ("one", "two"))
         await first.acquire()
@@ -125,7 +125,7 @@ async def test_a_dead_holders_lease_is_taken_over_and_the_dead_one_may_not_write
         assert second.fresh, "the loser gives back nothing"
 
 
-def test_a_late_answer_is_no_sign_of_life() -> None:
+def test_late_answer_of_redis_does_not_prolong_the_lease() -> None:
     watch = HolderWatch(b"one")
     watch.saw(b"one", 5000, 0.0, 0.0)
     watch.saw(b"one", 4750, 0.25, 1.25)
@@ -134,7 +134,7 @@ def test_a_late_answer_is_no_sign_of_life() -> None:
     assert not watch.holder_lives
 
 
-def test_a_lease_that_is_renewed_shows_a_living_holder_also_where_every_answer_is_late() -> None:
+def test_renewed_lease_shows_a_living_holder_even_if_every_answer_is_late() -> None:
     watch = HolderWatch(b"one")
     looks = 0
     while not watch.holder_lives:
@@ -143,7 +143,7 @@ def test_a_lease_that_is_renewed_shows_a_living_holder_also_where_every_answer_i
     assert 1 < looks < 5
 
 
-def test_a_lease_is_free_once_it_was_so_for_long_enough_whenever_the_answers_come() -> None:
+def test_lease_counts_as_free_once_it_was_absent_for_long_enough_however_late_the_answers() -> None:
     watch = HolderWatch(b"one")
     watch.saw(b"one", 250, -0.25, -0.25)
     watch.saw(None, -2, 0.0, 0.5)
@@ -161,7 +161,7 @@ def test_a_lease_is_free_once_it_was_so_for_long_enough_whenever_the_answers_com
 
 
 @pytest.mark.parametrize("ttl_ms", [2_000, 5_000, 60_000, 300_000])
-def test_a_lease_that_vanished_before_its_time_is_left_to_its_holder_for_longer(ttl_ms: int) -> None:
+def test_lease_that_vanished_before_its_time_is_left_to_its_holder_for_longer(ttl_ms: int) -> None:
     watch = HolderWatch(b"one")
     watch.saw(b"one", ttl_ms, 0.0, 0.0)
     watch.saw(None, -2, 0.25, 0.25)
@@ -171,14 +171,14 @@ def test_a_lease_that_vanished_before_its_time_is_left_to_its_holder_for_longer(
     assert watch.is_free
 
 
-def test_the_grace_exceeds_the_longest_time_in_which_a_living_holder_renews() -> None:
+def test_grace_exceeds_the_longest_interval_at_which_a_living_holder_renews() -> None:
     slowest = LONGEST_INTERVAL_SECS + LONGEST_ANSWER_SECS + LOOK_SECS + CONNECT_TIMEOUT_SECS
     assert slowest < VANISHED_GRACE_SECS
     assert LONGEST_INTERVAL_SECS + LOOK_SECS < GRACE_SECS
 
 
 @pytest.mark.parametrize("ttl_secs", [2, 7, 60, 300])
-async def test_a_standby_leaves_a_vanished_lease_to_a_living_holder(shared_redis_url: str, ttl_secs: int) -> None:
+async def test_standby_leaves_a_vanished_lease_to_a_living_holder(shared_redis_url: str, ttl_secs: int) -> None:
     async with reading(shared_redis_url) as client:
         first, second = (Lease(client, "default", identity(name), ttl_secs) for name in ("one", "two"))
         await first.acquire()
@@ -204,7 +204,7 @@ async def test_a_standby_leaves_a_vanished_lease_to_a_living_holder(shared_redis
         await asyncio.gather(waiting, keeping, return_exceptions=True)
 
 
-async def test_one_whose_claim_was_carried_out_unheard_has_the_lease(shared_redis_url: str) -> None:
+async def test_claimant_whose_answer_was_lost_has_the_lease(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         first, second = (Lease(client, "default", identity(name), 60) for name in ("one", "two"))
         await first.acquire()
@@ -220,7 +220,7 @@ async def test_one_whose_claim_was_carried_out_unheard_has_the_lease(shared_redi
         assert second.fresh
 
 
-async def test_a_redis_that_comes_back_empty_costs_the_holder_nothing(redis_server: EmbeddedRedis) -> None:
+async def test_holder_keeps_the_lease_when_redis_comes_back_empty(redis_server: EmbeddedRedis) -> None:
     async with reading(redis_server.url) as client:
         lease = Lease(client, "default", identity("one"), 2)
         await lease.acquire()
@@ -245,7 +245,7 @@ async def test_a_redis_that_comes_back_empty_costs_the_holder_nothing(redis_serv
         await asyncio.gather(waiting, keeping, return_exceptions=True)
 
 
-async def test_a_lease_may_have_been_anothers_where_the_answer_that_it_was_taken_is_lost(shared_redis_url: str) -> None:
+async def test_lease_may_have_had_another_holder_if_the_answer_to_the_claim_is_lost(shared_redis_url: str) -> None:
     async with RedisProxy(port_of(shared_redis_url)) as proxy, reading(shared_redis_url) as client:
         way = open_redis(proxy.url)
         lease = Lease(way, "default", identity("one"), 60)
@@ -265,7 +265,7 @@ async def test_a_lease_may_have_been_anothers_where_the_answer_that_it_was_taken
         await way.aclose()
 
 
-async def test_without_redis_nobody_gets_a_lease() -> None:
+async def test_lease_is_not_granted_without_redis() -> None:
     client = open_redis("redis://127.0.0.1:1/0")
     with pytest.raises(SinkUnavailable):
         await Lease(client, "default", identity("one"), 2).acquire(60)
@@ -275,7 +275,7 @@ async def test_without_redis_nobody_gets_a_lease() -> None:
 # ---- the lease and the writer
 
 
-async def test_a_block_that_was_on_its_way_is_refused_after_a_takeover(shared_redis_url: str) -> None:
+async def test_block_in_flight_is_refused_after_a_takeover(shared_redis_url: str) -> None:
     async with RedisProxy(port_of(shared_redis_url)) as proxy:
         async with writing(proxy.url) as first, reading(shared_redis_url) as client:
             for snapshot in snapshots(count=10):
@@ -300,7 +300,7 @@ async def test_a_block_that_was_on_its_way_is_refused_after_a_takeover(shared_re
             assert await client.xlen(stream_key("QQQ")) == 0
 
 
-async def test_one_who_was_not_heard_while_another_came_and_went_stops(shared_redis_url: str) -> None:
+async def test_holder_that_was_cut_off_while_another_came_and_went_stops(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         lease = Lease(client, "default", identity("one"), 2)
         await lease.acquire()
@@ -314,7 +314,7 @@ async def test_one_who_was_not_heard_while_another_came_and_went_stops(shared_re
         assert await numbers(client) == []
 
 
-async def test_one_that_never_hears_that_it_took_the_lease_anew_stops_all_the_same(shared_redis_url: str) -> None:
+async def test_holder_that_never_learns_that_it_took_the_lease_again_stops(shared_redis_url: str) -> None:
     async with RedisProxy(port_of(shared_redis_url)) as proxy, reading(shared_redis_url) as client:
         way = open_redis(proxy.url)
         lease = Lease(way, "default", identity("one"), 2)
@@ -334,7 +334,7 @@ async def test_one_that_never_hears_that_it_took_the_lease_anew_stops_all_the_sa
         await way.aclose()
 
 
-async def test_one_whose_lease_expired_while_an_old_claim_was_on_its_way_stops_all_the_same(
+async def test_holder_whose_lease_expired_while_an_old_claim_was_in_flight_stops(
     shared_redis_url: str,
 ) -> None:
     async with reading(shared_redis_url) as client:
@@ -351,7 +351,7 @@ async def test_one_whose_lease_expired_while_an_old_claim_was_on_its_way_stops_a
         assert await numbers(client) == []
 
 
-async def test_one_who_is_not_heard_again_while_it_looks_for_others_looks_once_more(shared_redis_url: str) -> None:
+async def test_holder_cut_off_again_while_it_checks_for_others_checks_once_more(shared_redis_url: str) -> None:
     async with RedisProxy(port_of(shared_redis_url)) as proxy, reading(shared_redis_url) as client:
         way = open_redis(proxy.url)
         lease = Lease(way, "default", identity("one"), 2)
@@ -383,7 +383,7 @@ async def test_one_who_is_not_heard_again_while_it_looks_for_others_looks_once_m
         await way.aclose()
 
 
-async def test_one_who_sleeps_between_the_lease_and_the_streams_leaves_its_successor_alone(
+async def test_ingest_paused_between_lease_and_streams_leaves_its_successor_alone(
     shared_redis_url: str,
 ) -> None:
     raised: list[dict[str, StreamId]] = []
@@ -410,7 +410,7 @@ async def test_one_who_sleeps_between_the_lease_and_the_streams_leaves_its_succe
         assert await newest_ids(client, ["SPY"]) == raised[0]
 
 
-async def test_a_lease_is_confirmed_where_it_was_held_all_the_time(shared_redis_url: str) -> None:
+async def test_lease_held_all_the_time_is_confirmed(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         lease = Lease(client, "default", identity("one"), 2)
         await lease.acquire()
@@ -424,7 +424,7 @@ async def test_a_lease_is_confirmed_where_it_was_held_all_the_time(shared_redis_
         assert await lease.confirm()
 
 
-async def test_one_whose_lease_expired_unseen_goes_on(shared_redis_url: str) -> None:
+async def test_holder_whose_lease_expired_and_was_taken_by_nobody_goes_on(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         lease = Lease(client, "default", identity("one"), 2)
         await lease.acquire()
@@ -445,7 +445,7 @@ async def test_one_whose_lease_expired_unseen_goes_on(shared_redis_url: str) -> 
         assert await client.exists(lease_key("default"))
 
 
-async def test_a_stream_of_another_type_at_the_start_costs_only_its_own_symbol(shared_redis_url: str) -> None:
+async def test_stream_of_another_type_at_the_start_costs_only_its_own_symbol(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         await client.set(stream_key("BAD"), "not a stream")
         await client.set(last_key("ODD"), "not a hash")
@@ -462,7 +462,7 @@ def gateway() -> GatewayThread:
     return GatewayThread(GatewayOptions(rows_per_second=1000, keep_rows=False))
 
 
-def test_a_second_ingest_exits_and_names_the_first(gateway: GatewayThread, redis_url: str, tmp_path: Path) -> None:
+def test_second_ingest_exits_and_names_the_first(gateway: GatewayThread, redis_url: str, tmp_path: Path) -> None:
     with gateway:
         env = environment_of(tmp_path, gateway.port, redis_url, *SYMBOLS)
         with ingest_process(tmp_path, "first", env) as first:
@@ -481,7 +481,7 @@ def test_a_second_ingest_exits_and_names_the_first(gateway: GatewayThread, redis
         assert not client.exists(lease_key("default")), "given back at a clean end"
 
 
-def test_one_who_stands_by_takes_over_from_a_killed_one(gateway: GatewayThread, redis_url: str, tmp_path: Path) -> None:
+def test_standby_takes_over_from_a_killed_ingest(gateway: GatewayThread, redis_url: str, tmp_path: Path) -> None:
     with gateway:
         env = environment_of(tmp_path, gateway.port, redis_url, *SYMBOLS, ibkr_lease_wait_secs=600)
         with ingest_process(tmp_path, "first", env) as first:
@@ -496,7 +496,7 @@ def test_one_who_stands_by_takes_over_from_a_killed_one(gateway: GatewayThread, 
     assert_whole(redis_url)
 
 
-def test_a_paused_one_that_wakes_up_after_its_successor_came_writes_nothing_and_says_so(
+def test_paused_ingest_that_resumes_after_a_takeover_writes_nothing_and_logs_it(
     gateway: GatewayThread, redis_url: str, tmp_path: Path
 ) -> None:
     with gateway:
@@ -528,7 +528,7 @@ def kill_again_and_again(gateway: GatewayThread, redis_url: str, folder: Path, t
             assert_whole(redis_url)
 
 
-def test_a_killed_ingest_started_anew_goes_on_with_the_numbering(
+def test_restarted_ingest_continues_the_numbering_after_a_kill(
     gateway: GatewayThread, redis_url: str, tmp_path: Path
 ) -> None:
     kill_again_and_again(gateway, redis_url, tmp_path, 2)
@@ -536,7 +536,7 @@ def test_a_killed_ingest_started_anew_goes_on_with_the_numbering(
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-def test_an_ingest_killed_at_thirty_random_moments_leaves_no_hole_and_no_repeat(
+def test_ingest_killed_at_thirty_random_moments_leaves_no_gap_and_no_repeat(
     gateway: GatewayThread, redis_url: str, tmp_path: Path
 ) -> None:
     kill_again_and_again(gateway, redis_url, tmp_path, 30)

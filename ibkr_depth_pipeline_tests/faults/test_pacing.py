@@ -62,7 +62,7 @@ async def test_no_violation_while_others_use_half_of_what_the_account_may_send(s
         assert run.gateway.journal.errors(100) == []
 
 
-async def test_what_is_left_by_busy_clients_suffices_and_violations_stay_few(shared_redis_url: str) -> None:
+async def test_message_rate_left_by_busy_clients_suffices_and_violations_stay_few(shared_redis_url: str) -> None:
     options = GatewayOptions(messages_per_second=500, other_messages_per_second=430)
     async with trial(shared_redis_url, *SYMBOLS[:150], options=options, **QUICK) as run:
         await all_resolved(run)

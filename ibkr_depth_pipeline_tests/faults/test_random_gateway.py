@@ -263,7 +263,7 @@ def environment(name: str, default: int) -> int:
 @pytest.mark.faults
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("mode", MODES)
-async def test_beside_a_gateway_that_fails_at_random_every_symbol_recovers_and_every_book_was_sent(
+async def test_gateway_that_fails_at_random_leaves_every_symbol_recovered_and_only_books_it_sent(
     shared_redis_url: str, mode: str
 ) -> None:
     secs = environment("RANDOM_SECS", 600)
@@ -271,11 +271,11 @@ async def test_beside_a_gateway_that_fails_at_random_every_symbol_recovers_and_e
 
 
 @pytest.mark.timeout(300)
-async def test_beside_a_gateway_that_fails_at_random_for_a_moment_every_book_was_sent(shared_redis_url: str) -> None:
+async def test_gateway_that_fails_at_random_for_a_moment_leaves_only_books_it_sent(shared_redis_url: str) -> None:
     await run_random(shared_redis_url, "holding", environment("RANDOM_SEED", 11), 15)
 
 
-def test_the_faults_of_a_seed_are_always_the_same() -> None:
+def test_faults_of_a_seed_are_always_the_same() -> None:
     first, again, other = (list(itertools.islice(bursts_of(seed), 60)) for seed in (7, 7, 8))
     assert first == again
     assert [burst.acts for burst in first] != [burst.acts for burst in other]

@@ -58,7 +58,7 @@ async def paused(server: EmbeddedRedis) -> AsyncIterator[None]:
         server.resume()
 
 
-async def test_a_server_that_is_paused_for_a_moment_costs_nothing(redis_server: EmbeddedRedis) -> None:
+async def test_redis_paused_for_a_moment_gets_each_snapshot_once(redis_server: EmbeddedRedis) -> None:
     async with writing(redis_server.url) as writer:
         append(writer, snapshots(count=100))
         assert await writer.drain(DRAIN)
@@ -71,7 +71,7 @@ async def test_a_server_that_is_paused_for_a_moment_costs_nothing(redis_server: 
 
 
 @pytest.mark.faults
-async def test_a_server_that_is_paused_for_30_s_gets_each_snapshot_once(redis_server: EmbeddedRedis) -> None:
+async def test_redis_paused_for_30_s_gets_each_snapshot_once(redis_server: EmbeddedRedis) -> None:
     async with writing(redis_server.url) as writer:
         append(writer, snapshots(count=100))
         assert await writer.drain(DRAIN)
@@ -85,7 +85,7 @@ async def test_a_server_that_is_paused_for_30_s_gets_each_snapshot_once(redis_se
             assert await numbers(client) == up_to(3100)
 
 
-async def test_a_replica_refuses_and_gets_everything_once_it_is_a_master_again(redis_server: EmbeddedRedis) -> None:
+async def test_replica_refuses_and_gets_everything_once_it_is_a_master_again(redis_server: EmbeddedRedis) -> None:
     async with writing(redis_server.url) as writer, reading(redis_server.url) as client:
         append(writer, snapshots(count=100))
         assert await writer.drain(DRAIN)
@@ -100,7 +100,7 @@ async def test_a_replica_refuses_and_gets_everything_once_it_is_a_master_again(r
         assert await numbers(client) == up_to(1100)
 
 
-async def test_a_server_that_is_still_loading_gets_everything_when_it_has_loaded(tmp_path: Path) -> None:
+async def test_redis_that_is_still_loading_gets_everything_once_it_has_loaded(tmp_path: Path) -> None:
     slow = ("--key-load-delay", "150")  # microseconds a command
     with EmbeddedRedis(persist=True, directory=tmp_path, extra_args=slow) as server:
         async with reading(server.url) as client:
@@ -122,7 +122,7 @@ async def test_a_server_that_is_still_loading_gets_everything_when_it_has_loaded
                 assert await numbers(client) == up_to(1100)
 
 
-async def test_a_password_that_is_changed_and_changed_back_costs_nothing() -> None:
+async def test_password_changed_and_changed_back_loses_no_snapshot() -> None:
     with EmbeddedRedis(extra_args=("--requirepass", "first")) as server:
         async with writing(server.url) as writer, reading(server.url) as client:
             append(writer, snapshots(count=100))
@@ -139,7 +139,7 @@ async def test_a_password_that_is_changed_and_changed_back_costs_nothing() -> No
             assert await numbers(client) == up_to(1100)
 
 
-async def test_an_acl_that_refuses_multi_stores_nothing_twice(redis_server: EmbeddedRedis) -> None:
+async def test_acl_that_refuses_multi_stores_nothing_twice(redis_server: EmbeddedRedis) -> None:
     async with reading(redis_server.url) as admin:
         await admin.execute_command("ACL", "SETUSER", "w", "on", ">pw", "~*", "+@all", "-multi")
         url = redis_server.url.replace("redis://", "redis://w:pw@")
@@ -152,7 +152,7 @@ async def test_an_acl_that_refuses_multi_stores_nothing_twice(redis_server: Embe
             assert await numbers(admin) == up_to(100)
 
 
-async def test_a_slow_server_gets_everything_in_the_end(redis_server: EmbeddedRedis) -> None:
+async def test_slow_redis_gets_everything_in_the_end(redis_server: EmbeddedRedis) -> None:
     async with RedisProxy(redis_server.port) as proxy:
         async with writing(proxy.url) as writer, reading(redis_server.url) as client:
             proxy.delay = 0.5
@@ -166,7 +166,7 @@ async def test_a_slow_server_gets_everything_in_the_end(redis_server: EmbeddedRe
 
 
 @pytest.mark.faults
-async def test_a_run_on_a_slow_server_keeps_its_lease_and_stores_everything(redis_server: EmbeddedRedis) -> None:
+async def test_run_on_a_slow_redis_keeps_its_lease_and_stores_everything(redis_server: EmbeddedRedis) -> None:
     async with SimulatedGateway(GatewayOptions(rows_per_second=100)) as gateway, RedisProxy(redis_server.port) as proxy:
         with capture_logs() as lines:
             async with recording(gateway, proxy.url, universe_of("SPY", "QQQ")) as run:
@@ -182,7 +182,7 @@ async def test_a_run_on_a_slow_server_keeps_its_lease_and_stores_everything(redi
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_REQUEST, Fault.LOSE_REPLY, Fault.LOSE_REQUEST])
-async def test_a_connection_cut_around_a_block_of_two_symbols_stores_each_once(
+async def test_connection_cut_around_a_block_of_two_symbols_stores_each_snapshot_once(
     shared_redis_url: str, fault: Fault
 ) -> None:
     async with RedisProxy(port_of(shared_redis_url)) as proxy:
@@ -195,7 +195,7 @@ async def test_a_connection_cut_around_a_block_of_two_symbols_stores_each_once(
             assert proxy.met == [fault]
 
 
-async def test_a_late_hash_or_heartbeat_never_overwrites_a_newer_one(shared_redis_url: str) -> None:
+async def test_late_hash_or_heartbeat_never_overwrites_a_newer_one(shared_redis_url: str) -> None:
     async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
         await client.hset(last_key("SPY"), mapping={"seq": 500, "ts": 1_800_000_000_000})
         await client.set(heartbeat_key("SPY"), 1_800_000_000_000)
@@ -205,7 +205,7 @@ async def test_a_late_hash_or_heartbeat_never_overwrites_a_newer_one(shared_redi
         assert await client.get(heartbeat_key("SPY")) == b"1800000000000"
 
 
-async def test_past_the_bound_the_oldest_of_every_symbol_go_counted_and_logged(redis_server: EmbeddedRedis) -> None:
+async def test_full_buffer_drops_the_oldest_of_every_symbol_counted_and_logged(redis_server: EmbeddedRedis) -> None:
     with capture_logs() as lines:
         async with writing(redis_server.url, buffer_bytes=200_000) as writer:
             redis_server.kill()
@@ -224,7 +224,7 @@ async def test_past_the_bound_the_oldest_of_every_symbol_go_counted_and_logged(r
     assert len(told) < 30, "logged with a rate limit"
 
 
-async def test_while_much_is_on_its_way_the_newest_stay(redis_server: EmbeddedRedis) -> None:
+async def test_full_buffer_keeps_the_newest_while_blocks_are_in_flight(redis_server: EmbeddedRedis) -> None:
     async with writing(redis_server.url, buffer_bytes=1 << 16) as writer, reading(redis_server.url) as client:
         upcoming = snapshots(count=1200)
         for snapshot in itertools.islice(upcoming, 1):
@@ -244,7 +244,7 @@ async def test_while_much_is_on_its_way_the_newest_stay(redis_server: EmbeddedRe
     assert on_their_way == writer.figures.dropped["SPY"]
 
 
-async def test_what_is_dropped_while_a_block_is_on_its_way_leaves_a_hole_and_no_disorder(
+async def test_snapshots_dropped_while_a_block_is_in_flight_leave_a_gap_and_no_disorder(
     redis_server: EmbeddedRedis,
 ) -> None:
     async with RedisProxy(redis_server.port) as proxy:
@@ -261,7 +261,7 @@ async def test_what_is_dropped_while_a_block_is_on_its_way_leaves_a_hole_and_no_
     assert 1100 - len(stored) <= writer.figures.dropped["SPY"]
 
 
-async def test_a_burst_of_50_000_snapshots_is_stored_while_others_get_their_turn(shared_redis_url: str) -> None:
+async def test_burst_of_50_000_snapshots_is_stored_while_other_tasks_get_their_turn(shared_redis_url: str) -> None:
     async with writing(shared_redis_url, buffer_bytes=1 << 30) as writer, reading(shared_redis_url) as client:
         turns = 0
 
@@ -281,7 +281,7 @@ async def test_a_burst_of_50_000_snapshots_is_stored_while_others_get_their_turn
     assert turns > 50_000 / 512
 
 
-async def test_a_write_cut_short_by_the_end_of_the_run_is_not_forgotten(redis_server: EmbeddedRedis) -> None:
+async def test_write_cut_short_by_the_end_of_the_run_is_stored(redis_server: EmbeddedRedis) -> None:
     async with RedisProxy(redis_server.port) as proxy:
         async with writing(proxy.url) as writer:
             proxy.faults.append(Fault.ARRIVE_LATE)
@@ -291,7 +291,7 @@ async def test_a_write_cut_short_by_the_end_of_the_run_is_not_forgotten(redis_se
             assert writer.figures.buffered_entries == 20
 
 
-async def test_the_gateway_is_read_on_while_redis_is_paused(redis_server: EmbeddedRedis) -> None:
+async def test_gateway_is_read_on_while_redis_is_paused(redis_server: EmbeddedRedis) -> None:
     symbols = ("SPY", "QQQ", "IWM", "AAPL")
     fast = {"ibkr_rotation_secs": 0.3, "ibkr_first_row_secs": 2}
     async with SimulatedGateway(GatewayOptions(rows_per_second=500)) as gateway:
@@ -309,7 +309,7 @@ async def test_the_gateway_is_read_on_while_redis_is_paused(redis_server: Embedd
         assert [snapshot.seq for snapshot in stream] == up_to(len(stream))
 
 
-async def test_a_run_that_ends_while_redis_is_away_ends_and_says_what_is_lost(redis_server: EmbeddedRedis) -> None:
+async def test_run_that_ends_while_redis_is_away_logs_what_is_lost(redis_server: EmbeddedRedis) -> None:
     async with SimulatedGateway() as gateway:
         with capture_logs() as lines:
             async with recording(gateway, redis_server.url, universe_of("SPY")) as run:

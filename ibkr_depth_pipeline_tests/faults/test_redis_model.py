@@ -173,7 +173,7 @@ def test_any_interleaving_of_faults_leaves_each_snapshot_once_and_in_order(redis
     check_the_model(WriterMachine, redis_server, 30)
 
 
-def test_where_the_buffers_bound_bites_all_that_is_missing_was_counted(redis_server: EmbeddedRedis) -> None:
+def test_snapshots_missing_because_of_a_full_buffer_were_counted(redis_server: EmbeddedRedis) -> None:
     BoundedWriterMachine.dropped = 0
     check_the_model(BoundedWriterMachine, redis_server, 30)
     assert BoundedWriterMachine.dropped
@@ -181,13 +181,13 @@ def test_where_the_buffers_bound_bites_all_that_is_missing_was_counted(redis_ser
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-def test_very_many_interleavings_of_faults_leave_each_snapshot_once_and_in_order(redis_server: EmbeddedRedis) -> None:
+def test_1500_interleavings_of_faults_leave_each_snapshot_once_and_in_order(redis_server: EmbeddedRedis) -> None:
     check_the_model(WriterMachine, redis_server, 1500)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-def test_where_the_bound_bites_very_often_all_that_is_missing_was_counted(redis_server: EmbeddedRedis) -> None:
+def test_snapshots_missing_because_of_a_buffer_that_is_often_full_were_counted(redis_server: EmbeddedRedis) -> None:
     check_the_model(BoundedWriterMachine, redis_server, 1500)
 
 

@@ -62,7 +62,7 @@ async def run_for_a_while(redis_url: str, admin_url: str, **settings: Any) -> No
     assert SECRET not in str(lines)
 
 
-async def test_the_documented_user_is_enough_for_a_run(redis_server: EmbeddedRedis) -> None:
+async def test_documented_user_suffices_for_a_run(redis_server: EmbeddedRedis) -> None:
     await make_user(redis_server.url)
     url = redis_server.url.replace("redis://", f"redis://recorder:{SECRET}@")
     await run_for_a_while(url, redis_server.url)
@@ -70,7 +70,7 @@ async def test_the_documented_user_is_enough_for_a_run(redis_server: EmbeddedRed
         assert await admin.exists("raw:ibkr:depth:lease:default") == 0
 
 
-async def test_what_the_documented_user_needs_besides_for_another_database(redis_server: EmbeddedRedis) -> None:
+async def test_documented_user_needs_select_for_another_database(redis_server: EmbeddedRedis) -> None:
     assert "needs `+select` besides" in DOCUMENTED.read_text()
     await make_user(redis_server.url)
     url = redis_server.url.replace("redis://", f"redis://recorder:{SECRET}@").removesuffix("/0") + "/1"
@@ -81,7 +81,7 @@ async def test_what_the_documented_user_needs_besides_for_another_database(redis
     await check_writable(url)
 
 
-async def test_the_documented_user_may_touch_no_other_key(redis_server: EmbeddedRedis) -> None:
+async def test_documented_user_may_touch_no_other_key(redis_server: EmbeddedRedis) -> None:
     await make_user(redis_server.url)
     client = open_redis(redis_server.url.replace("redis://", f"redis://recorder:{SECRET}@"))
     try:
@@ -194,7 +194,7 @@ def tls_files(certificates: Certificates, **other: str) -> dict[str, str]:
     return {f"redis_tls_{name}": certificates.file(file) for name, file in files.items() if file}
 
 
-async def test_a_run_over_tls_with_the_documented_user(tls_server: TlsServer, certificates: Certificates) -> None:
+async def test_run_over_tls_records_with_the_documented_user(tls_server: TlsServer, certificates: Certificates) -> None:
     await make_user(tls_server.plain_url)
     await run_for_a_while(tls_server.tls_url, tls_server.plain_url, **tls_files(certificates))
 
@@ -204,7 +204,7 @@ async def test_a_run_over_tls_with_the_documented_user(tls_server: TlsServer, ce
     [{"ca_file": "stranger.pem"}, {"cert_file": "", "key_file": ""}],
     ids=["strange_authority", "no_certificate"],
 )
-async def test_without_the_right_certificates_nothing_is_said_over_tls(
+async def test_tls_connection_without_the_right_certificates_is_refused(
     tls_server: TlsServer, certificates: Certificates, files: dict[str, str]
 ) -> None:
     await make_user(tls_server.plain_url)
@@ -214,7 +214,7 @@ async def test_without_the_right_certificates_nothing_is_said_over_tls(
     assert SECRET not in str(failure.value)
 
 
-def test_the_tls_files_reach_the_client_whatever_is_in_their_names(certificates: Certificates) -> None:
+def test_tls_files_reach_the_client_whatever_is_in_their_names(certificates: Certificates) -> None:
     settings = load_settings(redis_url="rediss://localhost/3?client_name=a", **tls_files(certificates))
     given = open_redis(settings.redis_target).connection_pool.connection_kwargs
     assert (given["ssl_ca_certs"], given["db"]) == (certificates.file("ca.pem"), 3)
@@ -230,5 +230,5 @@ def test_tls_files_without_tls_or_in_part_are_refused(certificates: Certificates
         load_settings(redis_url="rediss://localhost", redis_tls_ca_file="absent.pem")
 
 
-def test_without_tls_files_the_url_is_used_as_it_is() -> None:
+def test_url_is_used_as_it_is_without_tls_files() -> None:
     assert Settings(redis_url="redis://localhost:1/0").redis_target == "redis://localhost:1/0"

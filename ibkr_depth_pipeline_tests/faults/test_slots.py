@@ -26,7 +26,7 @@ async def has_turns(run: Trial, turns: int) -> None:
 
 
 @pytest.mark.parametrize("scenario", ["two_slots", pytest.param("one_slot", marks=pytest.mark.faults)])
-async def test_under_a_limit_for_good_each_attempt_to_grow_costs_one_309_and_attempts_become_rarer(
+async def test_attempts_to_grow_under_a_permanent_limit_cost_one_309_each_and_become_rarer(
     shared_redis_url: str, scenario: str
 ) -> None:
     async with trial(shared_redis_url, *MANY, scenario=scenario, **ROTATING) as run:
@@ -139,7 +139,7 @@ async def test_over_a_whole_run_with_faults_no_message_is_sent_that_is_not_on_th
     assert sent <= set(ALLOWED_MESSAGES.values())
 
 
-async def test_without_a_cooldown_and_without_a_slot_requests_stay_few(shared_redis_url: str) -> None:
+async def test_requests_stay_few_without_a_cooldown_and_without_a_slot(shared_redis_url: str) -> None:
     options = GatewayOptions(slots=0)
     async with trial(shared_redis_url, *MANY, options=options, **{**ROTATING, "ibkr_error309_cooldown_secs": 0}) as run:
         questions = run.gateway.journal.requests

@@ -134,12 +134,12 @@ def run_soak(redis_url: str, tmp_path: Path, rows: int) -> Samples:
 
 
 @pytest.mark.timeout(120)
-def test_a_short_soak_leaves_no_task_descriptor_or_subscription(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+def test_short_soak_leaves_no_task_descriptor_or_subscription(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
     run_soak(redis_server.url, tmp_path, 100_000)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-def test_a_long_soak_keeps_its_memory(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+def test_long_soak_keeps_its_memory(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
     samples = run_soak(redis_server.url, tmp_path, int(os.environ.get("SOAK_ROWS", "10000000")))
     assert samples.quarter(4, samples.memory) < 1.05 * samples.quarter(2, samples.memory)

@@ -14,7 +14,7 @@ async def venues_are_looked_for(run: Trial) -> None:
     await run.gateway.wait_for(lambda: run.gateway.journal.requests("reqMktDepthExchanges"))
 
 
-async def test_nothing_is_asked_for_while_connectivity_is_lost_from_the_start(shared_redis_url: str) -> None:
+async def test_depth_is_not_requested_while_connectivity_is_lost_from_the_start(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", options=SLOW) as run:
         await venues_are_looked_for(run)
         run.gateway.connectivity_lost()
@@ -25,7 +25,7 @@ async def test_nothing_is_asked_for_while_connectivity_is_lost_from_the_start(sh
         await run.fresh()
 
 
-async def test_a_connection_lost_while_venues_are_looked_for_is_made_anew(shared_redis_url: str) -> None:
+async def test_connection_lost_during_the_venue_search_is_made_again(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", options=SLOW) as run:
         for times in (1, 2):
             await run.gateway.wait_for(

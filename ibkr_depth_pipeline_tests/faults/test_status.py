@@ -50,7 +50,7 @@ async def health(url: str, *symbols: str) -> HealthReport:
 # ---- the report
 
 
-async def test_a_symbol_with_a_heartbeat_is_fresh_and_one_without_stale(shared_redis_url: str) -> None:
+async def test_symbol_with_a_heartbeat_is_fresh_and_one_without_is_stale(shared_redis_url: str) -> None:
     await tell(shared_redis_url, WELL)
     async with reading(shared_redis_url) as client:
         for symbol in ("SPY", "QQQ"):
@@ -66,7 +66,7 @@ async def test_a_symbol_with_a_heartbeat_is_fresh_and_one_without_stale(shared_r
     assert not report.is_well
 
 
-async def test_a_symbol_never_recorded_is_missing_and_one_without_depth_unsupported(shared_redis_url: str) -> None:
+async def test_symbol_never_recorded_is_missing_and_one_without_depth_is_unsupported(shared_redis_url: str) -> None:
     await tell(shared_redis_url, WELL)
     async with reading(shared_redis_url) as client:
         await client.hset(venue_key("SPX"), mapping={"depth_supported": 0, "reason": "no depth", "exchange": "CBOE"})
@@ -77,7 +77,7 @@ async def test_a_symbol_never_recorded_is_missing_and_one_without_depth_unsuppor
     assert (await health(shared_redis_url, "SPX")).is_well, "nothing is to be expected of it"
 
 
-async def test_what_is_no_number_is_no_sign_of_a_row(shared_redis_url: str) -> None:
+async def test_heartbeat_that_holds_no_number_does_not_count_as_a_row(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         await client.set(heartbeat_key("SPY"), b"\xff")
         await client.hset(last_key("SPY"), mapping={"ts": "yesterday", "venue": b"\xff"})
@@ -93,7 +93,7 @@ async def test_what_is_no_number_is_no_sign_of_a_row(shared_redis_url: str) -> N
         ({"ailments": (2103, 10197)}, "market data is troubled: 2103, 10197"),
     ],
 )
-async def test_a_running_feed_in_trouble_is_not_well(
+async def test_running_feed_in_trouble_is_reported_as_unwell(
     shared_redis_url: str, change: dict[str, Any], problem: str
 ) -> None:
     await tell(shared_redis_url, replace(WELL, **change))
@@ -103,7 +103,7 @@ async def test_a_running_feed_in_trouble_is_not_well(
     assert not report.is_well
 
 
-async def test_an_ingest_that_ended_or_died_is_not_taken_for_a_running_one(shared_redis_url: str) -> None:
+async def test_ingest_that_ended_or_died_is_not_taken_for_a_running_one(shared_redis_url: str) -> None:
     await tell(shared_redis_url, WELL)
     async with reading(shared_redis_url) as client:
         assert 0 < await client.ttl(ingest_heartbeat_key("default")) <= 15
@@ -126,7 +126,7 @@ async def test_figures_of_another_version_are_read_as_far_as_they_go(shared_redi
     assert FeedFigures.of_json(b"{}") is FeedFigures.of_json(b"\xff") is FeedFigures.of_json(None) is None
 
 
-async def test_a_redis_that_cannot_be_asked_is_told_from_an_absent_ingest() -> None:
+async def test_unreachable_redis_is_distinguished_from_an_absent_ingest() -> None:
     with pytest.raises(SinkUnavailable) as failure:
         await health("redis://:hunter2@127.0.0.1:1/0")
     assert "hunter2" not in str(failure.value)
@@ -152,7 +152,7 @@ async def figures_where(run: Recording, holds: Callable[[FeedFigures], bool]) ->
     return found[0]
 
 
-async def test_a_run_tells_its_figures_and_they_agree_with_what_it_did(shared_redis_url: str) -> None:
+async def test_published_figures_agree_with_what_the_run_did(shared_redis_url: str) -> None:
     settings = {"ibkr_rotation_secs": 0.5, "ibkr_error309_cooldown_secs": 0.2}
     async with SimulatedGateway(GatewayOptions(slots=2)) as gateway:
         async with recording(gateway, shared_redis_url, universe_of("SPY", "QQQ", "IWM", "NOSUCH"), **settings) as run:
@@ -173,7 +173,9 @@ async def test_a_run_tells_its_figures_and_they_agree_with_what_it_did(shared_re
     assert last.buffer_bytes == last.lost == 0
 
 
-async def test_after_a_restart_of_redis_the_same_run_tells_of_its_failed_writes(redis_server: EmbeddedRedis) -> None:
+async def test_failed_writes_are_published_by_the_same_run_after_a_restart_of_redis(
+    redis_server: EmbeddedRedis,
+) -> None:
     async with SimulatedGateway() as gateway:
         async with recording(gateway, redis_server.url, universe_of("SPY")) as run:
             first = await figures_where(run, lambda told: told.connected)
@@ -194,7 +196,7 @@ def status(monkeypatch: pytest.MonkeyPatch, url: str, folder: Path, *arguments: 
     return CliRunner().invoke(app, ["status", *arguments])
 
 
-def test_without_an_ingest_it_says_so_and_exits_with_1(
+def test_status_without_an_ingest_exits_with_1_and_the_reason(
     monkeypatch: pytest.MonkeyPatch, shared_redis_url: str, tmp_path: Path
 ) -> None:
     shown = status(monkeypatch, shared_redis_url, tmp_path)
@@ -202,14 +204,14 @@ def test_without_an_ingest_it_says_so_and_exits_with_1(
     assert "no ingest runs, and none has left figures" in shown.output
 
 
-def test_without_redis_it_says_so_and_exits_with_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_status_without_redis_exits_with_1_and_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shown = status(monkeypatch, "redis://:hunter2@127.0.0.1:1/0", tmp_path)
     assert shown.exit_code == 1
     assert "error: Redis at redis://:***@127.0.0.1:1/0: " in shown.output
     assert "no ingest" not in shown.output
 
 
-def test_it_exits_with_0_beside_a_healthy_run_and_with_1_after_its_kill(
+def test_status_exits_with_0_beside_a_healthy_run_and_with_1_after_its_kill(
     monkeypatch: pytest.MonkeyPatch, redis_url: str, tmp_path: Path
 ) -> None:
     with GatewayThread(GatewayOptions(keep_rows=False)) as gateway, redis.Redis.from_url(redis_url) as client:
@@ -237,7 +239,7 @@ def test_it_exits_with_0_beside_a_healthy_run_and_with_1_after_its_kill(
 
 
 @pytest.mark.parametrize("clock_ahead_ms", [-3_600_000, 0, 3_600_000])
-def test_an_age_is_right_whatever_the_clocks_say(clock_ahead_ms: int) -> None:
+def test_age_of_a_row_is_right_whatever_the_clocks_show(clock_ahead_ms: int) -> None:
     now = 1_700_000_000_000
     told = FeedFigures(RUN, now, connected=True, symbols={"SPY": SymbolFigures(last_row_ts=now, row_age_ms=4_000)})
     replies = [told.to_json(), 14_000, 20_000, b"%d" % now, (b"%d" % now, b"ARCA"), (None, None, None)]

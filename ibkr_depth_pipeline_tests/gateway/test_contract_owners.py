@@ -21,7 +21,7 @@ def test_second_entry_of_a_contract_and_venue_is_one_error_that_names_both() -> 
         assert part in found.reason
 
 
-def test_one_contract_on_two_venues_is_two_books() -> None:
+def test_contract_on_two_venues_has_two_books() -> None:
     owners = ContractOwners()
     assert owners.register(apple("AAPL", "ISLAND")) == [apple("AAPL", "ISLAND")]
     assert owners.register(apple("AAPL.ARCA", "ARCA")) == [apple("AAPL.ARCA", "ARCA")]

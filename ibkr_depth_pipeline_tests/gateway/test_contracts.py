@@ -204,7 +204,7 @@ _QUERIES = st.builds(
 
 
 @given(_QUERIES, _ANSWERS, st.permutations(DEEP_SWISS))
-def test_whatever_is_answered_one_of_the_answers_is_chosen_or_a_reason_given(
+def test_contract_is_chosen_from_the_answers_or_a_reason_is_given(
     query: ContractQuery, answers: list[ContractAnswer], depth: list[DepthExchange]
 ) -> None:
     found = select_contract(query, answers, depth, NOW)

@@ -57,7 +57,7 @@ def test_new_connection_begins_again() -> None:
     assert stalls.check(1002.5, 0) is KeepaliveAction.WAIT
 
 
-def test_after_a_pause_of_this_process_rows_that_waited_in_the_socket_count() -> None:
+def test_rows_that_waited_in_the_socket_during_a_pause_of_this_process_count() -> None:
     stalls = StallDetector(LIMIT)
     stalls.connected(0.0, 0)
     assert stalls.check(0.0, 0) is KeepaliveAction.ASK

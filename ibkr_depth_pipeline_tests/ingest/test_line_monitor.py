@@ -87,7 +87,7 @@ def test_moments_of_disorder_with_order_between_them_are_a_price_move() -> None:
         assert looker.see(BIDS, ASKS, CHECK_SECS) == ""
 
 
-def test_without_rows_disorder_may_stand_longer_as_the_rest_may_be_on_its_way() -> None:
+def test_disorder_may_last_longer_without_rows_as_the_rest_may_be_in_flight() -> None:
     looker = Looker()
     bad = side(10.0, 9.8, 9.9)
     assert looker.see(bad, ASKS, STANDING_SECS - CHECK_SECS, rows_flow=False) == ""

@@ -152,7 +152,7 @@ def test_venue_that_refuses_is_replaced_by_the_next_one_at_once_and_its_refusal_
     assert again.instrument.exchange == "ARCA"
 
 
-def test_when_every_venue_has_refused_the_reason_names_each_and_the_best_is_asked_again_first() -> None:
+def test_reason_names_every_venue_that_refused_and_the_best_is_requested_again_first() -> None:
     ring = Ring([])
     ring.books.number_from({"A": StreamId()})
     found = dataclasses.replace(instrument("A"), exchange="ISLAND", alternatives=("ARCA",))

@@ -78,7 +78,7 @@ def test_switch_that_refuses_or_is_away_is_tried_again_and_its_url_is_not_logged
     assert SECRET not in logged
 
 
-def test_without_a_url_nothing_is_pinged() -> None:
+def test_dead_mans_switch_without_a_url_pings_nothing() -> None:
     assert ping("", DeadmanPing(), well=False, now=T) == DeadmanPing()
 
 

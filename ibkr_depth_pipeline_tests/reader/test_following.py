@@ -45,7 +45,7 @@ def seqs(items: list[Item]) -> list[int | str]:
     return [each.seq if isinstance(each, DepthSnapshot) else each.cause.value for each in items]
 
 
-def test_from_now_on_means_nothing_that_was_stored_before(filler: Filler, reader: DepthReader) -> None:
+def test_follower_from_now_on_gets_nothing_stored_before(filler: Filler, reader: DepthReader) -> None:
     filler.add(5)
     following = reader.follow("SPY")
     assert following.read(0.01) == []
@@ -53,7 +53,7 @@ def test_from_now_on_means_nothing_that_was_stored_before(filler: Filler, reader
     assert seqs(following.read()) == [6, 7]
 
 
-def test_a_stream_that_does_not_exist_yet_is_followed_from_its_first_snapshot(
+def test_stream_that_does_not_exist_yet_is_followed_from_its_first_snapshot(
     filler: Filler, reader: DepthReader
 ) -> None:
     following = reader.follow("SPY")
@@ -62,14 +62,16 @@ def test_a_stream_that_does_not_exist_yet_is_followed_from_its_first_snapshot(
     assert seqs(following.read()) == [1, 2]
 
 
-def test_from_a_time_begins_with_the_first_snapshot_that_is_not_older(filler: Filler, reader: DepthReader) -> None:
+def test_follower_from_a_time_begins_with_the_first_snapshot_that_is_not_older(
+    filler: Filler, reader: DepthReader
+) -> None:
     filler.add(10)
     assert seqs(reader.follow("SPY", start=At(T0 + 40)).read()) == [5, 6, 7, 8, 9, 10]
     assert seqs(reader.follow("SPY", start=At(T0 + 41)).read()) == [6, 7, 8, 9, 10]
     assert seqs(reader.follow("SPY", start=At(0)).read()) == list(range(1, 11))
 
 
-def test_from_a_time_before_what_is_left_of_the_stream_begins_with_a_gap(filler: Filler, reader: DepthReader) -> None:
+def test_follower_from_a_time_before_the_oldest_entry_begins_with_a_gap(filler: Filler, reader: DepthReader) -> None:
     filler.add(10)
     filler.trim(3)
     [gap, *rest] = reader.follow("SPY", start=At(T0)).read()
@@ -80,14 +82,16 @@ def test_from_a_time_before_what_is_left_of_the_stream_begins_with_a_gap(filler:
 
 
 @pytest.mark.parametrize("step_ms", [0, 1, 10, 100_000])
-def test_from_any_seq_begins_exactly_after_it(shared_redis_url: str, reader: DepthReader, step_ms: int) -> None:
+def test_follower_from_any_seq_begins_exactly_after_it(
+    shared_redis_url: str, reader: DepthReader, step_ms: int
+) -> None:
     with Filler(shared_redis_url, step_ms=step_ms) as filler:
         filler.add(30)
         for seq in range(31):
             assert seqs(reader.follow("SPY", start=After(seq)).read(0.001)) == list(range(seq + 1, 31))
 
 
-def test_from_a_seq_that_was_never_stored_begins_with_a_gap(filler: Filler, reader: DepthReader) -> None:
+def test_follower_from_a_seq_that_was_never_stored_begins_with_a_gap(filler: Filler, reader: DepthReader) -> None:
     filler.add(3)
     filler.skip(4)
     filler.add(3)
@@ -96,7 +100,7 @@ def test_from_a_seq_that_was_never_stored_begins_with_a_gap(filler: Filler, read
     assert seqs(rest) == [8, 9, 10]
 
 
-def test_from_a_seq_that_was_trimmed_begins_with_a_gap_of_the_right_size(filler: Filler, reader: DepthReader) -> None:
+def test_follower_from_a_trimmed_seq_begins_with_a_gap_of_the_right_size(filler: Filler, reader: DepthReader) -> None:
     filler.add(10)
     filler.trim(4)
     [gap, *rest] = reader.follow("SPY", start=After(2)).read()
@@ -105,7 +109,7 @@ def test_from_a_seq_that_was_trimmed_begins_with_a_gap_of_the_right_size(filler:
     assert seqs(rest) == [7, 8, 9, 10]
 
 
-def test_a_seq_of_the_future_waits_and_what_comes_with_a_lower_one_is_renumbered(
+def test_follower_from_a_future_seq_waits_and_reports_a_lower_one_as_renumbered(
     filler: Filler, reader: DepthReader
 ) -> None:
     filler.add(3)
@@ -119,7 +123,7 @@ def test_a_seq_of_the_future_waits_and_what_comes_with_a_lower_one_is_renumbered
     assert seqs([snapshot]) == [4]
 
 
-def test_a_stored_position_goes_on_exactly_where_it_was(filler: Filler, reader: DepthReader) -> None:
+def test_follower_from_a_stored_position_goes_on_exactly_there(filler: Filler, reader: DepthReader) -> None:
     filler.add(4)
     first = reader.follow("SPY", start=After(0)).read()
     position = next(each.stream_id for each in first if isinstance(each, DepthSnapshot) and each.seq == 3)
@@ -130,7 +134,7 @@ def test_a_stored_position_goes_on_exactly_where_it_was(filler: Filler, reader: 
 
 
 @pytest.mark.parametrize("bad", ["", "5", "5-", "-5", "a-b", "$"])
-def test_a_position_that_is_none_is_refused(reader: DepthReader, bad: str) -> None:
+def test_malformed_position_is_refused(reader: DepthReader, bad: str) -> None:
     with pytest.raises(ValueError, match="no stream id"):
         reader.follow("SPY", start=AfterId(bad))
 
@@ -142,7 +146,7 @@ def test_no_symbol_and_a_symbol_without_a_start_are_refused(reader: DepthReader)
         reader.follow("SPY", "QQQ", start={"SPY": After(1)})
 
 
-def test_a_hole_in_the_numbers_is_a_gap_in_its_place(filler: Filler, reader: DepthReader) -> None:
+def test_missing_numbers_are_a_gap_in_their_place(filler: Filler, reader: DepthReader) -> None:
     filler.add(3)
     filler.skip(2)
     filler.add(2)
@@ -151,7 +155,7 @@ def test_a_hole_in_the_numbers_is_a_gap_in_its_place(filler: Filler, reader: Dep
     assert items[3] == Gap("SPY", 3, 6, T0 + 50, GapCause.NEVER_STORED)
 
 
-def test_what_is_trimmed_while_nobody_reads_is_a_gap(filler: Filler, reader: DepthReader) -> None:
+def test_snapshots_trimmed_while_nobody_reads_are_a_gap(filler: Filler, reader: DepthReader) -> None:
     filler.add(3)
     following = reader.follow("SPY", start=At(0))
     assert seqs(following.read()) == [1, 2, 3]
@@ -223,7 +227,7 @@ def test_several_symbols_each_from_its_own_start(shared_redis_url: str, filler: 
     assert seqs([each for each in items if each.symbol == "QQQ"]) == [3, 4, 5]
 
 
-def test_a_backlog_comes_in_pieces_and_whole(filler: Filler, reader: DepthReader) -> None:
+def test_backlog_is_read_in_pieces_and_whole(filler: Filler, reader: DepthReader) -> None:
     filler.add(25)
     following = reader.follow("SPY", start=At(0), most=10)
     assert [len(following.read()) for _ in range(3)] == [10, 10, 5]
@@ -252,13 +256,13 @@ def test_redis_must_be_there_at_the_beginning() -> None:
             next(reader.follow("SPY"))
 
 
-def test_a_key_of_another_type_is_an_error_and_no_reason_to_wait(filler: Filler, reader: DepthReader) -> None:
+def test_key_of_another_type_is_an_error_at_once(filler: Filler, reader: DepthReader) -> None:
     filler.client.set(stream_key("SPY"), "x")
     with pytest.raises(SinkUnavailable, match="WRONGTYPE"):
         reader.follow("SPY", start=At(0)).read()
 
 
-def test_a_killed_redis_that_kept_its_data_costs_nothing() -> None:
+def test_killed_redis_that_kept_its_data_costs_a_follower_nothing() -> None:
     with EmbeddedRedis(persist=True) as server, Filler(server.url) as filler, DepthReader(server.url) as reader:
         filler.add(3)
         following = reader.follow("SPY", start=At(0))
@@ -272,7 +276,7 @@ def test_a_killed_redis_that_kept_its_data_costs_nothing() -> None:
         assert seqs(following.read()) == [6]
 
 
-def test_a_redis_that_came_back_empty_is_followed_on_and_the_hole_is_a_gap(redis_server: EmbeddedRedis) -> None:
+def test_redis_that_came_back_empty_is_followed_on_after_a_gap(redis_server: EmbeddedRedis) -> None:
     with Filler(redis_server.url) as filler, DepthReader(redis_server.url) as reader:
         filler.add(3)
         following = reader.follow("SPY", start=At(0))
@@ -283,7 +287,7 @@ def test_a_redis_that_came_back_empty_is_followed_on_and_the_hole_is_a_gap(redis
         assert seqs(following.read()) == ["trimmed", 6, 7]
 
 
-def test_a_redis_that_only_pauses_costs_nothing(redis_server: EmbeddedRedis) -> None:
+def test_redis_that_only_pauses_costs_a_follower_nothing(redis_server: EmbeddedRedis) -> None:
     with Filler(redis_server.url) as filler, DepthReader(redis_server.url) as reader:
         following = reader.follow("SPY", start=At(0))
         filler.add(3)
@@ -311,7 +315,7 @@ def test_patience_that_is_at_an_end_is_an_error(redis_server: EmbeddedRedis) -> 
             following.read()
 
 
-async def test_the_async_following_survives_kills_without_loss_or_repeat() -> None:
+async def test_async_follower_survives_kills_without_loss_or_repeat() -> None:
     with EmbeddedRedis(persist=True) as server, Filler(server.url) as filler:
         async with AsyncDepthReader(server.url) as reader:
             following = reader.follow("SPY", start=At(0))
@@ -329,7 +333,7 @@ async def test_the_async_following_survives_kills_without_loss_or_repeat() -> No
     assert seqs(found) == list(range(1, 301))
 
 
-async def test_a_cancelled_read_loses_nothing(shared_redis_url: str, filler: Filler) -> None:
+async def test_cancelled_read_loses_nothing(shared_redis_url: str, filler: Filler) -> None:
     async with AsyncDepthReader(shared_redis_url) as reader:
         following = reader.follow("SPY", start=At(0))
         found: list[Item] = []
@@ -341,7 +345,7 @@ async def test_a_cancelled_read_loses_nothing(shared_redis_url: str, filler: Fil
     assert seqs(found) == list(range(1, 181))
 
 
-async def test_a_recorder_that_starts_wakes_a_following_and_breaks_none(shared_redis_url: str, filler: Filler) -> None:
+async def test_recorder_that_starts_wakes_a_follower_and_breaks_none(shared_redis_url: str, filler: Filler) -> None:
     async with AsyncDepthReader(shared_redis_url) as reader:
         following = reader.follow("SPY", start=At(0))
         waiting = asyncio.ensure_future(following.read())

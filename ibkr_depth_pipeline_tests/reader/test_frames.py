@@ -27,7 +27,7 @@ def reader(shared_redis_url: str) -> Iterator[DepthReader]:
         yield reader
 
 
-def test_a_table_holds_what_the_snapshots_hold(reader: DepthReader) -> None:
+def test_table_holds_what_the_snapshots_hold(reader: DepthReader) -> None:
     table = reader.to_arrow("SPY", "QQQ")
     books = reader.range("SPY") + reader.range("QQQ")
     assert table.schema == frames.schema()
@@ -42,11 +42,11 @@ def test_a_table_holds_what_the_snapshots_hold(reader: DepthReader) -> None:
             assert [row[f"{side}_{part}"] for row in rows] == [[getattr(row, part) for row in each] for each in levels]
 
 
-def test_a_table_of_a_part_of_the_time(reader: DepthReader) -> None:
+def test_table_of_a_part_of_the_time_holds_that_part(reader: DepthReader) -> None:
     assert reader.to_arrow("SPY", "QQQ", start=T0 + 90, end=T0 + 120)["seq"].to_pylist() == [10, 11, 12, 10]
 
 
-def test_a_polars_frame_holds_ten_levels_as_arrays(reader: DepthReader) -> None:
+def test_polars_frame_holds_ten_levels_as_arrays(reader: DepthReader) -> None:
     pl = pytest.importorskip("polars")
     frame = reader.to_polars("SPY")
     assert frame["bid_price"].dtype == pl.Array(pl.Float64, 10)
@@ -54,7 +54,7 @@ def test_a_polars_frame_holds_ten_levels_as_arrays(reader: DepthReader) -> None:
     assert frame["bid_size"].arr.first().to_list() == [float(number) for number in range(1, 21)]
 
 
-def test_a_pandas_frame_has_a_column_a_level(reader: DepthReader) -> None:
+def test_pandas_frame_has_a_column_per_level(reader: DepthReader) -> None:
     pytest.importorskip("pandas")
     frame = reader.to_pandas("SPY")
     assert list(frame["bid_size_0"]) == [float(number) for number in range(1, 21)]
@@ -63,7 +63,7 @@ def test_a_pandas_frame_has_a_column_a_level(reader: DepthReader) -> None:
     assert len(frame.columns) == len(frames.HEAD) + 2 * 3 * 10
 
 
-async def test_the_async_reader_gives_the_same_frames(reader: DepthReader, shared_redis_url: str) -> None:
+async def test_async_reader_gives_the_same_frames(reader: DepthReader, shared_redis_url: str) -> None:
     pytest.importorskip("polars")
     pytest.importorskip("pandas")
     async with AsyncDepthReader(shared_redis_url) as other:
@@ -75,7 +75,7 @@ async def test_the_async_reader_gives_the_same_frames(reader: DepthReader, share
     ("ask", "extra", "missing"),
     [("to_arrow", "arrow", "pyarrow"), ("to_polars", "polars", "polars"), ("to_pandas", "pandas", "pandas")],
 )
-def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+def test_missing_library_is_named_with_the_extra_that_brings_it(
     reader: DepthReader, monkeypatch: pytest.MonkeyPatch, ask: str, extra: str, missing: str
 ) -> None:
     find_spec: Callable[..., Any] = importlib.util.find_spec
@@ -84,7 +84,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
         getattr(reader, ask)("SPY")
 
 
-def test_a_side_of_another_depth_is_refused() -> None:
+def test_side_of_another_depth_is_refused() -> None:
     nine = b"[" + b",".join([b'[0.0,0.0,""]'] * 9) + b"]"
     with pytest.raises(SchemaMismatch, match="10 rows a side"):
         frames.to_arrow([DepthSnapshot("SPY", T0, 1, "ARCA", nine, nine)])

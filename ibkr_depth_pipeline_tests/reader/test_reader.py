@@ -29,7 +29,7 @@ def reader(shared_redis_url: str) -> Iterator[DepthReader]:
         yield reader
 
 
-def test_the_newest_book_comes_typed_with_ten_levels_a_side(filler: Filler, reader: DepthReader) -> None:
+def test_newest_book_is_typed_with_ten_levels_a_side(filler: Filler, reader: DepthReader) -> None:
     filler.add(3)
     book = reader.latest("SPY")
     assert book is not None
@@ -41,12 +41,12 @@ def test_the_newest_book_comes_typed_with_ten_levels_a_side(filler: Filler, read
     assert book.stream_id == f"{T0 + 20}-3"
 
 
-def test_the_last_value_hash_and_the_stream_give_equal_snapshots(filler: Filler, reader: DepthReader) -> None:
+def test_last_value_hash_and_stream_give_equal_snapshots(filler: Filler, reader: DepthReader) -> None:
     filler.add(3)
     assert reader.newest("SPY", 1) == [reader.latest("SPY")]
 
 
-def test_a_snapshot_cannot_be_changed_and_can_be_a_key(filler: Filler, reader: DepthReader) -> None:
+def test_snapshot_cannot_be_changed_and_can_be_a_key(filler: Filler, reader: DepthReader) -> None:
     filler.add()
     book = reader.latest("SPY")
     assert book is not None
@@ -55,7 +55,7 @@ def test_a_snapshot_cannot_be_changed_and_can_be_a_key(filler: Filler, reader: D
     assert {book: 1}[book] == 1
 
 
-def test_an_empty_side_has_no_best_price(filler: Filler, reader: DepthReader) -> None:
+def test_empty_side_has_no_best_price(filler: Filler, reader: DepthReader) -> None:
     empty = b"[" + b",".join([b'[0.0,0.0,""]'] * 10) + b"]"
     filler.client.hset(
         last_key("SPY"), mapping={"ts": 1, "seq": 1, "venue": "", "bids_json": empty, "asks_json": empty}
@@ -87,26 +87,26 @@ def test_nothing_recorded_is_none_and_no_error(shared_redis_url: str, reader: De
     assert reader.symbols() == ()
 
 
-def test_what_the_recorders_check_leaves_for_a_moment_is_no_symbol(filler: Filler, reader: DepthReader) -> None:
+def test_key_that_the_recorders_check_leaves_for_a_moment_is_no_symbol(filler: Filler, reader: DepthReader) -> None:
     filler.add()
     filler.client.xadd(stream_key("check-17"), {"ts": 0})
     assert reader.symbols() == ("SPY",)
 
 
-def test_a_key_whose_name_is_no_text_is_no_symbol(filler: Filler, reader: DepthReader) -> None:
+def test_key_whose_name_is_no_text_is_no_symbol(filler: Filler, reader: DepthReader) -> None:
     filler.add()
     filler.client.xadd(stream_key("").encode() + b"\xff", {"a": 1})
     assert reader.symbols() == ("SPY",)
     assert list(reader.latest_all()) == ["SPY"]
 
 
-def test_a_heartbeat_that_holds_no_time_is_refused(filler: Filler, reader: DepthReader) -> None:
+def test_heartbeat_that_holds_no_time_is_refused(filler: Filler, reader: DepthReader) -> None:
     filler.client.set(heartbeat_key("SPY"), b"\xff", ex=30)
     with pytest.raises(SchemaMismatch, match="the heartbeat of SPY"):
         reader.heartbeat("SPY")
 
 
-def test_a_range_holds_its_start_and_not_its_end(filler: Filler, reader: DepthReader) -> None:
+def test_range_includes_its_start_and_excludes_its_end(filler: Filler, reader: DepthReader) -> None:
     filler.add(10)
     assert [each.seq for each in reader.range("SPY", T0 + 20, T0 + 50)] == [3, 4, 5]
     start = datetime.fromtimestamp((T0 + 20) / 1000, timezone.utc)
@@ -116,19 +116,19 @@ def test_a_range_holds_its_start_and_not_its_end(filler: Filler, reader: DepthRe
     assert reader.range("SPY", None, 0) == []
 
 
-def test_a_range_longer_than_a_page_is_whole_also_within_one_millisecond(shared_redis_url: str) -> None:
+def test_range_longer_than_a_page_is_whole_even_within_one_millisecond(shared_redis_url: str) -> None:
     count = 2 * PAGE_ENTRIES + 1
     with Filler(shared_redis_url, step_ms=0) as filler, DepthReader(shared_redis_url) as reader:
         filler.add(count)
         assert [each.seq for each in reader.range("SPY", T0, T0 + 1)] == list(range(1, count + 1))
 
 
-def test_a_moment_without_a_time_zone_is_refused(reader: DepthReader) -> None:
+def test_moment_without_a_time_zone_is_refused(reader: DepthReader) -> None:
     with pytest.raises(ValueError, match="no time zone"):
         reader.range("SPY", datetime(2024, 1, 2))
 
 
-def test_a_heartbeat_says_when_the_last_row_was_and_how_long_it_stands(filler: Filler, reader: DepthReader) -> None:
+def test_heartbeat_gives_the_time_of_the_last_row_and_its_own_expiry(filler: Filler, reader: DepthReader) -> None:
     filler.client.set(heartbeat_key("SPY"), T0, ex=30)
     beat = reader.heartbeat("SPY")
     assert beat is not None
@@ -137,7 +137,7 @@ def test_a_heartbeat_says_when_the_last_row_was_and_how_long_it_stands(filler: F
     assert reader.heartbeats(["AAPL", "SPY"], missing_ok=True).keys() == {"SPY"}
 
 
-def test_a_venue_comes_as_the_recorder_wrote_it(filler: Filler, reader: DepthReader) -> None:
+def test_venue_is_read_as_the_recorder_wrote_it(filler: Filler, reader: DepthReader) -> None:
     spy = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("SMART", "ARCA"))
     filler.client.hset(venue_key("SPY"), mapping=venue_fields(spy, T0, "354: not subscribed"))
     venue = reader.venue("SPY")
@@ -147,7 +147,7 @@ def test_a_venue_comes_as_the_recorder_wrote_it(filler: Filler, reader: DepthRea
     assert venue.reason == "354: not subscribed"
 
 
-def test_what_is_not_of_this_schema_is_named(filler: Filler, reader: DepthReader) -> None:
+def test_entry_of_another_schema_is_named_in_the_error(filler: Filler, reader: DepthReader) -> None:
     filler.client.xadd(stream_key("SPY"), {"foo": "bar"}, id="5-1")
     with pytest.raises(SchemaMismatch, match="entry 5-1 of the stream of SPY"):
         reader.range("SPY")
@@ -163,7 +163,7 @@ def test_fields_in_another_order_and_more_of_them_are_read_all_the_same(filler: 
     assert [each.ts for each in reader.range("SPY")] == [T0, 5]
 
 
-def test_an_absent_redis_is_named_without_its_password() -> None:
+def test_error_about_an_absent_redis_names_it_without_its_password() -> None:
     with DepthReader("redis://user:hunter2@127.0.0.1:1/0") as reader:
         with pytest.raises(SinkUnavailable, match=r"^Redis at 127.0.0.1:1: ") as caught:
             reader.latest("SPY")
@@ -171,13 +171,13 @@ def test_an_absent_redis_is_named_without_its_password() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://user:hunter2@localhost", "redis://user:hunter2@localhost:port"])
-def test_a_bad_url_is_refused_without_its_password(url: str) -> None:
+def test_error_about_a_bad_url_hides_its_password(url: str) -> None:
     with pytest.raises(ValueError, match="no Redis URL") as caught:
         DepthReader(url)
     assert "hunter2" not in str(caught.value)
 
 
-async def test_the_async_reader_gives_the_same(filler: Filler, reader: DepthReader, shared_redis_url: str) -> None:
+async def test_async_reader_gives_the_same_answers(filler: Filler, reader: DepthReader, shared_redis_url: str) -> None:
     filler.add(5)
     filler.client.set(heartbeat_key("SPY"), T0, ex=30)
     filler.client.hset(venue_key("SPY"), mapping=venue_fields(Instrument("SPY", 1, "STK", "USD", "ARCA", "ARCA"), T0))

@@ -60,7 +60,7 @@ async def test_followed_is_what_was_stored_none_missing_none_twice(run: Recordin
             assert (await reader.follow(symbol, start=After(100)).read())[0] == books[100]
 
 
-async def test_a_recorded_symbol_has_its_venue_and_its_heartbeat(run: Recording, shared_redis_url: str) -> None:
+async def test_recorded_symbol_has_its_venue_and_its_heartbeat(run: Recording, shared_redis_url: str) -> None:
     async with AsyncDepthReader(shared_redis_url) as reader:
 
         async def beats() -> object:
@@ -73,9 +73,7 @@ async def test_a_recorded_symbol_has_its_venue_and_its_heartbeat(run: Recording,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_the_example_of_the_imbalance_prints_it_live(
-    run: Recording, shared_redis_url: str, number: signal.Signals
-) -> None:
+async def test_imbalance_example_prints_it_live(run: Recording, shared_redis_url: str, number: signal.Signals) -> None:
     line = re.compile(r"\d\d:\d\d:\d\d\.\d{6} (SPY|QQQ) +[\d.]+ x [\d.]+ +[\d.]+ x [\d.]+ +([+-][01]\.\d\d)\n")
     async with example("imbalance.py", shared_redis_url) as process:
         assert process.stdout is not None
@@ -92,7 +90,7 @@ async def test_the_example_of_the_imbalance_prints_it_live(
         assert process.returncode == 0
 
 
-async def test_the_example_of_the_last_minutes_prints_two_frames(run: Recording, shared_redis_url: str) -> None:
+async def test_last_minutes_example_prints_two_frames(run: Recording, shared_redis_url: str) -> None:
     pytest.importorskip("polars")
     async with example("last_minutes.py", shared_redis_url) as process:
         output, errors = await process.communicate()
@@ -106,7 +104,7 @@ async def test_the_example_of_the_last_minutes_prints_two_frames(run: Recording,
 
 
 @pytest.mark.parametrize("name", ["imbalance.py", "last_minutes.py"])
-async def test_an_example_without_a_redis_says_what_to_set(name: str) -> None:
+async def test_example_without_a_redis_names_the_setting(name: str) -> None:
     if name == "last_minutes.py":
         pytest.importorskip("polars")
     async with example(name, "redis://127.0.0.1:1/0") as process:

@@ -7,14 +7,14 @@ import pytest
 from ibkr_depth_pipeline.redis_link.url import Kind, mask_url, parse_redis_url
 
 
-def test_a_server_is_left_to_redis_py_as_it_is() -> None:
+def test_url_of_a_single_server_is_left_to_redis_py() -> None:
     target = parse_redis_url("redis://user:hunter2@cache:6380/2")
     assert (target.kind, target.plain, target.nodes) == (Kind.SERVER, "redis://user:hunter2@cache:6380/2", ())
     assert target.address == "cache:6380"
     assert parse_redis_url("unix:///run/redis.sock?db=1").address == "/run/redis.sock"
 
 
-def test_a_cluster_is_its_nodes_and_what_holds_for_each_of_them() -> None:
+def test_url_of_a_cluster_is_its_nodes_and_their_common_options() -> None:
     target = parse_redis_url("rediss+cluster://user:h%40nter2@one:7000,[::1]?ssl_ca_certs=/etc/ca.pem")
     assert target.kind is Kind.CLUSTER
     assert target.nodes == (("one", 7000), ("::1", 6379))
@@ -40,7 +40,7 @@ def test_sentinels_have_secrets_of_their_own_which_the_master_is_not_told() -> N
         ("redis+cluster://user:hunter2@one,tw o", "redis+cluster://***"),
     ],
 )
-def test_what_is_shown_still_tells_where_it_points(url: str, shown: str) -> None:
+def test_shown_url_still_names_its_host(url: str, shown: str) -> None:
     assert mask_url(url) == shown
     assert "hunter2" not in shown
 
@@ -61,6 +61,6 @@ def test_no_secret_is_in_what_a_debugger_or_a_log_shows() -> None:
         ("redis+cluster://one:0", "no such URL"),
     ],
 )
-def test_a_bad_url_is_refused_with_the_reason(url: str, reason: str) -> None:
+def test_bad_url_is_refused_with_the_reason(url: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_redis_url(url)

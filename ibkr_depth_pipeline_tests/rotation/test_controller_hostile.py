@@ -164,7 +164,7 @@ def test_309s_may_be_answered_in_any_order(order: list[int], limit: int) -> None
     assert len(controller.subscribed) == limit
 
 
-def test_after_a_connect_slots_still_taken_are_tried_one_at_a_time_and_nothing_shrinks() -> None:
+def test_slots_still_taken_after_a_connect_are_tried_one_at_a_time_and_nothing_shrinks() -> None:
     controller = RotationController(symbols(5), PLAN, itertools.count(1))
     now, requests = 0.0, [1, 2, 3]
     controller.handle(Connected(), now)

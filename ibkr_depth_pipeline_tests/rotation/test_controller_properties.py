@@ -122,7 +122,7 @@ def pause_after_cancels(run: Run) -> float:
 
 @settings(max_examples=15, deadline=None)
 @given(limit=st.integers(1, 2), count=st.integers(3, 20))
-def test_under_a_lower_limit_every_symbol_keeps_its_turn_and_attempts_to_grow_become_rarer(
+def test_every_symbol_keeps_its_turn_under_a_lower_limit_and_attempts_to_grow_become_rarer(
     limit: int, count: int
 ) -> None:
     gateway = ModelGateway(limit=limit)
@@ -225,9 +225,7 @@ FAULTS = st.sampled_from(["lost", "back", "1100", "1101", "1102", "316", "wait"]
 
 @settings(max_examples=40, deadline=None)
 @given(steps=st.lists(st.tuples(FAULTS, st.floats(0.0, 40.0)), max_size=25), count=st.integers(1, 8))
-def test_after_any_faults_the_rotation_goes_on_and_no_slot_is_leaked(
-    steps: list[tuple[str, float]], count: int
-) -> None:
+def test_rotation_goes_on_after_any_faults_and_no_slot_is_leaked(steps: list[tuple[str, float]], count: int) -> None:
     gateway = ModelGateway(limit=3)
     run = Run(symbols(count), gateway)
     for fault, secs in steps:

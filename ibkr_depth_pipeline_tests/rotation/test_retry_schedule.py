@@ -126,7 +126,7 @@ def test_new_connection_makes_every_refused_symbol_due_in_bursts() -> None:
     assert sorted(named) == sorted(symbols)
 
 
-def test_while_every_symbol_is_refused_one_of_them_is_tried_at_least_each_minute_in_turn() -> None:
+def test_one_of_many_refused_symbols_is_tried_at_least_each_minute_in_turn() -> None:
     schedule = healthy("ABC")
     now = SETTLED
     for symbol in "ABC":

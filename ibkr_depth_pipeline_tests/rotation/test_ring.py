@@ -131,7 +131,7 @@ def test_turns_of_a_heavy_symbol_are_spaced_evenly() -> None:
     st.integers(1, 5),
     st.lists(st.tuples(st.sampled_from(["turn", "skip", "remove", "back", "join"]), st.integers(0, 11)), max_size=60),
 )
-def test_with_one_weight_the_ring_is_a_plain_queue(count: int, slots: int, steps: list[tuple[str, int]]) -> None:
+def test_ring_with_one_weight_is_a_plain_queue(count: int, slots: int, steps: list[tuple[str, int]]) -> None:
     weight = 1 + count % 3
     ring = ring_of([weight] * count)
     plain = deque(f"S{number}" for number in range(count))

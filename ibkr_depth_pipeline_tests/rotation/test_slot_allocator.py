@@ -78,7 +78,7 @@ def test_taken_slots_shrink_the_batch_and_bring_a_cooldown() -> None:
     assert supply.free_at == supply.quiet_until == LONG_AFTER + 0.1 + COOLDOWN
 
 
-def test_after_a_connect_one_request_at_a_time_tries_whether_slots_are_free() -> None:
+def test_free_slots_are_tried_by_one_request_at_a_time_after_a_connect() -> None:
     supply = SlotAllocator(3, 4, COOLDOWN)
     supply.connected(0.0)
     supply.asked([1, 2, 3], 0.0)

@@ -15,7 +15,7 @@ def begun(now: float) -> Turn:
     return turn
 
 
-def test_without_a_turn_or_without_subscriptions_nothing_is_due() -> None:
+def test_nothing_is_due_without_a_turn_or_without_subscriptions() -> None:
     assert Turn(DWELL, CAP).due([Slot(1, "A", 0.0)]) is None
     assert begun(0.0).due([]) is None
 

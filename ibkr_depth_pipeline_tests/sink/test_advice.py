@@ -20,12 +20,12 @@ def test_every_policy_but_noeviction_is_warned_of(policy: str) -> None:
     assert ("heartbeats" in found.text) == policy.startswith("volatile")
 
 
-def test_a_server_that_tells_nothing_is_not_warned_of() -> None:
+def test_redis_that_reveals_nothing_is_not_warned_of() -> None:
     assert not [*advice_of("", Server(None, None, None, None, None), 10**9)]
     assert not [*advice_of("", Server("noeviction", 0, 10**9, True, False), 10**9)]
 
 
-async def test_a_real_server_is_looked_into(shared_redis_url: str) -> None:
+async def test_real_redis_is_inspected(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         before = {name: await client.config_get(name) for name in ("maxmemory", "maxmemory-policy", "save")}
         try:
@@ -46,7 +46,7 @@ async def test_a_real_server_is_looked_into(shared_redis_url: str) -> None:
                     await client.config_set(name, value)
 
 
-async def test_a_user_that_may_not_ask_config_is_told_by_info_and_one_that_may_ask_nothing_is_not(
+async def test_advice_comes_from_info_if_config_is_forbidden_and_is_absent_if_both_are(
     shared_redis_url: str,
 ) -> None:
     async with reading(shared_redis_url) as client:

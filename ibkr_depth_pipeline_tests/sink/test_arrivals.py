@@ -15,7 +15,7 @@ HOUR_MS = 3_600_000
 
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=400), st.data())
-def test_an_arrival_is_never_taken_for_later_and_for_little_earlier(pauses: list[float], data: st.DataObject) -> None:
+def test_arrival_is_never_dated_later_and_only_a_little_earlier(pauses: list[float], data: st.DataObject) -> None:
     arrivals, times, now = Arrivals(), [], 100.0
     for seq, pause in enumerate(pauses):
         now += pause
@@ -28,7 +28,7 @@ def test_an_arrival_is_never_taken_for_later_and_for_little_earlier(pauses: list
     assert times[asked] - found <= 0.002 + (now - times[0]) / 8
 
 
-def test_what_arrived_alone_is_known_exactly_whatever_waited_before() -> None:
+def test_arrival_of_a_lone_row_is_exact_whatever_waited_before() -> None:
     arrivals = Arrivals()
     for seq in range(10_000):
         arrivals.note(seq, seq / 10, alone=not seq)
@@ -39,7 +39,7 @@ def test_what_arrived_alone_is_known_exactly_whatever_waited_before() -> None:
 
 
 @pytest.mark.parametrize("ahead_ms", [HOUR_MS, -HOUR_MS, 365 * 24 * HOUR_MS])
-async def test_a_shrunk_batch_gives_no_longer_heartbeat_than_the_setting(shared_redis_url: str, ahead_ms: int) -> None:
+async def test_shrunk_batch_gives_no_longer_heartbeat_than_the_setting(shared_redis_url: str, ahead_ms: int) -> None:
     key = heartbeat_key("SPY")
     async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
         writer.heartbeat_ttl = 60
@@ -50,7 +50,9 @@ async def test_a_shrunk_batch_gives_no_longer_heartbeat_than_the_setting(shared_
         assert 50_000 < await client.pttl(key) <= 60_000
 
 
-async def test_a_symbol_without_a_row_of_this_run_gets_no_longer_one_either(shared_redis_url: str) -> None:
+async def test_symbol_without_a_row_of_this_run_gets_no_longer_heartbeat_than_the_setting(
+    shared_redis_url: str,
+) -> None:
     async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
         writer.heartbeat_ttl = 60
         await client.set(heartbeat_key("SPY"), now_ms() + HOUR_MS, ex=30)
@@ -58,7 +60,7 @@ async def test_a_symbol_without_a_row_of_this_run_gets_no_longer_one_either(shar
         assert 50_000 < await client.pttl(heartbeat_key("SPY")) <= 60_000
 
 
-async def test_a_row_stored_too_late_gets_no_heartbeat_though_its_time_is_ahead_of_the_clock(
+async def test_row_stored_too_late_gets_no_heartbeat_even_if_its_time_is_ahead_of_the_clock(
     shared_redis_url: str,
 ) -> None:
     stream = "raw:ibkr:depth:stream:SPY"
@@ -79,7 +81,7 @@ async def test_a_row_stored_too_late_gets_no_heartbeat_though_its_time_is_ahead_
         assert await client.exists(heartbeat_key("SPY")) == 0
 
 
-async def test_the_lag_is_none_of_the_clocks(shared_redis_url: str) -> None:
+async def test_lag_is_independent_of_the_wall_clock(shared_redis_url: str) -> None:
     async with writing(shared_redis_url) as writer:
         for snapshot in snapshots(count=5, ts=now_ms() + HOUR_MS):
             writer.append(snapshot)

@@ -46,7 +46,7 @@ def with_a_hole() -> tuple[SymbolQueue, WriterFigures]:
     return queue, figures
 
 
-def test_the_newest_number_that_is_stored_is_the_entrys_own() -> None:
+def test_newest_stored_number_is_that_of_the_entry() -> None:
     queue, figures = with_a_hole()
     write = StreamWrite(queue, queue.take(100))
     answer = ["OK", *["QUEUED"] * len(write.block.entries), [b"id"] * len(write.block.entries)]
@@ -55,7 +55,7 @@ def test_the_newest_number_that_is_stored_is_the_entrys_own() -> None:
     assert figures.buffered_entries == figures.buffered_bytes == 0
 
 
-def test_what_an_unanswered_block_behind_a_hole_stored_is_known_as_ours_when_it_is_said_again() -> None:
+def test_entries_of_an_unanswered_block_behind_a_gap_are_recognized_when_it_is_repeated() -> None:
     queue, figures = with_a_hole()
     lost = StreamWrite(queue, queue.take(100))
     lost.unknown()
@@ -67,7 +67,7 @@ def test_what_an_unanswered_block_behind_a_hole_stored_is_known_as_ours_when_it_
     assert figures.newest_seq["SPY"] == 39
 
 
-def test_a_venue_of_unknown_fate_is_said_again_after_a_pause() -> None:
+def test_venue_of_unknown_fate_is_sent_again_after_a_pause() -> None:
     queue, _ = made(bound=10_000)
     queue.note_venue({"exchange": "ARCA"})
     assert queue.due_at() == 0.0
@@ -79,7 +79,7 @@ def test_a_venue_of_unknown_fate_is_said_again_after_a_pause() -> None:
     assert len(writes_of(queue, most=1, now=100.0, heartbeat_ttl=30)) == 1
 
 
-def test_at_most_a_quarter_of_the_bound_goes_out_at_once() -> None:
+def test_block_is_at_most_a_quarter_of_the_bound() -> None:
     figures = WriterFigures()
     backlog = Backlog(maxlen=100, bound=100_000, figures=figures, backpressure=None, on_work=lambda: None)
     assert backlog.share(2) == 1
@@ -92,7 +92,7 @@ def test_at_most_a_quarter_of_the_bound_goes_out_at_once() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_after_flushes_of_all_there_is_the_next_one_is_due_later_whatever_redis_answered(seed: int) -> None:
+def test_next_flush_is_due_later_after_flushes_of_everything_whatever_redis_answered(seed: int) -> None:
     chance = random.Random(seed)
     figures = WriterFigures()
     backlog = Backlog(maxlen=100, bound=10_000_000, figures=figures, backpressure=None, on_work=lambda: None)

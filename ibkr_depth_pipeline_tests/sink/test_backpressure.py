@@ -80,7 +80,7 @@ async def test_reading_does_not_rest_for_a_redis_that_refuses() -> None:
     assert reading.times == 0
 
 
-async def test_a_rest_ends_where_redis_refuses_again_and_again() -> None:
+async def test_pause_of_reading_ends_if_redis_refuses_again_and_again() -> None:
     reading = Reading()
     reading.backpressure.flushed(0.01, True, 300)
     reading.backpressure.pressed()
@@ -91,7 +91,7 @@ async def test_a_rest_ends_where_redis_refuses_again_and_again() -> None:
     assert reading.times == 1
 
 
-async def test_what_one_symbol_cannot_store_makes_reading_rest_for_no_other(shared_redis_url: str) -> None:
+async def test_symbol_that_cannot_be_stored_pauses_reading_for_no_other(shared_redis_url: str) -> None:
     reading = Reading(bound=BUFFER_BYTES)
     async with writing(shared_redis_url, buffer_bytes=BUFFER_BYTES, backpressure=reading.backpressure) as writer:
         with client_of(shared_redis_url) as client:
@@ -110,7 +110,7 @@ async def test_what_one_symbol_cannot_store_makes_reading_rest_for_no_other(shar
     assert reading.times == 0
 
 
-async def test_a_burst_far_larger_than_the_buffer_is_stored_row_by_row(shared_redis_url: str) -> None:
+async def test_burst_far_larger_than_the_buffer_is_stored_row_by_row(shared_redis_url: str) -> None:
     rows = 30_000
     async with SimulatedGateway() as gateway, redis.Redis.from_url(shared_redis_url) as client:
         settings = load_settings(

@@ -21,7 +21,7 @@ def claims(client: redis.asyncio.Redis, name: str, *symbols: str, run: str = "",
     return StreamClaims(client, name, identity(run or f"run-{name}"), symbols, ttl_secs)
 
 
-async def test_a_newcomer_of_another_name_is_told_which_symbol_is_whose(shared_redis_url: str) -> None:
+async def test_newcomer_of_another_name_learns_which_symbol_is_whose(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         first = claims(client, "west", "SPY", "QQQ", ttl_secs=2)
         await first.acquire()
@@ -43,14 +43,14 @@ async def test_names_with_no_symbol_in_common_do_not_disturb(shared_redis_url: s
         await claims(client, "east", "QQQ").acquire()
 
 
-async def test_a_run_of_the_same_name_takes_a_predecessors_claims_over(shared_redis_url: str) -> None:
+async def test_run_of_the_same_name_takes_over_its_predecessors_claims(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         await claims(client, "west", "SPY", "QQQ", run="one").acquire()
         await claims(client, "west", "SPY", run="two").acquire()
         assert b'"run_id":"two"' in await client.get(claim_key("SPY"))
 
 
-async def test_a_dead_holders_claim_is_taken_once_its_time_is_over(shared_redis_url: str) -> None:
+async def test_claim_of_a_dead_holder_is_taken_once_its_time_is_over(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         await claims(client, "west", "SPY", ttl_secs=2).acquire()  # never renewed
         await claims(client, "east", "SPY", ttl_secs=2).acquire()
@@ -58,7 +58,9 @@ async def test_a_dead_holders_claim_is_taken_once_its_time_is_over(shared_redis_
 
 
 @pytest.mark.parametrize("attempt", range(5))
-async def test_of_two_that_start_at_once_exactly_one_gets_all_streams(shared_redis_url: str, attempt: int) -> None:
+async def test_two_ingests_that_start_at_once_leave_all_streams_to_exactly_one(
+    shared_redis_url: str, attempt: int
+) -> None:
     symbols = [f"S{number}" for number in range(600)]
     async with reading(shared_redis_url) as one, reading(shared_redis_url) as two:
         pair = claims(one, "west", *symbols, ttl_secs=2), claims(two, "east", *reversed(symbols), ttl_secs=2)
@@ -82,7 +84,7 @@ async def test_of_two_that_start_at_once_exactly_one_gets_all_streams(shared_red
             keeper.cancel()
 
 
-async def test_a_living_holder_takes_claims_again_that_vanished(shared_redis_url: str) -> None:
+async def test_living_holder_takes_vanished_claims_again(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         first = claims(client, "west", "SPY", "QQQ", ttl_secs=300)
         await first.acquire()
@@ -100,14 +102,14 @@ async def test_a_living_holder_takes_claims_again_that_vanished(shared_redis_url
             task.cancel()
 
 
-async def test_a_claim_of_another_type_holds_up_nothing(shared_redis_url: str) -> None:
+async def test_claim_of_another_type_holds_up_nothing(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         await client.hset(claim_key("SPY"), "a", "b")
         await client.set(claim_key("QQQ"), "no json", px=100)
         await claims(client, "west", "SPY", "QQQ", ttl_secs=2).acquire()
 
 
-async def test_a_recorder_of_another_name_exits_before_it_writes_and_the_first_goes_on(
+async def test_recorder_of_another_name_exits_before_it_writes_and_the_first_goes_on(
     shared_redis_url: str, tmp_path: Path
 ) -> None:
     with GatewayThread(GatewayOptions()) as gateway:

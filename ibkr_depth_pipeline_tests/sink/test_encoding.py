@@ -64,12 +64,12 @@ def test_every_side_is_exactly_ten_rows_and_reads_back_to_the_same_numbers(side:
 
 
 @given(sides)
-def test_a_books_texts_read_back_to_its_rows(side: Levels) -> None:
+def test_texts_of_a_book_read_back_to_its_rows(side: Levels) -> None:
     assert read_levels([level_text(level) for level in side]) == side
 
 
 @given(sides, sides, st.integers(0, 2**45), st.integers(1, 2**40))
-def test_an_entry_is_the_xadd_of_the_schema(bids: Levels, asks: Levels, ts: int, seq: int) -> None:
+def test_entry_is_the_xadd_of_the_schema(bids: Levels, asks: Levels, ts: int, seq: int) -> None:
     assert words(entry(packer(), seq, ts, bids, asks)) == [
         *(b"XADD", b"raw:ibkr:depth:stream:SPY", b"MAXLEN", b"~", b"10000", b"%d-%d" % (ts, seq)),
         *(b"ts", b"%d" % ts, b"bids", side_json(bids), b"asks", side_json(asks)),
@@ -88,12 +88,12 @@ def test_ids_grow_by_redis_own_order_with_every_snapshot(steps: list[int], start
         before = (ts, seq)
 
 
-def test_a_foreign_id_without_a_second_part_is_read() -> None:
+def test_foreign_id_without_a_second_part_is_read() -> None:
     assert StreamId.of(b"1700000000000") == StreamId(1700000000000, 0)
 
 
 @given(sides, sides)
-def test_the_hash_holds_what_the_specification_names(bids: Levels, asks: Levels) -> None:
+def test_last_value_hash_holds_what_the_specification_names(bids: Levels, asks: Levels) -> None:
     last = LastValue.of_entry(entry(packer(), 7, 1000, bids, asks))
     fields = dict(zip(last.fields[::2], last.fields[1::2], strict=True))
     assert (last.ts, last.seq, last.live) == (1000, 7, side_text(bids) != EMPTY_SIDE or side_text(asks) != EMPTY_SIDE)
@@ -110,14 +110,14 @@ def test_the_hash_holds_what_the_specification_names(bids: Levels, asks: Levels)
     }
 
 
-def test_the_keys_are_those_of_the_specification() -> None:
+def test_keys_are_those_of_the_specification() -> None:
     assert stream_key("SPY") == "raw:ibkr:depth:stream:SPY"
     assert last_key("SPY") == "raw:ibkr:depth:last:SPY"
     assert heartbeat_key("BRK B") == "raw:ibkr:depth:hb:BRK B"
     assert venue_key("SPY") == "raw:ibkr:depth:venue:SPY"
 
 
-def test_the_venue_hash_of_a_symbol_with_depth() -> None:
+def test_venue_hash_of_a_symbol_with_depth_is_that_of_the_specification() -> None:
     instrument = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("SMART", "ARCA"))
     assert venue_fields(instrument, 1000) == {
         "con_id": 756733,
@@ -130,14 +130,14 @@ def test_the_venue_hash_of_a_symbol_with_depth() -> None:
     }
 
 
-def test_the_venue_hash_of_a_refused_symbol_keeps_its_venue_and_the_reason() -> None:
+def test_venue_hash_of_a_refused_symbol_keeps_its_venue_and_the_reason() -> None:
     instrument = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("SMART", "ARCA"))
     fields = venue_fields(instrument, 1000, "10092: not supported")
     assert (fields["depth_supported"], fields["reason"], fields["exchange"]) == (0, "10092: not supported", "ARCA")
 
 
 @pytest.mark.parametrize("reason", ["no such contract (200)", ""])
-def test_an_unresolved_symbol_never_counts_as_supported(reason: str) -> None:
+def test_unresolved_symbol_never_counts_as_supported(reason: str) -> None:
     fields = venue_fields(Unresolved("NOSUCH", reason), 1000)
     assert fields["depth_supported"] == 0
     assert fields["reason"]

@@ -45,7 +45,7 @@ async def test_every_snapshot_is_in_the_stream_once_and_in_order(shared_redis_ur
         assert await numbers(client) == list(range(1, 3001))
 
 
-async def test_a_stream_entry_holds_ts_bids_asks_seq_and_venue(shared_redis_url: str) -> None:
+async def test_stream_entry_holds_ts_bids_asks_seq_and_venue(shared_redis_url: str) -> None:
     async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
         writer.append(next(snapshots()))
         assert await writer.drain(DRAIN)
@@ -57,7 +57,7 @@ async def test_a_stream_entry_holds_ts_bids_asks_seq_and_venue(shared_redis_url:
     assert orjson.loads(fields[b"asks"]) == [[2.5, 300.0, "NSDQ"]] + [[0.0, 0.0, ""]] * 9
 
 
-async def test_the_hash_holds_the_newest_snapshot_and_the_heartbeat_its_time(shared_redis_url: str) -> None:
+async def test_last_value_hash_holds_the_newest_snapshot_and_the_heartbeat_its_time(shared_redis_url: str) -> None:
     async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
         writer.heartbeat_ttl = 77
         now = now_ms()
@@ -74,7 +74,7 @@ async def test_the_hash_holds_the_newest_snapshot_and_the_heartbeat_its_time(sha
     assert 0 < ttl <= 77
 
 
-async def test_an_empty_book_is_stored_with_zero_prices_and_is_no_sign_of_life(shared_redis_url: str) -> None:
+async def test_empty_book_is_stored_with_zero_prices_and_sets_no_heartbeat(shared_redis_url: str) -> None:
     async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
         writer.append(BookSnapshot("SPY", 1, 1_700_000_000_000, "ARCA", (), ()))
         assert await writer.drain(DRAIN)
@@ -83,7 +83,7 @@ async def test_an_empty_book_is_stored_with_zero_prices_and_is_no_sign_of_life(s
         assert await client.exists(heartbeat_key("SPY")) == 0
 
 
-async def test_the_stream_is_trimmed_to_about_maxlen(shared_redis_url: str) -> None:
+async def test_stream_is_trimmed_to_about_maxlen(shared_redis_url: str) -> None:
     async with writing(shared_redis_url, maxlen=500) as writer, reading(shared_redis_url) as client:
         for snapshot in snapshots(count=3000):
             writer.append(snapshot)
@@ -124,7 +124,7 @@ async def test_connections_cut_in_the_middle_of_pipelines_lose_and_double_nothin
     assert writer.figures.write_failures > 3, "cut in the midst of it"
 
 
-async def test_a_killed_server_that_comes_back_with_its_data_gets_each_snapshot_once(
+async def test_killed_redis_that_comes_back_with_its_data_gets_each_snapshot_once(
     tmp_path: Path,
 ) -> None:
     with EmbeddedRedis(persist=True, directory=tmp_path) as server:
@@ -147,7 +147,7 @@ async def test_a_killed_server_that_comes_back_with_its_data_gets_each_snapshot_
                 assert await numbers(client) == list(range(1, 20_001))
 
 
-async def test_a_server_that_comes_back_empty_gets_what_waited_and_numbering_goes_on(
+async def test_redis_that_comes_back_empty_gets_what_waited_and_the_numbering_goes_on(
     redis_server: EmbeddedRedis,
 ) -> None:
     async with writing(redis_server.url) as writer:
@@ -163,7 +163,7 @@ async def test_a_server_that_comes_back_empty_gets_what_waited_and_numbering_goe
             assert await numbers(client) == list(range(101, 201))
 
 
-async def test_a_server_out_of_memory_costs_nothing_once_it_has_some_again(redis_server: EmbeddedRedis) -> None:
+async def test_redis_out_of_memory_gets_each_snapshot_once_it_has_some_again(redis_server: EmbeddedRedis) -> None:
     async with writing(redis_server.url) as writer, reading(redis_server.url) as client:
         await client.config_set("maxmemory", "1")
         for snapshot in snapshots(count=500):
@@ -179,7 +179,7 @@ async def test_a_server_out_of_memory_costs_nothing_once_it_has_some_again(redis
         assert await numbers(client) == list(range(1, 501))
 
 
-async def test_one_symbols_failing_key_holds_up_no_other(
+async def test_failing_key_of_one_symbol_holds_up_no_other(
     shared_redis_url: str,
 ) -> None:
     with capture_logs() as lines:
@@ -189,7 +189,7 @@ async def test_one_symbols_failing_key_holds_up_no_other(
     assert all("WRONGTYPE" in line["error"] for line in failures)
 
 
-async def test_a_redis_that_refuses_everything_fills_no_log(shared_redis_url: str) -> None:
+async def test_redis_that_refuses_everything_fills_no_log(shared_redis_url: str) -> None:
     symbols = [f"BAD{number}" for number in range(LINES_PER_WINDOW + 20)]
     with capture_logs() as lines:
         async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
@@ -236,7 +236,7 @@ async def test_past_the_bound_the_oldest_go_and_the_hole_shows(redis_server: Emb
     assert writer.figures.buffered_bytes == writer.figures.buffered_entries == 0
 
 
-async def test_a_stream_that_grows_by_another_hand_stops_the_writer(shared_redis_url: str) -> None:
+async def test_stream_that_another_program_writes_stops_the_writer(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
         await client.xadd(stream_key("SPY"), {"seq": 9}, id="1800000000000-9")
         writer_client = open_redis(shared_redis_url)
@@ -296,7 +296,7 @@ async def test_snapshots_wait_for_their_contract_unless_its_key_is_somebody_else
         assert foreign or await client.xlen(contract_changes_key("ES")) == 1
 
 
-async def test_the_venue_hash_says_what_was_found_and_why_not(shared_redis_url: str) -> None:
+async def test_venue_hash_holds_what_was_found_or_the_reason(shared_redis_url: str) -> None:
     instrument = Instrument("SPY", 756733, "STK", "USD", "ARCA", "ARCA", ("SMART", "ARCA"))
     async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
         writer.record_venue(instrument, 1_700_000_000_000)

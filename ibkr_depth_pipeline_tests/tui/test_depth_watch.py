@@ -102,7 +102,7 @@ async def once(redis_url: str, *arguments: str, **more: str) -> tuple[int | None
     return process.returncode, output.decode(), errors.decode()
 
 
-async def test_one_frame_shows_the_ladder_and_the_universe(run: Recording, shared_redis_url: str) -> None:
+async def test_watch_once_prints_the_ladder_and_the_universe(run: Recording, shared_redis_url: str) -> None:
     code, output, errors = await once(shared_redis_url, "--once", "AAPL", COLUMNS="80")
     assert (code, errors) == (0, "")
     lines = output.splitlines()
