@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError, NothingToRecord
-from ibkr_depth_pipeline.gateway.events import ConnectionLost, FarmStatus, GatewayEvent
+from ibkr_depth_pipeline.gateway.events import (
+    ConnectionLost,
+    ConnectivityLost,
+    ConnectivityRestored,
+    FarmStatus,
+    GatewayEvent,
+)
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.composition import (
     FiguresCallback,
@@ -44,6 +50,7 @@ from ibkr_depth_pipeline.sink.claims import StreamClaims
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import (
+    LEAST_REPORT_SECS,
     REPORT_SECS,
     ClockEntry,
     StatusPublisher,
@@ -99,6 +106,7 @@ class IngestSession:
         self._wanted_callback = wanted_callback
         self._log = get_log()
         self._stop = asyncio.Event()
+        self._changed = asyncio.Event()
         self._overdue = False
         self._tasks = RunTasks(self._stop)
         self._timer = DeadlineTimer(self._on_deadline)
@@ -330,6 +338,7 @@ class IngestSession:
             self._keepalive.connected()
             self._pipeline.intervals.server_version = self._gateway.server_version
             self._execute(self._pipeline.rotate(Connected(), self._now()))
+            self._changed.set()
 
     async def _drain(self) -> bool:
         self._log.info("draining", subscriptions=len(self._pipeline.subscriptions.subscribed))
@@ -383,6 +392,8 @@ class IngestSession:
             self._execute(self._pipeline.handle(event, self._now(), self._wall_ms()))
             if isinstance(event, FarmStatus) and event.healthy:
                 self._venues.resolve_missing()
+            if isinstance(event, (ConnectionLost, ConnectivityLost, ConnectivityRestored, FarmStatus)):
+                self._changed.set()
         except Exception as error:
             self._tasks.fail(error)
 
@@ -423,11 +434,17 @@ class IngestSession:
 
     async def _publish_figures(self) -> None:
         while True:
+            self._changed.clear()
             figures = self._figures.current()
             self._metrics.publish(figures)
             if self._lease.fresh:
                 await self._publisher.publish(figures)
-            await asyncio.sleep(REPORT_SECS)
+            await asyncio.sleep(LEAST_REPORT_SECS)
+            await at_most(REPORT_SECS - LEAST_REPORT_SECS, self._connection_changed())
+
+    async def _connection_changed(self) -> None:
+        """Wait until the connection, or IBKR's behind it, is lost or comes back: that is published without delay."""
+        await self._changed.wait()
 
     async def _release(self) -> None:
         if self._lease.fresh:

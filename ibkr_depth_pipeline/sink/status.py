@@ -27,6 +27,9 @@ from ibkr_depth_pipeline.sink.connection import open_redis
 REPORT_SECS = 2.0
 """How often an ingest publishes its figures."""
 
+LEAST_REPORT_SECS = 0.25
+"""As long it waits after each publishing, also when the gateway's connection is lost or comes back."""
+
 
 class StatusPublisher:
     """The figures of the ingest called `name`. Call it from a task of its own: a call takes as long as Redis takes."""

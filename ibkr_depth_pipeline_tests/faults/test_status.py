@@ -159,7 +159,9 @@ async def test_published_figures_agree_with_what_the_run_did(shared_redis_url: s
             await run.grows("SPY", 50)
             gateway.malformed_rows(symbol="SPY")
             gateway.drop_connections()
-            later = await figures_where(run, lambda told: told.reconnects == 1 and told.connected)
+            later = await figures_where(
+                run, lambda told: told.reconnects == 1 and told.connected and told.refused_309 > 0
+            )
             assert later.ended_ts == 0
             summary = await run.stop()
             last = FeedFigures.of_json(await run.redis.get(ingest_key("default")))
@@ -171,6 +173,23 @@ async def test_published_figures_agree_with_what_the_run_did(shared_redis_url: s
     assert last.lag_p99_ms is not None
     assert last.symbols["SPY"].venue == "ARCA"
     assert last.buffer_bytes == last.lost == 0
+
+
+async def test_lost_connection_is_published_without_waiting_for_the_next_report(
+    shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibkr_depth_pipeline.ingest.session.REPORT_SECS", 3600.0)
+    async with SimulatedGateway() as gateway:
+        async with recording(gateway, shared_redis_url, universe_of("SPY")) as run:
+            await run.grows("SPY", 5)
+            await figures_where(run, lambda figures: figures.connected)
+            gateway.connectivity_lost()
+            await figures_where(run, lambda figures: figures.suspended)
+            gateway.connectivity_restored()
+            await figures_where(run, lambda figures: not figures.suspended)
+            gateway.refuse_connections()
+            gateway.drop_connections()
+            await figures_where(run, lambda figures: not figures.connected)
 
 
 async def test_failed_writes_are_published_by_the_same_run_after_a_restart_of_redis(
