@@ -1,8 +1,8 @@
 """The simulated gateway with its run-time controls: everything that can be done to it while clients are connected.
 
-Every fault of faults.py is a method here, of the same name and parameters. Where a method takes `seconds`, what it
-does ends by itself after them; with None it lasts until the opposite method is called. A symbol is a listing's name
-(`SPY`, `BRK B`, `EUR.USD`); None means all.
+What scenarios may state is marked with `fault` (faults.py). If a method takes `seconds`, what it does ends by itself
+after them; with None it lasts until the opposite method is called. A symbol is a listing's name (`SPY`, `BRK B`,
+`EUR.USD`); None means all.
 """
 
 import asyncio
@@ -15,6 +15,16 @@ from ibkr_depth_pipeline.simulation import replies
 from ibkr_depth_pipeline.simulation.account import refused_place
 from ibkr_depth_pipeline.simulation.catalogue import canonical
 from ibkr_depth_pipeline.simulation.distortions import BAD_FRAMES, raw_row
+from ibkr_depth_pipeline.simulation.faults import (
+    AnyNumber,
+    BadFrameKind,
+    Count,
+    Hexadecimal,
+    RefusalCode,
+    Seconds,
+    Times,
+    fault,
+)
 from ibkr_depth_pipeline.simulation.line_faults import LineFaults
 from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, Pacing, Unready, check_refusal
 from ibkr_depth_pipeline.simulation.scenario import ScenarioRunner, ScenarioStep
@@ -66,36 +76,44 @@ class SimulatedGateway(LineFaults):
 
     # --- slots, client ids, permissions --------------------------------------------------------------------------
 
-    def set_slots(self, slots: int) -> None:
+    @fault
+    def set_slots(self, slots: Count) -> None:
         """The account's limit from now on. What is subscribed stays subscribed."""
         self.account.slots.limit = slots
 
-    def set_slot_free_delay(self, seconds: float) -> None:
+    @fault
+    def set_slot_free_delay(self, seconds: Seconds) -> None:
         """How long a subscription's slot stays in use after its cancel, from now on."""
         self.account.slot_free_delay = seconds
 
-    def occupy_slots(self, slots: int, seconds: float | None = None) -> None:
+    @fault
+    def occupy_slots(self, slots: Count, seconds: Seconds | None = None) -> None:
         """Another client of the account holds so many slots; 0 gives them back."""
         self.account.slots.taken_by_others = slots
         self._end_after(seconds, lambda: self.occupy_slots(0))
 
-    def hold_client_id(self, client_id: int, seconds: float) -> None:
+    @fault
+    def hold_client_id(self, client_id: int, seconds: Seconds) -> None:
         """The id answers 326 for so long, as if another program had it."""
         self.account.client_ids.hold(client_id, time.time() + seconds)
 
-    def hang_client_id(self, client_id: int, seconds: float | None = None) -> None:
+    @fault
+    def hang_client_id(self, client_id: int, seconds: Seconds | None = None) -> None:
         """Every startApi with the id that comes in that time is never answered and never refused."""
         self.account.client_ids.hang(client_id, math.inf if seconds is None else time.time() + seconds)
 
-    def set_greeting_delay(self, seconds: float) -> None:
+    @fault
+    def set_greeting_delay(self, seconds: Seconds) -> None:
         """How long startApi waits for its answer from now on."""
         self.account.greeting_delay = seconds
 
-    def become_unready(self, how: Unready | str = Unready.NO_EXCHANGES) -> None:
+    @fault
+    def become_unready(self, how: Unready = Unready.NO_EXCHANGES) -> None:
         """As a gateway that has just started; what is subscribed goes on. Raises ValueError for an unknown `how`."""
         self.account.unready = Unready(how)
         self._note("unready", name=self.account.unready.value)
 
+    @fault
     def become_ready(self) -> None:
         """2104, 2106 and 2158 to every started client; from now on everything is answered as usual."""
         if self.account.unready is None:
@@ -105,13 +123,15 @@ class SimulatedGateway(LineFaults):
         for client in self._clients():
             self._carry_out(client, client.session.became_ready(time.time()))
 
-    def refuse(self, symbol: str, code: int, venue: str | None = None) -> None:
+    @fault
+    def refuse(self, symbol: str, code: RefusalCode, venue: str | None = None) -> None:
         """Depth requests for the symbol (`*`: any), on that venue or on all, get that error.
 
         Raises ValueError for a number that is no error code.
         """
         self.account.refusals[refused_place(symbol, venue)] = check_refusal(code)
 
+    @fault
     def allow(self, symbol: str, venue: str | None = None) -> None:
         """Ends what `refuse` or the options began: on that venue, or on all."""
         place = refused_place(symbol, venue)
@@ -121,29 +141,35 @@ class SimulatedGateway(LineFaults):
 
     # --- pace, contract details, clock -------------------------------------------------------------------------------
 
-    def limit_messages(self, messages_per_second: int | None, pacing: Pacing | str = Pacing.DROP) -> None:
+    @fault
+    def limit_messages(self, messages_per_second: Times | None, pacing: Pacing = Pacing.DROP) -> None:
         """How many requests all clients of the account may send in a second from now on; None is no limit."""
         self.account.messages.limit, self.account.pacing = messages_per_second, Pacing(pacing)
 
-    def occupy_messages(self, messages_per_second: int, seconds: float | None = None) -> None:
+    @fault
+    def occupy_messages(self, messages_per_second: Count, seconds: Seconds | None = None) -> None:
         """Other clients of the account send so many requests a second; 0 ends that."""
         self.account.messages.taken_by_others = messages_per_second
         self._end_after(seconds, lambda: self.occupy_messages(0))
 
-    def ignore_details(self, symbol: str, times: int) -> None:
+    @fault
+    def ignore_details(self, symbol: str, times: Count) -> None:
         """The next `times` questions for contract details of the symbol (`*`: of each) get no answer."""
         if symbol == ANY_SYMBOL:
             self.account.unanswered_details.clear()
         self.account.unanswered_details[symbol] = times
 
-    def set_details_delay(self, seconds: float) -> None:
+    @fault
+    def set_details_delay(self, seconds: Seconds) -> None:
         """How long contract details take from now on."""
         self.account.details_delay = seconds
 
+    @fault
     def rename_venue(self, exchange: str, to: str) -> None:
         """From now on the venue goes by another name, and requests that use the old one are refused (200)."""
         self.account.catalogue.rename_venue(exchange, to)
 
+    @fault
     def expire(self, symbol: str) -> None:
         """The contract is gone, as on the day after its last trade date: 200 for each request. Its lines end silently.
 
@@ -155,12 +181,14 @@ class SimulatedGateway(LineFaults):
         self.account.catalogue.expire(listing)
         self.silence(listing.name)
 
-    def set_clock_offset(self, seconds: float) -> None:
+    @fault
+    def set_clock_offset(self, seconds: AnyNumber) -> None:
         """How far the gateway's clock is ahead of the machine's."""
         self.account.clock_offset = seconds
 
     # --- sockets -------------------------------------------------------------------------------------------------
 
+    @fault
     def drop_connections(self, reset: bool = True, client_id: int | None = None) -> int:
         """Cuts all connections, or that client's: by a TCP reset, else by a clean close. How many they were."""
         victims = [client for client in self._clients() if client_id in (None, client.session.client_id)]
@@ -168,12 +196,14 @@ class SimulatedGateway(LineFaults):
             client.connection.reset() if reset else client.connection.close_now()
         return len(victims)
 
-    def refuse_connections(self, seconds: float | None = None) -> None:
+    @fault
+    def refuse_connections(self, seconds: Seconds | None = None) -> None:
         """Stops listening; open connections go on. The opposite is `await listen()`."""
         self.stop_listening()
         self._end_after(seconds, lambda: self._keep(self.listen()))
 
-    def mute_new_connections(self, seconds: float | None = None) -> None:
+    @fault
+    def mute_new_connections(self, seconds: Seconds | None = None) -> None:
         """New connections are accepted and never answered, also afterwards."""
         self.muting = True
         self._end_after(seconds, self.answer_new_connections)
@@ -181,7 +211,8 @@ class SimulatedGateway(LineFaults):
     def answer_new_connections(self) -> None:
         self.muting = False
 
-    def stall(self, seconds: float | None = None) -> None:
+    @fault
+    def stall(self, seconds: Seconds | None = None) -> None:
         """Nothing leaves open connections, neither rows nor answers; it all leaves later. Sockets stay open."""
         for client in self._clients():
             client.connection.stall()
@@ -191,6 +222,7 @@ class SimulatedGateway(LineFaults):
         for client in self._clients():
             client.connection.resume()
 
+    @fault
     def cut_message(self, reset: bool = False) -> None:
         """Sends the first half of a depth row (of a notice, if nothing is subscribed), then closes."""
         for client in self._clients():
@@ -200,17 +232,20 @@ class SimulatedGateway(LineFaults):
             client.connection.send(whole[: len(whole) // 2])
             client.connection.reset_after_sending() if reset else client.connection.close()
 
-    def dribble(self, seconds: float | None = None) -> None:
+    @fault
+    def dribble(self, seconds: Seconds | None = None) -> None:
         """Every byte to open connections is written by itself."""
         self._set_dribbling(True)
         self._end_after(seconds, lambda: self._set_dribbling(False))
 
     # --- notices -------------------------------------------------------------------------------------------------
 
-    def repeat_error(self, code: int, times: int, symbol: str | None = None) -> int:
+    @fault
+    def repeat_error(self, code: int, times: Count, symbol: str | None = None) -> int:
         """The error so many times at once, as `send_error` sends it. How many were sent."""
         return sum(self.send_error(code, symbol) for _ in range(times))
 
+    @fault
     def notify_permissions(self) -> int:
         """2152: which venues' depth the account has and which it lacks, by the refusals for `*`. How many were sent.
 
@@ -225,6 +260,7 @@ class SimulatedGateway(LineFaults):
                 sent += 1
         return sent
 
+    @fault
     def connectivity_lost(self, dead_lines: bool = False, requests_help: bool = True) -> None:
         """1100. The sockets stay open and requests are answered; no row comes until `connectivity_restored`.
 
@@ -239,6 +275,7 @@ class SimulatedGateway(LineFaults):
         if not requests_help:
             self.rowless_connections.update(self.clients)
 
+    @fault
     def connectivity_restored(self, data_lost: bool = False, rows_follow: bool = True) -> None:
         """1102, or 1101 if data was lost: then every subscription is gone.
 
@@ -254,12 +291,14 @@ class SimulatedGateway(LineFaults):
 
     # --- raw bytes -----------------------------------------------------------------------------------------------
 
-    def bad_frame(self, kind: str, symbol: str | None = None) -> None:
+    @fault
+    def bad_frame(self, kind: BadFrameKind, symbol: str | None = None) -> None:
         """A frame of BAD_FRAMES (distortions.py) to every subscription. Raises KeyError for an unknown kind."""
         for client, subscription in self._subscriptions(symbol):
             client.connection.send(BAD_FRAMES[kind](subscription.request_id))
 
-    def send_raw(self, hex: str) -> None:
+    @fault
+    def send_raw(self, hex: Hexadecimal) -> None:
         """Bytes as they are, to every open connection. Raises ValueError for what is no hexadecimal."""
         data = bytes.fromhex(hex)
         for client in self._clients():

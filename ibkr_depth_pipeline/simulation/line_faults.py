@@ -6,7 +6,7 @@ journal keeps what was sent.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from ibkr_depth_pipeline.simulation import replies
@@ -31,6 +31,18 @@ from ibkr_depth_pipeline.simulation.distortions import (
     unsorted,
     updates_past_end,
 )
+from ibkr_depth_pipeline.simulation.faults import (
+    Count,
+    Operation,
+    PerSecond,
+    RefusalCode,
+    RowKind,
+    Seconds,
+    Side,
+    Times,
+    UnreadableRowKind,
+    fault,
+)
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower, LineFault
 from ibkr_depth_pipeline.simulation.journal import Entry
 from ibkr_depth_pipeline.simulation.replies import Subscription
@@ -44,6 +56,7 @@ class LineFaults(GatewayServer):
 
     # --- notices -------------------------------------------------------------------------------------------------
 
+    @fault
     def send_error(self, code: int, symbol: str | None = None) -> int:
         """The error to every started client, or about every subscription of the symbol. How many were sent."""
         if symbol is None:
@@ -54,30 +67,35 @@ class LineFaults(GatewayServer):
             client.send(client.session.error(request_id, code, limit=self.account.slots.limit, port=self.port))
         return len(targets)
 
-    def advise(self, symbol: str, code: int) -> int:
+    @fault
+    def advise(self, symbol: str, code: RefusalCode) -> int:
         """The error with the id of each live request of the symbol, whose rows go on. How many were sent."""
         return self.send_error(code, symbol)
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
+    @fault
     def reset_book(self, symbol: str) -> None:
         """317, then the whole book as inserts."""
         self.send_error(317, symbol)
         for feed in self._feeds(symbol):
             feed.reopen()
 
+    @fault
     def halt(self, symbol: str) -> None:
         """316: the subscription is gone and must be made again."""
         self.send_error(316, symbol)
         for client, subscription in list(self._subscriptions(symbol)):
             self._carry_out(client, client.session.drop(subscription, time.time()))
 
+    @fault
     def silence(self, symbol: str | None = None) -> None:
         """The present subscriptions live on, and hold their slots, but never get a row again."""
         for _, subscription in self._subscriptions(symbol):
             self.feed(subscription.listing, subscription.venue).unfollow(subscription)
 
-    def pause_rows(self, symbol: str | None = None, seconds: float | None = None) -> None:
+    @fault
+    def pause_rows(self, symbol: str | None = None, seconds: Seconds | None = None) -> None:
         """No row comes, not even first ones; everything else is answered."""
         self.pausing |= {symbol}
         for feed in self._feeds(symbol):
@@ -89,11 +107,13 @@ class LineFaults(GatewayServer):
         for feed in self._feeds(symbol):
             feed.resume()
 
-    def set_rows_after_cancel(self, seconds: float) -> None:
+    @fault
+    def set_rows_after_cancel(self, seconds: Seconds) -> None:
         """How long rows go on after a cancel from now on."""
         self.rows_after_cancel = seconds
 
-    def set_rate(self, rows_per_second: float, symbol: str | None = None) -> None:
+    @fault
+    def set_rate(self, rows_per_second: PerSecond, symbol: str | None = None) -> None:
         """The pace of synthetic books from now on; 0 is a quiet market."""
         self.rates = {**({} if symbol is None else self.rates), symbol: rows_per_second}
         for (name, _), flow in self.flows.items():
@@ -102,7 +122,8 @@ class LineFaults(GatewayServer):
         for feed in self._feeds(symbol):
             feed.wake()
 
-    async def burst(self, symbol: str, rows: int) -> None:
+    @fault
+    async def burst(self, symbol: str, rows: Count) -> None:
         """At least so many rows for every follower of the symbol, as fast as they can be made."""
         for feed in tuple(self._feeds(symbol)):
             await feed.burst(rows)
@@ -115,13 +136,15 @@ class LineFaults(GatewayServer):
         """
         return self._push(symbol, [("pushed", raw_row(**fields))])
 
-    def malformed_rows(self, kinds: Iterable[str] = tuple(MALFORMED_ROWS), symbol: str | None = None) -> int:
+    @fault
+    def malformed_rows(self, kinds: tuple[RowKind, ...] = tuple(MALFORMED_ROWS), symbol: str | None = None) -> int:
         """Rows of ROW_KINDS (distortions.py) to every subscription. Raises KeyError for an unknown kind."""
         return self._push(symbol, [(kind, ROW_KINDS[kind]) for kind in kinds])
 
     # --- lines that die or get out of step ---------------------------------------------------------------------------
 
-    def die(self, symbol: str, times: int = 1) -> None:
+    @fault
+    def die(self, symbol: str, times: Times = 1) -> None:
         """The line of the symbol never gets a row again, without a word, and holds its slot."""
 
         def apply(follower: Follower) -> None:
@@ -130,47 +153,56 @@ class LineFaults(GatewayServer):
 
         self._apply_to_lines("die", symbol, times, apply)
 
-    def die_on_subscribe(self, symbol: str, times: int = 1) -> None:
+    @fault
+    def die_on_subscribe(self, symbol: str, times: Times = 1) -> None:
         """The next `times` subscriptions of the symbol are accepted and never get a row."""
         self.dead_subscriptions[symbol] = times
 
-    def double_side(self, symbol: str, side: int | str = "bid", times: int = 1) -> None:
+    @fault
+    def double_side(self, symbol: str, side: Side = "bid", times: Times = 1) -> None:
         """One side of the book is sent a second time, above itself, and stands twice from then on."""
-        self._distort("double_side", symbol, times, lambda: DoubledSide(_side(side)))
+        self._distort("double_side", symbol, times, lambda: DoubledSide(SIDES[side]))
 
-    def extra_delete(self, symbol: str, side: int | str = "bid", times: int = 1) -> None:
+    @fault
+    def extra_delete(self, symbol: str, side: Side = "bid", times: Times = 1) -> None:
         """One delete too many: of the best level, which the gateway's book still has."""
-        self._distort("extra_delete", symbol, times, lambda: ExtraRows(lambda book: one_delete(book, _side(side))))
+        self._distort("extra_delete", symbol, times, lambda: ExtraRows(lambda book: one_delete(book, SIDES[side])))
 
-    def lose_row(self, symbol: str, times: int = 1) -> None:
+    @fault
+    def lose_row(self, symbol: str, times: Times = 1) -> None:
         """The next insert or delete is left out."""
         self._distort("lose_row", symbol, times, lambda: ReplacedRow((INSERT, DELETE)))
 
-    def cross(self, symbol: str, seconds: float | None = None, times: int = 1) -> None:
+    @fault
+    def cross(self, symbol: str, seconds: Seconds | None = None, times: Times = 1) -> None:
         """The best bid is sent above the best ask, for so long."""
         self._distort("cross", symbol, times, lambda: AlteredBook(crossed), seconds)
 
-    def unsort(self, symbol: str, times: int = 1) -> None:
+    @fault
+    def unsort(self, symbol: str, times: Times = 1) -> None:
         """Two levels of each side are sent in each other's place."""
         self._distort("unsort", symbol, times, lambda: AlteredBook(unsorted))
 
-    def freeze_book(self, symbol: str, times: int = 1) -> None:
+    @fault
+    def freeze_book(self, symbol: str, times: Times = 1) -> None:
         """Rows go on, and all of them repeat what the client has."""
         self._distort("freeze_book", symbol, times, StandingBook)
 
-    def updates_past_end(self, symbol: str, count: int = 1, side: int | str = "bid", times: int = 1) -> None:
+    @fault
+    def updates_past_end(self, symbol: str, count: Times = 1, side: Side = "bid", times: Times = 1) -> None:
         """`count` updates of the row after the last."""
-        extra = partial(updates_past_end, side=_side(side), count=count)
+        extra = partial(updates_past_end, side=SIDES[side], count=count)
         self._distort("updates_past_end", symbol, times, lambda: ExtraRows(extra))
 
+    @fault
     def unreadable_row(
-        self, symbol: str, operation: int | str = "insert", how: str = "bad_size", times: int = 1
+        self, symbol: str, operation: Operation = "insert", how: UnreadableRowKind = "bad_size", times: Times = 1
     ) -> None:
         """The next row of that operation is sent with fields of UNREADABLE_ROWS in place of its own.
 
         Raises KeyError for an unknown operation or `how`.
         """
-        operations = (OPERATIONS[operation] if isinstance(operation, str) else operation,)
+        operations = (OPERATIONS[operation],)
         if how not in UNREADABLE_ROWS:
             raise KeyError(how)
         self._distort("unreadable_row", symbol, times, lambda: ReplacedRow(operations, lambda r: SpoiledRow(r, how)))
@@ -233,7 +265,3 @@ class LineFaults(GatewayServer):
     def _end_after(self, seconds: float | None, action: Callable[[], object]) -> None:
         if seconds is not None:
             self._later(seconds, action)
-
-
-def _side(side: int | str) -> int:
-    return SIDES[side] if isinstance(side, str) else side

@@ -28,7 +28,8 @@ A step is one trigger and one fault, written as one mapping:
       do: malformed_rows
 
 `kind` and `name` are those of journal entries (KINDS in journal.py); `name` may be left out. For `kind: rows` the count
-is of rows, not entries. The faults and their arguments stand in faults.py.
+is of rows, not entries. The faults are the
+methods that gateway.py and line_faults.py mark with `fault`, with the parameters for arguments.
 """
 
 import asyncio
