@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -96,6 +97,16 @@ WebToken = Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]{16,256})?$")]  # no er
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
 
+def _bounded(kind: str, default: float, least: float, most: float, what: str, least_means: str = "") -> Any:
+    """A field from `least` to `most`, both named in its description."""
+    lowest = f"{least} ({least_means})" if least_means else least
+    return Field(default, ge=least, le=most, description=f"{what}: {kind} from {lowest} to {most}")
+
+
+_whole = partial(_bounded, "a whole number")
+_seconds = partial(_bounded, "seconds,")
+
+
 class Settings(BaseSettings):
     """Everything an operator can set. Build it with `load_settings`, which turns a bad value into one clear error."""
 
@@ -110,106 +121,60 @@ class Settings(BaseSettings):
     )
 
     ibkr_host: Host = Field("127.0.0.1", description="gateway host: a name or an address, without the port")
-    ibkr_port: Whole = Field(7497, ge=1, le=65535, description="gateway port: a whole number from 1 to 65535")
+    ibkr_port: Whole = _whole(7497, 1, 65535, "gateway port")
     ibkr_gateway_name: Name = Field(
         "default",
         description="name of this gateway's recording in Redis, one ingest each: 1 to 64 of A-Z a-z 0-9 _ . -",
     )
-    ibkr_client_id: Whole = Field(
-        777, ge=1, le=2_000_000_000, description="preferred client id: a whole number from 1 to 2000000000"
-    )
-    ibkr_client_id_max_offset: Whole = Field(
-        5, ge=0, le=1000, description="how many further client ids to try: a whole number from 0 to 1000"
-    )
-    ibkr_probe_client_id: Whole = Field(
-        787, ge=1, le=2_000_000_000, description="the probe's preferred client id: a whole number from 1 to 2000000000"
-    )
-    ibkr_depth_rows: Whole = Field(
-        10, ge=1, le=50, description="depth levels per side to request: a whole number from 1 to 50"
-    )
-    ibkr_depth_extra_rows: Whole = Field(
-        5, ge=0, le=50, description="levels requested beyond IBKR_DEPTH_ROWS: a whole number from 0 to 50"
-    )
-    ibkr_max_concurrent_depth: Whole = Field(
-        3, ge=1, le=60, description="most simultaneous depth subscriptions: a whole number from 1 to 60"
-    )
-    ibkr_rotation_secs: Seconds = Field(
-        15, ge=0.1, le=86400, description="dwell of a batch: seconds, from 0.1 to 86400"
-    )
-    ibkr_first_row_secs: Seconds = Field(
-        15, ge=0.1, le=3600, description="longest wait for a subscription's first row: seconds, from 0.1 to 3600"
-    )
-    ibkr_stream_maxlen: Whole = Field(
-        10000, ge=1, le=100_000_000, description="stream MAXLEN, approximate: a whole number from 1 to 100000000"
-    )
+    ibkr_client_id: Whole = _whole(777, 1, 2_000_000_000, "preferred client id")
+    ibkr_client_id_max_offset: Whole = _whole(5, 0, 1000, "how many further client ids to try")
+    ibkr_probe_client_id: Whole = _whole(787, 1, 2_000_000_000, "the probe's preferred client id")
+    ibkr_depth_rows: Whole = _whole(10, 1, 50, "depth levels per side to request")
+    ibkr_depth_extra_rows: Whole = _whole(5, 0, 50, "levels requested beyond IBKR_DEPTH_ROWS")
+    ibkr_max_concurrent_depth: Whole = _whole(3, 1, 60, "most simultaneous depth subscriptions")
+    ibkr_rotation_secs: Seconds = _seconds(15, 0.1, 86400, "dwell of a batch")
+    ibkr_first_row_secs: Seconds = _seconds(15, 0.1, 3600, "longest wait for a subscription's first row")
+    ibkr_stream_maxlen: Whole = _whole(10000, 1, 100_000_000, "stream MAXLEN, approximate")
     ibkr_heartbeat_ttl: Whole = Field(
         30, ge=1, le=86400, description="heartbeat TTL: whole seconds, from 1 to 86400 (never less than 30 in force)"
     )
-    ibkr_error309_cooldown_secs: Seconds = Field(
-        8,
-        ge=0,
-        le=3600,
-        description="least pause after a 309, longer while no slot is granted: seconds, from 0 to 3600",
+    ibkr_error309_cooldown_secs: Seconds = _seconds(
+        8, 0, 3600, "least pause after a 309, longer while no slot is granted"
     )
-    ibkr_error309_recovery_cycles: Whole = Field(
-        4, ge=1, le=1000, description="stable rotations before growing again: a whole number from 1 to 1000"
+    ibkr_error309_recovery_cycles: Whole = _whole(4, 1, 1000, "stable rotations before growing again")
+    ibkr_unsupported_retry_secs: Seconds = _seconds(
+        3600, 1, 604800, "longest wait until a refused symbol is tried again"
     )
-    ibkr_unsupported_retry_secs: Seconds = Field(
-        3600,
-        ge=1,
-        le=604800,
-        description="longest wait until a refused symbol is tried again: seconds, from 1 to 604800",
+    ibkr_connect_timeout_secs: Seconds = _seconds(15, 0.1, 300, "how long a gateway may take to greet a connection")
+    ibkr_stall_secs: Seconds = _seconds(
+        10, 0.5, 3600, "without a row and without an answer for so long, the connection is given up"
     )
-    ibkr_connect_timeout_secs: Seconds = Field(
-        15,
-        ge=0.1,
-        le=300,
-        description="how long a gateway may take to greet a connection: seconds, from 0.1 to 300",
-    )
-    ibkr_stall_secs: Seconds = Field(
-        10,
-        ge=0.5,
-        le=3600,
-        description="without a row and without an answer for so long, the connection is given up: seconds, "
-        "from 0.5 to 3600",
-    )
-    ibkr_outage_secs: Seconds = Field(
+    ibkr_outage_secs: Seconds = _seconds(
         120,
-        ge=1,
-        le=3600,
-        description="after connectivity was lost (1100) and neither its end was said nor a row came for so long, every "
-        "line is asked for again; as long after that, the gateway is reconnected; ever more rarely: seconds, from 1 "
-        "to 3600",
+        1,
+        3600,
+        "after connectivity was lost (1100) and neither its end was said nor a row came for so long, every line "
+        "is asked for again; as long after that, the gateway is reconnected; ever more rarely",
     )
-    ibkr_silent_line_secs: Seconds = Field(
+    ibkr_silent_line_secs: Seconds = _seconds(
         15,
-        ge=0.5,
-        le=3600,
-        description="least silence of one line, while others tick, that makes it suspect; more if it is usually "
-        "quiet: seconds, from 0.5 to 3600",
+        0.5,
+        3600,
+        "least silence of one line, while others tick, that makes it suspect; more if it is usually quiet",
     )
-    ibkr_crossed_book_secs: Seconds = Field(
-        3, ge=0.5, le=3600, description="how long a book may be crossed or locked: seconds, from 0.5 to 3600"
+    ibkr_crossed_book_secs: Seconds = _seconds(3, 0.5, 3600, "how long a book may be crossed or locked")
+    ibkr_reconnect_max_secs: Seconds = _seconds(
+        2, 0.1, 300, "longest pause between two connects in the first half minute"
     )
-    ibkr_reconnect_max_secs: Seconds = Field(
-        2,
-        ge=0.1,
-        le=300,
-        description="longest pause between two connects in the first half minute: seconds, from 0.1 to 300",
-    )
-    ibkr_reconnect_slow_secs: Seconds = Field(
+    ibkr_reconnect_slow_secs: Seconds = _seconds(
         60,
-        ge=0.1,
-        le=3600,
-        description="longest pause between two connects after that, while connections are accepted and not answered "
-        "(where nothing listens it stays at 5 s): seconds, from 0.1 to 3600",
+        0.1,
+        3600,
+        "longest pause between two connects after that, while connections are accepted and not answered (where "
+        "nothing listens it stays at 5 s)",
     )
-    ibkr_start_timeout_secs: Seconds = Field(
-        0,
-        ge=0,
-        le=31_536_000,
-        description="a run that records nothing so long after its start gives up: seconds, from 0 (it keeps trying) to "
-        "31536000",
+    ibkr_start_timeout_secs: Seconds = _seconds(
+        0, 0, 31_536_000, "a run that records nothing so long after its start gives up", least_means="it keeps trying"
     )
     ibkr_messages_per_second: Seconds = Field(
         20,
@@ -224,25 +189,14 @@ class Settings(BaseSettings):
         le=17179869184,
         description="snapshots held while Redis is away: bytes, a whole number from 65536 to 17179869184",
     )
-    ibkr_redis_min_replicas: Whole = Field(
-        0,
-        ge=0,
-        le=10,
-        description="replicas that must have a snapshot before it counts as stored: a whole number from 0 (the master "
-        "is enough) to 10",
+    ibkr_redis_min_replicas: Whole = _whole(
+        0, 0, 10, "replicas that must have a snapshot before it counts as stored", least_means="the master is enough"
     )
-    ibkr_lease_ttl_secs: Seconds = Field(
-        5, ge=2, le=300, description="after so long without a sign of life an ingest is dead: seconds, from 2 to 300"
+    ibkr_lease_ttl_secs: Seconds = _seconds(5, 2, 300, "after so long without a sign of life an ingest is dead")
+    ibkr_lease_wait_secs: Seconds = _seconds(
+        0, 0, 31_536_000, "how long a second ingest stands by before it gives up", least_means="it exits"
     )
-    ibkr_lease_wait_secs: Seconds = Field(
-        0,
-        ge=0,
-        le=31_536_000,
-        description="how long a second ingest stands by before it gives up: seconds, from 0 (it exits) to 31536000",
-    )
-    ibkr_metrics_port: Whole = Field(
-        0, ge=0, le=65535, description="port of the Prometheus endpoint: a whole number from 0 (none) to 65535"
-    )
+    ibkr_metrics_port: Whole = _whole(0, 0, 65535, "port of the Prometheus endpoint", least_means="none")
     ibkr_metrics_host: Host = Field(
         "127.0.0.1", description="address that the Prometheus endpoint listens on, without the port"
     )
@@ -251,9 +205,7 @@ class Settings(BaseSettings):
         description="address that the web page listens on, without the port; elsewhere than on loopback it asks for a "
         "token",
     )
-    ibkr_web_port: Whole = Field(
-        3080, ge=0, le=65535, description="port of the web page: a whole number from 0 (any that is free) to 65535"
-    )
+    ibkr_web_port: Whole = _whole(3080, 0, 65535, "port of the web page", least_means="any that is free")
     ibkr_web_names: WebNames = Field(
         "",
         description="further host names that the web page answers to, such as a proxy's, parted by blanks or commas; "
@@ -276,8 +228,7 @@ class Settings(BaseSettings):
         "/ ? # [ ] in a password are written %2F %3F %23 %5B %5D",
     )
     redis_tls_ca_file: File = Field(
-        "",
-        description="with rediss://, whose signature to trust: the path of a PEM file; empty: the system's",
+        "", description="with rediss://, whose signature to trust: the path of a PEM file; empty: the system's"
     )
     redis_tls_cert_file: File = Field(
         "", description="with rediss://, the client certificate to show: the path of a PEM file; empty: none is shown"
@@ -290,9 +241,7 @@ class Settings(BaseSettings):
         description="where the archiver keeps Parquet files: a folder, or a URL that fsspec knows, such as "
         "s3://bucket/depth, without user and password",
     )
-    archive_flush_secs: Seconds = Field(
-        15, ge=0.1, le=3600, description="longest that a snapshot waits for its file: seconds, from 0.1 to 3600"
-    )
+    archive_flush_secs: Seconds = _seconds(15, 0.1, 3600, "longest that a snapshot waits for its file")
     archive_flush_rows: Whole = Field(
         2500,
         ge=1,
@@ -300,11 +249,8 @@ class Settings(BaseSettings):
         description="snapshots of a symbol that make a file: a whole number from 1 to 1000000; a quarter of "
         "IBKR_STREAM_MAXLEN or less, so that none is cut before it is kept",
     )
-    archive_retention_days: Whole = Field(
-        0,
-        ge=0,
-        le=36500,
-        description="days that are kept before the newest data: a whole number from 0 (everything is kept) to 36500",
+    archive_retention_days: Whole = _whole(
+        0, 0, 36500, "days that are kept before the newest data", least_means="everything is kept"
     )
     ibkr_stop_at_close: bool = Field(
         True,
@@ -351,12 +297,8 @@ class Settings(BaseSettings):
     ibkr_alert_after_secs: Seconds = Field(
         30, ge=0, le=3600, description="trouble that lasts so long is alerted, and its end likewise: seconds, 0 to 3600"
     )
-    ibkr_alert_grace_secs: Seconds = Field(
-        60,
-        ge=0,
-        le=3600,
-        description="after the open and after a start nothing is alerted for one rotation and so long: seconds, from 0 "
-        "to 3600",
+    ibkr_alert_grace_secs: Seconds = _seconds(
+        60, 0, 3600, "after the open and after a start nothing is alerted for one rotation and so long"
     )
     symbol_config_path: Path = Field(
         Path("config/ibkr_symbols.yaml"), description="universe and venue overrides: the path of a YAML file"
