@@ -22,6 +22,7 @@ DepthPipelineError
 ├── NothingKept               the archive holds nothing of the requested date
 ├── UnknownSymbol             the caller's: a reader was given a name that nothing is recorded under
 ├── NothingRecorded           a frame would be empty: nothing is recorded there, or not in that time
+├── ExportRefused             what is archived does not fit the format of an export, or there is nothing to export
 ├── BoxError                  the machine's: a part of `make run` can't start or has died (box/processes.py)
 └── InvalidTransition         ours: a transition that the state's table does not hold
 """
@@ -164,6 +165,10 @@ def _near(symbols: Sequence[str], known: Sequence[str]) -> list[str]:
 
 class NothingRecorded(DepthPipelineError, LookupError):
     """A frame would have no row. The message says of which symbols, of which time, and what there is."""
+
+
+class ExportRefused(DepthPipelineError):
+    """There is nothing to export, or a value does not fit the format; the message names one that takes it."""
 
 
 class InvalidTransition(DepthPipelineError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ibkr_depth_pipeline.archive import extra_needed
+from ibkr_depth_pipeline.cli.depth_export import export
 from ibkr_depth_pipeline.cli.errors import FAILED, errors_as_exit_codes
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import Settings, load_settings
@@ -26,6 +27,9 @@ app = typer.Typer(
     "ARCHIVE_RETENTION_DAYS, REDIS_URL and more. docs/archive.md says what stands where and how to read it.\n\n"
     "Begin with: ibkr_depth_archive run",
 )
+
+
+app.command()(export)
 
 
 def _that_can_be_kept(day: datetime | None) -> datetime | None:

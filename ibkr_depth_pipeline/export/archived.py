@@ -1,0 +1,124 @@
+"""An archived day as books: which interval each belongs to, and where books are missing between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ibkr_depth_pipeline.archive.archived_day import ArchivedDay
+from ibkr_depth_pipeline.archive.intervals import IntervalIndex, begin_of
+from ibkr_depth_pipeline.export.books import Array, Books, Ladder, price_ladder, row_ladder
+from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
+
+_NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which of a day's snapshots are exported: first_ms <= ts < end_ms, in unix ms, all or the settled ones.
+
+    by_price adds up the rows of one price; otherwise each row is a level.
+    """
+
+    first_ms: int
+    end_ms: int
+    settled_only: bool = False
+    by_price: bool = True
+
+
+def observed(archived: ArchivedDay) -> list[SubscriptionInterval]:
+    """The day's intervals that have a snapshot, in the order to which `Books.interval` refers."""
+    return sorted((each for each in archived.intervals if each.first_row is not None), key=begin_of)
+
+
+def books_of(archived: ArchivedDay, selection: Selection) -> Iterator[tuple[int, Books]]:
+    """How many snapshots were read and those that are selected of them, batch by batch, in order.
+
+    A day need not fit into memory. Raises ArchiveUnavailable.
+    """
+    reading = _Reading(archived, selection)
+    for batch in archived.batches():
+        yield len(batch), reading.books(batch)
+
+
+class _Reading:
+    """What carries over from one batch to the next: the last snapshot's place."""
+
+    def __init__(self, archived: ArchivedDay, selection: Selection) -> None:
+        self._index = IntervalIndex(observed(archived))
+        self._until = np.array([each.until or each.first_row for each in observed(archived)] + [0], np.int64)
+        self._selection = selection
+        self._seq, self._interval, self._segment, self._whole = -1, -1, 0, False
+
+    def books(self, batch: Any) -> Books:
+        """The selected books of the batch."""
+        ts, seq, settled = (_numbers(batch, name) for name in ("ts", "seq", "settled"))
+        interval = self._index.of(ts, seq)
+        segment, whole = self._segments(seq, interval, settled)
+        chosen = (ts >= self._selection.first_ms) & (ts < self._selection.end_ms)
+        if self._selection.settled_only:
+            chosen &= settled
+        at = np.flatnonzero(chosen)
+        kept = batch.take(pa.array(at)) if len(at) < len(ts) else batch
+        return Books(
+            ts=ts[at],
+            received=_received(kept, ts[at]),
+            seq=seq[at],
+            interval=interval[at],
+            subscription=_subscriptions(kept),
+            until=np.maximum(ts, self._until[interval])[at],
+            segment=segment[at],
+            settled=settled[at],
+            whole=whole[at],
+            bids=self._ladder(kept, "bid"),
+            asks=self._ladder(kept, "ask"),
+        )
+
+    def _segments(self, seq: Array, interval: Array, settled: Array) -> tuple[Array, Array]:
+        """For each snapshot the segment's number, and whether a settled one stands at or before it in its segment."""
+        breaks = np.concatenate(([self._seq], seq[:-1])) + 1 != seq
+        breaks |= np.concatenate(([self._interval], interval[:-1])) != interval
+        segment = self._segment + np.cumsum(breaks)
+        begin = np.maximum.accumulate(np.where(breaks, np.arange(len(seq)), -1))
+        last_settled = np.maximum.accumulate(np.where(settled, np.arange(len(seq)), -1))
+        whole = (last_settled >= 0) & (last_settled >= begin) | ((begin < 0) & self._whole)
+        if len(seq):
+            self._seq, self._interval = int(seq[-1]), int(interval[-1])
+            self._segment, self._whole = int(segment[-1]), bool(whole[-1])
+        return segment, whole
+
+    def _ladder(self, batch: Any, side: str) -> Ladder:
+        prices, sizes = (_levels(batch, f"{side}_{what}") for what in ("price", "size"))
+        if self._selection.by_price:
+            return price_ladder(prices, sizes, is_bid=side == "bid")
+        return row_ladder(prices, sizes)
+
+
+def _numbers(batch: Any, name: str) -> Array:
+    column = batch.column(name)
+    column = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    values: Array = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _subscriptions(batch: Any) -> Array:
+    values: Array = batch.column("subscription").fill_null(0).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _received(batch: Any, ts: Array) -> Array:
+    received = ts * _NS_PER_MS
+    if "recv_ns" not in batch.schema.names:
+        return received
+    column = batch.column("recv_ns")
+    return np.where(column.is_valid().to_numpy(zero_copy_only=False), column.fill_null(0).to_numpy(), received)
+
+
+def _levels(batch: Any, name: str) -> Array:
+    values: Array = batch.column(name).flatten().to_numpy().reshape(-1, SNAPSHOT_LEVELS)
+    return values

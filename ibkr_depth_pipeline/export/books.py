@@ -1,0 +1,155 @@
+"""Snapshots as columns, and their rows added up by price. Pure: numpy arrays in, numpy arrays out.
+
+An array of a side has one row a snapshot and ten columns, best first. What a book does not have is NaN in prices and 0
+in sizes and counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """One side of consecutive books: price, size and number of rows of each level, and how many rows the side had."""
+
+    prices: Array
+    sizes: Array
+    counts: Array
+    rows: Array
+
+    def __getitem__(self, which: Any) -> Ladder:
+        return Ladder(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    @property
+    def present(self) -> Array:
+        """Which levels there are."""
+        found: Array = self.counts > 0
+        return found
+
+
+@dataclass(frozen=True)
+class Books:
+    """Consecutive snapshots of one symbol.
+
+    ts is unix ms, received unix ns. `interval` is the place of the snapshot's interval among those of the day, -1 for
+    none; subscription its number, 0 if none was recorded; until the last unix ms at which its book was known to be
+    live. `segment` grows from interval to interval and behind each hole; within one, no book is missing. `whole` is
+    false before a segment's first settled book.
+    """
+
+    ts: Array
+    received: Array
+    seq: Array
+    interval: Array
+    subscription: Array
+    until: Array
+    segment: Array
+    settled: Array
+    whole: Array
+    bids: Ladder
+    asks: Ladder
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    def __getitem__(self, which: Any) -> Books:
+        return Books(*(getattr(self, field.name)[which] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where nothing more is known of the book: before the book `at`, from unix ms `ts` on; `seq` is the last one known.
+
+    `of` is the interval of the last known book.
+    """
+
+    at: Array
+    ts: Array
+    seq: Array
+    of: Array
+
+
+def preceding(books: Books, before: Books | None) -> tuple[Books, Array]:
+    """The book before each, and whether it is of the same segment. `before` is the one before all, if there is one."""
+    earlier = joined(books[:1] if before is None else before, books[:-1])
+    same = earlier.segment == books.segment
+    same[:1] &= before is not None
+    return earlier, same
+
+
+def first_whole(books: Books, earlier: Books, same: Array) -> Array:
+    """Which books are the first whole one of their segment, by what `preceding` returns."""
+    begins: Array = books.whole & ~(same & earlier.whole)
+    return begins
+
+
+def ends(books: Books, earlier: Books, same: Array, before: Books | None) -> Ends:
+    """Where segments end before or between the books, by what `preceding` returns."""
+    at = np.flatnonzero(~same)
+    at = at[(at > 0) | (before is not None)]
+    last, next_one = earlier[at], books[at]
+    hole = last.interval == next_one.interval
+    ts = np.where(hole, last.ts, np.minimum(last.until, next_one.ts))
+    return Ends(at, ts, last.seq, last.interval)
+
+
+def end_of_all(last: Books, end_ms: int) -> Ends:
+    """The end of the segment of the `last` book, if it lies before `end_ms`: then nothing is known until there."""
+    known_until = last.until < end_ms
+    return Ends(np.flatnonzero(known_until), *(each[known_until] for each in (last.until, last.seq, last.interval)))
+
+
+def joined(first: Books, second: Books) -> Books:
+    """The one and then the other."""
+    pairs = [(getattr(first, field.name), getattr(second, field.name)) for field in fields(Books)]
+    return Books(*(_one(*pair) for pair in pairs))
+
+
+def _one(first: Any, second: Any) -> Any:
+    if isinstance(first, Ladder):
+        pairs = [(getattr(first, field.name), getattr(second, field.name)) for field in fields(Ladder)]
+        return Ladder(*(np.concatenate(pair) for pair in pairs))
+    return np.concatenate((first, second))
+
+
+def row_ladder(prices: Array, sizes: Array) -> Ladder:
+    """The rows as they are, each a level of its own."""
+    filled = (prices != 0) | (sizes != 0)
+    counts = filled.astype(np.int64)
+    return Ladder(np.where(filled, prices, np.nan), np.where(filled, sizes, 0.0), counts, filled.sum(axis=1))
+
+
+def price_ladder(prices: Array, sizes: Array, *, is_bid: bool) -> Ladder:
+    """The rows of one price as one level, sizes added up, best first.
+
+    Within a price move rows may stand out of order or twice: the rows of such a snapshot are sorted first.
+    """
+    filled = (prices != 0) | (sizes != 0)
+    rank = np.where(filled, -prices if is_bid else prices, np.inf)
+    if len(wrong := np.flatnonzero((rank[:, 1:] < rank[:, :-1]).any(axis=1))):
+        rank, sizes = rank.copy(), sizes.copy()
+        order = np.argsort(rank[wrong], axis=1, kind="stable")
+        rank[wrong] = np.take_along_axis(rank[wrong], order, axis=1)
+        sizes[wrong] = np.take_along_axis(sizes[wrong], order, axis=1)
+    filled = np.isfinite(rank)
+    return _added_up(np.where(filled, -rank if is_bid else rank, np.nan), sizes, filled)
+
+
+def _added_up(prices: Array, sizes: Array, filled: Array) -> Ladder:
+    first = filled.copy()
+    first[:, 1:] &= prices[:, 1:] != prices[:, :-1]
+    place = np.cumsum(first, axis=1) - 1 + SNAPSHOT_LEVELS * np.arange(len(prices))[:, None]
+    shape, cells = prices.shape, prices.size
+    price = np.full(cells, np.nan)
+    price[place[first]] = prices[first]
+    size = np.bincount(place[filled], sizes[filled], cells)
+    count = np.bincount(place[filled], minlength=cells)
+    return Ladder(price.reshape(shape), size.reshape(shape), count.reshape(shape), filled.sum(axis=1))

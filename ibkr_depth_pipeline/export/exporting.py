@@ -1,0 +1,166 @@
+"""One symbol's date of an archive to a file that another tool reads, with a manifest beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ibkr_depth_pipeline.archive.archived_day import ArchivedDay, open_day
+from ibkr_depth_pipeline.archive.layout import first_ms_of
+from ibkr_depth_pipeline.archive.reading import days, symbols
+from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.errors import ConfigurationError, ExportRefused, NothingKept, UnknownSymbol
+from ibkr_depth_pipeline.export.archived import Selection, books_of, observed
+from ibkr_depth_pipeline.export.formats import ExportFormat, library_version, need_library, notes
+from ibkr_depth_pipeline.export.manifest import Tally, manifest, observed_in
+from ibkr_depth_pipeline.export.output import check_target, checksum, manifest_path, written_aside
+from ibkr_depth_pipeline.export.writers import Subject, open_writer
+from ibkr_depth_pipeline.formatting import utc_clock
+
+MS_PER_DAY = 86_400_000
+_LISTED = 20
+
+Progress = Callable[[int, int], None]
+"""Called with how many snapshots have been read, and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What to export, and where to.
+
+    start_ms and end_ms are unix ms within the date, None for its beginning and end. settled_only None is the format's
+    own choice. by_price adds up the rows of one price; force replaces a file that is no export.
+    """
+
+    day: date
+    symbol: str
+    form: ExportFormat
+    path: Path
+    start_ms: int | None = None
+    end_ms: int | None = None
+    settled_only: bool | None = None
+    by_price: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An export that is there: its file, its manifest and what that holds."""
+
+    path: Path
+    manifest_path: Path
+    manifest: dict[str, Any]
+
+
+def export_day(store: ArchiveStore, request: ExportRequest, *, now: datetime, progress: Progress) -> Exported:
+    """Write the export and its manifest; both appear whole or not at all.
+
+    Raises ConfigurationError for what was asked for wrongly, NothingKept, ExportRefused if nothing was observed or a
+    value does not fit the format, and ArchiveUnavailable.
+    """
+    check_target(request.path, force=request.force)
+    need_library(request.form)
+    archived = _opened(store, request)
+    subject = _subject(archived, request)
+    tally = Tally()
+    with written_aside(request.path) as aside, written_aside(manifest_path(request.path)) as manifest_aside:
+        records = _write(archived, subject, request, aside, tally, progress)
+        if not tally.books:
+            raise ExportRefused(_nothing_selected(archived, subject.selection))
+        files = [{**checksum(aside), "name": request.path.name}]
+        found = manifest(
+            archived,
+            subject.selection,
+            _form(request.form),
+            notes(request.form),
+            tally,
+            program=metadata.version("ibkr_depth_pipeline"),
+            records=records,
+            files=files,
+            made=now,
+        )
+        manifest_aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return Exported(request.path, manifest_path(request.path), found)
+
+
+def _write(
+    archived: ArchivedDay, subject: Subject, request: ExportRequest, aside: Path, tally: Tally, progress: Progress
+) -> int:
+    """Returns the number of records written."""
+    writer = open_writer(request.form, aside, subject, request.path.name)
+    try:
+        read = 0
+        for count, books in books_of(archived, subject.selection):
+            writer.write(books)
+            tally.count(books)
+            read += count
+            progress(read, archived.snapshots)
+        writer.finish()
+    finally:
+        writer.abandon()
+    return writer.records
+
+
+def _subject(archived: ArchivedDay, request: ExportRequest) -> Subject:
+    begin = first_ms_of(request.day)
+    settled_only = notes(request.form).settled_only if request.settled_only is None else request.settled_only
+    selection = Selection(
+        begin if request.start_ms is None else request.start_ms,
+        begin + MS_PER_DAY if request.end_ms is None else request.end_ms,
+        settled_only,
+        request.by_price,
+    )
+    if not observed_in(archived, selection):
+        raise ExportRefused(_nothing_observed(archived, selection))
+    return Subject(request.symbol, request.day, selection, tuple(observed(archived)), with_received=False)
+
+
+def _form(form: ExportFormat) -> dict[str, str]:
+    note = notes(form)
+    return {"name": form.value, "layout": note.layout, "library": f"{note.library} {library_version(form)}"}
+
+
+# ---- what there is
+
+
+def _opened(store: ArchiveStore, request: ExportRequest) -> ArchivedDay:
+    kept = symbols(store, request.day)
+    if not kept:
+        raise NothingKept(_no_such_day(store, request.day))
+    if request.symbol not in kept:
+        where = f"archive {store.url} on {request.day}"
+        raise ConfigurationError("export", [str(UnknownSymbol([request.symbol], kept, where))])
+    return open_day(store, request.day, request.symbol)
+
+
+def _no_such_day(store: ArchiveStore, day: date) -> str:
+    kept = [str(each) for each in days(store)]
+    there_is = f"there are {_listed(kept)}" if kept else "it holds no snapshot at all"
+    return f"archive {store.url}: nothing is kept of {day}; {there_is}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _nothing_observed(archived: ArchivedDay, selection: Selection) -> str:
+    spans = [f"{utc_clock(each.first_row or 0)} to {utc_clock(each.until or 0)}" for each in observed(archived)]
+    within = f"from {utc_clock(selection.first_ms)} on, before {_clock_of_end(selection)}"
+    return f"{archived.symbol} on {archived.day} was not observed at any time {within} (UTC); it was: {_listed(spans)}"
+
+
+def _nothing_selected(archived: ArchivedDay, selection: Selection) -> str:
+    which = "settled snapshot" if selection.settled_only else "snapshot"
+    within = f"from {utc_clock(selection.first_ms)} on, before {_clock_of_end(selection)}"
+    remedy = "; --snapshots all exports the others, too" if selection.settled_only else ""
+    return f"there is no {which} of {archived.symbol} on {archived.day} {within} (UTC){remedy}"
+
+
+def _clock_of_end(selection: Selection) -> str:
+    return "24:00:00" if selection.end_ms % MS_PER_DAY == 0 else utc_clock(selection.end_ms)
