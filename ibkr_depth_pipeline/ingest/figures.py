@@ -15,8 +15,12 @@ from ibkr_depth_pipeline.ingest.keepalive import WallClockMonitor
 from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
+from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
+from ibkr_depth_pipeline.sink.lease import Lease
+from ibkr_depth_pipeline.sink.status import LEAST_REPORT_SECS, REPORT_SECS, StatusPublisher
+from ibkr_depth_pipeline.tasks import first_of
 from ibkr_depth_pipeline.universe_changes import UniverseFollower
 
 
@@ -218,6 +222,37 @@ class RunFigures:
             greeting=self._connection.greeting,
             up_ms=self._up_ms(),
         )
+
+
+class FiguresPublisher:
+    """Publishes the figures of a run every REPORT_SECS: to Prometheus, and to Redis while the lease is ours."""
+
+    def __init__(self, figures: RunFigures, metrics: MetricsEndpoint, status: StatusPublisher, lease: Lease) -> None:
+        self._figures = figures
+        self._metrics = metrics
+        self._status = status
+        self._lease = lease
+        self._changed = asyncio.Event()
+
+    def publish_soon(self) -> None:
+        """Publish without waiting for the next report: a connection was lost or has come back."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            self._changed.clear()
+            figures = self._figures.current()
+            self._metrics.publish(figures)
+            if self._lease.fresh:
+                await self._status.publish(figures)
+            await asyncio.sleep(LEAST_REPORT_SECS)
+            await first_of(self._changed.wait(), asyncio.sleep(REPORT_SECS - LEAST_REPORT_SECS))
+
+    async def publish_last(self) -> None:
+        """Publish that the run has ended."""
+        if self._lease.fresh:
+            await self._status.publish(self._figures.current(ended=True))
 
 
 def _now() -> float:

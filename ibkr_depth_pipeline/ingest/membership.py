@@ -12,7 +12,7 @@ not judged by a calendar: all counts as open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.effects import Effect
+from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.instrument_hours import (
@@ -38,6 +39,7 @@ from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.rotation.events import Focused
 from ibkr_depth_pipeline.sink.claims import StreamClaims
+from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.symbol_keys import ContractCache, FocusRequest, read_focus
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
@@ -50,21 +52,21 @@ MARKETS_CYCLE_SECS = 1.0
 class Membership:
     """`load` and `begin` before the first symbol is resolved, `take` for each that is, `apply` for each change.
 
-    Beside the recording `watch_markets` runs, and `release` is called every second or so. number(symbols) fences their
-    streams off and sets their numbering; execute carries effects out; now() is monotonic seconds, wall_ms() unix ms.
+    Beside the recording `watch_markets` runs, and `release` is called every second or so. execute carries effects out;
+    now() is monotonic seconds, wall_ms() unix ms.
     """
 
     def __init__(
         self,
         universe: Universe,
-        subscriptions: Subscriptions,
+        pipeline: DepthPipeline,
         venues: VenueSearch,
+        lease: Lease,
         claims: StreamClaims,
         writer: RedisWriter,
         contracts: ContractCache,
         markets: OpenMarkets,
         *,
-        number: Callable[[Iterable[str]], Awaitable[None]],
         execute: Callable[[Iterable[Effect]], None],
         now: Callable[[], float],
         wall_ms: Callable[[], int],
@@ -74,11 +76,12 @@ class Membership:
         self._entries = _entries_of(universe)
         self._contracts = contracts
         self._known: list[Instrument] = []
-        self._subscriptions = subscriptions
+        self._pipeline = pipeline
+        self._subscriptions = pipeline.subscriptions
         self._venues = venues
+        self._lease = lease
         self._claims = claims
         self._writer = writer
-        self._number = number
         self._execute = execute
         self._now = now
         self._wall_ms = wall_ms
@@ -86,6 +89,24 @@ class Membership:
         self._log = get_log()
 
     # ---- the start
+
+    async def number(self, symbols: Iterable[str]) -> None:
+        """Fence the symbols' streams off, close a lost run's intervals, and set where their numbering goes on.
+
+        The streams' ids are raised to a time at which the lease was certainly ours. It may have been lost while the
+        process slept, and its next holder has raised the ids higher; so this is repeated if the lease may have been
+        another's in between.
+        """
+        symbols = tuple(symbols)
+        while True:
+            now_ms = self._wall_ms()
+            if await self._lease.confirm():
+                snapshots = await self._writer.take_over(symbols, now_ms)
+                subscriptions = await self._writer.take_over_turns(symbols, now_ms)
+                if await self._lease.confirm():
+                    break
+        self._pipeline.books.number_from(snapshots)
+        self._pipeline.intervals.number_from(subscriptions)
 
     async def load(self) -> None:
         """Load the contracts of the last day, so that recording need not wait for the gateway's answers."""
@@ -159,7 +180,7 @@ class Membership:
         new = list(symbols)
         back = self._leaving & set(new)
         await self._claims.add(new)
-        await self._number([symbol for symbol in new if symbol not in back])
+        await self.number([symbol for symbol in new if symbol not in back])
         self._leaving -= back
 
     def _want(self, spec: SymbolSpec) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError, NothingToRecord
@@ -34,7 +34,7 @@ from ibkr_depth_pipeline.ingest.composition import (
 )
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
-from ibkr_depth_pipeline.ingest.figures import IngestSummary, RateLimitedLog, RunFigures
+from ibkr_depth_pipeline.ingest.figures import FiguresPublisher, IngestSummary, RateLimitedLog, RunFigures
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive, WallClockMonitor
 from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership, OpenMarkets
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
@@ -43,15 +43,12 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
-from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
 from ibkr_depth_pipeline.sink.claims import StreamClaims
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import (
-    LEAST_REPORT_SECS,
-    REPORT_SECS,
     ClockEntry,
     StatusPublisher,
     identity_of_this_process,
@@ -106,7 +103,6 @@ class IngestSession:
         self._wanted_callback = wanted_callback
         self._log = get_log()
         self._stop = asyncio.Event()
-        self._changed = asyncio.Event()
         self._overdue = False
         self._tasks = RunTasks(self._stop)
         self._timer = DeadlineTimer(self._on_deadline)
@@ -135,7 +131,6 @@ class IngestSession:
         self._give_up_at = math.inf
         self._redis = open_redis(settings.redis_target)
         self._metrics = MetricsEndpoint.of_settings(settings)
-        self._publisher = StatusPublisher(self._redis, settings.ibkr_gateway_name)
         self._lease = Lease(self._redis, settings.ibkr_gateway_name, self._identity, settings.ibkr_lease_ttl_secs)
         self._claims = StreamClaims(
             self._redis,
@@ -178,13 +173,13 @@ class IngestSession:
         self._contracts = ContractCache(self._redis)
         self._members = Membership(
             universe,
-            self._pipeline.subscriptions,
+            self._pipeline,
             self._venues,
+            self._lease,
             self._claims,
             self._writer,
             self._contracts,
             OpenMarkets(lambda now_ms: calendar_hours(settings.ibkr_calendar, now_ms)),
-            number=self._number,
             execute=self._execute,
             now=self._now,
             wall_ms=wall_ms,
@@ -208,6 +203,9 @@ class IngestSession:
             self._follower,
             buffer_bound=settings.ibkr_buffer_bytes,
             wall_ms=wall_ms,
+        )
+        self._publisher = FiguresPublisher(
+            self._figures, self._metrics, StatusPublisher(self._redis, settings.ibkr_gateway_name), self._lease
         )
 
     def reload(self) -> None:
@@ -253,13 +251,13 @@ class IngestSession:
         self._tasks.start(self._lease.keep())
         await self._claims.acquire(self._settings.ibkr_lease_wait_secs)
         self._tasks.start(self._claims.keep())
-        await self._number(self._members.universe.symbols)
+        await self._members.number(self._members.universe.symbols)
         await self._members.load()
         self._clock.taken_over()
         self._tasks.start(log_redis_advice(self._settings, len(self._members.universe.specs)))
         self._tasks.start(self._clock.run())
         self._tasks.start(self._writer.run())
-        self._tasks.start(self._publish_figures())
+        self._tasks.start(self._publisher.run())
         if self._wanted_callback is not None:
             self._tasks.start(poll_wanted(self._wanted_callback))
         self._give_up_at = self._now() + self._start_limit
@@ -270,25 +268,6 @@ class IngestSession:
         if self._connection.greeting.version == 0:
             return self._connection.failure
         return self._venues.nothing_found()
-
-    async def _number(self, symbols: Iterable[str]) -> None:
-        snapshots, subscriptions = await self._take_over(tuple(symbols))
-        self._pipeline.books.number_from(snapshots)
-        self._pipeline.intervals.number_from(subscriptions)
-
-    async def _take_over(self, symbols: Sequence[str]) -> tuple[dict[str, StreamId], dict[str, int]]:
-        """Raise the streams' ids to a time at which the lease was certainly ours, and close a lost run's intervals.
-
-        The lease may have been lost while the process slept, and its next holder has raised the ids higher; so this is
-        repeated if the lease may have been another's in between.
-        """
-        while True:
-            now_ms = self._wall_ms()
-            if await self._lease.confirm():
-                positions = await self._writer.take_over(symbols, now_ms)
-                turns = await self._writer.take_over_turns(symbols, now_ms)
-                if await self._lease.confirm():
-                    return positions, turns
 
     async def _record(self) -> bool:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
@@ -338,7 +317,7 @@ class IngestSession:
             self._keepalive.connected()
             self._pipeline.intervals.server_version = self._gateway.server_version
             self._execute(self._pipeline.rotate(Connected(), self._now()))
-            self._changed.set()
+            self._publisher.publish_soon()
 
     async def _drain(self) -> bool:
         self._log.info("draining", subscriptions=len(self._pipeline.subscriptions.subscribed))
@@ -393,7 +372,7 @@ class IngestSession:
             if isinstance(event, FarmStatus) and event.healthy:
                 self._venues.resolve_missing()
             if isinstance(event, (ConnectionLost, ConnectivityLost, ConnectivityRestored, FarmStatus)):
-                self._changed.set()
+                self._publisher.publish_soon()
         except Exception as error:
             self._tasks.fail(error)
 
@@ -432,23 +411,8 @@ class IngestSession:
             await asyncio.sleep(self._pipeline.lines.period)
             self._execute(self._pipeline.inspect_lines(self._now()))
 
-    async def _publish_figures(self) -> None:
-        while True:
-            self._changed.clear()
-            figures = self._figures.current()
-            self._metrics.publish(figures)
-            if self._lease.fresh:
-                await self._publisher.publish(figures)
-            await asyncio.sleep(LEAST_REPORT_SECS)
-            await at_most(REPORT_SECS - LEAST_REPORT_SECS, self._connection_changed())
-
-    async def _connection_changed(self) -> None:
-        """Wait until the connection, or IBKR's behind it, is lost or comes back: that is published without delay."""
-        await self._changed.wait()
-
     async def _release(self) -> None:
-        if self._lease.fresh:
-            await self._publisher.publish(self._figures.current(ended=True))
+        await self._publisher.publish_last()
         await self._claims.release()
         await self._lease.release()
 
