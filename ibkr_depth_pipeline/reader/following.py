@@ -6,11 +6,11 @@ cancelled, is simply done again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ibkr_depth_pipeline.reader.model import Item
+from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.reader.model import IntervalItem, Item
 from ibkr_depth_pipeline.reader.moments import NOW, Points, Start, point_for, position_of
 from ibkr_depth_pipeline.reader.selection import (
     Apart,
@@ -21,29 +21,38 @@ from ibkr_depth_pipeline.reader.selection import (
     refuse_unknown,
 )
 from ibkr_depth_pipeline.reader.selection import symbols as all_symbols
-from ibkr_depth_pipeline.redis_link.routing import Command
+from ibkr_depth_pipeline.reader.turns import IntervalTracker
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, RawEntry, snapshot_of_entry
 from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
-from ibkr_depth_pipeline.schema.keys import parts_of_id, stream_key
-
-_log = logging.getLogger(__name__)
+from ibkr_depth_pipeline.schema.keys import parts_of_id, stream_key, turns_stream
 
 
 class Following:
     """The positions in the streams of some symbols. `read` is a query for what is new.
 
     symbols: None follows all that are recorded when it begins. starts: one for all symbols or one for each. most: how
-    many snapshots of a symbol are read at once. missing_ok: wait for symbols of which nothing is known, too. `trouble`
+    many snapshots of a symbol are read at once. intervals: hand on where intervals begin and end, too, and mark the
+    snapshots, for one more round trip a batch. missing_ok: wait for symbols of which nothing is known, too. `trouble`
     is why the last `read_apart` could not read some of them, None if it could.
     """
 
-    def __init__(self, symbols: Sequence[str] | None, starts: Points, most: int, missing_ok: bool = False) -> None:
+    def __init__(
+        self,
+        symbols: Sequence[str] | None,
+        starts: Points,
+        most: int,
+        *,
+        intervals: bool = False,
+        missing_ok: bool = False,
+    ) -> None:
         if symbols is None and isinstance(starts, Mapping):
             symbols = tuple(starts)
         self._named = symbols
         self._starts = starts
         self._check_starts()
         self._symbols: dict[bytes, str] = {}
+        self._with_intervals = intervals
+        self._trackers: dict[str, IntervalTracker] = {}
         self._positions: dict[str, Position] = {}
         self._most = most
         self._missing_ok = missing_ok
@@ -55,25 +64,29 @@ class Following:
         for symbol in self._named or ():
             _start_of(symbol, self._starts)
 
-    def read(self, block_ms: int) -> Query[list[Item]]:
+    def read(self, block_ms: int) -> Query[list[IntervalItem]]:
         """What is new, in order within each symbol; waits for it up to block_ms, at least 1."""
         yield from self._begin()
-        [reply] = yield [self._xread(block_ms)]
-        return (yield from self._take([(self._symbols[key], entries) for key, entries in reply or ()]))
+        ids = self._ids()
+        [reply] = yield [("XREAD", "COUNT", self._most, "BLOCK", block_ms, "STREAMS", *ids, *ids.values())]
+        return (yield from self._take(dict(reply or ())))
 
-    def read_apart(self) -> Query[list[Item]]:
-        """As `read`, with a command for each symbol, so without waiting; and what can't be read is no reason to miss
+    def read_apart(self) -> Query[list[IntervalItem]]:
+        """As `read`, with a command for each stream, so without waiting; and what can't be read is no reason to miss
         the rest, see `trouble`."""
         yield from self._begin()
-        replies: list[Any] = yield Apart(
-            [
-                ("XREAD", "COUNT", self._most, "STREAMS", key, self._positions[symbol].stream_id)
-                for key, symbol in self._symbols.items()
-            ]
-        )
+        commands = [("XREAD", "COUNT", self._most, "STREAMS", key, after) for key, after in self._ids().items()]
+        replies: list[Any] = yield Apart(commands)
         self.trouble = next((reply for reply in replies if isinstance(reply, Exception)), None)
-        found = [reply[0] for reply in replies if reply and not isinstance(reply, Exception)]
-        return (yield from self._take([(self._symbols[key], entries) for key, entries in found]))
+        return (
+            yield from self._take(dict(reply[0] for reply in replies if reply and not isinstance(reply, Exception)))
+        )
+
+    def _ids(self) -> dict[bytes, str]:
+        """The streams to read, and the id behind which each is read."""
+        ids = {key: self._positions[symbol].stream_id for key, symbol in self._symbols.items()}
+        turns = {turns_stream(name).encode(): tracker.reading.position for name, tracker in self._trackers.items()}
+        return ids | turns
 
     def _begin(self) -> Query[None]:
         if not self._positions:
@@ -81,6 +94,8 @@ class Following:
             starts = {name: _start_of(name, self._starts) for name in names}
             positions = yield from positions_of(starts)
             self._symbols = {stream_key(name).encode(): name for name in names}
+            if self._with_intervals:
+                self._trackers = {name: IntervalTracker(name, positions[name].id) for name in names}
             self._positions = positions
 
     def _names(self) -> Query[Sequence[str]]:
@@ -93,22 +108,38 @@ class Following:
             yield from refuse_unknown(self._named)
         return self._named
 
-    def _take(self, batches: Sequence[tuple[str, Sequence[RawEntry]]]) -> Query[list[Item]]:
+    def _take(self, replies: Mapping[bytes, Sequence[RawEntry]]) -> Query[list[IntervalItem]]:
         # a stream that is made or whose last id is raised wakes a waiting XREAD, with nothing in it
-        batches = [(symbol, entries) for symbol, entries in batches if entries]
+        batches = [
+            (self._symbols[key], entries) for key, entries in replies.items() if entries and key in self._symbols
+        ]
         oldest = yield from self._oldest_where_doubtful(batches)
-        items: list[Item] = []
+        yield from self._read_records()
+        found: dict[str, list[Item]] = {}
         taken: dict[str, Position] = {}
         for symbol, entries in batches:
-            more, taken[symbol] = advance(self._positions[symbol], symbol, entries, oldest.get(symbol))
-            items += more
+            found[symbol], taken[symbol] = advance(self._positions[symbol], symbol, entries, oldest.get(symbol))
         self._positions.update(taken)
-        return items
+        if not self._trackers:
+            return [item for items in found.values() for item in items]
+        now = unix_ms()
+        return [
+            item
+            for symbol, tracker in self._trackers.items()
+            for item in tracker.items(found.get(symbol, ()), self._positions[symbol].id, now)
+        ]
 
-    def _xread(self, block_ms: int) -> Command:
-        keys = list(self._symbols)
-        ids = [self._positions[symbol].stream_id for symbol in self._symbols.values()]
-        return ("XREAD", "COUNT", self._most, "BLOCK", block_ms, "STREAMS", *keys, *ids)
+    def _read_records(self) -> Query[None]:
+        """Brings the records of the symbols up to date: behind their snapshots, see IntervalTracker."""
+        trackers = list(self._trackers.values())
+        while trackers:
+            replies = yield [command for tracker in trackers for command in tracker.reading.commands()]
+            size = len(replies) // len(trackers)
+            trackers = [
+                tracker
+                for at, tracker in enumerate(trackers)
+                if tracker.reading.take(replies[at * size : (at + 1) * size])
+            ]
 
     def _oldest_where_doubtful(self, batches: Sequence[tuple[str, Sequence[RawEntry]]]) -> Query[dict[str, str]]:
         """The id of the oldest entry still held, for the symbols whose batch does not join on."""

@@ -81,7 +81,7 @@ class Marker:
             for book, following in zip(books, [*books, after][1:], strict=True)
         ]
 
-    def _mark(self, book: DepthSnapshot, last: bool, inference: Inference) -> DepthSnapshot:
+    def _mark(self, book: DepthSnapshot, last: bool | None, inference: Inference) -> DepthSnapshot:
         subscription: int | None = None
         observed: bool | None = True
         if self.covers(book.ts, book.seq):
@@ -93,7 +93,7 @@ class Marker:
             complete = inference.take(book)
         return DepthSnapshot(
             *(book.symbol, book.ts, book.seq, book.venue, book.bids_json, book.asks_json),
-            *(subscription, observed, last and complete, book.recv_ns),
+            *(subscription, observed, complete and last, book.recv_ns),
         )
 
 
@@ -111,10 +111,13 @@ def holds(interval: SubscriptionInterval, ts: int, seq: int) -> bool:
     return (interval.until is not None and ts <= interval.until) or seq <= (interval.last_seq or 0)
 
 
-def is_last_of_read(snapshot: DepthSnapshot, after: DepthSnapshot | None, now: int) -> bool:
-    """Whether it is the last snapshot that its read of the socket brought, as far as can be told at unix ms `now`."""
+def is_last_of_read(snapshot: DepthSnapshot, after: DepthSnapshot | None, now: int) -> bool | None:
+    """Whether it is the last snapshot that its read of the socket brought, as far as can be told at unix ms `now`.
+
+    None: that can't be told yet.
+    """
     if after is None:
-        return now - snapshot.ts >= NEWEST_SETTLES_MS
+        return True if now - snapshot.ts >= NEWEST_SETTLES_MS else None
     if snapshot.recv_ns is not None and after.recv_ns is not None:
         return snapshot.recv_ns != after.recv_ns
     return snapshot.ts != after.ts

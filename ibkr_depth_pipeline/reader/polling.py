@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader.following import Following
-from ibkr_depth_pipeline.reader.model import Item
+from ibkr_depth_pipeline.reader.model import IntervalItem
 from ibkr_depth_pipeline.reader.selection import Pause, Query
 from ibkr_depth_pipeline.redis_link.url import Kind, RedisTarget
 
@@ -77,9 +78,9 @@ class Polling:
         self._following = following
         self._retries = RetryPolicy(0.0)  # at the beginning Redis must be there
         self._patience = patience
-        self._waiting: deque[Item] = deque()
+        self._waiting: deque[IntervalItem] = deque()
 
-    def read(self, timeout: float | None) -> Query[list[Item]]:
+    def read(self, timeout: float | None) -> Query[list[Any]]:
         """All that has come since the last read; waits for it at most `timeout` seconds, None without end."""
         if self._waiting:
             items = list(self._waiting)
@@ -92,13 +93,13 @@ class Polling:
             if items or (until is not None and monotonic() >= until):
                 return items
 
-    def next_item(self) -> Query[Item]:
+    def next_item(self) -> Query[Any]:
         """The next item, as soon as there is one."""
         while not self._waiting:
             self._waiting.extend((yield from self._try(LONGEST_BLOCK_SECS)))
         return self._waiting.popleft()
 
-    def _try(self, wait: float) -> Query[list[Item]]:
+    def _try(self, wait: float) -> Query[list[IntervalItem]]:
         """One try; a failed one costs a pause, at most `wait` seconds."""
         try:
             if self._target.kind is Kind.CLUSTER:
@@ -109,7 +110,7 @@ class Polling:
         yield Pause(min(wait, pause))
         return []
 
-    def _poll(self, wait: float) -> Query[list[Item]]:
+    def _poll(self, wait: float) -> Query[list[IntervalItem]]:
         """Asks a cluster again and again until there is something."""
         until = monotonic() + wait
         if self._following.trouble is not None:
@@ -121,7 +122,7 @@ class Polling:
                 return items
             yield Pause(min(left, POLL_SECS))
 
-    def _taken(self, items: list[Item]) -> list[Item]:
+    def _taken(self, items: list[IntervalItem]) -> list[IntervalItem]:
         """A try went well, or, of a cluster, parts of it. Raises SinkUnavailable if those are away for too long."""
         if self._following.trouble is not None:
             try:

@@ -40,6 +40,7 @@ from ibkr_depth_pipeline.schema.keys import (
     LAST_FIELDS,
     VENUE_FIELDS,
     heartbeat_key,
+    id_after,
     last_key,
     open_turn_hash,
     stream_key,
@@ -194,7 +195,7 @@ def _range_of(symbol: str, bounds: Bounds, limit: int | None, only_settled: bool
     """Page by page. Each page is read with one snapshot more, which shows whether the last one is settled."""
     found: list[DepthSnapshot] = []
     low, high = bounds
-    reading, inference = RecordReading(symbol, low.partition("-")[0] or "-"), Inference()
+    reading, inference = RecordReading.from_id(symbol, low), Inference()
     while limit is None or len(found) < limit:
         left = PAGE_ENTRIES if limit is None or only_settled else limit - len(found)
         count = min(PAGE_ENTRIES, left) + 1
@@ -216,7 +217,7 @@ def _after(symbol: str, page: Sequence[DepthSnapshot], high: str) -> Query[Depth
     """The snapshot that is stored behind the page, if the range ends with it."""
     if not page or high == "+":
         return None
-    [entries] = yield [("XRANGE", stream_key(symbol), f"({page[-1].stream_id}", "+", "COUNT", 1)]
+    [entries] = yield [("XRANGE", stream_key(symbol), id_after(page[-1].stream_id), "+", "COUNT", 1)]
     return snapshot_of_entry(symbol, entries[0]) if entries else None
 
 
@@ -233,7 +234,7 @@ def newest(
     for name in names:
         [entries] = yield [("XREVRANGE", stream_key(name), "+", "-", "COUNT", count)]
         page = [snapshot_of_entry(name, entry) for entry in reversed(entries)]
-        record = yield from RecordReading(name, str(page[0].ts) if page else "+").read()
+        record = yield from RecordReading.from_id(name, page[0].stream_id if page else "-").read()
         marked = Marker(record).marked(page, None, unix_ms_now(), Inference())
         found += [book for book in marked if book.settled or not settled]
         yield from _refuse_missing(named and (name,), (name,) if page else (), missing_ok)

@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ibkr_depth_pipeline.reader import queries, turns
 from ibkr_depth_pipeline.reader.following import Following
 from ibkr_depth_pipeline.reader.methods import Lookup, Method
-from ibkr_depth_pipeline.reader.model import Item
+from ibkr_depth_pipeline.reader.model import IntervalItem, Item
 from ibkr_depth_pipeline.reader.moments import NOW, Points
 from ibkr_depth_pipeline.reader.polling import Polling, unavailable, unreachable
 from ibkr_depth_pipeline.reader.selection import Apart, Keys, Names, Pause, Query, Where, names_in, symbols
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ibkr_depth_pipeline.redis_link.sync import SyncLink
 
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
 
 CONNECT_TIMEOUT_SECS = 2.0
 ANSWER_TIMEOUT_SECS = 5.0
@@ -58,9 +59,9 @@ class _Reader:
         self._target = _target_of(url)
 
     def _polling(
-        self, symbols: tuple[Names, ...], start: Points, patience: float | None, most: int, missing_ok: bool
+        self, symbols: tuple[Names, ...], start: Points, patience: float | None, most: int, **options: bool
     ) -> Polling:
-        return Polling(self._target, Following(names_in(*symbols), start, most, missing_ok), patience)
+        return Polling(self._target, Following(names_in(*symbols), start, most, **options), patience)
 
 
 class DepthReader(_Reader):
@@ -90,18 +91,41 @@ class DepthReader(_Reader):
         """Closes the connections. Repeatable."""
         self._link.close()
 
+    @overload
     def follow(
         self,
         *symbols: Names,
         start: Points = NOW,
         patience: float | None = None,
         most: int = 1_000,
+        intervals: Literal[False] = False,
         missing_ok: bool = False,
-    ) -> SyncFollowing:
+    ) -> SyncFollowing[Item]: ...
+    @overload
+    def follow(
+        self,
+        *symbols: Names,
+        start: Points = NOW,
+        patience: float | None = None,
+        most: int = 1_000,
+        intervals: bool,
+        missing_ok: bool = False,
+    ) -> SyncFollowing[IntervalItem]: ...
+    def follow(
+        self,
+        *symbols: Names,
+        start: Points = NOW,
+        patience: float | None = None,
+        most: int = 1_000,
+        intervals: bool = False,
+        missing_ok: bool = False,
+    ) -> SyncFollowing[Any]:
         """Every snapshot from `start` on, as it is stored, with a Gap wherever some are missing.
 
         Without a name all symbols are followed that are recorded at the first read. missing_ok waits also for a symbol
-        of which nothing is known yet, while others are.
+        of which nothing is known yet, while others are. With `intervals` an IntervalStarted comes before the first
+        snapshot of each subscription (at once, if one is open where the following begins) and an IntervalEnded after
+        its last, and the snapshots are marked; that costs one more round trip a batch.
 
         Order holds within a symbol. If Redis goes away the reading goes on from the same position once it is back:
         nothing comes twice, and what was trimmed meanwhile is a Gap. After `patience` seconds away SinkUnavailable is
@@ -110,7 +134,9 @@ class DepthReader(_Reader):
         `After(seq)` costs a binary search: at most log2(the milliseconds that the stream spans) round trips a symbol.
         `most` snapshots of a symbol are read at a time.
         """
-        return SyncFollowing(self, self._polling(symbols, start, patience, most, missing_ok))
+        return SyncFollowing(
+            self, self._polling(symbols, start, patience, most, intervals=intervals, missing_ok=missing_ok)
+        )
 
     def _ask(self, query: Query[T]) -> T:
         try:
@@ -147,20 +173,21 @@ class DepthReader(_Reader):
                 return _unrefused(self._link.ask_each(commands))
 
 
-class SyncFollowing:
+class SyncFollowing(Generic[ItemT]):
     """Iterate over it, or `read` with a timeout. It never ends by itself."""
 
     def __init__(self, reader: DepthReader, polling: Polling) -> None:
         self._reader = reader
         self._polling = polling
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[ItemT]:
         return self
 
-    def __next__(self) -> Item:
-        return self._reader._carry_out(self._polling.next_item())
+    def __next__(self) -> ItemT:
+        item: ItemT = self._reader._carry_out(self._polling.next_item())
+        return item
 
-    def read(self, timeout: float | None = None) -> list[Item]:
+    def read(self, timeout: float | None = None) -> list[ItemT]:
         """All that has come since the last read; waits for it at most `timeout` seconds, None without end.
 
         Empty when the time was up, also if Redis is away.
@@ -193,16 +220,39 @@ class AsyncDepthReader(_Reader):
         """Closes the connections. Repeatable."""
         await self._client.aclose()
 
+    @overload
     def follow(
         self,
         *symbols: Names,
         start: Points = NOW,
         patience: float | None = None,
         most: int = 1_000,
+        intervals: Literal[False] = False,
         missing_ok: bool = False,
-    ) -> AsyncFollowing:
+    ) -> AsyncFollowing[Item]: ...
+    @overload
+    def follow(
+        self,
+        *symbols: Names,
+        start: Points = NOW,
+        patience: float | None = None,
+        most: int = 1_000,
+        intervals: bool,
+        missing_ok: bool = False,
+    ) -> AsyncFollowing[IntervalItem]: ...
+    def follow(
+        self,
+        *symbols: Names,
+        start: Points = NOW,
+        patience: float | None = None,
+        most: int = 1_000,
+        intervals: bool = False,
+        missing_ok: bool = False,
+    ) -> AsyncFollowing[Any]:
         """See DepthReader.follow."""
-        return AsyncFollowing(self, self._polling(symbols, start, patience, most, missing_ok))
+        return AsyncFollowing(
+            self, self._polling(symbols, start, patience, most, intervals=intervals, missing_ok=missing_ok)
+        )
 
     async def _ask(self, query: Query[T]) -> T:
         try:
@@ -239,20 +289,21 @@ class AsyncDepthReader(_Reader):
                 return _unrefused(await self._pipeline.ask_each(self._client, commands))
 
 
-class AsyncFollowing:
+class AsyncFollowing(Generic[ItemT]):
     """Iterate over it, or `read` with a timeout. It never ends by itself. A read that is cancelled loses nothing."""
 
     def __init__(self, reader: AsyncDepthReader, polling: Polling) -> None:
         self._reader = reader
         self._polling = polling
 
-    def __aiter__(self) -> AsyncIterator[Item]:
+    def __aiter__(self) -> AsyncIterator[ItemT]:
         return self
 
-    async def __anext__(self) -> Item:
-        return await self._reader._carry_out(self._polling.next_item())
+    async def __anext__(self) -> ItemT:
+        item: ItemT = await self._reader._carry_out(self._polling.next_item())
+        return item
 
-    async def read(self, timeout: float | None = None) -> list[Item]:
+    async def read(self, timeout: float | None = None) -> list[ItemT]:
         """See SyncFollowing.read."""
         return await self._reader._carry_out(self._polling.read(timeout))
 

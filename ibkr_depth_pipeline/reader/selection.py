@@ -15,6 +15,8 @@ from ibkr_depth_pipeline.reader.moments import After, AfterId, At, Now, Points, 
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, snapshot_of_entry
 from ibkr_depth_pipeline.schema.keys import (
+    LAST_OF_MS,
+    StreamId,
     heartbeat_key,
     id_after,
     last_key,
@@ -61,7 +63,6 @@ Names: TypeAlias = str | Iterable[str] | None
 """One symbol, several, or None for all that are recorded."""
 
 BEGINNING = "0-0"
-_LAST_OF_MS = 2**64 - 1
 
 # ---- symbols
 
@@ -171,6 +172,11 @@ class Position:
     seq: int | None = None
     began_at: int | None = None
 
+    @property
+    def id(self) -> StreamId:
+        """`stream_id` as numbers."""
+        return StreamId(*parts_of_id(self.stream_id))
+
     def skips(self, first: DepthSnapshot) -> bool:
         """Whether snapshots may be missing before `first`."""
         if self.seq is not None:
@@ -210,15 +216,11 @@ def bounds_of(names: Sequence[str], start: Points | None, end: Points | None) ->
     highs = yield from positions_of(_given(names, end))
     return {
         name: Bounds(
-            _from(lows[name]) if name in lows else "-",
+            id_after(lows[name].stream_id) if name in lows else "-",
             highs[name].stream_id if name in highs else "+",
         )
         for name in names
     }
-
-
-def _from(position: Position) -> str:
-    return id_after(position.stream_id) if position.began_at is None else str(position.began_at)
 
 
 def _given(names: Sequence[str], points: Points | None) -> dict[str, Start]:
@@ -232,7 +234,12 @@ def _end_of(symbol: str, newest: Sequence[Any]) -> Position:
 
 
 def _before(ts: int) -> Position:
-    return Position(f"{ts - 1}-{_LAST_OF_MS}" if ts > 0 else BEGINNING, began_at=max(ts, 0))
+    return Position(id_before(ts), began_at=max(ts, 0))
+
+
+def id_before(ts: int) -> str:
+    """The largest id before that unix ms."""
+    return f"{ts - 1}-{LAST_OF_MS}" if ts > 0 else BEGINNING
 
 
 def find_seq(symbol: str, seq: int) -> Query[Position]:

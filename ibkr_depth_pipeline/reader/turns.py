@@ -6,35 +6,53 @@ from collections.abc import Sequence
 from typing import Any
 
 from ibkr_depth_pipeline.clock import unix_ms
-from ibkr_depth_pipeline.reader.marking import Inference, Record
+from ibkr_depth_pipeline.reader.marking import Inference, Marker, Record, beginning, holds
+from ibkr_depth_pipeline.reader.model import IntervalEnded, IntervalItem, IntervalStarted, Item
 from ibkr_depth_pipeline.reader.moments import Points
-from ibkr_depth_pipeline.reader.selection import Bounds, Names, Query, bounds_of, chosen, names_in, refuse_unknown
+from ibkr_depth_pipeline.reader.selection import (
+    BEGINNING,
+    Bounds,
+    Names,
+    Query,
+    bounds_of,
+    chosen,
+    id_before,
+    names_in,
+    refuse_unknown,
+)
 from ibkr_depth_pipeline.redis_link.routing import Command
-from ibkr_depth_pipeline.schema.decoding import snapshot_of_entry
+from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, snapshot_of_entry
 from ibkr_depth_pipeline.schema.intervals import (
     INTERVAL_FIELDS,
     SubscriptionInterval,
     decode_interval,
     interval_of_entry,
 )
-from ibkr_depth_pipeline.schema.keys import id_after, open_turn_hash, stream_key, turns_stream
+from ibkr_depth_pipeline.schema.keys import LAST_OF_MS, StreamId, id_after, open_turn_hash, stream_key, turns_stream
 
 PAGE_TURNS = 1_000
 _NAMES = [name.encode() for name in INTERVAL_FIELDS]
 
 
 class RecordReading:
-    """Reads the record of one symbol piece by piece: what ended from unix ms `since` on, and what is open.
+    """Reads the record of one symbol piece by piece: what ended behind the id `after`, and what is open.
 
     The open subscription is asked for before the ended ones: one that ends in between is in one of the two replies.
     """
 
-    def __init__(self, symbol: str, since: str = "-") -> None:
+    def __init__(self, symbol: str, after: str = BEGINNING) -> None:
         self._symbol = symbol
-        self._cursor = since
+        self.position = after
+        """The id of the newest turn that was read."""
         self._first: SubscriptionInterval | None = None
         self._ended: list[SubscriptionInterval] = []
         self._open: SubscriptionInterval | None = None
+
+    @classmethod
+    def from_id(cls, symbol: str, low: str) -> RecordReading:
+        """Reads what can touch snapshots from the id `low` on: the id of a turn holds the time of its end."""
+        ts = 0 if low == "-" else int(low.partition("-")[0])
+        return cls(symbol, id_before(ts))
 
     def commands(self) -> list[Command]:
         """What to ask for; `take` wants the replies."""
@@ -42,7 +60,7 @@ class RecordReading:
         return [
             ("HMGET", open_turn_hash(self._symbol), *INTERVAL_FIELDS),
             ("XRANGE", turns, "-", "+", "COUNT", 1),
-            ("XRANGE", turns, self._cursor, "+", "COUNT", PAGE_TURNS),
+            ("XRANGE", turns, id_after(self.position), "+", "COUNT", PAGE_TURNS),
         ]
 
     def take(self, replies: Sequence[Any]) -> bool:
@@ -51,7 +69,7 @@ class RecordReading:
         self._first = interval_of_entry(self._symbol, first[0]) if first else None
         self._ended += (interval_of_entry(self._symbol, entry) for entry in ended)
         if ended:
-            self._cursor = id_after(ended[-1][0].decode())
+            self.position = ended[-1][0].decode()
         named = {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
         self._open = decode_interval(self._symbol, named) if named else None
         return len(ended) == PAGE_TURNS
@@ -66,6 +84,68 @@ class RecordReading:
     def record(self) -> Record:
         """What has been read."""
         return Record(self._first or self._open, self._ended, self._open)
+
+    def forget(self, number: int) -> None:
+        """Forgets the ended subscriptions before that one."""
+        self._ended = [each for each in self._ended if each.subscription >= number]
+
+
+class IntervalTracker:
+    """Puts the beginnings and ends of one symbol's intervals between its snapshots, and marks these.
+
+    The recorder stores an interval's hash before its snapshots, and its entry after them and before those of the next:
+    so a record that is read after some snapshots holds the interval of each.
+    """
+
+    def __init__(self, symbol: str, begin: StreamId) -> None:
+        self.reading = RecordReading.from_id(symbol, str(begin))
+        self._begin = begin
+        self._inference = Inference()
+        self._begun: SubscriptionInterval | None = None
+        self._done = -1
+        """The number of the newest subscription that is over and handed on, or was over before the beginning."""
+
+    def items(self, items: Sequence[Item], position: StreamId, now: int) -> list[IntervalItem]:
+        """What was read, with the beginnings and ends that belong before `position`, the newest id that was read."""
+        record = self.reading.record
+        books = [each for each in items if isinstance(each, DepthSnapshot)]
+        marked = iter(Marker(record).marked(books, None, now, self._inference))
+        found: list[IntervalItem] = []
+        for each in items:
+            if isinstance(each, DepthSnapshot):
+                found += self._borders(record, StreamId(each.ts, each.seq))
+                found.append(next(marked))
+            else:
+                found.append(each)
+        found += self._borders(record, StreamId(position.ts, position.seq), are_read=True)
+        self.reading.forget(self._done)
+        return found
+
+    def _borders(self, record: Record, at: StreamId, are_read: bool = False) -> list[IntervalItem]:
+        """Beginnings and ends up to `at`, which is the next snapshot; are_read: it is the last one that was read."""
+        found: list[IntervalItem] = []
+        for interval in record.intervals:
+            if interval.subscription <= self._done or (interval.first_row is None and not interval.open):
+                continue
+            if beginning(interval) > at:
+                break
+            if self._was_over(interval):
+                self._done = interval.subscription
+                continue
+            if self._begun is None or self._begun.subscription != interval.subscription:
+                found.append(IntervalStarted(interval))
+                self._begun = interval
+            if not interval.open and (not holds(interval, *at) or (are_read and at.seq >= (interval.last_seq or 0))):
+                found.append(IntervalEnded(interval))
+                self._done = interval.subscription
+        return found
+
+    def _was_over(self, interval: SubscriptionInterval) -> bool:
+        """Whether it ended before the beginning."""
+        ts, seq = self._begin
+        if interval.open or beginning(interval) > self._begin:
+            return False
+        return (interval.until or 0) <= ts or (interval.last_seq or 0) <= seq < LAST_OF_MS
 
 
 def intervals(
@@ -88,7 +168,7 @@ def intervals(
 
 
 def _intervals_of(symbol: str, bounds: Bounds) -> Query[list[SubscriptionInterval]]:
-    record = yield from RecordReading(symbol, bounds.low.partition("-")[0] or "-").read()
+    record = yield from RecordReading.from_id(symbol, bounds.low).read()
     if record.first is None:
         return (yield from _inferred(symbol, bounds))
     return [each for each in record.intervals if _touches(each, bounds)]

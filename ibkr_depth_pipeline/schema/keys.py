@@ -46,6 +46,10 @@ class StreamId(NamedTuple):
         return f"{self.ts}-{self.seq}"
 
 
+LAST_OF_MS = 2**64 - 1
+"""The largest number that the id of a millisecond can have."""
+
+
 def parts_of_id(stream_id: str) -> tuple[int, int]:
     """The ts and the seq of `<ts>-<seq>`. Raises ValueError for any other text."""
     ts, dash, seq = stream_id.partition("-")
@@ -56,8 +60,8 @@ def parts_of_id(stream_id: str) -> tuple[int, int]:
 
 def id_after(stream_id: str) -> str:
     """The smallest id above this one."""
-    ts, _, seq = stream_id.partition("-")
-    return f"{ts}-{int(seq) + 1}"
+    ts, seq = parts_of_id(stream_id)
+    return f"{ts}-{seq + 1}" if seq < LAST_OF_MS else f"{ts + 1}-0"
 
 
 def stream_key(symbol: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import redis
 
 from ibkr_depth_pipeline.model import Levels
 from ibkr_depth_pipeline.schema.encoding import EntryPacker, LastValue, venue_field
-from ibkr_depth_pipeline.schema.keys import last_key, stream_key
+from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, encode_interval
+from ibkr_depth_pipeline.schema.keys import last_key, open_turn_hash, stream_key, turns_stream
 from ibkr_depth_pipeline_tests.sink.writing import side_text
 
 T0 = 1_700_000_000_000
@@ -57,6 +59,44 @@ class Filler:
 
     def trim(self, keep: int) -> None:
         self.client.xtrim(stream_key(self.symbol), maxlen=keep, approximate=False)
+
+    def begin(self, subscription: int = 1, complete: int | None = None) -> None:
+        """Open a subscription before the next snapshot, as the recorder does; complete: so many snapshots later."""
+        self._turn = SubscriptionInterval(
+            *(self.symbol, subscription, "ARCA"),
+            requested=self.ts,
+            first_row=self.ts,
+            complete=None if complete is None else self.ts + complete * self._step_ms,
+            until=self.ts,
+            first_seq=self.seq + 1,
+        )
+        self._store_open(self._turn)
+
+    def refresh(self, **changes: Any) -> None:
+        """Bring the hash of the open subscription up to date, which the recorder does from time to time."""
+        self._turn = replace(self._turn, until=self.ts - self._step_ms, last_seq=self.seq, **changes)
+        self._store_open(self._turn)
+
+    def end(self, reason: EndReason = EndReason.TURN_OVER) -> SubscriptionInterval:
+        """End the subscription with the last snapshot."""
+        last = self.ts - self._step_ms
+        rows = self.seq - (self._turn.first_seq or 0) + 1
+        ended = replace(self._turn, until=last, last_seq=self.seq, rows=rows, end=reason)
+        self.store_ended(ended, last)
+        return ended
+
+    def store_ended(self, ended: SubscriptionInterval, moment: int) -> None:
+        stream_id = f"{moment}-{ended.subscription}"
+        self.client.xadd(turns_stream(self.symbol), encode_interval(ended), id=stream_id)
+        self.client.delete(open_turn_hash(self.symbol))
+
+    def _store_open(self, interval: SubscriptionInterval) -> None:
+        self.client.delete(open_turn_hash(self.symbol))
+        self.client.hset(open_turn_hash(self.symbol), mapping=encode_interval(interval))
+
+    def pause(self, ms: int) -> None:
+        """Nothing is recorded for so long."""
+        self.ts += ms
 
     def _next(self) -> bytes:
         self.seq += 1
