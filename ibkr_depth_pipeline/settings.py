@@ -135,6 +135,12 @@ class Settings(BaseSettings):
     ibkr_rotation_secs: Seconds = _seconds(15, 0.1, 86400, "dwell of a batch")
     ibkr_first_row_secs: Seconds = _seconds(15, 0.1, 3600, "longest wait for a subscription's first row")
     ibkr_stream_maxlen: Whole = _whole(10000, 1, 100_000_000, "stream MAXLEN, approximate")
+    ibkr_stream_recv_ns: bool = Field(
+        False, description="whether snapshots bear recv_ns, the unix ns of their socket read: true or false"
+    )
+    ibkr_stream_rows: bool = Field(
+        False, description="whether rows are streamed beside the snapshots, for increments: true or false"
+    )
     ibkr_heartbeat_ttl: Whole = Field(
         30, ge=1, le=86400, description="heartbeat TTL: whole seconds, from 1 to 86400 (never less than 30 in force)"
     )

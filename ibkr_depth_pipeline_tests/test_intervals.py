@@ -41,6 +41,8 @@ intervals = st.builds(
     min_size=st.none() | st.floats(0, 1e9),
     size_increment=st.none() | st.floats(0, 1e9),
     server_version=st.integers(0, 300),
+    rows_requested=st.integers(0, 100),
+    rows_stored=st.integers(0, 50),
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ibkr_depth_pipeline.ingest.hot_path import HotPath, LiveBook, Numbering, Store
+from ibkr_depth_pipeline.ingest.hot_path import HotPath, LiveBook, Numbering, RowKeepingBook, RowStore, Store
 from ibkr_depth_pipeline.model import DepthRow, Levels, RowFault
 from ibkr_depth_pipeline.schema.keys import StreamId
 
@@ -75,7 +75,8 @@ class PipelineFigures:
 class LiveBooks:
     """One book for each live request. rows: how many rows a side are requested; levels_shown: how many are stored.
 
-    hot_path carries rows out on the books that are opened here; outlet(symbol) takes the snapshots of that symbol.
+    hot_path carries rows out on the books that are opened here; outlet(symbol) takes the snapshots of that symbol, and
+    row_stores(symbol) its rows, if they are kept.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class LiveBooks:
         *,
         rows: int,
         levels_shown: int,
+        row_stores: Callable[[str], RowStore] | None = None,
     ) -> None:
         self._rows = rows
+        self._row_stores = row_stores
         self._levels_shown = levels_shown
         self._outlet = outlet
         self._figures = figures
@@ -153,15 +156,9 @@ class LiveBooks:
 
     def open(self, request: int, symbol: str, venue: str) -> None:
         """Open an empty book for a new request."""
-        book = LiveBook(
-            request,
-            symbol,
-            venue,
-            self._numbering[symbol],
-            self._outlet(symbol),
-            rows=self._rows,
-            levels_shown=self._levels_shown,
-        )
+        sizes = self._rows, self._levels_shown
+        of = (request, symbol, venue, self._numbering[symbol], self._outlet(symbol), *sizes)
+        book = LiveBook(*of) if self._row_stores is None else RowKeepingBook(self._row_stores(symbol), *of)
         self._live[request] = book
         self._hot_path.open(book)
         self._symbol_of[request] = symbol

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import NoLongerWanted
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.ingest.hot_path import Store
+from ibkr_depth_pipeline.ingest.hot_path import RowStore, Store
 from ibkr_depth_pipeline.ingest.intervals import IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
@@ -16,6 +16,7 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.rotation.events import RotationPlan
 from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS
+from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.backlog import Backpressure
@@ -32,7 +33,9 @@ class IngestTimings:
     advised_line: float = ADVISED_LINE_SECS
 
 
-def writer_of(settings: Settings, client: Client, lease: Lease, gateway: TwsGateway) -> RedisWriter:
+def writer_of(
+    settings: Settings, client: Client, lease: Lease, gateway: TwsGateway, stamp: ReceiveStamp
+) -> RedisWriter:
     """The writer into Redis; it pauses reading from `gateway` if a burst is faster than Redis."""
     return RedisWriter(
         client,
@@ -40,6 +43,8 @@ def writer_of(settings: Settings, client: Client, lease: Lease, gateway: TwsGate
         maxlen=settings.ibkr_stream_maxlen,
         buffer_bytes=settings.ibkr_buffer_bytes,
         min_replicas=settings.ibkr_redis_min_replicas,
+        snapshot_stamp=stamp if settings.ibkr_stream_recv_ns else None,
+        row_stamp=stamp if settings.ibkr_stream_rows else None,
         backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.pause_reading, gateway.resume_reading),
     )
 
@@ -50,6 +55,7 @@ def pipeline_of(
     request_ids: Iterator[int],
     outlet: Callable[[str], Store],
     turns: Callable[[str], IntervalSink] = no_sink,
+    row_stores: Callable[[str], RowStore] | None = None,
 ) -> DepthPipeline:
     """Books and rotation, still without symbols."""
     return DepthPipeline(
@@ -63,7 +69,13 @@ def pipeline_of(
         crossed_book=settings.ibkr_crossed_book_secs,
         ailing_secs=timings.ailing,
         turns=turns,
+        row_stores=row_stores if settings.ibkr_stream_rows else None,
     )
+
+
+def is_stamped(settings: Settings) -> bool:
+    """Whether each read of the gateway's socket is to be timed in nanoseconds."""
+    return settings.ibkr_stream_recv_ns or settings.ibkr_stream_rows
 
 
 def rows_requested(settings: Settings) -> int:

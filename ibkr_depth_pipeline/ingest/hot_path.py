@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any, Protocol
 
 from ibkr_depth_pipeline.gateway.wire import NO_VALUE
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Levels, RowFault, Side
 from ibkr_depth_pipeline.schema.encoding import EMPTY_SIDE, encode_side, json_text, level_text, read_levels, venue_field
 from ibkr_depth_pipeline.schema.keys import StreamId
+from ibkr_depth_pipeline.schema.rows import RowOperation
 
 Store = Callable[[int, int, bytes, bytes, bytes], None]
 """Takes a snapshot: unix ms, seq, and venue, bids and asks as texts (sink/backlog.py: SymbolQueue.store)."""
@@ -88,6 +90,9 @@ _OPERATIONS = {b"0": _insert, b"1": _update, b"2": _delete}
 _MEANT = {DepthOperation.INSERT: _insert, DepthOperation.UPDATE: _update, DepthOperation.DELETE: _delete}
 
 
+_KEPT = {_insert: RowOperation.INSERT, _update: RowOperation.UPDATE, _delete: RowOperation.DELETE}
+
+
 @dataclass(slots=True)
 class Numbering:
     """The time and number of a symbol's newest snapshot."""
@@ -108,6 +113,7 @@ class LiveBook:
     first_row_ms and last_row_ms are unix ms as stored, 0 before the first row; first_came_ms and last_came_ms by the
     clock as it is now (`clock_stepped`), so that their difference is a time. `applied` counts the rows. complete_ms is
     the `ts` from which on the book holds all that the gateway gives; 0 while the opening image is_filling it.
+    subscription is the number of the interval in which it began to fill.
     """
 
     def __init__(
@@ -118,6 +124,7 @@ class LiveBook:
         self.venue = venue
         self.venue_text = json_text(venue) + b"]"  # of rows that name none
         self.first_row_ms = self.last_row_ms = self.first_came_ms = self.last_came_ms = self.applied = 0
+        self.subscription = 0
         self.is_filling = True
         self.complete_ms = 0
         self._held = [0, 0]
@@ -206,6 +213,35 @@ class LiveBook:
     def sides(self) -> tuple[Levels, Levels]:
         """Bids and asks, best first."""
         return read_levels(self._bids), read_levels(self._asks)
+
+
+class RowStore(Protocol):
+    """Takes each row that was applied to a symbol's book (sink/row_queue.py: RowQueue). It never waits."""
+
+    def row(
+        self, ts: int, seq: int, subscription: int, operation: RowOperation, place: tuple[bool, int], text: bytes, /
+    ) -> None: ...
+
+    def reset(self, ts: int, seq: int, subscription: int, /) -> None: ...
+
+
+class RowKeepingBook(LiveBook):
+    """A book whose rows are kept beside the snapshots. Made of a LiveBook's arguments behind the row_store."""
+
+    def __init__(self, row_store: RowStore, *book: Any) -> None:
+        super().__init__(*book)
+        self._row_store = row_store
+
+    def take(self, change: Callable[..., bool], is_bid: bool, position: int, text: bytes, now_ms: int) -> bool:
+        if not super().take(change, is_bid, position, text, now_ms):
+            return False
+        ts, seq = self.newest
+        self._row_store.row(ts, seq, self.subscription, _KEPT[change], (is_bid, position), text)
+        return True
+
+    def reset(self, now_ms: int) -> None:
+        super().reset(now_ms)
+        self._row_store.reset(*self.newest, self.subscription)
 
 
 class HotPath:

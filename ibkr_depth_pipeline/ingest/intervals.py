@@ -87,13 +87,15 @@ class _Open:
 
 
 class IntervalRecorder:
-    """The open interval of each live request. outlet(symbol) stores what becomes of it.
+    """The open interval of each live request. outlet(symbol) stores what becomes of it; rows_requested and rows_stored
+    are as in SubscriptionInterval.
 
     `number_from` before the first request of a symbol; `refresh` every second or so.
     """
 
-    def __init__(self, outlet: Callable[[str], IntervalSink]) -> None:
+    def __init__(self, outlet: Callable[[str], IntervalSink], *, rows_requested: int = 0, rows_stored: int = 0) -> None:
         self._outlet = outlet
+        self._rows = rows_requested, rows_stored
         self._open: dict[int, _Open] = {}
         self._between: dict[int, _Open] = {}  # subscriptions that go on, and whose next interval is still to begin
         self._newest: dict[str, int] = {}
@@ -117,7 +119,10 @@ class IntervalRecorder:
             local_symbol=instrument.local_symbol,
             requested=now_ms,
             server_version=self.server_version,
+            rows_requested=self._rows[0],
+            rows_stored=self._rows[1],
         )
+        book.subscription = begun.subscription
         self._begin(book, begun, book.newest, book.applied)
 
     def row_came(self, request: int) -> None:
@@ -135,6 +140,7 @@ class IntervalRecorder:
         found = self._open.get(request)
         if found is not None and found.begun.first_row is not None:
             self._end(request, EndReason.RESET, self._until(found))
+            found.book.subscription = self._newest[found.begun.symbol] + 1
             self._between[request] = found
 
     def emptied(self, request: int, now_ms: int) -> None:

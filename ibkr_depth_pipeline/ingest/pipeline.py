@@ -13,7 +13,7 @@ from typing_extensions import assert_never
 from ibkr_depth_pipeline.gateway import events as gateway
 from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import Effect, LogLine, RequestDepth
-from ibkr_depth_pipeline.ingest.hot_path import HotPath, Store
+from ibkr_depth_pipeline.ingest.hot_path import HotPath, RowStore, Store
 from ibkr_depth_pipeline.ingest.intervals import IntervalRecorder, IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.line_monitor import BookIntegrity, LineMonitor, OutOfStepFound, SilenceFound
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS, DataGap, DataGaps, LivenessTracker, SilenceDetector
@@ -31,7 +31,8 @@ _NO_POSITION = 2**31 - 1
 class DepthPipeline:
     """Books and rotation of one gateway.
 
-    outlet(symbol) takes the snapshots of that symbol; rows: how many rows a side are requested; levels_shown: how many
+    outlet(symbol) takes the snapshots of that symbol, turns(symbol) its intervals, row_stores(symbol) its rows if they
+    are kept; rows: how many rows a side are requested; levels_shown: how many
     are stored; in seconds, heartbeat_ttl, silent_line (the least silence that makes a line suspect), crossed_book (how
     long a book may be crossed) and ailing_secs (AILING_SECS). It begins without symbols: `books.number_from` sets where
     their numbering goes on, and `subscriptions.resolved` brings each into the rotation.
@@ -53,11 +54,14 @@ class DepthPipeline:
         crossed_book: float = 3.0,
         ailing_secs: float = AILING_SECS,
         turns: Callable[[str], IntervalSink] = no_sink,
+        row_stores: Callable[[str], RowStore] | None = None,
     ) -> None:
         self.figures = PipelineFigures()
         self.hot_path = HotPath()
-        self.books = LiveBooks(self.figures, self.hot_path, outlet, rows=rows, levels_shown=levels_shown)
-        self.intervals = IntervalRecorder(turns)
+        self.books = LiveBooks(
+            self.figures, self.hot_path, outlet, rows=rows, levels_shown=levels_shown, row_stores=row_stores
+        )
+        self.intervals = IntervalRecorder(turns, rows_requested=rows, rows_stored=levels_shown)
         self.liveness = LivenessTracker(ailing_secs)
         silence = SilenceDetector(floor=silent_line, first_row_secs=plan.first_row_cap, image_rows=2 * rows)
         self.lines = LineMonitor(self.books, self.liveness, silence, BookIntegrity(crossed_book), self.figures)

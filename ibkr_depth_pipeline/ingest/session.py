@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable
+from time import time_ns
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError, NothingToRecord
@@ -27,6 +28,7 @@ from ibkr_depth_pipeline.ingest.composition import (
     IngestTimings,
     WantedCallback,
     deliver_figures,
+    is_stamped,
     pipeline_of,
     poll_wanted,
     rows_requested,
@@ -43,6 +45,7 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow
 from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
+from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
 from ibkr_depth_pipeline.sink.claims import StreamClaims
@@ -98,6 +101,7 @@ class IngestSession:
     ) -> None:
         self._settings = settings
         self._wall_ms = wall_ms
+        self._stamp = ReceiveStamp()
         self._read_ms = 0  # when the socket was last read: the time of all rows that this brought
         self._figures_callback = figures_callback
         self._wanted_callback = wanted_callback
@@ -114,7 +118,7 @@ class IngestSession:
             on_event=self._on_event,
             on_row=self._on_row,
             on_depth=self._on_depth,
-            on_read=self._on_read,
+            on_read=self._on_stamped_read if is_stamped(settings) else self._on_read,
             lacks_rows=lambda request: request in self._pipeline.liveness.awaited,
         )
         self._connection = GatewayConnection(self._gateway, settings, lambda: self._pipeline.liveness.connecting())
@@ -139,13 +143,14 @@ class IngestSession:
             universe.symbols,
             settings.ibkr_lease_ttl_secs,
         )
-        self._writer = writer_of(settings, self._redis, self._lease, self._gateway)
+        self._writer = writer_of(settings, self._redis, self._lease, self._gateway, self._stamp)
         self._pipeline = pipeline_of(
             settings,
             timings or IngestTimings(),
             request_ids,
             lambda symbol: self._writer.queue(symbol).store,
             lambda symbol: self._writer.turns(symbol),
+            lambda symbol: self._writer.rows(symbol),
         )
         self._writer.hold_heartbeats_if(self._pipeline.lines.is_out_of_step)
         self._clock = WallClockMonitor(wall_ms, self._pipeline, self._keep_clock_entry)
@@ -339,6 +344,11 @@ class IngestSession:
 
     def _on_read(self) -> None:
         self._read_ms = self._wall_ms()
+
+    def _on_stamped_read(self) -> None:
+        unix_ns = time_ns() if self._wall_ms is unix_ms else self._wall_ms() * 1_000_000
+        self._stamp.read(unix_ns)
+        self._read_ms = unix_ns // 1_000_000
 
     def _on_depth(self, message: bytes) -> bool:
         """Handle a depth message on the hot path. False: the gateway is to read it, and it comes again as a row."""

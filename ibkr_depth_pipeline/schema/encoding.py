@@ -66,14 +66,14 @@ _EMPTY_JSON = EMPTY_SIDE.split(b"\r\n")[1]
 
 
 class EntryPacker:
-    """Packs the XADDs of one stream, whose approximate length is to be `maxlen`."""
+    """Packs the XADDs of one stream, whose approximate length is to be `maxlen`. fields: how many an entry has."""
 
     __slots__ = ("_digits", "_head", "_prefix", "_time", "_ts", "key")
 
-    def __init__(self, key: str, maxlen: int) -> None:
+    def __init__(self, key: str, maxlen: int, fields: int = 5) -> None:
         words = (b"XADD", key.encode(), b"MAXLEN", b"~", b"%d" % maxlen)
         self.key = key
-        self._prefix = b"*16\r\n" + b"".join(map(bulk, words)) + b"$"
+        self._prefix = b"*%d\r\n" % (len(words) + 1 + 2 * fields) + b"".join(map(bulk, words)) + b"$"
         self._ts = self._digits = -1
         self._head = self._time = b""
 
@@ -86,6 +86,12 @@ class EntryPacker:
             (self._head, number, self._time, bids, b"$4\r\nasks\r\n", asks, b"$3\r\nseq\r\n", bulk(number), venue)
         )
 
+    def head(self, ts: int, number: bytes) -> bytes:
+        """What stands before the number in the id of an entry of unix ms ts."""
+        if ts != self._ts or len(number) != self._digits:
+            self._renew(ts, len(number))
+        return self._head
+
     def _renew(self, ts: int, digits: int) -> None:
         """What is the same for all entries of one millisecond."""
         text = b"%d" % ts
@@ -97,6 +103,37 @@ class EntryPacker:
         """The id of a packed entry of this stream."""
         start = entry.index(b"\r\n", len(self._prefix)) + 2
         return StreamId.of(entry[start : entry.index(b"\r\n", start)])
+
+
+class StampedPacker(EntryPacker):
+    """Packs snapshots with a sixth field, `stamp.field`: when the socket was read that brought the row."""
+
+    __slots__ = ("_stamp",)
+
+    def __init__(self, key: str, maxlen: int, stamp: ReceiveStamp) -> None:
+        super().__init__(key, maxlen, fields=6)
+        self._stamp = stamp
+
+    def pack(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> bytes:
+        return super().pack(ts, seq, venue, bids, asks) + self._stamp.field
+
+
+class ReceiveStamp:
+    """The moment of the newest read of the gateway's socket, shared by all that it brought."""
+
+    __slots__ = ("field",)
+
+    def __init__(self) -> None:
+        self.field = recv_field(0)
+
+    def read(self, unix_ns: int) -> None:
+        """The socket is read, now."""
+        self.field = recv_field(unix_ns)
+
+
+def recv_field(unix_ns: int) -> bytes:
+    """The field `recv_ns`, unix nanoseconds, as Redis reads it."""
+    return bulk(b"recv_ns") + bulk(b"%d" % unix_ns)
 
 
 def venue_field(venue: str) -> bytes:

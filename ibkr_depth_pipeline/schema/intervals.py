@@ -47,7 +47,8 @@ class SubscriptionInterval:
     the numbers of its snapshots, None without one; rows counts those that were applied. `end` is None while it is open.
 
     size_unit is "lots" or "shares", or empty if the gateway leaves that open; min_size and size_increment are the
-    contract's, None if not known; server_version is the gateway's, 0 if not known.
+    contract's, None if not known; server_version is the gateway's, 0 if not known. rows_requested is how many rows a
+    side the gateway was asked for, rows_stored how many of them a snapshot shows.
     """
 
     symbol: str
@@ -67,6 +68,8 @@ class SubscriptionInterval:
     min_size: float | None = None
     size_increment: float | None = None
     server_version: int = 0
+    rows_requested: int = 0
+    rows_stored: int = 0
 
     @property
     def open(self) -> bool:
@@ -83,13 +86,14 @@ class SubscriptionInterval:
 
 
 _TEXTS = ("venue", "local_symbol", "size_unit")
-_COUNTS = ("subscription", "con_id", "requested", "rows", "server_version")
+_COUNTS = ("subscription", "con_id", "requested", "rows", "server_version", "rows_requested", "rows_stored")
 _MOMENTS = ("first_row", "complete", "until", "first_seq", "last_seq")
 _SIZES = ("min_size", "size_increment")
 
 INTERVAL_FIELDS = (
     *("subscription", "venue", "con_id", "local_symbol", "requested", "first_row", "complete", "until"),
     *("first_seq", "last_seq", "rows", "end", "size_unit", "min_size", "size_increment", "server_version"),
+    *("rows_requested", "rows_stored"),
 )
 """The fields in the order in which the recorder writes them. Those that are None are left out."""
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.schema.encoding import EntryPacker
+from ibkr_depth_pipeline.schema.encoding import EntryPacker, ReceiveStamp, StampedPacker
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
 
@@ -39,12 +39,14 @@ _SHED_SHARE = 256  # of the bound: a little more goes than must, so that not eve
 class WriterFigures:
     """What the writer has done, since it was made. Sizes are bytes.
 
-    `dropped` counts the snapshots that the bound cost; one whose write was never answered may be stored all the same.
+    `dropped` counts the snapshots that the bound cost, rows_dropped the rows that are kept beside them; one whose write
+    was never answered may be stored all the same.
     """
 
     stored: dict[str, int] = field(default_factory=dict)
     newest_seq: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    rows_dropped: dict[str, int] = field(default_factory=dict)
     write_failures: int = 0
     buffered_entries: int = 0
     buffered_bytes: int = 0
@@ -87,6 +89,8 @@ class ContractChange(NamedTuple):
 
 class SymbolQueue:
     """What is still to be done for one symbol."""
+
+    holds = "snapshots"
 
     def __init__(self, symbol: str, packer: EntryPacker, maxlen: int, backlog: Backlog) -> None:
         self.symbol = symbol
@@ -229,7 +233,7 @@ class Backlog:
     """The queues of all symbols. Nothing here waits; the bound holds for what waits and what is on its way together.
 
     maxlen is the approximate length of a stream, bound the bytes that may wait; past half, `backpressure` is applied.
-    on_work is called when there is something to do again after there was nothing.
+    on_work is called when there is something to do again after there was nothing. stamp: snapshots bear its recv_ns.
     """
 
     def __init__(
@@ -240,7 +244,9 @@ class Backlog:
         figures: WriterFigures,
         backpressure: Backpressure | None,
         on_work: Callable[[], None],
+        stamp: ReceiveStamp | None = None,
     ) -> None:
+        self._stamp = stamp
         self._maxlen = maxlen
         self._bound = bound
         self._backpressure = backpressure
@@ -250,24 +256,27 @@ class Backlog:
         self._on_work = on_work
         self._busy: dict[str, SymbolQueue] = {}  # those that may have something to do, now or later
         self.queues: dict[str, SymbolQueue] = {}
+        self.row_queues: dict[str, SymbolQueue] = {}
         self.held: Callable[[str], bool] = lambda symbol: False
 
     def queue(self, symbol: str) -> SymbolQueue:
         """The queue of `symbol`, made at its first use."""
         queue = self.queues.get(symbol)
         if queue is None:
-            packer = EntryPacker(stream_key(symbol), self._maxlen)
+            key, stamp = stream_key(symbol), self._stamp
+            packer = EntryPacker(key, self._maxlen) if stamp is None else StampedPacker(key, self._maxlen, stamp)
             queue = self.queues[symbol] = SymbolQueue(symbol, packer, self._maxlen, self)
         return queue
 
     def forget(self, symbol: str) -> None:
         """The symbol is not written any more."""
-        self.queues.pop(symbol, None)
-        self._busy.pop(symbol, None)
+        for queue in (self.queues.pop(symbol, None), self.row_queues.pop(symbol, None)):
+            if queue is not None:
+                self._busy.pop(queue.packer.key, None)
 
     def has_work(self, queue: SymbolQueue) -> None:
         """There is something to do for this queue."""
-        self._busy[queue.symbol] = queue
+        self._busy[queue.packer.key] = queue
         self._on_work()
 
     def due(self, now: float) -> list[SymbolQueue]:
@@ -276,8 +285,8 @@ class Backlog:
 
     def next_due(self) -> float | None:
         """The loop time at which there is something to do next; None if there is nothing at all."""
-        times = {symbol: queue.due_at() for symbol, queue in self._busy.items()}
-        self._busy = {symbol: self._busy[symbol] for symbol, at in times.items() if at is not None}
+        times = {key: queue.due_at() for key, queue in self._busy.items()}
+        self._busy = {key: self._busy[key] for key, at in times.items() if at is not None}
         return min((at for at in times.values() if at is not None), default=None)
 
     def hurry(self) -> None:
@@ -320,22 +329,25 @@ class Backlog:
 
     def _shed(self, goal: int) -> None:
         while self._figures.buffered_bytes > goal:
-            waiting = [queue for queue in self.queues.values() if queue.waiting]
+            waiting = [queue for queue in (*self.queues.values(), *self.row_queues.values()) if queue.waiting]
             if not waiting:
                 return  # everything is on its way
             oldest = min(waiting, key=lambda queue: queue.packer.position(queue.waiting[0]).ts)
-            self._forget([oldest.waiting.popleft()])
-            dropped = self._figures.dropped[oldest.symbol] = self._figures.dropped.get(oldest.symbol, 0) + 1
+            self.released([oldest.waiting.popleft()])
+            counts = self._figures.rows_dropped if oldest.holds == "rows" else self._figures.dropped
+            dropped = counts[oldest.symbol] = counts.get(oldest.symbol, 0) + 1
             if dropped & (dropped - 1) == 0:  # at 1, 2, 4, 8, ...: often enough to see, seldom enough to bear
-                self._log.error("buffer_full", symbol=oldest.symbol, dropped=dropped, buffer_bytes=self._bound)
+                what = {"symbol": oldest.symbol, "of": oldest.holds, "dropped": dropped}
+                self._log.error("buffer_full", **what, buffer_bytes=self._bound)
 
     def stored(self, symbol: str, entries: list[bytes], newest_seq: int) -> None:
         """These entries wait no more: they are in the stream."""
-        self._forget(entries)
+        self.released(entries)
         self._figures.stored[symbol] = self._figures.stored.get(symbol, 0) + len(entries)
         self._figures.newest_seq[symbol] = newest_seq
 
-    def _forget(self, entries: list[bytes]) -> None:
+    def released(self, entries: list[bytes]) -> None:
+        """These entries wait no more."""
         self._figures.buffered_entries -= len(entries)
         self._figures.buffered_bytes -= sum(map(len, entries)) + _OVERHEAD * len(entries)
 

@@ -16,11 +16,12 @@ from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
-from ibkr_depth_pipeline.schema.encoding import venue_fields
-from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key
+from ibkr_depth_pipeline.schema.encoding import ReceiveStamp, venue_fields
+from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key, rows_stream
 from ibkr_depth_pipeline.sink.backlog import RETRIES, Backlog, Backpressure, SymbolQueue, WriterFigures
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions
+from ibkr_depth_pipeline.sink.row_queue import RowQueue
+from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions, raise_streams, unavailable
 from ibkr_depth_pipeline.sink.turn_fence import close_lost_turns
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
 from ibkr_depth_pipeline.sink.wire import Answer, open_wire
@@ -34,7 +35,8 @@ class RedisWriter:
     maxlen is the approximate length of a stream, buffer_bytes the bound of what waits while Redis is away (the oldest
     go first, counted). With a `lease`, nothing is sent that it does not allow; `backpressure` gets each flush's time.
     `heartbeat_ttl` is in seconds and may be changed, as may `own_heartbeat_ttls`, those of symbols with another one.
-    What fewer than min_replicas replicas have is sent again.
+    What fewer than min_replicas replicas have is sent again. snapshot_stamp: snapshots bear its `recv_ns`; row_stamp:
+    rows are kept as well, by `rows(symbol)`, and bear its.
     """
 
     def __init__(
@@ -46,9 +48,13 @@ class RedisWriter:
         lease: Lease | None = None,
         backpressure: Backpressure | None = None,
         min_replicas: int = 0,
+        snapshot_stamp: ReceiveStamp | None = None,
+        row_stamp: ReceiveStamp | None = None,
     ) -> None:
         self._client = client
         self._min_replicas = min_replicas
+        self._row_stamp = row_stamp
+        self._maxlen = maxlen
         self._wire = open_wire(client, min_replicas)
         self._lease = lease
         self._backpressure = backpressure
@@ -69,6 +75,7 @@ class RedisWriter:
             figures=self.figures,
             backpressure=backpressure,
             on_work=self._there_is_work,
+            stamp=snapshot_stamp,
         )
 
     # ---- before the first snapshot
@@ -78,6 +85,11 @@ class RedisWriter:
         positions = await raise_positions(self._client, symbols, now_ms, self._min_replicas)
         for symbol, position in positions.items():
             self._backlog.queue(symbol).newest_sent = position
+        if self._row_stamp is not None:
+            try:
+                await raise_streams(self._client, rows_stream, positions, now_ms, self._min_replicas)
+            except UNREACHABLE as error:
+                raise unavailable(error) from None
         return positions
 
     async def take_over_turns(self, symbols: Iterable[str], now_ms: int) -> dict[str, int]:
@@ -94,10 +106,19 @@ class RedisWriter:
         """What takes the intervals of `symbol`."""
         return self._backlog.queue(symbol).turns
 
+    def rows(self, symbol: str) -> RowQueue:
+        """What takes the rows of `symbol`, if they are kept."""
+        queue = self._backlog.row_queues.get(symbol)
+        if not isinstance(queue, RowQueue):
+            assert self._row_stamp is not None
+            queue = RowQueue(symbol, self._maxlen, self._row_stamp, self._backlog)
+            self._backlog.row_queues[symbol] = queue
+        return queue
+
     def has_unsent(self, symbol: str) -> bool:
-        """Whether a snapshot or an interval of it waits or is on its way."""
-        queue = self._backlog.queues.get(symbol)
-        return queue is not None and bool(queue.waiting or queue.on_its_way or queue.turns.has_work)
+        """Whether a snapshot, a row or an interval of it waits or is on its way."""
+        queues = (self._backlog.queues.get(symbol), self._backlog.row_queues.get(symbol))
+        return any(queue.waiting or queue.on_its_way or queue.turns.has_work for queue in queues if queue is not None)
 
     def forget(self, symbol: str) -> None:
         """Its stream is no business of this writer any more; nothing of it may be unsent."""
