@@ -55,6 +55,9 @@ class ClientOwner(Protocol):
     def on_read(self) -> None:
         """The socket was read; the messages that this completes follow."""
 
+    def on_read_end(self) -> None:
+        """All messages of that read have come."""
+
     def on_message(self, message: bytes) -> None:
         """Takes one whole message."""
 
@@ -162,6 +165,7 @@ class _FramedConnection(Connection, asyncio.BufferedProtocol):
                 owner.on_message(message)
                 if owner.is_closed:
                     return
+            owner.on_read_end()
         except GatewayProtocolError as error:
             owner.abort(str(error))
 

@@ -18,14 +18,9 @@ from ibkr_depth_pipeline.gateway.contracts import ContractAnswer, ContractQuery,
 from ibkr_depth_pipeline.gateway.endpoint import Endpoint, Greeting
 from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
 from ibkr_depth_pipeline.gateway.tws_session import (
+    GatewayCallbacks,
     LacksRows,
-    OnDepth,
-    OnEvent,
-    OnRead,
-    OnRow,
     TwsSession,
-    decline,
-    ignore_read,
     lacks_rows,
 )
 from ibkr_depth_pipeline.model import Instrument
@@ -37,7 +32,7 @@ _T = TypeVar("_T")
 
 
 class TwsGateway:
-    """The gateway at host and port. Events and rows come through the callbacks, in the order they were received.
+    """The gateway at host and port. Events and rows come through the callbacks, in the order in which they came.
 
     request_ids yields ids never used before; the caller's depth requests draw from the same iterator. lacks_rows keeps
     a depth request that has rows from being sent twice after a 100. connect_timeout: longest connect, in seconds;
@@ -50,10 +45,7 @@ class TwsGateway:
         port: int,
         *,
         request_ids: Iterator[int],
-        on_event: OnEvent,
-        on_row: OnRow,
-        on_depth: OnDepth = decline,
-        on_read: OnRead = ignore_read,
+        callbacks: GatewayCallbacks,
         lacks_rows: LacksRows = lacks_rows,
         connect_timeout: float,
         messages_per_second: float = DEFAULT_RATE,
@@ -62,10 +54,7 @@ class TwsGateway:
         endpoint = Endpoint(host, port, id_setting)
         self._where = str(endpoint)
         self._request_ids = request_ids
-        self._on_event = on_event
-        self._on_row = on_row
-        self._on_depth = on_depth
-        self._on_read = on_read
+        self._callbacks = callbacks
         self._connector = Connector(endpoint, connect_timeout, self._new_session)
         self._lacks_rows = lacks_rows
         self._bucket = TokenBucket(messages_per_second)  # of all connections: the limit is the account's
@@ -79,10 +68,7 @@ class TwsGateway:
         settings: Settings,
         *,
         request_ids: Iterator[int],
-        on_event: OnEvent,
-        on_row: OnRow,
-        on_depth: OnDepth = decline,
-        on_read: OnRead = ignore_read,
+        callbacks: GatewayCallbacks,
         lacks_rows: LacksRows = lacks_rows,
         id_setting: str = "IBKR_CLIENT_ID",
     ) -> TwsGateway:
@@ -91,10 +77,7 @@ class TwsGateway:
             settings.ibkr_host,
             settings.ibkr_port,
             request_ids=request_ids,
-            on_event=on_event,
-            on_row=on_row,
-            on_depth=on_depth,
-            on_read=on_read,
+            callbacks=callbacks,
             lacks_rows=lacks_rows,
             connect_timeout=settings.ibkr_connect_timeout_secs,
             messages_per_second=settings.ibkr_messages_per_second,
@@ -118,10 +101,7 @@ class TwsGateway:
 
     def _new_session(self, on_version: Callable[[TwsSession], None]) -> TwsSession:
         return TwsSession(
-            self._on_event,
-            self._on_row,
-            self._on_depth,
-            on_read=self._on_read,
+            self._callbacks,
             bucket=self._bucket,
             lacks_rows=self._lacks_rows,
             on_version=on_version,

@@ -48,23 +48,20 @@ from ibkr_depth_pipeline.gateway.pacing import (
 from ibkr_depth_pipeline.gateway.wire import ROW, ROW_OF_MARKET_MAKER, read_depth
 from ibkr_depth_pipeline.model import DepthRow
 
-OnEvent = Callable[[GatewayEvent], None]
-OnRow = Callable[[int, DepthRow], None]
-OnDepth = Callable[[bytes], bool]
-"""Called with each depth message as it came; False if it was not processed, so that its row goes to OnRow."""
 
+@dataclass(frozen=True, slots=True)
+class GatewayCallbacks:
+    """What a connection calls, in the order in which bytes came. What they raise is not caught by it.
 
-def decline(_message: bytes) -> bool:
-    """An OnDepth that processes no message."""
-    return False
+    on_read comes before the messages that a read of the socket completes, on_read_end after them. on_depth takes a
+    depth message as it came; False if it was not processed: then its row goes to on_row(request, row).
+    """
 
-
-OnRead = Callable[[], None]
-"""Called once for each read of the socket, before the messages that it completes."""
-
-
-def ignore_read() -> None:
-    """An OnRead that does nothing."""
+    on_event: Callable[[GatewayEvent], None] = lambda _event: None
+    on_row: Callable[[int, DepthRow], None] = lambda _request, _row: None
+    on_depth: Callable[[bytes], bool] = lambda _message: False
+    on_read: Callable[[], None] = lambda: None
+    on_read_end: Callable[[], None] = lambda: None
 
 
 LacksRows = Callable[[int], bool]
@@ -85,29 +82,22 @@ _DEPTH = (ROW, ROW_OF_MARKET_MAKER)
 class TwsSession:
     """One connection, from `open` or `dial` to `close`; never used again after it closed.
 
-    on_event, on_depth and on_row are called in the order in which the messages came, on_read before those of each
-    read of the socket. What they raise is not caught here. `is_closed`: messages that still come are ignored.
-    `version_agreed` is done when the gateway has answered the offer of versions, before startApi is sent with the
-    client id; on_version(self) is called then, and may close the session. `connection_time` comes with that answer,
-    in the gateway's own format and time zone.
+    `is_closed`: messages that still come are ignored. `version_agreed` is done when the gateway has answered the
+    offer of versions, before startApi is sent with the client id; on_version(self) is called then, and may close the
+    session. `connection_time` comes with that answer, in the gateway's own format and time zone.
     """
 
     def __init__(
         self,
-        on_event: OnEvent,
-        on_row: OnRow,
-        on_depth: OnDepth = decline,
+        callbacks: GatewayCallbacks,
         *,
-        on_read: OnRead = ignore_read,
         bucket: TokenBucket | None = None,
         lacks_rows: LacksRows = lacks_rows,
         on_version: Callable[[TwsSession], None] = lambda _: None,
     ) -> None:
-        self._on_event = on_event
+        self._callbacks = callbacks
+        self._on_depth = callbacks.on_depth
         self._on_version = on_version
-        self._on_row = on_row
-        self._on_depth = on_depth
-        self._on_read = on_read
         self._lacks_rows = lacks_rows
         self._details: dict[int, _DetailsQuery] = {}
         self._expected: defaultdict[str, list[asyncio.Future[Any]]] = defaultdict(list)
@@ -288,7 +278,11 @@ class TwsSession:
 
     def on_read(self) -> None:
         """Passes on that the socket was read."""
-        self._on_read()
+        self._callbacks.on_read()
+
+    def on_read_end(self) -> None:
+        """Passes on that all messages of that read have come."""
+        self._callbacks.on_read_end()
 
     def on_message(self, message: bytes) -> None:
         """Processes one whole message: a row, or what ib_insync decodes."""
@@ -297,9 +291,9 @@ class TwsSession:
                 return
             read = read_depth(message)
             if isinstance(read, tuple):
-                self._on_row(*read)
+                self._callbacks.on_row(*read)
             else:
-                self._on_event(read)
+                self._callbacks.on_event(read)
             return
         self.client.decode(message)
         events, self._decoded = self._decoded, []
@@ -307,7 +301,7 @@ class TwsSession:
             if isinstance(event, ConnectionLost):  # reported by the gateway on an open socket (504)
                 self.abort(event.text)
             else:
-                self._on_event(event)
+                self._callbacks.on_event(event)
 
     def on_unreadable(self, fields: list[str]) -> None:
         """Reports a message that could not be decoded, or whose type is unknown."""
@@ -400,7 +394,7 @@ class TwsSession:
         self._fail_queries("connection lost")
         if not self._silent:
             self._silent = True
-            self._on_event(ConnectionLost(self._closed_because or "the connection was closed or broke"))
+            self._callbacks.on_event(ConnectionLost(self._closed_because or "the connection was closed or broke"))
 
 
 @dataclass(frozen=True, slots=True)

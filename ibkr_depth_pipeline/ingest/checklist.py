@@ -14,6 +14,7 @@ from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, GatewayError, SinkUnavailable
 from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.gateways import load_gateways
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
@@ -119,9 +120,7 @@ async def _redis(settings: Settings, universe: Universe | None) -> list[Checklis
 
 
 async def _gateway(settings: Settings, universe: Universe | None, orders: bool) -> list[ChecklistItem]:
-    gateway = TwsGateway.of_settings(
-        settings, request_ids=itertools.count(1), on_event=lambda event: None, on_row=lambda request, row: None
-    )
+    gateway = TwsGateway.of_settings(settings, request_ids=itertools.count(1), callbacks=GatewayCallbacks())
     findings: list[ChecklistItem] = []
     try:
         findings += await _connection(gateway, settings)

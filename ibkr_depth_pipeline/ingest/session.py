@@ -23,6 +23,7 @@ from ibkr_depth_pipeline.gateway.events import (
     GatewayEvent,
 )
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.ingest.composition import (
     FiguresCallback,
     IngestTimings,
@@ -115,10 +116,13 @@ class IngestSession:
         self._gateway = TwsGateway.of_settings(
             settings,
             request_ids=request_ids,
-            on_event=self._on_event,
-            on_row=self._on_row,
-            on_depth=self._on_depth,
-            on_read=self._on_stamped_read if is_stamped(settings) else self._on_read,
+            callbacks=GatewayCallbacks(
+                on_event=self._on_event,
+                on_row=self._on_row,
+                on_depth=self._on_depth,
+                on_read=self._on_stamped_read if is_stamped(settings) else self._on_read,
+                on_read_end=self._on_read_end,
+            ),
             lacks_rows=lambda request: request in self._pipeline.liveness.awaited,
         )
         self._connection = GatewayConnection(self._gateway, settings, lambda: self._pipeline.liveness.connecting())
@@ -349,6 +353,12 @@ class IngestSession:
         unix_ns = time_ns() if self._wall_ms is unix_ms else self._wall_ms() * 1_000_000
         self._stamp.read(unix_ns)
         self._read_ms = unix_ns // 1_000_000
+
+    def _on_read_end(self) -> None:
+        try:
+            self._writer.send_now()
+        except Exception as error:
+            self._tasks.fail(error)
 
     def _on_depth(self, message: bytes) -> bool:
         """Handle a depth message on the hot path. False: the gateway is to read it, and it comes again as a row."""

@@ -14,6 +14,7 @@ from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.effects import DepthRequester, LogLine, RequestDepth
@@ -84,8 +85,7 @@ class ProbeSession:
         self._gateway = TwsGateway.of_settings(
             settings,
             request_ids=self._request_ids,
-            on_event=self._on_event,
-            on_row=self._on_row,
+            callbacks=GatewayCallbacks(on_event=self._on_event, on_row=self._on_row),
             id_setting="IBKR_PROBE_CLIENT_ID",
         )
         self._requester = DepthRequester(self._gateway, self._limits.rows, _log_line)

@@ -313,11 +313,15 @@ class RawConnection:
         A timer that aborts the connection costs a tenth of what asyncio.timeout does.
         """
         reader: asyncio.StreamReader = self._connection._reader
-        overdue = asyncio.get_running_loop().call_later(within, self._connection._writer.transport.abort)
+        overdue = asyncio.get_running_loop().call_later(within, self.abort)
         try:
             return await reader.read(most)
         finally:
             overdue.cancel()
+
+    def abort(self) -> None:
+        """Cuts it: whoever reads finds that it has ended."""
+        self._connection._writer.transport.abort()
 
     async def close(self) -> None:
         """Closes it, without waiting for the other side."""

@@ -46,6 +46,12 @@ Answer = list[Any] | Exception
 class Wire(Protocol):
     """Sends flushes. `exchange` from one task only; `close` it at the end."""
 
+    def can_send_early(self) -> bool:
+        """Whether a connection stands, so that `send_early` may be called. Between two exchanges only."""
+
+    def send_early(self, parts: Sequence[Part]) -> None:
+        """Sends `parts`, without waiting. The next exchange is to be of the same parts: it waits for their replies."""
+
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """Sends all parts and waits for every reply. Returns an answer for each part.
 
@@ -69,6 +75,20 @@ class ServerWire:
     def __init__(self, make_connection: Callable[[], RawConnection]) -> None:
         self._make_connection = make_connection
         self._connection: RawConnection | None = None
+        self._is_sent = False
+
+    def can_send_early(self) -> bool:
+        """See Wire."""
+        return self._connection is not None
+
+    def send_early(self, parts: Sequence[Part]) -> None:
+        """See Wire. If that fails, the exchange finds the connection closed."""
+        assert self._connection is not None
+        self._is_sent = True
+        try:
+            _write(self._connection, parts)
+        except Exception:
+            self._connection.abort()
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """See Wire. After an error or a cancellation the connection is closed, as its replies would be taken for those
@@ -78,7 +98,9 @@ class ServerWire:
             if connection is None:
                 connection = self._connection = self._make_connection()
                 await connection.open()
-            connection.write([each for part in parts for each in part.packed])
+            if not self._is_sent:
+                _write(connection, parts)
+            self._is_sent = False
             replies = await _replies(connection, sum(part.replies for part in parts))
         except BaseException:
             await self.close()
@@ -89,8 +111,13 @@ class ServerWire:
     async def close(self) -> None:
         """See Wire."""
         connection, self._connection = self._connection, None
+        self._is_sent = False
         if connection is not None:
             await connection.close()
+
+
+def _write(connection: RawConnection, parts: Sequence[Part]) -> None:
+    connection.write([each for part in parts for each in part.packed])
 
 
 async def _replies(connection: RawConnection, wanted: int) -> list[Any]:
@@ -126,13 +153,24 @@ class ReplicatedWire:
         wait: Any = ("WAIT", replicas, WAIT_MS)
         self._wait = Part("", [hiredis.pack_command(wait)], 1)
 
+    def can_send_early(self) -> bool:
+        """See Wire."""
+        return self._wire.can_send_early()
+
+    def send_early(self, parts: Sequence[Part]) -> None:
+        """See Wire."""
+        self._wire.send_early(self._with_wait(parts))
+
+    def _with_wait(self, parts: Sequence[Part]) -> Sequence[Part]:
+        return [*parts, self._wait] if self._replicas else parts
+
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """See Wire."""
+        answers = await self._wire.exchange(self._with_wait(parts))
         if not self._replicas:
-            answers = await self._wire.exchange(parts)
             await self._leave_deposed(answers)
             return answers
-        *answers, waited = await self._wire.exchange([*parts, self._wait])
+        *answers, waited = answers
         reached = waited if isinstance(waited, Exception) else waited[0]
         self.lacks_replicas = isinstance(reached, int) and reached < self._replicas
         await self._leave_deposed(answers)
@@ -169,6 +207,14 @@ class ClusterWire:
         self._client = client
         self._replicas = replicas
         self._nodes: dict[str, _NodeWire] = {}
+
+    def can_send_early(self) -> bool:
+        """False: which nodes can be sent to is known only in `exchange`."""
+        return False
+
+    def send_early(self, parts: Sequence[Part]) -> None:
+        """See Wire: never called."""
+        raise NotImplementedError
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """See Wire. Raises what is in UNREACHABLE if nothing is known of the cluster, or every master has failed."""

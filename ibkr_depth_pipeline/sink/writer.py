@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import SinkConflict
@@ -24,8 +25,21 @@ from ibkr_depth_pipeline.sink.row_queue import RowQueue
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions, raise_streams, unavailable
 from ibkr_depth_pipeline.sink.turn_fence import close_lost_turns
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
-from ibkr_depth_pipeline.sink.wire import Answer, open_wire
+from ibkr_depth_pipeline.sink.wire import Answer, Part, open_wire
 from ibkr_depth_pipeline.sink.writes import EXTEND_BEAT, StreamWrite, Write, is_held, writes_of
+
+
+class _Flush(NamedTuple):
+    """What goes out together, and when it did (clock.monotonic)."""
+
+    writes: list[Write]
+    parts: list[Part]
+    began: float
+
+    def unknown(self) -> None:
+        """Whether any of it was carried out is unknown."""
+        for write in self.writes:
+            write.unknown()
 
 
 class RedisWriter:
@@ -59,6 +73,8 @@ class RedisWriter:
         self._lease = lease
         self._backpressure = backpressure
         self._wake = asyncio.Event()
+        self._is_parked = False  # whether `run` waits for work
+        self._sent: _Flush | None = None  # by `send_now`; `run` has still to wait for its replies
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = asyncio.Event()
@@ -148,6 +164,21 @@ class RedisWriter:
         queue = self._backlog.queue(instrument.symbol)
         queue.note_contract(instrument.con_id, instrument.local_symbol, instrument.expiry)
 
+    def send_now(self) -> None:
+        """Send what is due in this turn of the event loop, if no flush is under way and nothing is to be waited for.
+
+        To be called at the end of a batch of rows: `run` would send them a turn later, after a switch of tasks.
+        """
+        if self._is_parked and self._sent is None and self._wake.is_set() and self._may_send():
+            self._sent = self._next_flush()
+            if self._sent is not None:
+                self._wire.send_early(self._sent.parts)
+
+    def _may_send(self) -> bool:
+        """Whether `_permit` would wait for nothing, and a connection stands."""
+        lease = self._lease
+        return (lease is None or (lease.fresh and not lease.regained)) and self._wire.can_send_early()
+
     def _there_is_work(self) -> None:
         self._wake.set()
         self._idle.clear()
@@ -162,7 +193,9 @@ class RedisWriter:
         pause = 0.0
         try:
             while True:
+                self._is_parked = True
                 await self._wake.wait()
+                self._is_parked = False
                 self._wake.clear()
                 try:
                     await self._flush()
@@ -174,6 +207,8 @@ class RedisWriter:
                     await asyncio.sleep(pause)
                 self._look_again()
         finally:
+            if self._sent is not None:
+                self._sent.unknown()
             self._ended.set()
             await self._wire.close()
 
@@ -204,27 +239,32 @@ class RedisWriter:
 
     async def _flush(self) -> None:
         """Send what is due and take the answers in. Raises what is in UNREACHABLE if there were none."""
-        await self._permit()
+        flush, self._sent = self._sent, None
+        if flush is None:
+            await self._permit()
+            flush = self._next_flush()
+        if flush is None:
+            return
+        try:
+            answers = await self._wire.exchange(flush.parts)
+        except BaseException:
+            flush.unknown()
+            raise
+        secs = monotonic() - flush.began
+        conflicts = [self._settle(write, answer) for write, answer in zip(flush.writes, answers, strict=True)]
+        if self._backpressure is not None:
+            progress = any(isinstance(write, StreamWrite) and write.is_stored for write in flush.writes)
+            self._backpressure.flushed(secs, progress, self._backlog.acceptable_bytes())
+        for conflict in filter(None, conflicts):
+            raise conflict
+
+    def _next_flush(self) -> _Flush | None:
+        """What is due now; None if nothing is."""
         now = asyncio.get_running_loop().time()
         due = self._backlog.due(now)
         most = self._backlog.share(len(due)) if due else 0
         writes = [write for queue in due for write in writes_of(queue, most, now, self._ttl_of(queue.symbol))]
-        if not writes:
-            return
-        began = monotonic()
-        try:
-            answers = await self._wire.exchange([write.part for write in writes])
-        except BaseException:
-            for write in writes:
-                write.unknown()
-            raise
-        secs = monotonic() - began
-        conflicts = [self._settle(write, answer) for write, answer in zip(writes, answers, strict=True)]
-        if self._backpressure is not None:
-            progress = any(isinstance(write, StreamWrite) and write.is_stored for write in writes)
-            self._backpressure.flushed(secs, progress, self._backlog.acceptable_bytes())
-        for conflict in filter(None, conflicts):
-            raise conflict
+        return _Flush(writes, [write.part for write in writes], monotonic()) if writes else None
 
     async def _permit(self) -> None:
         """To be called right before each write that is sent."""

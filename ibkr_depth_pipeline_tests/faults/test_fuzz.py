@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ibkr_depth_pipeline.gateway.events import GatewayEvent, MessageUnreadable, RowUnreadable
-from ibkr_depth_pipeline.gateway.tws_session import TwsSession
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks, TwsSession
 from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.hot_path import HotPath
 from ibkr_depth_pipeline.model import DepthRow
@@ -94,7 +94,7 @@ class Desk:
         self.books = LiveBooks(self.figures, self.hot_path, lambda symbol: self._store, rows=ROWS, levels_shown=10)
         self.books.number_from({"SPY": StreamId()})
         self.books.open(REQUEST, "SPY", "ARCA")
-        self.session = TwsSession(self._on_event, self._on_row, self._on_depth)
+        self.session = TwsSession(GatewayCallbacks(self._on_event, self._on_row, self._on_depth))
         for greeting in (b"176\0now\0", b"15\x001\0DU1\0", b"9\x001\x001\0"):
             self.session.client.conn.data_received(framed(greeting))
         assert self.session.client.isReady()

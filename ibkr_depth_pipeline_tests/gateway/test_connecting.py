@@ -14,6 +14,7 @@ import pytest
 from ibkr_depth_pipeline.errors import GatewayUnavailable
 from ibkr_depth_pipeline.gateway.connecting import QUICK_PHASE_SECS, ConnectBackoff
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 
 
 def longest(_low: float, high: float) -> float:
@@ -110,8 +111,7 @@ async def answering(*messages: bytes) -> AsyncIterator[TwsGateway]:
             "127.0.0.1",
             server.sockets[0].getsockname()[1],
             request_ids=itertools.count(1),
-            on_event=lambda event: None,
-            on_row=lambda request, row: None,
+            callbacks=GatewayCallbacks(),
             connect_timeout=5,
         )
 

@@ -12,6 +12,7 @@ from ib_insync.client import Client
 
 from ibkr_depth_pipeline.gateway.events import PacingViolation, RequestIdRejected
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.gateway.venues import ContractQuery
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
@@ -31,8 +32,7 @@ class Conversation:
             simulated.host,
             simulated.port,
             request_ids=self.ids,
-            on_event=self.events.append,
-            on_row=lambda request, row: self.rows.add(request),
+            callbacks=GatewayCallbacks(on_event=self.events.append, on_row=lambda request, row: self.rows.add(request)),
             connect_timeout=5,
             messages_per_second=rate,
         )

@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.events import ConnectionLost
 from ibkr_depth_pipeline.gateway.ib_client import ALLOWED_MESSAGES
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
-from ibkr_depth_pipeline.gateway.tws_session import TwsSession
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks, TwsSession
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 
 ORDERS: dict[str, tuple[Any, ...]] = {
@@ -34,14 +34,13 @@ def gateway_at(gateway: SimulatedGateway, events: list[Any]) -> TwsGateway:
         gateway.host,
         gateway.port,
         request_ids=itertools.count(1),
-        on_event=events.append,
-        on_row=lambda request, row: None,
+        callbacks=GatewayCallbacks(on_event=events.append),
         connect_timeout=5,
     )
 
 
 async def connected_session(gateway: SimulatedGateway) -> TwsSession:
-    session = TwsSession(lambda event: None, lambda request, row: None)
+    session = TwsSession(GatewayCallbacks())
     assert await session.open(gateway.host, gateway.port, 1, 5)
     return session
 
@@ -72,7 +71,7 @@ async def test_exception_of_a_row_callback_is_raised() -> None:
     def broken(request: int, row: object) -> None:
         raise RuntimeError("ours")
 
-    session = TwsSession(lambda event: None, broken)
+    session = TwsSession(GatewayCallbacks(on_row=broken))
     for greeting in (b"176\0now\0", b"15\x001\0DU1\0", b"9\x001\x001\0"):
         session.on_message(greeting)
     with pytest.raises(RuntimeError, match="ours"):
@@ -83,7 +82,7 @@ async def test_contract_details_of_a_cancelled_query_are_not_kept() -> None:
     class Details:
         """An object that supports weak references."""
 
-    session = TwsSession(lambda event: None, lambda request, row: None)
+    session = TwsSession(GatewayCallbacks())
     asked, late = session.expect_details(7), Details()
     asked.cancel()
     await asyncio.wait({asked})

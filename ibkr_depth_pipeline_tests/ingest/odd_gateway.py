@@ -9,6 +9,7 @@ from typing import Any
 
 from ibkr_depth_pipeline.errors import GatewayError
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.gateway.venues import ContractAnswer, ContractQuery
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 
@@ -31,8 +32,7 @@ async def connected(options: GatewayOptions, **failures: GatewayError) -> AsyncI
             simulated.host,
             simulated.port,
             request_ids=itertools.count(1),
-            on_event=lambda event: None,
-            on_row=lambda request, row: None,
+            callbacks=GatewayCallbacks(),
             connect_timeout=5,
             messages_per_second=100,
         )

@@ -11,6 +11,7 @@ import structlog
 
 from ibkr_depth_pipeline.errors import GatewayUnavailable
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.ingest.connection import FailureLog, GatewayConnection
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
@@ -20,9 +21,7 @@ def connection_to(
     gateway: SimulatedGateway, longest_pause: float = 0.2, on_attempt: Callable[[], None] = lambda: None
 ) -> tuple[GatewayConnection, TwsGateway]:
     settings = load_settings(ibkr_host=gateway.host, ibkr_port=gateway.port, ibkr_reconnect_max_secs=longest_pause)
-    client = TwsGateway.of_settings(
-        settings, request_ids=itertools.count(1), on_event=lambda event: None, on_row=lambda request, row: None
-    )
+    client = TwsGateway.of_settings(settings, request_ids=itertools.count(1), callbacks=GatewayCallbacks())
     return GatewayConnection(client, settings, on_attempt), client
 
 

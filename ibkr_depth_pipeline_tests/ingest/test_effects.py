@@ -12,6 +12,7 @@ import structlog
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.ingest import effects as do
 from ibkr_depth_pipeline.ingest.books import PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import EffectExecutor
@@ -38,8 +39,7 @@ class Desk:
             "127.0.0.1",
             9,
             request_ids=itertools.count(1),
-            on_event=lambda event: None,
-            on_row=lambda request, row: None,
+            callbacks=GatewayCallbacks(),
             connect_timeout=1,
         )
         self.executor = EffectExecutor(
