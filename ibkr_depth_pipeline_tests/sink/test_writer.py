@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+import redis
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
@@ -309,3 +310,34 @@ async def test_venue_hash_holds_what_was_found_or_the_reason(shared_redis_url: s
     assert sorted(key.decode() for key in good) == fields
     assert (good[b"depth_supported"], good[b"valid_exchanges"]) == (b"1", b"SMART,ARCA")
     assert (bad[b"depth_supported"], bad[b"reason"]) == (b"0", b"354: not subscribed")
+
+
+async def test_lone_row_leaves_in_the_turn_of_the_event_loop_that_stored_it(shared_redis_url: str) -> None:
+    first, second, third = snapshots(count=3)
+    async with writing(shared_redis_url) as writer:
+        with redis.Redis.from_url(shared_redis_url) as other:  # without an event loop: this one takes no turn meanwhile
+            writer.append(first)
+            writer.send_now()
+            assert other.xlen(stream_key("SPY")) == 0  # no connection stands yet
+            assert await writer.drain(DRAIN)
+            await asyncio.sleep(0)  # `run` waits for work again
+            writer.append(second)
+            writer.send_now()
+            writer.append(third)
+            writer.send_now()  # one flush is under way
+            assert other.xlen(stream_key("SPY")) == 2
+            assert await writer.drain(DRAIN)
+            assert other.xlen(stream_key("SPY")) == 3
+
+
+async def test_row_that_left_early_before_the_writer_was_cancelled_may_be_stored(shared_redis_url: str) -> None:
+    first, second = snapshots(count=2)
+    async with writing(shared_redis_url) as writer:
+        writer.append(first)
+        assert await writer.drain(DRAIN)
+        await asyncio.sleep(0)
+        writer.append(second)
+        writer.send_now()
+    assert writer.has_unsent("SPY")
+    async with writing(shared_redis_url) as successor:
+        assert (await successor.take_over(["SPY"], 0))["SPY"].seq == 2
