@@ -8,6 +8,7 @@ from ibkr_depth_pipeline.errors import NothingRecorded, SchemaMismatch, SinkUnav
 from ibkr_depth_pipeline.reader.model import IntervalEnded, IntervalItem, IntervalStarted, Item
 from ibkr_depth_pipeline.reader.moments import NOW, After, AfterId, At, Now
 from ibkr_depth_pipeline.reader.readers import AsyncDepthReader, AsyncFollowing, DepthReader, SyncFollowing
+from ibkr_depth_pipeline.reader.turns import NewTurns
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, Heartbeat, Level, PriceLevel, PriceLevels, VenueInfo
 from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
@@ -32,6 +33,7 @@ __all__ = [
     "IntervalStarted",
     "Item",
     "Level",
+    "NewTurns",
     "NothingRecorded",
     "Now",
     "PriceLevel",

@@ -51,6 +51,7 @@ class _Reader:
     first_of = Method(queries.first_of)
     last_of = Method(queries.last_of)
     intervals = Method(turns.intervals)
+    turns_since = Method(turns.turns_since)
     to_arrow = Method(queries.to_arrow)
     to_polars = Method(queries.to_polars)
     to_pandas = Method(queries.to_pandas)

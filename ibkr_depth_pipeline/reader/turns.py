@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.reader.marking import Inference, Marker, Record, beginning, holds
@@ -70,8 +70,7 @@ class RecordReading:
         self._ended += (interval_of_entry(self._symbol, entry) for entry in ended)
         if ended:
             self.position = ended[-1][0].decode()
-        named = {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
-        self._open = decode_interval(self._symbol, named) if named else None
+        self._open = _open_of(self._symbol, values)
         return len(ended) == PAGE_TURNS
 
     def read(self) -> Query[Record]:
@@ -165,6 +164,42 @@ def intervals(
             yield from refuse_unknown([symbol])
         found += some
     return found
+
+
+class NewTurns(NamedTuple):
+    """What ended since the last reading, what is open, and the cursor to ask with next time."""
+
+    ended: list[SubscriptionInterval]
+    open: SubscriptionInterval | None
+    cursor: str
+
+
+def turns_since(cursors: Mapping[str, str]) -> Query[dict[str, NewTurns]]:
+    """What each symbol's record has that is new: cheap to repeat, as it is one round trip for all symbols.
+
+    A cursor is that of the last reading, or at first a unix ms in text. At most PAGE_TURNS of a symbol come at a time.
+    """
+    commands: list[Command] = []
+    for symbol, cursor in cursors.items():
+        commands += [
+            ("HMGET", open_turn_hash(symbol), *INTERVAL_FIELDS),
+            ("XRANGE", turns_stream(symbol), cursor, "+", "COUNT", PAGE_TURNS),
+        ]
+    replies = yield commands
+    found = {}
+    for (symbol, cursor), values, entries in zip(cursors.items(), replies[::2], replies[1::2], strict=True):
+        ended = [interval_of_entry(symbol, entry) for entry in entries]
+        found[symbol] = NewTurns(ended, _open_of(symbol, values), _cursor_after(entries, cursor))
+    return found
+
+
+def _cursor_after(entries: Sequence[Any], before: str) -> str:
+    return id_after(entries[-1][0].decode()) if entries else before
+
+
+def _open_of(symbol: str, values: Sequence[bytes | None]) -> SubscriptionInterval | None:
+    named = {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
+    return decode_interval(symbol, named) if named else None
 
 
 def _intervals_of(symbol: str, bounds: Bounds) -> Query[list[SubscriptionInterval]]:

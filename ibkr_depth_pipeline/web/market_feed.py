@@ -6,15 +6,16 @@ import asyncio
 from contextlib import suppress
 
 from ibkr_depth_pipeline.clock import monotonic, unix_ms
-from ibkr_depth_pipeline.errors import SchemaMismatch
+from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS
 from ibkr_depth_pipeline.tui.poller import Poller
-from ibkr_depth_pipeline.tui.state import Liveness, WatchState
-from ibkr_depth_pipeline.web.messages import lanes_message, state_message
-from ibkr_depth_pipeline.web.slot_history import SlotHistory
+from ibkr_depth_pipeline.tui.state import WatchState
+from ibkr_depth_pipeline.web.messages import Lanes, lanes_message, state_message
+from ibkr_depth_pipeline.web.observed import JOIN_MS
 from ibkr_depth_pipeline.web.symbol_feed import SymbolFeed
 from ibkr_depth_pipeline.web.tiles import Tiles
+from ibkr_depth_pipeline.web.turn_record import TurnRecord
 from ibkr_depth_pipeline.web.viewers import LANES, STATE, Viewer, Viewers
 
 POLL_SECS = 0.5
@@ -35,7 +36,8 @@ class MarketFeed:
         self._state = WatchState(unix_ms(), problem="Redis has not answered yet")
         self._polled_at = monotonic()
         self._offset_ms = 0
-        self._slots = SlotHistory()
+        self._record = TurnRecord()
+        self._lanes: Lanes = {}
         self._feeds: dict[str, tuple[SymbolFeed, asyncio.Task[None]]] = {}
         self.tiles = Tiles(self._reader, self._known_until)
 
@@ -52,7 +54,7 @@ class MarketFeed:
         """Let the viewer have the symbol's frames; "" for none. A symbol that is not known is as one that is silent."""
         viewer.watch(symbol)
         if symbol and symbol not in self._feeds and self.knows(symbol):
-            feed = SymbolFeed(self._reader, symbol, self._viewers.publish_frame, self._live_until, self._now_ms)
+            feed = SymbolFeed(self._reader, symbol, self._viewers.publish_frame, self._record, self._now_ms)
             self._feeds[symbol] = (feed, asyncio.ensure_future(feed.run()))
         elif symbol in self._feeds:
             self._feeds[symbol][0].publish_again()
@@ -64,18 +66,31 @@ class MarketFeed:
     async def _poll(self) -> None:
         while True:
             with suppress(SchemaMismatch):
-                self._take(await self._poller.poll())
+                state = await self._poller.poll()
+                self._take(state)
+                if not state.problem:
+                    await self._read_turns()
             self._polled_at = monotonic()
             await asyncio.sleep(POLL_SECS)
 
     def _take(self, state: WatchState) -> None:
         self._state = state
         self._offset_ms = _clock_offset(state)
-        if not state.problem:
-            holders = {line.symbol for line in state.lines if line.holds_slot}
-            if self._slots.note(holders, self._now_ms()) or LANES not in self._viewers.kept:
-                self._viewers.publish(LANES, lanes_message(self._slots.lanes(), self._now_ms()))
         self._viewers.publish(STATE, state_message(state, self._now_ms()))
+
+    async def _read_turns(self) -> None:
+        symbols = [line.symbol for line in self._state.lines]
+        if not symbols:
+            return
+        try:
+            news = await self._reader.turns_since(self._record.cursors(symbols, self._now_ms()))
+        except SinkUnavailable:
+            return  # the next poll says so
+        self._record.take(news, self._now_ms())
+        lanes = self._record.lanes(self._now_ms())
+        if lanes != self._lanes:
+            self._lanes = lanes
+            self._viewers.publish(LANES, lanes_message(lanes, self._now_ms()))
 
     async def _publish(self) -> None:
         """While a poll is overdue the last state goes out again, older; and what nobody watches is let go."""
@@ -99,17 +114,11 @@ class MarketFeed:
     def _now_ms(self) -> int:
         return unix_ms() + self._offset_ms
 
-    def _live_until(self, symbol: str) -> int:
-        """Up to when the book of a symbol that holds a slot was certainly live; 0 if it was not."""
-        line = self._state.line(symbol)
-        health = self._state.health
-        if line is None or health is None or self._state.problem or health.feed.problem:
-            return 0
-        return self._state.ts + self._offset_ms if line.liveness is Liveness.LIVE else 0
-
     def _known_until(self, symbol: str) -> int:
         """Up to when it is known whether the book was observed, unix ms."""
-        return self._live_until(symbol) or self._now_ms() - 2_000
+        newest, now = self._record.newest(symbol), self._now_ms()
+        open_until = newest.end if newest is not None and self._record.goes_on(symbol, now) else 0
+        return max(open_until, now - JOIN_MS)
 
 
 def _clock_offset(state: WatchState) -> int:

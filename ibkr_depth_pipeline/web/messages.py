@@ -78,7 +78,7 @@ def _counts(figures: Any) -> dict[str, Any]:
 
 
 Lanes = Mapping[str, Sequence[Sequence[int | None]]]
-"""When a symbol held a slot: from and until, unix ms; None: it still does."""
+"""By symbol its subscriptions: requested, first row, end; unix ms, None for what has not been (yet)."""
 
 
 def lanes_message(lanes: Lanes, now_ms: int) -> bytes:
@@ -88,12 +88,16 @@ def lanes_message(lanes: Lanes, now_ms: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class LiveEdge:
-    """The newest of a symbol: its book, the stretch in which it is observed (None if it never was), rows a second."""
+    """The newest of a symbol: its book, the stretch in which it is or was last observed, None if it never was.
+
+    goes_on: whether a subscription is open.
+    """
 
     symbol: str
     number: int
     book: DepthSnapshot | None
     observed: Stretch | None
+    goes_on: bool
     rows_per_sec: float
 
 
@@ -108,6 +112,7 @@ def frame_message(edge: LiveEdge, now_ms: int) -> bytes:
         "book": book_of(edge.book) if edge.book else None,
         "from": edge.observed.start if edge.observed else None,
         "to": edge.observed.end if edge.observed else None,
+        "open": edge.goes_on,
         "rate": round(edge.rows_per_sec, 1),
     }
     return _json(body)

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ibkr_depth_pipeline.reader.marking import PAUSE_MS
 from ibkr_depth_pipeline.schema.decoding import EMPTY_LEVEL, DepthSnapshot, Level
-
-QUIET_MS = 10_000
-"""Where nothing says until when a book was observed, one that is silent for longer than this was not."""
+from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
 
 class Stretch(NamedTuple):
@@ -19,14 +18,48 @@ class Stretch(NamedTuple):
     end: int
 
 
+def stretch_of(interval: SubscriptionInterval) -> Stretch | None:
+    """The observed part of a subscription; None if it brought no row."""
+    if interval.first_row is None:
+        return None
+    return Stretch(interval.first_row, max(interval.first_row, interval.until or 0))
+
+
 def stretches_between(times: Iterable[int]) -> list[Stretch]:
-    """The stretches that the times of snapshots make, if nothing else is known: none bridges more than QUIET_MS."""
+    """The stretches that the times of snapshots make, for want of a record: none bridges more than PAUSE_MS."""
     found: list[Stretch] = []
     for ts in times:
-        if found and ts - found[-1].end <= QUIET_MS:
+        if found and ts - found[-1].end <= PAUSE_MS:
             found[-1] = Stretch(found[-1].start, ts)
         else:
             found.append(Stretch(ts, ts))
+    return found
+
+
+JOIN_MS = 2_500
+"""The end of an open stretch is published every second and read twice a second: rows later than that begin another."""
+
+
+def observed_now(
+    before: Stretch | None, recorded: Stretch | None, goes_on: bool, times: Sequence[int]
+) -> Stretch | None:
+    """The stretch that is observed after snapshots of these `times` have come; `before` was so until then.
+
+    recorded: the newest stretch that is on record, and whether it goes on; None if there is no record. Rows past it
+    extend it if it goes on, else they begin one whose record is still to come.
+    """
+    if recorded is None:
+        found, limit = before, PAUSE_MS
+    elif before is not None and before.start - recorded.end > (JOIN_MS if goes_on else 0):
+        found, limit = before, JOIN_MS
+    else:
+        found, limit = recorded, JOIN_MS if goes_on else 0
+        if goes_on and before is not None:
+            found = Stretch(found.start, max(found.end, before.end))
+    for ts in times:
+        if found is None or ts - found.end > limit:
+            found, limit = Stretch(ts, ts), max(limit, JOIN_MS)
+        found = Stretch(found.start, max(found.end, ts))
     return found
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.reader import AfterId, AsyncDepthReader, At, DepthSnapshot
 from ibkr_depth_pipeline.web.messages import LiveEdge, frame_message
-from ibkr_depth_pipeline.web.observed import QUIET_MS, Stretch
+from ibkr_depth_pipeline.web.observed import Stretch, observed_now
+from ibkr_depth_pipeline.web.turn_record import TurnRecord
 
 FRAMES_PER_SEC = 30
 QUIET_SECS = 0.2
@@ -20,10 +21,8 @@ _RETRY_SECS = 0.5
 
 
 class SymbolFeed:
-    """Follows `symbol` and hands frames to `publish`.
-
-    live_until(symbol) is up to when the book was certainly live, unix ms, 0 if it is not; now_ms() is the recorder's
-    clock.
+    """Follows `symbol` and hands frames to `publish`. record is what is published of its subscriptions; now_ms() is the
+    recorder's clock.
     """
 
     def __init__(
@@ -31,13 +30,13 @@ class SymbolFeed:
         reader: AsyncDepthReader,
         symbol: str,
         publish: Callable[[str, bytes], None],
-        live_until: Callable[[str], int],
+        record: TurnRecord,
         now_ms: Callable[[], int],
     ) -> None:
         self._reader = reader
         self._symbol = symbol
         self._publish = publish
-        self._live_until = live_until
+        self._record = record
         self._now_ms = now_ms
         self._number = 0
         self._book: DepthSnapshot | None = None
@@ -74,20 +73,16 @@ class SymbolFeed:
         if books:
             self._book = books[-1]
             self._rows.append((at, len(books)))
-            self._extend(books[0].ts, books[-1].ts)
         while self._rows and self._rows[0][0] < at - RATE_SECS:
             self._rows.popleft()
-        if self._observed is not None and (until := self._live_until(self._symbol)):
-            self._extend(until, until)
-
-    def _extend(self, first: int, last: int) -> None:
-        before = self._observed
-        joined = before is not None and first - before.end <= QUIET_MS
-        start = before.start if joined and before is not None else first
-        self._observed = Stretch(start, max(last, before.end if joined and before is not None else last))
+        goes_on = self._record.goes_on(self._symbol, self._now_ms())
+        recorded = self._record.newest(self._symbol)
+        self._observed = observed_now(self._observed, recorded, goes_on, [book.ts for book in books])
 
     def _send(self) -> None:
         self._number += 1
         rate = sum(count for _, count in self._rows) / RATE_SECS
-        edge = LiveEdge(self._symbol, self._number, self._book, self._observed, rate)
-        self._publish(self._symbol, frame_message(edge, self._now_ms()))
+        now = self._now_ms()
+        goes_on = self._record.goes_on(self._symbol, now)
+        edge = LiveEdge(self._symbol, self._number, self._book, self._observed, goes_on, rate)
+        self._publish(self._symbol, frame_message(edge, now))

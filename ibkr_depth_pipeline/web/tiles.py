@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.reader import AsyncDepthReader, DepthSnapshot
+from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.web.messages import tile_message
-from ibkr_depth_pipeline.web.observed import TileSpan, stretches_between, tile_columns
+from ibkr_depth_pipeline.web.observed import Stretch, TileSpan, stretch_of, stretches_between, tile_columns
 
 STEPS_MS = (50, 100, 200, 500, 1000, 2000, 5000)
 """How long a column may be."""
@@ -73,7 +73,14 @@ class Tiles:
         spans = [(0, span.start), *span.columns()]
         before, *newest = await self._reader.last_of([(symbol, start, end) for start, end in spans])
         oldest, after = await self._reader.first_of([(symbol, 0, None), (symbol, span.end, None)])
-        books: list[DepthSnapshot | None] = [before, *newest, after]
-        stretches = stretches_between([book.ts for book in books if book is not None])
+        stretches = await self._stretches(symbol, span) or stretches_between(
+            [book.ts for book in (before, *newest, after) if book is not None]
+        )
         columns = tile_columns(span, before, newest, stretches, known_until)
         return tile_message(symbol, span, columns, oldest.ts if oldest is not None else None)
+
+    async def _stretches(self, symbol: str, span: TileSpan) -> list[Stretch]:
+        """What is on record of the tile's time; nothing if the recorder left no record."""
+        turns = (await self._reader.turns_since({symbol: str(span.start)}))[symbol]
+        every = [*turns.ended, *([turns.open] if turns.open is not None else [])]
+        return [stretch for turn in every if (stretch := stretch_of(turn)) is not None]

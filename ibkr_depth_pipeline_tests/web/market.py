@@ -10,12 +10,15 @@ import redis
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS
+from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, encode_interval
 from ibkr_depth_pipeline.schema.keys import (
     heartbeat_key,
     ingest_heartbeat_key,
     ingest_key,
     last_key,
+    open_turn_hash,
     stream_key,
+    turns_stream,
     venue_key,
 )
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
@@ -78,6 +81,18 @@ class RecordedMarket:
         self.redis.xadd(stream_key(symbol), entry, id=f"{ts}-{seq}")
         self.redis.hset(last_key(symbol), mapping=last)
         return seq
+
+    def turn(self, symbol: str, first_row: int, until: int, *, goes_on: bool = False, number: int = 1) -> None:
+        """A subscription on record that was requested half a second before its first row."""
+        end = None if goes_on else EndReason.TURN_OVER
+        turn = SubscriptionInterval(
+            symbol, number, VENUE, requested=first_row - 500, first_row=first_row, until=until, rows=1, end=end
+        )
+        if goes_on:
+            self.redis.hset(open_turn_hash(symbol), mapping=encode_interval(turn))
+            return
+        self.redis.delete(open_turn_hash(symbol))
+        self.redis.xadd(turns_stream(symbol), encode_interval(turn), id=f"{until}-{number}")
 
     def publish(self, **changes: Any) -> None:
         """Store the ingest's figures, and its heartbeat."""

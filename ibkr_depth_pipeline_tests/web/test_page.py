@@ -124,3 +124,20 @@ def test_page_follows_light_and_dark(tab: Tab) -> None:
     tab.until(f"() => {GROUND} === 'rgb(11, 14, 19)'")
     tab.page.keyboard.press("t")
     tab.until(f"() => {GROUND} === 'rgb(238, 240, 243)'")
+
+
+def test_observed_time_on_record_is_what_the_page_gets(web: WebServer, market: RecordedMarket, tab: Tab) -> None:
+    """Two stretches, ten seconds apart, in one tile: books in both, none between, and none carried on past an end."""
+    start = 1_700_000_000_000 // 12_000 * 12_000
+    market.redis.delete("raw:ibkr:depth:stream:SPY")
+    market.row("SPY", 100.0, ts=start + 250)
+    market.row("SPY", 101.0, ts=start + 9_000)
+    market.turn("SPY", start + 250, start + 1_100, number=1)
+    market.turn("SPY", start + 9_000, start + 9_400, number=2)
+    tile = tab.page.evaluate(
+        "async (number) => (await fetch(`/tile?symbol=SPY&step=100&number=${number}`)).json()", start // 12_000
+    )
+    kinds = [column if column in (None, 0) else column[2][0][0] for column in tile["columns"]]
+    expected = [None] * 2 + [100.0] + [0] * 9 + [None] * 78 + [101.0] + [0] * 4 + [None] * 25
+    assert kinds == expected
+    assert tile["oldest"] == start + 250

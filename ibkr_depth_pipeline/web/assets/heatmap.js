@@ -1,9 +1,10 @@
 // A depth heat map on a canvas: price by time, size by colour, best bid and ask as lines, unobserved time hatched.
 //
 // It draws what it is given and knows of no server: a view is
-//   { columns: [book | null | undefined, ...], start, step, right, edge, now, oldest, cursor }
-// where columns[0] begins at `start` and each is `step` long (unix ms); `right` is the time at the right edge, `edge`
-// up to when something is known, `now` the present. A book is [ts, seq, bids, asks], each row [price, size, venue].
+//   { columns: [book | null | undefined, ...], start, step, right, edge, known, oldest, cursor }
+// where columns[0] begins at `start` and each is `step` long (unix ms); `right` is the time at the right edge. The book
+// was last observed at `edge`; up to `known` it is known that it was not observed since. `oldest`: where the data begin.
+// A book is [ts, seq, bids, asks], each row [price, size, venue].
 
 import { price, size, utcClock } from "./format.js";
 
@@ -11,7 +12,6 @@ const SHADES = 48;
 const MOST_ROWS = 220;
 const GUTTER = 66;
 const FOOT = 20;
-const PENDING_MS = 2000;
 const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].map((secs) => secs * 1000);
 
 const THEMES = {
@@ -139,7 +139,7 @@ export class HeatMap {
       const ts = view.start + at * view.step;
       if (view.oldest !== null && ts + view.step <= view.oldest) return "gone";
       if (column === null) return "hatched";
-      return view.edge !== null && ts > view.edge && ts < view.now - PENDING_MS ? "hatched" : "unknown";
+      return view.edge !== null && ts > view.edge && ts + view.step <= view.known ? "hatched" : "unknown";
     };
     let from = 0;
     const kinds = view.columns.map(kind);
@@ -268,12 +268,13 @@ export class HeatMap {
     context.fillStyle = this.#theme.line;
     context.fillRect(this.width, 0, 1, this.height);
     const book = newestBook(view.columns);
-    if (book) this.#drawTags(book);
+    if (book) this.#drawTags(book, isOver(view));
   }
 
   /** The best prices at the right edge, kept apart where they would cover each other. */
-  #drawTags(book) {
-    const tags = [[book[3][0], this.#theme.askLine, -1], [book[2][0], this.#theme.bidLine, 1]].filter(([best]) => best);
+  #drawTags(book, over) {
+    const { askLine, bidLine, quiet } = this.#theme;
+    const tags = [[book[3][0], over ? quiet : askLine], [book[2][0], over ? quiet : bidLine]].filter(([best]) => best);
     const places = tags.map(([best]) => this.#y(best[0] + this.#grid.unit / 2));
     if (places.length === 2 && places[1] - places[0] < 17) {
       const middle = (places[0] + places[1]) / 2;
@@ -320,6 +321,12 @@ function said(column, value, unit) {
   const [bids, asks] = [sum(column[2]), sum(column[3])];
   if (!bids && !asks) return "nothing";
   return [bids && `${size(bids)} bid`, asks && `${size(asks)} ask`].filter(Boolean).join(", ");
+}
+
+/** Whether the time at the right edge is known not to be observed. */
+function isOver(view) {
+  if (view.right > view.edge) return view.edge !== null && view.known > view.edge + view.step;
+  return view.columns.at(-1) === null;
 }
 
 export function newestBook(columns) {

@@ -1,6 +1,9 @@
 // Who held a slot when: a lane per symbol on a canvas of its own. It draws what it is given and knows of no server.
 
-/** turns: [[from, until or null], ...]; the lane spans `from` to `to`; all unix ms. colours: { held, line }. */
+/**
+ * turns: [[requested, first row or null, end or null], ...]; the lane spans `from` to `to`; all unix ms. What was
+ * observed is a bar, the wait for the first row a thin line. colours: { held, line }.
+ */
 export function drawLane(canvas, turns, from, to, colours) {
   const ratio = Math.min(2, devicePixelRatio || 1);
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
@@ -19,9 +22,11 @@ export function drawLane(canvas, turns, from, to, colours) {
   }
   context.fillRect(0, Math.round(height / 2), width, 1);
   context.fillStyle = colours.held;
-  for (const [start, end] of turns) {
-    const left = x(start);
+  const middle = Math.round(height / 2);
+  for (const [requested, first, end] of turns) {
     const right = x(end ?? to);
-    if (right > 0 && left < width) context.fillRect(left, 4, Math.max(1.5, right - left), height - 8);
+    if (x(requested) >= width || right <= 0) continue;
+    context.fillRect(x(requested), middle - 1, Math.max(1.5, x(first ?? end ?? to) - x(requested)), 2);
+    if (first !== null) context.fillRect(x(first), 4, Math.max(1.5, right - x(first)), height - 8);
   }
 }

@@ -5,13 +5,15 @@ import { Connection } from "./connection.js";
 import { duration, price, signed, spread, utcClock } from "./format.js";
 import { HeatMap, newestBook } from "./heatmap.js";
 import { Ladder, set } from "./ladder.js";
-import { isStale, stateText, Universe } from "./universe.js";
+import { isStale, nextText, stateText, Universe } from "./universe.js";
 
 const SPANS = [[30, "30 s"], [60, "1 min"], [300, "5 min"], [900, "15 min"]];
 const STEPS = [50, 100, 200, 500, 1000, 2000, 5000];
 const ROW = ["symbol", "state", "venue", "bid", "ask", "age", "slot", "next", "coverage", "rate", "closed_until", "reason"];
 const TEXT_EVERY_MS = 100;
 const SILENT_MS = 3000;
+const PENDING_MS = 3000; // of an open subscription: how late it may be published that the book is still observed
+const SETTLED_MS = 400;
 const THINNED_MS = 3000;
 
 const $ = (id) => document.getElementById(id);
@@ -162,7 +164,8 @@ function view() {
   const shown = Array.from({ length: count }, (_, at) => columns.at(first + at));
   return {
     columns: shown, first, last, start: first * size, step: size, right: page.right === null ? right : (last + 1) * size,
-    edge: columns.frame?.to ?? null, now: now(), oldest: columns.oldest, cursor: page.cursor,
+    edge: columns.frame?.to ?? null, known: now() - (columns.frame?.open ? PENDING_MS : SETTLED_MS),
+    oldest: columns.oldest, cursor: page.cursor,
   };
 }
 
@@ -193,7 +196,8 @@ function showTexts(shown) {
   showFigures(book, row, past);
   const state = row ? stateText(row) : "";
   const venue = (past ? "" : columns.frame?.venue) || row?.venue || "";
-  set($("where"), [venue, state, row?.reason].filter(Boolean).join(" \u00b7 "));
+  const next = row && row.state === "wait" && row.next !== null ? `next turn ${nextText(row)}` : "";
+  set($("where"), [venue, state, next, row?.reason].filter(Boolean).join(" \u00b7 "));
   $("where").dataset.bad = row && isStale(row) ? "yes" : "no";
   $("pause").setAttribute("aria-pressed", String(past));
   $("live").disabled = !past;

@@ -41,7 +41,7 @@ export function stateText(row) {
 
 export const isStale = (row) => STALE.has(row.state);
 
-function nextText(row) {
+export function nextText(row) {
   if (row.slot) return "now";
   if (row.next === null) return "-";
   return row.next < 0.5 ? "due" : `in ${row.next < 100 ? `${Math.round(row.next)} s` : duration(row.next)}`;
