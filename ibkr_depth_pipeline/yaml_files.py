@@ -1,8 +1,8 @@
 """YAML files that people write: plain data, no key twice, and names that a YAML reader takes for something else.
 
 YAML 1.1 reads `ON`, `NO` and `Y` as true or false, 1.2 reads `1E5` as a number, and PyYAML is of neither kind. So a
-name without quotes that any of them takes for something else is handed over as UnquotedName, and refused by whoever
-reads the document: the file then means the same to every program.
+name without quotes that any of them takes for something else is handed over as UnquotedName, and the reader of the
+document refuses it: the file then means the same to every program.
 """
 
 from __future__ import annotations

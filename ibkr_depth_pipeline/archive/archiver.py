@@ -36,7 +36,7 @@ from ibkr_depth_pipeline.archive.streams import (
     RepeatedFailureLog,
     Streams,
 )
-from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.clock import loop_time, unix_ms
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.gaps import Gap
@@ -191,7 +191,7 @@ class Archiver:
                 error = await self._discover(streams)
             except SinkUnavailable as away:
                 error = away
-            failures.record(error, asyncio.get_running_loop().time())
+            failures.record(error, loop_time())
 
     async def _discover(self, streams: Streams) -> SinkUnavailable | None:
         """Take in the symbols that are new. Returns why there may be more."""
@@ -267,7 +267,7 @@ class Archiver:
             self._record(gap)
         self._count_unreadable(symbol, buffer.unreadable)
         if len(buffer):
-            self._since.setdefault(symbol, asyncio.get_running_loop().time())
+            self._since.setdefault(symbol, loop_time())
         if len(buffer) >= self._flush_rows:
             self._freeze(buffer)
 

@@ -143,7 +143,7 @@ POSITION = ("ts", "seq")
 def read_in_order(
     store: ArchiveStore, day: date, symbol: str, columns: Sequence[str] = SNAPSHOTS.names
 ) -> Iterator[Any]:
-    """The snapshots of `read_day`, piece by piece, whatever a compaction does meanwhile. Raises ArchiveUnavailable.
+    """The snapshots of `read_day`, piece by piece; a compaction meanwhile does no harm. Raises ArchiveUnavailable.
 
     `ts` and `seq` must be among the columns.
     """

@@ -18,13 +18,13 @@ from ibkr_depth_pipeline.archive.decoding import RawEntry
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer
 from ibkr_depth_pipeline.archive.layout import Place
 from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each, scan_each
 from ibkr_depth_pipeline.schema.keys import StreamId, contract_changes_key, ingest_key, last_key, stream_key
 from ibkr_depth_pipeline.schema.status import FeedFigures
-from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import open_redis
 
 ENTRIES_AT_ONCE = 1000
@@ -68,9 +68,9 @@ class Streams:
         try:
             replies = dict(zip(positions, await ask_each(self.client, commands), strict=True))
         except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+            raise unavailable(error, self._url) from None
         found = {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
-        return found, {symbol: self._unavailable(reply) for symbol, reply in replies.items() if _failed(reply)}
+        return found, {symbol: unavailable(reply, self._url) for symbol, reply in replies.items() if _failed(reply)}
 
     async def contract_changes(self, positions: Mapping[str, str]) -> dict[str, list[RawEntry]]:
         """What stands behind each position in the streams of the symbols' contracts, oldest first.
@@ -83,10 +83,10 @@ class Streams:
         try:
             replies = dict(zip(positions, await ask_each(self.client, commands), strict=True))
         except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+            raise unavailable(error, self._url) from None
         for reply in replies.values():
             if _failed(reply) and not str(reply).startswith("WRONGTYPE"):
-                raise self._unavailable(reply)
+                raise unavailable(reply, self._url)
         return {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
 
     async def before(self, symbol: str, entry: StreamId) -> StreamId | None:
@@ -118,7 +118,7 @@ class Streams:
         try:
             (reply,) = await ask(self.client, [command])
         except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+            raise unavailable(error, self._url) from None
         return reply
 
     async def _names(self, prefix: str, kind: str | None = None) -> tuple[list[str], SinkUnavailable | None]:
@@ -126,9 +126,9 @@ class Streams:
         try:
             keys, troubles = await scan_each(self.client, f"{prefix}*", kind)
         except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+            raise unavailable(error, self._url) from None
         names = sorted(name for key in keys if (name := self._text(key)) is not None)
-        return [name.removeprefix(prefix) for name in names], self._unavailable(troubles[0]) if troubles else None
+        return [name.removeprefix(prefix) for name in names], unavailable(troubles[0], self._url) if troubles else None
 
     def _text(self, key: bytes) -> str | None:
         """The key's name; None if it is no text, and so none of ours."""
@@ -139,9 +139,6 @@ class Streams:
                 self._passed_over.add(key)
                 self._log.warning("archive_key_passed_over", key=repr(key))
             return None
-
-    def _unavailable(self, error: Exception) -> SinkUnavailable:
-        return SinkUnavailable(f"Redis at {mask_url(self._url)}: {str(error) or type(error).__name__}")
 
 
 def _failed(reply: Any) -> bool:
@@ -224,7 +221,7 @@ class FiguresPoller:
         """Poll until cancelled."""
         while True:
             await self._poll()
-            self._flush(asyncio.get_running_loop().time() - self._timing.figures_flush_secs)
+            self._flush(loop_time() - self._timing.figures_flush_secs)
             await asyncio.sleep(self._timing.figures_secs)
 
     async def end(self) -> None:
@@ -234,7 +231,7 @@ class FiguresPoller:
         self._flush(float("inf"))
 
     async def _poll(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = loop_time()
         try:
             ingests, trouble = await self._streams.ingests()
             for ingest in ingests:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.gateway.endpoint import Endpoint
 from ibkr_depth_pipeline.gateway.tws_session import TwsSession
 
@@ -120,12 +121,16 @@ class Connector:
         Raises GatewayNotListening if no TCP connection can be made, ClientIdsExhausted if all ids are taken, and
         GatewayUnavailable if the peer does not answer in time, refuses, or is no gateway.
         """
-        ends = min(terms.until, _now() + max(self.timeout, terms.patience))
+        ends = min(terms.until, loop_time() + max(self.timeout, terms.patience))
         hung: list[int] = []
         for client_id in self._in_order(client_ids):
-            chosen = await self._version_agreed(client_id, min(terms.until, max(ends, _now() + self.timeout)), terms)
+            chosen = await self._version_agreed(
+                client_id, min(terms.until, max(ends, loop_time() + self.timeout)), terms
+            )
             last = len(hung) + 1 >= min(IDS_UNANSWERED_PER_ROUND, len(client_ids))
-            answer = await self._id_granted(chosen, min(terms.until, max(_now() + self.timeout, ends if last else 0.0)))
+            answer = await self._id_granted(
+                chosen, min(terms.until, max(loop_time() + self.timeout, ends if last else 0.0))
+            )
             if answer:
                 self._reorder(client_id, hung=False)
                 return chosen.session, client_id
@@ -135,7 +140,7 @@ class Connector:
             hung.append(client_id)
             self._reorder(client_id, hung=True)
             terms.on_unanswered(client_id)
-            if last or _now() >= terms.until:
+            if last or loop_time() >= terms.until:
                 break
         if hung:
             raise self.endpoint.id_not_answered(hung[-1], self.timeout)
@@ -153,27 +158,27 @@ class Connector:
 
     async def _version_agreed(self, client_id: int, ends: float, terms: ConnectRound) -> _Try:
         """The first connection that gets its version, or has ended; closes the other."""
-        began = due = _now()
+        began = due = loop_time()
         try:
             while True:
-                if _now() >= due:
+                if loop_time() >= due:
                     await self._make_room()
                     self._dial(client_id)
-                    due = _now() + _until_next(terms)
-                await self._wait(min(due, ends) - _now())
+                    due = loop_time() + _until_next(terms)
+                await self._wait(min(due, ends) - loop_time())
                 chosen = self._first()
                 if chosen is not None:
                     await self._close_all(but=chosen)
                     return chosen
-                if _now() >= ends:
-                    raise self.endpoint.not_answered(round(_now() - began, 1))
+                if loop_time() >= ends:
+                    raise self.endpoint.not_answered(round(loop_time() - began, 1))
         except BaseException:
             await self._close_all()
             raise
 
     def _dial(self, client_id: int) -> None:
         session = self.make_session(self._on_version)
-        self._tries.append(_Try(session, session.dial(self.endpoint, client_id), _now()))
+        self._tries.append(_Try(session, session.dial(self.endpoint, client_id), loop_time()))
 
     def _on_version(self, session: TwsSession) -> None:
         """Closes a session that is not the first to get its version, before it sends its client id."""
@@ -187,7 +192,7 @@ class Connector:
     async def _make_room(self) -> None:
         """Closes one of two connections: the older one if its time is over, else the younger one."""
         if len(self._tries) == _MOST_AT_ONCE:
-            overdue = _now() - self._tries[0].began >= self.timeout
+            overdue = loop_time() - self._tries[0].began >= self.timeout
             await self._tries.pop(0 if overdue else 1).session.abandon()
 
     async def _wait(self, secs: float) -> None:
@@ -205,7 +210,7 @@ class Connector:
     async def _id_granted(self, chosen: _Try, limit: float) -> bool | None:
         """Whether the id is ours; None if there is no answer until `limit`. Raises what ends the connection."""
         try:
-            await asyncio.wait({chosen.task}, timeout=max(0.0, limit - _now()))
+            await asyncio.wait({chosen.task}, timeout=max(0.0, limit - loop_time()))
             return chosen.task.result() if chosen.task.done() else None
         finally:
             if not chosen.session.is_open:
@@ -213,8 +218,4 @@ class Connector:
 
 
 def _until_next(terms: ConnectRound) -> float:
-    return max(SECOND_TRY_SECS, terms.backoff.pause(_now()) if terms.backoff else 0.0)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+    return max(SECOND_TRY_SECS, terms.backoff.pause(loop_time()) if terms.backoff else 0.0)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ib_insync.contract import Contract
 
+from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.gateway.connecting import Connector, ConnectRound
 from ibkr_depth_pipeline.gateway.contracts import ContractAnswer, ContractQuery, DepthExchange, Question, questions
@@ -160,9 +161,9 @@ class TwsGateway:
         session.client.reqContractDetails(request, _contract(question))
         try:
             await asyncio.wait([sent, answer], return_when=asyncio.FIRST_COMPLETED)
-            sent_at = _now()
+            sent_at = loop_time()
             details = list(await self._within(answer, f"contract details of {name}", timeout))
-            self.answer_secs = _now() - sent_at
+            self.answer_secs = loop_time() - sent_at
         finally:
             answer.cancel()
         return details
@@ -273,7 +274,3 @@ def _contract_answer(details: Any) -> ContractAnswer:
         trading_hours=details.tradingHours,
         liquid_hours=details.liquidHours,
     )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

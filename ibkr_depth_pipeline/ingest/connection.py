@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError, GatewayNotListening
 from ibkr_depth_pipeline.gateway.connecting import ConnectBackoff, ConnectRound
 from ibkr_depth_pipeline.gateway.endpoint import Greeting
@@ -31,6 +32,22 @@ def ids_to_try(settings: Settings, first: int | None = None) -> range:
     """The client ids from the preferred one (IBKR_CLIENT_ID, or `first`) to the last allowed one."""
     begin = settings.ibkr_client_id if first is None else first
     return range(begin, begin + settings.ibkr_client_id_max_offset + 1)
+
+
+def log_connected(settings: Settings, gateway: TwsGateway, client_id: int) -> Greeting:
+    """Log that the gateway is connected to under that client id, and what is wrong with its greeting, if anything."""
+    greeting, log = gateway.greeting, get_log()
+    log.info(
+        "connected",
+        host=settings.ibkr_host,
+        port=settings.ibkr_port,
+        client_id=client_id,
+        server_version=greeting.version,
+        connection_time=greeting.connection_time,
+    )
+    if greeting.warning:
+        log.warning("gateway_outdated", problem=greeting.warning)
+    return greeting
 
 
 class GatewayConnection:
@@ -64,24 +81,26 @@ class GatewayConnection:
         until: the loop's time at which to raise the last error instead, as `connect` does.
         """
         self._gateway.disconnect()
-        began, again, failures = _now(), self.lost.is_set(), FailureLog()
+        began, again, failures = loop_time(), self.lost.is_set(), FailureLog()
         self._begin(began)
         for attempt in itertools.count(1):
-            await asyncio.sleep(max(0.0, min(self._due, until) - _now()))
+            await asyncio.sleep(max(0.0, min(self._due, until) - loop_time()))
             try:
                 await self._round(until)
             except GatewayError as error:
-                if self.failure is None or _now() < until:  # else the attempt was cut short: the one before says more
+                if (
+                    self.failure is None or loop_time() < until
+                ):  # else the attempt was cut short: the one before says more
                     self.failure = error
-                if until <= max(_now(), self._due):
+                if until <= max(loop_time(), self._due):
                     raise self.failure from None
-                if failures.is_worth_a_line(attempt, str(error), _now()):
-                    pause = max(0.0, self._due - _now())
+                if failures.is_worth_a_line(attempt, str(error), loop_time()):
+                    pause = max(0.0, self._due - loop_time())
                     self._log.warning("connect_failed", error=str(error), attempt=attempt, pause_secs=round(pause, 3))
             else:
                 self.failure = None
                 if again or attempt > 1:
-                    self._log.info("reconnected", attempts=attempt, away_secs=round(_now() - began, 3))
+                    self._log.info("reconnected", attempts=attempt, away_secs=round(loop_time() - began, 3))
                 return
 
     def _begin(self, now: float) -> None:
@@ -93,7 +112,7 @@ class GatewayConnection:
 
     async def _round(self, until: float) -> None:
         """One round over the client ids. Afterwards `_due` says when the next one may begin."""
-        settings, began = self._settings, _now()
+        settings, began = self._settings, loop_time()
         pause = self._backoff.pause(began)
         self._due = began + pause
         self.lost.clear()  # before the attempt: the new connection may be lost at once
@@ -106,27 +125,17 @@ class GatewayConnection:
             raise
         except ClientIdsExhausted:  # each id was a connection: the pace is that of connections
             self._due = began + min(pause * len(ids_to_try(settings)), max(pause, settings.ibkr_reconnect_slow_secs))
-            self._backoff.accepted(_now())
+            self._backoff.accepted(loop_time())
             raise
         except GatewayError:
-            self._backoff.accepted(_now())
+            self._backoff.accepted(loop_time())
             raise
-        self._backoff.accepted(_now())
+        self._backoff.accepted(loop_time())
         self._connected(client_id)
 
     def _connected(self, client_id: int) -> None:
-        greeting = self.greeting = self._gateway.greeting
-        self._connected_at = _now()
-        self._log.info(
-            "connected",
-            host=self._settings.ibkr_host,
-            port=self._settings.ibkr_port,
-            client_id=client_id,
-            server_version=greeting.version,
-            connection_time=greeting.connection_time,
-        )
-        if greeting.warning:
-            self._log.warning("gateway_outdated", problem=greeting.warning)
+        self.greeting = log_connected(self._settings, self._gateway, client_id)
+        self._connected_at = loop_time()
 
     def _id_taken(self, client_id: int) -> None:
         self._log.warning("client_id_in_use", client_id=client_id, code=326)
@@ -168,7 +177,3 @@ class FailureLog:
             return False
         self._reason, self._logged_at = reason, now
         return True
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.gateway.endpoint import Greeting
 from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval, PipelineFigures
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
@@ -120,10 +121,10 @@ class RunFigures:
 
     def begin(self) -> None:
         """The run begins."""
-        self._started_ts, self._began = self._wall_ms(), _now()
+        self._started_ts, self._began = self._wall_ms(), loop_time()
 
     def _up_ms(self) -> int:
-        return round((_now() - self._began) * 1000)
+        return round((loop_time() - self._began) * 1000)
 
     def current(self, *, ended: bool = False) -> FeedFigures:
         """The figures as they are now; ended: the run is over."""
@@ -253,7 +254,3 @@ class FiguresPublisher:
         """Publish that the run has ended."""
         if self._lease.fresh:
             await self._status.publish(self._figures.current(ended=True))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

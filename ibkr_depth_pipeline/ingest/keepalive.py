@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from ibkr_depth_pipeline.clock import monotonic
+from ibkr_depth_pipeline.clock import loop_time, monotonic
 from ibkr_depth_pipeline.errors import GatewayError
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
@@ -113,7 +113,7 @@ class Keepalive:
     def connected(self) -> None:
         """Begin with a new connection."""
         self._forget_question()
-        self._stalls.connected(_now(), self._pipeline.books.received())
+        self._stalls.connected(loop_time(), self._pipeline.books.received())
         self._connected = True
 
     def disconnected(self) -> None:
@@ -126,7 +126,7 @@ class Keepalive:
         try:
             while True:
                 if self._connected:
-                    self._act(self._stalls.check(_now(), self._pipeline.books.received()))
+                    self._act(self._stalls.check(loop_time(), self._pipeline.books.received()))
                 await asyncio.sleep(self._stalls.interval)
         finally:
             self._forget_question()
@@ -136,7 +136,7 @@ class Keepalive:
             self._forget_question()
             self._question = asyncio.ensure_future(self._ask())
         elif verdict is KeepaliveAction.GIVE_UP:
-            row_secs, answer_secs = self._stalls.silent_secs(_now())
+            row_secs, answer_secs = self._stalls.silent_secs(loop_time())
             get_log().warning(
                 "gateway_stalled", without_row_secs=round(row_secs, 1), unanswered_secs=round(answer_secs, 1)
             )
@@ -149,7 +149,7 @@ class Keepalive:
         except (GatewayError, ConnectionError):  # the loss of the connection is on its way as an event
             return
         self._clock.answered(unix_secs, asked_ms, self._wall_ms())
-        self._stalls.answered(_now())
+        self._stalls.answered(loop_time())
         self._renew_heartbeats()
 
     def _renew_heartbeats(self) -> None:
@@ -163,10 +163,6 @@ class Keepalive:
         if self._question is not None:
             self._question.cancel()
             self._question = None
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 # ---- the host's clock

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ibkr_depth_pipeline.clock import monotonic
+from ibkr_depth_pipeline.clock import loop_time, monotonic
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.gateway.venues import Resolution
@@ -53,7 +53,7 @@ class Membership:
     """`load` and `begin` before the first symbol is resolved, `take` for each that is, `apply` for each change.
 
     Beside the recording `watch_markets` runs, and `release` is called every second or so. execute carries effects out;
-    now() is monotonic seconds, wall_ms() unix ms.
+    wall_ms() is unix ms.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class Membership:
         markets: OpenMarkets,
         *,
         execute: Callable[[Iterable[Effect]], None],
-        now: Callable[[], float],
         wall_ms: Callable[[], int],
     ) -> None:
         self.universe = universe
@@ -83,7 +82,6 @@ class Membership:
         self._claims = claims
         self._writer = writer
         self._execute = execute
-        self._now = now
         self._wall_ms = wall_ms
         self._leaving: set[str] = set()
         self._log = get_log()
@@ -135,13 +133,13 @@ class Membership:
             if problem := self.markets.resolved(resolution, self._wall_ms()):
                 self._log.warning("hours_unreadable", symbol=resolution.symbol, reason=problem)
             self._follow_markets()  # before it is known to the rotation, so that a closed one is never subscribed to
-        self._execute(self._subscriptions.resolved(resolution, self._now()))
+        self._execute(self._subscriptions.resolved(resolution, loop_time()))
 
     def _follow_markets(self) -> None:
         changes = self.markets.changes(self._wall_ms())
         for symbol, closed_until in changes:
             change = self._subscriptions.closed if closed_until else self._subscriptions.opened
-            self._execute(change(symbol, self._now()))
+            self._execute(change(symbol, loop_time()))
         if opened := [change.symbol for change in changes if not change.closed_until]:
             self._log.info("markets_opened", symbols=opened)
         for until, symbols in by_reopening(changes).items():
@@ -166,7 +164,7 @@ class Membership:
         self.universe = change.universe
         self._entries = _entries_of(change.universe)
         for symbol in (*change.removed, *(spec.name for spec in change.contracts)):
-            self._execute(self._subscriptions.removed(symbol, self._now()))
+            self._execute(self._subscriptions.removed(symbol, loop_time()))
         for symbol in change.removed:
             self.markets.forget(symbol)
             self._venues.forget(symbol)
@@ -185,7 +183,7 @@ class Membership:
 
     def _want(self, spec: SymbolSpec) -> None:
         self.markets.wish(spec.name, spec.hours)
-        wanted = self._subscriptions.wanted(spec.name, weight=spec.weight, pinned=spec.pin, now=self._now())
+        wanted = self._subscriptions.wanted(spec.name, weight=spec.weight, pinned=spec.pin, now=loop_time())
         self._execute(wanted)
 
     async def release(self) -> None:
@@ -228,13 +226,11 @@ class FocusWatcher:
         subscriptions: Subscriptions,
         symbols: Callable[[], tuple[str, ...]],
         execute: Callable[[Iterable[Effect]], None],
-        now: Callable[[], float],
     ) -> None:
         self._client = client
         self._subscriptions = subscriptions
         self._symbols = symbols
         self._execute = execute
-        self._now = now
         self._asked: dict[str, str] = {}
         self._ends: dict[str, float] = {}
         self._log = get_log()
@@ -267,7 +263,7 @@ class FocusWatcher:
         self._asked = asked
         self._ends = {request.symbol: monotonic() + request.secs for request in requests}
         if changed:
-            self._execute(self._subscriptions.rotate(Focused(tuple(asked)), self._now()))
+            self._execute(self._subscriptions.rotate(Focused(tuple(asked)), loop_time()))
 
 
 # ---- markets

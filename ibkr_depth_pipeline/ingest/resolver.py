@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ibkr_depth_pipeline.backoff import Backoff
-from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.clock import loop_time, unix_ms
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.futures import Expiry, RollRule
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
@@ -257,7 +257,7 @@ class Resolver:
 
     def hurry(self) -> None:
         """Ask at once about every symbol that waits: the gateway's state has changed."""
-        given_up = set(self._schedule.hurry(_now()))
+        given_up = set(self._schedule.hurry(loop_time()))
         for question in [question for question, symbol in self._questions.items() if symbol in given_up]:
             del self._questions[question]
             question.cancel()
@@ -291,7 +291,7 @@ class Resolver:
     def _ask_what_is_due(self) -> None:
         if self._contracts and not self._gateway.known_depth_exchanges and not self._list_given_up:
             self._schedule.ensure(_DEPTH_EXCHANGES)  # of this connection, or since a farm came back
-        for symbol, patience in self._schedule.due(_now()):
+        for symbol, patience in self._schedule.due(loop_time()):
             if symbol == _DEPTH_EXCHANGES:
                 question: Coroutine[Any, Any, list[Any]] = self._gateway.depth_exchanges(patience)
             else:
@@ -303,7 +303,7 @@ class Resolver:
         news = asyncio.ensure_future(self._news.wait())
         try:
             at = self._schedule.next_at()
-            timeout = None if at is None else max(0.0, at - _now())
+            timeout = None if at is None else max(0.0, at - loop_time())
             pending: set[asyncio.Future[Any]] = {*self._questions, news}
             await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -333,22 +333,22 @@ class Resolver:
         elif not answer:
             self._failed(symbol, QuestionUnanswered(NO_EXCHANGES))
             return
-        self._schedule.answered(symbol, _now(), self._gateway.answer_secs)
+        self._schedule.answered(symbol, loop_time(), self._gateway.answer_secs)
 
     def _failed(self, symbol: str, error: GatewayError | ConnectionError) -> list[Resolution | NoAnswer]:
         if isinstance(error, ConnectionError) or type(error) is GatewayUnavailable:
-            self._schedule.lost(symbol, _now())
+            self._schedule.lost(symbol, loop_time())
             return []
         if symbol == _DEPTH_EXCHANGES:
             self._why_no_list = str(error)
         if isinstance(error, QuestionUnanswered) or symbol == _DEPTH_EXCHANGES:
-            tries = self._schedule.unanswered(symbol, _now())
+            tries = self._schedule.unanswered(symbol, loop_time())
             return self._given_up(symbol, str(error)) if tries == self._most_tries else []
-        self._schedule.answered(symbol, _now())
+        self._schedule.answered(symbol, loop_time())
         return self._verdict(Unresolved(symbol, str(error)))
 
     def _given_up(self, symbol: str, why: str) -> list[Resolution | NoAnswer]:
-        self._schedule.answered(symbol, _now())
+        self._schedule.answered(symbol, loop_time())
         if symbol != _DEPTH_EXCHANGES:
             return [NoAnswer(symbol, why)]
         self._list_given_up = True
@@ -401,7 +401,3 @@ async def resolve_symbols(
     async for each in resolver.results():
         found[each.symbol] = Unresolved(each.symbol, each.reason) if isinstance(each, NoAnswer) else each
     return {spec.name: found[spec.name] for spec in asked}
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable
 from time import time_ns
 
-from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.clock import loop_time, unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.events import (
     ConnectionLost,
@@ -190,7 +190,6 @@ class IngestSession:
             self._contracts,
             OpenMarkets(lambda now_ms: calendar_hours(settings.ibkr_calendar, now_ms)),
             execute=self._execute,
-            now=self._now,
             wall_ms=wall_ms,
         )
         self._focus = FocusWatcher(
@@ -198,7 +197,6 @@ class IngestSession:
             self._pipeline.subscriptions,
             lambda: self._members.universe.symbols,
             self._execute,
-            self._now,
         )
         self._follower = None if file is None else UniverseFollower(file, universe, self._members.apply)
         self._figures = RunFigures(
@@ -269,7 +267,7 @@ class IngestSession:
         self._tasks.start(self._publisher.run())
         if self._wanted_callback is not None:
             self._tasks.start(poll_wanted(self._wanted_callback))
-        self._give_up_at = self._now() + self._start_limit
+        self._give_up_at = loop_time() + self._start_limit
         await self._connection.reconnect(self._give_up_at)
 
     def _why_nothing(self) -> DepthPipelineError | None:
@@ -309,7 +307,7 @@ class IngestSession:
         """From the limit of the start on, until a first row: NothingToRecord once every symbol is refused."""
         if self._give_up_at == math.inf:
             return
-        await asyncio.sleep(max(0.0, self._give_up_at - self._now()))
+        await asyncio.sleep(max(0.0, self._give_up_at - loop_time()))
         while not any(self._pipeline.books.rows().values()):
             refusals = self._pipeline.subscriptions.refusals()
             if refusals.keys() >= set(self._members.universe.symbols):
@@ -325,12 +323,12 @@ class IngestSession:
         if self._connection.use():
             self._keepalive.connected()
             self._pipeline.intervals.server_version = self._gateway.server_version
-            self._execute(self._pipeline.rotate(Connected(), self._now()))
+            self._execute(self._pipeline.rotate(Connected(), loop_time()))
             self._publisher.publish_soon()
 
     async def _drain(self) -> bool:
         self._log.info("draining", subscriptions=len(self._pipeline.subscriptions.subscribed))
-        self._execute(self._pipeline.rotate(Stop(), self._now()))
+        self._execute(self._pipeline.rotate(Stop(), loop_time()))
         drained, _ = await asyncio.gather(
             self._writer.drain(DRAIN_SECS), at_most(FAREWELL_SECS, self._cancels_have_arrived())
         )
@@ -366,7 +364,7 @@ class IngestSession:
             pipeline = self._pipeline
             request = pipeline.hot_path.take(message, self._read_ms)
             if request in pipeline.liveness.awaited:
-                self._execute(pipeline.first_row(request, self._now()))
+                self._execute(pipeline.first_row(request, loop_time()))
             return request != 0
         except Exception as error:
             self._tasks.fail(error)
@@ -377,9 +375,9 @@ class IngestSession:
         try:
             applied = pipeline.books.row(request, row, self._read_ms)
             if request in pipeline.liveness.awaited:
-                self._execute(pipeline.first_row(request, self._now(), applied))
+                self._execute(pipeline.first_row(request, loop_time(), applied))
             if not applied:
-                pipeline.row_dropped(request, row, self._now())
+                pipeline.row_dropped(request, row, loop_time())
         except Exception as error:
             self._tasks.fail(error)
 
@@ -388,7 +386,7 @@ class IngestSession:
             self._connection.lose()
             self._keepalive.disconnected()
         try:
-            self._execute(self._pipeline.handle(event, self._now(), self._wall_ms()))
+            self._execute(self._pipeline.handle(event, loop_time(), self._wall_ms()))
             if isinstance(event, FarmStatus) and event.healthy:
                 self._venues.resolve_missing()
             if isinstance(event, (ConnectionLost, ConnectivityLost, ConnectivityRestored, FarmStatus)):
@@ -409,7 +407,7 @@ class IngestSession:
 
     def _on_deadline(self) -> None:
         try:
-            self._execute(self._pipeline.rotate(Deadline(), self._now()))
+            self._execute(self._pipeline.rotate(Deadline(), loop_time()))
         except Exception as error:
             self._tasks.fail(error)
 
@@ -418,7 +416,7 @@ class IngestSession:
     async def _handle_late_rows(self) -> None:
         for cycle in itertools.count(1):
             await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
-            self._execute(self._pipeline.handle_late_rows(self._now()))
+            self._execute(self._pipeline.handle_late_rows(loop_time()))
             self._pipeline.intervals.refresh(self._pipeline.lines.live_books())
             await self._members.release()
             if self._lease.fresh:
@@ -429,7 +427,7 @@ class IngestSession:
     async def _inspect_lines(self) -> None:
         while True:
             await asyncio.sleep(self._pipeline.lines.period)
-            self._execute(self._pipeline.inspect_lines(self._now()))
+            self._execute(self._pipeline.inspect_lines(loop_time()))
 
     async def _release(self) -> None:
         await self._publisher.publish_last()
@@ -439,6 +437,3 @@ class IngestSession:
     def _keep_clock_entry(self, entry: ClockEntry) -> None:
         if self._lease.fresh:
             self._tasks.start(keep_entry(self._redis, self._settings.ibkr_gateway_name, entry))
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 
 from ibkr_depth_pipeline.backoff import Backoff
-from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.clock import loop_time, unix_ms
 from ibkr_depth_pipeline.errors import NothingToRecord
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.venues import Resolution
@@ -88,15 +88,15 @@ class VenueSearch:
         """
         failures, pauses = FailureLog(), self._pauses(longest_pause)
         for attempt in itertools.count(1):
-            pause = min(next(pauses), max(0.0, until - _now()))
+            pause = min(next(pauses), max(0.0, until - loop_time()))
             await first_of(self._first_found.wait(), asyncio.sleep(pause))
             if self._first_found.is_set():
                 return
-            if _now() >= until:
+            if loop_time() >= until:
                 self._give_up()
             if self._connected.is_set() and (attempt >= _UNANSWERED_FROM or not self._unknown):
                 reason = str(self._nothing_yet())
-                if failures.is_worth_a_line(attempt, reason, _now()):
+                if failures.is_worth_a_line(attempt, reason, loop_time()):
                     self._log.warning("gateway_not_ready", reason=reason, attempt=attempt)
             if not self._unknown:
                 self._was_unready = True
@@ -194,10 +194,6 @@ class VenueSearch:
             if self._was_unready:
                 self._resolver.ask(doubted.symbol)
         self._doubted.clear()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _more_of(instrument: Instrument) -> dict[str, object]:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from typing_extensions import assert_never
 
-from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.clock import loop_time, unix_ms
 from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
-from ibkr_depth_pipeline.ingest.connection import ids_to_try
+from ibkr_depth_pipeline.ingest.connection import ids_to_try, log_connected
 from ibkr_depth_pipeline.ingest.effects import DepthRequester, LogLine, RequestDepth
 from ibkr_depth_pipeline.ingest.resolver import PATIENT_TRIES, NoAnswer, Resolver
 from ibkr_depth_pipeline.logs import get_log
@@ -110,14 +110,14 @@ class ProbeSession:
 
     async def run(self) -> ProbeReport:
         """Returns the report, also after `stop`. Raises GatewayError if the gateway can't be reached."""
-        started, self._began = unix_ms(), self._now()
+        started, self._began = unix_ms(), loop_time()
         if self._on_progress is not None:
             self._tasks.start(self._publish_progress(self._on_progress))
         try:
             finished = await self._tasks.unless_stopped(self._work())
             if self._tasks.failure is not None:
                 raise self._tasks.failure
-            self._carry_out(self._plan.stop(self._now()))
+            self._carry_out(self._plan.stop(loop_time()))
             if self._on_progress is not None:
                 self._on_progress(self._progress())
             return self._report(started, None if finished else self._stopped_by)
@@ -134,7 +134,7 @@ class ProbeSession:
         if ingest_runs:
             self._unprobed.update({each.symbol: SymbolReport.venue_only(each) for each in instruments})
         elif instruments:
-            self._carry_out(self._plan.begin(instruments, self._now()))
+            self._carry_out(self._plan.begin(instruments, loop_time()))
             await self._over.wait()
         known = [each for each in self._reports() if each.symbol in self._resolutions]
         await self._venue_cache.record(
@@ -150,27 +150,17 @@ class ProbeSession:
             ),
         )
         self._client_id = await self._gateway.connect(ids_to_try(settings, settings.ibkr_probe_client_id), terms=terms)
-        greeting = self._gateway.greeting
-        self._log.info(
-            "connected",
-            host=settings.ibkr_host,
-            port=settings.ibkr_port,
-            client_id=self._client_id,
-            server_version=greeting.version,
-            connection_time=greeting.connection_time,
-        )
-        if greeting.warning:
-            self._log.warning("gateway_outdated", problem=greeting.warning)
+        log_connected(settings, self._gateway, self._client_id)
 
     async def _reconnect(self) -> None:
         self._gateway.disconnect()
         try:
             await self._connect()
         except GatewayError as error:
-            self._plan.give_up(str(error), self._now())
+            self._plan.give_up(str(error), loop_time())
             self._carry_out([])
         else:
-            self._carry_out(self._plan.reconnected(self._now()))
+            self._carry_out(self._plan.reconnected(loop_time()))
 
     async def _resolve_all(self) -> None:
         resolver = Resolver(
@@ -200,18 +190,18 @@ class ProbeSession:
 
     async def _detect_ingest(self) -> None:
         running = await self._venue_cache.detect_ingest(self._universe.symbols)
-        self._carry_out(self._plan.ingest_detected(running, self._now()))
+        self._carry_out(self._plan.ingest_detected(running, loop_time()))
 
     # ---- inputs of the plan, and its commands
 
     def _on_row(self, request: int, row: DepthRow) -> None:
-        self._carry_out(self._plan.row(request, row, self._now()))
+        self._carry_out(self._plan.row(request, row, loop_time()))
 
     def _on_event(self, event: GatewayEvent) -> None:
-        self._carry_out(self._plan.handle(event, self._now()))
+        self._carry_out(self._plan.handle(event, loop_time()))
 
     def _on_deadline(self) -> None:
-        self._carry_out(self._plan.deadline(self._now()))
+        self._carry_out(self._plan.deadline(loop_time()))
 
     def _carry_out(self, commands: Commands) -> None:
         for command in commands:
@@ -242,7 +232,7 @@ class ProbeSession:
 
     def _progress(self) -> Progress:
         where = f"{self._settings.ibkr_host}:{self._settings.ibkr_port}"
-        return Progress(where, self._now() - self._began, self._reports())
+        return Progress(where, loop_time() - self._began, self._reports())
 
     def _report(self, started: int, interrupted_by: str | None) -> ProbeReport:
         return ProbeReport(
@@ -265,15 +255,12 @@ class ProbeSession:
             await asyncio.sleep(PROGRESS_SECS)
 
     async def _clean_up(self) -> None:
-        self._carry_out(self._plan.stop(self._now()))
+        self._carry_out(self._plan.stop(loop_time()))
         self._timer.set(None)
         await at_most(DRAIN_SECS, self._gateway.drain())
         self._gateway.disconnect()
         await self._tasks.end()
         await self._venue_cache.close()
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 def _log_line(line: LogLine) -> None:

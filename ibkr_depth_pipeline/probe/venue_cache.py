@@ -10,10 +10,9 @@ from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.probe.report import DECIDED, IngestSign, Outcome, RedisUse, SymbolReport
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.schema.encoding import venue_fields
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, lease_key, venue_key
-from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import open_redis
 
 _SCAN_COUNT = 1000
@@ -32,7 +31,7 @@ class VenueStore:
 
     def __init__(self, url: str) -> None:
         self._client = open_redis(url)
-        self._where = f"Redis at {mask_url(url)}"
+        self._url = url
 
     async def heartbeats(self) -> dict[str, int]:
         """Every symbol of any universe that has a heartbeat -> unix ms of its last row."""
@@ -42,7 +41,7 @@ class VenueStore:
             # One GET each: a cluster keeps the keys in different slots, and one may expire in between.
             values = {_text(key).removeprefix(prefix): await self._client.get(key) for key in keys}
         except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+            raise unavailable(error, self._url) from None
         return {symbol: int(value) for symbol, value in values.items() if value is not None and value.isdigit()}
 
     async def is_leased(self, gateway_name: str) -> bool:
@@ -50,14 +49,14 @@ class VenueStore:
         try:
             return bool(await self._client.exists(lease_key(gateway_name)))
         except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+            raise unavailable(error, self._url) from None
 
     async def refusals(self, symbols: Iterable[str]) -> dict[str, RecordedRefusal]:
         """The symbols that have no depth by their venue hash."""
         try:
             found = {symbol: await self._refusal(symbol) for symbol in symbols}
         except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+            raise unavailable(error, self._url) from None
         return {symbol: refusal for symbol, refusal in found.items() if refusal is not None}
 
     async def _refusal(self, symbol: str) -> RecordedRefusal | None:
@@ -73,14 +72,11 @@ class VenueStore:
         try:
             await self._client.hset(venue_key(resolution.symbol), mapping=venue_fields(resolution, checked_ts, reason))
         except UNREACHABLE as error:
-            raise self._unavailable(error) from None
+            raise unavailable(error, self._url) from None
 
     async def close(self) -> None:
         """Closes the connection."""
         await self._client.aclose()
-
-    def _unavailable(self, error: Exception) -> SinkUnavailable:
-        return SinkUnavailable(f"{self._where}: {str(error) or type(error).__name__}")
 
 
 class VenueCache:

@@ -21,7 +21,9 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as NoAnswer
 
+from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.redis_link.routing import Redirect
+from ibkr_depth_pipeline.redis_link.url import mask_url
 
 UNREACHABLE = (RedisError, RedisClusterException, OSError, TimeoutError, asyncio.TimeoutError)
 """Raised when a command could not be carried out, or its answer is unknown."""
@@ -56,3 +58,14 @@ def redirect_of(reply: Any) -> Redirect | None:
 def refused(replies: list[Any]) -> Exception | None:
     """The first exception among replies."""
     return next((reply for reply in replies if isinstance(reply, Exception)), None)
+
+
+def text_of(error: BaseException) -> str:
+    """The error in words: its own, or the name of its type if it has none."""
+    return str(error) or type(error).__name__
+
+
+def unavailable(error: BaseException, url: str = "") -> SinkUnavailable:
+    """Redis, at `url` if one is given, could not be asked, for `error`. No password shows."""
+    where = f"Redis at {mask_url(url)}" if url else "Redis"
+    return SinkUnavailable(f"{where}: {text_of(error)}")

@@ -16,8 +16,8 @@ from redis.exceptions import ResponseError
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import ClusterClient
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
-from ibkr_depth_pipeline.settings import Settings, mask_url
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
+from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.connection import open_redis
 
 BYTES_PER_ENTRY = 600
@@ -51,7 +51,7 @@ async def redis_advice(url: str, entries: int) -> list[Advice]:
     try:
         servers = await _servers(client)
     except UNREACHABLE as error:
-        raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
+        raise unavailable(error, url) from None
     finally:
         await client.aclose()
     advice = [each for name, server in servers.items() for each in advice_of(name, server, entries // len(servers))]

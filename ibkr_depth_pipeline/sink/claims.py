@@ -16,10 +16,10 @@ import orjson
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.clock import monotonic
-from ibkr_depth_pipeline.errors import SinkUnavailable, StreamHeld
+from ibkr_depth_pipeline.errors import StreamHeld
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.schema.keys import claim_key
 from ibkr_depth_pipeline.schema.status import RunIdentity
@@ -44,7 +44,7 @@ return 'held'
 # holder of any other.
 
 
-class Refusal(NamedTuple):
+class HeldStream(NamedTuple):
     """The first symbol, by name, whose stream is another's, and the text of that claim."""
 
     symbol: str
@@ -75,9 +75,9 @@ class StreamClaims:
                 self._log.warning("stream_held", symbol=refusal.symbol, holder=describe_claim(refusal.holder))
                 await self._stand_by(refusal, deadline)
         except UNREACHABLE as error:
-            raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from None
+            raise unavailable(error) from None
 
-    async def _claim_in_order(self, symbols: Sequence[str]) -> Refusal | None:
+    async def _claim_in_order(self, symbols: Sequence[str]) -> HeldStream | None:
         for batch in _batches(symbols):
             replies = await self._claim(batch)
             for at, (symbol, reply) in enumerate(zip(batch, replies, strict=True)):
@@ -85,7 +85,7 @@ class StreamClaims:
                     raise reply
                 if reply != _HELD:
                     await self._give_back(batch[at + 1 :])
-                    return Refusal(symbol, bytes(reply))
+                    return HeldStream(symbol, bytes(reply))
         return None
 
     async def _claim(self, symbols: Sequence[str]) -> list[Any]:
@@ -96,7 +96,7 @@ class StreamClaims:
         )
         return [_HELD if _is_of_another_type(reply) else reply for reply in replies]
 
-    async def _stand_by(self, refusal: Refusal, deadline: float) -> None:
+    async def _stand_by(self, refusal: HeldStream, deadline: float) -> None:
         """Until the claim is free. Meanwhile the claims that are ours, those before it, are renewed."""
         watch, key = HolderWatch(refusal.holder), claim_key(refusal.symbol)
         ours = [symbol for symbol in self._symbols if symbol < refusal.symbol]
@@ -121,7 +121,7 @@ class StreamClaims:
                 await self._give_back([symbol for symbol in new if symbol < refusal.symbol])
                 raise self._held_by_another(refusal.symbol, refusal.holder)
         except UNREACHABLE as error:
-            raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from None
+            raise unavailable(error) from None
         self._symbols = sorted([*self._symbols, *new])
 
     async def drop(self, symbols: Iterable[str]) -> None:
@@ -131,7 +131,7 @@ class StreamClaims:
         try:
             await self._give_back(sorted(gone))
         except UNREACHABLE as error:
-            raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from None
+            raise unavailable(error) from None
 
     async def keep(self) -> None:
         """Renews without end. Raises StreamHeld once a claim is another's; outages of Redis are survived."""
@@ -151,7 +151,7 @@ class StreamClaims:
         try:
             await self._give_back(self._symbols)
         except UNREACHABLE as error:
-            self._log.warning("claims_not_released", error=str(error) or type(error).__name__)
+            self._log.warning("claims_not_released", error=text_of(error))
 
     async def _give_back(self, symbols: Sequence[str]) -> None:
         for batch in _batches(symbols):

@@ -9,12 +9,10 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.redis_link.aio import Client, ClusterClient, open_client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask_at_once
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
-from ibkr_depth_pipeline.settings import mask_url
 
 CONNECT_TIMEOUT_SECS = 2.0
 ANSWER_TIMEOUT_SECS = 5.0
@@ -44,7 +42,7 @@ async def check_writable(url: str, min_replicas: int = 0) -> str:
         await _write_and_delete(client, min_replicas)
         return await _version(client)
     except UNREACHABLE as error:
-        raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
+        raise unavailable(error, url) from None
     finally:
         await client.aclose()
 

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 import orjson
 
 from ibkr_depth_pipeline.clock import monotonic
-from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost, SinkUnavailable
+from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost
 from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask
 from ibkr_depth_pipeline.schema.keys import lease_key
 from ibkr_depth_pipeline.schema.status import RunIdentity
@@ -101,7 +101,7 @@ class Lease:
         try:
             holder = await self._claim()
         except UNREACHABLE as error:
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
         if holder is not None:
             self._log.warning("lease_held", holder=describe(holder), wait_secs=wait_secs)
             await self._stand_by(holder, deadline)
@@ -118,7 +118,7 @@ class Lease:
             except UNREACHABLE as error:
                 watch.saw_nothing()
                 if monotonic() >= deadline:
-                    raise _unavailable(error) from None
+                    raise unavailable(error) from None
             if watch.holder_lives and monotonic() >= deadline:
                 raise LeaseHeld(f"another ingest writes here already: {describe(watch.holder)}")
 
@@ -186,7 +186,7 @@ class Lease:
         try:
             await self.hold()
         except UNREACHABLE as error:
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
         regained, self.regained = self.regained, False
         return not regained
 
@@ -217,7 +217,7 @@ class Lease:
             try:
                 await ask(self._client, [("EVAL", RELEASE_LEASE, 1, self._key, self._text)])
             except UNREACHABLE as error:
-                self._log.warning("lease_not_released", error=str(error) or type(error).__name__)
+                self._log.warning("lease_not_released", error=text_of(error))
 
 
 class HolderWatch:
@@ -265,7 +265,3 @@ def describe(holder: bytes) -> str:
         return f"run {run['run_id']} on {run['host']}, pid {run['pid']}, since {since}"
     except (ValueError, KeyError, TypeError):
         return repr(holder)
-
-
-def _unavailable(error: Exception) -> SinkUnavailable:
-    return SinkUnavailable(f"Redis: {str(error) or type(error).__name__}")

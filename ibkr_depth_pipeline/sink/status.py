@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.clock import unix_ms
-from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS, HealthReport, health_commands, health_of
 from ibkr_depth_pipeline.schema.keys import clock_key, ingest_heartbeat_key, ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
-from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import open_redis
 
 REPORT_SECS = 2.0
@@ -51,7 +49,7 @@ class StatusPublisher:
             await ask(self._client, [status, ("DEL", self._heartbeat) if figures.ended_ts else alive])
         except UNREACHABLE as error:
             if not self._failing:
-                get_log().warning("figures_not_stored", error=str(error) or type(error).__name__)
+                get_log().warning("figures_not_stored", error=text_of(error))
             self._failing = True
         else:
             self._failing = False
@@ -67,7 +65,7 @@ async def read_health(url: str, name: str, symbols: Sequence[str]) -> HealthRepo
         replies = await ask_each(client, health_commands(name, symbols))
         return health_of(name, symbols, [_readable(reply) for reply in replies], unix_ms())
     except UNREACHABLE as error:
-        raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
+        raise unavailable(error, url) from None
     finally:
         await client.aclose()
 
@@ -123,4 +121,4 @@ async def keep_entry(client: Client, name: str, entry: ClockEntry) -> None:
     try:
         await ask(client, [("XADD", clock_key(name), "MAXLEN", "~", MAXLEN, "*", *fields)])
     except UNREACHABLE as error:
-        get_log().warning("clock_step_not_stored", error=str(error) or type(error).__name__)
+        get_log().warning("clock_step_not_stored", error=text_of(error))

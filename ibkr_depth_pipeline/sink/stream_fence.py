@@ -8,10 +8,9 @@ from typing import Any
 import hiredis
 from redis.exceptions import ResponseError
 
-from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key, venue_key
@@ -192,7 +191,3 @@ def tolerant(symbols: Sequence[str], replies: Sequence[Any]) -> list[Any]:
 
 def _of_fields(values: Sequence[bytes | None]) -> StreamId:
     return StreamId(*(int(value) if value is not None and value.isdigit() else 0 for value in values))
-
-
-def unavailable(error: Exception) -> SinkUnavailable:
-    return SinkUnavailable(f"Redis: {str(error) or type(error).__name__}")

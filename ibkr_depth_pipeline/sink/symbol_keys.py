@@ -15,14 +15,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import ContractHours, Instrument
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.schema.keys import contract_key, focus_key
-from ibkr_depth_pipeline.settings import mask_url
 from ibkr_depth_pipeline.sink.connection import open_redis
 
 KEPT_SECS = 86_400
@@ -50,7 +48,7 @@ class ContractCache:
                     [("SET", contract_key(symbol), text, "EX", KEPT_SECS) for symbol, text in batch.items()],
                 )
             except UNREACHABLE as error:
-                get_log().warning("contracts_not_kept", error=str(error) or type(error).__name__)
+                get_log().warning("contracts_not_kept", error=text_of(error))
                 return
             for symbol, text in batch.items():
                 if self._pending.get(symbol) == text:
@@ -120,6 +118,6 @@ async def request_focus(url: str, symbol: str, by: str, secs: float) -> None:
     try:
         await ask(client, [("SET", key, by, "PX", int(secs * 1000)) if secs else ("DEL", key)])
     except UNREACHABLE as error:
-        raise SinkUnavailable(f"Redis at {mask_url(url)}: {str(error) or type(error).__name__}") from None
+        raise unavailable(error, url) from None
     finally:
         await client.aclose()

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from ibkr_depth_pipeline.errors import SchemaMismatch
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.intervals import (
     INTERVAL_FIELDS,
@@ -25,7 +25,7 @@ from ibkr_depth_pipeline.schema.intervals import (
     encode_interval,
 )
 from ibkr_depth_pipeline.schema.keys import StreamId, open_turn_hash, turns_stream
-from ibkr_depth_pipeline.sink.stream_fence import newest_snapshots, raise_streams, tolerant, unavailable
+from ibkr_depth_pipeline.sink.stream_fence import newest_snapshots, raise_streams, tolerant
 from ibkr_depth_pipeline.sink.turns import AFTER_SEQ, REMOVE_OPEN
 
 _HASH_FIELDS = (*INTERVAL_FIELDS, AFTER_SEQ)

@@ -10,19 +10,19 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from ibkr_depth_pipeline.clock import monotonic
+from ibkr_depth_pipeline.clock import loop_time, monotonic
 from ibkr_depth_pipeline.errors import SinkConflict
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp, venue_fields
 from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key, rows_stream
 from ibkr_depth_pipeline.sink.backlog import RETRIES, Backlog, Backpressure, SymbolQueue, WriterFigures
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.row_queue import RowQueue
-from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions, raise_streams, unavailable
+from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions, raise_streams
 from ibkr_depth_pipeline.sink.turn_fence import close_lost_turns
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
 from ibkr_depth_pipeline.sink.wire import Answer, Part, open_wire
@@ -260,7 +260,7 @@ class RedisWriter:
 
     def _next_flush(self) -> _Flush | None:
         """What is due now; None if nothing is."""
-        now = asyncio.get_running_loop().time()
+        now = loop_time()
         due = self._backlog.due(now)
         most = self._backlog.share(len(due)) if due else 0
         writes = [write for queue in due for write in writes_of(queue, most, now, self._ttl_of(queue.symbol))]
@@ -332,13 +332,11 @@ class RedisWriter:
         self.figures.write_failures += 1
         if self.log_limit.allows("redis_write_failed"):
             self._log.error("redis_write_failed", symbol=write.queue.symbol, command=write.command, error=str(error))
-        write.postpone(asyncio.get_running_loop().time())
+        write.postpone(loop_time())
 
     def _gone(self, error: Exception) -> None:
         self.figures.write_failures += 1
-        self._log.error(
-            "redis_write_failed", error=str(error) or type(error).__name__, waiting=self.figures.buffered_entries
-        )
+        self._log.error("redis_write_failed", error=text_of(error), waiting=self.figures.buffered_entries)
         self._away = True
 
     def _back(self) -> None:

@@ -239,7 +239,7 @@ class _VenueWrite:
 
 
 class _ContractWrite:
-    """The changes of the contract, before any snapshot after them: whoever reads such a snapshot finds its contract.
+    """The changes of the contract, before any snapshot after them: a reader of such a snapshot finds its contract.
 
     A key that is somebody else's holds up no snapshot: the changes are given up.
     """

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.web.messages import tile_message
@@ -47,7 +48,7 @@ class Tiles:
         """
         key = (symbol, span)
         kept = self._kept.get(key)
-        if kept is not None and asyncio.get_running_loop().time() < kept.until:
+        if kept is not None and loop_time() < kept.until:
             self._kept.move_to_end(key)
             return kept.message
         task = self._under_way.get(key)
@@ -63,7 +64,7 @@ class Tiles:
         known_until = self._known_until(symbol)
         message = await self._read(symbol, span, known_until)
         settled = span.end + _SETTLED_MS < known_until
-        lasts = float("inf") if settled else asyncio.get_running_loop().time() + _FRESH_SECS
+        lasts = float("inf") if settled else loop_time() + _FRESH_SECS
         self._kept[key] = _Kept(message, lasts)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
