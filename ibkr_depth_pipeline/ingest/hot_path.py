@@ -146,10 +146,9 @@ class LiveBook:
             self._bids_text = encode_side(levels, self._levels_shown)
         else:
             self._asks_text = encode_side(levels, self._levels_shown)
-        self._publish(now_ms)
+        self.last_row_ms = self._publish(now_ms)
         if self.is_filling:
             self._fill(is_bid, position, now_ms)
-        self.last_row_ms = self._numbering.ts  # as it is stored: it never falls
         self.last_came_ms = now_ms
         self.applied += 1
         return True
@@ -190,10 +189,12 @@ class LiveBook:
         self.is_filling, self.complete_ms, self._held = True, 0, [0, 0]
         self._publish(now_ms)
 
-    def _publish(self, now_ms: int) -> None:
+    def _publish(self, now_ms: int) -> int:
+        """Store the book under the next number. Returns the time that it is stored with: it never falls."""
         numbering = self._numbering
         numbering.next(now_ms)
         self._store(numbering.ts, numbering.seq, self._venue_field, self._bids_text, self._asks_text)
+        return numbering.ts
 
     def clock_stepped(self, step_ms: int) -> None:
         """Move the times of rows along with a clock that was set by so many ms."""

@@ -320,7 +320,7 @@ class RawConnection:
             overdue.cancel()
 
     def abort(self) -> None:
-        """Cuts it: whoever reads finds that it has ended."""
+        """Cuts it: a pending read ends."""
         self._connection._writer.transport.abort()
 
     async def close(self) -> None:
