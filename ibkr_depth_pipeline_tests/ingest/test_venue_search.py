@@ -1,4 +1,4 @@
-"""The venues of a run's symbols, found from the start on and looked for again, through the real client."""
+"""The search for venues during a run, and when contracts are resolved again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, NOT_ANSWERED
-from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
+from ibkr_depth_pipeline.ingest.venue_search import DAY_SECS, RECENT_SECS, ROLL_RETRY_SECS, ContractRefresh, VenueSearch
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.options import Unready
@@ -196,3 +196,64 @@ async def test_error_about_the_gateway_is_no_verdict_on_a_symbol(code: int) -> N
             client.send(client.session.error(int(str(request)), code))
         await search.has(1)
     assert isinstance(search.taken[0], Instrument)
+
+
+NOON = 20_000 * DAY_SECS + DAY_SECS / 2
+SPY = Instrument("SPY", 1, "STK", "USD", "ARCA", "ARCA")
+ES = Instrument("ES", 2, "FUT", "USD", "CME", "", expiry="20261218", rolls_at=NOON + 100)
+NONE = Unresolved("SPY", "200")
+
+
+def refresh(*known: Instrument, at: float = NOON) -> ContractRefresh:
+    found = ContractRefresh()
+    for each in known:
+        found.resolved(each, at)
+    return found
+
+
+def test_contract_is_due_at_its_roll_and_again_while_it_is_not_answered() -> None:
+    found = refresh(SPY, ES)
+    assert found.due(NOON + 99) == []
+    assert found.due(NOON + 100) == ["ES"]
+    assert found.due(NOON + 101) == []
+    assert found.due(NOON + 100 + ROLL_RETRY_SECS) == ["ES"]
+
+
+def test_everything_is_due_once_on_a_new_day() -> None:
+    found = refresh(SPY)
+    midnight = NOON + DAY_SECS / 2
+    assert found.due(midnight - 1) == []
+    assert found.due(midnight) == ["SPY"]
+    found.resolved(SPY, midnight + 1)
+    assert found.due(midnight + 2) == []
+
+
+def test_reconnect_asks_for_what_was_not_resolved_lately() -> None:
+    found = refresh(SPY)
+    assert found.reconnected(NOON + 1) == []
+    assert found.reconnected(NOON + RECENT_SECS) == ["SPY"]
+
+
+def test_contract_in_force_is_kept_unless_its_depth_is_refused_or_it_has_rolled() -> None:
+    found = refresh(SPY, ES)
+    assert found.keeps(NONE, NOON)
+    assert not found.keeps(SPY, NOON)
+    found.doubted("SPY")
+    assert not found.keeps(NONE, NOON)
+    assert found.keeps(Unresolved("ES", "200"), NOON)
+    assert not found.keeps(Unresolved("ES", "200"), NOON + 100)
+    assert not found.keeps(Unresolved("NEW", "200"), NOON)
+
+
+def test_clock_that_is_set_back_delays_no_roll() -> None:
+    found = refresh(ES)
+    assert found.due(NOON + 100) == ["ES"]
+    found.resolved(ES, NOON - 3600)
+    assert found.due(NOON - 3599) == []
+    assert found.due(NOON + 100) == ["ES"]
+
+
+def test_name_that_is_no_longer_recorded_is_never_due() -> None:
+    found = refresh(ES)
+    found.forget("ES")
+    assert found.due(NOON + DAY_SECS) == []
