@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ibkr_depth_pipeline.errors import NoLongerWanted
+from ibkr_depth_pipeline.errors import ConfigurationError, NoLongerWanted
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.ingest.hot_path import RowStore, Store
 from ibkr_depth_pipeline.ingest.intervals import IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.instrument_hours import MarketHours, calendar_hours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.rotation.events import RotationPlan
@@ -31,6 +32,20 @@ class IngestTimings:
     ailing: float = AILING_SECS
     late_rows: float = LATE_ROWS_SECS
     advised_line: float = ADVISED_LINE_SECS
+
+
+def calendar_of(settings: Settings) -> Callable[[int], MarketHours]:
+    """The sessions of IBKR_CALENDAR around a moment (unix ms); always open if there is no such calendar."""
+
+    def hours(now_ms: int) -> MarketHours:
+        try:
+            return calendar_hours(settings.ibkr_calendar, now_ms)
+        except ConfigurationError as error:
+            get_log().error("calendar_unknown", error=str(error))
+            tomorrow = now_ms + 86_400_000
+            return MarketHours(settings.ibkr_calendar, ((0, tomorrow),), tomorrow)
+
+    return hours
 
 
 def writer_of(

@@ -5,8 +5,7 @@ stored, so that another gateway may record it from then on (`Membership`). Symbo
 programs ask (`FocusWatcher`).
 
 Hours are those of the contracts, fresh each day (`OpenMarkets`, pure). Where IBKR lists no hours, or hours that can't
-be read, the exchange's calendar counts (IBKR_CALENDAR). A gateway that lists none for any instrument (a replay, say) is
-not judged by a calendar: all counts as open.
+be read, the exchange's calendar counts (IBKR_CALENDAR).
 """
 
 from __future__ import annotations
@@ -288,7 +287,6 @@ class _Market:
     wished: str | None
     instrument: Instrument | None = None
     hours: MarketHours | None = None  # None: not known
-    is_listed: bool = False  # by IBKR, and readable
     problem: str = ""
     read_at: int = 0
     asked_at: int = 0
@@ -331,13 +329,12 @@ class OpenMarkets:
     @staticmethod
     def _read(market: _Market, instrument: Instrument) -> None:
         label, listed = hours_to_follow(market.wished, instrument.sec_type), instrument.hours
-        market.instrument, market.is_listed, market.problem = instrument, False, ""
+        market.instrument, market.problem = instrument, ""
         if label == ALWAYS:
             market.hours = ALWAYS_OPEN
             return
         try:
             market.hours = read_hours(label, listed.liquid if label == LIQUID else listed.trading, listed.time_zone)
-            market.is_listed = True
         except UnreadableHours as error:
             market.hours, market.problem = None, str(error)
 
@@ -350,8 +347,6 @@ class OpenMarkets:
             return None
         if market.hours is not None and (now < market.hours.known_until or market.hours is ALWAYS_OPEN):
             return market.hours
-        if not any(each.is_listed for each in self._markets.values()):
-            return None
         if self._fallback is None or now >= self._fallback.known_until:
             self._fallback = self._calendar(now)
         return self._fallback

@@ -28,6 +28,7 @@ from ibkr_depth_pipeline.ingest.composition import (
     FiguresCallback,
     IngestTimings,
     WantedCallback,
+    calendar_of,
     deliver_figures,
     is_stamped,
     pipeline_of,
@@ -41,7 +42,6 @@ from ibkr_depth_pipeline.ingest.figures import FiguresPublisher, IngestSummary, 
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive, WallClockMonitor
 from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership, OpenMarkets
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
-from ibkr_depth_pipeline.instrument_hours import calendar_hours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.model import DepthRow
@@ -188,7 +188,7 @@ class IngestSession:
             self._claims,
             self._writer,
             self._contracts,
-            OpenMarkets(lambda now_ms: calendar_hours(settings.ibkr_calendar, now_ms)),
+            OpenMarkets(calendar_of(settings)),
             execute=self._execute,
             wall_ms=wall_ms,
         )

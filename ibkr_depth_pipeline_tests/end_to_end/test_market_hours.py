@@ -7,6 +7,8 @@ from zoneinfo import ZoneInfo
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.schema.health import HealthReport, SymbolState
+from ibkr_depth_pipeline.schema.keys import ingest_key
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.universe import SymbolSpec
@@ -115,6 +117,42 @@ async def test_calendar_counts_where_hours_cannot_be_read(shared_redis_url: str)
                 return report.symbols[0].figures.hours == "24/7"
 
             await run.until(follows_the_calendar)
+
+
+CHRISTMAS = datetime(2026, 12, 25, 15, tzinfo=ZoneInfo("UTC"))
+MONDAY = datetime(2026, 12, 28, 14, 30, tzinfo=ZoneInfo("UTC"))
+
+
+async def test_calendar_counts_where_the_gateway_lists_no_hours_at_all(shared_redis_url: str) -> None:
+    clock = HostClock()
+    clock.ahead = CHRISTMAS - datetime.now(ZoneInfo("UTC"))
+    universe = universe_of("SPY", SymbolSpec("QQQ", hours="always"))
+    async with SimulatedGateway(options(SPY="", QQQ="")) as gateway:
+        async with recording(gateway, shared_redis_url, universe, wall_ms=clock, **QUICK) as run:
+            await run.grows("QQQ", 5)
+
+            async def is_closed() -> bool:
+                return await closed_until(run, "SPY") == int(MONDAY.timestamp()) * 1000
+
+            await run.until(is_closed)
+            assert await run.length("SPY") == 0
+            clock.ahead += timedelta(days=3)
+            await run.grows("SPY", 5)
+
+
+async def closed_until(run: Recording, symbol: str) -> int:
+    """What the ingest publishes, whatever this host's clock says."""
+    figures = FeedFigures.of_json(await run.redis.get(ingest_key("default")))
+    return 0 if figures is None else figures.symbols[symbol].closed_until
+
+
+async def test_symbols_without_hours_are_recorded_all_the_time_if_the_calendar_is_unknown(
+    shared_redis_url: str,
+) -> None:
+    universe = universe_of("SPY")
+    async with SimulatedGateway(options(SPY="")) as gateway:
+        async with recording(gateway, shared_redis_url, universe, ibkr_calendar="MARS", **QUICK) as run:
+            await run.grows("SPY", 5)
 
 
 async def test_simulated_gateway_is_open_around_the_clock_unless_told_otherwise(shared_redis_url: str) -> None:

@@ -103,14 +103,18 @@ def test_hours_are_asked_for_anew_each_day_and_rarely_if_no_answer_comes() -> No
     assert markets.stale(FRESH_MS + 3_800_000) == []
 
 
-def test_calendar_counts_for_a_symbol_without_readable_hours_if_others_have_them() -> None:
+def test_calendar_counts_for_a_symbol_without_readable_hours() -> None:
     holiday = MarketHours("XNYS", ((ms("2026-11-27T14:30"), ms("2026-11-27T18:00")),), ms("2026-12-03T00:00"))
     markets = OpenMarkets(lambda now: holiday)
     now = ms("2026-11-26T15:00")
     assert markets.resolved(stock("A", "gibberish"), now) != ""
     assert markets.resolved(stock("A", "gibberish"), now) == "", "it is told once"
-    assert markets.closed_until("A", now) == 0, "a gateway that lists no hours at all is not judged"
+    assert markets.resolved(stock("C", ""), now) != ""
     markets.resolved(stock("B", "20261126:0000-20261127:0000"), now)
+    assert markets.closed_until("B", now) == 0
+    assert markets.closed_until("C", now) == ms("2026-11-27T14:30")
+    markets.wish("C", "always")
+    assert markets.closed_until("C", now) == 0
     assert markets.closed_until("A", now) == ms("2026-11-27T14:30")
     assert markets.label("A", now) == "XNYS"
 
