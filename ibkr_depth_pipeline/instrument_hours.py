@@ -12,7 +12,7 @@ listed, and unknown from then on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
@@ -215,12 +215,3 @@ def calendar_hours(calendar: str, now: int) -> MarketHours:
     spans = TradingHours(calendar, around).spans
     known_until = now + 7 * _DAY_MS
     return MarketHours(calendar, merged(spans), known_until)
-
-
-def session_of(hours: Sequence[MarketHours], now: int, early_ms: int) -> tuple[int, int] | None:
-    """The first open and the last close, as one session, of the markets together; None if all are closed for longer.
-
-    It is the one at `now`, or the next if it begins within early_ms.
-    """
-    spans = merged(span for each in hours for span in each.spans)
-    return next(((opens, closes) for opens, closes in spans if closes > now and opens - now <= early_ms), None)

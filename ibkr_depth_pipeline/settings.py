@@ -90,6 +90,7 @@ AlertUrls = Annotated[str, AfterValidator(_check_alert_urls)]
 DeadmanUrl = Annotated[str, Field(pattern=r"^(https?://[^\s/]+\S*)?$")]  # no error shows it: its path is a secret
 Calendar = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{1,32}$")]  # exchange_calendars knows which exist
 Switch = Annotated[Literal["on", "off"], BeforeValidator(_lower)]
+SessionKind = Annotated[Literal["instruments", "calendar"], BeforeValidator(_lower)]
 ProbeFailed = Annotated[Literal["start", "hold"], BeforeValidator(_lower)]
 File = Annotated[str, AfterValidator(_check_file)]
 WebNames = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:\[\]\s,-]*$", max_length=1024)]
@@ -260,8 +261,8 @@ class Settings(BaseSettings):
     )
     ibkr_stop_at_close: bool = Field(
         True,
-        description="whether a run of Dagster's follows the exchange's calendar (refused outside a session, ended at "
-        "its close) where its config does not say: true or false",
+        description="whether a run of Dagster's follows the markets' hours (refused outside a session, ended at its "
+        "close) where its config does not say: true or false",
     )
     ibkr_observe_secs: Seconds = Field(
         240,
@@ -274,7 +275,12 @@ class Settings(BaseSettings):
         "on", description="whether Dagster's schedules and sensors run unless someone switches them: on or off"
     )
     ibkr_calendar: Calendar = Field(
-        "XNYS", description="whose trading hours are kept: a calendar of exchange_calendars, such as XNYS, XNAS or 24/7"
+        "XNYS",
+        description="whose hours count if none are listed: a calendar of exchange_calendars, such as XNYS or 24/7",
+    )
+    ibkr_session: SessionKind = Field(
+        "instruments",
+        description="whose session Dagster's runs follow: that of the universe's instruments, or calendar",
     )
     ibkr_probe_lead_minutes: Whole = Field(
         45, ge=1, le=720, description="the probe runs so long before the open: minutes, a whole number from 1 to 720"

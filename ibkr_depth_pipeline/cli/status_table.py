@@ -19,7 +19,7 @@ _STYLES = {
     SymbolState.STALE: "bold red",
     SymbolState.MISSING: "red",
     SymbolState.UNSUPPORTED: "dim",
-    SymbolState.NEXT_SESSION: "dim",
+    SymbolState.NOT_YET: "dim",
     SymbolState.CLOSED: "dim",
 }
 _COLUMNS = ("age", "ttl", "venue", "on", "snapshots", "lost", "dropped", "309")
@@ -64,6 +64,8 @@ def _notes(each: SymbolHealth) -> Iterator[str]:
         yield f"{each.symbol}: {each.trouble}"
     if each.state is SymbolState.CLOSED:
         yield f"{each.symbol}: closed until {utc(each.figures.closed_until)}"
+    if each.is_awaited and not each.is_well:
+        yield f"{each.symbol}: its first turn is due until {utc(each.figures.first_due_ts)}"
     if each.figures.focus:
         yield f"{each.symbol}: in focus, asked for by {each.figures.focus}"
     if each.figures.asked_again:

@@ -15,6 +15,7 @@ from ibkr_depth_pipeline.ingest.effects import LogLine
 from ibkr_depth_pipeline.ingest.keepalive import WallClockMonitor
 from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
+from ibkr_depth_pipeline.instrument_hours import MarketHours
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
@@ -160,6 +161,7 @@ class RunFigures:
     def _symbols(self, now_ms: int) -> Mapping[str, SymbolFigures]:
         pipeline, writer, markets, focus = self._pipeline, self._writer, self._members.markets, self._focus.describe()
         specs = {spec.name: spec for spec in self._members.universe.specs}
+        due = pipeline.subscriptions.first_rows_due(loop_time())
         outlook, contracts = pipeline.subscriptions.outlook(), pipeline.subscriptions.contracts()
         subscribed = set(pipeline.subscriptions.subscribed.values())
         last_rows, last_came, live_ms = pipeline.books.last_rows(), pipeline.books.last_came(), pipeline.books.live_ms()
@@ -192,6 +194,7 @@ class RunFigures:
                 expiry=contracts[symbol].expiry if symbol in contracts else "",
                 hours=markets.label(symbol, now_ms),
                 closed_until=markets.closed_until(symbol, now_ms),
+                first_due_ts=now_ms + round(due[symbol] * 1000) if symbol in due else 0,
                 focus=focus.get(symbol, ""),
                 weight=specs[symbol].weight if symbol in specs else 1,
                 pinned=symbol in specs and specs[symbol].pin,
@@ -200,6 +203,10 @@ class RunFigures:
             )
             for symbol in (*specs, *(["unknown"] if "unknown" in dropped else []))
         }
+
+    def hours(self) -> Mapping[str, MarketHours]:
+        """symbol -> when its market is open, as far as IBKR lists it."""
+        return self._members.markets.listed()
 
     # ---- the summary
 
@@ -247,6 +254,7 @@ class FiguresPublisher:
             self._metrics.publish(figures)
             if self._lease.fresh:
                 await self._status.publish(figures)
+                await self._status.publish_hours(self._figures.hours(), figures.symbols)
             await asyncio.sleep(LEAST_REPORT_SECS)
             await first_of(self._changed.wait(), asyncio.sleep(REPORT_SECS - LEAST_REPORT_SECS))
 

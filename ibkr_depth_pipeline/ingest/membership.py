@@ -338,6 +338,10 @@ class OpenMarkets:
         except UnreadableHours as error:
             market.hours, market.problem = None, str(error)
 
+    def listed(self) -> dict[str, MarketHours]:
+        """The hours that IBKR lists, or that the universe wishes, by symbol; those that can't be read left out."""
+        return {symbol: market.hours for symbol, market in self._markets.items() if market.hours is not None}
+
     # ---- what follows
 
     def hours_of(self, symbol: str, now: int) -> MarketHours | None:

@@ -78,6 +78,8 @@ class Subscriptions:
         self._own_ttls: dict[str, int] = {}
         self._removed: set[str] = set()
         self._requested: dict[int, Instrument] = {}  # request -> what it is for
+        self._awaited_since: dict[str, float] = {}  # symbols without a row since they joined, or their market opened
+        self._first_row_cap = plan.first_row_cap
         self._had_rows: set[str] = set()  # symbols whose contract in force has had rows
         self._doubted: set[str] = set()  # symbols that are resolved again since their contract is refused
 
@@ -100,6 +102,18 @@ class Subscriptions:
     def outlook(self) -> dict[str, TurnOutlook]:
         """symbol -> its share of the time and its next turn, of those that take turns."""
         return self._rotation.outlook()
+
+    def first_rows_due(self, now: float) -> dict[str, float]:
+        """symbol -> the seconds within which its first row since it joined, or since its market opened, is to come."""
+        if not self._awaited_since:
+            return {}
+        windows = self._rotation.windows_secs()
+        due = {
+            symbol: since + windows[symbol] + self._first_row_cap - now
+            for symbol, since in self._awaited_since.items()
+            if symbol in windows
+        }
+        return {symbol: secs for symbol, secs in due.items() if secs > 0}
 
     def contracts(self) -> dict[str, Instrument]:
         """symbol -> its contract, at the venue to request it at."""
@@ -134,6 +148,8 @@ class Subscriptions:
             known.update_instrument(resolution, now)
         else:
             self._fallbacks[symbol] = VenueFallback(resolution)
+        if known is None:
+            self._awaited_since.setdefault(symbol, now)
         self._recorded.discard(symbol)  # the venue hash was written when it was resolved
         effects = self._contract_changed(None if known is None else known.instrument, resolution)
         effects += self.rotate(rotation.Rechecked(symbol, True), now)
@@ -174,6 +190,7 @@ class Subscriptions:
         """Stop recording the symbol after its turn."""
         self._removed.add(symbol)
         self._refusals.pop(symbol, None)
+        self._awaited_since.pop(symbol, None)
         self._unresolved.discard(symbol)
         self._recorded.discard(symbol)
         if symbol not in self.subscribed.values():
@@ -183,6 +200,7 @@ class Subscriptions:
     def opened(self, symbol: str, now: float) -> list[Effect]:
         """Bring the symbol back: its market has opened."""
         is_resolved = symbol in self._fallbacks
+        self._awaited_since[symbol] = now
         if is_resolved:
             self._unresolved.discard(symbol)  # the contract of the day before is requested as it is
         return self.rotate(rotation.Opened(symbol, is_resolved), now)
@@ -190,6 +208,7 @@ class Subscriptions:
     def closed(self, symbol: str, now: float) -> list[Effect]:
         """Take the symbol out until its market opens."""
         self._refusals.pop(symbol, None)
+        self._awaited_since.pop(symbol, None)
         return self.rotate(rotation.Closed(symbol), now)
 
     def answered(self, request: int, now: float) -> list[Effect]:
@@ -254,6 +273,7 @@ class Subscriptions:
         if symbol is None or symbol not in self._fallbacks:
             return []
         self._walks.granted()
+        self._awaited_since.pop(symbol, None)
         self._had_rows.add(symbol)
         self._doubted.discard(symbol)
         self._refusals.pop(symbol, None)

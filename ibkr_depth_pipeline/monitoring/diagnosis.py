@@ -103,10 +103,10 @@ def symbol_cause(reading: Reading, refusals: RefusalHistory, count: int, now: in
 
 
 def unhealthy_symbols(reading: Reading) -> tuple[SymbolHealth, ...]:
-    """The symbols that should be recorded and are not; none if nothing is known."""
+    """The symbols that should be recorded by now and are not; none if nothing is known."""
     if isinstance(reading, Unreachable):
         return ()
-    return tuple(each for each in reading.symbols if not each.is_well)
+    return tuple(each for each in reading.symbols if not each.is_well and not each.is_awaited)
 
 
 def feed_problem(reading: Reading) -> str:
@@ -160,7 +160,7 @@ def heartbeat_checks(reading: Reading, symbols: tuple[str, ...], *, early: bool)
     if isinstance(reading, Unreachable):
         yield from (HeartbeatCheck(symbol, UNKNOWN, False, False, reading.reason, {}) for symbol in symbols)
         return
-    yield from (_symbol_check(each, early) for each in reading.symbols if each.symbol in symbols)
+    yield from (_symbol_check(each, early or each.is_awaited) for each in reading.symbols if each.symbol in symbols)
 
 
 def _symbol_check(each: SymbolHealth, early: bool) -> HeartbeatCheck:
@@ -173,10 +173,12 @@ def _symbol_check(each: SymbolHealth, early: bool) -> HeartbeatCheck:
 def _description(health: SymbolHealth) -> str:
     if health.state is SymbolState.UNSUPPORTED:
         return f"unsupported: {health.reason}" if health.reason else "unsupported"
-    if health.state is SymbolState.NEXT_SESSION:
-        return "not recorded yet: next session"
+    if health.state is SymbolState.NOT_YET:
+        return "not recorded yet: it is not in the universe that the running ingest has in force"
     if health.state is SymbolState.CLOSED:
         return f"closed until {utc(health.figures.closed_until)}"
+    if health.is_awaited and not health.is_well:
+        return f"{health.state.value}: its first turn is due until {utc(health.figures.first_due_ts)}"
     trouble = f"{health.trouble}; " if health.trouble else ""
     if health.age_secs is None:
         return f"{health.state.value}: {trouble}no row was ever recorded"

@@ -7,17 +7,20 @@ text for the next.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.instrument_hours import calendar_hours
 from ibkr_depth_pipeline.monitoring.deadman import ping
 from ibkr_depth_pipeline.monitoring.delivery import deliver
 from ibkr_depth_pipeline.monitoring.diagnosis import (
@@ -54,35 +57,42 @@ from ibkr_depth_pipeline.monitoring.supervision import (
 from ibkr_depth_pipeline.schema.health import HealthReport
 from ibkr_depth_pipeline.schema.status import RunIdentity
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.sink.status import read_health
+from ibkr_depth_pipeline.sink.status import read_health, read_hours_of
 from ibkr_depth_pipeline.trading_hours import TradingHours, TradingSession
+from ibkr_depth_pipeline.universe_hours import UniverseHours, UniverseSessions
 
 PATIENCE_SECS = 12.0
 """How long Redis is waited for."""
 
+HOURS_PATIENCE_SECS = 3.0
+"""How long it is waited for if it is asked for the hours of the markets alone."""
+
+_T = TypeVar("_T")
+
 
 def read_redis(settings: Settings, symbols: Sequence[str], *, patience: float = PATIENCE_SECS) -> Reading:
     """The health of `symbols` that Redis shows now, or Unreachable after `patience` seconds."""
-    answer = Future[Reading]()
-    # A resolver that hangs can't be cancelled, and asyncio.run would wait for it: its thread may be left behind.
-    threading.Thread(target=_read_into, args=(answer, settings, symbols, patience), name="look", daemon=True).start()
     try:
-        return answer.result(patience)
+        return _bounded(lambda: _read_session(settings, symbols), patience)
     except SinkUnavailable as error:
         return Unreachable(unix_ms(), str(error))
     except _TOO_LATE:
         return Unreachable(unix_ms(), f"Redis at {settings.redis_url_masked} did not answer in {patience:.0f} s")
 
 
-def _read_into(answer: Future[Reading], settings: Settings, symbols: Sequence[str], patience: float) -> None:
-    try:
-        answer.set_result(asyncio.run(_read(settings, symbols, patience)))
-    except BaseException as error:  # any error is the caller's
-        answer.set_exception(error)
+def _bounded(read: Callable[[], Coroutine[Any, Any, _T]], patience: float) -> _T:
+    """What `read` returns. Raises what is in _TOO_LATE after `patience` seconds."""
+    answer = Future[_T]()
 
+    def run() -> None:
+        try:
+            answer.set_result(asyncio.run(asyncio.wait_for(read(), patience)))
+        except BaseException as error:  # any error is the caller's
+            answer.set_exception(error)
 
-async def _read(settings: Settings, symbols: Sequence[str], patience: float) -> Reading:
-    return await asyncio.wait_for(_read_session(settings, symbols), patience)
+    # A resolver that hangs can't be cancelled, and asyncio.run would wait for it: its thread may be left behind.
+    threading.Thread(target=run, name="look", daemon=True).start()
+    return answer.result(patience)
 
 
 async def _read_session(settings: Settings, symbols: Sequence[str]) -> HealthReport:
@@ -115,13 +125,14 @@ class HeartbeatTick:
 def heartbeat_tick(settings: Settings, symbols: Sequence[str], state: str | None) -> HeartbeatTick:
     """Check every heartbeat during a session, and alert incidents."""
     before, now = load_state(HeartbeatState, state), unix_ms()
-    session = open_session(settings.ibkr_calendar, now)
-    if session is None:
+    opened = _opened(settings, now)
+    if opened is None:
         outbox = deliver(before.outbox, (), settings.alert_targets, now)
-        quiet = f"{settings.ibkr_calendar} is closed."
+        quiet = f"{_whose_hours(settings)} closed."
         deadman = ping(settings.deadman_url, before.deadman, well=not outbox.pending, now=unix_ms())
         return HeartbeatTick(dump_state(HeartbeatState(outbox=outbox, deadman=deadman)), quiet=quiet)
-    reading, rules, opened = read_redis(settings, symbols), _rules(settings, len(symbols)), _ms(session.open)
+    reading = read_redis(settings, symbols)
+    rules = _rules(settings, reading, len(symbols))
     incidents, alerts = track_incidents(before.incidents, reading, opened, rules)
     early = reading.ts < max(opened, running_since(reading)) + rules.grace_ms
     checks = list(heartbeat_checks(reading, tuple(symbols), early=early))
@@ -135,14 +146,23 @@ def heartbeat_tick(settings: Settings, symbols: Sequence[str], state: str | None
 def heartbeat_checks_now(settings: Settings, symbols: Sequence[str]) -> list[HeartbeatCheck]:
     """The checks at this moment, for a person who asks; outside a session none is certain."""
     reading = read_redis(settings, symbols)
-    early = open_session(settings.ibkr_calendar, reading.ts) is None
+    early = _opened(settings, reading.ts) is None
     return list(heartbeat_checks(reading, tuple(symbols), early=early))
 
 
-def _rules(settings: Settings, symbols: int) -> IncidentRules:
-    rotation = math.ceil(symbols / settings.ibkr_max_concurrent_depth) * settings.ibkr_rotation_secs
-    grace = settings.ibkr_alert_grace_secs + rotation
+def _rules(settings: Settings, reading: Reading, symbols: int) -> IncidentRules:
+    grace = settings.ibkr_alert_grace_secs + settings.ibkr_rotation_secs * _turns_to_wait(settings, reading, symbols)
     return IncidentRules(settings.ibkr_gateway_name, int(settings.ibkr_alert_after_secs * 1000), int(grace * 1000))
+
+
+def _turns_to_wait(settings: Settings, reading: Reading, symbols: int) -> int:
+    """How many turns it takes until each symbol had one: by the shares of those that take turns, if they are known.
+
+    Pins hold their slots, a weight of 3 comes three times as often, and closed markets take no turn.
+    """
+    figures = None if isinstance(reading, Unreachable) or not reading.feed.running else reading.feed.figures
+    shares = [] if figures is None else [each.share for each in figures.symbols.values() if each.share]
+    return math.ceil(1 / min(shares)) if shares else math.ceil(symbols / settings.ibkr_max_concurrent_depth)
 
 
 # ---- the watchdog
@@ -250,6 +270,40 @@ def run_alert_tick(
 # ---- the session
 
 
+_hours_seen: dict[tuple[str, str], UniverseHours] = {}
+"""By Redis and name of the ingest: what was read last, for when Redis can't be asked."""
+
+
+def universe_sessions(
+    settings: Settings, now: int, symbols: Collection[str] = (), *, patience: float = HOURS_PATIENCE_SECS
+) -> UniverseSessions | None:
+    """The sessions of the instruments that the ingest recorded last, by the hours that it published (unix ms).
+
+    None if the calendar alone counts: IBKR_SESSION says so, or no hours are published, or those that are have run out.
+    """
+    if settings.ibkr_session == "calendar":
+        return None
+    key = settings.redis_target, settings.ibkr_gateway_name
+    with contextlib.suppress(SinkUnavailable, *_TOO_LATE):
+        _hours_seen[key] = _bounded(lambda: read_hours_of(*key), patience)
+    published = _hours_seen.get(key, UniverseHours())
+    return published.sessions(now, lambda at: calendar_hours(settings.ibkr_calendar, at), symbols)
+
+
+def _opened(settings: Settings, now: int) -> int | None:
+    """When the session that is open at `now` opened; None if none is."""
+    if (sessions := universe_sessions(settings, now)) is not None:
+        session = sessions.at(now)
+        return None if session is None else session.opened
+    found = open_session(settings.ibkr_calendar, now)
+    return None if found is None else _ms(found.open)
+
+
+def _whose_hours(settings: Settings) -> str:
+    known = _hours_seen.get((settings.redis_target, settings.ibkr_gateway_name))
+    return "The markets of the universe are" if known is not None and known.groups else f"{settings.ibkr_calendar} is"
+
+
 def open_session(calendar: str, now: int) -> TradingSession | None:
     """The session that is open at `now` (unix ms), joined with those that follow or precede it without a break.
 
@@ -267,6 +321,12 @@ def recording_window(settings: Settings, now: int) -> RecordingWindow | None:
     It closes with the last of the sessions that follow without a break: a run goes on from one to the next.
     """
     moment, lead = _moment(now), timedelta(minutes=settings.ibkr_ingest_lead_minutes)
+    if (sessions := universe_sessions(settings, now)) is not None:
+        lead_ms = settings.ibkr_ingest_lead_minutes * 60_000
+        found = sessions.at(now, lead_ms)
+        if found is None:
+            return None
+        return RecordingWindow(f"{_moment(found.opened):%Y-%m-%dT%H:%MZ}", found.opened - lead_ms, found.close)
     hours = _hours(settings.ibkr_calendar, moment.date())
     session = hours.session_at(moment) or hours.next_session(moment)
     start = session.open - lead

@@ -16,11 +16,13 @@ from pydantic import Field
 
 from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
 from ibkr_depth_pipeline.gateways import gateway_named
+from ibkr_depth_pipeline.monitoring.ticks import universe_sessions
 from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayNames
 from ibkr_depth_pipeline.settings import Settings, load_settings, mask_url
-from ibkr_depth_pipeline.trading_hours import TradingHours
+from ibkr_depth_pipeline.trading_hours import OutsideSession, TradingHours
 from ibkr_depth_pipeline.universe import Universe
 from ibkr_depth_pipeline.universe_changes import UniverseFile
+from ibkr_depth_pipeline.universe_hours import UniverseSessions
 
 EARLY = timedelta(minutes=15)
 """How long before the open a run that follows the calendar may start: books fill before it."""
@@ -150,7 +152,8 @@ class ExchangeHours(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     calendar: str | None = Field(
         default=None,
-        description="A calendar of exchange_calendars, such as XNYS, XNAS or 24/7. Left out: IBKR_CALENDAR.",
+        description="A calendar of exchange_calendars, such as XNYS, XNAS or 24/7. Left out: the hours of the "
+        "universe's instruments, and IBKR_CALENDAR as long as those are not known.",
     )
 
     def seconds_to_close(self, now: datetime) -> float:
@@ -162,6 +165,31 @@ class ExchangeHours(dg.ConfigurableResource):  # type: ignore[type-arg]
         hours = TradingHours(calendar, now)
         session = hours.unbroken(hours.session_to_record(now, EARLY))
         return (session.close - now).total_seconds()
+
+
+class UniverseClock:
+    """The session of the universe's instruments, in the place of an exchange's."""
+
+    def __init__(self, sessions: UniverseSessions) -> None:
+        self._sessions = sessions
+
+    def seconds_to_close(self, now: datetime) -> float:
+        """Seconds from `now` to the last close of the session that is open, or about to open. Raises OutsideSession."""
+        now_ms = int(now.timestamp() * 1000)
+        session = self._sessions.at(now_ms, int(EARLY.total_seconds() * 1000))
+        if session is not None:
+            return (session.close - now_ms) / 1000
+        raise OutsideSession(self._sessions.why_closed(now_ms))
+
+
+def session_clock(
+    settings: Settings, universe: Universe, exchange: ExchangeHours, now: datetime
+) -> ExchangeHours | UniverseClock:
+    """Whose session a run follows: the calendar's if its config names one, or if no instrument's hours are known."""
+    if exchange.calendar is not None:
+        return exchange
+    sessions = universe_sessions(settings, int(now.timestamp() * 1000), universe.symbols)
+    return exchange if sessions is None else UniverseClock(sessions)
 
 
 def settings_and_universe(

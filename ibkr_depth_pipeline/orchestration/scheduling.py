@@ -15,7 +15,8 @@ from ibkr_depth_pipeline.monitoring.supervision import Phase, TrackedRun
 from ibkr_depth_pipeline.monitoring.ticks import open_session
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, active_runs, fail_run
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.trading_hours import Skip, TradingHours, judge_tick
+from ibkr_depth_pipeline.trading_hours import Skip, Start, TradingHours, TradingSession, judge_tick
+from ibkr_depth_pipeline.universe_hours import UniverseSessions
 
 DEFAULT_CALENDAR = "XNYS"
 SESSION_TAG = "ibkr_depth/session"
@@ -117,13 +118,15 @@ def opening_schedule(
     status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
     hold: Callable[[dg.DagsterInstance, datetime], str] = _never_held,
     longest: timedelta | None = None,
+    sessions: Callable[[int], UniverseSessions | None] = lambda now: None,
     clock: Callable[[], datetime] = utc_now,
 ) -> dg.ScheduleDefinition:
     """Start that job once a session, `lead` before the exchange's usual open, by the exchange's own clock.
 
     It fires every day; closed days are skipped with their reason. With `after_open` a late tick still starts the job
     as long as the session lasts, else only until its open. `hold` says why the session that opens then gets no run; an
-    empty text if it gets one. A run that takes longer than `longest` is dead and is failed, so that it does not hold
+    empty text if it gets one. sessions(unix ms) are those of the instruments, which count in the calendar's place where
+    they are known. A run that takes longer than `longest` is dead and is failed, so that it does not hold
     the pool. Each tick reports an unknown calendar; until then New York's hours count.
     """
     usual = _hours_to_show(calendar, clock())
@@ -139,7 +142,9 @@ def opening_schedule(
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         scheduled = context.scheduled_execution_time
-        verdict = judge_tick(TradingHours(calendar, scheduled), scheduled, clock(), lead, after_open=after_open)
+        verdict = _judge_by_universe(sessions, calendar, scheduled, clock(), lead)
+        if verdict is None:
+            verdict = judge_tick(TradingHours(calendar, scheduled), scheduled, clock(), lead, after_open=after_open)
         if isinstance(verdict, Skip):
             return dg.SkipReason(verdict.reason)
         if active := _still_active(context.instance, tracked, longest, clock()):
@@ -150,6 +155,25 @@ def opening_schedule(
         return dg.RunRequest(run_key=f"{name} {day}", run_config=run_config, tags={SESSION_TAG: day})
 
     return tick
+
+
+def _judge_by_universe(
+    sessions: Callable[[int], UniverseSessions | None],
+    calendar: str,
+    scheduled: datetime,
+    now: datetime,
+    lead: timedelta,
+) -> Start | Skip | None:
+    """As judge_tick, by the hours of the instruments; None if they are not known."""
+    now_ms = int(now.timestamp() * 1000)
+    if (known := sessions(now_ms)) is None:
+        return None
+    session = known.at(now_ms, int(lead.total_seconds() * 1000))
+    if session is None:
+        return Skip(f"{known.why_closed(now_ms)}.")
+    day = (scheduled + lead).astimezone(_hours_to_show(calendar, now).zone).date()
+    opened, close = (datetime.fromtimestamp(at / 1000, timezone.utc) for at in (session.opened, session.close))
+    return Start(TradingSession(day, opened, close, closes_early=False))
 
 
 def _hours_to_show(calendar: str, now: datetime) -> TradingHours:

@@ -20,14 +20,14 @@ class SymbolState(str, Enum):
 
     UNSUPPORTED: no heartbeat, and the gateway gives no depth for it, so none is to be expected.
     CLOSED: its market is closed, by the hours of its contract, and opens at `figures.closed_until`.
-    NEXT_SESSION: a running ingest does not record it, as it came into the universe's file after that run's start.
+    NOT_YET: the running ingest does not record it: it is not, or not yet, in the universe that is in force there.
     """
 
     FRESH = "fresh"
     STALE = "stale"
     MISSING = "missing"
     UNSUPPORTED = "unsupported"
-    NEXT_SESSION = "next session"
+    NOT_YET = "not yet"
     CLOSED = "closed"
 
     @property
@@ -41,7 +41,8 @@ class SymbolHealth:
     """One symbol. Ages and TTLs are seconds, None if there is none; `last_row_ts` unix ms, 0 for never.
 
     `reason` says why it is unsupported; `figures` are empty if no ingest has published any. `trouble` is what a running
-    ingest knows to be wrong with its line ("silent, others are not", "book out of step: ..."), else "".
+    ingest knows to be wrong with its line ("silent, others are not", "book out of step: ..."), else "". is_awaited: it
+    has joined, or its market has opened, and its first turn since may still be to come.
     """
 
     symbol: str
@@ -53,6 +54,7 @@ class SymbolHealth:
     reason: str
     figures: SymbolFigures
     trouble: str = ""
+    is_awaited: bool = False
 
     @property
     def is_well(self) -> bool:
@@ -157,11 +159,12 @@ def _symbol(
         age = (figures.row_age_ms + max(0, elapsed_ms)) / 1000
     state = _state(ttl > 0, supported == b"0", last_row)
     if not state.is_well and elapsed_ms is not None and known and symbol not in known:
-        state = SymbolState.NEXT_SESSION
+        state = SymbolState.NOT_YET
     if figures.closed_until > now_ms:
         state = SymbolState.CLOSED
     trouble = figures.trouble if elapsed_ms is not None else ""
-    return SymbolHealth(symbol, state, last_row, age, _seconds(ttl), venue, _text(reason), figures, trouble)
+    awaited = elapsed_ms is not None and figures.first_due_ts > now_ms
+    return SymbolHealth(symbol, state, last_row, age, _seconds(ttl), venue, _text(reason), figures, trouble, awaited)
 
 
 def _state(beats: bool, unsupported: bool, last_row: int) -> SymbolState:

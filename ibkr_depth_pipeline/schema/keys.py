@@ -109,6 +109,11 @@ def ingest_heartbeat_key(name: str) -> str:
     return f"{PREFIX}:ingest:{name}:hb"
 
 
+def ingest_hours_key(name: str) -> str:
+    """JSON of the hours of an ingest's instruments; expires after some days."""
+    return f"{PREFIX}:ingest:{name}:hours"
+
+
 def lease_key(name: str) -> str:
     """Who may write under this name; expires."""
     return f"{PREFIX}:lease:{name}"

@@ -35,7 +35,8 @@ class SymbolFigures:
     share is the part of the time that it is to hold a slot, next_turn_secs the time until its next turn, roughly (0: it
     has one, None: it takes no turns). contract is IBKR's local symbol, expiry its last trade date (YYYYMMDD, or empty);
     hours names which hours count; closed_until is the unix ms at which its market opens, 0 while it is open or nothing
-    is known of it; focus says who asked for it.
+    is known of it; focus says who asked for it. Its first row since it joined, or since its market opened, is due until
+    first_due_ts, unix ms; 0 once it has come.
     """
 
     subscribed: bool = False
@@ -64,6 +65,7 @@ class SymbolFigures:
     expiry: str = ""
     hours: str = ""
     closed_until: int = 0
+    first_due_ts: int = 0
     focus: str = ""
 
 

@@ -5,28 +5,33 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.clock import monotonic, unix_ms
+from ibkr_depth_pipeline.instrument_hours import MarketHours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS, HealthReport, health_commands, health_of
-from ibkr_depth_pipeline.schema.keys import clock_key, ingest_heartbeat_key, ingest_key
+from ibkr_depth_pipeline.schema.keys import clock_key, ingest_heartbeat_key, ingest_hours_key, ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.universe_hours import UniverseHours
 
 REPORT_SECS = 2.0
 """How often an ingest publishes its figures."""
 
 LEAST_REPORT_SECS = 0.25
 """As long it waits after each publishing, also when the gateway's connection is lost or comes back."""
+
+HOURS_KEPT_SECS, HOURS_AGAIN_SECS = 8 * 86_400, 3 * 3_600
+"""How long the hours of a universe are kept, and how often they are stored again, changed or not."""
 
 
 class StatusPublisher:
@@ -36,6 +41,9 @@ class StatusPublisher:
         self._client = client
         self._key = ingest_key(name)
         self._heartbeat = ingest_heartbeat_key(name)
+        self._hours_key = ingest_hours_key(name)
+        self._hours = b""
+        self._hours_at = 0.0
         self._failing = False
 
     async def publish(self, figures: FeedFigures) -> None:
@@ -53,6 +61,36 @@ class StatusPublisher:
             self._failing = True
         else:
             self._failing = False
+
+    async def publish_hours(self, hours: Mapping[str, MarketHours], symbols: Collection[str]) -> None:
+        """Store these hours, and what was stored before of the rest of `symbols`, if they are new or some hours old."""
+        is_old = monotonic() - self._hours_at >= HOURS_AGAIN_SECS
+        text = UniverseHours.of(hours).to_json()
+        if not hours or (text == self._hours and not is_old):
+            return
+        try:
+            (known,) = await ask(self._client, [("GET", self._hours_key)])
+            before = UniverseHours.of_json(known).by_symbol()
+            kept = {symbol: each for symbol, each in before.items() if symbol in symbols and symbol not in hours}
+            both = UniverseHours.of({**kept, **hours}).to_json()
+            await ask(self._client, [("SET", self._hours_key, both, "EX", HOURS_KEPT_SECS)])
+        except UNREACHABLE:
+            return  # the figures were not stored either, which is logged
+        except ResponseError as error:
+            get_log().warning("hours_not_stored", error=str(error))
+        self._hours, self._hours_at = text, monotonic()
+
+
+async def read_hours_of(url: str, name: str) -> UniverseHours:
+    """The hours that the ingest `name` (IBKR_GATEWAY_NAME) has published, if any. Raises SinkUnavailable."""
+    client = open_redis(url)
+    try:
+        (reply,) = await ask_each(client, [("GET", ingest_hours_key(name))])
+        return UniverseHours.of_json(_readable(reply))
+    except UNREACHABLE as error:
+        raise unavailable(error, url) from None
+    finally:
+        await client.aclose()
 
 
 async def read_health(url: str, name: str, symbols: Sequence[str]) -> HealthReport:

@@ -140,7 +140,7 @@ def _liveness(each: SymbolHealth, holds_slot: bool, has_figures: bool) -> Livene
         return Liveness.STALE
     if each.state is SymbolState.MISSING:
         return Liveness.NONE
-    if each.state in (SymbolState.UNSUPPORTED, SymbolState.NEXT_SESSION):
+    if each.state in (SymbolState.UNSUPPORTED, SymbolState.NOT_YET):
         return Liveness.UNSUPPORTED
     if each.state is SymbolState.CLOSED:
         return Liveness.CLOSED

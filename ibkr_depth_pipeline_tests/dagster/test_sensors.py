@@ -152,7 +152,7 @@ def test_symbol_that_the_running_session_does_not_record_raises_no_alert_and_pas
     assert all(heartbeats.checks().values())
     heartbeats.tick()
     assert webhook.received == []
-    list_symbols(redis_server, *SYMBOLS)  # the next session has it
+    list_symbols(redis_server, *SYMBOLS)  # the change of the file is in force
     assert heartbeats.checks()[first] is False
     heartbeats.tick()
     assert len(webhook.received) == 1

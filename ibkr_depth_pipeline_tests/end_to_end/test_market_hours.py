@@ -6,12 +6,14 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.monitoring.diagnosis import unhealthy_symbols
 from ibkr_depth_pipeline.schema.health import HealthReport, SymbolState
 from ibkr_depth_pipeline.schema.keys import ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
-from ibkr_depth_pipeline.sink.status import read_health
+from ibkr_depth_pipeline.sink.status import read_health, read_hours_of
 from ibkr_depth_pipeline.universe import SymbolSpec
+from ibkr_depth_pipeline.universe_hours import UniverseSessions
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 
 QUICK = {"ibkr_rotation_secs": 0.4, "ibkr_first_row_secs": 5}
@@ -70,6 +72,49 @@ async def test_closed_symbol_takes_no_turn_is_well_and_is_recorded_from_its_open
             clock.ahead = timedelta(minutes=61)
             await run.grows("QQQ", 5)
             await health_when(run, shared_redis_url, SymbolState.FRESH, "QQQ", universe.symbols)
+
+
+async def test_hours_of_the_universe_are_published_for_the_session_of_its_runs(shared_redis_url: str) -> None:
+    hours = options(SPY=listed(-600, 30), QQQ=listed(60, 300), IWM="unreadable")
+    universe = universe_of("SPY", "QQQ", "IWM", SymbolSpec("AAPL", hours="always"))
+    async with SimulatedGateway(hours) as gateway:
+        async with recording(gateway, shared_redis_url, universe, **QUICK) as run:
+
+            async def are_published() -> bool:
+                published = await read_hours_of(shared_redis_url, "default")
+                return set(published.by_symbol()) == {"SPY", "QQQ", "AAPL"}
+
+            await run.until(are_published)
+        published = await read_hours_of(shared_redis_url, "default")
+        session = UniverseSessions.of([published.by_symbol()["SPY"], published.by_symbol()["QQQ"]], unix_ms()).at(
+            unix_ms()
+        )
+        assert session is not None
+        assert session.close == published.by_symbol()["QQQ"].spans[0][1], "the half hour between them is a pause"
+        async with recording(gateway, shared_redis_url, universe_of("SPY"), **QUICK) as run:
+
+            async def is_replaced() -> bool:
+                return set((await read_hours_of(shared_redis_url, "default")).by_symbol()) == {"SPY"}
+
+            await run.until(is_replaced)
+
+
+async def test_symbol_whose_market_has_just_opened_is_no_trouble_until_its_first_turn(shared_redis_url: str) -> None:
+    clock = HostClock()
+    opening = options(SPY=listed(-600, 600), QQQ=listed(60, 300))
+    universe = universe_of("SPY", "QQQ")
+    settings = {**QUICK, "ibkr_rotation_secs": 600, "ibkr_max_concurrent_depth": 1}
+    async with SimulatedGateway(opening) as gateway:
+        async with recording(gateway, shared_redis_url, universe, wall_ms=clock, **settings) as run:
+            await health_when(run, shared_redis_url, SymbolState.CLOSED, "QQQ", universe.symbols)
+            clock.ahead = timedelta(minutes=61)
+            report = await health_when(run, shared_redis_url, SymbolState.MISSING, "QQQ", universe.symbols)
+            (qqq,) = unhealthy = [each for each in report.symbols if not each.is_well]
+            assert unhealthy
+            assert qqq.is_awaited
+            assert unhealthy_symbols(report) == ()
+            left_ms = qqq.figures.first_due_ts - clock()
+            assert 600_000 < left_ms <= 2 * 600_000 + 60_000
 
 
 async def test_symbol_whose_market_closes_gives_its_slot_to_others_at_once(shared_redis_url: str) -> None:

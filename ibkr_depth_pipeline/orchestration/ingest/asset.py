@@ -16,6 +16,7 @@ from ibkr_depth_pipeline.ingest.composition import FiguresCallback, WantedCallba
 from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
+from ibkr_depth_pipeline.monitoring.ticks import universe_sessions
 from ibkr_depth_pipeline.orchestration.gateway_assets import (
     FEED_OP,
     INGEST_JOB,
@@ -39,14 +40,22 @@ from ibkr_depth_pipeline.orchestration.resources import (
     ExchangeHours,
     IbkrGateway,
     RedisStore,
+    UniverseClock,
     about,
     check_overrides,
     errors_as_failures,
     refuse,
+    session_clock,
     settings_and_universe,
     universe_file,
 )
-from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule, schedule_status, settings_at_load, utc_now
+from ibkr_depth_pipeline.orchestration.scheduling import (
+    opening_schedule,
+    read_settings,
+    schedule_status,
+    settings_at_load,
+    utc_now,
+)
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.trading_hours import OutsideSession
@@ -78,9 +87,9 @@ class IngestConfig(dg.Config):
 
     stop_at_close: bool | None = Field(
         default=None,
-        description="Follow the exchange's calendar: refuse to start outside a session, and stop at its close, early "
-        "closes included. False: record at any time. Left out: IBKR_STOP_AT_CLOSE of the environment or of .env, else "
-        "True.",
+        description="Follow the markets' hours: refuse to start outside the session of the universe's instruments, and "
+        "stop at its last close. False: record at any time. Left out: IBKR_STOP_AT_CLOSE of the environment or of "
+        ".env, else True.",
     )
 
     def overrides(self) -> dict[str, Any]:
@@ -103,7 +112,9 @@ class IngestConfig(dg.Config):
         """Settings and universe in force for this run. Raises ConfigurationError."""
         return settings_and_universe(names, self.symbols, ibkr, redis, **self.overrides())
 
-    def seconds_to_record(self, hours: ExchangeHours, now: datetime, *, by_default: bool = True) -> float | None:
+    def seconds_to_record(
+        self, hours: ExchangeHours | UniverseClock, now: datetime, *, by_default: bool = True
+    ) -> float | None:
         """How long to record from `now` on; None: until Terminate. Raises OutsideSession if the calendar forbids it.
 
         by_default says whether the calendar counts if this config does not say.
@@ -190,7 +201,8 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
             settings, universe = config.resolve(names, ibkr, redis)
             configure_logging(settings.ibkr_log_level)
             observer = SessionObserver(context.log_event, names.feed_key, settings, universe)
-            duration = config.seconds_to_record(exchange, utc_now(), by_default=settings.ibkr_stop_at_close)
+            hours = session_clock(settings, universe, exchange, utc_now())
+            duration = config.seconds_to_record(hours, utc_now(), by_default=settings.ibkr_stop_at_close)
             wanted = WantedCallback(lambda: still_wanted(context.instance, context.run_id))
             outcome = run_ingest(
                 settings,
@@ -247,4 +259,5 @@ def build_ingest_schedule(assets: GatewayAssets) -> dg.ScheduleDefinition:
         calendar=settings.ibkr_calendar,
         status=schedule_status(settings),
         hold=held_by_probe(assets.gateway.settings, names.named(PROBE_JOB)),
+        sessions=lambda now: universe_sessions(read_settings(assets.gateway.settings).settings, now),
     )
