@@ -1,4 +1,4 @@
-"""Stalls are told from quiet markets, steps of the host's clock from its corrections; the gateway's clock is bounded."""
+"""Stalls and quiet markets told apart; steps of the host's clock and its corrections; bounds of the gateway's clock."""
 
 from __future__ import annotations
 
