@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.sink.backlog import Backpressure
+from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 

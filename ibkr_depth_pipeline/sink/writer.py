@@ -19,7 +19,8 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavai
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp, venue_fields
 from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key, rows_stream
-from ibkr_depth_pipeline.sink.backlog import RETRIES, Backlog, Backpressure, SymbolQueue, WriterFigures
+from ibkr_depth_pipeline.sink.backlog import RETRIES, Backlog, SymbolQueue, WriterFigures
+from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.row_queue import RowQueue
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions, raise_streams

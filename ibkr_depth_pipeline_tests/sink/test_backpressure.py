@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
-from ibkr_depth_pipeline.sink.backlog import LONGEST_REST_SECS, Backpressure
+from ibkr_depth_pipeline.sink.backpressure import LONGEST_REST_SECS, Backpressure
 from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of
 from ibkr_depth_pipeline_tests.sink.writing import eventually, snapshots, writing
 

@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS, Levels
 from ibkr_depth_pipeline.schema.encoding import encode_side, level_text, venue_field
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.schema.status import RunIdentity
-from ibkr_depth_pipeline.sink.backlog import Backpressure
+from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
