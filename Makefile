@@ -1,9 +1,10 @@
-# `make help` lists what there is. Everything is installed into .venv, .venv-peers and .venv-bench, nothing outside this folder.
+# `make help` lists what there is. Everything is installed into .venv and .venv-peers, -exports, -bench, nothing outside this folder.
 PYTHON ?= python3
 ARGS ?=
 
 VENV := .venv
 PEERS := .venv-peers
+EXPORTS := .venv-exports
 BENCH := .venv-bench
 NEWEST := .venv-newest
 BIN := $(VENV)/bin
@@ -13,6 +14,7 @@ DAGSTER_HOME_DIR := $(CURDIR)/.dagster_home
 VERSION := $(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard constraints/$(VERSION).txt)
 PEERS_CONSTRAINTS := $(wildcard constraints/peers-$(VERSION).txt)
+EXPORTS_CONSTRAINTS := $(wildcard constraints/exports-$(VERSION).txt)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv newest test-newest constraints run dev test test-faults test-live image-check coverage bench lint format clean
@@ -27,20 +29,21 @@ run: $(VENV)/.installed ## a whole market in a box: Redis, simulated gateway, Da
 venv: $(VENV)/.installed ## install the package and its console scripts into .venv, with the versions that were tested
 
 newest: ## the same with the newest versions that pyproject.toml admits, into .venv-newest
-	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= $(NEWEST)/.installed-lint
+	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= EXPORTS_CONSTRAINTS= $(NEWEST)/.installed-lint
 
 test-newest: newest ## the whole suite with the newest versions: what a nightly job runs
-	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= test
+	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= EXPORTS_CONSTRAINTS= test
 
-constraints: newest $(PEERS)/.installed ## take the versions of .venv-newest as the tested ones, once test-newest passes
+constraints: newest $(PEERS)/.installed $(EXPORTS)/.installed ## take the versions of .venv-newest as the tested ones, once test-newest passes
 	@$(call freeze,$(NEWEST),constraints/$(VERSION).txt,rm -rf .venv-newest && make constraints)
 	@$(call freeze,$(PEERS),constraints/peers-$(VERSION).txt,rm -rf .venv-peers constraints/peers-$(VERSION).txt && make constraints)
+	@$(call freeze,$(EXPORTS),constraints/exports-$(VERSION).txt,rm -rf .venv-exports constraints/exports-$(VERSION).txt && make constraints)
 
 dev: $(VENV)/.installed ## Dagster alone, on your own gateway and Redis (.env): launch the ingest in its UI
 	@mkdir -p $(DAGSTER_HOME_DIR) && cp config/dagster.yaml $(DAGSTER_HOME_DIR)/
 	DAGSTER_HOME=$(DAGSTER_HOME_DIR) $(BIN)/dagster dev --host 127.0.0.1 $(ARGS)
 
-test: $(VENV)/.installed-test $(PEERS)/.installed ## the whole suite; it starts the Redis servers and gateways it needs
+test: $(VENV)/.installed-test $(PEERS)/.installed $(EXPORTS)/.installed ## the whole suite; it starts the Redis servers and gateways it needs
 	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(VENV)/.installed-test ## the long tests of faults; TLS ones need a redis-server with TLS on PATH
@@ -52,7 +55,7 @@ image-check: $(VENV)/.installed-test ## build the image's root without Docker an
 test-live: $(VENV)/.installed-test ## only the tests against the real gateway and Redis that the settings name
 	$(BIN)/pytest --live -m live $(ARGS)
 
-coverage: $(VENV)/.installed-test $(PEERS)/.installed ## the suite with a report of the lines it did not reach
+coverage: $(VENV)/.installed-test $(PEERS)/.installed $(EXPORTS)/.installed ## the suite with a report of the lines it did not reach
 	$(BIN)/pytest --cov=ibkr_depth_pipeline --cov-report=term-missing:skip-covered $(ARGS)
 
 bench: $(VENV)/.installed $(BENCH)/.installed ## measure beside limits and peers, some 20 minutes; ARGS=--quick takes three
@@ -69,7 +72,7 @@ format: $(VENV)/.installed-lint ## let ruff put imports and layout right
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environments, Dagster's home, run folders and caches
-	rm -rf $(VENV) $(PEERS) $(BENCH) $(NEWEST) $(DAGSTER_HOME_DIR) .run .pytest_cache .hypothesis .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(PEERS) $(EXPORTS) $(BENCH) $(NEWEST) $(DAGSTER_HOME_DIR) .run .pytest_cache .hypothesis .mypy_cache .ruff_cache \
 	    .import_linter_cache .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -106,6 +109,15 @@ $(PEERS)/.installed: Makefile $(PEERS_CONSTRAINTS)
 	@test -x $(PEERS)/bin/python || { $(call make-venv,$(PEERS)); }
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
 	    $(addprefix --constraint ,$(PEERS_CONSTRAINTS)) 'ib_async>=2,<3' 'ibapi>=9.81'
+	@touch $@
+
+# The packages that exports are for, with ours beside them. hftbacktest wants an older numpy than .venv has, and
+# nautilus_trader an older pandas; nautilus_trader needs Python 3.11.
+$(EXPORTS)/.installed: pyproject.toml $(EXPORTS_CONSTRAINTS)
+	@test -x $(EXPORTS)/bin/python || { $(call make-venv,$(EXPORTS)); }
+	@echo 'Installing what reads exports into $(EXPORTS); the first time this takes some minutes.'
+	$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    $(addprefix --constraint ,$(EXPORTS_CONSTRAINTS)) --editable '.[archive,dbn,nautilus]' 'hftbacktest>=2.4,<3'
 	@touch $@
 
 # What the benchmark compares with and draws with; for the same reason not in .venv.

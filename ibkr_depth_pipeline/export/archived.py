@@ -11,11 +11,9 @@ import pyarrow as pa
 
 from ibkr_depth_pipeline.archive.archived_day import ArchivedDay
 from ibkr_depth_pipeline.archive.intervals import IntervalIndex, begin_of
-from ibkr_depth_pipeline.export.books import Array, Books, Ladder, price_ladder, row_ladder
+from ibkr_depth_pipeline.export.books import NS_PER_MS, Array, Books, Ladder, decimals, price_ladder, row_ladder
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
-
-_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,16 @@ def books_of(archived: ArchivedDay, selection: Selection) -> Iterator[tuple[int,
     reading = _Reading(archived, selection)
     for batch in archived.batches():
         yield len(batch), reading.books(batch)
+
+
+def decimals_of(archived: ArchivedDay) -> tuple[int, int]:
+    """How many decimal places the prices and the sizes of the day have. Raises ArchiveUnavailable."""
+    found = {"price": np.zeros(0), "size": np.zeros(0)}
+    for batch in archived.batches([f"{side}_{what}" for side in ("bid", "ask") for what in found]):
+        for what, values in found.items():
+            sides = [np.unique(_levels(batch, f"{side}_{what}")) for side in ("bid", "ask")]
+            found[what] = np.unique(np.concatenate((values, *sides)))
+    return decimals(found["price"]), decimals(found["size"])
 
 
 class _Reading:
@@ -112,7 +120,7 @@ def _subscriptions(batch: Any) -> Array:
 
 
 def _received(batch: Any, ts: Array) -> Array:
-    received = ts * _NS_PER_MS
+    received = ts * NS_PER_MS
     if "recv_ns" not in batch.schema.names:
         return received
     column = batch.column("recv_ns")

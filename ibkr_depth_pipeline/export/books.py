@@ -15,6 +15,9 @@ from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+NS_PER_MS = 1_000_000
+_MOST_DECIMALS = 17
+
 
 @dataclass(frozen=True)
 class Ladder:
@@ -66,13 +69,14 @@ class Books:
 
 @dataclass(frozen=True)
 class Ends:
-    """Where nothing more is known of the book: before the book `at`, from unix ms `ts` on; `seq` is the last one known.
+    """Where nothing more is known of the book: before the book `at`, after unix ms `ts`; `seq` is the last one known.
 
-    `of` is the interval of the last known book.
+    received is `ts` in ns, or later if the last known book came later within that ms; `of` is that book's interval.
     """
 
     at: Array
     ts: Array
+    received: Array
     seq: Array
     of: Array
 
@@ -98,13 +102,17 @@ def ends(books: Books, earlier: Books, same: Array, before: Books | None) -> End
     last, next_one = earlier[at], books[at]
     hole = last.interval == next_one.interval
     ts = np.where(hole, last.ts, np.minimum(last.until, next_one.ts))
-    return Ends(at, ts, last.seq, last.interval)
+    return _ends(at, ts, last)
 
 
 def end_of_all(last: Books, end_ms: int) -> Ends:
     """The end of the segment of the `last` book, if it lies before `end_ms`: then nothing is known until there."""
-    known_until = last.until < end_ms
-    return Ends(np.flatnonzero(known_until), *(each[known_until] for each in (last.until, last.seq, last.interval)))
+    last = last[last.until < end_ms]
+    return _ends(np.arange(len(last)), last.until, last)
+
+
+def _ends(at: Array, ts: Array, last: Books) -> Ends:
+    return Ends(at, ts, np.maximum(ts * NS_PER_MS, last.received), last.seq, last.interval)
 
 
 def joined(first: Books, second: Books) -> Books:
@@ -153,3 +161,11 @@ def _added_up(prices: Array, sizes: Array, filled: Array) -> Ladder:
     size = np.bincount(place[filled], sizes[filled], cells)
     count = np.bincount(place[filled], minlength=cells)
     return Ladder(price.reshape(shape), size.reshape(shape), count.reshape(shape), filled.sum(axis=1))
+
+
+def decimals(values: Array) -> int:
+    """How many decimal places the values have, as the shortest texts that stand for them."""
+    places = 0
+    while places < _MOST_DECIMALS and not np.array_equal(np.round(values, places), values):
+        places += 1
+    return places

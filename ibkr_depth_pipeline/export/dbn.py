@@ -19,7 +19,7 @@ import databento_dbn as dbn
 import numpy as np
 
 from ibkr_depth_pipeline.errors import ExportRefused
-from ibkr_depth_pipeline.export.books import Array, Books, Ends, Ladder, ends, first_whole, preceding
+from ibkr_depth_pipeline.export.books import NS_PER_MS, Array, Books, Ends, Ladder, ends, first_whole, preceding
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ _MOST = 2**32 - 2
 _EXACT = 2**53
 _MOST_PRICE = 2.0**63 - 2**10
 _NO_LEVEL = np.array([(dbn.UNDEF_PRICE, dbn.UNDEF_PRICE, 0, 0, 0, 0)], _LEVEL)
-_NS_PER_MS = 1_000_000
 
 
 def records(books: Books, before: Books | None, instrument_ids: Array) -> Array:
@@ -87,7 +86,7 @@ def records(books: Books, before: Books | None, instrument_ids: Array) -> Array:
 def clears(over: Ends, instrument_ids: Array) -> Array:
     """The records of action R for these ends."""
     made = np.zeros(len(over.at), RECORD)
-    _fill_head(made, instrument_ids[over.of], over.ts, over.ts * _NS_PER_MS, over.seq)
+    _fill_head(made, instrument_ids[over.of], over.ts, over.received, over.seq)
     made["action"], made["side"], made["price"] = b"R", b"N", dbn.UNDEF_PRICE
     made["flags"] = dbn.F_MAYBE_BAD_BOOK | dbn.F_LAST
     made["levels"] = _NO_LEVEL
@@ -105,7 +104,7 @@ def _fill_head(made: Array, instrument_ids: Array, ts: Array, received: Array, s
         raise ExportRefused(f"seq {seq.max()} does not fit DBN's 32 bits: export to parquet, csv or nautilus")
     made["length"], made["rtype"], made["publisher_id"] = RECORD.itemsize // 4, _RTYPE, PUBLISHER
     made["instrument_id"], made["sequence"] = instrument_ids, seq
-    made["ts_event"], made["ts_recv"] = ts * _NS_PER_MS, received
+    made["ts_event"], made["ts_recv"] = ts * NS_PER_MS, received
 
 
 # ---- levels
@@ -210,8 +209,8 @@ def header(symbol: str, day: date, span: tuple[int, int], numbers: Array) -> byt
     intervals = [_MappingInterval(day, ends, str(number)) for number in sorted(set(numbers.tolist()))]
     metadata = dbn.Metadata(
         dataset=DATASET,
-        start=span[0] * _NS_PER_MS,
-        end=span[1] * _NS_PER_MS,
+        start=span[0] * NS_PER_MS,
+        end=span[1] * NS_PER_MS,
         stype_in=dbn.SType.from_str("raw_symbol"),
         stype_out=dbn.SType.from_str("instrument_id"),
         schema=dbn.Schema.from_str("mbp-10"),

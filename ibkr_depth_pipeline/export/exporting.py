@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ibkr_depth_pipeline.archive.archived_day import ArchivedDay, open_day
 from ibkr_depth_pipeline.archive.layout import first_ms_of
 from ibkr_depth_pipeline.archive.reading import days, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ConfigurationError, ExportRefused, NothingKept, UnknownSymbol
-from ibkr_depth_pipeline.export.archived import Selection, books_of, observed
+from ibkr_depth_pipeline.export.archived import Selection, books_of, decimals_of, observed
 from ibkr_depth_pipeline.export.formats import ExportFormat, library_version, need_library, notes
 from ibkr_depth_pipeline.export.manifest import Tally, manifest, observed_in
-from ibkr_depth_pipeline.export.output import check_target, checksum, manifest_path, written_aside
+from ibkr_depth_pipeline.export.output import Output, file_output, folder_output
 from ibkr_depth_pipeline.export.writers import Subject, open_writer
 from ibkr_depth_pipeline.formatting import utc_clock
 
@@ -58,21 +60,19 @@ class Exported:
 
 
 def export_day(store: ArchiveStore, request: ExportRequest, *, now: datetime, progress: Progress) -> Exported:
-    """Write the export and its manifest; both appear whole or not at all.
+    """Writes the export and its manifest; both appear whole or not at all.
 
     Raises ConfigurationError for what was asked for wrongly, NothingKept, ExportRefused if nothing was observed or a
     value does not fit the format, and ArchiveUnavailable.
     """
-    check_target(request.path, force=request.force)
-    need_library(request.form)
-    archived = _opened(store, request)
-    subject = _subject(archived, request)
-    tally = Tally()
-    with written_aside(request.path) as aside, written_aside(manifest_path(request.path)) as manifest_aside:
-        records = _write(archived, subject, request, aside, tally, progress)
+    with _output(request) as output:
+        need_library(request.form)
+        archived = _opened(store, request)
+        subject = _subject(archived, request)
+        tally = Tally()
+        records = _write(archived, subject, request, output.aside, tally, progress)
         if not tally.books:
             raise ExportRefused(_nothing_selected(archived, subject.selection))
-        files = [{**checksum(aside), "name": request.path.name}]
         found = manifest(
             archived,
             subject.selection,
@@ -81,11 +81,17 @@ def export_day(store: ArchiveStore, request: ExportRequest, *, now: datetime, pr
             tally,
             program=metadata.version("ibkr_depth_pipeline"),
             records=records,
-            files=files,
+            files=output.files,
             made=now,
         )
-        manifest_aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return Exported(request.path, manifest_path(request.path), found)
+        place = output.publish(json.dumps(found, indent=1) + "\n")
+    return Exported(request.path, place, found)
+
+
+def _output(request: ExportRequest) -> AbstractContextManager[Output]:
+    if request.form is ExportFormat.NAUTILUS:
+        return folder_output(request.path, f"{quote(request.symbol, safe='')}-{request.day}")
+    return file_output(request.path, force=request.force)
 
 
 def _write(
@@ -117,7 +123,8 @@ def _subject(archived: ArchivedDay, request: ExportRequest) -> Subject:
     )
     if not observed_in(archived, selection):
         raise ExportRefused(_nothing_observed(archived, selection))
-    return Subject(request.symbol, request.day, selection, tuple(observed(archived)), with_received=False)
+    digits = decimals_of(archived) if request.form is ExportFormat.NAUTILUS else (0, 0)
+    return Subject(request.symbol, request.day, selection, tuple(observed(archived)), digits, with_received=False)
 
 
 def _form(form: ExportFormat) -> dict[str, str]:

@@ -36,7 +36,6 @@ DEPTH, DEPTH_CLEAR, DEPTH_SNAPSHOT = 1, 3, 4
 BUY, SELL = 1 << 29, 1 << 28
 _EXCHANGE_AND_LOCAL = 1 << 31 | 1 << 30
 """The event changes the exchange's book and the one that is seen from here."""
-_NS_PER_MS = 1_000_000
 _END, _CLEAR, _DELETE, _SET = range(4)
 """The order of the events of one book."""
 
@@ -105,7 +104,7 @@ def check_order(made: Array) -> None:
 
 def _cleared(over: Ends) -> Iterator[_Events]:
     for side in (BUY, SELL):
-        yield _clear(side, over.at, _END, over.ts * _NS_PER_MS)
+        yield _clear(side, over.at, _END, over.received + 1)  # so that the last book is seen
 
 
 def _clear(side: int, row: Array, kind: int, ts: Array) -> _Events:

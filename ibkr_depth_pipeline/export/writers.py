@@ -24,12 +24,16 @@ from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is exported. `intervals` are those of the day that books refer to; with_received if recv_ns was recorded."""
+    """What is exported. `intervals` are those of the day that books refer to; with_received if recv_ns was recorded.
+
+    digits are the decimal places of prices and sizes, for the formats that need them.
+    """
 
     symbol: str
     day: date
     selection: Selection
     intervals: tuple[SubscriptionInterval, ...]
+    digits: tuple[int, int]
     with_received: bool
 
 
@@ -148,4 +152,11 @@ def open_writer(form: ExportFormat, path: Path, subject: Subject, name: str) -> 
         case ExportFormat.HFTBACKTEST:
             return EventWriter(path, subject)
         case ExportFormat.NAUTILUS:
-            raise NotImplementedError
+            return _catalog_writer(path, subject)
+
+
+def _catalog_writer(path: Path, subject: Subject) -> Writer:
+    from ibkr_depth_pipeline.export.nautilus import CatalogWriter, instrument_ids
+
+    instruments = instrument_ids(subject.symbol, (each.venue for each in subject.intervals))
+    return CatalogWriter(path, instruments, subject.digits, subject.selection.end_ms)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,16 @@ def test_what_was_given_wrongly_is_named_with_what_is_allowed_and_nothing_is_wri
     failed, printed, complaints = runs(rotation, monkeypatch, **asked)
     assert (failed, printed) == (code, ""), complaints
     assert told in complaints
+    assert left_behind(rotation) == []
+
+
+@pytest.mark.skipif(find_spec("nautilus_trader") is not None, reason="nautilus_trader is installed here")
+def test_format_whose_library_is_missing_names_what_to_install(
+    rotation: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, complaints = runs(rotation, monkeypatch, to="nautilus", path="catalog")
+    assert code == 2
+    assert "needs nautilus_trader, which is not installed: pip install 'ibkr_depth_pipeline[nautilus]'" in complaints
     assert left_behind(rotation) == []
 
 
