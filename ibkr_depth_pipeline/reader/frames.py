@@ -148,19 +148,18 @@ def flat(table: pa.Table) -> pa.Table:
 def by_price(table: pa.Table) -> pa.Table:
     """A table of `schema()` with columns by price, bid_px_00, bid_sz_00, bid_ct_00 ... in place of the lists.
 
-    Rows of one price are added up, `ct` is their number; a level that the book does not have is null, null and 0.
+    Rows of one price are added up, `ct` is their number; the three of a level that the book does not have are null.
     """
     import pyarrow as pa
 
     columns = _head(table)
-    sides = {side: _levels(table[f"{side}_price"], table[f"{side}_size"], side == "bid") for side in SIDES}
+    sides = {side: levels(table, side) for side in SIDES}
+    kinds = (pa.float64(), pa.float64(), pa.int32())
     for level in range(SNAPSHOT_LEVELS):
-        for side in SIDES:
-            prices, sizes, counts = (each[:, level] for each in sides[side])
-            absent = counts == 0
-            columns[f"{side}_px_{level:02d}"] = pa.array(prices, pa.float64(), mask=absent)
-            columns[f"{side}_sz_{level:02d}"] = pa.array(sizes, pa.float64(), mask=absent)
-            columns[f"{side}_ct_{level:02d}"] = pa.array(counts, pa.int32())
+        for side, parts in sides.items():
+            absent = parts[2][:, level] == 0
+            for name, part, kind in zip(LEVEL_PARTS, parts, kinds, strict=True):
+                columns[f"{side}_{name}_{level:02d}"] = pa.array(part[:, level], kind, mask=absent)
     return pa.table(columns)
 
 
@@ -168,11 +167,15 @@ def _head(table: pa.Table) -> dict[str, Any]:
     return {name: table[name] for name in HEAD if name in table.column_names}
 
 
-def _levels(prices: Any, sizes: Any, highest_first: bool) -> tuple[Any, Any, Any]:
-    """Prices, sizes and counts of rows by price, best first, as arrays of shape (rows, 10)."""
+def levels(table: pa.Table, side: str, rows: Any = None) -> tuple[Any, Any, Any]:
+    """Prices, sizes and counts of a side's rows by price, best first, as arrays of shape (rows, 10).
+
+    rows: the numbers of the table's rows that are wanted, None for all.
+    """
     import numpy as np
 
-    price, size = matrix(prices), matrix(sizes)
+    price, size = (matrix(table[f"{side}_{part}"], rows) for part in ("price", "size"))
+    highest_first = side == "bid"
     key = np.where(np.isnan(price), np.inf, -price if highest_first else price)
     disordered = np.flatnonzero((key[:, 1:] < key[:, :-1]).any(axis=1))  # amid a price move
     if len(disordered):
@@ -192,13 +195,14 @@ def _levels(prices: Any, sizes: Any, highest_first: bool) -> tuple[Any, Any, Any
     return best, totals, counts
 
 
-def matrix(column: Any) -> Any:
-    """A column of lists of ten numbers as an array of its own of shape (rows, 10); null is NaN."""
+def matrix(column: Any, rows: Any = None) -> Any:
+    """A column of lists of ten numbers, or those `rows` of it, as an array of shape (rows, 10); null is NaN."""
     import numpy as np
 
     pieces = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    flat_values = np.concatenate(pieces) if pieces else np.empty(0)
-    return np.array(flat_values, dtype=np.float64).reshape(-1, SNAPSHOT_LEVELS)
+    values = np.concatenate(pieces) if pieces else np.empty(0)
+    table = values.astype(np.float64, copy=False).reshape(-1, SNAPSHOT_LEVELS)
+    return table.copy() if rows is None else table[rows]
 
 
 # ---- libraries

@@ -8,10 +8,11 @@ symbol at all there is nothing to compare with: then the newest book is None and
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ibkr_depth_pipeline.clock import unix_ms as unix_ms_now
-from ibkr_depth_pipeline.reader import frames
+from ibkr_depth_pipeline.reader import frames, resampling
 from ibkr_depth_pipeline.reader.marking import Inference, Marker, Record
 from ibkr_depth_pipeline.reader.moments import Moment, Points, unix_ms
 from ibkr_depth_pipeline.reader.selection import (
@@ -20,6 +21,7 @@ from ibkr_depth_pipeline.reader.selection import (
     Query,
     bounds_of,
     chosen,
+    id_before,
     names_in,
     nothing_recorded,
     refuse_unknown,
@@ -191,11 +193,16 @@ def read_range(
     return found
 
 
-def _range_of(symbol: str, bounds: Bounds, limit: int | None, only_settled: bool) -> Query[list[DepthSnapshot]]:
-    """Page by page. Each page is read with one snapshot more, which shows whether the last one is settled."""
+def _range_of(
+    symbol: str, bounds: Bounds, limit: int | None, only_settled: bool, inference: Inference | None = None
+) -> Query[list[DepthSnapshot]]:
+    """Page by page. Each page is read with one snapshot more, which shows whether the last one is settled.
+
+    inference is asked about what no record covers.
+    """
     found: list[DepthSnapshot] = []
     low, high = bounds
-    reading, inference = RecordReading.from_id(symbol, low), Inference()
+    reading, inference = RecordReading.from_id(symbol, low), inference or Inference()
     while limit is None or len(found) < limit:
         left = PAGE_ENTRIES if limit is None or only_settled else limit - len(found)
         count = min(PAGE_ENTRIES, left) + 1
@@ -327,3 +334,57 @@ def to_pandas(
         named, start=start, end=end, limit=limit, settled=settled, columns=columns, missing_ok=missing_ok
     )
     return frames.to_pandas(table)
+
+
+# ---- bars
+
+
+def resample(
+    every: str | int | timedelta,
+    *symbols: Names,
+    start: Points | None = None,
+    end: Points | None = None,
+    form: resampling.Form = "polars",
+    missing_ok: bool = False,
+) -> Query[Any]:
+    """Bars of the length `every` ("1s", "5m", a timedelta, ms), aligned with the epoch, one symbol after the other.
+
+    Columns are those of resampling.schema(). Only settled books count, and each only as long as its symbol was
+    observed: a bar in which it was not is null, but for `observed`, which is 0. Without start and end the bars reach
+    from the first to the last moment that was observed. form: "polars", "pandas" or "arrow". Raises NothingRecorded in
+    the place of a frame without bars, unless `missing_ok`.
+    """
+    resampling.need(form)
+    length = resampling.bar_ms(every)
+    named = names_in(*symbols)
+    names = yield from chosen(named)
+    bounds = yield from bounds_of(names, start, end)
+    found, empty = [], []
+    for name in names:
+        table = yield from _bars_of(name, bounds[name], length)
+        if table is None:
+            empty.append(name)
+        else:
+            found.append(table)
+    yield from _refuse_missing(named and empty, (), missing_ok)
+    if not found and not missing_ok:
+        raise (yield from nothing_recorded(named, start, end))
+    return resampling.in_form(resampling.stacked(found), form)
+
+
+def _bars_of(symbol: str, bounds: Bounds, length: int) -> Query[Any]:
+    """The bars of one symbol; None if nothing was observed. What stood at the start came before it."""
+    low, high = bounds
+    if low != "-":
+        ts = int(low.partition("-")[0])
+        [before] = yield [("XREVRANGE", stream_key(symbol), id_before(ts), "-", "COUNT", _BEFORE_START)]
+        low = before[-1][0].decode() if before else low
+    inference = Inference()
+    books = yield from _range_of(symbol, Bounds(low, high), None, False, inference)
+    record = yield from RecordReading.from_id(symbol, low).read()
+    intervals = [*inference.intervals(unix_ms_now()), *record.intervals]
+    return resampling.bars(symbol, frames.to_arrow(books), intervals, length, *bounds.times)
+
+
+_BEFORE_START = 100
+"""Snapshots read from before the start of bars: more than one read of the socket brings."""

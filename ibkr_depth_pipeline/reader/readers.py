@@ -55,6 +55,7 @@ class _Reader:
     to_arrow = Method(queries.to_arrow)
     to_polars = Method(queries.to_polars)
     to_pandas = Method(queries.to_pandas)
+    resample = Method(queries.resample)
 
     def __init__(self, url: str) -> None:
         self._target = _target_of(url)

@@ -190,6 +190,12 @@ class Bounds(NamedTuple):
     low: str
     high: str
 
+    @property
+    def times(self) -> tuple[int | None, int | None]:
+        """The unix ms of the start, and of the end, which is not held any more; None if that is open."""
+        low, high = (None if each in "-+" else parts_of_id(each)[0] for each in self)
+        return low, None if high is None else high + 1
+
 
 def positions_of(starts: Mapping[str, Start]) -> Query[dict[str, Position]]:
     """Where these are. The current ends are asked for in one batch, so that "now" is one moment for all."""
