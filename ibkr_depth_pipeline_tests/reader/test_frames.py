@@ -138,7 +138,7 @@ def test_columns_of_levels_hold_what_levels_gives() -> None:
     for row, book in zip(table.to_pylist(), books, strict=True):
         for side, levels in zip(("bid", "ask"), book.levels(), strict=True):
             found = [tuple(row[f"{side}_{part}_{at:02d}"] for part in ("px", "sz", "ct")) for at in range(10)]
-            assert found == [*levels, *[(None, None, 0)] * (10 - len(levels))]
+            assert found == [*levels, *[(None, None, None)] * (10 - len(levels))]
 
 
 def test_empty_rows_are_null_in_every_arrangement() -> None:
