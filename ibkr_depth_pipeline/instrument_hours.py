@@ -106,11 +106,6 @@ class MarketHours:
             return 0
         return next((opens for opens, _ in self.spans if opens > now), self.known_until)
 
-    def next_change(self, now: int) -> int | None:
-        """When it opens or closes next. None: not as far as is known."""
-        edges = sorted(edge for span in self.spans for edge in span)
-        return next((edge for edge in edges if now < edge < self.known_until), None)
-
 
 ALWAYS_OPEN = MarketHours(ALWAYS, (), 0)
 

@@ -30,7 +30,6 @@ class TradingSession:
     day: date
     open: datetime
     close: datetime
-    closes_early: bool
 
 
 class TradingHours:
@@ -47,9 +46,8 @@ class TradingHours:
         except exchange_calendars.errors.InvalidCalendarName:
             allowed = "a calendar of exchange_calendars, such as XNYS, XNAS or 24/7"
             raise ConfigurationError("trading hours", [f"{calendar!r} is not allowed; {allowed}"]) from None
-        early = set(self._found.early_closes)
         self._sessions = [
-            TradingSession(label.date(), _utc(row.open), _utc(row.close), label in early)
+            TradingSession(label.date(), _utc(row.open), _utc(row.close))
             for label, row in zip(self._found.schedule.index, self._found.schedule.itertuples(), strict=True)
         ]
 

@@ -202,11 +202,10 @@ def test_sunday_opens_of_futures_follow_the_change_of_the_clock(sunday: str, ope
     read = read_hours("trading", f"{day:%Y%m%d}:1700-{monday:%Y%m%d}:1600", "US/Central")
     assert read.spans[0][0] == ms(f"{sunday}T{opens}")
     assert read.closed_until(ms(f"{sunday}T12:00")) == ms(f"{sunday}T{opens}")
-    assert read.next_change(ms(f"{sunday}T12:00")) == ms(f"{sunday}T{opens}")
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 60)), max_size=12), st.integers(0, 600))
-def test_open_closed_and_the_next_change_agree(raw: list[tuple[int, int]], now: int) -> None:
+def test_open_and_closed_agree(raw: list[tuple[int, int]], now: int) -> None:
     hours = MarketHours("trading", merged((opens, opens + length) for opens, length in raw), 560)
     inside = any(opens <= now < opens + length for opens, length in raw)
     assert hours.is_open(now) == (inside or now >= 560)
@@ -216,10 +215,6 @@ def test_open_closed_and_the_next_change_agree(raw: list[tuple[int, int]], now: 
         assert until > now
         assert hours.is_open(until)
         assert not any(hours.is_open(moment) for moment in range(now, until))
-    change = hours.next_change(now)
-    if change is not None:
-        assert all(hours.is_open(moment) == hours.is_open(now) for moment in range(now, change))
-        assert hours.is_open(change) != hours.is_open(now)
 
 
 def test_defaults_are_liquid_hours_for_stocks_and_trading_hours_for_all_else() -> None:

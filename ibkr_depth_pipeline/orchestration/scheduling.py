@@ -173,7 +173,7 @@ def _judge_by_universe(
         return Skip(f"{known.why_closed(now_ms)}.")
     day = (scheduled + lead).astimezone(_hours_to_show(calendar, now).zone).date()
     opened, close = (datetime.fromtimestamp(at / 1000, timezone.utc) for at in (session.opened, session.close))
-    return Start(TradingSession(day, opened, close, closes_early=False))
+    return Start(TradingSession(day, opened, close))
 
 
 def _hours_to_show(calendar: str, now: datetime) -> TradingHours:

@@ -40,7 +40,6 @@ class Server(NamedTuple):
 
     policy: str | None
     max_bytes: int | None
-    used_bytes: int | None
     appends: bool | None
     saves: bool | None
 
@@ -85,7 +84,6 @@ async def _server(client: Any, where: Mapping[str, Any]) -> Server:
     return Server(
         policy=policy or None,
         max_bytes=_whole(told.get("maxmemory")),
-        used_bytes=_whole(told.get("used_memory")),
         appends=None if "aof_enabled" not in told else bool(told["aof_enabled"]),
         saves=None if save is None else bool(save),
     )

@@ -30,7 +30,6 @@ def test_session_is_open_from_its_first_moment_until_just_before_its_close(hours
     assert session.day == date(2026, 11, 25)
     assert (session.open, session.close) == (new_york(25, 9, 30), new_york(25, 16))
     assert session.open.tzinfo is timezone.utc
-    assert not session.closes_early
     assert hours.session_at(new_york(25, 9, 29)) is None
     assert hours.session_at(new_york(25, 16)) is None
 
@@ -39,7 +38,6 @@ def test_day_after_thanksgiving_closes_early(hours: TradingHours) -> None:
     session = hours.session_at(new_york(27, 12))
     assert session is not None
     assert session.close == new_york(27, 13)
-    assert session.closes_early
 
 
 def test_next_session_after_a_holiday_eve_is_the_day_after(hours: TradingHours) -> None:

@@ -14,15 +14,15 @@ POLICIES = ("allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "vol
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_but_noeviction_is_warned_of(policy: str) -> None:
-    (found,) = advice_of("", Server(policy, 0, 0, True, True), 1)
+    (found,) = advice_of("", Server(policy, 0, True, True), 1)
     assert found.is_warning
     assert policy in found.text
     assert ("heartbeats" in found.text) == policy.startswith("volatile")
 
 
 def test_redis_that_reveals_nothing_is_not_warned_of() -> None:
-    assert not [*advice_of("", Server(None, None, None, None, None), 10**9)]
-    assert not [*advice_of("", Server("noeviction", 0, 10**9, True, False), 10**9)]
+    assert not [*advice_of("", Server(None, None, None, None), 10**9)]
+    assert not [*advice_of("", Server("noeviction", 0, True, False), 10**9)]
 
 
 async def test_real_redis_is_inspected(shared_redis_url: str) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 ARCHIVE_KEY = dg.AssetKey([*PREFIX, "archive"])
 DAY_KEY = dg.AssetKey([*PREFIX, "archive_day"])
-ARCHIVE_OP, DAY_OP = "ibkr_depth_archive", "ibkr_depth_archive_day"
 ARCHIVE_JOB, DAY_JOB = "ibkr_depth_archive_job", "ibkr_depth_archive_day_job"
 POOL, DAY_POOL = "ibkr_depth_archive", "ibkr_depth_archive_day"
 """One slot each: whoever archives, or compacts, holds it."""
