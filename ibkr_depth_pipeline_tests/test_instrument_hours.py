@@ -19,7 +19,6 @@ from ibkr_depth_pipeline.instrument_hours import (
     hours_to_follow,
     merged,
     read_hours,
-    session_of,
     time_zone,
 )
 
@@ -229,12 +228,3 @@ def test_calendar_stands_in_where_there_are_no_hours() -> None:
     assert holiday.closed_until(ms("2026-11-26T15:00")) == ms("2026-11-27T14:30")
     assert holiday.label == "XNYS"
     assert calendar_hours("24/7", ms("2026-11-26T15:00")).is_open(ms("2026-11-26T15:00"))
-
-
-def test_session_lasts_from_the_first_open_to_the_last_close() -> None:
-    stock = MarketHours("liquid", ((100, 200), (300, 400)), 1000)
-    future = MarketHours("trading", ((180, 260),), 1000)
-    assert session_of([stock, future], 90, 20) == (100, 260)
-    assert session_of([stock, future], 250, 20) == (100, 260)
-    assert session_of([stock, future], 270, 20) is None
-    assert session_of([stock, future], 285, 20) == (300, 400)
