@@ -259,6 +259,11 @@ class Settings(BaseSettings):
     archive_retention_days: Whole = _whole(
         0, 0, 36500, "days that are kept before the newest data", least_means="everything is kept"
     )
+    archive_rows: bool = Field(
+        False,
+        description="whether the archiver keeps the rows of depth as well, if the recorder stores them "
+        "(IBKR_STREAM_ROWS): true or false",
+    )
     ibkr_stop_at_close: bool = Field(
         True,
         description="whether a run of Dagster's follows the markets' hours (refused outside a session, ended at its "

@@ -13,8 +13,8 @@ The contract, for exports and studies:
 * `gaps` are the seqs that are missing, in order.
 * Column `subscription` is the number of the snapshot's interval, null if that was not recorded. `settled` is false for
   the partial books at the beginning of a subscription (before `complete`), and for a book that the same socket read
-  changed again: all rows of a read have the same `ts`, so the snapshot that follows a settled one has another `ts`. Two
-  reads within one ms count as one.
+  changed again: all rows of a read have the same `ts` and the same `recv_ns`, so the snapshot that follows a settled
+  one has another `recv_ns`, or another `ts` if that is not stored: then two reads within one ms count as one.
 * If snapshots lie in no recorded interval (an older recorder wrote them, or the interval is still open), `intervals`
   has inferred ones for them: `subscription` is 0, `end` is UNKNOWN, or None for the last one. The rule is that of
   `InferredIntervals`.
@@ -62,7 +62,8 @@ class ArchivedDay:
 
     def batches(self, columns: Sequence[str] = DAY_COLUMNS.names) -> Iterator[Any]:
         """Yields the snapshots as pyarrow.RecordBatch, in order, with these columns. Raises ArchiveUnavailable."""
-        stored = [name for name in SNAPSHOTS.names if name in columns or name in POSITION]
+        needed = {*POSITION, *columns, *(["recv_ns"] if "settled" in columns else [])}
+        stored = [name for name in SNAPSHOTS.names if name in needed]
         index = IntervalIndex(self.intervals)
         tables = (each for each in read_in_order(self.store, self.day, self.symbol, stored) if each.num_rows)
         table = next(tables, None)
@@ -90,10 +91,20 @@ def _completed(table: Any, index: IntervalIndex, following: Any) -> Any:
     """The table with `subscription` and `settled`; `following` is the table behind it, None if there is none."""
     ts, seq = ids_of(table)
     number = index.of(ts, seq)
-    last_of_read = np.append(ts[1:] != ts[:-1], following is None or ids_of(following)[0][0] != ts[-1])
+    last_of_read = _ends_a_read(table if following is None else pa.concat_tables([table, following[:1]]))[: len(ts)]
     numbers = index.subscriptions(number)
     subscription = pa.array(numbers, pa.int64(), mask=numbers == 0)
     settled = pa.array(last_of_read & index.complete(number, ts))
     for name, column in zip(SUBSCRIPTION_COLUMNS, (subscription, settled), strict=True):
         table = table.append_column(name, column)
     return table
+
+
+def _ends_a_read(table: Any) -> Any:
+    """Whether each snapshot is the last one of its socket read, as far as its times tell."""
+    ts, _ = ids_of(table)
+    ends = np.append(ts[1:] != ts[:-1], True)
+    if "recv_ns" in table.column_names and table["recv_ns"].null_count < table.num_rows:
+        ns, known = table["recv_ns"].fill_null(0).to_numpy(), table["recv_ns"].is_valid().to_numpy()
+        ends[:-1] = np.where(known[1:] & known[:-1], ns[1:] != ns[:-1], ends[:-1])
+    return ends

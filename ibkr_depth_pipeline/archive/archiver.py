@@ -22,11 +22,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ibkr_depth_pipeline.archive.buffers import EntryBuffer, buffer_of
 from ibkr_depth_pipeline.archive.decoding import RawEntry, SymbolBuffer
-from ibkr_depth_pipeline.archive.layout import NOTHING, Place, day_of, first_ms_of, gap_place, part_place
-from ibkr_depth_pipeline.archive.maintenance import first_date_kept, prune_expired
+from ibkr_depth_pipeline.archive.layout import (
+    BOOKS,
+    DAYS,
+    INTERVALS,
+    NOTHING,
+    PARTS,
+    ROWS,
+    STREAMED,
+    Place,
+    day_of,
+    first_ms_of,
+    gap_place,
+    part_place,
+)
+from ibkr_depth_pipeline.archive.maintenance import finish_replacements, first_date_kept, prune_expired
 from ibkr_depth_pipeline.archive.ownership import Ownership
-from ibkr_depth_pipeline.archive.parquet_schema import gap_bytes, gap_row, part_bytes
+from ibkr_depth_pipeline.archive.parquet_schema import TABLES, gap_bytes, gap_row, part_bytes
 from ibkr_depth_pipeline.archive.reading import positions
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import (
@@ -34,6 +48,7 @@ from ibkr_depth_pipeline.archive.streams import (
     ArchiverTiming,
     FiguresPoller,
     RepeatedFailureLog,
+    Source,
     Streams,
 )
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
@@ -50,6 +65,7 @@ DRAIN_SECS = 4.0
 """How long the last files may take at the end."""
 LARGEST_BACKLOG = 256 * 1024 * 1024
 """Bytes of files that wait for the store; beyond it nothing more is read from Redis, which still has it."""
+_CONVERT_HINT = "some dates are in folders of before, parts/ and days/: make books of them: ibkr_depth_archive convert"
 _PRUNE_HINT = "more dates are past ARCHIVE_RETENTION_DAYS than one run deletes; if no clock was wrong: prune --most N"
 
 
@@ -58,6 +74,8 @@ class ArchiveSummary:
     """Counts of one run. `drained` states that everything read is in files."""
 
     snapshots: dict[str, int] = field(default_factory=dict)
+    intervals: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     files: int = 0
     bytes: int = 0
     gaps: list[Gap] = field(default_factory=list)
@@ -68,7 +86,7 @@ class ArchiveSummary:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A file that is ready and not yet in the store. `rows` snapshots are in it."""
+    """A file that is ready and not yet in the store. `rows` are in it."""
 
     place: Place
     content: bytes
@@ -93,10 +111,13 @@ class Archiver:
         self._only = frozenset(symbols)
         self._store = ArchiveStore(settings.archive_url)
         self._flush_rows = max(1, min(settings.archive_flush_rows, settings.ibkr_stream_maxlen // 4))
-        self._kept: dict[str, StreamId] = {}  # the newest snapshot of each symbol that is in a file
+        self._trees = tuple(tree for tree in STREAMED if tree != ROWS or settings.archive_rows)
+        self._kept: dict[Source, StreamId] = {}  # the newest entry of each stream that is in a file
         self._newest_ms = 0  # of the data that was seen, kept or not: what ages are counted from
-        self._buffers: dict[str, SymbolBuffer] = {}
-        self._since: dict[str, float] = {}  # symbol -> loop time of its oldest buffered snapshot
+        self._buffers: dict[Source, EntryBuffer] = {}
+        self._since: dict[Source, float] = {}  # loop time of the oldest buffered entry
+        self._intervals_due = 0.0  # loop time
+        self._unreadable: dict[Source, int] = {}
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._news = asyncio.Event()  # for the task that stores files
@@ -124,11 +145,15 @@ class Archiver:
             async with Ownership(self._store, streams, self._settings.ibkr_lease_ttl_secs) as owned:
                 self._store.sweep("put")
                 await asyncio.to_thread(self._store.check_writable)
-                self._kept = await asyncio.to_thread(positions, self._store)
+                await asyncio.to_thread(finish_replacements, self._store)
+                self._kept = await asyncio.to_thread(self._positions)
                 trouble = await self._discover(streams)
                 if trouble is not None and once:  # it would end without having kept everything there is
                     raise trouble
-                self._log.info("archive_started", url=self._store.url, symbols=sorted(self._buffers))
+                symbols = sorted({source.symbol for source in self._buffers})
+                self._log.info("archive_started", url=self._store.url, symbols=symbols)
+                if self._store.has_any_of(PARTS, DAYS):
+                    self._log.warning("archive_old_layout", url=self._store.url, hint=_CONVERT_HINT)
                 await self._work(streams, owned, once=once)
         finally:
             await streams.close()
@@ -162,13 +187,14 @@ class Archiver:
             if loop.time() >= pruned:
                 pruned = loop.time() + await self._prune()
             try:
-                most, troubles = await self._read(streams)
+                most, troubles = await self._read(streams, everything=once)
                 pause = 0.0
             except SinkUnavailable as error:
                 pause = self._timing.retries.longer(pause)
                 most, troubles = 0, dict.fromkeys(self._buffers, error)
-            failures.record(next(iter(troubles.values()), None), loop.time(), symbols=sorted(troubles))
-            self._flush(loop.time() - self._settings.archive_flush_secs)
+            symbols = sorted({source.symbol for source in troubles})
+            failures.record(next(iter(troubles.values()), None), loop.time(), symbols=symbols)
+            self._flush(loop.time())
             at_end = most < ENTRIES_AT_ONCE and not self._backlogged
             if once and at_end and not troubles:
                 return
@@ -193,30 +219,37 @@ class Archiver:
                 error = away
             failures.record(error, loop_time())
 
+    def _positions(self) -> dict[Source, StreamId]:
+        return {
+            Source(tree, symbol): position
+            for tree in self._trees
+            for symbol, position in positions(self._store, tree).items()
+        }
+
     async def _discover(self, streams: Streams) -> SinkUnavailable | None:
-        """Take in the symbols that are new. Returns why there may be more."""
-        symbols, trouble = await streams.symbols()
-        for symbol in symbols:
-            if symbol not in self._buffers and (not self._only or symbol in self._only):
+        """Take in the streams that are new. Returns why there may be more."""
+        sources, trouble = await streams.sources(self._trees)
+        for source in sources:
+            if source not in self._buffers and (not self._only or source.symbol in self._only):
                 try:
-                    position = await self._begin(streams, symbol)
+                    position = await self._begin(streams, source)
                 except SinkUnavailable as error:
                     trouble = error
                     continue
-                self._buffers[symbol] = SymbolBuffer(symbol, position)
-                self._log.info("archive_symbol", symbol=symbol, position=str(position))
+                self._buffers[source] = buffer_of(source, position)
+                self._log.info("archive_symbol", symbol=source.symbol, table=source.tree, position=str(position))
         return trouble
 
-    async def _begin(self, streams: Streams, symbol: str) -> StreamId:
+    async def _begin(self, streams: Streams, source: Source) -> StreamId:
         """Behind what is kept, and behind what is too old to be kept."""
-        kept = self._kept.get(symbol, NOTHING)
+        kept = self._kept.get(source, NOTHING)
         if self._settings.archive_retention_days:
-            newest = await streams.newest(symbol) or NOTHING
+            newest = await streams.newest(source) or NOTHING
             self._newest_ms = max(self._newest_ms, kept.ts, newest.ts)
         oldest_ms = self._oldest_ms()
         if kept.ts >= oldest_ms:
             return kept
-        return max(kept, await streams.before(symbol, StreamId(oldest_ms, 0)) or NOTHING)
+        return max(kept, await streams.before(source, StreamId(oldest_ms, 0)) or NOTHING)
 
     def _oldest_ms(self) -> int:
         """The time before which nothing is kept, in unix ms."""
@@ -227,30 +260,40 @@ class Archiver:
         newest = day_of(min(self._newest_ms, self._now_ms()))
         return max(0, first_ms_of(first_date_kept(days, today, newest)))
 
-    async def _read(self, streams: Streams) -> tuple[int, dict[str, SinkUnavailable]]:
-        """Take what is new. Returns the most entries that a symbol had: if ENTRIES_AT_ONCE, there are more.
+    async def _read(self, streams: Streams, *, everything: bool) -> tuple[int, dict[Source, SinkUnavailable]]:
+        """Take what is new. Returns the most entries that a stream had: if ENTRIES_AT_ONCE, there are more.
 
-        And why some symbols could not be read; raises SinkUnavailable if none could.
+        And why some streams could not be read; raises SinkUnavailable if none could. Intervals are few, and read less
+        often unless `everything` is.
         """
         if self._backlogged or not self._buffers:
             return 0, {}
-        positions = {symbol: buffer.cursor for symbol, buffer in self._buffers.items()}
+        now = loop_time()
+        with_intervals = everything or now >= self._intervals_due
+        if with_intervals:
+            self._intervals_due = now + self._timing.intervals_secs
+        positions = {
+            source: buffer.cursor
+            for source, buffer in self._buffers.items()
+            if with_intervals or source.tree != INTERVALS
+        }
         found, troubles = await streams.read(positions)
-        if len(troubles) == len(positions):
+        if positions and len(troubles) == len(positions):
             raise next(iter(troubles.values()))
         await self._note_contracts(streams, found)
         most = 0
-        for symbol, entries in found.items():
+        for source, entries in found.items():
             try:
-                await self._take(streams, symbol, entries)
+                await self._take(streams, source, entries)
                 most = max(most, len(entries))
             except SinkUnavailable as error:  # nothing of it is taken: it will be read again
-                troubles[symbol] = error
+                troubles[source] = error
         return most, troubles
 
-    async def _note_contracts(self, streams: Streams, symbols: Iterable[str]) -> None:
+    async def _note_contracts(self, streams: Streams, sources: Iterable[Source]) -> None:
         """Read the contracts of snapshots that were read: they are stored before these."""
-        histories = {symbol: self._buffers[symbol].contracts for symbol in symbols}
+        buffers = ((source.symbol, self._buffers[source]) for source in sources)
+        histories = {symbol: buffer.contracts for symbol, buffer in buffers if isinstance(buffer, SymbolBuffer)}
         for symbol, entries in (await streams.contract_changes({s: h.cursor for s, h in histories.items()})).items():
             histories[symbol].note(entries)
 
@@ -258,26 +301,29 @@ class Archiver:
     def _backlogged(self) -> bool:
         return self._waiting_bytes > LARGEST_BACKLOG
 
-    async def _take(self, streams: Streams, symbol: str, entries: Sequence[RawEntry]) -> None:
-        buffer = self._buffers[symbol]
+    async def _take(self, streams: Streams, source: Source, entries: Sequence[RawEntry]) -> None:
+        buffer = self._buffers[source]
         first = StreamId.of(entries[0][0])
         self._newest_ms = max(self._newest_ms, StreamId.of(entries[-1][0]).ts)
-        before = None if buffer.follows(first) else await streams.before(symbol, first)
+        before = None if buffer.follows(first) else await streams.before(source, first)
         for gap in buffer.add(entries, before):
             self._record(gap)
-        self._count_unreadable(symbol, buffer.unreadable)
+        self._count_unreadable(source, buffer.unreadable)
         if len(buffer):
-            self._since.setdefault(symbol, loop_time())
+            self._since.setdefault(source, loop_time())
         if len(buffer) >= self._flush_rows:
-            self._freeze(buffer)
+            self._freeze(source)
 
-    def _count_unreadable(self, symbol: str, count: int) -> None:
+    def _count_unreadable(self, source: Source, count: int) -> None:
         """Entries that are not of the schema are passed over: logged at the first, then each time they have doubled."""
-        before = self.summary.unreadable.get(symbol, 0)
+        before = self._unreadable.get(source, 0)
         if count > before:
-            self.summary.unreadable[symbol] = count
+            self._unreadable[source] = count
+            in_all = self.summary.unreadable.get(source.symbol, 0) + count - before
+            self.summary.unreadable[source.symbol] = in_all
             if count.bit_length() > before.bit_length():
-                self._log.error("archive_entries_passed_over", symbol=symbol, unreadable=count)
+                fields = {"symbol": source.symbol, "table": source.tree, "unreadable": count}
+                self._log.error("archive_entries_passed_over", **fields)
 
     def _record(self, gap: Gap) -> None:
         self._log.warning("archive_hole", **{"symbol": gap.symbol, **gap_row(gap)})
@@ -303,17 +349,19 @@ class Archiver:
 
     # ---- files
 
-    def _flush(self, older_than: float) -> None:
-        """Make files of what has waited since before that loop time."""
-        for symbol in [symbol for symbol, since in self._since.items() if since <= older_than]:
-            self._freeze(self._buffers[symbol])
+    def _flush(self, now: float) -> None:
+        """Make files of what has waited long enough at that loop time."""
+        longest = dict.fromkeys(STREAMED, self._settings.archive_flush_secs)
+        longest[INTERVALS] = self._timing.intervals_flush_secs
+        for source in [source for source, since in self._since.items() if since <= now - longest[source.tree]]:
+            self._freeze(source)
 
-    def _freeze(self, buffer: SymbolBuffer) -> None:
-        """Makes a file of its snapshots, which stays the same however often it has to be stored."""
-        self._since.pop(buffer.symbol, None)
-        for day, span, table in ((batch.day, batch.span, batch.table) for batch in buffer.take_all()):
-            content = part_bytes(buffer.symbol, span, table)
-            self._queue(part_place(buffer.symbol, day, span), content, table.num_rows)
+    def _freeze(self, source: Source) -> None:
+        """Makes a file of its entries, which stays the same however often it has to be stored."""
+        self._since.pop(source, None)
+        for day, span, table in ((batch.day, batch.span, batch.table) for batch in self._buffers[source].take_all()):
+            content = part_bytes(source.symbol, span, table, TABLES[source.tree])
+            self._queue(part_place(source.symbol, day, span, source.tree), content, table.num_rows)
 
     def _queue(self, place: Place, content: bytes, rows: int) -> None:
         self._waiting.append(_Waiting(place, content, rows))
@@ -346,18 +394,19 @@ class Archiver:
 
     async def _check_for_others(self) -> None:
         """Raises ArchiveHeld if another archiver has written while the lease was lost."""
-        found = await asyncio.to_thread(positions, self._store)
-        if any(newest > self._kept.get(symbol, NOTHING) for symbol, newest in found.items()):
+        found = await asyncio.to_thread(self._positions)
+        if any(newest > self._kept.get(source, NOTHING) for source, newest in found.items()):
             raise ArchiveHeld(f"{self._store.url}: another archiver was at work there meanwhile")
 
     def _stored(self, file: _Waiting) -> None:
         self._waiting_bytes -= len(file.content)
         self.summary.files += 1
         self.summary.bytes += len(file.content)
-        symbol = file.place.symbol
+        symbol, tree = file.place.symbol, file.place.tree
         if (span := file.place.span) is not None:
-            self._kept[symbol] = span.last
-            self.summary.snapshots[symbol] = self.summary.snapshots.get(symbol, 0) + file.rows
+            self._kept[Source(tree, symbol)] = span.last
+            counts = {BOOKS: self.summary.snapshots, INTERVALS: self.summary.intervals, ROWS: self.summary.rows}[tree]
+            counts[symbol] = counts.get(symbol, 0) + file.rows
         self._log.debug("archive_file", name=file.place.name, rows=file.rows, bytes=len(file.content))
 
     async def _end(self, figures: FiguresPoller) -> None:

@@ -120,6 +120,7 @@ class SymbolBuffer:
         self._ts: list[int] = []
         self._seq: list[int] = []
         self._venues: list[int] = []
+        self._recv_ns: list[int | None] = []
         self._codes: dict[str, int] = {EMPTY_LEVEL[2]: 0}
         self._venue_codes: dict[str, int] = {}
         self._bids, self._asks = _Side(), _Side()
@@ -149,10 +150,11 @@ class SymbolBuffer:
 
     def _take(self, entry: StreamId, fields: Mapping[bytes, bytes]) -> bool:
         try:
-            _check_id(entry)
+            check_id(entry)
             bids = self._bids.decode(fields[b"bids"], self._codes)
             asks = self._asks.decode(fields[b"asks"], self._codes)
             venue = self._venue_code(fields[b"venue"].decode())
+            recv_ns = int(text) if (text := fields.get(b"recv_ns")) else None
         except (KeyError, ValueError, TypeError, OverflowError):
             self.unreadable += 1
             self._unreadable.add(entry.seq)
@@ -162,6 +164,7 @@ class SymbolBuffer:
         self._ts.append(entry.ts)
         self._seq.append(entry.seq)
         self._venues.append(venue)
+        self._recv_ns.append(recv_ns)
         return True
 
     def _venue_code(self, venue: str) -> int:
@@ -225,10 +228,11 @@ class SymbolBuffer:
             for value in values:
                 columns.append(pa.FixedSizeListArray.from_arrays(value, type=SNAPSHOTS.field(len(columns)).type))
         columns += self.contracts.columns([self._id(index) for index in range(len(self))])
+        columns.append(pa.array(self._recv_ns, pa.int64()))
         return pa.Table.from_arrays(columns, schema=SNAPSHOTS)
 
 
-def _check_id(entry: StreamId) -> None:
+def check_id(entry: StreamId) -> None:
     """Raises ValueError for an id that no recorder gives, such as one in microseconds."""
     if not (0 <= entry.ts <= _LAST_MS and entry.seq < _MOST_SEQ):
         raise ValueError(f"{entry} is no time in unix ms and number")

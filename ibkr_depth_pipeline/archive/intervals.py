@@ -15,51 +15,29 @@ import numpy as np
 import pyarrow as pa
 
 from ibkr_depth_pipeline.archive.checks import LIVE_MS, Array
-from ibkr_depth_pipeline.archive.layout import INTERVALS, Place, first_ms_of
-from ibkr_depth_pipeline.archive.reading import ids_of, matrix, settled
+from ibkr_depth_pipeline.archive.layout import INTERVALS, first_ms_of
+from ibkr_depth_pipeline.archive.parquet_schema import ENDED_INTERVALS
+from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of, ids_of, matrix, settled, tables
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
 
-_TS = pa.timestamp("ms", "UTC")
 
-
-def _field(name: str, kind: Any, *, nullable: bool = False) -> Any:
-    return pa.field(name, kind, nullable=nullable)
-
-
-SCHEMA = pa.schema(
-    [
-        _field("subscription", pa.int64()),
-        _field("venue", pa.string()),
-        _field("con_id", pa.int64()),
-        _field("local_symbol", pa.string()),
-        _field("requested", _TS),
-        *(_field(name, _TS, nullable=True) for name in ("first_row", "complete", "until")),
-        *(_field(name, pa.int64(), nullable=True) for name in ("first_seq", "last_seq")),
-        _field("rows", pa.int64()),
-        _field("end", pa.string()),
-        _field("size_unit", pa.string()),
-        *(_field(name, pa.float64(), nullable=True) for name in ("min_size", "size_increment")),
-        _field("server_version", pa.int64()),
-    ]
-)
-"""One row an ended subscription; columns are the fields of docs/redis-schema.md, moments as timestamps."""
-
-
-def table_of(intervals: Iterable[SubscriptionInterval]) -> Any:
-    """Ended intervals as a table of SCHEMA."""
-    rows = [{name: getattr(each, name) for name in SCHEMA.names} for each in intervals]
-    return pa.Table.from_pylist([{**row, "end": EndReason(row["end"]).value} for row in rows], SCHEMA)
+def table_of(intervals: Iterable[tuple[int, SubscriptionInterval]]) -> Any:
+    """Ended intervals, each with the unix ms of its end, as a table of ENDED_INTERVALS."""
+    names = ENDED_INTERVALS.names[1:]
+    rows = [{"ended": ended, **{name: getattr(each, name) for name in names}} for ended, each in intervals]
+    return pa.Table.from_pylist([{**row, "end": EndReason(row["end"]).value} for row in rows], ENDED_INTERVALS)
 
 
 def intervals_in(symbol: str, table: Any) -> list[SubscriptionInterval]:
-    """A table of SCHEMA, as intervals. Columns that it lacks have their defaults, unknown ones are passed over."""
+    """A table of ENDED_INTERVALS, as intervals. Columns that it lacks have their defaults."""
     known = [each.name for each in fields(SubscriptionInterval) if each.name in table.column_names]
-    moments = [at for at, field in enumerate(table.schema) if pa.types.is_timestamp(field.type)]
-    for at in moments:
-        table = table.set_column(at, table.schema.field(at).name, table.column(at).cast(pa.int64()))
-    rows = table.select(known).to_pylist()
-    return [SubscriptionInterval(symbol, **{**row, "end": EndReason(row["end"])}) for row in rows]
+    for at, column in enumerate(table.schema):
+        if pa.types.is_timestamp(column.type):
+            table = table.set_column(at, column.name, table.column(at).cast(pa.int64()))
+    return [
+        SubscriptionInterval(symbol, **{**row, "end": EndReason(row["end"])}) for row in table.select(known).to_pylist()
+    ]
 
 
 def intervals_of(store: ArchiveStore, day: date, symbol: str) -> list[SubscriptionInterval]:
@@ -67,10 +45,10 @@ def intervals_of(store: ArchiveStore, day: date, symbol: str) -> list[Subscripti
 
     An interval is kept on the date of its end. One that began on this date and ends on a later one is the first there.
     """
-    found = settled(store, lambda: [_read(store, place) for place in _files(store, day, symbol)])
+    found = settled(store, lambda: list(tables(store, _files(store, day, symbol))))
+    intervals = [each for table in found for each in intervals_in(symbol, table)]
     starts, ends = first_ms_of(day), first_ms_of(day + timedelta(days=1))
-    each_once = {begin_of(each): each for intervals in found for each in intervals}
-    return [each for begin, each in sorted(each_once.items()) if begin[0] < ends and (each.until or ends) >= starts]
+    return [each for each in intervals if begin_of(each)[0] < ends and (each.until or ends) >= starts]
 
 
 def begin_of(interval: SubscriptionInterval) -> tuple[int, int]:
@@ -78,15 +56,30 @@ def begin_of(interval: SubscriptionInterval) -> tuple[int, int]:
     return interval.first_row or interval.requested, interval.subscription
 
 
-def _files(store: ArchiveStore, day: date, symbol: str) -> list[Place]:
-    of_symbol = [place for place in store.places(INTERVALS) if place.symbol == symbol and place.day >= day]
-    later = min((place.day for place in of_symbol if place.day > day), default=day)
-    return [place for place in of_symbol if place.day in (day, later)]
+def observed_ms(intervals: Iterable[SubscriptionInterval], start: int, end: int) -> int:
+    """For how many ms from `start` to `end` (unix ms) a book was observed."""
+    return sum(high - low for low, high in observed_spans(intervals, start, end))
 
 
-def _read(store: ArchiveStore, place: Place) -> list[SubscriptionInterval]:
-    with store.parquet(place) as file:
-        return intervals_in(place.symbol, file.read())
+def observed_spans(intervals: Iterable[SubscriptionInterval], start: int, end: int) -> list[tuple[int, int]]:
+    """The observed times from `start` to `end` (unix ms), in order, none overlapping another."""
+    spans: list[tuple[int, int]] = []
+    for each in sorted(intervals, key=begin_of):
+        if each.first_row is None or each.until is None:
+            continue
+        low = max(each.first_row, start, spans[-1][1] if spans else start)
+        high = min(each.until, end)
+        if high > low:
+            spans.append((low, high))
+    return spans
+
+
+def _files(store: ArchiveStore, day: date, symbol: str) -> list[SpannedFile]:
+    later = min(
+        (place.day for place in store.places(INTERVALS) if place.symbol == symbol and place.day > day), default=None
+    )
+    found = files_of(store, day, symbol, INTERVALS)
+    return found if later is None else [*found, *files_of(store, later, symbol, INTERVALS)[:1]]
 
 
 # ---- which snapshot belongs to which interval

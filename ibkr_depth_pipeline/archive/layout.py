@@ -1,15 +1,20 @@
 """The paths of an archive's files, and what their names hold. Pure.
 
-    parts/date=2026-01-05/symbol=SPY/1767623400123-000000000001_1767623415123-000000002500.parquet
-    days/date=2026-01-05/symbol=SPY/depth.parquet
+    books/date=2026-01-05/symbol=SPY/1767623400123-000000000001_1767623415123-000000002500.parquet
+    books/date=2026-01-05/symbol=SPY/day-1767623400123-000000000001_1767623999123-000000098765-98765.parquet
+    intervals/, rows/                      as books/
     holes/date=2026-01-05/symbol=SPY/after-1767623415123-000000002500.parquet
     figures/date=2026-01-05/ingest=default/1767623400123_1767623460123.parquet, later figures.parquet
     reports/2026-01-05.html
     .tmp/                                  files being written, under names that no reader lists
 
-A part's name holds the stream ids of its first and its last snapshot. A date is the UTC date of `ts`; a part never
-spans two. A symbol is percent-encoded (`BRK%20B`), as Hive-style readers expect. Figures are an ingest's, not a
-symbol's, and their names hold the first and the last time at which they were written.
+A part's name holds the stream ids of its first and its last entry; that of a compacted file holds how many entries
+there are in it as well. It takes the place of the parts, in the same folder. No file is ever changed: what another has
+merged in has another name. A date is the UTC date of the id; a part never spans two. A symbol is percent-encoded
+(`BRK%20B`), as Hive-style readers expect. Figures are an ingest's, not a symbol's, and their names hold the first and
+the last time at which they were written.
+
+Archives of before had `parts/` and `days/` in the place of `books/`. They are read, and compaction makes books of them.
 """
 
 from __future__ import annotations
@@ -23,20 +28,26 @@ from urllib.parse import quote, unquote
 
 from ibkr_depth_pipeline.schema.keys import StreamId
 
-PARTS, DAYS, INTERVALS, HOLES, FIGURES = "parts", "days", "intervals", "holes", "figures"
-TREES = (PARTS, DAYS, INTERVALS, HOLES, FIGURES)
+BOOKS, INTERVALS, ROWS = "books", "intervals", "rows"
+STREAMED = (BOOKS, INTERVALS, ROWS)
+"""The trees that hold entries of streams."""
+HOLES, FIGURES = "holes", "figures"
+PARTS, DAYS = "parts", "days"
+"""Where archives of before have the parts and the compacted files of what is in BOOKS today."""
+TREES = (*STREAMED, HOLES, FIGURES, PARTS, DAYS)
 REPORTS = "reports"
 TEMPORARY = ".tmp"
 
 _MS_PER_DAY = 86_400_000
 _ID = r"(\d{13,})-(\d{12,})"
 _PLACE = re.compile(
-    r"(?P<tree>parts|days|intervals|holes|figures)/date=(?P<date>\d{4}-\d\d-\d\d)"
+    rf"(?P<tree>{'|'.join(TREES)})/date=(?P<date>\d{{4}}-\d\d-\d\d)"
     r"/(?P<key>symbol|ingest)=(?P<symbol>[^/]+)/(?P<file>[^/]+)"
 )
 _PART = re.compile(rf"{_ID}_{_ID}\.parquet")
+_COMPACTED = re.compile(rf"day-{_ID}_{_ID}-\d+\.parquet")
 _FIGURES = re.compile(r"\d{13,}_\d{13,}\.parquet")
-_DAY_FILE, _DAY_FIGURES, _DAY_INTERVALS = "depth.parquet", "figures.parquet", "intervals.parquet"
+_OLD_DAY, _DAY_FIGURES = "depth.parquet", "figures.parquet"
 
 
 NOTHING = StreamId(0, 0)
@@ -77,12 +88,17 @@ class Place:
 
     @property
     def span(self) -> IdSpan | None:
-        """What a part holds, by its name; None for everything else."""
-        match = _PART.fullmatch(self.file)
-        if self.tree != PARTS or match is None:
+        """What a file of stream entries holds, by its name; None for everything else."""
+        match = _PART.fullmatch(self.file) or _COMPACTED.fullmatch(self.file)
+        if match is None or self.tree not in (*STREAMED, PARTS):
             return None
         first_ts, first_seq, last_ts, last_seq = map(int, match.groups())
         return IdSpan(StreamId(first_ts, first_seq), StreamId(last_ts, last_seq))
+
+    @property
+    def compacted(self) -> bool:
+        """Whether it is the compacted file of a date."""
+        return self.file in (_OLD_DAY, _DAY_FIGURES) or _COMPACTED.fullmatch(self.file) is not None
 
 
 def day_folder(tree: str, day: date) -> str:
@@ -99,16 +115,24 @@ def _key(tree: str) -> str:
     return "ingest" if tree == FIGURES else "symbol"
 
 
-def part_place(symbol: str, day: date, span: IdSpan) -> Place:
-    """Where the part with these snapshots belongs. The same snapshots have the same name, always."""
+def part_place(symbol: str, day: date, span: IdSpan, tree: str = BOOKS) -> Place:
+    """Where the part with these entries belongs. The same entries have the same name, always."""
+    return Place(tree, day, symbol, f"{_ids(span)}.parquet")
+
+
+def _ids(span: IdSpan) -> str:
     (first, last) = span
-    file = f"{first.ts:013d}-{first.seq:012d}_{last.ts:013d}-{last.seq:012d}.parquet"
-    return Place(PARTS, day, symbol, file)
+    return f"{first.ts:013d}-{first.seq:012d}_{last.ts:013d}-{last.seq:012d}"
 
 
-def day_place(symbol: str, day: date) -> Place:
-    """Where the compacted day belongs."""
-    return Place(DAYS, day, symbol, _DAY_FILE)
+def day_place(symbol: str, day: date, span: IdSpan, rows: int, tree: str = BOOKS) -> Place:
+    """Where the compacted day with so many entries belongs."""
+    return Place(tree, day, symbol, f"day-{_ids(span)}-{rows}.parquet")
+
+
+def day_figures_place(ingest: str, day: date) -> Place:
+    """Where a whole day's figures belong."""
+    return Place(FIGURES, day, ingest, _DAY_FIGURES)
 
 
 def gap_place(symbol: str, day: date, after: StreamId) -> Place:
@@ -119,11 +143,6 @@ def gap_place(symbol: str, day: date, after: StreamId) -> Place:
 def figures_place(ingest: str, day: date, first_ts: int, last_ts: int) -> Place:
     """Where figures of that ingest belong; the times, in unix ms, are those of the first and the last of them."""
     return Place(FIGURES, day, ingest, f"{first_ts:013d}_{last_ts:013d}.parquet")
-
-
-def day_figures_place(ingest: str, day: date) -> Place:
-    """Where a whole day's figures belong."""
-    return Place(FIGURES, day, ingest, _DAY_FIGURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +170,17 @@ def parse(name: str) -> Place | None:
 
 
 def _known(place: Place) -> bool:
-    if place.tree == FIGURES:
-        return place.file == _DAY_FIGURES or _FIGURES.fullmatch(place.file) is not None
-    if place.tree == INTERVALS:
-        return place.file == _DAY_INTERVALS or _PART.fullmatch(place.file) is not None
-    return place.span is not None if place.tree == PARTS else place.tree == HOLES or place.file == _DAY_FILE
+    match place.tree:
+        case "holes":
+            return True
+        case "figures":
+            return place.file == _DAY_FIGURES or _FIGURES.fullmatch(place.file) is not None
+        case "days":
+            return place.file == _OLD_DAY
+        case "parts":
+            return _PART.fullmatch(place.file) is not None
+        case _:
+            return place.span is not None
 
 
 def places(names: Iterable[str]) -> list[Place]:

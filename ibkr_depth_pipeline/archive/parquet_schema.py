@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ibkr_depth_pipeline.archive.layout import IdSpan
+from ibkr_depth_pipeline.archive.layout import BOOKS, DAYS, INTERVALS, PARTS, ROWS, IdSpan, Place
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.keys import StreamId
 
-VERSION = b"1"
+VERSION = b"2"
 _VERSION_KEY, _SYMBOL_KEY = b"ibkr_depth.schema", b"ibkr_depth.symbol"
 _FIRST_KEY, _LAST_KEY, _RUNS_KEY = b"ibkr_depth.first_id", b"ibkr_depth.last_id", b"ibkr_depth.runs"
 
@@ -40,12 +40,55 @@ SNAPSHOTS = pa.schema(
         pa.field("con_id", pa.int64()),
         pa.field("local_symbol", _NAME),
         pa.field("expiry", _NAME),
+        pa.field("recv_ns", pa.int64()),
     ]
 )
 """One row a snapshot; sides are best first, and an empty level is 0.0, 0.0 and "", as in Redis.
 
-The contract's columns are null where it is not known; files of before they were there lack them.
+The contract's columns are null where it is not known. recv_ns, unix ns, is null if the recorder did not store it.
 """
+
+_TS = pa.timestamp("ms", "UTC")
+
+
+def _nullable(kind: Any, *names: str) -> list[Any]:
+    return [pa.field(name, kind) for name in names]
+
+
+def _required(kind: Any, *names: str) -> list[Any]:
+    return [pa.field(name, kind, nullable=False) for name in names]
+
+
+ENDED_INTERVALS = pa.schema(
+    [
+        *_required(_TS, "ended"),
+        *_required(pa.int64(), "subscription"),
+        *_required(pa.string(), "venue"),
+        *_required(pa.int64(), "con_id"),
+        *_required(pa.string(), "local_symbol"),
+        *_required(_TS, "requested"),
+        *_nullable(_TS, "first_row", "complete", "until"),
+        *_nullable(pa.int64(), "first_seq", "last_seq"),
+        *_required(pa.int64(), "rows"),
+        *_required(pa.string(), "end", "size_unit"),
+        *_nullable(pa.float64(), "min_size", "size_increment"),
+        *_required(pa.int64(), "server_version"),
+    ]
+)
+"""One row an ended subscription: the fields of docs/redis-schema.md, moments as timestamps, `ended` that of the id."""
+
+_WORD = pa.dictionary(pa.int8(), pa.string())
+STORED_ROWS = pa.schema(
+    [
+        *_required(_TS, "ts"),
+        *_required(pa.int64(), "seq", "recv_ns", "subscription"),
+        *_required(_WORD, "operation", "side"),
+        *_required(pa.int16(), "position"),
+        *_required(pa.float64(), "price", "size"),
+        *_required(_NAME, "mm"),
+    ]
+)
+"""One row a row of depth: the fields of docs/redis-schema.md; ts and seq are those of the snapshot that it led to."""
 
 HOLES = pa.schema(
     [
@@ -58,9 +101,42 @@ HOLES = pa.schema(
 )
 """One row a gap: these seqs are not in the archive and never will be."""
 
+
+class Table(NamedTuple):
+    """A tree that holds entries of streams: its columns, those that make an entry's id, and how they are encoded."""
+
+    tree: str
+    schema: Any
+    ids: tuple[str, str]
+    dictionaries: Any
+    encodings: Any = None
+
+
 # Values of consecutive books repeat as runs of bytes, which zstd finds by itself: dictionaries of prices and sizes make
 # files larger and slower. Names are few.
-_DICTIONARIES = ["venue", "local_symbol", "expiry", "bid_venue.list.element", "ask_venue.list.element"]
+SNAPSHOT_TABLE = Table(
+    BOOKS,
+    SNAPSHOTS,
+    ids=("ts", "seq"),
+    dictionaries=["venue", "local_symbol", "expiry", "bid_venue.list.element", "ask_venue.list.element"],
+    encodings=dict.fromkeys(("ts", "seq", "recv_ns"), "DELTA_BINARY_PACKED"),
+)
+INTERVAL_TABLE = Table(INTERVALS, ENDED_INTERVALS, ids=("ended", "subscription"), dictionaries=True)
+ROW_TABLE = Table(
+    ROWS,
+    STORED_ROWS,
+    ids=("ts", "seq"),
+    dictionaries=["operation", "side", "mm", "price"],
+    encodings=dict.fromkeys(("ts", "seq", "recv_ns", "subscription", "position"), "DELTA_BINARY_PACKED"),
+)
+TABLES = {table.tree: table for table in (SNAPSHOT_TABLE, INTERVAL_TABLE, ROW_TABLE)}
+
+
+def table_at(place: Place) -> Table:
+    """The table that a file belongs to."""
+    return TABLES[BOOKS if place.tree in (PARTS, DAYS) else place.tree]
+
+
 PART_LEVEL, DAY_LEVEL = 3, 9
 """zstd: parts are written while the market runs, days once (docs/archive.md has the measurements)."""
 ROWS_PER_GROUP = 65_536
@@ -78,9 +154,9 @@ class FileInfo(NamedTuple):
         return IdSpan(self.runs[0].first, self.runs[-1].last) if self.runs else None
 
 
-def described(symbol: str, runs: Sequence[IdSpan]) -> Any:
-    """SNAPSHOTS with the symbol and what is in the file: between two of the spans there may be more elsewhere."""
-    return SNAPSHOTS.with_metadata(
+def described(table: Table, symbol: str, runs: Sequence[IdSpan]) -> Any:
+    """The schema with the symbol and what is in the file: between two of the spans there may be more elsewhere."""
+    return table.schema.with_metadata(
         {
             _VERSION_KEY: VERSION,
             _SYMBOL_KEY: symbol.encode(),
@@ -91,15 +167,20 @@ def described(symbol: str, runs: Sequence[IdSpan]) -> Any:
     )
 
 
-def write_options(level: int) -> dict[str, Any]:
-    """How snapshot files are encoded, for pyarrow's writers."""
-    return {"compression": "zstd", "compression_level": level, "use_dictionary": _DICTIONARIES}
+def write_options(table: Table, level: int) -> dict[str, Any]:
+    """How files of a table are encoded, for pyarrow's writers."""
+    return {
+        "compression": "zstd",
+        "compression_level": level,
+        "use_dictionary": table.dictionaries,
+        "column_encoding": table.encodings,
+    }
 
 
-def part_bytes(symbol: str, span: IdSpan, table: Any) -> bytes:
+def part_bytes(symbol: str, span: IdSpan, rows: Any, table: Table = SNAPSHOT_TABLE) -> bytes:
     """A part as a file."""
     file = io.BytesIO()
-    pq.write_table(table.cast(described(symbol, [span])), file, **write_options(PART_LEVEL))
+    pq.write_table(rows.cast(described(table, symbol, [span])), file, **write_options(table, PART_LEVEL))
     return file.getvalue()
 
 

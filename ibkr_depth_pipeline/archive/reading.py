@@ -1,8 +1,9 @@
-"""Reads an archive in any state of its files: running, compacted, or killed in between.
+"""Reads an archive in any state of its files: running, compacted, killed in between, or of the older layout.
 
-A day may stand in parts, in the compacted file, or in both, for a moment or after a kill. What is read is always each
-snapshot once, in order: a part that the compacted file covers counts no more, and if files overlap, ids do not
-repeat. A compaction may replace files between their listing and their reading; then they are listed again.
+A day may stand in parts, in the compacted file, or in both: for a moment or after a kill, where a folder can't be
+swapped at once. What is read is always each entry once, in order: a part that the compacted file covers counts no more,
+and if files overlap, ids do not repeat. A compaction may replace files between their listing and their reading; then
+they are listed again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ibkr_depth_pipeline.archive.layout import (
+    BOOKS,
     DAYS,
     HOLES,
     NOTHING,
@@ -23,10 +25,16 @@ from ibkr_depth_pipeline.archive.layout import (
     IdSpan,
     Place,
     day_folder,
-    day_place,
+    day_of,
     folder,
 )
-from ibkr_depth_pipeline.archive.parquet_schema import ROWS_PER_GROUP, SNAPSHOTS, FileInfo, file_info
+from ibkr_depth_pipeline.archive.parquet_schema import (
+    ROWS_PER_GROUP,
+    SNAPSHOTS,
+    TABLES,
+    file_info,
+    table_at,
+)
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable
 from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
@@ -44,70 +52,75 @@ class SpannedFile(NamedTuple):
     span: IdSpan
     place: Place
     runs: tuple[IdSpan, ...]
+    rows: int = 0
+    """Of a compacted file: how many entries there are in it."""
 
 
-def days(store: ArchiveStore) -> list[date]:
-    """The dates that have snapshots, in order."""
-    return sorted({place.day for tree in (PARTS, DAYS) for place in store.places(tree)})
+def days(store: ArchiveStore, tree: str = BOOKS) -> list[date]:
+    """The dates that have snapshots, or entries of another of the STREAMED trees, in order."""
+    return sorted({place.day for each in _trees(store, tree) for place in store.places(each)})
 
 
-def symbols(store: ArchiveStore, day: date) -> list[str]:
-    """The symbols that have snapshots on that date, by name."""
-    return sorted({place.symbol for tree in (PARTS, DAYS) for place in store.places(day_folder(tree, day))})
+def symbols(store: ArchiveStore, day: date, tree: str = BOOKS) -> list[str]:
+    """The symbols that have snapshots on that date, or entries of another tree, by name."""
+    return sorted({place.symbol for each in _trees(store, tree) for place in store.places(day_folder(each, day))})
 
 
-def positions(store: ArchiveStore) -> dict[str, StreamId]:
-    """The id of the newest snapshot that is kept of each symbol.
-
-    Parts are listed before days: compaction publishes a day before it deletes the parts in it, so that
-    the newest snapshot is in one of the two listings, whenever it runs.
-    """
-    return settled(store, lambda: _positions(store))
+def _trees(store: ArchiveStore, tree: str) -> tuple[str, ...]:
+    """Where that tree's files are. Older ones come first: compaction publishes before it deletes."""
+    return (PARTS, DAYS, tree) if tree == BOOKS and store.has_any_of(PARTS, DAYS) else (tree,)
 
 
-def _positions(store: ArchiveStore) -> dict[str, StreamId]:
-    parts, compacted = store.places(PARTS), store.places(DAYS)
+def positions(store: ArchiveStore, tree: str = BOOKS) -> dict[str, StreamId]:
+    """The id of the newest entry that is kept of each symbol: a snapshot, or what another tree holds."""
+    return settled(store, lambda: _positions(store, tree))
+
+
+def _positions(store: ArchiveStore, tree: str) -> dict[str, StreamId]:
     newest: dict[str, StreamId] = {}
-    for place in parts:
-        if (span := place.span) is not None:
-            newest[place.symbol] = max(newest.get(place.symbol, span.last), span.last)
-    for place in {place.symbol: place for place in sorted(compacted, key=lambda place: place.day)}.values():
-        if (span := _info(store, place).span) is not None:
+    for place in (place for each in _trees(store, tree) for place in store.places(each)):
+        if place.span is not None or place.day >= day_of(newest.get(place.symbol, NOTHING).ts):
+            span = _spanned(store, place).span
             newest[place.symbol] = max(newest.get(place.symbol, span.last), span.last)
     return newest
 
 
-def files_of(store: ArchiveStore, day: date, symbol: str) -> list[SpannedFile]:
-    """The files that hold that day, in order of their first id; parts that the compacted file covers left out."""
-    parts = [
-        SpannedFile(span, place, (span,))
-        for place in store.places(folder(PARTS, day, symbol))
-        if (span := place.span) is not None
-    ]
-    compacted = compacted_file(store, day, symbol)
-    if compacted is not None:
-        parts = [part for part in parts if not _covers(compacted, part.span)] + [compacted]
-    return sorted(parts, key=lambda file: file.span)
+def files_of(store: ArchiveStore, day: date, symbol: str, tree: str = BOOKS) -> list[SpannedFile]:
+    """The files that hold that day, in order of their first id; those that a compacted file covers left out."""
+    found = [place for each in _trees(store, tree) for place in _listed(store, folder(each, day, symbol))]
+    files = [_spanned(store, place) for place in found]
+    kept: list[SpannedFile] = []
+    for file in sorted(files, key=lambda file: (not file.place.compacted, file.place.tree == DAYS, -file.rows)):
+        if not any(_covers(outer, file) for outer in kept if outer.place.compacted):
+            kept.append(file)
+    return sorted(kept, key=lambda file: file.span)
 
 
-def compacted_file(store: ArchiveStore, day: date, symbol: str) -> SpannedFile | None:
-    """The day's one file, if there is one."""
-    place = day_place(symbol, day)
-    if place not in store.places(folder(DAYS, day, symbol)):
-        return None
-    info = _info(store, place)
+def _listed(store: ArchiveStore, under: str) -> list[Place]:
+    """All files of a folder. A compacted one that appears while they are listed is among them."""
+    found = store.places(under)
+    if any(not place.compacted for place in found):
+        found += [place for place in store.places(under) if place.compacted and place not in found]
+    return found
+
+
+def _spanned(store: ArchiveStore, place: Place) -> SpannedFile:
+    if place.span is not None and not place.compacted:
+        return SpannedFile(place.span, place, (place.span,))
+    with store.parquet(place) as file:
+        info = file_info(file)
     if info.span is None:
         raise ArchiveUnavailable(f"archive {store.url}: {place.name} is not a file of this archive's")
-    return SpannedFile(info.span, place, info.runs)
+    return SpannedFile(place.span or info.span, place, info.runs, info.rows)
 
 
-def read_day(store: ArchiveStore, day: date, symbol: str) -> Any:
-    """That day of that symbol as one Arrow table (parquet_schema.SNAPSHOTS), each snapshot once, in order.
+def read_day(store: ArchiveStore, day: date, symbol: str, tree: str = BOOKS) -> Any:
+    """That day of that symbol as one Arrow table (parquet_schema.TABLES), each entry once, in order.
 
     Raises ArchiveUnavailable.
     """
-    found = settled(store, lambda: list(tables(store, files_of(store, day, symbol))))
-    return pa.concat_tables([SNAPSHOTS.empty_table(), *found])
+    found = settled(store, lambda: list(tables(store, files_of(store, day, symbol, tree))))
+    return pa.concat_tables([TABLES[tree].schema.empty_table(), *found])
 
 
 def settled(store: ArchiveStore, read: Callable[[], _T]) -> _T:
@@ -121,19 +134,18 @@ def settled(store: ArchiveStore, read: Callable[[], _T]) -> _T:
     raise ArchiveUnavailable(f"archive {store.url}: files vanish while they are read")
 
 
-def tables(
-    store: ArchiveStore, files: Iterable[SpannedFile], columns: Sequence[str] = SNAPSHOTS.names
-) -> Iterator[Any]:
-    """The snapshots of `files`, each once, in order, piece by piece: a day need not fit into memory.
+def tables(store: ArchiveStore, files: Iterable[SpannedFile], columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The entries of `files`, each once, in order, piece by piece: a day need not fit into memory.
 
-    Fewer `columns` are faster; `ts` and `seq` must be among them. Raises FileNotFoundError if a file is gone, or is
-    another one by now: list them again (`settled`).
+    Fewer `columns` are faster; those of the id must be among them. Raises FileNotFoundError if a file is gone by
+    now: list them again (`settled`).
     """
     for cluster in _clusters(files):
         if len(cluster) == 1:
             yield from _pieces(store, cluster[0], columns)
         else:  # two archivers were at work: rare, and not more than they wrote in that time
-            yield _merged([piece for file in cluster for piece in _pieces(store, file, columns)])
+            pieces = [piece for file in cluster for piece in _pieces(store, file, columns)]
+            yield _merged(pieces, table_at(cluster[0].place).ids)
 
 
 POSITION = ("ts", "seq")
@@ -217,13 +229,8 @@ def _gaps_in(store: ArchiveStore, place: Place) -> list[Gap]:
     ]
 
 
-def _info(store: ArchiveStore, place: Place) -> FileInfo:
-    with store.parquet(place) as file:
-        return file_info(file)
-
-
-def _covers(outer: SpannedFile, inner: IdSpan) -> bool:
-    return any(run.first <= inner.first and inner.last <= run.last for run in outer.runs)
+def _covers(outer: SpannedFile, inner: SpannedFile) -> bool:
+    return all(any(run.first <= one.first and one.last <= run.last for run in outer.runs) for one in inner.runs)
 
 
 def _clusters(files: Iterable[SpannedFile]) -> Iterator[list[SpannedFile]]:
@@ -238,26 +245,26 @@ def _clusters(files: Iterable[SpannedFile]) -> Iterator[list[SpannedFile]]:
         yield cluster
 
 
-def _pieces(store: ArchiveStore, file: SpannedFile, columns: Sequence[str]) -> Iterator[Any]:
-    schema = pa.schema([SNAPSHOTS.field(name) for name in columns])
+def _pieces(store: ArchiveStore, file: SpannedFile, columns: Sequence[str] | None) -> Iterator[Any]:
+    table = table_at(file.place)
+    wanted = pa.schema([table.schema.field(name) for name in columns or table.schema.names])
     with store.parquet(file.place) as opened:
-        if file.place.span is None and file_info(opened).span != file.span:
-            raise FileNotFoundError(f"{file.place.name} has been compacted again")
-        for batch in opened.iter_batches(batch_size=ROWS_PER_GROUP, columns=list(columns)):
-            yield _completed(pa.Table.from_batches([batch]), schema)
+        there = [name for name in wanted.names if name in opened.schema_arrow.names]
+        for batch in opened.iter_batches(batch_size=ROWS_PER_GROUP, columns=there):
+            yield _as(wanted, pa.Table.from_batches([batch]))
 
 
-def _completed(table: Any, schema: Any) -> Any:
-    """The table with the columns of `schema`: null where the file is of before they were there."""
-    for field in schema:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(schema.names).cast(schema)
+def _as(wanted: Any, table: Any) -> Any:
+    """The table with the wanted columns; those that an older file does not have are null."""
+    for at, column in enumerate(wanted):
+        if column.name not in table.column_names:
+            table = table.add_column(at, column, pa.nulls(table.num_rows, column.type))
+    return table.select(wanted.names).cast(wanted)
 
 
-def _merged(pieces: list[Any]) -> Any:
+def _merged(pieces: list[Any], ids: tuple[str, str]) -> Any:
     table = pa.concat_tables(pieces)
-    ts, seq = (table[name].cast(pa.int64()).to_numpy() for name in ("ts", "seq"))
+    ts, seq = (table[name].cast(pa.int64()).to_numpy() for name in ids)
     order = np.lexsort((seq, ts))
     ts, seq = ts[order], seq[order]
     new = np.ones(len(order), dtype=bool)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+from urllib.parse import quote, unquote
 
 import fsspec  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 
-from ibkr_depth_pipeline.archive.layout import TEMPORARY, Place, ReportPlace, places
+from ibkr_depth_pipeline.archive.folder_swap import swap_folders
+from ibkr_depth_pipeline.archive.layout import TEMPORARY, Place, ReportPlace, parse, places
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError
 
 _P = ParamSpec("_P")
@@ -22,6 +25,9 @@ _T = TypeVar("_T")
 
 _PUT_IS_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"})
 """Object stores: what is put is there as a whole or not at all. Elsewhere files are written aside and moved."""
+
+_NOTES = f"{TEMPORARY}/replacing"
+_SWAPPED = ".swapped"
 
 
 class ArchiveStore:
@@ -44,6 +50,11 @@ class ArchiveStore:
         self.is_local = protocol in ("file", "local")
         self._puts_atomically = protocol in _PUT_IS_ATOMIC
 
+    @property
+    def place(self) -> str:
+        """The archive as a person finds it: a whole path, or the URL."""
+        return str(Path(self._root).absolute()) if self.is_local else self.url
+
     # ---- reading
 
     def places(self, under: str) -> list[Place]:
@@ -52,13 +63,13 @@ class ArchiveStore:
         found = self._guarded(self._find, under)
         return places(str(name)[start:] for name in found)
 
-    def _find(self, under: str) -> Iterable[str]:
+    def _find(self, under: str, *, detail: bool = False) -> Any:
+        """Names, or with `detail` a mapping from names to what is known of each."""
         try:
             self._fs.invalidate_cache()
-            names: list[str] = self._fs.find(f"{self._root}/{under}")
+            return self._fs.find(f"{self._root}/{under}", detail=detail)
         except FileNotFoundError:
-            return []
-        return names
+            return {}
 
     @contextmanager
     def parquet(self, place: Place) -> Iterator[pq.ParquetFile]:
@@ -70,6 +81,33 @@ class ArchiveStore:
     def size(self, place: Place) -> int:
         """The file's size in bytes."""
         return int(self._guarded(self._fs.size, self._path(place.name)))
+
+    def has_any_of(self, *trees: str) -> bool:
+        """Whether one of these trees is there."""
+        return any(self._guarded(self._is_folder, tree) for tree in trees)
+
+    def _is_folder(self, name: str) -> bool:
+        self._fs.invalidate_cache()
+        return bool(self._fs.isdir(self._path(name)))
+
+    def sizes(self, under: str) -> dict[Place, int]:
+        """The archive's files in that folder and below it, with their sizes in bytes."""
+        start = len(self._root) + 1
+        found = self._guarded(self._find, under, detail=True)
+        return {place: int(info["size"]) for name, info in found.items() if (place := parse(str(name)[start:]))}
+
+    def address(self, place: Place) -> str:
+        """The file as another program opens it: a local path, or a URL."""
+        return str(self._fs.unstrip_protocol(self._path(place.name))) if not self.is_local else self._path(place.name)
+
+    def address_below(self, *names: str) -> str:
+        """A local path below the archive's folder, such as a glob."""
+        return self._path("/".join(names))
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec file system, for libraries that read through one."""
+        return self._fs
 
     # ---- writing
 
@@ -112,7 +150,8 @@ class ArchiveStore:
     def _publish(self, aside: Path, name: str) -> None:
         target = self._path(name)
         if self.is_local:
-            _move_durably(aside, Path(target))
+            with self._folders_stay():
+                _move_durably(aside, Path(target))
         elif self._puts_atomically:
             self._fs.put_file(str(aside), target)
         else:
@@ -122,16 +161,86 @@ class ArchiveStore:
             self._fs.put_file(str(aside), passing)
             self._fs.mv(passing, target)
 
+    def replace(self, aside: Path, place: Place, gone: Sequence[Place]) -> None:
+        """Makes the file written aside the one at `place`, in exchange for `gone`: files of the same folder.
+
+        In a local folder that is one step: whoever lists the folder finds either what was there or what is there now.
+        If the file system can't do that, and in an object store, the file appears first and `gone` go after it; a note
+        in TEMPORARY marks the folder until that is done (`unfinished`).
+        """
+        if gone and self.is_local and self._guarded(self._swap_in, aside, Path(self._path(place.name)), gone):
+            return
+        if gone:
+            self.note_unfinished(place)
+        self.publish(aside, place)
+        self.delete(gone)
+        if gone:
+            self.finished(place)
+
+    def note_unfinished(self, place: Place) -> None:
+        """Puts a place on the list of `unfinished`."""
+        self._guarded(self._put, _note(place), b"")
+
+    def unfinished(self) -> list[Place]:
+        """The compacted files beside which a kill has left what they were to replace."""
+        names = (unquote(str(name).rpartition("/")[2]) for name in self._guarded(self._find, _NOTES))
+        return places(names)
+
+    def finished(self, place: Place) -> None:
+        """Takes a place off the list of `unfinished`."""
+        self._guarded(self._delete, _note(place))
+
+    def _swap_in(self, aside: Path, target: Path, gone: Sequence[Place]) -> bool:
+        """False, and nothing has changed, if this folder can't be swapped. The former one waits for `sweep`."""
+        staged = aside.with_suffix(_SWAPPED)
+        staged.mkdir()
+        left_out = {target.name, *(place.file for place in gone)}
+        try:
+            os.link(aside, staged / target.name)
+            _sync(staged / target.name)
+            with self._folders_stay(exclusive=True):
+                for path in target.parent.iterdir():
+                    if path.name not in left_out:
+                        os.link(path, staged / path.name)
+                _sync(staged)
+                swapped = self._swap(staged, target.parent)
+                _sync(staged.parent)
+                _sync(target.parent.parent)
+        except OSError:  # no hard links here, or a folder that is none of ours
+            swapped = False
+        if not swapped:
+            shutil.rmtree(staged)
+        return swapped
+
+    def _swap(self, staged: Path, folder: Path) -> bool:
+        return swap_folders(staged, folder)
+
+    @contextmanager
+    def _folders_stay(self, *, exclusive: bool = False) -> Iterator[None]:
+        """No folder is swapped in the meantime; or, if exclusive, no file appears in one."""
+        import fcntl  # not on Windows, if nothing else needs it either
+
+        folder = Path(self._root) / TEMPORARY
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "folders.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+
     def delete(self, gone: Iterable[Place]) -> None:
         """Delete these; one that is not there any more is no error. Local folders that this empties go as well."""
-        for place in gone:
-            self._guarded(self._delete, place.name)
+        names = [place.name for place in gone]
+        if not self._puts_atomically:
+            for name in names:
+                self._guarded(self._delete, name)
+        elif names:
+            with contextlib.suppress(FileNotFoundError):
+                self._guarded(self._fs.rm, [self._path(name) for name in names])  # many in one request
 
     def _delete(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(name))
         if self.is_local:
-            for parent in Path(self._path(name)).parents[:2]:
+            for parent in Path(self._path(name)).parents[:3]:
                 with contextlib.suppress(OSError):
                     parent.rmdir()  # refuses if something is left
 
@@ -157,6 +266,8 @@ class ArchiveStore:
         if self.is_local:
             for path in (Path(self._root) / TEMPORARY).glob(f"{purpose}-*.writing"):
                 path.unlink(missing_ok=True)
+            for folder in (Path(self._root) / TEMPORARY).glob(f"{purpose}-*{_SWAPPED}"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     # ---- inside
 
@@ -172,9 +283,12 @@ class ArchiveStore:
             raise ArchiveUnavailable(f"archive {self.url}: {str(error) or type(error).__name__}") from error
 
 
+def _note(place: Place) -> str:
+    return f"{_NOTES}/{quote(place.name, safe='')}"
+
+
 def _move_durably(aside: Path, target: Path) -> None:
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
+    _sync(aside)
     missing = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -183,11 +297,12 @@ def _move_durably(aside: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.replace(target)
     for folder in [target.parent, *(folder.parent for folder in missing)]:
-        _sync_folder(folder)
+        _sync(folder)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """What a file or a folder holds survives a loss of power from here on."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -10,20 +10,31 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ibkr_depth_pipeline.archive.decoding import RawEntry
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer
-from ibkr_depth_pipeline.archive.layout import Place
+from ibkr_depth_pipeline.archive.layout import BOOKS, INTERVALS, ROWS, Place
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each, scan_each
-from ibkr_depth_pipeline.schema.keys import StreamId, contract_changes_key, ingest_key, last_key, stream_key
+from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval, decode_interval
+from ibkr_depth_pipeline.schema.keys import (
+    PREFIX,
+    StreamId,
+    contract_changes_key,
+    ingest_key,
+    last_key,
+    open_turn_hash,
+    rows_stream,
+    stream_key,
+    turns_stream,
+)
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.sink.connection import open_redis
 
@@ -31,6 +42,21 @@ ENTRIES_AT_ONCE = 1000
 """Most entries of a stream in one answer: about a megabyte."""
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?")  # as universe.py allows; no check of ours matches
+
+
+class Source(NamedTuple):
+    """A stream that the archive follows: the tree that it becomes, and its symbol."""
+
+    tree: str
+    symbol: str
+
+    @property
+    def key(self) -> str:
+        """The stream's key."""
+        return _STREAMS[self.tree](self.symbol)
+
+
+_STREAMS: dict[str, Callable[[str], str]] = {BOOKS: stream_key, INTERVALS: turns_stream, ROWS: rows_stream}
 
 
 class Streams:
@@ -49,28 +75,35 @@ class Streams:
     async def close(self) -> None:
         await self.client.aclose()
 
-    async def symbols(self) -> tuple[list[str], SinkUnavailable | None]:
-        """The symbols that have a stream, by name, and why there may be more."""
-        names, trouble = await self._names(stream_key(""), "stream")
-        return [name for name in names if _SYMBOL.fullmatch(name)], trouble
+    async def sources(self, trees: Sequence[str]) -> tuple[list[Source], SinkUnavailable | None]:
+        """The streams that those trees are made of, by symbol, and why there may be more."""
+        names, trouble = await self._names(f"{PREFIX}:", "stream")
+        prefixes = {tree: _STREAMS[tree]("").removeprefix(f"{PREFIX}:") for tree in trees}
+        found = (
+            Source(tree, name.removeprefix(prefix))
+            for name in names
+            for tree, prefix in prefixes.items()
+            if name.startswith(prefix)
+        )
+        return [source for source in found if _SYMBOL.fullmatch(source.symbol)], trouble
 
     async def read(
-        self, positions: Mapping[str, StreamId]
-    ) -> tuple[dict[str, list[RawEntry]], dict[str, SinkUnavailable]]:
-        """What stands behind each position, oldest first, at most ENTRIES_AT_ONCE; only symbols that have something.
+        self, positions: Mapping[Source, StreamId]
+    ) -> tuple[dict[Source, list[RawEntry]], dict[Source, SinkUnavailable]]:
+        """What stands behind each position, oldest first, at most ENTRIES_AT_ONCE; only streams that have something.
 
-        And why some symbols could not be read.
+        And why some streams could not be read.
         """
         commands = [
-            ("XREAD", "COUNT", ENTRIES_AT_ONCE, "STREAMS", stream_key(symbol), str(position))
-            for symbol, position in positions.items()
+            ("XREAD", "COUNT", ENTRIES_AT_ONCE, "STREAMS", source.key, str(position))
+            for source, position in positions.items()
         ]
         try:
             replies = dict(zip(positions, await ask_each(self.client, commands), strict=True))
         except UNREACHABLE as error:
             raise unavailable(error, self._url) from None
-        found = {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
-        return found, {symbol: unavailable(reply, self._url) for symbol, reply in replies.items() if _failed(reply)}
+        found = {source: _entries(reply) for source, reply in replies.items() if reply and not _failed(reply)}
+        return found, {source: unavailable(reply, self._url) for source, reply in replies.items() if _failed(reply)}
 
     async def contract_changes(self, positions: Mapping[str, str]) -> dict[str, list[RawEntry]]:
         """What stands behind each position in the streams of the symbols' contracts, oldest first.
@@ -89,16 +122,21 @@ class Streams:
                 raise unavailable(reply, self._url)
         return {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
 
-    async def before(self, symbol: str, entry: StreamId) -> StreamId | None:
+    async def before(self, source: Source, entry: StreamId) -> StreamId | None:
         """The id of what stands before `entry` in the stream; None if nothing does."""
         last = f"{entry.ts}-{entry.seq - 1}" if entry.seq else str(entry.ts - 1)
-        entries = await self._ask("XREVRANGE", stream_key(symbol), last, "-", "COUNT", 1)
+        entries = await self._ask("XREVRANGE", source.key, last, "-", "COUNT", 1)
         return StreamId.of(entries[0][0]) if entries else None
 
-    async def newest(self, symbol: str) -> StreamId | None:
+    async def newest(self, source: Source) -> StreamId | None:
         """The id of the stream's newest entry; None if it holds none."""
-        entries = await self._ask("XREVRANGE", stream_key(symbol), "+", "-", "COUNT", 1)
+        entries = await self._ask("XREVRANGE", source.key, "+", "-", "COUNT", 1)
         return StreamId.of(entries[0][0]) if entries else None
+
+    async def open_interval(self, symbol: str) -> SubscriptionInterval | None:
+        """The symbol's open interval; None if there is none. Raises SchemaMismatch if it can't be read."""
+        fields = await self._ask("HGETALL", open_turn_hash(symbol))
+        return decode_interval(symbol, fields) if fields else None
 
     async def newest_mirrored(self, symbol: str) -> StreamId | None:
         """Time and number in the last-value hash; None if there is none."""
@@ -196,6 +234,10 @@ class ArchiverTiming:
     """Between two log lines about a failure that lasts."""
     figures_secs: float = 2.0
     """Between two reads of the figures: as often as an ingest writes them."""
+    intervals_secs: float = 1.0
+    """Between two reads of the streams of intervals."""
+    intervals_flush_secs: float = 60.0
+    """How long an interval that has ended waits for a file; the stream still has it."""
     figures_flush_secs: float = 60.0
     """How long figures wait for a file; a kill of the archiver may cost so much of their history."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -12,11 +15,14 @@ import typer
 from ibkr_depth_pipeline.archive import extra_needed
 from ibkr_depth_pipeline.cli.depth_export import export
 from ibkr_depth_pipeline.cli.errors import FAILED, errors_as_exit_codes
+from ibkr_depth_pipeline.formatting import duration
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from ibkr_depth_pipeline.archive.audit import SymbolAudit
+    from ibkr_depth_pipeline.archive.listing import ListedDay
+    from ibkr_depth_pipeline.archive.store import ArchiveStore
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,9 +61,13 @@ Day = Annotated[
 ]
 
 
+Archive = Annotated[str, typer.Option(help="The archive's folder or URL. Default: ARCHIVE_URL.")]
+
+
 @app.command()
 def run(
     symbol: Symbols = None,
+    archive: Archive = "",
     once: Annotated[bool, typer.Option("--once", help="End when everything that is in the streams is kept.")] = False,
     duration: Annotated[
         Optional[float],  # noqa: UP045
@@ -75,25 +85,25 @@ def run(
 
       ARCHIVE_URL=s3://bucket/depth ibkr_depth_archive run --symbol AAPL
     """
-    with _set_up() as settings:
+    with _set_up(archive) as settings:
         from ibkr_depth_pipeline.archive.archiver import run_archiver
 
         summary = run_archiver(settings, symbol or (), once=once, duration=duration).summary
     kept = sum(summary.snapshots.values())
-    typer.echo(f"{kept} snapshots of {len(summary.snapshots)} symbols kept in {summary.files} files")
+    counted = f"{kept} snapshots of {len(summary.snapshots)} symbols kept in {summary.files} files"
+    typer.echo(f"{counted} of the archive {settings.archive_url}")
     if not summary.drained:
         typer.echo("error: the store did not take everything in time; the next run reads the rest again", err=True)
         raise typer.Exit(FAILED)
 
 
 @app.command()
-def compact(day: Day = None) -> None:
+def compact(day: Day = None, archive: Archive = "") -> None:
     """Make one file per symbol of a day's parts. Doing it again changes nothing; what came late is merged in."""
-    with _set_up() as settings:
+    with _opened(archive) as (store, _):
         from ibkr_depth_pipeline.archive.maintenance import compact_day
-        from ibkr_depth_pipeline.archive.store import ArchiveStore
 
-        done = compact_day(ArchiveStore(settings.archive_url), _date(day))
+        done = compact_day(store, _date(day))
     for each in done:
         typer.echo(f"{each.symbol}: {each.parts} parts, {each.rows} snapshots, {each.bytes} bytes")
     if not done:
@@ -101,8 +111,84 @@ def compact(day: Day = None) -> None:
 
 
 @app.command()
+def convert(archive: Archive = "") -> None:
+    """Make books of the folders parts/ and days/ of an older archive. Compacting a date does it for that date."""
+    with _opened(archive) as (store, _):
+        from ibkr_depth_pipeline.archive.maintenance import convert_old_layout
+
+        dates = set()
+        for day, done in convert_old_layout(store):
+            dates.add(day)
+            typer.echo(f"{day} {done.symbol}: {done.rows} snapshots, {done.bytes} bytes")
+    typer.echo(f"{len(dates)} dates converted")
+
+
+@app.command(name="list")
+def list_archive(
+    day: Annotated[
+        Optional[list[datetime]],  # noqa: UP045
+        typer.Option("--date", formats=["%Y-%m-%d"], help="Only this UTC date; may be given more than once."),
+    ] = None,
+    symbol: Symbols = None,
+    archive: Archive = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """List dates and symbols: snapshots, observed time, holes, bytes.
+
+    Observed is the time in which the book was known to be live. With a ~ it is inferred from the snapshots, wholly or
+    in part: a recorder of before left no record of it, or an interval is still open.
+    """
+    with _opened(archive) as (store, _):
+        from ibkr_depth_pipeline.archive.listing import list_days
+
+        listed = list_days(store, [each.date() for each in day or ()], symbol or ())
+        if as_json:
+            days = [each.as_json() for each in listed]
+            typer.echo(json.dumps({"archive": store.place, "days": days}, indent=2))
+            return
+        _print_list(listed)
+
+
+def _print_list(listed: Iterable[ListedDay]) -> None:
+    columns = "{:<10}  {:<12} {:>11} {:>13} {:>6} {:>9} {:>13}"
+    typer.echo(columns.format("date", "symbol", "snapshots", "observed", "holes", "missing", "bytes"))
+    for each in listed:
+        observed = ("~" if each.inferred else "") + duration(each.observed_ms, fine=True)
+        counts = (f"{number:,}" for number in (each.holes, each.missing, each.bytes))
+        typer.echo(columns.format(str(each.day), each.symbol, f"{each.snapshots:,}", observed, *counts))
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="A query in DuckDB's SQL.")],
+    archive: Archive = "",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values in the place of a table.")] = False,
+) -> None:
+    """Answer an SQL query. Views: books, observed_books (with subscription and settled), intervals, rows, holes.
+
+    All have the columns date and symbol; docs/archive.md names the others. Needs the extra `sql` (duckdb).
+
+    Example:
+
+      ibkr_depth_archive sql "SELECT symbol, count(*) FROM books WHERE date = '2026-01-05' GROUP BY symbol"
+    """
+    with _opened(archive) as (store, _):
+        from ibkr_depth_pipeline.archive.sql import query as answer
+
+        names, rows = answer(store, query)
+    if as_csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
+        return
+    texts = [names, *([str(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+@app.command()
 def check(
     day: Day = None,
+    archive: Archive = "",
     calendar: Annotated[
         str, typer.Option(help="Whose session is to be covered, such as XNYS or 24/7. Default: IBKR_CALENDAR.")
     ] = "",
@@ -114,10 +200,10 @@ def check(
 
     One line each, ok or FAIL. Exit code 1 if one fails, or if nothing is kept of a day on which the exchange was open.
     """
-    with _set_up() as settings:
+    with _opened(archive) as (store, settings):
         from ibkr_depth_pipeline.archive.audit import audit_day, session_of
 
-        audits = audit_day(settings, _date(day), calendar=calendar, least_coverage=least_coverage)
+        audits = audit_day(settings, _date(day), calendar=calendar, least_coverage=least_coverage, store=store)
         open_that_day = session_of(calendar or settings.ibkr_calendar, _date(day)) != (None, None)
     for audit in audits:
         _tell(audit)
@@ -128,14 +214,17 @@ def check(
 
 
 @app.command()
-def holes(day: Day = None, everything: Annotated[bool, typer.Option("--all", help="Of every day.")] = False) -> None:
+def holes(
+    day: Day = None,
+    archive: Archive = "",
+    everything: Annotated[bool, typer.Option("--all", help="Of every day.")] = False,
+) -> None:
     """List the snapshots that are missing for good, and why."""
-    with _set_up() as settings:
+    with _opened(archive) as (store, _):
         from ibkr_depth_pipeline.archive.layout import day_of
         from ibkr_depth_pipeline.archive.reading import all_gaps
-        from ibkr_depth_pipeline.archive.store import ArchiveStore
 
-        found = all_gaps(ArchiveStore(settings.archive_url))
+        found = all_gaps(store)
     for gap in found:
         if everything or day_of(gap.next_ts) == _date(day):
             where = f"{gap.symbol} seq {gap.first_seq} to {gap.last_seq}"
@@ -144,6 +233,7 @@ def holes(day: Day = None, everything: Annotated[bool, typer.Option("--all", hel
 
 @app.command()
 def prune(
+    archive: Archive = "",
     most: Annotated[int, typer.Option(min=1, help="Delete at most so many dates at once.")] = 5,
 ) -> None:
     """Delete the days that ARCHIVE_RETENTION_DAYS does not keep. `run` does so by itself, once a day.
@@ -151,12 +241,11 @@ def prune(
     Age is counted from the newest date in the archive, and one run deletes few dates, so that a clock that is far ahead
     does not cost the archive.
     """
-    with _set_up() as settings:
+    with _opened(archive) as (store, settings):
         from ibkr_depth_pipeline.archive.maintenance import Pruning, prune_expired
-        from ibkr_depth_pipeline.archive.store import ArchiveStore
 
         days, today = settings.archive_retention_days, datetime.now(timezone.utc).date()
-        done = prune_expired(ArchiveStore(settings.archive_url), days, today, most) if days else Pruning((), ())
+        done = prune_expired(store, days, today, most) if days else Pruning((), ())
     gone = done.deleted
     typer.echo(f"{len(gone)} days deleted" + (f": {', '.join(map(str, gone))}" if gone else ""))
     if done.held:
@@ -164,12 +253,24 @@ def prune(
 
 
 @contextmanager
-def _set_up() -> Iterator[Settings]:
+def _set_up(archive: str) -> Iterator[Settings]:
+    """Settings with that archive, or the one that they name."""
     with errors_as_exit_codes():
-        settings = load_settings()
+        settings = load_settings(archive_url=archive or None)
         configure_logging(settings.ibkr_log_level)
         with extra_needed():
             yield settings
+
+
+@contextmanager
+def _opened(archive: str) -> Iterator[tuple[ArchiveStore, Settings]]:
+    """The archive, which is named on stderr, and the settings."""
+    with _set_up(archive) as settings:
+        from ibkr_depth_pipeline.archive.store import ArchiveStore
+
+        store = ArchiveStore(settings.archive_url)
+        typer.echo(f"archive {store.place}", err=True)
+        yield store, settings
 
 
 def _date(day: datetime | None) -> date:

@@ -43,6 +43,8 @@ SHOWN = 10
 CLIENT_ROWS = 15
 """Rows a side that the client is taken to hold."""
 RESET, HALTED = 317, 316
+_TREES = ("books", "days", "parts")
+"""Where snapshots are; the last two in older archives."""
 _FARTHEST = 5000
 """Moments to search back for a place for a row beyond the tenth."""
 
@@ -69,7 +71,7 @@ def archived_symbols(folder: Path, day: date) -> tuple[str, ...]:
     """The symbols that the archive in `folder` has of that day, by name. Raises TapeError if there are none."""
     found = {
         unquote(path.name.partition("=")[2])
-        for tree in ("parts", "days")
+        for tree in _TREES
         for path in (folder / tree / f"date={day.isoformat()}").glob("symbol=*")
         if any(path.glob("*.parquet"))
     }
@@ -105,9 +107,12 @@ def tape_of(states: Iterable[State], opened: int) -> ArchivedTape:
 
 
 def _files(folder: Path, day: date, symbol: str) -> list[Path]:
-    """The compacted file, then the parts, in order."""
+    """Compacted files, the largest first, then parts, in order."""
     below = f"date={day.isoformat()}/symbol={quote(symbol, safe='')}"
-    return [*(folder / "days" / below).glob("depth.parquet"), *sorted((folder / "parts" / below).glob("*.parquet"))]
+    found = [path for tree in _TREES for path in (folder / tree / below).glob("*.parquet")]
+    parts = sorted((path for path in found if path.name[:1].isdigit()), key=lambda path: path.name)
+    compacted = sorted((path for path in found if path not in parts), key=lambda path: path.stat().st_size)
+    return [*reversed(compacted), *parts]
 
 
 def _states(files: Sequence[Path], limit: int | None) -> Iterator[State]:

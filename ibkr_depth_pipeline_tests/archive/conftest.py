@@ -18,10 +18,12 @@ import pytest
 import redis
 
 from ibkr_depth_pipeline.archive.archiver import ArchiveOutcome, run_archiver
+from ibkr_depth_pipeline.archive.layout import BOOKS, Place
 from ibkr_depth_pipeline.archive.reading import days, read_day, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.model import Levels
-from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key
+from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, encode_interval
+from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key, turns_stream
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline_tests.sink.writing import side_json
 
@@ -46,19 +48,44 @@ class Mirror:
         self.redis: Any = redis.Redis.from_url(url)
         self.written: dict[str, list[StreamId]] = {}
 
-    def write(self, symbol: str, seqs: Sequence[int], start: int = NOON, every: int = 1, maxlen: int = 0) -> None:
-        """A snapshot for each seq, `every` ms apart from `start` (unix ms) on; `maxlen` cuts the stream exactly."""
+    def write(
+        self, symbol: str, seqs: Sequence[int], start: int = NOON, every: int = 1, maxlen: int = 0, **more: Any
+    ) -> None:
+        """A snapshot for each seq, `every` ms apart from `start` (unix ms) on; `maxlen` cuts the stream exactly.
+
+        `more` are further fields of the entries.
+        """
         pipe = self.redis.pipeline(transaction=False)
         for index, seq in enumerate(seqs):
-            self._add(pipe, symbol, StreamId(start + index * every, seq), maxlen)
+            self._add(pipe, symbol, StreamId(start + index * every, seq), maxlen, more)
         pipe.execute()
 
-    def _add(self, pipe: Any, symbol: str, entry: StreamId, maxlen: int) -> None:
+    def _add(self, pipe: Any, symbol: str, entry: StreamId, maxlen: int, more: dict[str, Any]) -> None:
         bids, asks = map(side_json, book(entry.seq))
-        fields = {"ts": entry.ts, "bids": bids, "asks": asks, "seq": entry.seq, "venue": "ISLAND"}
+        fields = {"ts": entry.ts, "bids": bids, "asks": asks, "seq": entry.seq, "venue": "ISLAND", **more}
         pipe.xadd(stream_key(symbol), fields, id=str(entry), maxlen=maxlen or None, approximate=False)
         pipe.hset(last_key(symbol), mapping={"ts": entry.ts, "seq": entry.seq})
         self.written.setdefault(symbol, []).append(entry)
+
+    def write_interval(self, interval: SubscriptionInterval, ended: int) -> None:
+        """An interval that ended at that unix ms."""
+        fields: Any = encode_interval(interval)
+        self.redis.xadd(turns_stream(interval.symbol), fields, id=f"{ended}-{interval.subscription}")
+
+
+def observed(
+    number: int, first: int, last: int, *, at: int, until: int, complete: int | None = None, **others: Any
+) -> SubscriptionInterval:
+    """An interval of SPY with the snapshots from `first` to `last`; its moments are ms after NOON."""
+    fields: dict[str, Any] = {
+        "requested": NOON + at,
+        "first_row": NOON + at,
+        "complete": None if complete is None else NOON + complete,
+        "until": NOON + until,
+        "rows": last - first + 1,
+        "end": EndReason.TURN_OVER,
+    }
+    return SubscriptionInterval("SPY", number, "ISLAND", first_seq=first, last_seq=last, **{**fields, **others})
 
 
 @dataclass
@@ -124,6 +151,16 @@ class Desk:
         finally:
             process.kill()
             process.communicate()
+
+
+def parts_of(store: ArchiveStore, tree: str = BOOKS) -> list[Place]:
+    """The parts of a tree, by name."""
+    return [place for place in store.places(tree) if not place.compacted]
+
+
+def compacted_of(store: ArchiveStore, tree: str = BOOKS) -> list[Place]:
+    """The compacted files of a tree, by name."""
+    return [place for place in store.places(tree) if place.compacted]
 
 
 def ids_of(table: Any) -> list[StreamId]:

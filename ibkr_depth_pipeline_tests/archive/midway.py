@@ -8,25 +8,34 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ibkr_depth_pipeline.archive.layout import Place
+from ibkr_depth_pipeline.archive.layout import Place, ReportPlace
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 
 
 class DiesAt(ArchiveStore):
     """A store whose process ends at its n-th change: what had been done stays, and nothing else happens."""
 
-    def __init__(self, url: str, at: int) -> None:
+    def __init__(self, url: str, at: int, *, swaps: bool = True) -> None:
         super().__init__(url)
         self._left = at
+        self.swaps = swaps
 
     def _step(self) -> None:
         self._left -= 1
         if self._left < 0:
             raise KeyboardInterrupt
 
-    def publish(self, aside: Path, place: Place) -> None:
+    def publish(self, aside: Path, place: Place | ReportPlace) -> None:
         self._step()
         super().publish(aside, place)
+
+    def _swap(self, staged: Path, folder: Path) -> bool:
+        self._step()
+        return self.swaps and super()._swap(staged, folder)
+
+    def sweep(self, purpose: str) -> None:
+        self._step()
+        super().sweep(purpose)
 
     def _delete(self, name: str) -> None:
         self._step()

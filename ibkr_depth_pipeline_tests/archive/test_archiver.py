@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.archive.audit import audit_day
-from ibkr_depth_pipeline.archive.layout import PARTS
+from ibkr_depth_pipeline.archive.layout import BOOKS
 from ibkr_depth_pipeline.archive.reading import all_gaps, days, gaps_of, positions, read_day, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import ArchiverTiming
@@ -313,8 +313,8 @@ def obstacle(desk: Desk) -> Path:
     """A file where the parts' folder belongs."""
     root = Path(desk.settings.archive_url)
     root.mkdir()
-    (root / PARTS).write_text("in the way")
-    return root / PARTS
+    (root / BOOKS).write_text("in the way")
+    return root / BOOKS
 
 
 def test_second_archiver_of_a_folder_is_refused(mirror: Mirror, desk: Desk) -> None:
@@ -348,7 +348,7 @@ def test_days_past_the_retention_go_and_are_not_kept_again(mirror: Mirror, desk:
     assert short.keep().summary.pruned_days == 1
     assert numbers(desk.kept()["SPY"]) == list(range(11, 21))
     assert short.keep().summary.files == 0, "what is still in the stream is too old to be kept"
-    assert not (Path(desk.settings.archive_url) / PARTS / f"date={DAY}").exists()
+    assert not (Path(desk.settings.archive_url) / BOOKS / f"date={DAY}").exists()
 
 
 @pytest.mark.parametrize("kept_before", [True, False])

@@ -8,11 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from ibkr_depth_pipeline.archive.layout import PARTS, IdSpan, part_place
+from ibkr_depth_pipeline.archive.layout import IdSpan, part_place
 from ibkr_depth_pipeline.archive.parquet_schema import part_bytes
 from ibkr_depth_pipeline.archive.reading import read_day
 from ibkr_depth_pipeline.box.processes import wait_until
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of
+from ibkr_depth_pipeline_tests.archive.conftest import (
+    DAY,
+    MS_PER_DAY,
+    NOON,
+    PATIENCE_SECS,
+    Desk,
+    Mirror,
+    ids_of,
+    parts_of,
+)
 
 SECRET = "hunter2"
 
@@ -35,7 +44,7 @@ def test_help_shows_a_newcomer_the_commands(desk: Desk, arguments: tuple[str, ..
 def test_signal_ends_the_archiver_with_everything_kept(mirror: Mirror, desk: Desk, number: signal.Signals) -> None:
     mirror.write("SPY", range(1, 501))
     with desk.starts("run", ARCHIVE_FLUSH_ROWS="400") as process:
-        assert wait_until(lambda: bool(desk.store.places(PARTS)), PATIENCE_SECS)
+        assert wait_until(lambda: bool(parts_of(desk.store)), PATIENCE_SECS)
         mirror.write("SPY", range(501, 521), start=NOON + 1000)
         process.send_signal(number)
         printed, _ = process.communicate(timeout=PATIENCE_SECS)
@@ -64,7 +73,7 @@ def test_day_with_unknown_holes_and_too_little_coverage_fails(mirror: Mirror, de
     mirror.write("SPY", range(1, 101))
     desk.keep()
     whole = read_day(desk.store, DAY, "SPY")
-    desk.store.delete(desk.store.places(PARTS))
+    desk.store.delete(parts_of(desk.store))
     for rows in (whole.slice(0, 40), whole.slice(60, 20)):  # a file was deleted by hand, and the newest one as well
         ids = ids_of(rows)
         span = IdSpan(ids[0], ids[-1])

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.archiver import Archiver
 from ibkr_depth_pipeline.archive.contracts import ContractHistory
-from ibkr_depth_pipeline.archive.layout import PARTS
 from ibkr_depth_pipeline.archive.maintenance import compact_day
 from ibkr_depth_pipeline.archive.reading import read_day
 from ibkr_depth_pipeline.schema.keys import StreamId, contract_changes_key
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, parts_of
 
 DEC, MAR = (495512563, "ESZ6", "20261218"), (495512566, "ESH7", "20270319")
 NONE = (None, None, None)
@@ -77,7 +76,7 @@ def test_files_of_before_the_columns_were_there_are_read_and_compacted_with_new_
 ) -> None:
     mirror.write("ES", range(1, 6))
     desk.keep()
-    (old,) = desk.store.places(PARTS)
+    (old,) = parts_of(desk.store)
     path = f"{desk.settings.archive_url}/{old.name}"
     table = pq.read_table(path, partitioning=None)
     pq.write_table(table.drop_columns(["con_id", "local_symbol", "expiry"]), path)

@@ -10,11 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ibkr_depth_pipeline.archive.layout import DAYS, PARTS
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.definitions import defs
 from ibkr_depth_pipeline.orchestration.archive.archiver import ARCHIVE_JOB, ARCHIVE_KEY, CHECKS, DAY_JOB, DAY_KEY
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror, compacted_of, parts_of
 from ibkr_depth_pipeline_tests.dagster.deployment import PATIENCE_SECS, Deployment, deployment
 
 OPEN = NOON + 9_000_000  # 14:30 UTC, when New York opens on that day
@@ -68,8 +67,8 @@ def test_date_is_compacted_and_its_checks_pass(mirror: Mirror, desk: Desk) -> No
         metadata = metadata_of(instance, DAY_KEY)
     assert {name: check.passed for name, check in found.items()} == dict.fromkeys(CHECKS, True)
     assert (metadata["snapshots"], metadata["symbols"]) == (1200, 2)
-    assert desk.store.places(PARTS) == []
-    assert len(desk.store.places(DAYS)) == 2
+    assert parts_of(desk.store) == []
+    assert len(compacted_of(desk.store)) == 2
     assert "| SPY |" in str(found["coverage"].metadata["figures"].value)
 
 
@@ -110,7 +109,7 @@ def test_terminated_run_keeps_what_was_read_and_a_killed_worker_loses_nothing(
 ) -> None:
     mirror.write("SPY", range(1, 101))
     first = deployed.launch(job=ARCHIVE_JOB)
-    assert wait_until(lambda: bool(desk.store.places(PARTS)), PATIENCE_SECS)
+    assert wait_until(lambda: bool(parts_of(desk.store)), PATIENCE_SECS)
     deployed.worker(first).kill()
     assert deployed.wait_for_end(first) == "FAILURE"
     mirror.write("SPY", range(101, 201), start=NOON + 1000)

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import signal
+import subprocess
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from ibkr_depth_pipeline.archive.layout import DAYS, PARTS
+from ibkr_depth_pipeline.archive.layout import BOOKS
 from ibkr_depth_pipeline.archive.maintenance import compact_day
 from ibkr_depth_pipeline.archive.reading import all_gaps
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import StreamId
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of
+from ibkr_depth_pipeline_tests.archive import dying
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of, parts_of
+from ibkr_depth_pipeline_tests.archive.dying import STEPS
 from ibkr_depth_pipeline_tests.archive.midway import DiesAt
 from ibkr_depth_pipeline_tests.archive.recorder import SYMBOLS, recorder
 
 KILLS = 8
 
 
-def plainly_read(desk: Desk, tree: str) -> dict[str, list[StreamId]]:
-    """All files of a tree, read as a program would that knows nothing of this archive: no name, no order, no ids."""
+def plainly_read(desk: Desk) -> dict[str, list[StreamId]]:
+    """All books, read as a program would that knows nothing of this archive: no name, no order, no ids."""
     found: dict[str, list[StreamId]] = {}
-    for path in Path(desk.settings.archive_url, tree).rglob("*.parquet"):
+    for path in Path(desk.settings.archive_url, BOOKS).glob("*/*/*.parquet"):
         symbol = path.parent.name.removeprefix("symbol=").replace("%20", " ")
         with pq.ParquetFile(path) as file:
             found.setdefault(symbol, []).extend(ids_of(file.read()))
     return {symbol: sorted(ids) for symbol, ids in found.items()}
 
 
+def leftovers(desk: Desk) -> list[str]:
+    """What nobody needs any more among the temporary files."""
+    return [path.name for path in Path(desk.settings.archive_url, ".tmp").iterdir() if path.suffix != ".lock"]
+
+
 def count_of(desk: Desk) -> int:
-    return len(desk.store.places(PARTS))
+    return len(parts_of(desk.store))
 
 
 def has_grown(desk: Desk, before: int) -> bool:
@@ -50,7 +63,7 @@ def test_archiver_killed_again_and_again_keeps_each_snapshot_once(mirror: Mirror
                 time.sleep(dice.uniform(0, 0.3))  # the kill comes at a random moment
     finished = desk.runs("run", "--once")
     assert finished.returncode == 0, finished.stderr
-    assert plainly_read(desk, PARTS) == mirror.written
+    assert plainly_read(desk) == mirror.written
     assert desk.kept() == mirror.written
     assert all_gaps(desk.store) == []
 
@@ -68,26 +81,79 @@ def test_compaction_killed_at_any_moment_leaves_a_day_that_reads_as_before(mirro
             assert wait_until(begun.exists, PATIENCE_SECS)
             time.sleep(dice.uniform(0, 0.15))  # the kill comes at a random moment
         assert desk.kept() == mirror.written
+        assert plainly_read(desk) == mirror.written, "a plain glob finds each snapshot once in any state"
         begun.unlink()
     finished = desk.runs("compact", str(DAY))
     assert finished.returncode == 0, finished.stderr
-    assert plainly_read(desk, DAYS) == mirror.written
-    assert desk.store.places(PARTS) == []
-    assert [path.name for path in begun.parent.iterdir() if path.suffix == ".writing"] == []
+    assert plainly_read(desk) == mirror.written
+    assert parts_of(desk.store) == []
+    assert leftovers(desk) == []
 
 
-def test_day_reads_as_before_after_each_single_step_of_a_compaction(mirror: Mirror, desk: Desk) -> None:
+@pytest.mark.parametrize("swaps", [True, False])
+def test_day_reads_as_before_after_each_single_step_of_a_compaction(mirror: Mirror, desk: Desk, swaps: bool) -> None:
     for first in (1, 101, 201):
         mirror.write("SPY", range(first, first + 100), start=NOON + first)
         desk.keep()
-    for step in range(4):  # publish, and three parts to delete
-        with pytest.raises(KeyboardInterrupt):
-            compact_day(DiesAt(desk.settings.archive_url, step), DAY)
+    for step in range(7):  # to sweep, to swap or publish, three parts to delete, to sweep
+        with contextlib.suppress(KeyboardInterrupt):
+            compact_day(DiesAt(desk.settings.archive_url, step, swaps=swaps), DAY)
         assert desk.kept() == mirror.written
+        if swaps:
+            assert plainly_read(desk) == mirror.written
         desk.keep()
         assert desk.kept() == mirror.written, "and an archiver that starts just then goes on where it was"
+        assert plainly_read(desk) == mirror.written, "and has deleted what the compaction had not"
         mirror.write("SPY", range(301 + step, 302 + step), start=NOON + 400 + step)
         desk.keep()
         assert desk.kept() == mirror.written, "nor is what comes late lost"
     compact_day(desk.store, DAY)
-    assert plainly_read(desk, DAYS) == mirror.written
+    assert plainly_read(desk) == mirror.written
+    assert parts_of(desk.store) == []
+    assert leftovers(desk) == []
+
+
+@pytest.mark.parametrize("step", range(2 * len(STEPS)))
+def test_glob_finds_each_snapshot_once_after_a_kill_at_any_step_of_a_compaction(
+    mirror: Mirror, desk: Desk, step: int
+) -> None:
+    for first in (1, 101):
+        mirror.write("SPY", range(first, first + 100), start=NOON + first)
+        desk.keep()
+    command = [sys.executable, "-m", dying.__name__, desk.settings.archive_url, str(DAY), str(step)]
+    assert subprocess.run(command, timeout=PATIENCE_SECS).returncode == -signal.SIGKILL
+    assert plainly_read(desk) == mirror.written
+    mirror.write("SPY", [201], start=NOON + 300)
+    desk.keep()
+    assert plainly_read(desk) == mirror.written, "with what comes after the kill as well"
+    compact_day(desk.store, DAY)
+    assert plainly_read(desk) == mirror.written
+    assert (len(parts_of(desk.store)), leftovers(desk)) == (0, [])
+
+
+@pytest.mark.timeout(120)
+def test_glob_in_the_midst_of_compactions_and_new_parts_finds_each_snapshot_once(mirror: Mirror, desk: Desk) -> None:
+    """A reader that lists, opens what it has listed, and begins again if a file is gone by then."""
+    over = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        while not over.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                ids = plainly_read(desk).get("SPY", [])
+                assert [entry.seq for entry in ids] == list(range(1, len(ids) + 1)), "none is missing or doubled"
+                seen.append(len(ids))
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            for first in range(1, 1001, 50):
+                mirror.write("SPY", range(first, first + 50), start=NOON + first)
+                desk.keep()
+                compact_day(desk.store, DAY)
+        finally:
+            over.set()
+        reading.result()
+    assert plainly_read(desk) == mirror.written
+    assert seen == sorted(seen), "what has been there once stays"
+    assert len(set(seen)) > 3, "it was read in the midst"

@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.archive.layout import (
     day_of,
     day_place,
     first_ms_of,
+    folder,
     gap_place,
     joined,
     parse,
@@ -32,9 +33,10 @@ def test_name_of_a_file_parses_to_what_it_was_made_of(symbol: str, day: date, fi
     part = part_place(symbol, day, IdSpan(first, last))
     assert parse(part.name) == part
     assert part.span == IdSpan(first, last)
-    for place in (day_place(symbol, day), gap_place(symbol, day, first)):
-        assert parse(place.name) == place
-        assert place.span is None
+    compacted = day_place(symbol, day, IdSpan(first, last), 7)
+    assert parse(compacted.name) == compacted
+    assert (compacted.span, compacted.compacted, part.compacted) == (part.span, True, False)
+    assert parse(gap_place(symbol, day, first).name) == gap_place(symbol, day, first)
 
 
 @settings(deadline=None)
@@ -47,8 +49,9 @@ def test_order_of_names_is_the_order_of_snapshots(pairs: list[tuple[StreamId, St
 
 
 def test_symbol_with_a_blank_or_a_slash_is_one_folder_that_hive_readers_understand() -> None:
-    assert day_place("BRK B", date(2026, 1, 5)).name == "days/date=2026-01-05/symbol=BRK%20B/depth.parquet"
-    assert day_place("A/B", date(2026, 1, 5)).name.count("/") == 3
+    one = IdSpan(StreamId(), StreamId())
+    assert folder("books", date(2026, 1, 5), "BRK B") == "books/date=2026-01-05/symbol=BRK%20B"
+    assert part_place("A/B", date(2026, 1, 5), one).name.count("/") == 3
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,9 @@ def test_symbol_with_a_blank_or_a_slash_is_one_folder_that_hive_readers_understa
         "parts/date=2026-01-05/symbol=SPY/depth.parquet",
         "parts/date=2026-13-05/symbol=SPY/1767614400000-000000000001_1767614400001-000000000002.parquet",
         "days/date=2026-01-05/symbol=SPY/other.parquet",
+        "books/date=2026-01-05/symbol=SPY/depth.parquet",
+        "intervals/date=2026-01-05/symbol=SPY/day-1767614400000-000000000001.parquet",
+        "books/date=2026-01-05/ingest=SPY/depth.parquet",
         "days/date=2026-01-05/symbol=SPY/depth.parquet.writing",
         ".tmp/put-1234.writing",
         "SPY.parquet",

@@ -10,13 +10,21 @@ import fsspec
 import pytest
 
 from ibkr_depth_pipeline.archive.audit import audit_day
-from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, day_place
+from ibkr_depth_pipeline.archive.layout import BOOKS
 from ibkr_depth_pipeline.archive.maintenance import compact_day, prune_expired
-from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable
 from ibkr_depth_pipeline_tests.archive.cloud import CREDENTIALS, bucket, cloud, s3_server
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, PATIENCE_SECS, Desk, Mirror
+from ibkr_depth_pipeline_tests.archive.conftest import (
+    DAY,
+    MS_PER_DAY,
+    NOON,
+    PATIENCE_SECS,
+    Desk,
+    Mirror,
+    compacted_of,
+    parts_of,
+)
 from ibkr_depth_pipeline_tests.archive.recorder import recorder
 
 __all__ = ["bucket", "cloud", "s3_server"]
@@ -28,9 +36,9 @@ def test_day_in_a_bucket_is_kept_compacted_checked_and_pruned(mirror: Mirror, cl
         mirror.write("BRK B", range(first, first + 100), start=NOON + first)
         cloud.keep()
     assert cloud.kept() == mirror.written
-    assert len(cloud.store.places(PARTS)) == 3
+    assert len(parts_of(cloud.store)) == 3
     compact_day(cloud.store, DAY)
-    assert cloud.store.places(PARTS) == []
+    assert parts_of(cloud.store) == []
     assert cloud.kept() == mirror.written
     assert cloud.keep().summary.files == 0, "the position is in the compacted file"
     assert all(audit.passed for audit in audit_day(cloud.settings, DAY))
@@ -45,7 +53,7 @@ def test_another_archiver_of_the_bucket_is_kept_out_by_the_lease(mirror: Mirror,
     mirror.write("SPY", range(1, 11))
     environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_server, "IBKR_LEASE_TTL_SECS": "2"}
     with cloud.starts("run", **environment):
-        assert wait_until(lambda: bool(cloud.store.places(PARTS)), PATIENCE_SECS)
+        assert wait_until(lambda: bool(parts_of(cloud.store)), PATIENCE_SECS)
         with pytest.raises(ArchiveHeld, match="another archiver"):
             cloud.keep()
     assert cloud.keep().summary.files == 0, "the lease of one who was killed runs out"
@@ -61,12 +69,12 @@ def test_kills_lose_and_double_nothing_in_a_bucket_either(mirror: Mirror, cloud:
     }
     with recorder(mirror):
         for kill in range(3):
-            enough = len(cloud.store.places(PARTS)) + 1 + kill
+            enough = len(parts_of(cloud.store)) + 1 + kill
             with cloud.starts("run", **environment):
-                assert wait_until(lambda enough=enough: len(cloud.store.places(PARTS)) >= enough, PATIENCE_SECS)
+                assert wait_until(lambda enough=enough: len(parts_of(cloud.store)) >= enough, PATIENCE_SECS)
     cloud.keep()
     assert cloud.kept() == mirror.written
-    spans = [place.span for place in cloud.store.places(PARTS) if place.symbol == "SPY"]
+    spans = [place.span for place in parts_of(cloud.store) if place.symbol == "SPY"]
     assert all(one.last < other.first for one, other in pairwise(spans)), "no part overlaps another"
 
 
@@ -84,8 +92,8 @@ def test_reader_that_knows_only_parquet_finds_date_and_symbol_in_the_names(mirro
     cloud.keep()
     compact_day(cloud.store, DAY)
     filesystem, root = fsspec.core.url_to_fs(cloud.settings.archive_url)
-    table = dataset.dataset(f"{root}/{DAYS}", filesystem=filesystem, format="parquet", partitioning="hive").to_table()
+    table = dataset.dataset(f"{root}/{BOOKS}", filesystem=filesystem, format="parquet", partitioning="hive").to_table()
     assert set(table["symbol"].to_pylist()) == {"BRK B"}
     assert {str(day) for day in table["date"].to_pylist()} == {DAY.isoformat()}
     assert table.num_rows == 10
-    assert ArchiveStore(cloud.settings.archive_url).size(day_place("BRK B", DAY)) > 0
+    assert [cloud.store.size(place) > 0 for place in compacted_of(cloud.store)] == [True]

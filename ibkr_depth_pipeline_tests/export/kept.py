@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.intervals import table_of
-from ibkr_depth_pipeline.archive.layout import INTERVALS, IdSpan, Place, day_of, gap_place, part_place
-from ibkr_depth_pipeline.archive.parquet_schema import SNAPSHOTS, gap_bytes, gap_row, part_bytes
+from ibkr_depth_pipeline.archive.layout import INTERVALS, IdSpan, day_of, gap_place, part_place
+from ibkr_depth_pipeline.archive.parquet_schema import INTERVAL_TABLE, SNAPSHOTS, gap_bytes, gap_row, part_bytes
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, SNAPSHOT_LEVELS, Level
 from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
@@ -117,10 +115,12 @@ def keep(
             gap = Gap(symbol, before.seq, after.seq, after.ts, GapCause.NEVER_STORED, id_before)
             store.put(gap_place(symbol, day_of(after.ts), id_before), gap_bytes([gap_row(gap)]))
     for day in {day_of(each.until or each.requested) for each in intervals}:
-        of_day = [each for each in intervals if day_of(each.until or each.requested) == day]
-        file = io.BytesIO()
-        pq.write_table(table_of(of_day), file)
-        store.put(Place(INTERVALS, day, symbol, "intervals.parquet"), file.getvalue())
+        ended = [(each.until or each.requested, each) for each in intervals]
+        of_day = [(ts, each) for ts, each in ended if day_of(ts) == day]
+        ids = sorted(StreamId(ts, each.subscription) for ts, each in of_day)
+        span = IdSpan(ids[0], ids[-1])
+        content = part_bytes(symbol, span, table_of(of_day), INTERVAL_TABLE)
+        store.put(part_place(symbol, day, span, INTERVALS), content)
     return store
 
 

@@ -24,7 +24,14 @@ import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer, compact_figures
 from ibkr_depth_pipeline.archive.layout import FIGURES, IdSpan, day_place
-from ibkr_depth_pipeline.archive.parquet_schema import DAY_LEVEL, ROWS_PER_GROUP, SNAPSHOTS, described, write_options
+from ibkr_depth_pipeline.archive.parquet_schema import (
+    DAY_LEVEL,
+    ROWS_PER_GROUP,
+    SNAPSHOT_TABLE,
+    SNAPSHOTS,
+    described,
+    write_options,
+)
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.report.page import make_report
 from ibkr_depth_pipeline.schema.keys import StreamId
@@ -74,11 +81,11 @@ def table(ts: Any, seq: Any, ticks: Any, sizes: Any) -> Any:
 
 def make_day(root: Path, count: int) -> None:
     first, last = StreamId(OPEN, 1), StreamId(OPEN + SESSION_MS, count)
-    paths = [root / day_place(symbol, DAY).name for symbol in SYMBOLS]
+    paths = [root / day_place(symbol, DAY, IdSpan(first, last), count).name for symbol in SYMBOLS]
     for path in paths:
         path.parent.mkdir(parents=True)
-    schema = described("SPY", [IdSpan(first, last)])
-    with pq.ParquetWriter(paths[0], schema, **write_options(DAY_LEVEL)) as writer:
+    schema = described(SNAPSHOT_TABLE, "SPY", [IdSpan(first, last)])
+    with pq.ParquetWriter(paths[0], schema, **write_options(SNAPSHOT_TABLE, DAY_LEVEL)) as writer:
         for piece in made_up(count):
             writer.write_table(piece.cast(schema))
     for path in paths[1:]:

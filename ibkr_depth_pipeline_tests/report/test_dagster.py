@@ -9,13 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ibkr_depth_pipeline.archive.layout import PARTS
 from ibkr_depth_pipeline.definitions import build_definitions, defs
 from ibkr_depth_pipeline.orchestration.archive.archiver import DAY_JOB, DAY_KEY
 from ibkr_depth_pipeline.orchestration.archive.report import DAY_SCHEDULE, REPORT_KEY
 from ibkr_depth_pipeline.orchestration.gateway_assets import load_gateway_assets
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, Desk, Mirror
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, Desk, Mirror, parts_of
 from ibkr_depth_pipeline_tests.report.conftest import OPEN, Page
 from ibkr_depth_pipeline_tests.report.made_up import keep_figures
 
@@ -63,7 +62,7 @@ def test_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk, tmp_pat
     assert (metadata["symbols"], metadata["snapshots"], metadata["missing_snapshots"]) == (2, 3611, 0)
     assert metadata["coverage"] == pytest.approx((3600 + 9) / 2 / 23_400, abs=1e-4)
     assert (metadata["refused_309"], metadata["reconnects"]) == (3, 1)
-    assert desk.store.places(PARTS) == [], "the page is of the compacted day"
+    assert parts_of(desk.store) == [], "the page is of the compacted day"
     read = Page(page.read_text())
     assert read.fact("snapshots")[0] == "3,611"
     assert "The book of QQQ" in read.text
