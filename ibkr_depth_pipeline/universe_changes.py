@@ -124,7 +124,7 @@ class UniverseFollower:
         self._asked.set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Follow the file until cancelled."""
         self.reload()  # it may have changed since it was read for the start
         notices = asyncio.ensure_future(self._notice())
         try:

@@ -276,7 +276,6 @@ Place = tuple[int, str]
 
 
 def place_of(con_id: int, venue: str) -> Place:
-    """The place of a contract on a venue."""
     return con_id, min(venue, TWINS.get(venue, venue))
 
 

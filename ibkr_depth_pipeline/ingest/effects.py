@@ -118,14 +118,12 @@ class DepthRequester:
         self._log = log
 
     def request(self, effect: RequestDepth) -> None:
-        """Request depth."""
         instrument = effect.instrument
         fields = {"symbol": instrument.symbol, "request_id": effect.request}
         self._log(LogLine("info", "subscribed", {**fields, "exchange": instrument.exchange, "rows": self._rows}))
         self._send(lambda: self._gateway.subscribe(effect.request, instrument, self._rows))
 
     def cancel(self, effect: Cancel) -> None:
-        """Cancel a request."""
         self._log(LogLine("info", "unsubscribed", {"symbol": effect.symbol, "request_id": effect.request}))
         self._send(lambda: self._gateway.cancel(effect.request))
 

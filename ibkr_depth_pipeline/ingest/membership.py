@@ -240,7 +240,7 @@ class FocusWatcher:
         return {symbol: f"{by}, {max(0.0, self._ends[symbol] - now):.0f} s left" for symbol, by in self._asked.items()}
 
     async def run(self) -> None:
-        """For ever."""
+        """Follow the requests until cancelled."""
         while True:
             symbols = self._symbols()
             try:

@@ -150,7 +150,6 @@ class SymbolProbe:
 
     @property
     def symbol(self) -> str:
-        """The symbol."""
         return self.instrument.symbol
 
     @property

@@ -144,7 +144,6 @@ class SentinelClient(aioredis.Redis):
 
 
 def server_client(target: RedisTarget, options: Options) -> aioredis.Redis:
-    """The client of one server."""
     given = _given(target)
     connection: type = {SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}.get(given.pop("connection_class"), _Tcp)
     return aioredis.Redis.from_pool(ConnectionPool(connection_class=connection, **options, **given))

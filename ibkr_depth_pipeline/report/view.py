@@ -110,7 +110,6 @@ def _grouped(values: Array) -> Array:
 
 
 def run_row(run: IngestRun) -> RunRow:
-    """The row of a run."""
     dropped = ", ".join(f"{number(count)} {reason.replace('_', ' ')}" for reason, count in run.dropped.items())
     return RunRow(
         run_id=run.run_id,
@@ -126,7 +125,6 @@ def run_row(run: IngestRun) -> RunRow:
 
 
 def gap_row(gap: Gap) -> GapRow:
-    """The row of a gap."""
     return GapRow(
         symbol=gap.symbol,
         seqs=f"{gap.first_seq} to {gap.last_seq}",

@@ -71,7 +71,6 @@ def ibkr_depth_archive_report(
 
 
 def report_metadata(report: "WrittenReport") -> Mapping[str, Any]:
-    """The metadata of a report."""
     day = report.day
     shown = dg.MetadataValue.url(report.path) if "://" in report.path else dg.MetadataValue.path(report.path)
     figures = {"refused_309": day.refused_309, "reconnects": day.reconnects} if day.ingests else {}
