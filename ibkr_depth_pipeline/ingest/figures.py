@@ -121,7 +121,7 @@ class RunFigures:
         self._began = math.inf
 
     def begin(self) -> None:
-        """The run begins."""
+        """Note the begin of the run."""
         self._started_ts, self._began = self._wall_ms(), loop_time()
 
     def _up_ms(self) -> int:

@@ -315,7 +315,7 @@ class OpenMarkets:
                 self._read(market, market.instrument)
 
     def forget(self, symbol: str) -> None:
-        """It is not recorded any more."""
+        """Forget an instrument that is not recorded any more."""
         self._markets.pop(symbol, None)
 
     def resolved(self, instrument: Instrument, now: int) -> str:

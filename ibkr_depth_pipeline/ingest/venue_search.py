@@ -229,7 +229,7 @@ class ContractRefresh:
         self._doubted: set[str] = set()
 
     def doubted(self, name: str) -> None:
-        """Its depth is refused: the next answer counts in any case."""
+        """Note that its depth is refused: the next answer counts in any case."""
         self._doubted.add(name)
 
     def keeps(self, answer: Instrument | Unresolved, now: float) -> bool:
@@ -252,7 +252,7 @@ class ContractRefresh:
             self._contracts.pop(name, None)
 
     def forget(self, name: str) -> None:
-        """It is no longer recorded."""
+        """Forget a contract that is no longer recorded."""
         for table in (self._contracts, self._resolved_at, self._asked_at):
             table.pop(name, None)
         self._doubted.discard(name)
@@ -269,7 +269,7 @@ class ContractRefresh:
         return self._ask([name for name in self._contracts if now - self._resolved_at[name] >= RECENT_SECS], now)
 
     def _ask(self, names: list[str], now: float) -> list[str]:
-        """Those of `names` that were not asked for lately."""
+        """The names among `names` that were not asked for lately."""
         fresh = [name for name in names if not 0 <= now - self._asked_at.get(name, float("-inf")) < ROLL_RETRY_SECS]
         self._asked_at.update(dict.fromkeys(fresh, now))
         return fresh

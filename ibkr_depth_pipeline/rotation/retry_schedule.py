@@ -176,7 +176,7 @@ class RetrySchedule:
         return record.interval
 
     def forget(self, symbol: str) -> None:
-        """It is not to be retried, and its refusals count no more."""
+        """Retry the symbol no more, and forget its refusals."""
         self._records.pop(symbol, None)
 
     def disproved(self, symbol: str, now: float) -> None:

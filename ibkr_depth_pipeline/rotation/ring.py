@@ -94,7 +94,7 @@ class Ring:
         return list(islice((symbol for symbol in self.in_order(slots) if symbol not in busy), count))
 
     def served(self, symbols: Iterable[str], slots: int) -> None:
-        """These have had their turn, together: they go to the back, in this order."""
+        """Send symbols that have had their turn together to the back, in this order."""
         pins = self.pins(slots)
         rates = _rates(self._members(pins), slots - len(pins))
         for symbol in symbols:
@@ -105,7 +105,7 @@ class Ring:
                 _serve(self._lags, rates, weight)
 
     def let_pass(self, symbol: str, slots: int) -> None:
-        """The one behind it comes before it; each further time one more, until it is granted a slot."""
+        """Let the symbol behind it come first; each further time one more, until it is granted a slot."""
         if symbol not in self:
             return
         self._passed[symbol] = places = self._passed.get(symbol, 0) + 1
@@ -118,7 +118,7 @@ class Ring:
             _serve(self._lags, _rates(self._members(pins), slots - len(pins)), weight)
 
     def granted(self, symbol: str) -> None:
-        """It has a slot: it lets one pass the next time."""
+        """Note that it has a slot: it lets one pass the next time."""
         self._passed.pop(symbol, None)
 
     # ---- how often
@@ -145,7 +145,7 @@ class Ring:
     # ---- what is wished
 
     def set_priority(self, symbol: str, priority: Priority) -> None:
-        """Holds from now on; the symbol need not be in the ring."""
+        """Set a priority from now on; the symbol need not be in the ring."""
         self._priorities.pop(symbol, None)
         if priority != _PLAIN:
             self._priorities[symbol] = priority
@@ -154,18 +154,18 @@ class Ring:
             self.take_in(symbol)
 
     def focus(self, symbols: Iterable[str]) -> None:
-        """These are pinned before all others, instead of those that were; they need not be in the ring."""
+        """Pin these before all others, instead of those before; they need not be in the ring."""
         self._focused = tuple(symbols)
 
     def forget(self, symbol: str) -> None:
-        """It leaves the ring, and nothing is wished of it any more."""
+        """Take a symbol out of the ring, and forget its priority."""
         self.remove(symbol)
         self._priorities.pop(symbol, None)
 
     # ---- symbols without depth
 
     def remove(self, symbol: str) -> None:
-        """It has no turn until it is taken in again. It need not have been in the ring."""
+        """Take a symbol out until it is taken in again. It need not have been in the ring."""
         weight = self._weight_of.pop(symbol, None)
         if weight is None:
             return
@@ -177,11 +177,11 @@ class Ring:
                 self._lags[other] += lag / len(self._lags)
 
     def take_in(self, symbol: str) -> None:
-        """It is not in the ring, and is to have turns: it joins at the back."""
+        """Let a symbol that is not in the ring join at the back."""
         self._queue_for(symbol).append(symbol)
 
     def take_back(self, symbol: str) -> None:
-        """It lost its turn to a refusal: it comes next, of those of its weight."""
+        """Let a symbol that lost its turn to a refusal come next, of those of its weight."""
         if symbol not in self:
             self._queue_for(symbol).appendleft(symbol)
 

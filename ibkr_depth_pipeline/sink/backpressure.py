@@ -51,7 +51,7 @@ class Backpressure:
                 self._timer = loop.call_at(self._well_until, self.relax)
 
     def relax(self) -> None:
-        """Read on."""
+        """Resume reading."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -139,11 +139,11 @@ class RedisWriter:
         return any(queue.waiting or queue.on_its_way or queue.turns.has_work for queue in queues if queue is not None)
 
     def forget(self, symbol: str) -> None:
-        """Its stream is no business of this writer any more; nothing of it may be unsent."""
+        """Forget a symbol that is not written any more; nothing of it may be unsent."""
         self._backlog.forget(symbol)
 
     def beat(self, symbol: str, ts: int) -> None:
-        """Say that the book of `symbol` is live; ts is the unix ms of its last row."""
+        """Note that the book of `symbol` is live; ts is the unix ms of its last row."""
         self._backlog.queue(symbol).note_beat(ts, monotonic())
 
     def hold_heartbeats_if(self, held: Callable[[str], bool]) -> None:
