@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import dagster_run, growth, latency, profiling, slots, start, throughput, verify
+from bench import dagster_run, growth, latency, profiling, slots, start, throughput, verify, web
 from bench.processes import PEERS_PYTHON, REPOSITORY, BenchmarkFailed
 from bench.recorder import Stage
 from bench.recording import RECORDED, record
@@ -81,6 +81,9 @@ class Benchmark:
     def start(self) -> None:
         self.results["start"] = start.measure(self.stage, say)
 
+    def web(self) -> None:
+        self.results["web"] = web.measure(self.stage, 2 * self.size.secs, say)
+
     def dagster(self) -> None:
         self.results["dagster"] = dagster_run.measure(self.stage, self.size.rows, self.size.runs, say)
 
@@ -104,6 +107,7 @@ PARTS: dict[str, Callable[[Benchmark], None]] = {
     "slots": Benchmark.slots,
     "growth": Benchmark.growth,
     "start": Benchmark.start,
+    "web": Benchmark.web,
     "dagster": Benchmark.dagster,
     "event_log": Benchmark.event_log,
     "profile": Benchmark.profile,

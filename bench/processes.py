@@ -76,6 +76,10 @@ class Child:
                 return dict(fields)
         raise self.failed(f"said nothing of {key} within {patience:g} s")
 
+    def line(self, patience: float = PATIENCE_SECS) -> bytes:
+        """The next line, whatever it holds."""
+        return self._line(time.monotonic() + patience)
+
     def _line(self, deadline: float) -> bytes:
         assert self.process.stdout is not None
         while b"\n" not in self._pending:

@@ -146,6 +146,24 @@ def _start(rows: list[Results]) -> list[str]:
     return ["## Start", table(head, cells)]
 
 
+def _web(found: Results) -> list[str]:
+    browser = found["browser"]
+    frames = table(
+        ("target", "wanted", "measured", ""),
+        [
+            ("frames a second", ">= 30", f"{browser['fps']:.1f}", _met(browser["fps"] >= 29.5)),
+            ("cores, browser and server", "< 1", f"{browser['cores']:.2f}", _met(browser["cores"] < 1)),
+        ],
+    )
+    parts = f"Of these the server takes {browser['server']:.3f}; the symbol had {browser['rows']:,.0f} rows a second."
+    cells = [
+        (f"{row['viewers']}", f"{row['cores']:.3f}", f"{row['fps']:.1f}", f"{row['kb']:.0f}", f"{row['rss_mb']:.0f}")
+        for row in found["viewers"]
+    ]
+    head = ("viewers", "cores of the server", "frames a second, each", "kB a second, each", "peak RSS MB")
+    return ["## The web page", frames, parts, table(head, cells)]
+
+
 def _dagster(found: Results) -> list[str]:
     share = ratio(found["Dagster"]["rate"], found["CLI"]["rate"])
     cells = [
@@ -181,6 +199,7 @@ _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "slots": _slots,
     "growth": _growth,
     "start": _start,
+    "web": _web,
     "dagster": _dagster,
     "event_log": _event_log,
     "profile": _profile,

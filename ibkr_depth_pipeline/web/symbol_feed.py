@@ -12,7 +12,7 @@ from ibkr_depth_pipeline.web.messages import LiveEdge, frame_message
 from ibkr_depth_pipeline.web.observed import Stretch, observed_now
 from ibkr_depth_pipeline.web.turn_record import TurnRecord
 
-FRAMES_PER_SEC = 30
+FRAME_SECS = 1 / 30
 QUIET_SECS = 0.2
 """How often a frame comes while the book does not change: it moves the edge of the observed time."""
 
@@ -62,12 +62,13 @@ class SymbolFeed:
             self._take([book], clock())
         start = AfterId(newest[0].stream_id) if newest else At(0)
         following = self._reader.follow(self._symbol, start=start, missing_ok=True)
+        due = clock()
         while True:
-            began = clock()
             items = await following.read(QUIET_SECS)
             self._take([item for item in items if isinstance(item, DepthSnapshot)], clock())
             self._send()
-            await asyncio.sleep(max(0.0, began + 1 / FRAMES_PER_SEC - clock()))
+            due = max(due + FRAME_SECS, clock() - FRAME_SECS)  # what is a little late is made up for
+            await asyncio.sleep(max(0.0, due - clock()))
 
     def _take(self, books: list[DepthSnapshot], at: float) -> None:
         if books:

@@ -51,7 +51,7 @@ class WebServer:
         self.process.end(grace_secs=10)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def web(_shared_redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     _shared_redis.flush()
     market = RecordedMarket(_shared_redis.url)  # the server looks for new names every ten seconds only
@@ -68,7 +68,7 @@ def market(web: WebServer, shared_redis_url: str) -> Iterator[RecordedMarket]:
     recorded.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     pytest.importorskip("playwright", reason="the package playwright is missing")
     if not CHROMIUM.exists():
@@ -122,5 +122,13 @@ def tab(web: WebServer, market: RecordedMarket, browser: Browser) -> Iterator[Ta
     """The page, with SPY chosen; its browser must have nothing to complain about."""
     with opened(browser, f"{web.address}?symbol=SPY") as tab:
         tab.shows("#symbol", "SPY")
+        yield tab
+        assert tab.complaints == []
+
+
+@pytest.fixture(scope="module")
+def workbench(web: WebServer, browser: Browser) -> Iterator[Tab]:
+    """A page for all tests of a module, which run the page's modules in it and leave it as it is."""
+    with opened(browser, web.address) as tab:
         yield tab
         assert tab.complaints == []

@@ -19,9 +19,9 @@ def run(tab: Tab, body: str) -> Any:
     return tab.page.evaluate(f"async () => {{ {modules} {BOOK} {body} }}")
 
 
-def test_unobserved_time_between_two_stretches_is_never_filled(tab: Tab) -> None:
+def test_unobserved_time_between_two_stretches_is_never_filled(workbench: Tab) -> None:
     kinds = run(
-        tab,
+        workbench,
         """
         const columns = new Columns(() => {});
         columns.reset('SPY', 100);
@@ -36,9 +36,9 @@ def test_unobserved_time_between_two_stretches_is_never_filled(tab: Tab) -> None
     assert kinds == ["undefined", 1000, 1000, 1000, *["null"] * 7, 2010, 2010, "undefined"]
 
 
-def test_frames_that_were_missed_leave_columns_to_be_asked_for(tab: Tab) -> None:
+def test_frames_that_were_missed_leave_columns_to_be_asked_for(workbench: Tab) -> None:
     kinds = run(
-        tab,
+        workbench,
         """
         const columns = new Columns(() => {});
         columns.reset('SPY', 100);
@@ -51,10 +51,10 @@ def test_frames_that_were_missed_leave_columns_to_be_asked_for(tab: Tab) -> None
     assert kinds == [1000, "undefined", "undefined", 1400, 1400, 1600]
 
 
-def test_map_shows_size_by_colour_and_hatches_what_was_not_observed(tab: Tab) -> None:
+def test_map_shows_size_by_colour_and_hatches_what_was_not_observed(workbench: Tab) -> None:
     """Three equal parts: a book, unobserved time, the book again. Bids are blue, asks orange."""
     found = run(
-        tab,
+        workbench,
         """
         const canvas = document.createElement('canvas');
         Object.assign(canvas.style, { width: '366px', height: '220px', position: 'fixed', left: 0, top: 0 });
@@ -86,9 +86,9 @@ def test_map_shows_size_by_colour_and_hatches_what_was_not_observed(tab: Tab) ->
     assert middle["grey"] > 500
 
 
-def test_scale_of_prices_stands_still_while_it_fits(tab: Tab) -> None:
+def test_scale_of_prices_stands_still_while_it_fits(workbench: Tab) -> None:
     first, near, far = run(
-        tab,
+        workbench,
         """
         const side = (best, step) => [0, 1, 2, 3].map(row => [best + row * step, 100, '']);
         const at = (best) => [1, 1, side(best, -0.01), side(best + 0.01, 0.01)];
@@ -101,9 +101,9 @@ def test_scale_of_prices_stands_still_while_it_fits(tab: Tab) -> None:
     assert far["low"] > first["high"]
 
 
-def test_lane_shows_the_wait_as_a_line_and_the_observed_time_as_a_bar(tab: Tab) -> None:
+def test_lane_shows_the_wait_as_a_line_and_the_observed_time_as_a_bar(workbench: Tab) -> None:
     heights = run(
-        tab,
+        workbench,
         """
         const canvas = document.createElement('canvas');
         Object.assign(canvas.style, { width: '200px', height: '17px', position: 'fixed', left: 0, top: 0 });

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pytest
-
-from ibkr_depth_pipeline_tests.web.conftest import Tab, WebServer, opened
+from ibkr_depth_pipeline_tests.web.conftest import Tab, WebServer
 from ibkr_depth_pipeline_tests.web.market import INJECTED, SYMBOLS, VENUE, RecordedMarket, side
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 GROUND = "getComputedStyle(document.body).backgroundColor"
 
@@ -104,18 +97,16 @@ def test_page_asks_its_own_host_alone(tab: Tab, web: WebServer) -> None:
     assert all(url.startswith(web.address) for url in tab.requests)
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280, 1920])
-def test_page_fits_every_width_with_nothing_cut_off(
-    web: WebServer, market: RecordedMarket, browser: Browser, width: int
-) -> None:
-    with opened(browser, web.address, viewport={"width": width, "height": 844}) as tab:
-        tab.shows(cell("QQQ", "coverage"), "50%")
+def test_page_fits_every_width_with_nothing_cut_off(tab: Tab) -> None:
+    tab.shows(cell("QQQ", "coverage"), "50%")
+    cut = """() => [...document.querySelectorAll('button, dd, #universe td, #ladder td:last-child')]
+        .filter(each => each.offsetParent && !each.matches('.symbol, .venue'))
+        .filter(each => each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display !== 'inline')
+        .map(each => each.className + ' ' + each.textContent)"""
+    for width in (360, 390, 768, 1024, 1280, 1920):
+        tab.page.set_viewport_size({"width": width, "height": 844})
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
-        cut = """[...document.querySelectorAll('button, dd, #universe td, #ladder td:last-child')]
-            .filter(each => each.offsetParent && !each.matches('.symbol, .venue'))
-            .filter(each => each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display !== 'inline')
-            .map(each => each.className + ' ' + each.textContent)"""
-        assert tab.page.evaluate(cut) == []
+        assert tab.page.evaluate(cut) == [], width
 
 
 def test_page_follows_light_and_dark(tab: Tab) -> None:
