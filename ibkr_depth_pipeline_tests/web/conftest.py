@@ -51,7 +51,7 @@ class WebServer:
         self.process.end(grace_secs=10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it asks the shared Redis twice a second, which other tests need not bear
 def web(_shared_redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     _shared_redis.flush()
     market = RecordedMarket(_shared_redis.url)  # the server looks for new names every ten seconds only
@@ -68,7 +68,7 @@ def market(web: WebServer, shared_redis_url: str) -> Iterator[RecordedMarket]:
     recorded.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while playwright's loop runs, no test of asyncio can
 def browser() -> Iterator[Browser]:
     pytest.importorskip("playwright", reason="the package playwright is missing")
     if not CHROMIUM.exists():
