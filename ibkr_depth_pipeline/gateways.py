@@ -182,7 +182,9 @@ def _refuse_shared(gateways: Mapping[str, Gateway], problems: list[str]) -> None
 
 def _specs(place: str, settings: Settings, problems: list[str]) -> Sequence[SymbolSpec]:
     try:
-        return load_universe(settings.symbol_config_path).specs
+        universe = load_universe(settings.symbol_config_path)
+        universe.check_pins(settings.ibkr_max_concurrent_depth, str(settings.symbol_config_path))
+        return universe.specs
     except ConfigurationError as error:
         problems.append(f"{place} universe: {error}")
         return ()

@@ -123,3 +123,14 @@ def test_example_file_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAYS_CONFIG_PATH", str(REPOSITORY / "config" / "gateways.example.yaml"))
     told: dict[str, Any] = {gateway.name: gateway.settings().ibkr_port for gateway in load_gateways()}
     assert told == {"paper": 4002, "live": 4001}
+
+
+def test_pins_are_counted_for_each_gateway_by_its_own_slots(folder: Path) -> None:
+    (folder / "config" / "one.yaml").write_text("symbols: [A, {symbol: B, pin: true}, {symbol: C, pin: true}]")
+    (folder / "config" / "two.yaml").write_text("symbols: [D, {symbol: E, pin: true}, {symbol: F, pin: true}]")
+    one = {"name": "one", "universe": "one.yaml", "port": 1, "slots": 3}
+    two = {"name": "two", "universe": "two.yaml", "port": 2}
+    assert len(listed(one, two)) == 2
+    (problem,) = problems(one, {**two, "slots": 2})
+    assert "'two'" in problem
+    assert "2 are pinned" in problem

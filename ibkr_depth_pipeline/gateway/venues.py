@@ -297,7 +297,7 @@ class ContractOwners:
         place = place_of(found.con_id, found.exchange)
         owner = next((name for name, own in self._instruments.items() if _place(own) == place), None)
         if owner is not None and not self._gives_way(owner, found, place):
-            return [_refused(found, owner)]
+            return [refused_contract(found, repr(owner))]
         taken = {_place(own) for own in self._instruments.values()}
         kept = tuple(venue for venue in found.alternatives if place_of(found.con_id, venue) not in taken)
         self._instruments[found.symbol] = replace(found, alternatives=kept)
@@ -331,9 +331,10 @@ def _place(instrument: Instrument) -> Place:
     return place_of(instrument.con_id, instrument.exchange)
 
 
-def _refused(found: Instrument, owner: str) -> Unresolved:
+def refused_contract(found: Instrument, owner: str) -> Unresolved:
+    """Why this contract is not recorded: `owner`, in words, has it on that venue."""
     reason = (
-        f"{owner!r} and {found.symbol!r} come to one and the same contract, {found.con_id} "
+        f"{owner} and {found.symbol!r} come to one and the same contract, {found.con_id} "
         f"({found.local_symbol or found.symbol}) on {found.exchange}; list it once, or name another exchange"
     )
     return Unresolved(found.symbol, reason, found.con_id, "", found.primary_exchange, found.valid_exchanges)

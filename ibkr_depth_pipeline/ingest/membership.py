@@ -19,6 +19,7 @@ from ibkr_depth_pipeline.clock import loop_time, monotonic
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.ingest.contract_gate import ContractGate
 from ibkr_depth_pipeline.ingest.effects import Effect
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
@@ -37,7 +38,7 @@ from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.rotation.events import Focused
-from ibkr_depth_pipeline.sink.claims import StreamClaims
+from ibkr_depth_pipeline.sink.claims import ContractClaims, StreamClaims
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.symbol_keys import ContractCache, FocusRequest, read_focus
 from ibkr_depth_pipeline.sink.writer import RedisWriter
@@ -65,6 +66,7 @@ class Membership:
         writer: RedisWriter,
         contracts: ContractCache,
         markets: OpenMarkets,
+        contract_claims: ContractClaims,
         *,
         execute: Callable[[Iterable[Effect]], None],
         wall_ms: Callable[[], int],
@@ -73,6 +75,7 @@ class Membership:
         self.markets = markets
         self._entries = _entries_of(universe)
         self._contracts = contracts
+        self.gate = ContractGate(contract_claims, pipeline.subscriptions.contracts, self._record, venues.resolve_again)
         self._known: list[Instrument] = []
         self._pipeline = pipeline
         self._subscriptions = pipeline.subscriptions
@@ -116,15 +119,25 @@ class Membership:
             if spec.pin or spec.weight != 1:
                 self._want(spec)
         for instrument in self._known:
-            self._take_contract(instrument)
+            self.gate.offer(instrument)
 
     # ---- contracts and their markets
 
     def take(self, resolution: Resolution) -> None:
-        """Take what the gateway has answered of a symbol: into its venue hash, the cache and the rotation."""
+        """Take what the gateway has answered of a symbol: into its venue hash, the cache and the rotation.
+
+        A contract passes the gate first: another ingest may record it under another name.
+        """
+        if isinstance(resolution, Instrument):
+            if entry := self._entries.get(resolution.symbol):
+                self._contracts.note(resolution, entry)
+            self.gate.offer(resolution)
+        else:
+            self.gate.forget(resolution.symbol)
+            self._record(resolution)
+
+    def _record(self, resolution: Resolution) -> None:
         self._writer.record_venue(resolution, self._wall_ms())
-        if isinstance(resolution, Instrument) and (entry := self._entries.get(resolution.symbol)):
-            self._contracts.note(resolution, entry)
         self._take_contract(resolution)
 
     def _take_contract(self, resolution: Resolution) -> None:
@@ -163,6 +176,7 @@ class Membership:
         self.universe = change.universe
         self._entries = _entries_of(change.universe)
         for symbol in (*change.removed, *(spec.name for spec in change.contracts)):
+            self.gate.forget(symbol)
             self._execute(self._subscriptions.removed(symbol, loop_time()))
         for symbol in change.removed:
             self.markets.forget(symbol)

@@ -49,7 +49,7 @@ from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
-from ibkr_depth_pipeline.sink.claims import StreamClaims
+from ibkr_depth_pipeline.sink.claims import ContractClaims, StreamClaims
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import (
@@ -180,6 +180,7 @@ class IngestSession:
             wall_ms=wall_ms,
         )
         self._contracts = ContractCache(self._redis)
+        self._contract_claims = ContractClaims(self._redis, settings.ibkr_gateway_name, self._identity)
         self._members = Membership(
             universe,
             self._pipeline,
@@ -189,6 +190,7 @@ class IngestSession:
             self._writer,
             self._contracts,
             OpenMarkets(calendar_of(settings)),
+            self._contract_claims,
             execute=self._execute,
             wall_ms=wall_ms,
         )
@@ -284,6 +286,7 @@ class IngestSession:
         self._tasks.start(self._handle_late_rows())
         self._tasks.start(self._inspect_lines())
         self._tasks.start(self._members.watch_markets())
+        self._tasks.start(self._members.gate.run())
         self._tasks.start(self._focus.run())
         self._members.begin()
         self._begin_rotation()
@@ -431,6 +434,7 @@ class IngestSession:
 
     async def _release(self) -> None:
         await self._publisher.publish_last()
+        await self._contract_claims.release()
         await self._claims.release()
         await self._lease.release()
 

@@ -124,6 +124,11 @@ def claim_key(symbol: str) -> str:
     return f"{PREFIX}:claim:{symbol}"
 
 
+def contract_claim_key(con_id: int, venue: str) -> str:
+    """Which ingest records the contract on that venue, and under which name; expires."""
+    return f"{PREFIX}:contract_claim:{con_id}@{venue}"
+
+
 def focus_key(symbol: str) -> str:
     """Who asks that the symbol keeps a slot for a while; set by any program, expires."""
     return f"{PREFIX}:focus:{symbol}"

@@ -8,9 +8,10 @@ at once, one gets them all. A run of the same name takes a predecessor's claim o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from redis.exceptions import ResponseError
@@ -21,13 +22,20 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
-from ibkr_depth_pipeline.schema.keys import claim_key
+from ibkr_depth_pipeline.schema.keys import claim_key, contract_claim_key
 from ibkr_depth_pipeline.schema.status import RunIdentity
 from ibkr_depth_pipeline.sink.lease import LOOK_SECS, RELEASE_LEASE, HolderWatch, describe
 
 AT_ONCE = 250
 """Claims in one pipeline, so that those of thousands of symbols hold up nothing else."""
 
+CONTRACT_CLAIM_SECS, CONTRACT_RENEWAL_SECS = 60.0, 15.0
+"""How long a claim of a contract stands, and how often it is renewed."""
+
+Place = tuple[int, str]
+"""A con_id and a venue; of two names of one venue always the same."""
+
+_T = TypeVar("_T")
 _INTERVAL_SECS, _CLAIMS_PER_SEC = 1.0, 1000
 _HELD = b"held"
 
@@ -164,6 +172,82 @@ class StreamClaims:
         )
 
 
+class ContractClaims:
+    """The contracts on their venues that the ingest `name` records: two ingests may have one under different names.
+
+    `claim` them every second or so; `held` are those of others, in words; `release` them at the end.
+    """
+
+    def __init__(self, client: Client, name: str, run: RunIdentity) -> None:
+        self._client = client
+        self._name = name
+        self._run = asdict(run)
+        self._claimed: dict[Place, tuple[bytes, float]] = {}  # the claim's text, and when it was renewed last
+        self.held: dict[Place, str] = {}
+
+    async def claim(self, places: Mapping[Place, str]) -> None:
+        """Claim these, each recorded under that symbol, and give all others back. Raises SinkUnavailable."""
+        texts = {place: self._text(symbol) for place, symbol in places.items()}
+        now = monotonic()
+        due = [place for place, text in texts.items() if self._is_due(place, text, now)]
+        gone = [place for place in self._claimed if place not in places]
+        self.held = {place: holder for place, holder in self.held.items() if place in places}
+        try:
+            for batch in _batches(due):
+                self._take(batch, texts, now, await self._ask(batch, texts))
+            await self._give_back(gone)
+        except UNREACHABLE as error:
+            raise unavailable(error) from None
+
+    def has(self, place: Place) -> bool:
+        """Whether it is claimed."""
+        return place in self._claimed
+
+    async def release(self) -> None:
+        """Give all back. To be called when nothing more is recorded; a failure is ignored, as they expire."""
+        with contextlib.suppress(*UNREACHABLE):
+            await self._give_back(list(self._claimed))
+
+    def _text(self, symbol: str) -> bytes:
+        return orjson.dumps({"gateway": self._name, "symbol": symbol, **self._run})
+
+    def _is_due(self, place: Place, text: bytes, now: float) -> bool:
+        known, renewed = self._claimed.get(place, (b"", 0.0))
+        return known != text or now - renewed >= CONTRACT_RENEWAL_SECS
+
+    async def _ask(self, places: Sequence[Place], texts: Mapping[Place, bytes]) -> list[Any]:
+        ttl_ms = int(CONTRACT_CLAIM_SECS * 1000)
+        return await ask_each(
+            self._client,
+            [("EVAL", _CLAIM_STREAM, 1, contract_claim_key(*each), texts[each], ttl_ms, self._name) for each in places],
+        )
+
+    def _take(self, places: Sequence[Place], texts: Mapping[Place, bytes], now: float, replies: Sequence[Any]) -> None:
+        for place, reply in zip(places, replies, strict=True):
+            if isinstance(reply, Exception) or reply == _HELD:  # where Redis refuses it, nobody's is known
+                self._claimed[place] = texts[place], now
+                self.held.pop(place, None)
+            else:
+                self._claimed.pop(place, None)
+                self.held[place] = _recorded_by(bytes(reply))
+
+    async def _give_back(self, places: Sequence[Place]) -> None:
+        for batch in _batches(places):
+            keys = [(contract_claim_key(*each), self._claimed[each][0]) for each in batch]
+            await ask_each(self._client, [("EVAL", RELEASE_LEASE, 1, key, text) for key, text in keys])
+            for each in batch:
+                del self._claimed[each]
+
+
+def _recorded_by(holder: bytes) -> str:
+    """Which symbol of which gateway holds a contract, in words."""
+    try:
+        claim = orjson.loads(holder)
+        return f"{claim['symbol']!r} of the gateway {claim['gateway']!r}"
+    except (ValueError, KeyError, TypeError):
+        return f"another ingest ({holder!r})"
+
+
 def describe_claim(holder: bytes) -> str:
     """A claim's text in words."""
     try:
@@ -172,8 +256,8 @@ def describe_claim(holder: bytes) -> str:
         return repr(holder)
 
 
-def _batches(symbols: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (symbols[start : start + AT_ONCE] for start in range(0, len(symbols), AT_ONCE))
+def _batches(claimed: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (claimed[start : start + AT_ONCE] for start in range(0, len(claimed), AT_ONCE))
 
 
 def _is_of_another_type(reply: Any) -> bool:
