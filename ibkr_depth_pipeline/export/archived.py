@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from ibkr_depth_pipeline.archive.intervals import IntervalIndex, begin_of
 from ibkr_depth_pipeline.export.books import NS_PER_MS, Array, Books, Ladder, decimals, price_ladder, row_ladder
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
+
+
+_COLUMNS = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size", "subscription", "settled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,28 @@ def observed(archived: ArchivedDay) -> list[SubscriptionInterval]:
     return sorted((each for each in archived.intervals if each.first_row is not None), key=begin_of)
 
 
+def with_contracts(archived: ArchivedDay, intervals: Sequence[SubscriptionInterval]) -> list[SubscriptionInterval]:
+    """The intervals of `observed`, with the con_id of their snapshots if they were not recorded with one."""
+    found = list(intervals)
+    if all(each.con_id for each in found):
+        return found
+    index = IntervalIndex(found)
+    for batch in archived.batches(("ts", "seq", "con_id")):
+        batch = batch.filter(batch.column("con_id").is_valid())
+        number = index.of(_numbers(batch, "ts"), _numbers(batch, "seq"))
+        for at, first in zip(*np.unique(number, return_index=True), strict=True):
+            if at >= 0 and not found[at].con_id:
+                found[at] = replace(found[at], con_id=batch.column("con_id")[int(first)].as_py())
+    return found
+
+
 def books_of(archived: ArchivedDay, selection: Selection) -> Iterator[tuple[int, Books]]:
     """How many snapshots were read and those that are selected of them, batch by batch, in order.
 
     A day need not fit into memory. Raises ArchiveUnavailable.
     """
     reading = _Reading(archived, selection)
-    for batch in archived.batches():
+    for batch in archived.batches(_COLUMNS):
         yield len(batch), reading.books(batch)
 
 

@@ -148,19 +148,26 @@ def price_ladder(prices: Array, sizes: Array, *, is_bid: bool) -> Ladder:
         rank[wrong] = np.take_along_axis(rank[wrong], order, axis=1)
         sizes[wrong] = np.take_along_axis(sizes[wrong], order, axis=1)
     filled = np.isfinite(rank)
-    return _added_up(np.where(filled, -rank if is_bid else rank, np.nan), sizes, filled)
+    prices = np.where(filled, -rank if is_bid else rank, np.nan)
+    found = Ladder(prices, np.where(filled, sizes, 0.0), filled.astype(np.int64), filled.sum(axis=1))
+    doubled = np.flatnonzero((prices[:, 1:] == prices[:, :-1]).any(axis=1))
+    if len(doubled):
+        found.prices[doubled], found.sizes[doubled], found.counts[doubled] = _added_up(found[doubled])
+    return found
 
 
-def _added_up(prices: Array, sizes: Array, filled: Array) -> Ladder:
+def _added_up(rows: Ladder) -> tuple[Array, Array, Array]:
+    """Prices, sizes and counts of rows that are sorted."""
+    filled = rows.counts > 0
     first = filled.copy()
-    first[:, 1:] &= prices[:, 1:] != prices[:, :-1]
-    place = np.cumsum(first, axis=1) - 1 + SNAPSHOT_LEVELS * np.arange(len(prices))[:, None]
-    shape, cells = prices.shape, prices.size
-    price = np.full(cells, np.nan)
-    price[place[first]] = prices[first]
-    size = np.bincount(place[filled], sizes[filled], cells)
-    count = np.bincount(place[filled], minlength=cells)
-    return Ladder(price.reshape(shape), size.reshape(shape), count.reshape(shape), filled.sum(axis=1))
+    first[:, 1:] &= rows.prices[:, 1:] != rows.prices[:, :-1]
+    shape, cells = filled.shape, filled.size
+    place = np.cumsum(first, axis=1) - 1 + SNAPSHOT_LEVELS * np.arange(len(filled))[:, None]
+    prices = np.full(cells, np.nan)
+    prices[place[first]] = rows.prices[first]
+    sizes = np.bincount(place[filled], rows.sizes[filled], cells)
+    counts = np.bincount(place[filled], minlength=cells)
+    return prices.reshape(shape), sizes.reshape(shape), counts.reshape(shape)
 
 
 def decimals(values: Array) -> int:

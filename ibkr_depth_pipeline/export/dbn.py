@@ -76,7 +76,7 @@ def records(books: Books, before: Books | None, instrument_ids: Array) -> Array:
         | np.where(first_whole(books, earlier, same), dbn.F_SNAPSHOT, 0)
         | np.where(books.whole, 0, dbn.F_MAYBE_BAD_BOOK)
     )
-    levels_before = _levels(earlier)
+    levels_before = np.concatenate((_levels(earlier[:1]), made["levels"][:-1]))
     levels_before[~same] = _NO_LEVEL
     _fill_change(made, levels_before)
     over = ends(books, earlier, same, before)

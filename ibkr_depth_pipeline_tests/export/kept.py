@@ -72,7 +72,7 @@ def interval_of(snapshots: Sequence[Kept], subscription: int, **changed: Any) ->
     return SubscriptionInterval("SPY", subscription, **{**fields, **changed})
 
 
-def table_of_books(snapshots: Sequence[Kept]) -> Any:
+def table_of_books(snapshots: Sequence[Kept], con_id: int | None = CON_ID) -> Any:
     """The snapshots as the archive keeps them."""
     columns: dict[str, Any] = {
         "ts": pa.array([each.ts for each in snapshots], pa.int64()).cast(SNAPSHOTS.field("ts").type),
@@ -85,6 +85,7 @@ def table_of_books(snapshots: Sequence[Kept]) -> Any:
             kind = SNAPSHOTS.field(f"{side}_{what}").type
             values = pa.array([level[at] for level in rows], kind.value_type)
             columns[f"{side}_{what}"] = pa.FixedSizeListArray.from_arrays(values, type=kind)
+    columns["con_id"] = pa.array([con_id] * len(snapshots), pa.int64())
     for field in SNAPSHOTS:
         columns.setdefault(field.name, pa.nulls(len(snapshots), field.type))
     return pa.Table.from_arrays([columns[name] for name in SNAPSHOTS.names], schema=SNAPSHOTS)

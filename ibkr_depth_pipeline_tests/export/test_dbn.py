@@ -205,6 +205,13 @@ def test_contract_that_rolls_within_a_day_has_both_ids_under_its_symbol(source_o
     assert list(dict.fromkeys(frame.instrument_id)) == [11, 12]
 
 
+def test_contract_of_snapshots_in_no_recorded_interval_is_that_of_their_rows(source_of: MakeSource) -> None:
+    turns = [turn(NOON, 1, 5), turn(NOON + 60_000, 25, 5)]
+    source = source_of([*turns[0], *turns[1]], [interval_of(turns[0], 1)])
+    frame = store_of(source.export(ExportFormat.DBN).path).to_df()
+    assert set(frame.instrument_id) == {CON_ID}
+
+
 def test_symbol_without_a_recorded_contract_has_an_id_all_the_same(source_of: MakeSource) -> None:
     snapshots = turn(NOON, 1, 5)
     intervals = [replace(interval_of(snapshots, 1), con_id=0)]
