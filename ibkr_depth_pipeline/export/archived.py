@@ -15,8 +15,7 @@ from ibkr_depth_pipeline.export.books import NS_PER_MS, Array, Books, Ladder, de
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
-
-_COLUMNS = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size", "subscription", "settled")
+_COLUMNS = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size", "recv_ns", "subscription", "settled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,11 @@ def books_of(archived: ArchivedDay, selection: Selection) -> Iterator[tuple[int,
     reading = _Reading(archived, selection)
     for batch in archived.batches(_COLUMNS):
         yield len(batch), reading.books(batch)
+
+
+def has_received(archived: ArchivedDay) -> bool:
+    """Whether the recorder stored the time of receipt in ns at some time of the day. Raises ArchiveUnavailable."""
+    return any(batch.column("recv_ns").null_count < len(batch) for batch in archived.batches(("recv_ns",)))
 
 
 def decimals_of(archived: ArchivedDay) -> tuple[int, int]:
@@ -138,11 +142,9 @@ def _subscriptions(batch: Any) -> Array:
 
 
 def _received(batch: Any, ts: Array) -> Array:
-    received = ts * NS_PER_MS
-    if "recv_ns" not in batch.schema.names:
-        return received
     column = batch.column("recv_ns")
-    return np.where(column.is_valid().to_numpy(zero_copy_only=False), column.fill_null(0).to_numpy(), received)
+    known = column.is_valid().to_numpy(zero_copy_only=False)
+    return np.where(known, column.fill_null(0).to_numpy(), ts * NS_PER_MS)
 
 
 def _levels(batch: Any, name: str) -> Array:

@@ -17,7 +17,7 @@ from ibkr_depth_pipeline.archive.layout import first_ms_of
 from ibkr_depth_pipeline.archive.reading import days, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ConfigurationError, ExportRefused, NothingKept, UnknownSymbol
-from ibkr_depth_pipeline.export.archived import Selection, books_of, decimals_of, observed, with_contracts
+from ibkr_depth_pipeline.export.archived import Selection, books_of, decimals_of, has_received, observed, with_contracts
 from ibkr_depth_pipeline.export.formats import ExportFormat, library_version, need_library, notes
 from ibkr_depth_pipeline.export.manifest import Tally, manifest, observed_in
 from ibkr_depth_pipeline.export.output import Output, file_output, folder_output
@@ -125,7 +125,7 @@ def _subject(archived: ArchivedDay, request: ExportRequest) -> Subject:
         raise ExportRefused(_nothing_observed(archived, selection))
     digits = decimals_of(archived) if request.form is ExportFormat.NAUTILUS else (0, 0)
     intervals = with_contracts(archived, observed(archived))
-    return Subject(request.symbol, request.day, selection, tuple(intervals), digits, with_received=False)
+    return Subject(request.symbol, request.day, selection, tuple(intervals), digits, has_received(archived))
 
 
 def _form(form: ExportFormat) -> dict[str, str]:

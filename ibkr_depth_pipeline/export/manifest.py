@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ibkr_depth_pipeline.archive.archived_day import ArchivedDay
+from ibkr_depth_pipeline.archive.intervals import observed_ms
 from ibkr_depth_pipeline.export.archived import Selection, observed
 from ibkr_depth_pipeline.export.books import Books
 from ibkr_depth_pipeline.export.formats import FormatNotes
@@ -73,7 +74,7 @@ def manifest(
             "missing": sum(gap.size for gap in archived.gaps),
         },
         "time_range": {"first": _moment(tally.first_ts), "last": _moment(tally.last_ts)},
-        "observed_seconds": _observed_ms(intervals, selection) / 1000,
+        "observed_seconds": observed_ms(intervals, selection.first_ms, selection.end_ms) / 1000,
         "intervals": [_interval(each) for each in intervals],
         "holes": [_hole(gap) for gap in archived.gaps],
         "files": files,
@@ -113,11 +114,6 @@ def _units(intervals: Iterable[SubscriptionInterval]) -> dict[str, Any]:
 def _values(found: Iterable[Any]) -> list[Any]:
     """Each value once, in order; None is left out."""
     return [each for each in dict.fromkeys(found) if each is not None]
-
-
-def _observed_ms(intervals: Iterable[SubscriptionInterval], selection: Selection) -> int:
-    spans = ((each.first_row or 0, each.until or each.first_row or 0) for each in intervals)
-    return sum(max(0, min(last, selection.end_ms) - max(first, selection.first_ms)) for first, last in spans)
 
 
 def _interval(each: SubscriptionInterval) -> dict[str, Any]:

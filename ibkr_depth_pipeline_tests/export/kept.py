@@ -26,12 +26,13 @@ CON_ID = 265_598
 
 
 class Kept(NamedTuple):
-    """One archived snapshot: unix ms, number, and the rows of each side."""
+    """One archived snapshot: unix ms, number, the rows of each side, and unix ns if they were stored."""
 
     ts: int
     seq: int
     bids: Sequence[Level]
     asks: Sequence[Level]
+    recv_ns: int | None = None
 
 
 def book(number: int, *, rows: int = 10, tick: float = 0.01, mid: float = 100.0) -> tuple[list[Level], list[Level]]:
@@ -86,6 +87,7 @@ def table_of_books(snapshots: Sequence[Kept], con_id: int | None = CON_ID) -> An
             values = pa.array([level[at] for level in rows], kind.value_type)
             columns[f"{side}_{what}"] = pa.FixedSizeListArray.from_arrays(values, type=kind)
     columns["con_id"] = pa.array([con_id] * len(snapshots), pa.int64())
+    columns["recv_ns"] = pa.array([each.recv_ns for each in snapshots], pa.int64())
     for field in SNAPSHOTS:
         columns.setdefault(field.name, pa.nulls(len(snapshots), field.type))
     return pa.Table.from_arrays([columns[name] for name in SNAPSHOTS.names], schema=SNAPSHOTS)

@@ -110,6 +110,14 @@ def test_times_never_fall(source: Source) -> None:
         assert times == sorted(times)
 
 
+def test_time_of_receipt_is_in_nanoseconds_if_it_was_recorded(source_of: MakeSource) -> None:
+    ms = NOON * 1_000_000
+    source = source_of([Kept(NOON, 1, *book(1), ms + 5), Kept(NOON + 1, 2, *book(2))])
+    records = records_in(source.export(ExportFormat.DBN).path)
+    assert [each.ts_recv for each in records[:2]] == [ms + 5, ms + 1_000_000]
+    assert [each.ts_event for each in records[:2]] == [ms, ms + 1_000_000]
+
+
 def test_interval_that_goes_on_after_midnight_is_not_cleared(source_of: MakeSource) -> None:
     midnight = NOON + 12 * 3_600_000
     snapshots = [Kept(midnight - 100 * (5 - at), 50 + at, *book(at)) for at in range(10)]

@@ -108,6 +108,20 @@ def test_snapshots_of_a_time_without_a_record_have_no_subscription(source_of: Ma
     assert [row["settled"] for row in rows] == [False] * 20 + [True] * 4
 
 
+def in_nanoseconds() -> list[Kept]:
+    """Books of three reads; two of them within one ms."""
+    at = ((NOON, 5), (NOON, 900), (NOON + 1, None))
+    return [Kept(ts, 1 + n, *book(n), ns and ts * 1_000_000 + ns) for n, (ts, ns) in enumerate(at)]
+
+
+def test_time_of_receipt_in_nanoseconds_is_a_column_if_it_was_recorded(source_of: MakeSource) -> None:
+    table = pq.read_table(source_of(in_nanoseconds()).export(ExportFormat.PARQUET).path)
+    assert table.column_names[-1] == "ts_recv"
+    ms = NOON * 1_000_000
+    assert table["ts_recv"].cast("int64").to_pylist() == [ms + 5, ms + 900, ms + 1_000_000]
+    assert table["settled"].to_pylist() == [True, True, True]
+
+
 def test_path_that_ends_in_gz_is_compressed(rotation: Source) -> None:
     path = rotation.export(ExportFormat.CSV, "spy.csv.gz").path
     assert path.read_bytes()[:2] == b"\x1f\x8b"
