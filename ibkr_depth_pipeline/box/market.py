@@ -24,8 +24,9 @@ from ibkr_depth_pipeline.clock import monotonic
 LOCATION = "ibkr_depth_pipeline"
 DEFINITIONS = "ibkr_depth_pipeline.definitions"
 GATEWAY = "ibkr_gateway_sim"
+WEB = "ibkr_depth_web"
 INGEST_JOB = "ibkr_depth_ingest_job"
-UI_PORT, GATEWAY_PORT, REDIS_PORT = 3000, 7497, 6379
+UI_PORT, WEB_PORT, GATEWAY_PORT, REDIS_PORT = 3000, 3080, 7497, 6379
 START_TIMEOUT_SECS = 120.0
 DRAIN_TIMEOUT_SECS = 30.0
 STOP_GRACE_SECS = 10.0
@@ -117,6 +118,7 @@ class MarketBox:
         redis = self._start_redis()
         gateway = self._start_gateway()
         env = self._folder.environment(gateway, redis.url)
+        self._start_web(env)
         workspace = self._start_code_server(env)
         self._dagster = self._start_dagster(env, workspace, ui_port)
         run_id = self._dagster.launch(LOCATION, INGEST_JOB)
@@ -138,6 +140,12 @@ class MarketBox:
         listening = json.loads(ready.read_text())
         self._say(f"Gateway      {listening['host']}:{listening['port']} (simulated)")
         return listening["host"], listening["port"]
+
+    def _start_web(self, env: dict[str, str]) -> None:
+        port = _first_free(WEB_PORT)
+        self._start("web", [_console_script(WEB), "--host", HOST, "--port", str(port)], env)
+        self._await(lambda: _listens(port), "the web page to be served")
+        self._say(f"Market       http://{HOST}:{port}/")
 
     def _start_code_server(self, env: dict[str, str]) -> Path:
         port = free_port()
@@ -265,6 +273,7 @@ def _listens(port: int) -> bool:
 def _check_installed(options: BoxOptions) -> None:
     find_redis_binary()
     _console_script(GATEWAY)
+    _console_script(WEB)
     for package in ("dagster", "dagster_webserver"):
         if importlib.util.find_spec(package) is None:
             raise BoxError(f"the Python package {package} is missing: {_INSTALL}")

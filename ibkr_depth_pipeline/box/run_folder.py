@@ -65,6 +65,7 @@ class RunFolder:
         env |= {"DAGSTER_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         env |= {"SYMBOL_CONFIG_PATH": str(self.universe), "IBKR_LOG_LEVEL": "INFO"}
         env |= {"IBKR_STOP_AT_CLOSE": "false", "IBKR_AUTOMATION": "off"}  # its market never closes; it launches itself
+        env["IBKR_WEB_TOKEN"] = ""  # on loopback nobody needs one
         if gateway is not None:
             env |= {"IBKR_HOST": gateway[0], "IBKR_PORT": str(gateway[1])}
         if redis_url is not None:

@@ -23,7 +23,7 @@ from ibkr_depth_pipeline.box.processes import wait_until
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_market_box"
 START_SECS = 90.0
-USUAL_PORTS = (3000, 6379, 7497)
+USUAL_PORTS = (3000, 3080, 6379, 7497)
 _LISTEN = psutil.CONN_LISTEN
 _MAPPED = "::ffff:"  # gRPC listens on IPv4 through IPv6
 
@@ -126,8 +126,9 @@ def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, stranger: soc
     with ExitStack() as stack:
         box = start(stack, tmp_path, **hostile, IBKR_ROTATION_SECS="1", IBKR_LOG_LEVEL="ERROR")
         url = box.wait_for(r"Redis +(redis://\S+)")
-        with urllib.request.urlopen(box.wait_for(r"Dagster UI +(\S+)"), timeout=30) as page:
-            assert page.status == 200
+        for line in ("Market", "Dagster UI"):
+            with urllib.request.urlopen(box.wait_for(rf"{line} +(\S+)"), timeout=30) as page:
+                assert page.status == 200
         with redis.Redis.from_url(url) as client:
             assert wait_until(lambda: client.xlen("raw:ibkr:depth:stream:SPY") > 0, START_SECS)
             box.wait_for(r"rotation \d+: (.+)")
