@@ -67,6 +67,9 @@ LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0
 """How often rows of cancelled requests are handled, and how often dropped rows are logged."""
 
+QUIET_MS = 250
+"""After so long without a read, or if it seems negative, the next one looks whether the clock was set."""
+
 DRAIN_SECS = 3.0
 """How long the buffer may drain at the end; the whole end stays below 5 s."""
 
@@ -348,12 +351,18 @@ class IngestSession:
     # ---- rows and events of the gateway
 
     def _on_read(self) -> None:
-        self._read_ms = self._wall_ms()
+        self._read_at(self._wall_ms())
 
     def _on_stamped_read(self) -> None:
         unix_ns = time_ns() if self._wall_ms is unix_ms else self._wall_ms() * 1_000_000
         self._stamp.read(unix_ns)
-        self._read_ms = unix_ns // 1_000_000
+        self._read_at(unix_ns // 1_000_000)
+
+    def _read_at(self, now_ms: int) -> None:
+        """Note the time of a read. A step of the clock is found before the rows, whose times are by the new clock."""
+        before, self._read_ms = self._read_ms, now_ms
+        if not 0 <= now_ms - before < QUIET_MS:
+            self._clock.check()
 
     def _on_read_end(self) -> None:
         try:
