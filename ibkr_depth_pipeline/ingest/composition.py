@@ -1,9 +1,9 @@
-"""Composes the writer and the pipeline of a run by its settings; the callbacks of the program that started the run."""
+"""Composes the parts of a run by its settings: its Redis and its pipeline. Callbacks of the program that started it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import ConfigurationError, NoLongerWanted
@@ -14,15 +14,19 @@ from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.instrument_hours import MarketHours, calendar_hours
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.rotation.events import RotationPlan
 from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
-from ibkr_depth_pipeline.schema.status import FeedFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
+from ibkr_depth_pipeline.sink.claims import ContractClaims, StreamClaims
+from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
+from ibkr_depth_pipeline.sink.status import ClockEntry, StatusPublisher, keep_entry
+from ibkr_depth_pipeline.sink.symbol_keys import ContractCache
 from ibkr_depth_pipeline.sink.writer import RedisWriter
+from ibkr_depth_pipeline.tasks import RunTasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +52,68 @@ def calendar_of(settings: Settings) -> Callable[[int], MarketHours]:
     return hours
 
 
-def writer_of(
-    settings: Settings, client: Client, lease: Lease, gateway: TwsGateway, stamp: ReceiveStamp
-) -> RedisWriter:
-    """The writer into Redis; it pauses reading from `gateway` if a burst is faster than Redis."""
-    return RedisWriter(
-        client,
-        lease=lease,
-        maxlen=settings.ibkr_stream_maxlen,
-        buffer_bytes=settings.ibkr_buffer_bytes,
-        min_replicas=settings.ibkr_redis_min_replicas,
-        snapshot_stamp=stamp if settings.ibkr_stream_recv_ns else None,
-        row_stamp=stamp if settings.ibkr_stream_rows else None,
-        backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.pause_reading, gateway.resume_reading),
-    )
+class RunStore:
+    """What a run has in Redis: its lease and claims, the writer, and the keys beside the streams.
+
+    `hold` it for the run; `release` it, then `aclose`, at the end. The writer pauses reading from `gateway` if a burst
+    is faster than Redis.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        symbols: Sequence[str],
+        identity: RunIdentity,
+        gateway: TwsGateway,
+        stamp: ReceiveStamp,
+        tasks: RunTasks,
+    ) -> None:
+        self._name = name = settings.ibkr_gateway_name
+        self._wait_secs = settings.ibkr_lease_wait_secs
+        self._tasks = tasks
+        self.client = client = open_redis(settings.redis_target)
+        self.lease = Lease(client, name, identity, settings.ibkr_lease_ttl_secs)
+        self.claims = StreamClaims(client, name, identity, symbols, settings.ibkr_lease_ttl_secs)
+        self.contract_claims = ContractClaims(client, name, identity)
+        self.contracts = ContractCache(client)
+        self.status = StatusPublisher(client, name)
+        self.writer = RedisWriter(
+            client,
+            lease=self.lease,
+            maxlen=settings.ibkr_stream_maxlen,
+            buffer_bytes=settings.ibkr_buffer_bytes,
+            min_replicas=settings.ibkr_redis_min_replicas,
+            snapshot_stamp=stamp if settings.ibkr_stream_recv_ns else None,
+            row_stamp=stamp if settings.ibkr_stream_rows else None,
+            backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.pause_reading, gateway.resume_reading),
+        )
+
+    async def hold(self) -> None:
+        """Take the lease and claim the streams, and keep them. See Lease.acquire and StreamClaims.acquire."""
+        await self.lease.acquire(self._wait_secs)
+        self._tasks.start(self.lease.keep())
+        await self.claims.acquire(self._wait_secs)
+        self._tasks.start(self.claims.keep())
+
+    async def flush_contracts(self) -> None:
+        """Store the contracts that were noted, while the lease is ours."""
+        if self.lease.fresh:
+            await self.contracts.flush()
+
+    def note_clock(self, entry: ClockEntry) -> None:
+        """Store what happened to the host's clock, while the lease is ours."""
+        if self.lease.fresh:
+            self._tasks.start(keep_entry(self.client, self._name, entry))
+
+    async def release(self) -> None:
+        """Give claims and lease back. Nothing more is written."""
+        await self.contract_claims.release()
+        await self.claims.release()
+        await self.lease.release()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.client.aclose()
 
 
 def pipeline_of(

@@ -19,6 +19,7 @@ from ibkr_depth_pipeline.clock import loop_time, monotonic
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.ingest.composition import RunStore
 from ibkr_depth_pipeline.ingest.contract_gate import ContractGate
 from ibkr_depth_pipeline.ingest.effects import Effect
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
@@ -38,10 +39,7 @@ from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.rotation.events import Focused
-from ibkr_depth_pipeline.sink.claims import ContractClaims, StreamClaims
-from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.symbol_keys import ContractCache, FocusRequest, read_focus
-from ibkr_depth_pipeline.sink.writer import RedisWriter
+from ibkr_depth_pipeline.sink.symbol_keys import FocusRequest, read_focus
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 from ibkr_depth_pipeline.universe_changes import UniverseChange, contract_text
 
@@ -61,12 +59,8 @@ class Membership:
         universe: Universe,
         pipeline: DepthPipeline,
         venues: VenueSearch,
-        lease: Lease,
-        claims: StreamClaims,
-        writer: RedisWriter,
-        contracts: ContractCache,
+        store: RunStore,
         markets: OpenMarkets,
-        contract_claims: ContractClaims,
         *,
         execute: Callable[[Iterable[Effect]], None],
         wall_ms: Callable[[], int],
@@ -74,15 +68,17 @@ class Membership:
         self.universe = universe
         self.markets = markets
         self._entries = _entries_of(universe)
-        self._contracts = contracts
-        self.gate = ContractGate(contract_claims, pipeline.subscriptions.contracts, self._record, venues.resolve_again)
+        self._contracts = store.contracts
+        self.gate = ContractGate(
+            store.contract_claims, pipeline.subscriptions.contracts, self._record, venues.resolve_again
+        )
         self._known: list[Instrument] = []
         self._pipeline = pipeline
         self._subscriptions = pipeline.subscriptions
         self._venues = venues
-        self._lease = lease
-        self._claims = claims
-        self._writer = writer
+        self._lease = store.lease
+        self._claims = store.claims
+        self._writer = store.writer
         self._execute = execute
         self._wall_ms = wall_ms
         self._leaving: set[str] = set()

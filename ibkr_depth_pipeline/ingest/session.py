@@ -27,6 +27,7 @@ from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.ingest.composition import (
     FiguresCallback,
     IngestTimings,
+    RunStore,
     WantedCallback,
     calendar_of,
     deliver_figures,
@@ -34,7 +35,6 @@ from ibkr_depth_pipeline.ingest.composition import (
     pipeline_of,
     poll_wanted,
     rows_requested,
-    writer_of,
 )
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
@@ -49,16 +49,9 @@ from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
-from ibkr_depth_pipeline.sink.claims import ContractClaims, StreamClaims
-from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import (
-    ClockEntry,
-    StatusPublisher,
     identity_of_this_process,
-    keep_entry,
 )
-from ibkr_depth_pipeline.sink.symbol_keys import ContractCache
 from ibkr_depth_pipeline.tasks import DeadlineTimer, RunTasks, at_most, first_of
 from ibkr_depth_pipeline.universe import Universe
 from ibkr_depth_pipeline.universe_changes import UniverseFile, UniverseFollower
@@ -114,7 +107,7 @@ class IngestSession:
         self._overdue = False
         self._tasks = RunTasks(self._stop)
         self._timer = DeadlineTimer(self._on_deadline)
-        self._identity = identity_of_this_process(wall_ms(), run_id)
+        identity = identity_of_this_process(wall_ms(), run_id)
         request_ids = itertools.count(1)
         self._gateway = TwsGateway.of_settings(
             settings,
@@ -140,17 +133,9 @@ class IngestSession:
             settings.ibkr_connect_timeout_secs if once else math.inf
         )
         self._give_up_at = math.inf
-        self._redis = open_redis(settings.redis_target)
         self._metrics = MetricsEndpoint.of_settings(settings)
-        self._lease = Lease(self._redis, settings.ibkr_gateway_name, self._identity, settings.ibkr_lease_ttl_secs)
-        self._claims = StreamClaims(
-            self._redis,
-            settings.ibkr_gateway_name,
-            self._identity,
-            universe.symbols,
-            settings.ibkr_lease_ttl_secs,
-        )
-        self._writer = writer_of(settings, self._redis, self._lease, self._gateway, self._stamp)
+        self._store = RunStore(settings, universe.symbols, identity, self._gateway, self._stamp, self._tasks)
+        self._writer = self._store.writer
         self._pipeline = pipeline_of(
             settings,
             timings or IngestTimings(),
@@ -160,7 +145,7 @@ class IngestSession:
             lambda symbol: self._writer.rows(symbol),
         )
         self._writer.hold_heartbeats_if(self._pipeline.lines.is_out_of_step)
-        self._clock = WallClockMonitor(wall_ms, self._pipeline, self._keep_clock_entry)
+        self._clock = WallClockMonitor(wall_ms, self._pipeline, self._store.note_clock)
         self._lines = RateLimitedLog(self._pipeline.figures, self._writer.figures, self._writer.log_limit)
         self._executor = EffectExecutor(
             self._gateway,
@@ -182,30 +167,24 @@ class IngestSession:
             on_stall=lambda: self._drop_connection("neither rows nor answers came"),
             wall_ms=wall_ms,
         )
-        self._contracts = ContractCache(self._redis)
-        self._contract_claims = ContractClaims(self._redis, settings.ibkr_gateway_name, self._identity)
         self._members = Membership(
             universe,
             self._pipeline,
             self._venues,
-            self._lease,
-            self._claims,
-            self._writer,
-            self._contracts,
+            self._store,
             OpenMarkets(calendar_of(settings)),
-            self._contract_claims,
             execute=self._execute,
             wall_ms=wall_ms,
         )
         self._focus = FocusWatcher(
-            self._redis,
+            self._store.client,
             self._pipeline.subscriptions,
             lambda: self._members.universe.symbols,
             self._execute,
         )
         self._follower = None if file is None else UniverseFollower(file, universe, self._members.apply)
         self._figures = RunFigures(
-            self._identity,
+            identity,
             self._pipeline,
             self._writer.figures,
             self._connection,
@@ -216,9 +195,7 @@ class IngestSession:
             buffer_bound=settings.ibkr_buffer_bytes,
             wall_ms=wall_ms,
         )
-        self._publisher = FiguresPublisher(
-            self._figures, self._metrics, StatusPublisher(self._redis, settings.ibkr_gateway_name), self._lease
-        )
+        self._publisher = FiguresPublisher(self._figures, self._metrics, self._store.status, self._store.lease)
 
     def reload(self) -> None:
         """Read the universe's file now, and put it in force. Nothing happens in a run without one."""
@@ -253,16 +230,13 @@ class IngestSession:
             self._timer.set(None)
             await self._tasks.end()
             await asyncio.gather(at_most(FAREWELL_SECS, self._release()), self._metrics.aclose())
-            await self._redis.aclose()
+            await self._store.aclose()
 
     # ---- the course of a run
 
     async def _set_up(self) -> None:
         """Take the lease, find out where the numbering stands, and connect."""
-        await self._lease.acquire(self._settings.ibkr_lease_wait_secs)
-        self._tasks.start(self._lease.keep())
-        await self._claims.acquire(self._settings.ibkr_lease_wait_secs)
-        self._tasks.start(self._claims.keep())
+        await self._store.hold()
         await self._members.number(self._members.universe.symbols)
         await self._members.load()
         self._clock.taken_over()
@@ -431,8 +405,7 @@ class IngestSession:
             self._execute(self._pipeline.handle_late_rows(loop_time()))
             self._pipeline.intervals.refresh(self._pipeline.lines.live_books())
             await self._members.release()
-            if self._lease.fresh:
-                await self._contracts.flush()
+            await self._store.flush_contracts()
             if cycle % (DROPS_CYCLE_SECS // LATE_ROWS_CYCLE_SECS) == 0:
                 self._lines.log_dropped()
 
@@ -443,10 +416,4 @@ class IngestSession:
 
     async def _release(self) -> None:
         await self._publisher.publish_last()
-        await self._contract_claims.release()
-        await self._claims.release()
-        await self._lease.release()
-
-    def _keep_clock_entry(self, entry: ClockEntry) -> None:
-        if self._lease.fresh:
-            self._tasks.start(keep_entry(self._redis, self._settings.ibkr_gateway_name, entry))
+        await self._store.release()
