@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS
+from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.tui.poller import Poller
 from ibkr_depth_pipeline.tui.state import WatchState
 from ibkr_depth_pipeline.web.messages import Lanes, lanes_message, state_message
@@ -19,6 +21,10 @@ from ibkr_depth_pipeline.web.turn_record import TurnRecord
 from ibkr_depth_pipeline.web.viewers import LANES, STATE, Viewer, Viewers
 
 POLL_SECS = 0.5
+WATCHED_SHARE, UNWATCHED_SHARE = 0.2, 0.05
+"""The part of the time that polling may take: while somebody watches, and while nobody does."""
+
+LONGEST_POLL_SECS = 5.0
 OVERDUE_SECS = 1.5
 """After so long without an answer the page says that Redis does not answer."""
 
@@ -30,11 +36,14 @@ class MarketFeed:
     """Reads the Redis at `url` and the ingest `name` (IBKR_GATEWAY_NAME), and publishes to `viewers`."""
 
     def __init__(self, url: str, name: str, viewers: Viewers) -> None:
+        self._url = url
+        self._name = name
         self._poller = Poller(url, name)
         self._reader = AsyncDepthReader(url)
         self._viewers = viewers
         self._state = WatchState(unix_ms(), problem="Redis has not answered yet")
-        self._polled_at = monotonic()
+        self._asked_at: float | None = None  # since when a poll has been under way
+        self._took = 0.0
         self._offset_ms = 0
         self._record = TurnRecord()
         self._lanes: Lanes = {}
@@ -65,13 +74,35 @@ class MarketFeed:
 
     async def _poll(self) -> None:
         while True:
+            began = self._asked_at = monotonic()
             with suppress(SchemaMismatch):
                 state = await self._poller.poll()
                 self._take(state)
                 if not state.problem:
                     await self._read_turns()
-            self._polled_at = monotonic()
-            await asyncio.sleep(POLL_SECS)
+            self._asked_at, self._took = None, monotonic() - began
+            await self._rest(self._took)
+
+    async def _rest(self, took: float) -> None:
+        """Pause after a poll that took so long; large universes are polled less often, their ingest is not."""
+        share = WATCHED_SHARE if len(self._viewers) else UNWATCHED_SHARE
+        until = monotonic() + min(LONGEST_POLL_SECS, max(POLL_SECS, took / share - took))
+        while (left := until - monotonic()) > 0:
+            await asyncio.sleep(min(POLL_SECS, left))
+            if left > POLL_SECS:
+                await self._read_ingest()
+
+    async def _read_ingest(self) -> None:
+        """Publish at once if the ingest, or its gateway, has gone or come back."""
+        health = self._state.health
+        if health is None:
+            return
+        self._asked_at = monotonic()
+        with suppress(SinkUnavailable):
+            feed = (await read_health(self._url, self._name, ())).feed
+            if feed.problem != health.feed.problem:
+                self._take(replace(self._state, health=replace(health, feed=feed)))
+        self._asked_at = None
 
     def _take(self, state: WatchState) -> None:
         self._state = state
@@ -96,9 +127,9 @@ class MarketFeed:
         """While a poll is overdue the last state goes out again, older; and what nobody watches is let go."""
         while True:
             await asyncio.sleep(POLL_SECS)
-            overdue = monotonic() - self._polled_at
-            if overdue > OVERDUE_SECS:
-                problem = f"Redis has not answered for {overdue:.0f} s"
+            waited = 0.0 if self._asked_at is None else monotonic() - self._asked_at
+            if waited > OVERDUE_SECS + 2 * self._took:
+                problem = f"Redis has not answered for {waited:.0f} s"
                 self._viewers.publish(STATE, state_message(self._state.aged(unix_ms(), problem), self._now_ms()))
             self._viewers.note_thinned()
             await self._stop([symbol for symbol in self._feeds if not any(self._viewers.watching(symbol))])

@@ -190,7 +190,7 @@ function showTexts(shown) {
   const row = universe.row(page.symbol);
   const past = page.right !== null;
   const book = past ? newestBook(shown.columns) : columns.frame?.book ?? null;
-  const observed = past ? Boolean(shown.columns.at(-1)) : Boolean(row && row.state === "live");
+  const observed = past ? Boolean(shown.columns.at(-1)) : columns.frame?.to > now() - PENDING_MS;
   ladder.show(book);
   document.body.classList.toggle("old", !observed);
   showFigures(book, row, past);

@@ -49,6 +49,8 @@ export function nextText(row) {
 
 export class Universe {
   #rows = new Map();
+  #visible = new Set();
+  #watch = new IntersectionObserver((seen) => this.#see(seen), { rootMargin: "200px" });
   #shown = [];
   #sort = null;
   #ascending = true;
@@ -137,8 +139,18 @@ export class Universe {
       this.#fill(line, row);
     });
     for (const symbol of gone) {
-      this.#rows.get(symbol).element.remove();
+      const { element } = this.#rows.get(symbol);
+      this.#watch.unobserve(element);
+      this.#visible.delete(symbol);
+      element.remove();
       this.#rows.delete(symbol);
+    }
+  }
+
+  #see(seen) {
+    for (const { target, isIntersecting } of seen) {
+      if (isIntersecting) this.#visible.add(target.dataset.symbol);
+      else this.#visible.delete(target.dataset.symbol);
     }
   }
 
@@ -158,6 +170,7 @@ export class Universe {
     lane.append(canvas);
     const line = { element, cells, canvas };
     this.#rows.set(symbol, line);
+    this.#watch.observe(element);
     return line;
   }
 
@@ -174,8 +187,8 @@ export class Universe {
   }
 
   drawLanes(now, colours) {
-    for (const [symbol, { canvas }] of this.#rows) {
-      drawLane(canvas, this.lanes[symbol] ?? [], now - LANE_MS, now, colours);
+    for (const symbol of this.#visible) {
+      drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? [], now - LANE_MS, now, colours);
     }
   }
 
