@@ -96,6 +96,9 @@ class UniverseFile:
 
 POLL_SECS = 5.0
 
+SETTLE_SECS = 1.0
+"""How long a file may be bad while it is being written."""
+
 _NOTICES_AGAIN_SECS = 30.0
 """After the folder could not be watched."""
 
@@ -150,7 +153,7 @@ class UniverseFollower:
         if content == self._seen:
             return
         try:
-            change = change_between(self.universe, await asyncio.to_thread(self._file.load))
+            change = change_between(self.universe, await self._load())
             if not change.is_empty:
                 await self._apply(change)
                 self.universe = change.universe
@@ -160,6 +163,14 @@ class UniverseFollower:
             self._seen = content if isinstance(error, ConfigurationError) else None
         else:
             self._seen, self.problem = content, ""
+
+    async def _load(self) -> Universe:
+        """The file's universe. Read once more before it is refused: editors remove or empty a file for a moment."""
+        try:
+            return await asyncio.to_thread(self._file.load)
+        except ConfigurationError:
+            await asyncio.sleep(SETTLE_SECS)
+            return await asyncio.to_thread(self._file.load)
 
     def _refuse(self, why: str) -> None:
         if why != self.problem:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -51,14 +51,19 @@ def render_universe(feed: IngestHealth) -> RenderableType:
         return Text(f"ingest {feed.name}: {feed.problem}", "bold red")
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     for name in _COLUMNS:
-        table.add_column(name, justify="right" if name in ("share", "next turn") else "left", no_wrap=True)
+        folds = name in ("contract", "hours", "wish")
+        justify: JustifyMethod = "right" if name in ("share", "next turn") else "left"
+        table.add_column(name, justify=justify, no_wrap=not folds, overflow="fold")
     for name, each in figures.symbols.items():
         if name != "unknown":
             table.add_row(Text(name), *map(Text, _cells(each)))
     head = Text(f"ingest {feed.name}: {feed.problem or 'running'}", "bold red" if feed.problem else "green")
     problem = figures.universe_problem
     notes = [Text(f"the newest universe is not in force: {problem}", "bold red")] if problem else []
-    return Group(head, *notes, "", table)
+    asked = [
+        Text(f"{name}: in focus, asked for by {each.focus}") for name, each in figures.symbols.items() if each.focus
+    ]
+    return Group(head, *notes, "", table, *([""] if asked else []), *asked)
 
 
 def _cells(each: SymbolFigures) -> Iterator[str]:
@@ -71,7 +76,7 @@ def _cells(each: SymbolFigures) -> Iterator[str]:
 
 
 def _wish(each: SymbolFigures) -> str:
-    wishes = [f"focus ({each.focus})"] if each.focus else []
+    wishes = ["focus"] if each.focus else []
     wishes += ["pin"] if each.pinned else []
     wishes += [f"weight {each.weight}"] if each.weight != 1 else []
     return ", ".join(wishes)

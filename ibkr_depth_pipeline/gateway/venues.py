@@ -280,9 +280,13 @@ def place_of(con_id: int, venue: str) -> Place:
 
 
 class ContractOwners:
-    """Registers instruments as they are resolved. The first entry of a contract and venue keeps it."""
+    """Registers instruments as they are resolved. The first entry of a contract and venue keeps it.
 
-    def __init__(self) -> None:
+    for_good: nothing is resolved again, so that an entry that rolls gives way to none.
+    """
+
+    def __init__(self, *, for_good: bool = False) -> None:
+        self.for_good = for_good
         self._instruments: dict[str, Instrument] = {}
         self._displaced: dict[Place, str] = {}
         self.outdated: list[str] = []
@@ -305,7 +309,7 @@ class ContractOwners:
 
     def _gives_way(self, owner: str, found: Instrument, place: Place) -> bool:
         """Whether the owner is about to roll on, as of front and front+1; once for a place, as it may be an error."""
-        if self._instruments[owner].rolls_at is None or self._displaced.get(place) == found.symbol:
+        if self.for_good or self._instruments[owner].rolls_at is None or self._displaced.get(place) == found.symbol:
             return False
         self._displaced[place] = owner
         del self._instruments[owner]

@@ -69,9 +69,7 @@ class Membership:
         self.markets = markets
         self._entries = _entries_of(universe)
         self._contracts = store.contracts
-        self.gate = ContractGate(
-            store.contract_claims, pipeline.subscriptions.contracts, self._record, venues.resolve_again
-        )
+        self.gate = ContractGate(store.contract_claims, self._recorded, self._record, venues.resolve_again)
         self._known: list[Instrument] = []
         self._pipeline = pipeline
         self._subscriptions = pipeline.subscriptions
@@ -131,6 +129,10 @@ class Membership:
         else:
             self.gate.forget(resolution.symbol)
             self._record(resolution)
+
+    def _recorded(self) -> dict[str, Instrument]:
+        contracts = self._subscriptions.contracts()
+        return {symbol: each for symbol, each in contracts.items() if symbol in self._entries}
 
     def _record(self, resolution: Resolution) -> None:
         self._writer.record_venue(resolution, self._wall_ms())

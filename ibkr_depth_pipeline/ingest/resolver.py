@@ -274,7 +274,7 @@ class Resolver:
 
     async def results(self, *, endless: bool = False) -> AsyncIterator[Resolution | NoAnswer]:
         """The results, as the answers come, until every symbol has one; endless: also of later calls of `ask`."""
-        self._endless = endless
+        self._endless, self._owners.for_good = endless, not endless
         try:
             while endless or not self.is_done:
                 if not self.is_done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from ibkr_depth_pipeline.schema.keys import claim_key, focus_key, ingest_key
+from ibkr_depth_pipeline.schema.keys import claim_key, contract_claim_key, focus_key, ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.universe_changes import UniverseFile
@@ -110,7 +111,7 @@ async def test_claim_of_a_removed_symbol_is_free_for_others_and_it_goes_on_where
         it.write("symbols: [QQQ]")
 
         async def is_free() -> bool:
-            return await it.run.redis.get(claim_key("SPY")) is None
+            return not await it.run.redis.exists(claim_key("SPY"), contract_claim_key(756733, "ARCA"))
 
         await it.run.until(is_free)
         length = await it.run.length("SPY")
@@ -207,6 +208,39 @@ async def test_file_that_is_gone_for_a_while_changes_nothing(following: Followin
         await it.run.grows("SPY", 3)
         it.write("symbols: [SPY, QQQ]")
         await it.run.grows("QQQ", 3)
+
+
+async def test_mounted_configuration_is_followed_as_its_folder_is_swapped(
+    shared_redis_url: str, tmp_path: Path
+) -> None:
+    """As Kubernetes mounts a ConfigMap: the file is a link into ..data, which is a link to a folder of one version."""
+    for version, symbols in (("..v1", "[SPY]"), ("..v2", "[SPY, QQQ]")):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "symbols.yaml").write_text(f"symbols: {symbols}")
+    (tmp_path / "..data").symlink_to("..v1")
+    path = tmp_path / "symbols.yaml"
+    path.symlink_to("..data/symbols.yaml")
+    file = UniverseFile(path, (), 3)
+    async with SimulatedGateway(GatewayOptions()) as gateway:
+        async with recording(gateway, shared_redis_url, file.load(), file=file, **QUICK) as run:
+            await run.grows("SPY", 3)
+            (tmp_path / "..data_tmp").symlink_to("..v2")
+            (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+            await run.grows("QQQ", 3)
+    assert len(gateway.journal.entries("opened")) == 1
+
+
+async def test_editor_that_removes_the_file_for_a_moment_causes_no_error(following: Following, tmp_path: Path) -> None:
+    path = tmp_path / "symbols.yaml"
+    with capture_logs() as logs:
+        async with following("symbols: [SPY]") as it:
+            await it.run.grows("SPY")
+            for left in ("", None):
+                path.unlink() if left is None else path.write_text(left)
+                await asyncio.sleep(0.3)  # as slow editors and copies are; it is read meanwhile
+                it.write(f"symbols: [SPY, {'AAPL' if left is None else 'QQQ'}]")
+                await it.run.grows("AAPL" if left is None else "QQQ", 3)
+    assert not [line for line in logs if line["event"] == "universe_refused"]
 
 
 # ---- focus
