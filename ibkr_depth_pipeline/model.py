@@ -79,7 +79,8 @@ class Instrument:
     valid_exchanges are the gateway's names in its own order; `exchange` is the one to request. alternatives are the
     other venues with market depth, best first; none if the operator named the venue. `symbol` is the name that the
     universe records it under. expiry is the last trade date, YYYYMMDD, or empty. At rolls_at, unix seconds, another
-    contract takes its place. passed_over names other contracts that matched, for the log.
+    contract takes its place. passed_over names other contracts that matched, for the log. min_size and size_increment
+    are of its sizes, None if not known.
     """
 
     symbol: str
@@ -96,6 +97,8 @@ class Instrument:
     rolls_at: float | None = field(default=None, compare=False)
     passed_over: str = field(default="", compare=False)
     hours: ContractHours = field(default=ContractHours(), compare=False)
+    min_size: float | None = field(default=None, compare=False)
+    size_increment: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ SCHEMA = pa.schema(
         *(_field(name, pa.int64()) for name in ("lost", "write_failures")),
         *(_field(name, pa.float64(), nullable=True) for name in ("lag_p50_ms", "lag_p99_ms")),
         _field("clock", _CLOCK, nullable=True),
-        _field("universe_problem", pa.string()),
+        *(_field(name, pa.string()) for name in ("universe_problem", "size_changes")),
         _field("up_ms", pa.int64(), nullable=True),
         _field("symbols", pa.list_(_SYMBOL)),
     ]
@@ -88,7 +88,7 @@ SCHEMA = pa.schema(
 
 _LATER: dict[str, Any] = {
     **{"process": "", "pacing_violations": 0, "clock": None},
-    **{"universe_problem": "", "up_ms": None},
+    **{"universe_problem": "", "size_changes": "", "up_ms": None},
 }
 _LATER_OF_SYMBOL: dict[str, Any] = {
     **{"trouble": "", "silent": 0, "out_of_step": 0, "asked_again": 0},

@@ -100,6 +100,8 @@ def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:
     if figures.universe_problem:
         yield f"universe: the newest is not in force: {figures.universe_problem}"
     yield from _clock_lines(figures.clock)
+    if figures.size_changes:
+        yield f"sizes: {figures.size_changes}"
     yield (
         f"buffer {figures.buffer_entries} snapshots, {figures.buffer_bytes / 2**20:.1f} of "
         f"{figures.buffer_bound / 2**20:.0f} MiB ({figures.buffer_share:.0%}), lost {figures.lost}; "

@@ -71,7 +71,8 @@ class ContractQuery:
 class ContractAnswer:
     """Contract details as the gateway answers them: one row for each contract and exchange.
 
-    expiry is the last trade date, YYYYMMDD; contract_month YYYYMM; both empty for what does not expire.
+    expiry is the last trade date, YYYYMMDD; contract_month YYYYMM; both empty for what does not expire. min_size and
+    size_increment are of sizes, None if the gateway does not name them (below server version 164).
     """
 
     con_id: int
@@ -91,6 +92,8 @@ class ContractAnswer:
     time_zone: str = ""
     trading_hours: str = ""
     liquid_hours: str = ""
+    min_size: float | None = None
+    size_increment: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

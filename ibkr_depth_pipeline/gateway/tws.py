@@ -7,6 +7,7 @@ rows of a cancelled request into the next one's, and loses rows (docs/ibkr-marke
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from ibkr_depth_pipeline.gateway.tws_session import (
     TwsSession,
     lacks_rows,
 )
+from ibkr_depth_pipeline.gateway.wire import NO_VALUE
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.settings import Settings
 
@@ -273,4 +275,12 @@ def _contract_answer(details: Any) -> ContractAnswer:
         time_zone=details.timeZoneId,
         trading_hours=details.tradingHours,
         liquid_hours=details.liquidHours,
+        min_size=_size(details.minSize),
+        size_increment=_size(details.sizeIncrement),
     )
+
+
+def _size(number: Any) -> float | None:
+    """A size of contract details; None for none, which ib_insync gives as 0, and the protocol as its unset number."""
+    size = float(number or 0)
+    return None if size in NO_VALUE or not 0 < size < math.inf else size

@@ -103,6 +103,8 @@ def resolve(
         rolls_at=selected.rolls_at,
         passed_over=selected.passed_over,
         hours=ContractHours(line.trading_hours, line.liquid_hours, line.time_zone),
+        min_size=line.min_size,
+        size_increment=line.size_increment,
     )
 
 

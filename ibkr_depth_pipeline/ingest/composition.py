@@ -17,6 +17,7 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.rotation.events import RotationPlan
 from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
+from ibkr_depth_pipeline.schema.size_units import SizeUnit
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
@@ -123,6 +124,7 @@ def pipeline_of(
     outlet: Callable[[str], Store],
     turns: Callable[[str], IntervalSink] = no_sink,
     row_stores: Callable[[str], RowStore] | None = None,
+    record_sizes: Callable[[str, SizeUnit], None] = lambda symbol, unit: None,
 ) -> DepthPipeline:
     """Books and rotation, still without symbols."""
     return DepthPipeline(
@@ -137,6 +139,7 @@ def pipeline_of(
         ailing_secs=timings.ailing,
         turns=turns,
         row_stores=row_stores if settings.ibkr_stream_rows else None,
+        record_sizes=record_sizes,
     )
 
 

@@ -139,7 +139,7 @@ class EffectExecutor:
 
     rows: how many rows a side are requested; start(work) runs a task; resolve_again(symbol) looks for its venue again;
     reconnect(reason) closes the connection, and may execute more effects before it returns. wall_ms: unix ms.
-    requested(effect, now_ms) is called right before depth is requested.
+    requested(effect) is called right before depth is requested, and its effects are executed first.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class EffectExecutor:
         resolve_again: Callable[[str], None],
         reconnect: Callable[[str], None],
         wall_ms: Callable[[], int],
-        requested: Callable[[RequestDepth, int], None] = lambda effect, now_ms: None,
+        requested: Callable[[RequestDepth], Iterable[Effect]] = lambda effect: (),
     ) -> None:
         self._requester = DepthRequester(gateway, rows, log.log)
         self._writer = writer
@@ -170,7 +170,7 @@ class EffectExecutor:
             match effect:
                 case RequestDepth():
                     self._writer.record_contract(effect.instrument)
-                    self._requested(effect, self._wall_ms())
+                    self.execute(self._requested(effect))
                     self._requester.request(effect)
                 case Cancel():
                     self._requester.cancel(effect)

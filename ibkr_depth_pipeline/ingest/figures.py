@@ -154,6 +154,7 @@ class RunFigures:
             lag_p99_ms=p99,
             clock=self._clock.figures(),
             universe_problem=self._follower.problem if self._follower is not None else "",
+            size_changes=pipeline.sizes.problem(loop_time()),
             symbols=self._symbols(now_ms),
             up_ms=self._up_ms(),
         )

@@ -18,6 +18,10 @@ from ibkr_depth_pipeline.ingest.hot_path import LiveBook
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
 from ibkr_depth_pipeline.schema.keys import StreamId
+from ibkr_depth_pipeline.schema.size_units import SizeUnit
+
+QUIET_MS = 1000
+"""An opening image that is not full is over once no row came for so long: docs/data.md, "When a book is complete"."""
 
 
 class IntervalSink(Protocol):
@@ -100,8 +104,6 @@ class IntervalRecorder:
         self._between: dict[int, _Open] = {}  # subscriptions that go on, and whose next interval is still to begin
         self._newest: dict[str, int] = {}
         self._heard = 0
-        self.server_version = 0
-        """The gateway's, for intervals that begin from now on."""
 
     def number_from(self, newest: Mapping[str, int]) -> None:
         """Set the number of the newest subscription of each of these symbols."""
@@ -109,8 +111,8 @@ class IntervalRecorder:
 
     # ---- one request
 
-    def requested(self, book: LiveBook, instrument: Instrument, now_ms: int) -> None:
-        """A subscription was requested."""
+    def requested(self, book: LiveBook, instrument: Instrument, sizes: SizeUnit, now_ms: int) -> None:
+        """A subscription was requested; sizes: what is known of the unit of its sizes."""
         begun = SubscriptionInterval(
             book.symbol,
             self._next(book.symbol),
@@ -118,7 +120,11 @@ class IntervalRecorder:
             con_id=instrument.con_id,
             local_symbol=instrument.local_symbol,
             requested=now_ms,
-            server_version=self.server_version,
+            size_unit=sizes.size_unit,
+            size_fractional=int(sizes.size_fractional),
+            min_size=sizes.min_size,
+            size_increment=sizes.size_increment,
+            server_version=sizes.server_version,
             rows_requested=self._rows[0],
             rows_stored=self._rows[1],
         )
@@ -190,19 +196,22 @@ class IntervalRecorder:
         applied = found.book.applied - lost
         self._go_on(found, doubt.after.ts, doubt.before, applied, first_row=doubt.after.ts, complete=complete)
 
-    def out_of_step(self, request: int) -> None:
-        """The request's book is known to be wrong since its last row: its rows are observed no more."""
+    def out_of_step(self, request: int, secs: float) -> None:
+        """The request's book has been wrong for so long: it is observed no more, though rows of it go on."""
         found = self._open.get(request)
-        if found is not None:
-            self._end(request, EndReason.OUT_OF_STEP, found.seen().until)
-            self._between[request] = found
+        if found is None or found.begun.first_row is None:
+            return
+        right_until = found.book.last_row_ms - round(secs * 1000)
+        self._end(request, EndReason.OUT_OF_STEP, max(found.begun.first_row, right_until))
+        self._between[request] = found
 
-    def in_step(self, request: int, now_ms: int) -> None:
+    def in_step(self, request: int) -> None:
         """The request's book has come right again."""
         found = self._between.pop(request, None)
         if found is not None:
             newest = found.book.newest
-            self._go_on(found, now_ms, newest, found.book.applied, first_row=newest.ts, complete=newest.ts)
+            before = StreamId(newest.ts, newest.seq - 1)
+            self._go_on(found, newest.ts, before, found.book.applied - 1, first_row=newest.ts, complete=newest.ts)
 
     # ---- time
 
@@ -213,11 +222,15 @@ class IntervalRecorder:
             if found.begun.symbol in symbols and found.doubt is None:
                 found.alive = max(found.alive, self._heard)
 
-    def refresh(self, symbols: Collection[str]) -> None:
+    def refresh(self, symbols: Collection[str], now_ms: int) -> None:
         """Publish what is known of the open intervals; the lines of `symbols` are known to be live.
 
-        A row of any line shows that the gateway sends what there is.
+        A row of any line shows that the gateway sends what there is. An opening image is over if no row came for
+        QUIET_MS.
         """
+        for found in self._open.values():
+            if found.book.is_filling and now_ms - found.book.last_came_ms >= QUIET_MS:
+                found.book.filled()
         self.heard(symbols, max((found.book.last_row_ms for found in self._open.values()), default=0))
         for found in self._open.values():
             if found.begun.first_row is not None:
@@ -258,5 +271,8 @@ class IntervalRecorder:
         seen = found.seen()
         last = found.book.newest.seq if last_seq is None else last_seq
         if seen.first_seq is not None:
-            seen = replace(seen, until=until, last_seq=last, rows=seen.rows if rows is None else rows)
+            was_complete = seen.complete is not None and until is not None and seen.complete <= until
+            complete = seen.complete if was_complete else None
+            seen = replace(seen, until=until, complete=complete, last_seq=last)
+            seen = seen if rows is None else replace(seen, rows=rows)
         self._outlet(seen.symbol).end(replace(seen, end=reason), last)

@@ -117,6 +117,12 @@ class BookIntegrity:
         book = self._books.get(request)
         return book is not None and not book.shape and not book.crossed
 
+    def fault_secs(self, request: int, now: float) -> float:
+        """For how long checks have found the book's present fault; 0 if it has none."""
+        book = self._books.get(request)
+        faults = [fault for fault in (book.shape, book.crossed) if fault] if book is not None else []
+        return max((now - fault.since for fault in faults), default=0.0)
+
     def check(self, seen: BookState, now: float) -> str:
         """Why the book is out of step; "" if it is not known to be."""
         book = self._books.setdefault(seen.request, _Book(now))
@@ -202,16 +208,27 @@ class SilenceFound:
 
 @dataclass(frozen=True, slots=True)
 class OutOfStepFound:
-    """A book that differs from the gateway's. new: found just now; ask: it is to be requested again."""
+    """A book that differs from the gateway's. new: found just now; ask: it is to be requested again.
+
+    secs: for how long it has done so by then, as far as is known.
+    """
 
     request: int
     symbol: str
     reason: str
     new: bool
     ask: bool
+    secs: float = 0.0
 
 
-Found = SilenceFound | OutOfStepFound
+@dataclass(frozen=True, slots=True)
+class InStepFound:
+    """A book that was crossed is so no longer, and counts as right again."""
+
+    request: int
+
+
+Found = SilenceFound | OutOfStepFound | InStepFound
 
 
 class LineMonitor:
@@ -305,7 +322,8 @@ class LineMonitor:
             found += self._silent(now)
         found += self._checked(now)
         for symbol in self._uncrossed():
-            del self._out_of_step[symbol]
+            request, _ = self._out_of_step.pop(symbol)
+            found.append(InStepFound(request))
         return found
 
     # ---- silence
@@ -342,7 +360,8 @@ class LineMonitor:
             self._figures.out_of_step[symbol] += 1
         ask = self._backoff.allows(symbol, now)
         self._figures.asked_again[symbol] += ask
-        return OutOfStepFound(request, symbol, reason if new else known, new, ask)
+        secs = self._integrity.fault_secs(request, now)
+        return OutOfStepFound(request, symbol, reason if new else known, new, ask, secs)
 
     def _uncrossed(self) -> list[str]:
         """The symbols whose crossed book is crossed no longer: it counts as right again."""

@@ -101,6 +101,7 @@ class Membership:
                     break
         self._pipeline.books.number_from(snapshots)
         self._pipeline.intervals.number_from(subscriptions)
+        self._pipeline.sizes.load(await self._writer.known_sizes(symbols))
 
     async def load(self) -> None:
         """Load the contracts of the last day, so that recording need not wait for the gateway's answers."""

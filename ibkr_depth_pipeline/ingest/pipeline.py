@@ -15,14 +15,22 @@ from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
 from ibkr_depth_pipeline.ingest.effects import Effect, LogLine, RequestDepth
 from ibkr_depth_pipeline.ingest.hot_path import HotPath, RowStore, Store
 from ibkr_depth_pipeline.ingest.intervals import IntervalRecorder, IntervalSink, no_sink
-from ibkr_depth_pipeline.ingest.line_monitor import BookIntegrity, LineMonitor, OutOfStepFound, SilenceFound
+from ibkr_depth_pipeline.ingest.line_monitor import (
+    BookIntegrity,
+    InStepFound,
+    LineMonitor,
+    OutOfStepFound,
+    SilenceFound,
+)
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS, DataGap, DataGaps, LivenessTracker, SilenceDetector
+from ibkr_depth_pipeline.ingest.size_watch import SizeWatch
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
 from ibkr_depth_pipeline.model import DepthRow, RowFault
 from ibkr_depth_pipeline.rotation import events as rotation
 from ibkr_depth_pipeline.rotation.events import RotationPlan
 from ibkr_depth_pipeline.rotation.slots import Reconnect
 from ibkr_depth_pipeline.schema.intervals import EndReason
+from ibkr_depth_pipeline.schema.size_units import SizeUnit
 
 _NO_POSITION = 2**31 - 1
 """The unset int: a row that has it, or more, stands nowhere; it is not past the end."""
@@ -32,10 +40,11 @@ class DepthPipeline:
     """Books and rotation of one gateway.
 
     outlet(symbol) takes the snapshots of that symbol, turns(symbol) its intervals, row_stores(symbol) its rows if they
-    are kept; rows: how many rows a side are requested; levels_shown: how many
-    are stored; in seconds, heartbeat_ttl, silent_line (the least silence that makes a line suspect), crossed_book (how
-    long a book may be crossed) and ailing_secs (AILING_SECS). It begins without symbols: `books.number_from` sets where
-    their numbering goes on, and `subscriptions.resolved` brings each into the rotation.
+    are kept; record_sizes(symbol, unit) stores what is known of the unit of its sizes. rows: how many rows a side are
+    requested; levels_shown: how many are stored; in seconds, heartbeat_ttl, silent_line (the least silence that makes a
+    line suspect), crossed_book (how long a book may be crossed) and ailing_secs (AILING_SECS). It begins without
+    symbols: `books.number_from` sets where their numbering goes on, `intervals.number_from` that of their
+    subscriptions, and `subscriptions.resolved` brings each into the rotation.
 
     Its parts may be used directly for what each does alone: `hot_path`, `books`, `liveness`, `lines`, `subscriptions`,
     `figures`. If a row's request is in `liveness.awaited`, call `first_row`.
@@ -55,6 +64,7 @@ class DepthPipeline:
         ailing_secs: float = AILING_SECS,
         turns: Callable[[str], IntervalSink] = no_sink,
         row_stores: Callable[[str], RowStore] | None = None,
+        record_sizes: Callable[[str, SizeUnit], None] = lambda symbol, unit: None,
     ) -> None:
         self.figures = PipelineFigures()
         self.hot_path = HotPath()
@@ -62,6 +72,9 @@ class DepthPipeline:
             self.figures, self.hot_path, outlet, rows=rows, levels_shown=levels_shown, row_stores=row_stores
         )
         self.intervals = IntervalRecorder(turns, rows_requested=rows, rows_stored=levels_shown)
+        self.sizes = SizeWatch(record_sizes)
+        self.server_version = 0
+        """The gateway's, for requests from now on."""
         self.liveness = LivenessTracker(ailing_secs)
         silence = SilenceDetector(floor=silent_line, first_row_secs=plan.first_row_cap, image_rows=2 * rows)
         self.lines = LineMonitor(self.books, self.liveness, silence, BookIntegrity(crossed_book), self.figures)
@@ -92,11 +105,22 @@ class DepthPipeline:
         newest = max(self.books.newest_ts().values(), default=0)
         return newest if newest > now_ms else 0
 
-    def requested(self, effect: RequestDepth, now_ms: int) -> None:
+    def requested(self, effect: RequestDepth, now: float, now_ms: int) -> list[Effect]:
         """Note that depth is requested, now."""
-        book = self.books.book(effect.request)
-        if book is not None:
-            self.intervals.requested(book, effect.instrument, now_ms)
+        book, instrument = self.books.book(effect.request), effect.instrument
+        if book is None:
+            return []
+        effects = self.sizes.requested(instrument, self.server_version, now)
+        self.intervals.requested(book, instrument, self.sizes.unit_of(instrument.symbol), now_ms)
+        return effects
+
+    def observe(self, now: float, now_ms: int) -> list[Effect]:
+        """Publish what is known of open intervals, and sample the unit of sizes; call it every second or so."""
+        self.intervals.refresh(self.lines.live_books(), now_ms)
+        effects: list[Effect] = []
+        for state in self.books.states(lambda request, rows: True):
+            effects += self.sizes.sample(self.books.symbol_of(state.request), state, now)
+        return effects
 
     # ---- awaited rows
 
@@ -149,7 +173,15 @@ class DepthPipeline:
         """Find silent lines and books out of step; call it every `lines.period`."""
         effects: list[Effect] = []
         for each in self.lines.inspect(now):
-            effects += self._silent(each, now) if isinstance(each, SilenceFound) else self._out_of_step(each, now)
+            match each:
+                case SilenceFound():
+                    effects += self._silent(each, now)
+                case OutOfStepFound():
+                    effects += self._out_of_step(each, now)
+                case InStepFound():
+                    self.intervals.in_step(each.request)
+                case _:
+                    assert_never(each)
         return effects
 
     def _silent(self, found: SilenceFound, now: float) -> list[Effect]:
@@ -159,11 +191,13 @@ class DepthPipeline:
             self._gaps.open([(found.symbol, came)], "line_silent")
         level, name = ("warning", "line_silent") if found.proven else ("info", "line_asked_again")
         logged = LogLine(level, name, fields)
+        if found.proven:
+            self.intervals.doubted({found.request})
         return [logged, *self.subscriptions.request_again(found.request, EndReason.IN_DOUBT, now)]
 
     def _out_of_step(self, found: OutOfStepFound, now: float) -> list[Effect]:
         fields = {**self._about(found.request), "reason": found.reason, "asked_again": found.ask}
-        self.intervals.out_of_step(found.request)
+        self.intervals.out_of_step(found.request, found.secs)
         effects: list[Effect] = [LogLine("warning", "book_out_of_step", fields)] if found.new else []
         if found.ask:
             effects += self.subscriptions.request_again(found.request, EndReason.OUT_OF_STEP, now)

@@ -143,6 +143,7 @@ class IngestSession:
             lambda symbol: self._writer.queue(symbol).store,
             lambda symbol: self._writer.turns(symbol),
             lambda symbol: self._writer.rows(symbol),
+            self._writer.record_sizes,
         )
         self._writer.hold_heartbeats_if(self._pipeline.lines.is_out_of_step)
         self._clock = WallClockMonitor(wall_ms, self._pipeline, self._store.note_clock)
@@ -156,7 +157,7 @@ class IngestSession:
             resolve_again=self._venues.resolve_again,
             reconnect=self._drop_connection,
             wall_ms=wall_ms,
-            requested=self._pipeline.requested,
+            requested=lambda effect: self._pipeline.requested(effect, self._now(), self._wall_ms()),
         )
         self._keepalive = Keepalive(
             self._gateway,
@@ -302,7 +303,7 @@ class IngestSession:
     def _begin_rotation(self) -> None:
         if self._connection.use():
             self._keepalive.connected()
-            self._pipeline.intervals.server_version = self._gateway.server_version
+            self._pipeline.server_version = self._gateway.server_version
             self._execute(self._pipeline.rotate(Connected(), loop_time()))
             self._publisher.publish_soon()
 
@@ -403,7 +404,7 @@ class IngestSession:
         for cycle in itertools.count(1):
             await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
             self._execute(self._pipeline.handle_late_rows(loop_time()))
-            self._pipeline.intervals.refresh(self._pipeline.lines.live_books())
+            self._execute(self._pipeline.observe(loop_time(), self._wall_ms()))
             await self._members.release()
             await self._store.flush_contracts()
             if cycle % (DROPS_CYCLE_SECS // LATE_ROWS_CYCLE_SECS) == 0:

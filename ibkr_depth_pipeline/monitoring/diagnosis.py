@@ -24,13 +24,14 @@ UNKNOWN = "unknown"
 
 
 class Cause(str, Enum):
-    """The likely cause, in the words of an alert. The first five concern the feed as a whole."""
+    """The likely cause, in the words of an alert. The first six concern the feed as a whole."""
 
     REDIS = "Redis unreachable"
     NO_INGEST = "no ingest run"
     GATEWAY = "gateway away"
     MARKET_DATA = "IBKR or its market data troubled"
     CLOCK = "the host's clock was set"
+    SIZES = "the unit of sizes changed"
     PRESSURE = "309 pressure"
     SYMBOL = "this symbol only"
     SYMBOLS = "these symbols only"
@@ -39,7 +40,7 @@ class Cause(str, Enum):
 
     @property
     def concerns_feed(self) -> bool:
-        return self in (Cause.REDIS, Cause.NO_INGEST, Cause.GATEWAY, Cause.MARKET_DATA, Cause.CLOCK)
+        return self in (Cause.REDIS, Cause.NO_INGEST, Cause.GATEWAY, Cause.MARKET_DATA, Cause.CLOCK, Cause.SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,9 @@ def feed_cause(reading: Reading) -> Cause | None:
         return Cause.GATEWAY
     if figures.suspended or figures.ailments:
         return Cause.MARKET_DATA
-    return Cause.CLOCK if figures.clock.problem else None
+    if figures.clock.problem:
+        return Cause.CLOCK
+    return Cause.SIZES if figures.size_changes else None
 
 
 def symbol_cause(reading: Reading, refusals: RefusalHistory, count: int, now: int) -> Cause:
@@ -114,7 +117,7 @@ def feed_problem(reading: Reading) -> str:
     if isinstance(reading, Unreachable):
         return reading.reason
     figures = reading.feed.figures
-    return reading.feed.problem or (figures.clock.problem if figures is not None else "")
+    return reading.feed.problem or ("" if figures is None else figures.clock.problem or figures.size_changes)
 
 
 def running_since(reading: Reading) -> int:

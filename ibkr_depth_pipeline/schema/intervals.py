@@ -46,9 +46,9 @@ class SubscriptionInterval:
     that the gateway gives; `until`, the last moment at which the book was known to be live. first_seq and last_seq are
     the numbers of its snapshots, None without one; rows counts those that were applied. `end` is None while it is open.
 
-    size_unit is "lots" or "shares", or empty if the gateway leaves that open; min_size and size_increment are the
-    contract's, None if not known; server_version is the gateway's, 0 if not known. rows_requested is how many rows a
-    side the gateway was asked for, rows_stored how many of them a snapshot shows.
+    size_unit, size_fractional (1: yes), min_size, size_increment and server_version are those of SizeUnit, as known
+    when it began. rows_requested is how many rows a side the gateway was asked for, rows_stored how many of them a
+    snapshot shows.
     """
 
     symbol: str
@@ -65,6 +65,7 @@ class SubscriptionInterval:
     rows: int = 0
     end: EndReason | None = None
     size_unit: str = ""
+    size_fractional: int = 0
     min_size: float | None = None
     size_increment: float | None = None
     server_version: int = 0
@@ -86,13 +87,32 @@ class SubscriptionInterval:
 
 
 _TEXTS = ("venue", "local_symbol", "size_unit")
-_COUNTS = ("subscription", "con_id", "requested", "rows", "server_version", "rows_requested", "rows_stored")
+_COUNTS = (
+    "subscription",
+    "con_id",
+    "requested",
+    "rows",
+    "size_fractional",
+    "server_version",
+    "rows_requested",
+    "rows_stored",
+)
 _MOMENTS = ("first_row", "complete", "until", "first_seq", "last_seq")
 _SIZES = ("min_size", "size_increment")
 
 INTERVAL_FIELDS = (
     *("subscription", "venue", "con_id", "local_symbol", "requested", "first_row", "complete", "until"),
-    *("first_seq", "last_seq", "rows", "end", "size_unit", "min_size", "size_increment", "server_version"),
+    *(
+        "first_seq",
+        "last_seq",
+        "rows",
+        "end",
+        "size_unit",
+        "size_fractional",
+        "min_size",
+        "size_increment",
+        "server_version",
+    ),
     *("rows_requested", "rows_stored"),
 )
 """The fields in the order in which the recorder writes them. Those that are None are left out."""

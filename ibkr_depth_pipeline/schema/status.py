@@ -100,6 +100,7 @@ class FeedFigures:
 
     ended_ts is 0 while the run goes on. `ailments` are the codes of the data farms' troubles that still stand.
     pacing_violations counts the gateway's 100s. universe_problem is why the newest universe is not in force, else "".
+    size_changes says of which symbols the unit of sizes changed in the last ten minutes, and how.
     up_ms is how old the run was, by a clock that never steps; None if not known.
     """
 
@@ -124,6 +125,7 @@ class FeedFigures:
     lag_p99_ms: float | None = None
     clock: ClockFigures = field(default_factory=ClockFigures)
     universe_problem: str = ""
+    size_changes: str = ""
     up_ms: int | None = None
     symbols: Mapping[str, SymbolFigures] = field(default_factory=dict)
 

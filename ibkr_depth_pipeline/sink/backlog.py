@@ -144,8 +144,8 @@ class SymbolQueue:
         return self._backlog.held(self.symbol)
 
     def note_venue(self, fields: dict[Any, Any]) -> None:
-        """What the venue hash is to hold. It goes out at once; the pause is for repetitions."""
-        self.venue, self.next_venue = fields, 0.0
+        """What the venue hash is to hold besides what was noted. It goes out at once; the pause is for repetitions."""
+        self.venue, self.next_venue = {**(self.venue or {}), **fields}, 0.0
         self._backlog.has_work(self)
 
     def note_contract(self, con_id: int, local_symbol: str, expiry: str) -> None:

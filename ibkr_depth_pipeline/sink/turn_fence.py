@@ -6,6 +6,7 @@ the last stored row: what the run knew after that is known no more.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,8 @@ from ibkr_depth_pipeline.schema.intervals import (
     decode_interval,
     encode_interval,
 )
-from ibkr_depth_pipeline.schema.keys import StreamId, open_turn_hash, turns_stream
+from ibkr_depth_pipeline.schema.keys import StreamId, open_turn_hash, turns_stream, venue_key
+from ibkr_depth_pipeline.schema.size_units import UNIT_FIELDS, SizeUnit, unit_of_fields
 from ibkr_depth_pipeline.sink.stream_fence import newest_snapshots, raise_streams, tolerant
 from ibkr_depth_pipeline.sink.turns import AFTER_SEQ, REMOVE_OPEN
 
@@ -85,6 +87,23 @@ async def _open_turns(client: Client, symbols: Sequence[str]) -> dict[str, tuple
                 found[symbol] = decode_interval(symbol, fields), _number(fields)
             except SchemaMismatch as error:
                 get_log().error("redis_read_failed", symbol=symbol, error=str(error))
+    return found
+
+
+async def stored_sizes(client: Client, symbols: Iterable[str]) -> dict[str, SizeUnit]:
+    """What the venue hashes know of the unit of each symbol's sizes. Raises SinkUnavailable."""
+    wanted = list(symbols)
+    try:
+        asked = await ask_each(client, [("HMGET", venue_key(symbol), *UNIT_FIELDS) for symbol in wanted])
+        replies = tolerant(wanted, asked)
+    except UNREACHABLE as error:
+        raise unavailable(error) from None
+    found = {}
+    for symbol, reply in zip(wanted, replies, strict=True):
+        told = zip(UNIT_FIELDS, reply or (), strict=False)
+        texts = {name: text.decode(errors="replace") for name, text in told if text is not None}
+        with contextlib.suppress(ValueError):
+            found[symbol] = unit_of_fields(texts)
     return found
 
 

@@ -19,12 +19,13 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavai
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp, venue_fields
 from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key, rows_stream
+from ibkr_depth_pipeline.schema.size_units import SizeUnit
 from ibkr_depth_pipeline.sink.backlog import RETRIES, Backlog, SymbolQueue, WriterFigures
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.row_queue import RowQueue
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions, raise_streams
-from ibkr_depth_pipeline.sink.turn_fence import close_lost_turns
+from ibkr_depth_pipeline.sink.turn_fence import close_lost_turns, stored_sizes
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
 from ibkr_depth_pipeline.sink.wire import Answer, Part, open_wire
 from ibkr_depth_pipeline.sink.writes import EXTEND_BEAT, StreamWrite, Write, is_held, writes_of
@@ -114,6 +115,10 @@ class RedisWriter:
         """How far each symbol's subscriptions are numbered, once `take_over` is done. See turn_fence.py."""
         return await close_lost_turns(self._client, symbols, now_ms, self._min_replicas)
 
+    async def known_sizes(self, symbols: Iterable[str]) -> dict[str, SizeUnit]:
+        """What is stored of the unit of each symbol's sizes. Raises SinkUnavailable."""
+        return await stored_sizes(self._client, symbols)
+
     # ---- never waits
 
     def queue(self, symbol: str) -> SymbolQueue:
@@ -160,6 +165,10 @@ class RedisWriter:
         """Store what is known of a symbol's venue. Where its key fails, that is logged and costs nothing else."""
         fields = venue_fields(resolution, checked_ts, reason, refused_venues)
         self._backlog.queue(resolution.symbol).note_venue(fields)
+
+    def record_sizes(self, symbol: str, unit: SizeUnit) -> None:
+        """Store what is known of the unit of a symbol's sizes, beside its venue."""
+        self._backlog.queue(symbol).note_venue(unit.fields())
 
     def record_contract(self, instrument: Instrument) -> None:
         """The snapshots of this symbol that come from now on are of this contract."""
