@@ -1,4 +1,7 @@
-"""How speed and cost grow with slots, symbols, MAXLEN and depth. Each point is one whole, checked recording."""
+"""How speed and cost grow with slots, symbols, MAXLEN, depth and what is kept beside the snapshots (0: off, 1: on).
+
+Each point is one whole, checked recording.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,16 @@ POINTS: dict[str, tuple[int, ...]] = {
     "symbols": (11, 100, 500, 2_000),
     "MAXLEN": (10, 1_000, 10_000, 1_000_000),
     "depth rows": (5, 10, 15, 20),
+    "recv_ns": (0, 1),
+    "rows kept": (0, 1),
 }
 FEW_POINTS: dict[str, tuple[int, ...]] = {
     "slots": (1, 60),
     "symbols": (11, 100),
     "MAXLEN": (10, 1_000_000),
     "depth rows": (5, 20),
+    "recv_ns": (0, 1),
+    "rows kept": (0, 1),
 }
 
 
@@ -59,7 +66,18 @@ def _of_depth(stage: Stage, rows: int, depth: int) -> Cost:
     return play(own, RECORDED, rows)
 
 
-_POINT = {"slots": _of_slots, "symbols": _of_symbols, "MAXLEN": _of_maxlen, "depth rows": _of_depth}
+def _of_recv_ns(stage: Stage, rows: int, value: int) -> Cost:
+    return play(stage, RECORDED, rows, IBKR_STREAM_RECV_NS=bool(value))
+
+
+def _of_kept_rows(stage: Stage, rows: int, value: int) -> Cost:
+    return play(stage, RECORDED, rows, IBKR_STREAM_ROWS=bool(value))
+
+
+_POINT = {
+    **{"slots": _of_slots, "symbols": _of_symbols, "MAXLEN": _of_maxlen, "depth rows": _of_depth},
+    **{"recv_ns": _of_recv_ns, "rows kept": _of_kept_rows},
+}
 
 
 def _row(what: str, value: int, cost: Cost) -> dict[str, Any]:

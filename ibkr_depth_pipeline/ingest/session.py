@@ -157,7 +157,7 @@ class IngestSession:
             resolve_again=self._venues.resolve_again,
             reconnect=self._drop_connection,
             wall_ms=wall_ms,
-            requested=lambda effect: self._pipeline.requested(effect, self._now(), self._wall_ms()),
+            requested=lambda effect: self._pipeline.requested(effect, loop_time(), self._wall_ms()),
         )
         self._keepalive = Keepalive(
             self._gateway,

@@ -115,7 +115,7 @@ class StampedPacker(EntryPacker):
         self._stamp = stamp
 
     def pack(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> bytes:
-        return super().pack(ts, seq, venue, bids, asks) + self._stamp.field
+        return super().pack(ts, seq, venue + self._stamp.field, bids, asks)
 
 
 class ReceiveStamp:
