@@ -54,7 +54,7 @@ _SYMBOL = pa.struct(
         _field("next_turn_secs", pa.float64(), nullable=True),
         _field("con_id", pa.int64()),
         *(_field(name, pa.string()) for name in ("contract", "expiry", "hours")),
-        _field("closed_until", pa.int64()),
+        *(_field(name, pa.int64()) for name in ("closed_until", "first_due_ts")),
         _field("focus", pa.string()),
     ]
 )
@@ -94,7 +94,7 @@ _LATER_OF_SYMBOL: dict[str, Any] = {
     **{"trouble": "", "silent": 0, "out_of_step": 0, "asked_again": 0},
     "row_age_ms": None,
     **{"weight": 1, "pinned": False, "share": 0.0, "next_turn_secs": None},
-    **{"con_id": 0, "contract": "", "expiry": "", "hours": "", "closed_until": 0, "focus": ""},
+    **{"con_id": 0, "contract": "", "expiry": "", "hours": "", "closed_until": 0, "first_due_ts": 0, "focus": ""},
 }
 """What older files lack, and what stands for it."""
 
