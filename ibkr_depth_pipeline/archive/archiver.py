@@ -40,7 +40,7 @@ from ibkr_depth_pipeline.archive.layout import (
 )
 from ibkr_depth_pipeline.archive.maintenance import finish_replacements, first_date_kept, prune_expired
 from ibkr_depth_pipeline.archive.ownership import Ownership
-from ibkr_depth_pipeline.archive.parquet_schema import TABLES, gap_bytes, gap_row, part_bytes
+from ibkr_depth_pipeline.archive.parquet_schema import TABLES, SizeUnits, gap_bytes, gap_row, part_bytes
 from ibkr_depth_pipeline.archive.reading import positions
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import (
@@ -118,6 +118,7 @@ class Archiver:
         self._since: dict[Source, float] = {}  # loop time of the oldest buffered entry
         self._intervals_due = 0.0  # loop time
         self._unreadable: dict[Source, int] = {}
+        self._units: dict[str, SizeUnits | None] = {}  # as the newest interval of the symbol has them
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._news = asyncio.Event()  # for the task that stores files
@@ -305,6 +306,7 @@ class Archiver:
         buffer = self._buffers[source]
         first = StreamId.of(entries[0][0])
         self._newest_ms = max(self._newest_ms, StreamId.of(entries[-1][0]).ts)
+        await self._note_units(streams, source)
         before = None if buffer.follows(first) else await streams.before(source, first)
         for gap in buffer.add(entries, before):
             self._record(gap)
@@ -313,6 +315,13 @@ class Archiver:
             self._since.setdefault(source, loop_time())
         if len(buffer) >= self._flush_rows:
             self._freeze(source)
+
+    async def _note_units(self, streams: Streams, source: Source) -> None:
+        """Takes them from the interval that goes on when a symbol is first read, and after each one that ends."""
+        if source.tree == INTERVALS or source.symbol not in self._units:
+            interval = await streams.open_interval(source.symbol)
+            known = SizeUnits.of(interval) if interval is not None else None
+            self._units[source.symbol] = known or self._units.get(source.symbol)
 
     def _count_unreadable(self, source: Source, count: int) -> None:
         """Entries that are not of the schema are passed over: logged at the first, then each time they have doubled."""
@@ -360,7 +369,8 @@ class Archiver:
         """Makes a file of its entries, which stays the same however often it has to be stored."""
         self._since.pop(source, None)
         for day, span, table in ((batch.day, batch.span, batch.table) for batch in self._buffers[source].take_all()):
-            content = part_bytes(source.symbol, span, table, TABLES[source.tree])
+            units = [known] if source.tree == BOOKS and (known := self._units.get(source.symbol)) else []
+            content = part_bytes(source.symbol, span, table, TABLES[source.tree], units)
             self._queue(part_place(source.symbol, day, span, source.tree), content, table.num_rows)
 
     def _queue(self, place: Place, content: bytes, rows: int) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ibkr_depth_pipeline.archive import checks
-from ibkr_depth_pipeline.archive.layout import DAYS, PARTS, first_ms_of
-from ibkr_depth_pipeline.archive.reading import files_of, gaps_of, settled, symbols, tables
+from ibkr_depth_pipeline.archive.intervals import IntervalIndex, intervals_of, observed_spans
+from ibkr_depth_pipeline.archive.layout import BOOKS, DAYS, PARTS, first_ms_of
+from ibkr_depth_pipeline.archive.reading import files_of, gaps_of, matrix, settled, symbols, tables
+from ibkr_depth_pipeline.archive.rebuilding import check_rows
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
 from ibkr_depth_pipeline.errors import SinkUnavailable
@@ -44,8 +45,11 @@ def audit_day(
     least_coverage: float = 0.0,
     gateways: Sequence[str] = (),
     store: ArchiveStore | None = None,
+    rows: bool = False,
 ) -> list[SymbolAudit]:
     """Check every symbol of that day. If Redis can't be read, row counts are of the archive alone.
+
+    rows: compare the snapshots with the books that the kept rows of depth lead to, too.
 
     Defaults: IBKR_CALENDAR, the one gateway IBKR_GATEWAY_NAME, the store at ARCHIVE_URL.
 
@@ -57,7 +61,7 @@ def audit_day(
     says = asyncio.run(_ask(settings, [name for name in gateways if name] or [settings.ibkr_gateway_name], names, day))
     before = _days_before(store, day)
     return [
-        _audit(store, day, name, before.get(name), session, says.get(name, checks.IngestSays()), least_coverage)
+        _audit(store, day, name, before.get(name), session, says.get(name, checks.IngestSays()), least_coverage, rows)
         for name in names
     ]
 
@@ -70,19 +74,30 @@ def _audit(
     session: tuple[int | None, int | None],
     says: checks.IngestSays,
     least_coverage: float,
+    rows: bool,
 ) -> SymbolAudit:
     columns = settled(store, lambda: _columns(store, day, symbol))
     ts, seq = columns.ts, columns.seq
     gaps = gaps_of(store, day, symbol)
-    return SymbolAudit(
-        symbol,
-        (
-            checks.check_sequence(ts, seq, gaps, _newest_id(store, day_before, symbol)),
-            checks.check_books(ts, columns.faults),
-            checks.check_coverage(ts, columns.live, *session, least=least_coverage),
-            checks.check_counts(ts, seq, gaps, says, first_ms_of(day + timedelta(days=1))),
-        ),
-    )
+    results = [
+        checks.check_sequence(ts, seq, gaps, _newest_id(store, day_before, symbol)),
+        checks.check_books(ts, columns.faults),
+        checks.check_coverage(ts, columns.live, *session, least_coverage, _observed(store, day, symbol, says, ts, seq)),
+        checks.check_counts(ts, seq, gaps, says, first_ms_of(day + timedelta(days=1))),
+    ]
+    from_rows = check_rows(store, day, symbol) if rows else None
+    return SymbolAudit(symbol, (*results, from_rows) if from_rows is not None else tuple(results))
+
+
+def _observed(
+    store: ArchiveStore, day: date, symbol: str, says: checks.IngestSays, ts: checks.Array, seq: checks.Array
+) -> checks.Observed:
+    intervals = intervals_of(store, day, symbol)
+    going_on = says.open_interval
+    if going_on is not None and all(each.subscription < going_on.subscription for each in intervals):
+        intervals.append(going_on)
+    spans = observed_spans(intervals, first_ms_of(day), first_ms_of(day + timedelta(days=1)))
+    return checks.Observed(spans, IntervalIndex(intervals).of(ts, seq) >= 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +113,7 @@ def _columns(store: ArchiveStore, day: date, symbol: str) -> _Columns:
     for table in tables(store, files_of(store, day, symbol)):
         ts.append(table["ts"].cast(pa.int64()).to_numpy())
         seq.append(table["seq"].to_numpy())
-        sides = [_matrix(table, f"{side}_{what}") for side in ("bid", "ask") for what in ("price", "size")]
+        sides = [matrix(table, f"{side}_{what}") for side in ("bid", "ask") for what in ("price", "size")]
         faults.append(checks.book_faults(*sides))
         live.append(np.any([side[:, 0] != 0 for side in sides], axis=0))
     none = np.zeros(0, dtype=np.int64)
@@ -107,15 +122,10 @@ def _columns(store: ArchiveStore, day: date, symbol: str) -> _Columns:
     )
 
 
-def _matrix(table: Any, column: str) -> checks.Array:
-    flat = [chunk.flatten().to_numpy() for chunk in table[column].chunks]
-    return np.concatenate([np.zeros(0), *flat]).reshape(table.num_rows, -1)
-
-
 def _days_before(store: ArchiveStore, day: date) -> dict[str, date]:
     """The newest earlier day of each symbol that has one."""
     newest: dict[str, date] = {}
-    for place in (place for tree in (PARTS, DAYS) for place in store.places(tree)):
+    for place in (place for tree in (PARTS, DAYS, BOOKS) for place in store.places(tree)):
         if place.day < day:
             newest[place.symbol] = max(place.day, newest.get(place.symbol, place.day))
     return newest
@@ -144,7 +154,13 @@ async def _ask(
     try:
         found = [await streams.ingest_figures(gateway) for gateway in gateways]
         runs = {symbol: figures for figures in found if figures is not None for symbol in figures.symbols}
-        return {name: ingest_says(await streams.newest_mirrored(name), runs.get(name), name, day) for name in names}
+        return {
+            name: replace(
+                ingest_says(await streams.newest_mirrored(name), runs.get(name), name, day),
+                open_interval=await streams.open_interval(name),
+            )
+            for name in names
+        }
     except SinkUnavailable:
         return {}
     finally:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ibkr_depth_pipeline.schema.gaps import Gap
+from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 from ibkr_depth_pipeline.schema.keys import StreamId
 
 TRANSIENT_MS = 250
 """The rows of one price move arrive within this; a book that is still malformed later is wrong."""
 LIVE_MS = 10_000
-"""A book is taken to be live from one snapshot to the next, if that comes within this."""
+"""Without a record of intervals a book is taken to be live from one snapshot to the next, if that comes within this."""
 _MOST_NAMED = 5
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -176,22 +177,45 @@ def _runs(mask: Array) -> Iterator[tuple[int, int]]:
 # ---- coverage
 
 
-def check_coverage(ts: Array, live: Array, opened: int | None, closed: int | None, least: float = 0.0) -> CheckResult:
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The times that the record of intervals has as observed, as (start, end) in unix ms, none overlapping another.
+
+    `held` is, for each snapshot, whether it is in one of the recorded intervals.
+    """
+
+    spans: Sequence[tuple[int, int]]
+    held: Array
+
+
+def check_coverage(
+    ts: Array,
+    live: Array,
+    opened: int | None,
+    closed: int | None,
+    least: float = 0.0,
+    observed: Observed | None = None,
+) -> CheckResult:
     """The share of the session with a live book; fails below `least`.
 
-    `live` is, for each snapshot, whether its book holds a row. opened and closed are unix ms, None if there was no
-    session that day: then there is nothing to cover.
+    That is the time that is on record as observed. Snapshots that are in no recorded interval, as `observed` is None or
+    does not hold them, count from one to the next if that comes within LIVE_MS (`inferred_seconds`). `live` is, for
+    each snapshot, whether its book holds a row. opened and closed are unix ms, None if there was no session that day:
+    then there is nothing to cover.
     """
     if opened is None or closed is None or closed <= opened:
         return CheckResult("coverage", (), {"session_seconds": 0, "covered_seconds": 0.0})
+    known = observed or Observed((), np.zeros(len(ts), dtype=bool))
     starts, ends = np.clip(ts[:-1], opened, closed), np.clip(ts[1:], opened, closed)
-    counts = live[:-1] & (ts[1:] - ts[:-1] <= LIVE_MS)
-    covered = int((ends - starts)[counts].sum()) if len(ts) > 1 else 0
+    counts = live[:-1] & (ts[1:] - ts[:-1] <= LIVE_MS) & ~known.held[:-1] & ~known.held[1:]
+    inferred = int((ends - starts)[counts].sum()) if len(ts) > 1 else 0
+    covered = inferred + sum(max(0, min(end, closed) - max(start, opened)) for start, end in known.spans)
     share = covered / (closed - opened)
     problems = (f"{share:.1%} of the session has a live book; at least {least:.1%} is asked for",)
     figures = {
         "session_seconds": (closed - opened) / 1000,
         "covered_seconds": covered / 1000,
+        "inferred_seconds": inferred / 1000,
         "coverage": share,
         "snapshots_in_session": int(np.count_nonzero((ts >= opened) & (ts < closed))),
     }
@@ -206,13 +230,15 @@ class IngestSays:
     """What the recording side knows of a symbol.
 
     newest is the last-value hash's time and number, None if there is none. A run that began and was last heard of on
-    the day in question has `stored`, the snapshots it stored, and the unix ms between which it did.
+    the day in question has `stored`, the snapshots it stored, and the unix ms between which it did. open_interval is
+    the interval that goes on, if one does.
     """
 
     newest: StreamId | None = None
     stored: int | None = None
     stored_from: int = 0
     stored_to: int = 0
+    open_interval: SubscriptionInterval | None = None
 
 
 def check_counts(ts: Array, seq: Array, gaps: Sequence[Gap], says: IngestSays, day_ends: int) -> CheckResult:

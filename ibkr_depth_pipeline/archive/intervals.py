@@ -93,6 +93,7 @@ class IntervalIndex:
         self._starts = _numbers(each.first_row for each in observed)
         self._first = _numbers(each.first_seq for each in observed)
         self._last = _numbers(each.last_seq for each in observed)
+        self._until = _numbers(each.until for each in observed)
         self._subscriptions = _numbers(each.subscription for each in observed)
         never = np.iinfo(np.int64).max
         self._complete = _numbers(never if each.complete is None else each.complete for each in observed)
@@ -113,6 +114,10 @@ class IntervalIndex:
     def subscriptions(self, number: Array) -> Array:
         """The subscription of each snapshot, 0 if it is not known, by the numbers of `of`."""
         return self._of(number, self._subscriptions, 0)
+
+    def until(self, number: Array) -> Array:
+        """The unix ms up to which the interval of each snapshot was observed, -1 without one."""
+        return self._of(number, self._until, -1)
 
     def complete(self, number: Array, ts: Array) -> Array:
         """Whether each book was complete, by the numbers of `of`."""

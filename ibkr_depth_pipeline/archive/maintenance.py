@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.figures import compact_figures
+from ibkr_depth_pipeline.archive.intervals import intervals_of
 from ibkr_depth_pipeline.archive.layout import BOOKS, DAYS, HOLES, PARTS, TREES, IdSpan, day_place, folder, joined
 from ibkr_depth_pipeline.archive.parquet_schema import (
     DAY_LEVEL,
@@ -30,6 +31,7 @@ from ibkr_depth_pipeline.archive.parquet_schema import (
     TABLES,
     described,
     table_at,
+    units_of,
     write_options,
 )
 from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of, symbols, tables
@@ -118,7 +120,8 @@ def finish_replacements(store: ArchiveStore) -> None:
 def _write(store: ArchiveStore, aside: Path, symbol: str, files: list[SpannedFile], rows_per_group: int) -> int:
     """Returns how many entries it has written."""
     table, rows = table_at(files[0].place), 0
-    schema = described(table, symbol, joined(run for file in files for run in file.runs))
+    units = units_of(intervals_of(store, files[0].place.day, symbol)) if table.tree == BOOKS else []
+    schema = described(table, symbol, joined(run for file in files for run in file.runs), units)
     with pq.ParquetWriter(aside, schema, **write_options(table, DAY_LEVEL)) as writer:
         for group in _groups(tables(store, files), rows_per_group):
             writer.write_table(group.cast(schema), row_group_size=rows_per_group)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.archive.layout import BOOKS, DAYS, INTERVALS, PARTS, ROWS, IdSpan, Place
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.gaps import Gap
+from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 from ibkr_depth_pipeline.schema.keys import StreamId
 
 VERSION = b"2"
 _VERSION_KEY, _SYMBOL_KEY = b"ibkr_depth.schema", b"ibkr_depth.symbol"
+_UNITS_KEY = b"ibkr_depth.units"
 _FIRST_KEY, _LAST_KEY, _RUNS_KEY = b"ibkr_depth.first_id", b"ibkr_depth.last_id", b"ibkr_depth.runs"
 
 _NAME = pa.dictionary(pa.int16(), pa.string())
@@ -72,7 +75,7 @@ ENDED_INTERVALS = pa.schema(
         *_required(pa.int64(), "rows"),
         *_required(pa.string(), "end", "size_unit"),
         *_nullable(pa.float64(), "min_size", "size_increment"),
-        *_required(pa.int64(), "server_version"),
+        *_required(pa.int64(), "server_version", "rows_requested", "rows_stored"),
     ]
 )
 """One row an ended subscription: the fields of docs/redis-schema.md, moments as timestamps, `ended` that of the id."""
@@ -142,6 +145,26 @@ PART_LEVEL, DAY_LEVEL = 3, 9
 ROWS_PER_GROUP = 65_536
 
 
+class SizeUnits(NamedTuple):
+    """What is known of the unit of sizes, as an interval's record has it (schema/intervals.py)."""
+
+    size_unit: str
+    min_size: float | None
+    size_increment: float | None
+    server_version: int
+
+    @classmethod
+    def of(cls, interval: SubscriptionInterval) -> SizeUnits | None:
+        """Those of an interval; None if nothing is known."""
+        units = cls(interval.size_unit, interval.min_size, interval.size_increment, interval.server_version)
+        return units if any(units) else None
+
+
+def units_of(intervals: Iterable[SubscriptionInterval]) -> list[SizeUnits]:
+    """Each that is on record, once, in order."""
+    return list(dict.fromkeys(units for each in intervals if (units := SizeUnits.of(each)) is not None))
+
+
 class FileInfo(NamedTuple):
     """The contents of a snapshot file by its footer. `runs` are spans that it holds whole; none if it is not ours."""
 
@@ -154,10 +177,12 @@ class FileInfo(NamedTuple):
         return IdSpan(self.runs[0].first, self.runs[-1].last) if self.runs else None
 
 
-def described(table: Table, symbol: str, runs: Sequence[IdSpan]) -> Any:
+def described(table: Table, symbol: str, runs: Sequence[IdSpan], units: Sequence[SizeUnits] = ()) -> Any:
     """The schema with the symbol and what is in the file: between two of the spans there may be more elsewhere."""
+    known = {_UNITS_KEY: orjson.dumps([each._asdict() for each in units])} if units else {}
     return table.schema.with_metadata(
         {
+            **known,
             _VERSION_KEY: VERSION,
             _SYMBOL_KEY: symbol.encode(),
             _FIRST_KEY: str(runs[0].first).encode(),
@@ -177,10 +202,12 @@ def write_options(table: Table, level: int) -> dict[str, Any]:
     }
 
 
-def part_bytes(symbol: str, span: IdSpan, rows: Any, table: Table = SNAPSHOT_TABLE) -> bytes:
+def part_bytes(
+    symbol: str, span: IdSpan, rows: Any, table: Table = SNAPSHOT_TABLE, units: Sequence[SizeUnits] = ()
+) -> bytes:
     """A part as a file."""
     file = io.BytesIO()
-    pq.write_table(rows.cast(described(table, symbol, [span])), file, **write_options(table, PART_LEVEL))
+    pq.write_table(rows.cast(described(table, symbol, [span], units)), file, **write_options(table, PART_LEVEL))
     return file.getvalue()
 
 

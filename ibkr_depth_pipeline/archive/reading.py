@@ -30,7 +30,6 @@ from ibkr_depth_pipeline.archive.layout import (
 )
 from ibkr_depth_pipeline.archive.parquet_schema import (
     ROWS_PER_GROUP,
-    SNAPSHOTS,
     TABLES,
     file_info,
     table_at,
@@ -153,35 +152,36 @@ POSITION = ("ts", "seq")
 
 
 def read_in_order(
-    store: ArchiveStore, day: date, symbol: str, columns: Sequence[str] = SNAPSHOTS.names
+    store: ArchiveStore, day: date, symbol: str, columns: Sequence[str] | None = None, tree: str = BOOKS
 ) -> Iterator[Any]:
-    """The snapshots of `read_day`, piece by piece; a compaction meanwhile does no harm. Raises ArchiveUnavailable.
+    """The entries of `read_day`, piece by piece, whatever a compaction does meanwhile. Raises ArchiveUnavailable.
 
-    `ts` and `seq` must be among the columns.
+    Those of the id must be among the columns.
     """
     last = NOTHING
     for _ in range(LISTINGS):
         try:
-            for table in tables(store, files_of(store, day, symbol), columns):
-                table = _behind(table, last)
+            for table in tables(store, files_of(store, day, symbol, tree), columns):
+                table = _behind(table, last, TABLES[tree].ids)
                 if table.num_rows:
                     yield table
-                    last = StreamId(*(int(column[-1]) for column in ids_of(table)))
+                    last = StreamId(*(int(column[-1]) for column in ids_of(table, TABLES[tree].ids)))
             return
         except FileNotFoundError:
             continue
     raise ArchiveUnavailable(f"archive {store.url}: files vanish while they are read")
 
 
-def _behind(table: Any, last: StreamId) -> Any:
-    ts, seq = ids_of(table)
+def _behind(table: Any, last: StreamId, ids: tuple[str, str]) -> Any:
+    ts, seq = ids_of(table, ids)
     old = (ts < last.ts) | ((ts == last.ts) & (seq <= last.seq))
     return table.filter(pa.array(~old)) if old.any() else table
 
 
-def ids_of(table: Any) -> tuple[Any, Any]:
-    """`ts` (unix ms) and `seq` of a table of snapshots, as numpy arrays."""
-    return table["ts"].cast(pa.int64()).to_numpy(), table["seq"].to_numpy()
+def ids_of(table: Any, names: tuple[str, str] = POSITION) -> tuple[Any, Any]:
+    """The ids of a table's entries, `ts` (unix ms) and `seq` unless other columns hold them, as numpy arrays."""
+    ts, seq = names
+    return table[ts].cast(pa.int64()).to_numpy(), table[seq].to_numpy()
 
 
 def matrix(table: Any, column: str) -> Any:

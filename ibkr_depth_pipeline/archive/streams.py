@@ -19,11 +19,11 @@ from ibkr_depth_pipeline.archive.figures import FiguresBuffer
 from ibkr_depth_pipeline.archive.layout import BOOKS, INTERVALS, ROWS, Place
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.clock import loop_time
-from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each, scan_each
-from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval, decode_interval
+from ibkr_depth_pipeline.schema.intervals import INTERVAL_FIELDS, SubscriptionInterval, decode_interval
 from ibkr_depth_pipeline.schema.keys import (
     PREFIX,
     StreamId,
@@ -134,9 +134,14 @@ class Streams:
         return StreamId.of(entries[0][0]) if entries else None
 
     async def open_interval(self, symbol: str) -> SubscriptionInterval | None:
-        """The symbol's open interval; None if there is none. Raises SchemaMismatch if it can't be read."""
-        fields = await self._ask("HGETALL", open_turn_hash(symbol))
-        return decode_interval(symbol, fields) if fields else None
+        """The symbol's open interval; None if there is none that can be read."""
+        values = await self._ask("HMGET", open_turn_hash(symbol), *INTERVAL_FIELDS)
+        named = zip(INTERVAL_FIELDS, values, strict=True)
+        fields = {name.encode(): value for name, value in named if value is not None}
+        try:
+            return decode_interval(symbol, fields) if fields else None
+        except SchemaMismatch:
+            return None
 
     async def newest_mirrored(self, symbol: str) -> StreamId | None:
         """Time and number in the last-value hash; None if there is none."""

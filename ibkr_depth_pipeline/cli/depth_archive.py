@@ -195,6 +195,9 @@ def check(
     least_coverage: Annotated[
         float, typer.Option(min=0, max=1, help="Fail below this share of the session with a live book.")
     ] = 0.0,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Compare the snapshots with the books that the kept rows lead to, too.")
+    ] = False,
 ) -> None:
     """Check a day: seq without holes, books ordered and not crossed, coverage, row counts against the ingest's.
 
@@ -203,7 +206,9 @@ def check(
     with _opened(archive) as (store, settings):
         from ibkr_depth_pipeline.archive.audit import audit_day, session_of
 
-        audits = audit_day(settings, _date(day), calendar=calendar, least_coverage=least_coverage, store=store)
+        audits = audit_day(
+            settings, _date(day), calendar=calendar, least_coverage=least_coverage, store=store, rows=rows
+        )
         open_that_day = session_of(calendar or settings.ibkr_calendar, _date(day)) != (None, None)
     for audit in audits:
         _tell(audit)

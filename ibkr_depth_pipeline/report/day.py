@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -13,14 +13,25 @@ import pyarrow.compute as pc
 
 from ibkr_depth_pipeline.archive import figures
 from ibkr_depth_pipeline.archive.audit import session_of
+from ibkr_depth_pipeline.archive.intervals import IntervalIndex, intervals_of
 from ibkr_depth_pipeline.archive.layout import first_ms_of
-from ibkr_depth_pipeline.archive.reading import SpannedFile, days, files_of, gaps_of, symbols, tables
+from ibkr_depth_pipeline.archive.reading import (
+    SpannedFile,
+    days,
+    files_of,
+    gaps_of,
+    ids_of,
+    matrix,
+    symbols,
+    tables,
+)
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ConfigurationError, NothingKept
 from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day, total
 from ibkr_depth_pipeline.report.symbol_day import DepthFold, DepthMap, SymbolDay, SymbolFold, Window, price_grid
-from ibkr_depth_pipeline.report.timeline import Array, Bins, SnapshotColumns
+from ibkr_depth_pipeline.report.timeline import Bins, SnapshotColumns
 from ibkr_depth_pipeline.schema.gaps import Gap
+from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
 _PRICES = ("ts", "seq", "venue", "bid_price", "ask_price")
 _DEPTH = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size")
@@ -91,7 +102,8 @@ def read_recorded_day(
     session = _session(calendar, day, first, last)
     window = _window(session, first, last, now_ms)
     bins = _bins(first, last, window, histories)
-    found = [_symbol_day(store, symbol, files[symbol], bins, window) for symbol in files]
+    intervals = {symbol: intervals_of(store, day, symbol) for symbol in files}
+    found = [_symbol_day(store, symbol, files[symbol], intervals[symbol], bins, window) for symbol in files]
     busiest = max(found, key=lambda each: each.snapshots).symbol
     chosen = [each for name in wanted or [busiest] for each in found if each.symbol == name]
     ingests = (ingest_day(name, table, bins, first_ms_of(day)) for name, table in histories.items())
@@ -104,7 +116,11 @@ def read_recorded_day(
         window=window,
         symbols=found,
         gaps=[gap for symbol in files for gap in gaps_of(store, day, symbol)],
-        depth=[depth for each in chosen if (depth := _depth(store, each, files[each.symbol], bins)) is not None],
+        depth=[
+            depth
+            for each in chosen
+            if (depth := _depth(store, each, files[each.symbol], intervals[each.symbol], bins)) is not None
+        ],
         ingests=[each for each in ingests if each is not None],
     )
 
@@ -153,37 +169,41 @@ def _bins(first: int, last: int, window: Window, histories: Mapping[str, Any]) -
 
 
 def _symbol_day(
-    store: ArchiveStore, symbol: str, files: Sequence[SpannedFile], bins: Bins, window: Window
+    store: ArchiveStore,
+    symbol: str,
+    files: Sequence[SpannedFile],
+    intervals: Sequence[SubscriptionInterval],
+    bins: Bins,
+    window: Window,
 ) -> SymbolDay:
-    fold = SymbolFold(symbol, bins, window)
+    fold, index = SymbolFold(symbol, bins, window), IntervalIndex(intervals)
     for table in tables(store, files, _PRICES):
         venues = {row["values"]: row["counts"] for row in pc.value_counts(table["venue"]).to_pylist()}
-        fold.add(_books(table), venues)
+        fold.add(_books(table, index), venues)
     return fold.result()
 
 
-def _depth(store: ArchiveStore, day: SymbolDay, files: Sequence[SpannedFile], bins: Bins) -> DepthMap | None:
+def _depth(
+    store: ArchiveStore,
+    day: SymbolDay,
+    files: Sequence[SpannedFile],
+    intervals: Sequence[SubscriptionInterval],
+    bins: Bins,
+) -> DepthMap | None:
     grid = price_grid(day)
     if grid is None:
         return None
-    fold = DepthFold(bins, grid)
-    for piece in _pieces(store, files):
-        fold.add(piece)
+    fold, index = DepthFold(bins, grid), IntervalIndex(intervals)
+    for table in tables(store, files, _DEPTH):
+        fold.add(_books(table, index))
     return fold.result(day.symbol)
 
 
-def _pieces(store: ArchiveStore, files: Sequence[SpannedFile]) -> Iterator[SnapshotColumns]:
-    for table in tables(store, files, _DEPTH):
-        yield _books(table)
-
-
-def _books(table: Any) -> SnapshotColumns:
+def _books(table: Any, index: IntervalIndex) -> SnapshotColumns:
     names = ("bid_price", "ask_price", "bid_size", "ask_size")
-    return SnapshotColumns(table["ts"].cast(pa.int64()).to_numpy(), *(_matrix(table, name) for name in names))
-
-
-def _matrix(table: Any, column: str) -> Array:
-    if column not in table.column_names:
-        return np.zeros((table.num_rows, 0))
-    flat = [chunk.flatten().to_numpy() for chunk in table[column].chunks]
-    return np.concatenate([np.zeros(0), *flat]).reshape(table.num_rows, -1)
+    ts, seq = ids_of(table)
+    bid, ask, bid_size, ask_size = (
+        matrix(table, name) if name in table.column_names else np.zeros((len(ts), 0)) for name in names
+    )
+    number = index.of(ts, seq)
+    return SnapshotColumns(ts, bid, ask, bid_size, ask_size, number, index.until(number))

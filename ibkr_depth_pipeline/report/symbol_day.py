@@ -105,6 +105,9 @@ class SymbolFold:
         self._look_deeper(piece)
         books = piece.after(self._before)
         self._before = piece
+        self._stand(books)
+
+    def _stand(self, books: SnapshotColumns) -> None:
         number, starts, ends = standing(books)
         self._cover(starts, ends)
         parts = self._bins.overlaps(starts, ends)
@@ -152,6 +155,8 @@ class SymbolFold:
 
     def result(self) -> SymbolDay:
         """The symbol's day; nothing may be added afterwards."""
+        if self._before is not None:
+            self._stand(self._before.end())
         self._miss(self._covered_until, self._window.end)
         return SymbolDay(
             symbol=self._symbol,
@@ -287,8 +292,10 @@ class DepthFold:
         """The next snapshots."""
         books = piece.after(self._before)
         self._before = piece
-        if len(books) < 2:
-            return
+        if len(books) > 1:
+            self._stand(books)
+
+    def _stand(self, books: SnapshotColumns) -> None:
         number, starts, ends = standing(books)
         parts = self._bins.overlaps(starts, ends)
         self._live_ms += np.bincount(parts.bin, weights=parts.ms, minlength=self._bins.count)
@@ -301,7 +308,9 @@ class DepthFold:
             sums += np.bincount(cell[wanted], weights=(size * parts.ms[:, None])[wanted], minlength=len(sums))
 
     def result(self, symbol: str) -> DepthMap:
-        """The map of what was added."""
+        """The map of what was added; nothing may be added afterwards."""
+        if self._before is not None:
+            self._stand(self._before.end())
         shape = (self._grid.count, self._bins.count)
         live = np.maximum(self._live_ms, 1)
         bids, asks = (sums.reshape(shape) / live for sums in self._sums)

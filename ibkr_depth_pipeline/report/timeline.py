@@ -80,7 +80,8 @@ class Bins:
 class SnapshotColumns:
     """Snapshots of a symbol in order: ts (unix ms) has n values, prices n x 10, best first, 0.0 if there is no row.
 
-    Sizes are as prices, or n x 0 if they are not needed.
+    Sizes are as prices, or n x 0 if they are not needed. `interval` is the number of the recorded interval of each
+    snapshot, -1 for none, and `until` the unix ms up to which that was observed; both None: none is on record.
     """
 
     ts: Array
@@ -88,6 +89,8 @@ class SnapshotColumns:
     ask_price: Array
     bid_size: Array
     ask_size: Array
+    interval: Array | None = None
+    until: Array | None = None
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -100,9 +103,15 @@ class SnapshotColumns:
             *(np.concatenate([old[-1:], new]) for old, new in zip(before._columns, self._columns, strict=True))
         )
 
+    def end(self) -> SnapshotColumns:
+        """The last snapshot, and an empty book after it: when its interval is over, or at once without a record."""
+        ts, *sides, _, until = (column[-1:] for column in self._columns)
+        return SnapshotColumns(np.maximum(ts, until), *map(np.zeros_like, sides)).after(self)
+
     @property
     def _columns(self) -> tuple[Array, ...]:
-        return (self.ts, self.bid_price, self.ask_price, self.bid_size, self.ask_size)
+        known = (np.full(len(self.ts), -1) if each is None else each for each in (self.interval, self.until))
+        return (self.ts, self.bid_price, self.ask_price, self.bid_size, self.ask_size, *known)
 
 
 class Standing(NamedTuple):
@@ -114,13 +123,17 @@ class Standing(NamedTuple):
 
 
 def standing(books: SnapshotColumns) -> Standing:
-    """A live book stands until the next snapshot, if that comes within LIVE_MS and belongs to the same subscription.
+    """A live book stands until the next snapshot of its interval, the last one of it until the interval is over.
 
-    A subscription begins with a single row, its book empty before (docs/redis-schema.md): the time before that row
-    is no live time. A book without any row is not live.
+    Without a record of intervals, until the next snapshot if that comes within LIVE_MS and belongs to the same
+    subscription: one begins with a single row, its book empty before (docs/redis-schema.md), and the time before that
+    row is no live time. A book without any row is not live.
     """
     levels = np.count_nonzero(books.bid_price, axis=1) + np.count_nonzero(books.ask_price, axis=1)
     begins_anew = (levels[1:] == 1) & (levels[:-1] > 1)
     near = books.ts[1:] - books.ts[:-1] <= LIVE_MS
-    number = np.flatnonzero((levels[:-1] > 0) & near & ~begins_anew)
-    return Standing(number, books.ts[number], books.ts[number + 1])
+    *_, interval, until = books._columns
+    goes_on = np.where(interval[:-1] >= 0, interval[1:] == interval[:-1], near & ~begins_anew)
+    ends = np.where(goes_on, books.ts[1:], np.minimum(books.ts[1:], until[:-1]))
+    number = np.flatnonzero((levels[:-1] > 0) & (ends > books.ts[:-1]))
+    return Standing(number, books.ts[number], ends[number])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timezone
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ibkr_depth_pipeline.archive.archiver import Archiver
-from ibkr_depth_pipeline.archive.checks import LIVE_MS
+from ibkr_depth_pipeline.archive.intervals import intervals_of, observed_ms
 from ibkr_depth_pipeline.ingest.figures import IngestSummary
 from ibkr_depth_pipeline.report.page import WrittenReport, make_report
+from ibkr_depth_pipeline.report.symbol_day import SymbolDay
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline_tests.archive.conftest import Desk
 from ibkr_depth_pipeline_tests.end_to_end.recording import Snapshot, recording, universe_of
@@ -24,17 +24,10 @@ UNKNOWN = "ZZZZ"
 FAST: dict[str, Any] = {"ibkr_rotation_secs": 0.5, "ibkr_error309_cooldown_secs": 0.2, "ibkr_first_row_secs": 2}
 
 
-def live_ms(stream: list[Snapshot]) -> int:
-    """For how long the book was live, told snapshot by snapshot from what a reader of Redis sees."""
-    return sum(
-        later.ts - earlier.ts
-        for earlier, later in pairwise(stream)
-        if rows(earlier) and later.ts - earlier.ts <= LIVE_MS and not (rows(later) == 1 < rows(earlier))
-    )
-
-
-def rows(snapshot: Snapshot) -> int:
-    return sum(1 for price, _, _ in (*snapshot.bids, *snapshot.asks) if price)
+def observed_in(desk: Desk, found: SymbolDay) -> int:
+    """For how many ms of the page's window the record of intervals has the symbol as observed."""
+    day = datetime.fromtimestamp(found.window.start / 1000, timezone.utc).date()
+    return observed_ms(intervals_of(desk.store, day, found.symbol), found.window.start, found.window.end)
 
 
 async def recorded(desk: Desk) -> tuple[SimulatedGateway, IngestSummary, dict[str, list[Snapshot]]]:
@@ -71,7 +64,7 @@ async def day(desk: Desk) -> tuple[WrittenReport, Page, SimulatedGateway, Ingest
 
 
 async def test_page_shows_what_the_gateway_and_redis_report(
-    day: tuple[WrittenReport, Page, SimulatedGateway, IngestSummary, dict[str, list[Snapshot]]],
+    desk: Desk, day: tuple[WrittenReport, Page, SimulatedGateway, IngestSummary, dict[str, list[Snapshot]]]
 ) -> None:
     written, page, gateway, summary, streams = day
     assert page.fact("snapshots") == (f"{sum(map(len, streams.values())):,}", f"of {len(SYMBOLS)} symbols")
@@ -86,13 +79,15 @@ async def test_page_shows_what_the_gateway_and_redis_report(
         stream = streams[found.symbol]
         line = page.line(found.symbol, stream[-1].venue)
         assert line[2] == f"{len(stream):,}"
-        assert found.covered_ms == live_ms(stream), found.symbol
+        live_ms = observed_in(desk, found)
+        assert found.covered_ms == live_ms, found.symbol
         window = found.window.end - found.window.start
-        assert line[4] == f"{100 * live_ms(stream) / window:.1f}%"
+        assert line[4] == f"{100 * live_ms / window:.1f}%"
         spreads = {round(s.asks[0][0] - s.bids[0][0], 6) for s in stream if s.bids[0][0] and s.asks[0][0]}
         # Of a first book whose rows all came within one ms, and were gone then, nothing stood for any time.
         assert found.spread is None or round(found.spread, 6) in spreads
     assert next(each for each in written.day.symbols if each.symbol == SYMBOLS[0]).spread is not None
+    assert sum(observed_in(desk, found) for found in written.day.symbols) > 0
     (ingest,) = written.day.ingests
     (run,) = ingest.runs
     assert (run.rows, run.connections, run.lost) == (sum(summary.rows.values()), summary.connections, 0)
