@@ -27,6 +27,7 @@ class WebServer:
     """`ibkr_depth_web` as a process."""
 
     def __init__(self, redis_url: str, folder: Path, **settings: str) -> None:
+        self.redis_url = redis_url
         self._folder = folder
         known = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_WEB_")}
         self._env = {**known, "REDIS_URL": redis_url, "IBKR_WEB_PORT": "0", **settings}

@@ -109,6 +109,20 @@ def test_page_fits_every_width_with_nothing_cut_off(tab: Tab) -> None:
         assert tab.page.evaluate(cut) == [], width
 
 
+def test_address_chooses_symbol_theme_time_and_span(web: WebServer, market: RecordedMarket, workbench: Tab) -> None:
+    before = market.row("QQQ", 321.5)
+    start = int(market.redis.xrevrange("raw:ibkr:depth:stream:QQQ", count=1)[0][0].split(b"-")[0])
+    market.turn("QQQ", start, start + 900)
+    market.row("QQQ", 654.0, ts=start + 5_000)
+    workbench.page.goto(f"{web.address}?symbol=QQQ&theme=dark&span=30&at={start + 500}")
+    workbench.shows("#symbol", "QQQ")
+    workbench.shows("#ladder .bid td:last-child", "321.50")
+    assert before > 0
+    assert workbench.text("#spans [aria-pressed=true]") == "30 s"
+    assert workbench.page.evaluate(GROUND) == "rgb(11, 14, 19)"
+    assert workbench.text("#position").endswith("ago")
+
+
 def test_page_follows_light_and_dark(tab: Tab) -> None:
     assert tab.page.evaluate(GROUND) == "rgb(238, 240, 243)"
     tab.page.emulate_media(color_scheme="dark")

@@ -256,38 +256,39 @@ export class HeatMap {
     const { context } = this;
     const { low, high } = this.#grid;
     const step = niceStep((high - low) / Math.max(3, Math.floor(this.height / 44)));
+    const book = newestBook(view.columns);
+    const tags = book ? this.#tags(book, isOver(view)) : [];
     context.textAlign = "left";
     context.textBaseline = "middle";
     for (let count = Math.ceil(low / step); count * step < high; count += 1) {
       const y = Math.round(this.#y(count * step + this.#grid.unit / 2));
-      if (y < 8 || y > this.height - 6) continue;
+      if (y < 8 || y > this.height - 6 || tags.some((tag) => Math.abs(tag.y - y) < 15)) continue;
       context.fillStyle = this.#theme.quiet;
       context.fillRect(this.width, y, 4, 1);
       context.fillText(price(Number((count * step).toFixed(8))), this.width + 8, y);
     }
     context.fillStyle = this.#theme.line;
     context.fillRect(this.width, 0, 1, this.height);
-    const book = newestBook(view.columns);
-    if (book) this.#drawTags(book, isOver(view));
+    for (const { y, colour, text } of tags) {
+      context.fillStyle = colour;
+      context.fillRect(this.width + 1, y - 8, GUTTER - 1, 16);
+      context.fillStyle = this.#theme.tag;
+      context.fillText(text, this.width + 8, y + 0.5);
+    }
   }
 
-  /** The best prices at the right edge, kept apart where they would cover each other. */
-  #drawTags(book, over) {
+  /** The best prices at the right edge, kept apart where they would cover each other; without colour once `over`. */
+  #tags(book, over) {
     const { askLine, bidLine, quiet } = this.#theme;
-    const tags = [[book[3][0], over ? quiet : askLine], [book[2][0], over ? quiet : bidLine]].filter(([best]) => best);
-    const places = tags.map(([best]) => this.#y(best[0] + this.#grid.unit / 2));
+    const sides = [[book[3][0], over ? quiet : askLine], [book[2][0], over ? quiet : bidLine]].filter(([best]) => best);
+    const places = sides.map(([best]) => this.#y(best[0] + this.#grid.unit / 2));
     if (places.length === 2 && places[1] - places[0] < 17) {
       const middle = (places[0] + places[1]) / 2;
       places[0] = middle - 8.5;
       places[1] = middle + 8.5;
     }
-    tags.forEach(([best, colour], at) => {
-      const y = Math.min(this.height - 8, Math.max(8, places[at]));
-      this.context.fillStyle = colour;
-      this.context.fillRect(this.width + 1, y - 8, GUTTER - 1, 16);
-      this.context.fillStyle = this.#theme.tag;
-      this.context.fillText(price(best[0]), this.width + 8, y + 0.5);
-    });
+    const inside = (y) => Math.min(this.height - 8, Math.max(8, y));
+    return sides.map(([best, colour], at) => ({ y: inside(places[at]), colour, text: price(best[0]) }));
   }
 
   #drawCursor(view) {
