@@ -135,22 +135,21 @@ class IngestSession:
         self._give_up_at = math.inf
         self._metrics = MetricsEndpoint.of_settings(settings)
         self._store = RunStore(settings, universe.symbols, identity, self._gateway, self._stamp, self._tasks)
-        self._writer = self._store.writer
         self._pipeline = pipeline_of(
             settings,
             timings or IngestTimings(),
             request_ids,
-            lambda symbol: self._writer.queue(symbol).store,
-            lambda symbol: self._writer.turns(symbol),
-            lambda symbol: self._writer.rows(symbol),
-            self._writer.record_sizes,
+            lambda symbol: self._store.writer.queue(symbol).store,
+            lambda symbol: self._store.writer.turns(symbol),
+            lambda symbol: self._store.writer.rows(symbol),
+            self._store.writer.record_sizes,
         )
-        self._writer.hold_heartbeats_if(self._pipeline.lines.is_out_of_step)
+        self._store.writer.hold_heartbeats_if(self._pipeline.lines.is_out_of_step)
         self._clock = WallClockMonitor(wall_ms, self._pipeline, self._store.note_clock)
-        self._lines = RateLimitedLog(self._pipeline.figures, self._writer.figures, self._writer.log_limit)
+        self._lines = RateLimitedLog(self._pipeline.figures, self._store.writer.figures, self._store.writer.log_limit)
         self._executor = EffectExecutor(
             self._gateway,
-            self._writer,
+            self._store.writer,
             self._lines,
             rows=rows_requested(settings),
             start=self._tasks.start,
@@ -163,7 +162,7 @@ class IngestSession:
             self._gateway,
             settings.ibkr_stall_secs,
             self._pipeline,
-            self._writer,
+            self._store.writer,
             self._clock,
             on_stall=lambda: self._drop_connection("neither rows nor answers came"),
             wall_ms=wall_ms,
@@ -187,7 +186,7 @@ class IngestSession:
         self._figures = RunFigures(
             identity,
             self._pipeline,
-            self._writer.figures,
+            self._store.writer.figures,
             self._connection,
             self._members,
             self._focus,
@@ -243,7 +242,7 @@ class IngestSession:
         self._clock.taken_over()
         self._tasks.start(log_redis_advice(self._settings, len(self._members.universe.specs)))
         self._tasks.start(self._clock.run())
-        self._tasks.start(self._writer.run())
+        self._tasks.start(self._store.writer.run())
         self._tasks.start(self._publisher.run())
         if self._wanted_callback is not None:
             self._tasks.start(poll_wanted(self._wanted_callback))
@@ -311,11 +310,11 @@ class IngestSession:
         self._log.info("draining", subscriptions=len(self._pipeline.subscriptions.subscribed))
         self._execute(self._pipeline.rotate(Stop(), loop_time()))
         drained, _ = await asyncio.gather(
-            self._writer.drain(DRAIN_SECS), at_most(FAREWELL_SECS, self._cancels_have_arrived())
+            self._store.writer.drain(DRAIN_SECS), at_most(FAREWELL_SECS, self._cancels_have_arrived())
         )
         self._lines.log_persisted(self._members.universe.symbols)
         self._lines.log_dropped()
-        self._log.info("stopped", drained=drained, lost=self._writer.figures.buffered_entries)
+        self._log.info("stopped", drained=drained, lost=self._store.writer.figures.buffered_entries)
         return drained
 
     async def _cancels_have_arrived(self) -> None:
@@ -341,7 +340,7 @@ class IngestSession:
 
     def _on_read_end(self) -> None:
         try:
-            self._writer.send_now()
+            self._store.writer.send_now()
         except Exception as error:
             self._tasks.fail(error)
 
