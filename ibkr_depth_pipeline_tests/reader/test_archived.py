@@ -25,7 +25,7 @@ from ibkr_depth_pipeline.reader import (
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline_tests.reader.filling import T0, Filler
 from ibkr_depth_pipeline_tests.reader.test_frames import book_of
-from ibkr_depth_pipeline_tests.reader.test_intervals import growing, store_books
+from ibkr_depth_pipeline_tests.reader.test_intervals import growing, store_books, two_turns
 
 Both = tuple[DepthReader, ArchiveReader]
 
@@ -102,6 +102,25 @@ def test_inferred_intervals_and_bars_are_those_of_redis(both: Both) -> None:
     for options in ({}, {"start": T0 + 5, "end": T0 + 30_000}):
         bars = [each.resample("1s", form="arrow", **options).to_pylist() for each in both]
         assert bars[0] == bars[1]
+
+
+def test_record_of_subscriptions_is_archived_and_read_as_that_in_redis(shared_redis_url: str, tmp_path: Path) -> None:
+    with Filler(shared_redis_url) as filler:
+        two_turns(filler)
+        filler.skip(3)
+        filler.begin(3, complete=1)
+        filler.add(5)
+        filler.end()
+    settings = load_settings(redis_url=shared_redis_url, archive_url=str(tmp_path / "archive"), archive_flush_secs=0.2)
+    run_archiver(settings, once=True)
+    with DepthReader(shared_redis_url) as reader, ArchiveReader(settings.archive_url) as archived:
+        assert archived.intervals() == reader.intervals()
+        assert [each.subscription for each in archived.intervals("SPY", T0 + 1_000, T0 + 50_000)] == [2]
+        assert archived.to_arrow().to_pylist() == reader.to_arrow().to_pylist()
+        assert archived.to_arrow(settled=True)["seq"].to_pylist() == [3, 4, 5, 6, 8, 9, 10, 15, 16, 17, 18]
+        assert archived.resample("1s", form="arrow").equals(reader.resample("1s", form="arrow"))
+        [gap] = archived.gaps()
+        assert (gap.first_seq, gap.last_seq) == (11, 13)
 
 
 def test_batches_are_the_range_in_pieces(both: Both) -> None:
