@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import dagster_run, growth, latency, profiling, slots, start, throughput, verify, web
+from bench import dagster_run, growth, latency, profiling, reading, slots, start, throughput, verify, web
 from bench.processes import PEERS_PYTHON, REPOSITORY, BenchmarkFailed
 from bench.recorder import Stage
 from bench.recording import RECORDED, record
@@ -37,12 +37,18 @@ class Size:
     secs: float
     slot_runs: tuple[tuple[float, float], ...]
     turns: int
+    archived: int
 
 
 FULL = Size(
-    rows=180_000, runs=5, secs=5.0, slot_runs=((2.0, 60.0), (15.0, 135.0)), turns=dagster_run.TURNS_OF_A_SESSION
+    rows=180_000,
+    runs=5,
+    secs=5.0,
+    slot_runs=((2.0, 60.0), (15.0, 135.0)),
+    turns=dagster_run.TURNS_OF_A_SESSION,
+    archived=1_000_000,
 )
-QUICK = Size(rows=36_000, runs=2, secs=2.0, slot_runs=((2.0, 20.0),), turns=60)
+QUICK = Size(rows=36_000, runs=2, secs=2.0, slot_runs=((2.0, 20.0),), turns=60, archived=100_000)
 
 
 @dataclass
@@ -90,6 +96,13 @@ class Benchmark:
     def event_log(self) -> None:
         self.results["event_log"] = dagster_run.event_log(self.stage, self.size.turns, patience=420.0)
 
+    def reading(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="reading_", dir=self.stage.folder) as folder:
+            self.results["reading"] = {
+                "snapshots": self.size.archived,
+                "rows": reading.measure(self.stage.tape, Path(folder), self.size.archived, self.size.runs, say),
+            }
+
     def profile(self) -> None:
         self.results["profile"] = profiling.measure(self.long_stage(), FULL.rows)
 
@@ -110,6 +123,7 @@ PARTS: dict[str, Callable[[Benchmark], None]] = {
     "web": Benchmark.web,
     "dagster": Benchmark.dagster,
     "event_log": Benchmark.event_log,
+    "reading": Benchmark.reading,
     "profile": Benchmark.profile,
 }
 
@@ -173,7 +187,7 @@ def main() -> int:
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children end with it
     size = QUICK if options.quick else FULL
-    size = Size(size.rows, options.runs or size.runs, size.secs, size.slot_runs, size.turns)
+    size = replace(size, runs=options.runs or size.runs)
     tape = record(size.rows // len(RECORDED), DEPTH)
     with tempfile.TemporaryDirectory(prefix="ibkr_depth_bench_") as scratch, EmbeddedRedis() as redis:
         folder = Path(scratch)

@@ -7,6 +7,8 @@ from statistics import median
 from typing import Any
 
 from bench.figures import table
+from bench.reading import BARE as BARE_ARROW
+from bench.reading import BARE_POLARS, OURS, OURS_POLARS
 from bench.throughput import BARE, CRYPTOFEED, PLAIN, REDIS_LIMITS, THIS
 
 Results = dict[str, Any]
@@ -193,6 +195,21 @@ def _profile(found: Results) -> list[str]:
     return ["## Profile of the recorder at full speed", samples, own, total]
 
 
+def _reading(found: Results) -> list[str]:
+    of = {row["name"]: row for row in found["rows"]}
+    cells = [(name, _span(row["secs"], ".2f"), _span(row["cpu"], ".2f")) for name, row in of.items()]
+    targets = [
+        (f"of {bare}", "<= 1.5", f"{share:.2f}", _met(share <= 1.5))
+        for ours, bare in ((OURS, BARE_ARROW), (OURS_POLARS, BARE_POLARS))
+        for share in (ratio(of[ours]["secs"], of[bare]["secs"]),)
+    ]
+    return [
+        f"## Reading a day of {found['snapshots']:,} snapshots",
+        table(("what", "seconds", "CPU s"), cells),
+        table(("target", "wanted", "measured", ""), targets),
+    ]
+
+
 _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "throughput": _throughput,
     "latency": _latency,
@@ -202,5 +219,6 @@ _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "web": _web,
     "dagster": _dagster,
     "event_log": _event_log,
+    "reading": _reading,
     "profile": _profile,
 }

@@ -27,6 +27,9 @@ Columns: TypeAlias = Literal["lists", "rows", "levels"]
 SIDES = ("bid", "ask")
 PARTS = ("price", "size", "venue")
 LEVEL_PARTS = ("px", "sz", "ct")
+ROWS_AT_ONCE = 16_384
+"""Rows whose levels are made at once: their arrays stay in the processor's cache."""
+
 MARKS = ("subscription", "observed", "settled", "recv_ns")
 HEAD = ("symbol", "ts", "seq", "venue", *MARKS)
 
@@ -121,6 +124,11 @@ def _rows_of(text: bytes) -> list[bytes]:
 
 def arranged(table: pa.Table, columns: Columns) -> pa.Table:
     """A table of `schema()` with its sides as `columns` has it."""
+    if columns == "levels" and table.num_rows > ROWS_AT_ONCE:
+        import pyarrow as pa
+
+        starts = range(0, table.num_rows, ROWS_AT_ONCE)
+        return pa.concat_tables([by_price(table.slice(start, ROWS_AT_ONCE)) for start in starts])
     match columns:
         case "lists":
             return table
@@ -150,16 +158,17 @@ def by_price(table: pa.Table) -> pa.Table:
 
     Rows of one price are added up, `ct` is their number; the three of a level that the book does not have are null.
     """
+    import numpy as np
     import pyarrow as pa
 
     columns = _head(table)
-    sides = {side: levels(table, side) for side in SIDES}
     kinds = (pa.float64(), pa.float64(), pa.int32())
+    sides = {side: [np.ascontiguousarray(part.T) for part in levels(table, side)] for side in SIDES}
     for level in range(SNAPSHOT_LEVELS):
         for side, parts in sides.items():
-            absent = parts[2][:, level] == 0
+            absent = parts[2][level] == 0
             for name, part, kind in zip(LEVEL_PARTS, parts, kinds, strict=True):
-                columns[f"{side}_{name}_{level:02d}"] = pa.array(part[:, level], kind, mask=absent)
+                columns[f"{side}_{name}_{level:02d}"] = pa.array(part[level], kind, mask=absent)
     return pa.table(columns)
 
 
@@ -170,27 +179,35 @@ def _head(table: pa.Table) -> dict[str, Any]:
 def levels(table: pa.Table, side: str, rows: Any = None) -> tuple[Any, Any, Any]:
     """Prices, sizes and counts of a side's rows by price, best first, as arrays of shape (rows, 10).
 
-    rows: the numbers of the table's rows that are wanted, None for all.
+    rows: the numbers of the table's rows that are wanted, None for all. What a book does not have is NaN, 0.0 and 0.
     """
     import numpy as np
 
     price, size = (matrix(table[f"{side}_{part}"], rows) for part in ("price", "size"))
-    highest_first = side == "bid"
-    key = np.where(np.isnan(price), np.inf, -price if highest_first else price)
-    disordered = np.flatnonzero((key[:, 1:] < key[:, :-1]).any(axis=1))  # amid a price move
-    if len(disordered):
-        order = np.argsort(key[disordered], axis=1, kind="stable")
-        for each in (key, price, size):
-            each[disordered] = np.take_along_axis(each[disordered], order, axis=1)
     there = ~np.isnan(price)
+    key = np.where(there, -price if side == "bid" else price, np.inf)
+    joined = (key[:, 1:] <= key[:, :-1]) & there[:, 1:]  # one price twice, or out of order amid a price move
+    counts = there.astype(np.int32)
+    sizes = np.where(there, size, 0.0)
+    if len(odd := np.flatnonzero(joined.any(axis=1))):
+        price[odd], sizes[odd], counts[odd] = _added_up(key[odd], price[odd], size[odd])
+    return price, sizes, counts
+
+
+def _added_up(key: Any, price: Any, size: Any) -> tuple[Any, Any, Any]:
+    """`levels` of rows that need it. key: what they are sorted by, infinite if a row is empty."""
+    import numpy as np
+
+    order = np.argsort(key, axis=1, kind="stable")
+    key, price, size = (np.take_along_axis(each, order, axis=1) for each in (key, price, size))
+    there = np.isfinite(key)
     is_new = there.copy()
     is_new[:, 1:] &= key[:, 1:] != key[:, :-1]
     at = np.arange(len(price))[:, None] * SNAPSHOT_LEVELS + np.cumsum(is_new, axis=1) - 1
-    flat_at, length = at[there], price.size
-    counts = np.bincount(flat_at, minlength=length).astype(np.int32)
-    totals = np.bincount(flat_at, weights=size[there], minlength=length)
-    best = np.full(length, np.nan)
+    best = np.full(price.size, np.nan)
     best[at[is_new]] = price[is_new]
+    totals = np.bincount(at[there], weights=size[there], minlength=price.size)
+    counts = np.bincount(at[there], minlength=price.size)
     best, totals, counts = (each.reshape(price.shape) for each in (best, totals, counts))
     return best, totals, counts
 
@@ -213,7 +230,7 @@ def to_polars(table: pa.Table) -> pl.DataFrame:
     need_polars()
     import polars as pl
 
-    frame = pl.from_arrow(table)
+    frame = pl.from_arrow(table, rechunk=False)
     if not isinstance(frame, pl.DataFrame):
         raise TypeError(f"a table is wanted, and this is {type(table)}")
     return frame
