@@ -20,11 +20,10 @@ from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.composition import RunStore
-from ibkr_depth_pipeline.ingest.contract_gate import ContractGate
 from ibkr_depth_pipeline.ingest.effects import Effect
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.subscriptions import Subscriptions
-from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
+from ibkr_depth_pipeline.ingest.venue_search import ContractGate, VenueSearch
 from ibkr_depth_pipeline.instrument_hours import (
     ALWAYS,
     ALWAYS_OPEN,
