@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from ibkr_depth_pipeline.archive.archived_day import ArchivedDay
 from ibkr_depth_pipeline.archive.intervals import IntervalIndex, begin_of
-from ibkr_depth_pipeline.export.books import NS_PER_MS, Array, Books, Ladder, decimals, price_ladder, row_ladder
+from ibkr_depth_pipeline.export.books import NS_PER_MS, Books, Ladder, decimals, price_ladder, row_ladder
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.price_levels import Array
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
 _COLUMNS = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size", "recv_ns", "subscription", "settled")

@@ -1,4 +1,4 @@
-"""Snapshots as columns, and their rows added up by price. Pure: numpy arrays in, numpy arrays out.
+"""Snapshots as columns, and where nothing is known between them. Pure: numpy arrays in, numpy arrays out.
 
 An array of a side has one row a snapshot and ten columns, best first. What a book does not have is NaN in prices and 0
 in sizes and counts.
@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ibkr_depth_pipeline.price_levels import Array, LevelArrays, by_price
 
 NS_PER_MS = 1_000_000
 _MOST_DECIMALS = 17
@@ -30,6 +28,11 @@ class Ladder:
 
     def __getitem__(self, which: Any) -> Ladder:
         return Ladder(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    @property
+    def levels(self) -> LevelArrays:
+        """Without the number of rows."""
+        return LevelArrays(self.prices, self.sizes, self.counts)
 
     @property
     def present(self) -> Array:
@@ -129,45 +132,16 @@ def _one(first: Any, second: Any) -> Any:
 
 
 def row_ladder(prices: Array, sizes: Array) -> Ladder:
-    """The rows as they are, each a level of its own."""
-    filled = (prices != 0) | (sizes != 0)
-    counts = filled.astype(np.int64)
-    return Ladder(np.where(filled, prices, np.nan), np.where(filled, sizes, 0.0), counts, filled.sum(axis=1))
+    """The rows as they are, each a level of its own. A row that is not there has neither price nor size."""
+    there = (prices != 0) | (sizes != 0)
+    levels = LevelArrays(np.where(there, prices, np.nan), np.where(there, sizes, 0.0), there.astype(np.int32))
+    return Ladder(*levels, there.sum(axis=1))
 
 
 def price_ladder(prices: Array, sizes: Array, *, is_bid: bool) -> Ladder:
-    """The rows of one price as one level, sizes added up, best first.
-
-    Within a price move rows may stand out of order or twice: the rows of such a snapshot are sorted first.
-    """
-    filled = (prices != 0) | (sizes != 0)
-    rank = np.where(filled, -prices if is_bid else prices, np.inf)
-    if len(wrong := np.flatnonzero((rank[:, 1:] < rank[:, :-1]).any(axis=1))):
-        rank, sizes = rank.copy(), sizes.copy()
-        order = np.argsort(rank[wrong], axis=1, kind="stable")
-        rank[wrong] = np.take_along_axis(rank[wrong], order, axis=1)
-        sizes[wrong] = np.take_along_axis(sizes[wrong], order, axis=1)
-    filled = np.isfinite(rank)
-    prices = np.where(filled, -rank if is_bid else rank, np.nan)
-    found = Ladder(prices, np.where(filled, sizes, 0.0), filled.astype(np.int64), filled.sum(axis=1))
-    doubled = np.flatnonzero((prices[:, 1:] == prices[:, :-1]).any(axis=1))
-    if len(doubled):
-        found.prices[doubled], found.sizes[doubled], found.counts[doubled] = _added_up(found[doubled])
-    return found
-
-
-def _added_up(rows: Ladder) -> tuple[Array, Array, Array]:
-    """Prices, sizes and counts of rows that are sorted."""
-    filled = rows.counts > 0
-    first = filled.copy()
-    first[:, 1:] &= rows.prices[:, 1:] != rows.prices[:, :-1]
-    shape, cells = filled.shape, filled.size
-    place = np.cumsum(first, axis=1) - 1 + SNAPSHOT_LEVELS * np.arange(len(filled))[:, None]
-    prices = np.full(cells, np.nan)
-    prices[place[first]] = rows.prices[first]
-    sizes = np.bincount(place[filled], rows.sizes[filled], cells)
-    counts = np.bincount(place[filled], minlength=cells)
-    return prices.reshape(shape), sizes.reshape(shape), counts.reshape(shape)
+    """The rows of one price as one level, best first."""
+    there = (prices != 0) | (sizes != 0)
+    return Ladder(*by_price(np.where(there, prices, np.nan), sizes, highest_first=is_bid), there.sum(axis=1))
 
 
 def decimals(values: Array) -> int:

@@ -19,8 +19,9 @@ import databento_dbn as dbn
 import numpy as np
 
 from ibkr_depth_pipeline.errors import ExportRefused
-from ibkr_depth_pipeline.export.books import NS_PER_MS, Array, Books, Ends, Ladder, ends, first_whole, preceding
+from ibkr_depth_pipeline.export.books import NS_PER_MS, Books, Ends, Ladder, ends, first_whole, preceding
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.price_levels import Array
 
 if TYPE_CHECKING:
     from databento_dbn.metadata import MappingInterval

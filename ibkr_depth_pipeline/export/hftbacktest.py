@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ibkr_depth_pipeline.errors import InvalidTransition
-from ibkr_depth_pipeline.export.books import Array, Books, Ends, Ladder, end_of_all, ends, preceding
+from ibkr_depth_pipeline.export.books import Books, Ends, Ladder, end_of_all, ends, preceding
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.price_levels import Array
 
 EVENT = np.dtype(
     [

@@ -15,18 +15,9 @@ from nautilus_trader.core import nautilus_pyo3 as nautilus
 from nautilus_trader.persistence.catalog import ParquetDataCatalog
 
 from ibkr_depth_pipeline.errors import ExportRefused
-from ibkr_depth_pipeline.export.books import (
-    NS_PER_MS,
-    Array,
-    Books,
-    Ends,
-    Ladder,
-    end_of_all,
-    ends,
-    first_whole,
-    preceding,
-)
+from ibkr_depth_pipeline.export.books import NS_PER_MS, Books, Ends, Ladder, end_of_all, ends, first_whole, preceding
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.price_levels import Array
 
 _F_LAST, _F_SNAPSHOT, _F_MAYBE_BAD_BOOK = 128, 32, 4
 """Flags of a record, as in DBN."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,9 @@ import pyarrow as pa
 
 from ibkr_depth_pipeline.export.books import Books
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.price_levels import LevelArrays, level_columns
 
-_PARTS = (("px", "prices", pa.float64()), ("sz", "sizes", pa.float64()), ("ct", "counts", pa.int32()))
-
+_LEVELS = LevelArrays(*(np.zeros((0, SNAPSHOT_LEVELS), kind) for kind in (float, float, np.int32)))
 SCHEMA = pa.schema(
     [
         pa.field("ts", pa.timestamp("ms", "UTC"), nullable=False),
@@ -20,12 +19,7 @@ SCHEMA = pa.schema(
         pa.field("subscription", pa.int64()),
         pa.field("settled", pa.bool_(), nullable=False),
         pa.field("observed", pa.bool_(), nullable=False),
-        *(
-            pa.field(f"{side}_{what}_{level:02d}", kind)
-            for level in range(SNAPSHOT_LEVELS)
-            for side in ("bid", "ask")
-            for what, _, kind in _PARTS
-        ),
+        *(pa.field(name, column.type) for name, column in level_columns({"bid": _LEVELS, "ask": _LEVELS})),
     ]
 )
 """The three columns of a level that the book does not have are null. Where it was not recorded, so is subscription."""
@@ -43,15 +37,8 @@ def tidy_table(books: Books, *, with_received: bool = False) -> Any:
         pa.array(books.settled),
         pa.array(books.interval >= 0),
     ]
-    table = pa.Table.from_arrays([*head, *_level_columns(books)], schema=SCHEMA)
+    levels = dict(level_columns({"bid": books.bids.levels, "ask": books.asks.levels}))
+    table = pa.Table.from_arrays([*head, *levels.values()], schema=SCHEMA)
     if with_received:
         table = table.append_column(RECEIVED, pa.array(books.received).cast(RECEIVED.type))
     return table
-
-
-def _level_columns(books: Books) -> Iterator[Any]:
-    for level in range(SNAPSHOT_LEVELS):
-        for side in (books.bids, books.asks):
-            absent = side.counts[:, level] == 0
-            for _, part, kind in _PARTS:
-                yield pa.array(np.ascontiguousarray(getattr(side, part)[:, level]), mask=absent).cast(kind)

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from ibkr_depth_pipeline.price_levels import LevelArrays
+
 Columns: TypeAlias = Literal["lists", "rows", "levels"]
 """How the two sides are arranged."""
 
 SIDES = ("bid", "ask")
 PARTS = ("price", "size", "venue")
-LEVEL_PARTS = ("px", "sz", "ct")
 ROWS_AT_ONCE = 16_384
 """Rows whose levels are made at once: their arrays stay in the processor's cache."""
 
@@ -158,58 +159,23 @@ def by_price(table: pa.Table) -> pa.Table:
 
     Rows of one price are added up, `ct` is their number; the three of a level that the book does not have are null.
     """
-    import numpy as np
     import pyarrow as pa
 
-    columns = _head(table)
-    kinds = (pa.float64(), pa.float64(), pa.int32())
-    sides = {side: [np.ascontiguousarray(part.T) for part in levels(table, side)] for side in SIDES}
-    for level in range(SNAPSHOT_LEVELS):
-        for side, parts in sides.items():
-            absent = parts[2][level] == 0
-            for name, part, kind in zip(LEVEL_PARTS, parts, kinds, strict=True):
-                columns[f"{side}_{name}_{level:02d}"] = pa.array(part[level], kind, mask=absent)
-    return pa.table(columns)
+    from ibkr_depth_pipeline.price_levels import level_columns
+
+    return pa.table({**_head(table), **dict(level_columns({side: levels(table, side) for side in SIDES}))})
 
 
 def _head(table: pa.Table) -> dict[str, Any]:
     return {name: table[name] for name in HEAD if name in table.column_names}
 
 
-def levels(table: pa.Table, side: str, rows: Any = None) -> tuple[Any, Any, Any]:
-    """Prices, sizes and counts of a side's rows by price, best first, as arrays of shape (rows, 10).
-
-    rows: the numbers of the table's rows that are wanted, None for all. What a book does not have is NaN, 0.0 and 0.
-    """
-    import numpy as np
+def levels(table: pa.Table, side: str, rows: Any = None) -> LevelArrays:
+    """A side's rows by price; `rows` are the numbers of the table's rows that are wanted, None for all."""
+    from ibkr_depth_pipeline.price_levels import by_price as added_up
 
     price, size = (matrix(table[f"{side}_{part}"], rows) for part in ("price", "size"))
-    there = ~np.isnan(price)
-    key = np.where(there, -price if side == "bid" else price, np.inf)
-    joined = (key[:, 1:] <= key[:, :-1]) & there[:, 1:]  # one price twice, or out of order amid a price move
-    counts = there.astype(np.int32)
-    sizes = np.where(there, size, 0.0)
-    if len(odd := np.flatnonzero(joined.any(axis=1))):
-        price[odd], sizes[odd], counts[odd] = _added_up(key[odd], price[odd], size[odd])
-    return price, sizes, counts
-
-
-def _added_up(key: Any, price: Any, size: Any) -> tuple[Any, Any, Any]:
-    """`levels` of rows that need it. key: what they are sorted by, infinite if a row is empty."""
-    import numpy as np
-
-    order = np.argsort(key, axis=1, kind="stable")
-    key, price, size = (np.take_along_axis(each, order, axis=1) for each in (key, price, size))
-    there = np.isfinite(key)
-    is_new = there.copy()
-    is_new[:, 1:] &= key[:, 1:] != key[:, :-1]
-    at = np.arange(len(price))[:, None] * SNAPSHOT_LEVELS + np.cumsum(is_new, axis=1) - 1
-    best = np.full(price.size, np.nan)
-    best[at[is_new]] = price[is_new]
-    totals = np.bincount(at[there], weights=size[there], minlength=price.size)
-    counts = np.bincount(at[there], minlength=price.size)
-    best, totals, counts = (each.reshape(price.shape) for each in (best, totals, counts))
-    return best, totals, counts
+    return added_up(price, size, highest_first=side == "bid")
 
 
 def matrix(column: Any, rows: Any = None) -> Any:

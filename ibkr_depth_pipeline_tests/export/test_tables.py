@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ibkr_depth_pipeline.export.formats import ExportFormat
+from ibkr_depth_pipeline.reader.archived import ArchiveReader
 from ibkr_depth_pipeline_tests.export.conftest import MakeSource, Source
 from ibkr_depth_pipeline_tests.export.kept import (
     NOON,
@@ -120,6 +121,13 @@ def test_time_of_receipt_in_nanoseconds_is_a_column_if_it_was_recorded(source_of
     ms = NOON * 1_000_000
     assert table["ts_recv"].cast("int64").to_pylist() == [ms + 5, ms + 900, ms + 1_000_000]
     assert table["settled"].to_pylist() == [True, True, True]
+
+
+def test_export_has_the_levels_of_the_archives_reader(source: Source) -> None:
+    exported = pq.read_table(source.export(ExportFormat.PARQUET, force=True).path)
+    read = ArchiveReader(source.store.url).to_arrow("SPY", columns="levels")
+    assert exported.select(NAMES).to_pylist() == read.select(NAMES).to_pylist()
+    assert exported["settled"].to_pylist() == read["settled"].to_pylist()
 
 
 def test_path_that_ends_in_gz_is_compressed(rotation: Source) -> None:
