@@ -170,8 +170,13 @@ def crossed(book: Book) -> Book:
 
 
 def unsorted(book: Book) -> Book:
-    """The book with the second and third level of each side exchanged."""
-    return Book(*((*side[:1], *reversed(side[1:3]), *side[3:]) for side in book))
+    """The book with two neighbours of different prices exchanged on each side, below the best level."""
+    return Book(*map(_unsorted, book))
+
+
+def _unsorted(side: tuple[BookLevel, ...]) -> tuple[BookLevel, ...]:
+    at = next((at for at in range(1, len(side) - 1) if side[at].price != side[at + 1].price), len(side))
+    return (*side[:at], *reversed(side[at : at + 2]), *side[at + 2 :])
 
 
 def one_delete(book: Book, side: int) -> Sequence[WireRow]:

@@ -118,7 +118,7 @@ class LineFault:
 
 
 class Feed:
-    """Moves one book along its source while it has followers; stands still while it has none."""
+    """Moves one book along its source. Without followers nothing runs: the next one finds the book as of now."""
 
     def __init__(
         self, source: BookSource, on_end: Callable[[], None], on_error: Callable[[int], None] = lambda code: None
@@ -130,12 +130,15 @@ class Feed:
         self._on_end = on_end
         self._on_error = on_error
         self._pending: SourceStep | None = None
+        self._due = 0.0
+        """When the pending step is due, by the loop's clock."""
         self._task: asyncio.Task[None] | None = None
         self._running = asyncio.Event()
         self._running.set()
 
     def follow(self, follower: Follower) -> None:
         """Opens the follower's book, now or when the feed is resumed, and moves the feed on from there."""
+        self.catch_up()
         self.followers.append(follower)
         if self._running.is_set():
             follower.open(self.book)
@@ -159,6 +162,17 @@ class Feed:
         """Every follower gets the present book as inserts again, as after a reset."""
         for follower in self.followers:
             follower.open(self.book)
+
+    def catch_up(self) -> None:
+        """Lets the time since the last follower left pass. To be called before the source's pace changes."""
+        if self.followers or self._pending is None or (self._task is not None and not self._task.done()):
+            return
+        now = asyncio.get_running_loop().time()
+        late = now - self._due
+        if late > 0 and not self._source.quiet:
+            self._pending = self._source.pass_time(self._pending, late)
+            self.book = self._pending.changes[0].previous
+        self._due = now + self._pending.wait
 
     def wake(self) -> None:
         """To be called when the source, so far quiet or without a step, may have one."""
@@ -184,17 +198,19 @@ class Feed:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time()
-        while self.followers:
+        self._due = loop.time()
+        while True:
             self._pending = self._pending or self._next()
             if self._pending is None:
                 return
             # A feed that fell behind (a busy machine, a pause) does not chase the time it lost.
-            due = max(due + self._pending.wait, loop.time() - 0.5)
-            await asyncio.sleep(max(0.0, due - loop.time()))
+            self._due = max(self._due + self._pending.wait, loop.time() - 0.5)
+            await asyncio.sleep(max(0.0, self._due - loop.time()))
             await self._running.wait()
-            if not self.followers or self._pending is None or self._source.quiet:
+            if not self.followers or self._source.quiet:
                 return
+            if self._pending is None:
+                continue  # a burst has taken it
             step, self._pending = self._pending, None
             self._publish(step.changes)
             if self._source.lossless:

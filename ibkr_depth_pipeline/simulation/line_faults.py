@@ -115,6 +115,8 @@ class LineFaults(GatewayServer):
     @fault
     def set_rate(self, rows_per_second: PerSecond, symbol: str | None = None) -> None:
         """The pace of synthetic books from now on; 0 is a quiet market."""
+        for feed in self._feeds(symbol):
+            feed.catch_up()
         self.rates = {**({} if symbol is None else self.rates), symbol: rows_per_second}
         for (name, _), flow in self.flows.items():
             if symbol in (None, name):

@@ -176,6 +176,8 @@ class GatewayOptions:
     ] = 200.0
     symbol_rates: Mapping[str, float] = field(default_factory=dict)
     """Listing name -> rows a second in place of `rows_per_second`; 0 sends the opening book and then nothing."""
+    markets_stand_still: bool = False
+    """Whether a synthetic book stands still while nobody is subscribed to it, from its first subscription on."""
     silent_symbols: frozenset[str] = frozenset()
     """Listing names whose subscriptions are accepted and never get a row."""
     replays: tuple[ReplayOptions, ...] = ()

@@ -217,6 +217,10 @@ class Replay:
     def next_changes(self) -> Sequence[Change]:
         return () if self.over else self._take(1)
 
+    def pass_time(self, pending: SourceStep, seconds: float) -> SourceStep:
+        """A recording waits for its followers, so that each of its changes reaches one."""
+        return pending
+
     def _real_step(self) -> SourceStep:
         start = self._clock
         changes = self._take(1)

@@ -88,20 +88,25 @@ def rows_of_change(previous: Book, following: Book, style: RowStyle = RowStyle.S
 def _shifts(side: int, old: Sequence[BookLevel], new: Sequence[BookLevel]) -> list[WireRow]:
     rows: list[WireRow] = []
     levels = list(old)
-    wanted = {level.price for level in new}
+    wanted = {_identity(level) for level in new}
     for position in range(len(old) - 1, -1, -1):
-        if old[position].price not in wanted:
+        if _identity(old[position]) not in wanted:
             rows.append(WireRow(position, DELETE, side, 0.0, 0.0, old[position].market_maker))
             del levels[position]
     for position, level in enumerate(new):
-        if position >= len(levels) or levels[position].price != level.price:
+        if position >= len(levels) or _identity(levels[position]) != _identity(level):
             rows.append(WireRow(position, INSERT, side, *level))
             levels.insert(position, level)
         elif levels[position] != level:
             rows.append(WireRow(position, UPDATE, side, *level))
             levels[position] = level
-    # Only a side whose prices repeat or are out of order ends elsewhere; updates in place are exact for any.
+    # Only a side whose levels repeat or change places ends elsewhere; updates in place are exact for any.
     return rows if levels == list(new) else _cascades(side, old, new)
+
+
+def _identity(level: BookLevel) -> tuple[float, str]:
+    """What makes a level the same as before: several market makers may have one price."""
+    return level.price, level.market_maker
 
 
 def _cascades(side: int, old: Sequence[BookLevel], new: Sequence[BookLevel]) -> list[WireRow]:
@@ -222,3 +227,9 @@ class BookSource(Protocol):
 
     def next_changes(self) -> Sequence[Change]:
         """The changes of the next step, at any pace; none when the source is over."""
+
+    def pass_time(self, pending: SourceStep, seconds: float) -> SourceStep:
+        """The step that is next if nobody watched from when `pending` was due until `seconds` later.
+
+        Its wait counts from then. A source that stands still unwatched returns `pending`.
+        """

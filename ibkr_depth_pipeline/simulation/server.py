@@ -299,7 +299,9 @@ class GatewayServer:
             tape, replay = self._tapes[listing.name]
             return Replay(tape, replay)
         rate = self.rates.get(listing.name, self.rates[None])
-        flow = SyntheticFlow(SyntheticMarket(self.options.seed, listing, venue), venue.style, rate, self.options.seed)
+        market = SyntheticMarket(self.options.seed, listing, venue)
+        still = self.options.markets_stand_still
+        flow = SyntheticFlow(market, venue.style, rate, self.options.seed, stands_still=still)
         self.flows[listing.name, venue.name] = flow
         return flow
 

@@ -38,10 +38,13 @@ async def test_book_out_of_step_is_found_and_right_again_and_its_neighbour_is_le
 ) -> None:
     # Venues of NASDAQ's send inserts and deletes; where each move is a cascade of updates, a lost row heals by itself.
     async with trial(shared_redis_url, "AAPL", "MSFT") as run:
-        await run.fresh(100)
+        await run.fresh(300)  # what its book shows in its first second is taken for the venue's way
+        if fault == "extra_delete":  # such a book heals within some 130 rows: at this pace not before it is found
+            run.gateway.set_rate(8.0, "AAPL")
         getattr(run.gateway, fault)("AAPL", **arguments)
         with stopwatch(f"{fault} {arguments}"):
             await found(run, "AAPL")
+            run.gateway.set_rate(200.0)
             await run.fresh()
         await run.right()
         await run.whole()

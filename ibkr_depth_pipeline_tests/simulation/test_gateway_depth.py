@@ -1,5 +1,7 @@
 """Depth on a real socket, seen by a client of nothing but bytes."""
 
+import asyncio
+
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.rows import Book, WireRow, apply_rows
 from ibkr_depth_pipeline_tests.simulation.wire_client import STILL, WireClient, connected, row_of, rows
@@ -65,6 +67,32 @@ async def test_rows_end_with_the_cancel() -> None:
         client.send(49, 1)
         await client.until(49)
         assert gateway.journal.row_counts["IBM"] == sent
+
+
+async def opened_again(gateway: SimulatedGateway, client: WireClient) -> tuple[Book, Book]:
+    """The book that a client held when it cancelled, and the one that it is shown some 100 rows later."""
+    client.subscribe(1, "IBM", "NYSE", rows=10)
+    await rows(client, 100)
+    client.cancel(1)
+    await gateway.wait_for(lambda: gateway.journal.entries("unsubscribed"))
+    held = apply_rows(Book(), gateway.journal.rows("IBM"))
+    left, sent = asyncio.get_running_loop().time(), gateway.journal.row_counts["IBM"]
+    await gateway.wait_for(lambda: asyncio.get_running_loop().time() > left + 0.1)
+    client.subscribe(2, "IBM", "NYSE", rows=10)
+    await gateway.wait_for(lambda: gateway.journal.row_counts["IBM"] >= sent + 20)
+    return held, apply_rows(Book(), gateway.journal.rows("IBM")[sent : sent + 20])
+
+
+async def test_market_goes_on_while_nobody_is_subscribed() -> None:
+    async with connected(rows_per_second=1000.0) as (gateway, client):
+        held, opening = await opened_again(gateway, client)
+        assert held != opening
+
+
+async def test_market_stands_still_while_nobody_is_subscribed_if_asked_to() -> None:
+    async with connected(rows_per_second=1000.0, markets_stand_still=True) as (gateway, client):
+        held, opening = await opened_again(gateway, client)
+        assert held == opening
 
 
 async def test_rows_may_go_on_for_a_while_after_a_cancel() -> None:

@@ -95,7 +95,9 @@ def is_crossed(book: Book, own: Book) -> bool:
 
 def is_unsorted(book: Book, own: Book) -> bool:
     return all(
-        (shown[1], shown[2]) == (sound[2], sound[1]) and shown[3:] == sound[3:]
+        shown[0] == sound[0]
+        and sorted(shown) == sorted(sound)
+        and [level.price for level in shown] != [level.price for level in sound]
         for shown, sound in zip(book, own, strict=True)
     )
 

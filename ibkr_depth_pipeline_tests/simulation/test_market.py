@@ -1,11 +1,24 @@
+"""Synthetic books: well formed, the same for a seed, at their rate, and moving on while nobody watches."""
+
+from collections import Counter
+from collections.abc import Sequence
 from itertools import islice, pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue, depth_venue
 from ibkr_depth_pipeline.simulation.market import LEVELS, SyntheticFlow, SyntheticMarket
-from ibkr_depth_pipeline.simulation.rows import REFERENCE_DEPTH, Book, RowStyle, apply_rows
+from ibkr_depth_pipeline.simulation.rows import (
+    REFERENCE_DEPTH,
+    Book,
+    BookLevel,
+    RowStyle,
+    SourceStep,
+    apply_rows,
+    rows_of_change,
+)
 
 SYMBOLS = {"SPY": "ARCA", "AAPL": "ISLAND", "IBM": "NYSE", "EUR.USD": "IDEALPRO", "QWERT": "BATS"}
 
@@ -22,8 +35,9 @@ def well_formed(book: Book) -> bool:
     bids, asks = ([level.price for level in side] for side in book)
     return (
         len(bids) == len(asks) == LEVELS
-        and all(better > worse for better, worse in pairwise(bids))
-        and all(better < worse for better, worse in pairwise(asks))
+        and bids == sorted(bids, reverse=True)
+        and asks == sorted(asks)
+        and all(len({(level.price, level.market_maker) for level in side}) == LEVELS for side in book)
         and bids[-1] > 0
         and bids[0] < asks[0]
         and all(level.size > 0 for side in book for level in side)
@@ -36,6 +50,28 @@ def test_every_book_is_full_ordered_and_never_crossed(seed: int, symbol: str) ->
     flow = market(seed, symbol)
     assert well_formed(flow.book)
     assert all(well_formed(book) for book in islice(flow.books(), 300))
+
+
+def most_at_one_price(side: Sequence[BookLevel]) -> int:
+    return max(Counter(level.price for level in side).values())
+
+
+def test_market_makers_share_prices_and_the_newcomer_stands_behind() -> None:
+    flow = market(1, "AAPL")
+    shared = Counter(most_at_one_price(book.bids[:10]) for book in islice(flow.books(), 3000))
+    assert set(shared) >= {1, 2, 3}
+    assert shared[1] < 1500, "most books show two names at one price"
+    for before, after in pairwise(islice(flow.books(), 3000)):
+        for old, new in zip(before, after, strict=True):
+            held = {(level.price, level.market_maker): place for place, level in enumerate(old)}
+            (came,) = [level for level in new if (level.price, level.market_maker) not in held] or [None]
+            if came is not None and came in new[:-1] and came.price in {level.price for level in old}:
+                assert new[new.index(came) + 1].price != came.price
+
+
+@pytest.mark.parametrize("symbol", sorted(set(SYMBOLS) - {"AAPL"}))
+def test_prices_are_distinct_where_no_market_makers_are_named(symbol: str) -> None:
+    assert all(most_at_one_price(side) == 1 for book in islice(market(2, symbol).books(), 500) for side in book)
 
 
 def test_same_seed_gives_the_same_books_and_another_one_does_not() -> None:
@@ -97,3 +133,60 @@ def test_rows_of_a_flow_add_up_to_its_book() -> None:
         for change in step.changes:
             shown = apply_rows(shown, change.rows(10))
     assert shown == flow.book.clipped(10)
+
+
+@pytest.mark.parametrize("style", RowStyle)
+@pytest.mark.parametrize("symbol", SYMBOLS)
+def test_event_passed_unseen_counts_the_rows_that_a_follower_would_have_got(symbol: str, style: RowStyle) -> None:
+    flow = market(8, symbol)
+    for _ in range(1000):
+        before = flow.book.clipped(REFERENCE_DEPTH)
+        counted = flow.pass_event(style)
+        assert counted == len(rows_of_change(before, flow.book.clipped(REFERENCE_DEPTH), style))
+
+
+def flow_of(symbol: str, *, stands_still: bool = False) -> tuple[SyntheticFlow, SourceStep]:
+    """A flow and its first step, not yet due."""
+    flow = SyntheticFlow(market(9, symbol), RowStyle.CASCADE, 300.0, seed=9, stands_still=stands_still)
+    step = flow.next_step()
+    assert step is not None
+    return flow, step
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(SYMBOLS)), st.lists(st.floats(0.001, 3.0), min_size=1, max_size=4))
+def test_unwatched_market_is_where_a_watched_one_would_be(symbol: str, absences: list[float]) -> None:
+    """Both have taken their first step at 0; one is watched all the time, the other only between the absences."""
+    watched, step = flow_of(symbol)
+    unwatched, other = flow_of(symbol)
+    due, now = 0.0, 0.0  # when `step` is due; until when the other was away
+    for seconds in absences:
+        now += seconds
+        while due <= now:
+            step, due = after(watched, due)
+        other = unwatched.pass_time(other, seconds)
+        assert [change.book for change in other.changes] == [change.book for change in step.changes]
+        assert other.changes[0].previous == step.changes[0].previous
+        assert other.wait == pytest.approx(due - now)
+        now = due
+
+
+def after(flow: SyntheticFlow, due: float) -> tuple[SourceStep, float]:
+    step = flow.next_step()
+    assert step is not None
+    return step, due + step.wait
+
+
+def test_long_absence_costs_no_more_than_a_bounded_number_of_events() -> None:
+    flow, step = flow_of("IBM")
+    again, other = flow_of("IBM")
+    years = flow.pass_time(step, 1e9)
+    longer = again.pass_time(other, 1e12)
+    assert years.wait == longer.wait == 0.0
+    assert flow.book == again.book
+
+
+def test_market_that_is_told_to_stands_still_unwatched() -> None:
+    flow, step = flow_of("IBM", stands_still=True)
+    assert flow.pass_time(step, 100.0) is step
+    assert flow.book == step.changes[-1].book
