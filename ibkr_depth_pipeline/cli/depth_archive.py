@@ -211,9 +211,9 @@ def check(
         )
         open_that_day = session_of(calendar or settings.ibkr_calendar, _date(day)) != (None, None)
     for audit in audits:
-        _tell(audit)
+        _print_audit(audit)
     if not audits:
-        _tell_of_nothing(_date(day), open_that_day)
+        _print_absent_day(_date(day), open_that_day)
     if not all(audit.passed for audit in audits) or (open_that_day and not audits):
         raise typer.Exit(FAILED)
 
@@ -282,17 +282,17 @@ def _date(day: datetime | None) -> date:
     return day.date() if day is not None else datetime.now(timezone.utc).date() - timedelta(days=1)
 
 
-def _tell_of_nothing(day: date, open_that_day: bool) -> None:
+def _print_absent_day(day: date, open_that_day: bool) -> None:
     if open_that_day:
         typer.echo(f"FAIL nothing is kept of {day}, and the exchange was open that day")
     else:
         typer.echo(f"nothing is kept of {day}")
 
 
-def _tell(audit: SymbolAudit) -> None:
+def _print_audit(audit: SymbolAudit) -> None:
     for finding in audit.results:
-        said = ", ".join(f"{name} {_number(value)}" for name, value in finding.figures.items())
-        typer.echo(f"{'ok  ' if finding.passed else 'FAIL'} {audit.symbol} {finding.check}: {said}")
+        figures = ", ".join(f"{name} {_number(value)}" for name, value in finding.figures.items())
+        typer.echo(f"{'ok  ' if finding.passed else 'FAIL'} {audit.symbol} {finding.check}: {figures}")
         for problem in finding.problems:
             typer.echo(f"     {problem}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from ibkr_depth_pipeline.simulation import replies
 from ibkr_depth_pipeline.simulation.account import Account, SlotTable, refused_place
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue, DepthVenue, Listing, depth_venue
@@ -20,17 +21,6 @@ from ibkr_depth_pipeline.simulation.journal import Entry, Journal
 from ibkr_depth_pipeline.simulation.market import SyntheticFlow, SyntheticMarket
 from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, ReplayOptions
 from ibkr_depth_pipeline.simulation.replay import Replay, Tape, TapeError, read_tape, symbol_of
-from ibkr_depth_pipeline.simulation.replies import (
-    Close,
-    Command,
-    Later,
-    Received,
-    Send,
-    StartDepth,
-    StopDepth,
-    Subscription,
-    Unanswered,
-)
 from ibkr_depth_pipeline.simulation.rows import BookSource
 from ibkr_depth_pipeline.simulation.session import Session
 
@@ -183,26 +173,26 @@ class GatewayServer:
         self._opened += 1
         return Connection(self, self._opened, self.options.latency, self.options.largest_backlog)
 
-    def _carry_out(self, client: Client, commands: Iterable[Command]) -> None:
+    def _carry_out(self, client: Client, commands: Iterable[replies.Command]) -> None:
         for command in commands:
             match command:
-                case Received(request):
+                case replies.Received(request):
                     self._note("request", client.number, request.name, self._as_journalled(request))
-                case Send():
+                case replies.Send():
                     client.send(command)
-                case Close(reason):
+                case replies.Close(reason):
                     self._note("closing", client.number, detail={"reason": reason})
                     client.connection.close()
-                case StartDepth(subscription):
+                case replies.StartDepth(subscription):
                     self._start_depth(client, subscription)
-                case StopDepth(subscription):
+                case replies.StopDepth(subscription):
                     self._stop_depth(client, subscription)
-                case Later():
+                case replies.Later():
                     self._carry_out_later(client, command)
-                case Unanswered(request, reason):
+                case replies.Unanswered(request, reason):
                     self._note("unanswered", client.number, request.name, {**request.values, "reason": reason})
 
-    def _carry_out_later(self, client: Client, later: Later) -> None:
+    def _carry_out_later(self, client: Client, later: replies.Later) -> None:
         def carry_out() -> None:
             if client.number in self.clients:
                 self._carry_out(client, later.then(time.time()))
@@ -211,14 +201,14 @@ class GatewayServer:
 
     # --- depth ---------------------------------------------------------------------------------------------------
 
-    def _start_depth(self, client: Client, subscription: Subscription) -> None:
+    def _start_depth(self, client: Client, subscription: replies.Subscription) -> None:
         self._note("subscribed", client.number, subscription.listing.name, _described(subscription))
         self._advise(client, subscription)
         if self._never_opens(client, subscription):
             return
         self._later(self.options.first_row_delay, lambda: self._open_book(client, subscription))
 
-    def _advise(self, client: Client, subscription: Subscription) -> None:
+    def _advise(self, client: Client, subscription: replies.Subscription) -> None:
         """An error with the request's id that does not end the line, if the options have one."""
         advisories = self.options.advisories
         code = advisories.get(subscription.listing.name) or advisories.get(ANY_SYMBOL)
@@ -231,7 +221,7 @@ class GatewayServer:
 
         self._later(self.options.advisory_delay, send)
 
-    def _never_opens(self, client: Client, subscription: Subscription) -> bool:
+    def _never_opens(self, client: Client, subscription: replies.Subscription) -> bool:
         """Whether the subscription never gets a row. Counts it."""
         name = subscription.listing.name
         if name in self.options.silent_symbols or client.number in self.rowless_connections:
@@ -242,7 +232,7 @@ class GatewayServer:
             self._note("dead", client.number, name, _described(subscription))
         return left > 0
 
-    def _open_book(self, client: Client, subscription: Subscription) -> None:
+    def _open_book(self, client: Client, subscription: replies.Subscription) -> None:
         if subscription not in client.session.subscriptions:
             return
         follower = Follower(subscription, client)
@@ -265,7 +255,7 @@ class GatewayServer:
         self._note(kind, client.number, subscription.listing.name, detail)
         fault.apply(follower)
 
-    def _stop_depth(self, client: Client, subscription: Subscription) -> None:
+    def _stop_depth(self, client: Client, subscription: replies.Subscription) -> None:
         self._note("unsubscribed", client.number, subscription.listing.name, _described(subscription))
         feed = self.feed(subscription.listing, subscription.venue)
         linger = self.rows_after_cancel if client.number in self.clients else 0.0
@@ -365,7 +355,7 @@ class GatewayServer:
         self.journal.add(Entry(time.time(), connection, kind, name, detail or {}))
 
 
-def _described(subscription: Subscription) -> dict[str, object]:
+def _described(subscription: replies.Subscription) -> dict[str, object]:
     return {
         "request_id": subscription.request_id,
         "smart": subscription.smart,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.errors import GatewayUnavailable, NothingToRecord
 from ibkr_depth_pipeline.ingest.session import IngestSession
@@ -95,14 +96,21 @@ async def test_mute_gateway_gets_two_connections_at_once_at_most_and_ever_fewer(
         await run.gateway.wait_for(lambda: len(run.gateway.clients) == 1)
 
 
-@pytest.mark.parametrize("unready", [Unready.NO_EXCHANGES, Unready.UNKNOWN_CONTRACTS, Unready.SILENT])
+@pytest.mark.parametrize(
+    ("unready", "asked"),
+    [
+        (Unready.NO_EXCHANGES, "reqMktDepthExchanges"),
+        (Unready.UNKNOWN_CONTRACTS, "reqContractDetails"),
+        (Unready.SILENT, "startApi"),
+    ],
+)
 async def test_gateway_that_is_not_ready_at_the_start_is_recorded_once_it_is(
-    shared_redis_url: str, unready: Unready
+    shared_redis_url: str, unready: Unready, asked: str
 ) -> None:
     async with SimulatedGateway() as gateway:
         gateway.become_unready(unready)
         async with recording(gateway, shared_redis_url, universe_of("SPY"), **FAST) as run:
-            await asyncio.sleep(3)  # so that it is asked in vain, and does not end
+            await gateway.wait_for(lambda: len(gateway.journal.requests(asked)) >= 2, 60)
             assert not run.task.done()
             gateway.become_ready()
             with stopwatch(f"not ready at the start: {unready.value}"):
@@ -112,12 +120,16 @@ async def test_gateway_that_is_not_ready_at_the_start_is_recorded_once_it_is(
 async def test_start_without_anything_that_listens_goes_on_once_something_does(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
         gateway.refuse_connections()
-        async with recording(gateway, shared_redis_url, universe_of("SPY"), **FAST) as run:
-            await asyncio.sleep(2)
-            assert not run.task.done()
-            await gateway.listen()
-            with stopwatch("nothing listens at the start"):
-                await run.grows("SPY", 50)
+        with capture_logs() as logged:
+            async with recording(gateway, shared_redis_url, universe_of("SPY"), **FAST) as run:
+
+                async def tried_in_vain() -> bool:
+                    return len([line for line in logged if line["event"] == "connect_failed"]) >= 2
+
+                await run.until(tried_in_vain)
+                await gateway.listen()
+                with stopwatch("nothing listens at the start"):
+                    await run.grows("SPY", 50)
 
 
 @pytest.mark.parametrize("once", [True, False])

@@ -109,6 +109,9 @@ async def test_leases_of_different_names_are_independent(shared_redis_url: str) 
     async with reading(shared_redis_url) as client:
         await Lease(client, "one", identity("one"), 2).acquire()
         await Lease(client, "two", identity("two"), 2).acquire()
+        held = [await client.get(lease_key(name)) for name in ("one", "two")]
+        assert all(held)
+        assert held[0] != held[1]
 
 
 async def test_lease_of_a_dead_holder_is_taken_over_and_that_holder_may_not_write(shared_redis_url: str) -> None:

@@ -178,7 +178,7 @@ async def test_published_figures_agree_with_what_the_run_did(shared_redis_url: s
 async def test_lost_connection_is_published_without_waiting_for_the_next_report(
     shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ibkr_depth_pipeline.ingest.session.REPORT_SECS", 3600.0)
+    monkeypatch.setattr("ibkr_depth_pipeline.ingest.figures.REPORT_SECS", 3600.0)
     async with SimulatedGateway() as gateway:
         async with recording(gateway, shared_redis_url, universe_of("SPY")) as run:
             await run.grows("SPY", 5)

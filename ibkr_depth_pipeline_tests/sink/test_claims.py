@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio
+from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.errors import StreamHeld
 from ibkr_depth_pipeline.schema.keys import claim_key, stream_key
@@ -41,6 +42,8 @@ async def test_names_with_no_symbol_in_common_do_not_disturb(shared_redis_url: s
     async with reading(shared_redis_url) as client:
         await claims(client, "west", "SPY").acquire()
         await claims(client, "east", "QQQ").acquire()
+        assert b"west" in await client.get(claim_key("SPY"))
+        assert b"east" in await client.get(claim_key("QQQ"))
 
 
 async def test_run_of_the_same_name_takes_over_its_predecessors_claims(shared_redis_url: str) -> None:
@@ -89,8 +92,13 @@ async def test_living_holder_takes_vanished_claims_again(shared_redis_url: str) 
         first = claims(client, "west", "SPY", "QQQ", ttl_secs=300)
         await first.acquire()
         keeping = asyncio.ensure_future(first.keep())
-        waiting = asyncio.ensure_future(claims(client, "east", "SPY", ttl_secs=300).acquire(600))
-        await asyncio.sleep(0.5)  # it stands by, most likely
+        with capture_logs() as logged:
+            waiting = asyncio.ensure_future(claims(client, "east", "SPY", ttl_secs=300).acquire(600))
+
+            async def stands_by() -> bool:
+                return any(line["event"] == "stream_held" for line in logged)
+
+            await eventually(stands_by)
         await client.flushall()
 
         async def claimed_again() -> bool:
@@ -107,6 +115,8 @@ async def test_claim_of_another_type_holds_up_nothing(shared_redis_url: str) -> 
         await client.hset(claim_key("SPY"), "a", "b")
         await client.set(claim_key("QQQ"), "no json", px=100)
         await claims(client, "west", "SPY", "QQQ", ttl_secs=2).acquire()
+        assert await client.hgetall(claim_key("SPY")) == {b"a": b"b"}
+        assert b"west" in await client.get(claim_key("QQQ"))
 
 
 async def test_recorder_of_another_name_exits_before_it_writes_and_the_first_goes_on(
