@@ -95,11 +95,11 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
             _ = task.cancelled() or task.exception()
 
 
-async def first_of(*awaitables: Any) -> None:
-    """Wait until one of them is done; the others are cancelled."""
+async def first_of(*awaitables: Any, within: float | None = None) -> None:
+    """Wait until one of them is done, or for `within` seconds; the others are cancelled."""
     tasks = [asyncio.ensure_future(each) for each in awaitables]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()

@@ -29,7 +29,7 @@ from ibkr_depth_pipeline.sink.turn_fence import close_lost_turns, stored_sizes
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
 from ibkr_depth_pipeline.sink.wire import Answer, Part, open_wire
 from ibkr_depth_pipeline.sink.writes import EXTEND_BEAT, StreamWrite, Write, is_held, writes_of
-from ibkr_depth_pipeline.tasks import at_most, first_of
+from ibkr_depth_pipeline.tasks import first_of
 
 
 class _Flush(NamedTuple):
@@ -227,7 +227,7 @@ class RedisWriter:
         """Wait until nothing is left to write, at most `timeout` seconds. Returns whether nothing is."""
         self._backlog.hurry()
         self._wake.set()
-        await at_most(timeout, first_of(self._idle.wait(), self._ended.wait()))
+        await first_of(self._idle.wait(), self._ended.wait(), within=timeout)
         return self._idle.is_set()
 
     def _look_again(self) -> None:
