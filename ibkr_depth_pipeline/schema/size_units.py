@@ -1,8 +1,9 @@
 """What is known of the unit of a symbol's sizes: lots or shares, and the contract's increments. Pure.
 
 A gateway sends sizes of US stocks in shares or in lots of a round lot, by a box in its settings, and no message says
-which. So the unit is judged by the sizes themselves: depth leaves odd lots out, hence sizes in shares are multiples of
-the round lot, and most sizes in lots are smaller than one.
+which. So the unit is judged by the sizes themselves: depth leaves odd lots out, so that sizes in shares are seldom
+below a round lot and often a multiple of it (or of 100 shares, which it was at every price until 2025), whereas most
+sizes in lots are small numbers.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ UNIT_FIELDS = ("size_unit", "size_fractional", "min_size", "size_increment", "se
 
 _UNITS = {"FUT": CONTRACTS, "CONTFUT": CONTRACTS, "OPT": CONTRACTS, "FOP": CONTRACTS, "CASH": CURRENCY}
 _JUDGED = ("STK", "ETF")
-_SURE_SHARES = 0.95
-_SURE_LOTS = 0.8
+_MOST_ODD = 0.1  # of sizes in shares, below a round lot
+_LEAST_ROUND = 0.25  # of sizes in shares, multiples of one: in lots few are, also of a busy stock
+_LEAST_SMALL = 0.8  # of sizes in lots, below what a round lot is in shares
 
 ROUND_LOTS = ((250.0, 100), (1000.0, 40), (10_000.0, 10))
 """US stocks up to this price have this round lot since 2025-11-03, dearer ones 1 (SEC, Regulation NMS, rule 600)."""
@@ -69,9 +71,11 @@ def unit_of_sizes(levels: Sequence[tuple[float, float]]) -> str:
     lots = [(size, round_lot(price)) for price, size in levels if size > 0]
     if not lots or any(lot == 1 for _, lot in lots):
         return ""
-    if _share(size % lot == 0 for size, lot in lots) >= _SURE_SHARES:
+    small = _share(size < lot for size, lot in lots)
+    round_ones = max(_share(size % lot == 0 for size, lot in lots), _share(size % 100 == 0 for size, _ in lots))
+    if small <= _MOST_ODD and round_ones >= _LEAST_ROUND:
         return SHARES
-    return LOTS if _share(size < lot for size, lot in lots) >= _SURE_LOTS else ""
+    return LOTS if small >= _LEAST_SMALL else ""
 
 
 def _share(answers: Iterable[bool]) -> float:

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
+from ibkr_depth_pipeline.schema.keys import ingest_key, venue_key
+from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, ReplayOptions, ReplayPace, SimulatedGateway
 from ibkr_depth_pipeline_tests.end_to_end.observed import (
     SentLine,
@@ -172,6 +176,55 @@ async def test_book_out_of_step_is_observed_only_until_it_was(shared_redis_url: 
     [fault] = gateway.journal.entries("out_of_step")
     assert wrong.until is not None
     assert wrong.until <= fault.at * 1000 + 1000, "checks find it a while after it began"
+
+
+async def test_turns_while_redis_is_away_are_stored_when_it_is_back(redis_server: EmbeddedRedis) -> None:
+    symbols, fast = ("SPY", "QQQ", "IWM"), {"ibkr_rotation_secs": 0.3, "ibkr_max_concurrent_depth": 1}
+    async with SimulatedGateway(GatewayOptions(rows_per_second=300)) as gateway:
+        async with recording(gateway, redis_server.url, universe_of(*symbols), **fast) as run:
+            await run.grows("SPY", 30)
+            await asyncio.to_thread(redis_server.pause)
+            turns = len(gateway.journal.requests("cancelMktDepth"))
+            await gateway.wait_for(lambda: len(gateway.journal.requests("cancelMktDepth")) >= turns + 5)
+            await asyncio.to_thread(redis_server.resume)
+            await ended(run, "IWM", EndReason.TURN_OVER)
+            for symbol in symbols:
+                intervals = await observed(run, gateway, symbol)
+                assert intervals
+                for interval, line in zip(intervals, lines(gateway, symbol), strict=True):
+                    assert_sent(interval, line)
+
+
+async def test_unit_of_sizes_is_recorded_and_a_change_since_the_last_run_is_an_alert(shared_redis_url: str) -> None:
+    async with SimulatedGateway(GatewayOptions(rows_per_second=200)) as gateway:
+        async with recording(gateway, shared_redis_url, universe_of("SPY"), **LONG_TURNS) as run:
+
+            async def is_judged() -> bool:
+                return await run.redis.hget(venue_key("SPY"), "size_unit") == b"shares"
+
+            await run.until(is_judged)
+            await run.stop()
+            fields = await run.redis.hgetall(venue_key("SPY"))
+            assert (fields[b"min_size"], fields[b"size_increment"], fields[b"server_version"]) == (
+                b"1.0",
+                b"1.0",
+                b"176",
+            )
+            assert fields[b"depth_supported"] == b"1"
+            await run.redis.hset(venue_key("SPY"), "min_size", "100.0")
+        with capture_logs() as log:
+            async with recording(gateway, shared_redis_url, universe_of("SPY"), **LONG_TURNS) as run:
+                await run.grows("SPY", 30)
+
+                async def is_shown() -> bool:
+                    figures = FeedFigures.of_json(await run.redis.get(ingest_key("default")))
+                    return figures is not None and figures.size_changes == "SPY: the least size is 1, it was 100"
+
+                await run.until(is_shown)
+                first, second = await observed(run, gateway, "SPY")
+    assert [line["symbol"] for line in log if line["event"] == "size_unit_changed"] == ["SPY"]
+    assert (first.min_size, first.server_version, first.size_unit) == (1.0, 176, "")
+    assert (second.min_size, second.server_version, second.size_unit) == (1.0, 176, "shares")
 
 
 async def test_line_without_rows_at_the_end_of_its_turn_leaves_an_interval(shared_redis_url: str) -> None:

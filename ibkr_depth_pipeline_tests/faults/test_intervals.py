@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from pathlib import Path
 
+import pytest
 import redis
 
 from ibkr_depth_pipeline.box.processes import wait_until
@@ -71,6 +73,34 @@ def test_open_intervals_of_a_killed_run_are_closed_at_the_last_stored_row(
             assert [lost.end, stopped.end] == [EndReason.PROCESS_LOST, EndReason.STOPPED]
             assert opened(client, symbol) is None
         assert_true(client, gateway, "SPY", "QQQ")
+
+
+@pytest.mark.faults
+def test_run_that_is_killed_again_and_again_leaves_no_snapshot_without_its_interval(
+    tmp_path: Path, shared_redis_url: str
+) -> None:
+    chance = random.Random(13)
+    gateway, client = GatewayThread(GatewayOptions(rows_per_second=500)), redis.Redis.from_url(shared_redis_url)
+    symbols = ("SPY", "QQQ", "IWM")
+    fast = {"IBKR_ROTATION_SECS": 0.4, "IBKR_MAX_CONCURRENT_DEPTH": 2}
+    with gateway, client:
+        environment = environment_of(tmp_path, gateway.port, shared_redis_url, *symbols, **fast)
+        for number in range(10):
+            with ingest_process(tmp_path, f"run{number}", environment) as run:
+                grows(shared_redis_url, "SPY", chance.randint(1, 400))
+                run.kill()
+        with ingest_process(tmp_path, "last", environment) as run:
+            grows(shared_redis_url, "SPY", 50)
+            run.process.send(signal.SIGTERM)
+            assert run.ended() == 0
+        lost = 0
+        for symbol in symbols:
+            intervals = ended(client, symbol)
+            assert_numbered(intervals)
+            assert_holds(intervals, ids(client, symbol))
+            assert opened(client, symbol) is None
+            lost += sum(each.end is EndReason.PROCESS_LOST for each in intervals)
+        assert lost >= 10
 
 
 def test_run_that_was_frozen_adds_nothing_to_the_intervals_of_its_successor(

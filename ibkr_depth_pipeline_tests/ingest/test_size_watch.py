@@ -78,8 +78,11 @@ def test_kind_of_contract_fixes_some_units(sec_type: str, unit: str) -> None:
     [
         (50.0, [100.0, 200.0], "shares"),
         (50.0, [1.0, 7.0], "lots"),
-        (50.0, [100.0, 57.0, 300.0, 43.0], ""),  # odd lots among them: neither is sure
+        (50.0, [100.0, 168.0, 300.0, 523.0], "shares"),  # mixed lots among them
+        (50.0, [100.0, 57.0, 300.0, 43.0], ""),  # half of them odd lots
         (600.0, [40.0, 120.0], "shares"),
+        (600.0, [100.0, 300.0], "shares"),
+        (10.0, [523.0, 811.0, 377.0], ""),  # in lots, of a busy stock
         (600.0, [3.0, 12.0], "lots"),
         (500_000.0, [1.0, 2.0], ""),  # a round lot is one share
         (50.0, [], ""),
