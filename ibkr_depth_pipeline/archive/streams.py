@@ -108,7 +108,8 @@ class Streams:
     async def contract_changes(self, positions: Mapping[str, str]) -> dict[str, list[RawEntry]]:
         """What stands behind each position in the streams of the symbols' contracts, oldest first.
 
-        Raises SinkUnavailable if one can't be read; a key of another type says nothing.
+        One that can't be read says nothing: it may lie on another master than the snapshots, which are kept all the same.
+        Raises SinkUnavailable if nothing answers.
         """
         commands = [
             ("XREAD", "STREAMS", contract_changes_key(symbol), position) for symbol, position in positions.items()
@@ -117,9 +118,6 @@ class Streams:
             replies = dict(zip(positions, await ask_each(self.client, commands), strict=True))
         except UNREACHABLE as error:
             raise unavailable(error, self._url) from None
-        for reply in replies.values():
-            if _failed(reply) and not str(reply).startswith("WRONGTYPE"):
-                raise unavailable(reply, self._url)
         return {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
 
     async def before(self, source: Source, entry: StreamId) -> StreamId | None:
@@ -135,7 +133,10 @@ class Streams:
 
     async def open_interval(self, symbol: str) -> SubscriptionInterval | None:
         """The symbol's open interval; None if there is none that can be read."""
-        values = await self._ask("HMGET", open_turn_hash(symbol), *INTERVAL_FIELDS)
+        try:
+            values = await self._ask("HMGET", open_turn_hash(symbol), *INTERVAL_FIELDS)
+        except SinkUnavailable:
+            return None
         named = zip(INTERVAL_FIELDS, values, strict=True)
         fields = {name.encode(): value for name, value in named if value is not None}
         try:
