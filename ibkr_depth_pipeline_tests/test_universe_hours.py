@@ -103,7 +103,7 @@ def test_calendar_counts_for_hours_that_have_run_out_and_nothing_is_known_if_all
     assert UniverseHours.of_json(b"no json") == UniverseHours()
 
 
-def test_what_is_always_recorded_has_a_session_without_an_end() -> None:
+def test_instrument_that_is_always_recorded_has_a_session_without_an_end() -> None:
     saturday = ms("2026-11-28T12:00")
     session = sessions({"SPY": week("2026-11-23", "EST", ("0930", "1600")), "BTC": ALWAYS_OPEN}, saturday).at(saturday)
     assert session is not None

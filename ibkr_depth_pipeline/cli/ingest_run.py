@@ -16,8 +16,6 @@ from ibkr_depth_pipeline.cli.status_table import render_status, status_json
 from ibkr_depth_pipeline.cli.universe_table import render_universe, universe_json
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.formatting import parse_duration, short_duration
-from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
-from ibkr_depth_pipeline.ingest.run import run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.sink.status import read_health
@@ -95,6 +93,8 @@ def run(
       IBKR_PORT=4002 IBKR_LOG_LEVEL=WARNING ibkr_ingest_run run
     """
     with errors_as_exit_codes():
+        from ibkr_depth_pipeline.ingest.run import run_ingest  # commands that need no gateway start without it
+
         settings = load_settings()
         file = UniverseFile(settings.symbol_config_path, tuple(symbol or ()), settings.ibkr_max_concurrent_depth)
         universe = file.load()
@@ -124,6 +124,8 @@ def check(
     Nothing is subscribed to. Exit code 1 if one fails, 2 if a setting or a --symbol is wrong.
     """
     with errors_as_exit_codes():
+        from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
+
         settings = load_settings()
         configure_logging("CRITICAL")
         findings = asyncio.run(run_checklist(settings, symbol or (), orders=orders))

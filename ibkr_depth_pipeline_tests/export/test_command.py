@@ -87,7 +87,7 @@ def test_export_names_its_files_and_what_is_in_them(rotation: Source) -> None:
         ({"from": "12:00:10", "until": "12:00:50"}, 1, "it was: 12:00:00 to 12:00:05, 12:00:51 to 12:00:58"),
     ],
 )
-def test_what_was_given_wrongly_is_named_with_what_is_allowed_and_nothing_is_written(
+def test_wrong_option_is_named_with_the_allowed_ones_and_nothing_is_written(
     rotation: Source, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], code: int, told: str
 ) -> None:
     failed, printed, complaints = runs(rotation, monkeypatch, **asked)

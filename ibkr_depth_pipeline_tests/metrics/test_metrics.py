@@ -116,6 +116,7 @@ async def test_unfinished_scrape_does_not_delay_the_end_of_the_ingest(shared_red
 
 
 def test_start_without_a_metrics_port_does_not_import_prometheus_client() -> None:
-    program = "import sys, ibkr_depth_pipeline.cli.ingest_run; print('prometheus_client' in sys.modules)"
+    modules = "ibkr_depth_pipeline.cli.ingest_run, ibkr_depth_pipeline.ingest.run"
+    program = f"import sys, {modules}; print('prometheus_client' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

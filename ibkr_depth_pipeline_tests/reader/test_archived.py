@@ -128,7 +128,7 @@ def test_batches_are_the_range_in_pieces(both: Both) -> None:
     assert [seq for table in archived.batches("SPY", 5) for seq in table["seq"].to_pylist()] == list(range(5, 18))
 
 
-def test_what_is_not_archived_is_an_error_that_says_what_is(both: Both) -> None:
+def test_symbol_or_time_that_is_not_archived_is_an_error_that_names_those_archived(both: Both) -> None:
     _, archived = both
     for call in (archived.range, archived.to_arrow, archived.intervals, archived.gaps):
         with pytest.raises(UnknownSymbol, match=r"'SPX' in the archive .*did you mean SPY\?.*QQQ, SPY"):

@@ -48,7 +48,7 @@ def test_tile_ends_where_nothing_is_known_yet() -> None:
     assert tile_columns(SPAN, at(100), [None] * 6, [Stretch(50, 9000)], 5999) == []
 
 
-def test_without_a_record_a_long_pause_is_not_observed() -> None:
+def test_long_pause_without_a_record_is_not_observed() -> None:
     assert stretches_between([0, 9_000, 30_000, 30_001]) == [Stretch(0, 9_000), Stretch(30_000, 30_001)]
 
 
