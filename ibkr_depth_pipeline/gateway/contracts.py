@@ -62,6 +62,20 @@ class ContractQuery:
         return self.sec_type or ("IND" if self.symbol in INDEX_SYMBOLS else "STK")
 
     @property
+    def not_found(self) -> str:
+        """That there is no such contract, with what was asked for if that is more than a name."""
+        said = (
+            *(self.local_symbol, self.trading_class, str(self.expiry or ""), self.multiplier, self.right),
+            *(f"{self.strike:g}" if self.strike else "", self.primary_exchange or ""),
+        )
+        if self.con_id is not None:
+            return f"{NO_CONTRACT}: con_id {self.con_id}"
+        if not any(said):
+            return NO_CONTRACT
+        asked = (self.symbol, self.kind, *said, self.exchange or "", self.currency or "")
+        return f"{NO_CONTRACT}: {' '.join(filter(None, asked))}"
+
+    @property
     def date(self) -> str:
         """YYYYMM or YYYYMMDD of a contract that is meant for good, else empty."""
         return self.expiry.date if self.expiry is not None else ""
@@ -197,7 +211,7 @@ def select_contract(
     """The contract that a person would take at the unix time `now`: see `_preferred` for several that match."""
     found = _distinct(answer for answer in answers if query.con_id in (None, answer.con_id))
     if not found:
-        return NotSelected(NO_CONTRACT)
+        return NotSelected(query.not_found)
     if query.con_id is not None:
         return _checked(query, found[0])
     deep = tuple(depth_exchanges)

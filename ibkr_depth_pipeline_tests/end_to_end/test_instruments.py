@@ -221,3 +221,84 @@ async def test_renamed_venue_that_the_universe_names_is_answered_with_those_of_n
             return "CME is not among" in reason and "XCME" in reason
 
         await run.until(is_named)
+
+
+@pytest.mark.parametrize("code", [200, 10092])
+async def test_refusal_of_a_contract_that_had_rows_is_looked_up_at_once(shared_redis_url: str, code: int) -> None:
+    asked = universe("symbols: [SPY, {name: AAPL.ARCA, symbol: AAPL, exchange: ARCA}]")
+    slow = {**FAST, "ibkr_unsupported_retry_secs": 3600}
+    async with SimulatedGateway() as gateway, recording(gateway, shared_redis_url, asked, **slow) as run:
+        await run.until(lambda: has_rows(run, asked.symbols))
+        questions = len(gateway.journal.requests("reqContractDetails"))
+        gateway.refuse("AAPL", code, "ARCA")
+        gateway.drop_connections()
+
+        async def is_asked_about() -> bool:
+            asked_for = gateway.journal.requests("reqContractDetails")[questions:]
+            return any(
+                each.detail["conId"] in (265598, "265598") or each.detail["symbol"] == "AAPL" for each in asked_for
+            )
+
+        await run.until(is_asked_about)
+
+        async def is_refused() -> bool:
+            return str(code) in (await venue(run, "AAPL.ARCA"))["reason"]
+
+        await run.until(is_refused)
+        gateway.allow("AAPL", "ARCA")
+        await run.grows("SPY", 3)
+
+
+MISTAKES = {
+    "{con_id: 265598, name: X0, symbol: MSFT}": ("symbol is AAPL", "says MSFT"),
+    "{con_id: 265598, name: X1, currency: EUR}": ("currency is USD", "says EUR"),
+    "{con_id: 265598, name: X2, sec_type: FUT}": ("STK", "FUT"),
+    "{con_id: 265598, name: X3, primary_exchange: NYSE}": ("NASDAQ", "NYSE"),
+    "{con_id: 265598, name: X4, exchange: CME}": ("CME", "ISLAND"),
+    "{con_id: 265598, name: X5, local_symbol: APPL}": ("AAPL", "APPL"),
+    "{name: X6, symbol: ES, sec_type: FUT, exchange: CME}": ("expiry: front", "con_id:"),
+    "{name: X7, symbol: DAX, sec_type: FUT, expiry: front}": ("trading_class: FDAX", "FDXM"),
+    "{name: X8, symbol: ES, sec_type: FUT, exchange: CME, expiry: 203012}": ("203012", "ES"),
+    "{name: X9, symbol: UEC, primary_exchange: NYSE}": ("200", "UEC STK NYSE"),
+    "{name: X10, symbol: NOSUCHNAME}": ("200", "no such contract"),
+}
+
+
+async def test_entries_that_fit_no_contract_are_told_what_differs_and_what_to_write(shared_redis_url: str) -> None:
+    asked = universe(f"symbols: [SPY, {', '.join(MISTAKES)}]")
+    async with SimulatedGateway() as gateway, recording(gateway, shared_redis_url, asked, **FAST) as run:
+        await run.grows("SPY")
+        for name, told in zip(asked.symbols[1:], MISTAKES.values(), strict=True):
+
+            async def is_told(name: str = name, told: tuple[str, str] = told) -> bool:
+                reason = (await venue(run, name)).get("reason", "")
+                return all(word in reason for word in told)
+
+            await run.until(is_told)
+            assert await run.length(name) == 0
+
+
+WORDS = {
+    "{name: CF, symbol: ES, sec_type: CONTFUT, expiry: front+2}": "CME",
+    "{name: NEXT, symbol: ES, sec_type: FUT, expiry: front+1}": "CME",
+    "{name: YEN, symbol: USDJPY, sec_type: CASH}": "IDEALPRO",
+    "{symbol: GBP.USD, sec_type: CASH}": "IDEALPRO",
+    "{name: PAIR, con_id: 12087792}": "IDEALPRO",
+    "{name: A, con_id: 265598, exchange: ARCA, symbol: AAPL, currency: USD, sec_type: STK}": "ARCA",
+    "{name: BERKSHIRE, symbol: BRK.B}": "NYSE",
+    "{name: SWISS, symbol: META, exchange: EBS}": "EBS",
+    "{name: TOYOTA, symbol: '7203', currency: JPY}": "TSEJ",
+    "{name: GOLD/MINERS, symbol: GDX}": "ARCA",
+    "{symbol: EUR.GBP, sec_type: CASH}": "IDEALPRO",
+}
+
+
+async def test_words_lead_to_the_contract_that_is_meant(shared_redis_url: str) -> None:
+    asked = universe(f"symbols: [{', '.join(WORDS)}]")
+    wide = {**FAST, "ibkr_max_concurrent_depth": 20}
+    async with SimulatedGateway(GatewayOptions(slots=20)) as gateway:
+        async with recording(gateway, shared_redis_url, asked, **wide) as run:
+            await run.until(lambda: has_rows(run, asked.symbols))
+            found = [(await venue(run, name))["exchange"] for name in asked.symbols]
+        assert gateway.journal.errors(478) == gateway.journal.errors(321) == []
+    assert found == list(WORDS.values())
