@@ -251,11 +251,11 @@ async def test_refusal_of_a_contract_that_had_rows_is_looked_up_at_once(shared_r
 
 MISTAKES = {
     "{con_id: 265598, name: X0, symbol: MSFT}": ("symbol is AAPL", "says MSFT"),
-    "{con_id: 265598, name: X1, currency: EUR}": ("currency is USD", "says EUR"),
-    "{con_id: 265598, name: X2, sec_type: FUT}": ("STK", "FUT"),
-    "{con_id: 265598, name: X3, primary_exchange: NYSE}": ("NASDAQ", "NYSE"),
+    "{con_id: 272093, name: X1, currency: EUR}": ("currency is USD", "says EUR"),
+    "{con_id: 51529211, name: X2, sec_type: FUT}": ("STK", "FUT"),
+    "{con_id: 107113386, name: X3, primary_exchange: NYSE}": ("NASDAQ", "NYSE"),
     "{con_id: 265598, name: X4, exchange: CME}": ("CME", "ISLAND"),
-    "{con_id: 265598, name: X5, local_symbol: APPL}": ("AAPL", "APPL"),
+    "{con_id: 72063691, name: X5, local_symbol: APPL}": ("BRK B", "APPL"),
     "{name: X6, symbol: ES, sec_type: FUT, exchange: CME}": ("expiry: front", "con_id:"),
     "{name: X7, symbol: DAX, sec_type: FUT, expiry: front}": ("trading_class: FDAX", "FDXM"),
     "{name: X8, symbol: ES, sec_type: FUT, exchange: CME, expiry: 203012}": ("203012", "ES"),
