@@ -40,7 +40,7 @@ from ibkr_depth_pipeline.archive.layout import (
 )
 from ibkr_depth_pipeline.archive.maintenance import finish_replacements, first_date_kept, prune_expired
 from ibkr_depth_pipeline.archive.ownership import Ownership
-from ibkr_depth_pipeline.archive.parquet_schema import TABLES, SizeUnits, gap_bytes, gap_row, part_bytes
+from ibkr_depth_pipeline.archive.parquet_schema import TABLES, gap_bytes, gap_row, part_bytes, unit_of
 from ibkr_depth_pipeline.archive.reading import positions
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import (
@@ -56,6 +56,7 @@ from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnav
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.keys import StreamId
+from ibkr_depth_pipeline.schema.size_units import SizeUnit
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.tasks import signals_caught
 
@@ -118,7 +119,7 @@ class Archiver:
         self._since: dict[Source, float] = {}  # loop time of the oldest buffered entry
         self._intervals_due = 0.0  # loop time
         self._unreadable: dict[Source, int] = {}
-        self._units: dict[str, SizeUnits | None] = {}  # as the newest interval of the symbol has them
+        self._units: dict[str, SizeUnit | None] = {}  # as the newest interval of the symbol has them
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._news = asyncio.Event()  # for the task that stores files
@@ -320,7 +321,7 @@ class Archiver:
         """Takes them from the interval that goes on when a symbol is first read, and after each one that ends."""
         if source.tree == INTERVALS or source.symbol not in self._units:
             interval = await streams.open_interval(source.symbol)
-            known = SizeUnits.of(interval) if interval is not None else None
+            known = unit_of(interval) if interval is not None else None
             self._units[source.symbol] = known or self._units.get(source.symbol)
 
     def _count_unreadable(self, source: Source, count: int) -> None:

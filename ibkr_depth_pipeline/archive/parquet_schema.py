@@ -15,6 +15,7 @@ from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 from ibkr_depth_pipeline.schema.keys import StreamId
+from ibkr_depth_pipeline.schema.size_units import UNIT_FIELDS, SizeUnit
 
 VERSION = b"2"
 _VERSION_KEY, _SYMBOL_KEY = b"ibkr_depth.schema", b"ibkr_depth.symbol"
@@ -75,7 +76,7 @@ ENDED_INTERVALS = pa.schema(
         *_required(pa.int64(), "rows"),
         *_required(pa.string(), "end", "size_unit"),
         *_nullable(pa.float64(), "min_size", "size_increment"),
-        *_required(pa.int64(), "server_version", "rows_requested", "rows_stored"),
+        *_required(pa.int64(), "server_version", "rows_requested", "rows_stored", "size_fractional"),
     ]
 )
 """One row an ended subscription: the fields of docs/redis-schema.md, moments as timestamps, `ended` that of the id."""
@@ -145,24 +146,16 @@ PART_LEVEL, DAY_LEVEL = 3, 9
 ROWS_PER_GROUP = 65_536
 
 
-class SizeUnits(NamedTuple):
-    """What is known of the unit of sizes, as an interval's record has it (schema/intervals.py)."""
-
-    size_unit: str
-    min_size: float | None
-    size_increment: float | None
-    server_version: int
-
-    @classmethod
-    def of(cls, interval: SubscriptionInterval) -> SizeUnits | None:
-        """Those of an interval; None if nothing is known."""
-        units = cls(interval.size_unit, interval.min_size, interval.size_increment, interval.server_version)
-        return units if any(units) else None
+def unit_of(interval: SubscriptionInterval) -> SizeUnit | None:
+    """The unit of sizes that is on record; None if nothing is known."""
+    values = {name: getattr(interval, name) for name in UNIT_FIELDS}
+    unit = SizeUnit(**{**values, "size_fractional": bool(interval.size_fractional)})
+    return unit if any(unit) else None
 
 
-def units_of(intervals: Iterable[SubscriptionInterval]) -> list[SizeUnits]:
+def units_of(intervals: Iterable[SubscriptionInterval]) -> list[SizeUnit]:
     """Each that is on record, once, in order."""
-    return list(dict.fromkeys(units for each in intervals if (units := SizeUnits.of(each)) is not None))
+    return list(dict.fromkeys(unit for each in intervals if (unit := unit_of(each)) is not None))
 
 
 class FileInfo(NamedTuple):
@@ -177,7 +170,7 @@ class FileInfo(NamedTuple):
         return IdSpan(self.runs[0].first, self.runs[-1].last) if self.runs else None
 
 
-def described(table: Table, symbol: str, runs: Sequence[IdSpan], units: Sequence[SizeUnits] = ()) -> Any:
+def described(table: Table, symbol: str, runs: Sequence[IdSpan], units: Sequence[SizeUnit] = ()) -> Any:
     """The schema with the symbol and what is in the file: between two of the spans there may be more elsewhere."""
     known = {_UNITS_KEY: orjson.dumps([each._asdict() for each in units])} if units else {}
     return table.schema.with_metadata(
@@ -203,7 +196,7 @@ def write_options(table: Table, level: int) -> dict[str, Any]:
 
 
 def part_bytes(
-    symbol: str, span: IdSpan, rows: Any, table: Table = SNAPSHOT_TABLE, units: Sequence[SizeUnits] = ()
+    symbol: str, span: IdSpan, rows: Any, table: Table = SNAPSHOT_TABLE, units: Sequence[SizeUnit] = ()
 ) -> bytes:
     """A part as a file."""
     file = io.BytesIO()
