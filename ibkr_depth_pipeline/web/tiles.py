@@ -20,8 +20,9 @@ COLUMNS = 120
 """Columns of a tile."""
 
 KEPT = 512
-_FRESH_SECS = 0.5
-_SETTLED_MS = 3_000
+FRESH_SECS, FINAL_SECS = 0.5, 60.0
+"""How long a tile is kept: one that goes on, and one that is final (a Redis may be emptied)."""
+
 _BUSY = "the server is busy with other tiles; ask again"
 _MOST_AT_ONCE = 32
 
@@ -60,17 +61,16 @@ class Tiles:
         return await asyncio.shield(task)
 
     async def _make(self, key: tuple[str, TileSpan]) -> bytes:
-        symbol, span = key
-        known_until = self._known_until(symbol)
-        message = await self._read(symbol, span, known_until)
-        settled = span.end + _SETTLED_MS < known_until
-        lasts = float("inf") if settled else loop_time() + _FRESH_SECS
-        self._kept[key] = _Kept(message, lasts)
+        message, is_final = await self._read(*key)
+        lasts = FINAL_SECS if is_final else FRESH_SECS
+        self._kept[key] = _Kept(message, asyncio.get_running_loop().time() + lasts)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return message
 
-    async def _read(self, symbol: str, span: TileSpan, known_until: int) -> bytes:
+    async def _read(self, symbol: str, span: TileSpan) -> tuple[bytes, bool]:
+        """The tile, and whether it is final: once a later snapshot is stored, all before it are."""
+        known_until = self._known_until(symbol)
         spans = [(0, span.start), *span.columns()]
         before, *newest = await self._reader.last_of([(symbol, start, end) for start, end in spans])
         oldest, after = await self._reader.first_of([(symbol, 0, None), (symbol, span.end, None)])
@@ -78,7 +78,8 @@ class Tiles:
             [book.ts for book in (before, *newest, after) if book is not None]
         )
         columns = tile_columns(span, before, newest, stretches, known_until)
-        return tile_message(symbol, span, columns, oldest.ts if oldest is not None else None)
+        message = tile_message(symbol, span, columns, oldest.ts if oldest is not None else None)
+        return message, after is not None and span.end <= known_until
 
     async def _stretches(self, symbol: str, span: TileSpan) -> list[Stretch]:
         """What is on record of the tile's time; nothing if the recorder left no record."""

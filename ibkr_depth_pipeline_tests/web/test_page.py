@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline_tests.web.conftest import Tab, WebServer
 from ibkr_depth_pipeline_tests.web.market import INJECTED, SYMBOLS, VENUE, RecordedMarket, side
 
@@ -54,16 +55,25 @@ def test_keys_choose_the_symbol_pause_and_go_back_to_live(tab: Tab) -> None:
     tab.shows("#symbol", "BRK B")
 
 
-def test_dragging_goes_back_in_time(tab: Tab) -> None:
+def test_dragging_goes_back_to_the_book_of_then(web: WebServer, tab: Tab, market: RecordedMarket) -> None:
+    now = unix_ms()
+    market.redis.delete("raw:ibkr:depth:stream:SPY")
+    market.row("SPY", 111.0, ts=now - 250_000)
+    market.turn("SPY", now - 250_000, now - 25_000)
+    market.row("SPY", 222.0)
+    tab.page.goto(f"{web.address}?symbol=SPY&span=300")
+    tab.shows("#ladder .bid td:last-child", "222.00")
     box = tab.page.locator("#heat").bounding_box()
     assert box is not None
     tab.page.mouse.move(box["x"] + 100, box["y"] + 100)
     tab.page.mouse.down()
-    tab.page.mouse.move(box["x"] + 400, box["y"] + 100, steps=4)
+    tab.page.mouse.move(box["x"] + 100 + box["width"] / 2, box["y"] + 100, steps=4)
     tab.page.mouse.up()
     tab.until("() => document.getElementById('position').textContent.includes('ago')")
+    tab.shows("#ladder .bid td:last-child", "111.00")
     tab.page.locator("#live").click()
     tab.until("() => document.getElementById('position').textContent === ''")
+    tab.shows("#ladder .bid td:last-child", "222.00")
 
 
 def test_gateway_that_is_away_is_shown(tab: Tab, market: RecordedMarket) -> None:

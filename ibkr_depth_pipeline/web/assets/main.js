@@ -143,9 +143,11 @@ function zoom(span) {
   schedule();
 }
 
+/** Show the time up to `right` (unix ms), as far back as the stream reaches; the present and later is live. */
 function moveTo(right) {
+  if (!page.heard) return;
   const latest = edge();
-  const earliest = (columns.oldest ?? latest) + page.span * 250;
+  const earliest = (columns.oldest ?? 0) + page.span * 250;
   page.right = right >= latest ? null : Math.max(Math.min(earliest, latest), right);
   schedule();
 }
