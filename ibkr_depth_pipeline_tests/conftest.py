@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,10 +29,7 @@ if os.environ.get("CI"):
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
-_DEAR_FIRST = {
-    folder: rank
-    for rank, folder in enumerate(("dagster", "cli", "cluster", "faults", "deploy", "end_to_end", "tui", "rotation"))
-}
+_DEAR = ("dagster", "cli", "cluster", "deploy", "end_to_end", "faults", "rotation", "tui", "web")
 """Folders with files that take long begin first, so that at the end no process works at one alone (--dist loadfile)."""
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LEFTOVER_GRACE_SECS = 5.0
@@ -84,13 +82,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: _DEAR_FIRST.get(item.path.parent.name, len(_DEAR_FIRST)))
+    _mix(items)
     if config.getoption("--live"):
         return
     skip = pytest.mark.skip(reason="needs a real gateway and Redis: ask for it with --live")
     for item in items:
         if item.get_closest_marker("live") is not None:
             item.add_marker(skip)
+
+
+def _mix(items: list[pytest.Item]) -> None:
+    """Files of each folder in turn: those that need the processor run beside those that wait."""
+    seen: Counter[Path] = Counter()
+    places: dict[Path, tuple[bool, int, str]] = {}
+    for path in dict.fromkeys(item.path for item in items):
+        folder = path.parent
+        places[path] = (folder.name not in _DEAR, seen[folder], str(folder))
+        seen[folder] += 1
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_sessionstart() -> None:
