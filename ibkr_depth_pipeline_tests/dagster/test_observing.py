@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+import threading
+from pathlib import Path
+
 import dagster as dg
 import pytest
+import redis
 
+from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.orchestration.gateway_assets import symbol_key
 from ibkr_depth_pipeline.orchestration.resources import errors_as_failures
+from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, execute
 
@@ -65,3 +73,31 @@ def test_error_without_a_signal_fails_the_run() -> None:
     with pytest.raises(dg.Failure, match="Redis is away"):
         with errors_as_failures():
             raise SinkUnavailable("Redis is away")
+
+
+@pytest.mark.faults
+def test_session_follows_the_universe_file_and_tells_the_feed_of_a_bad_one(
+    environment: dict[str, str], universe_file: Path, shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IBKR_OBSERVE_SECS", "0.5")
+    universe_file.write_text(json.dumps({"symbols": ["SPY"]}))
+    front = {"name": "ES", "sec_type": "FUT", "exchange": "CME", "expiry": "front"}
+
+    def edit() -> None:
+        with redis.Redis.from_url(shared_redis_url) as store:
+            assert wait_until(lambda: bool(store.xlen(stream_key("SPY"))), 60)
+            universe_file.write_text(json.dumps({"symbols": ["SPY", front]}))
+            assert wait_until(lambda: bool(store.xlen(stream_key("ES"))), 60)
+            universe_file.write_text("symbols: [SPY, ON]")
+
+    editor = threading.Thread(target=edit)
+    with dg.DagsterInstance.ephemeral() as instance:
+        editor.start()
+        result = execute(instance, duration=20.0)
+        editor.join()
+        feed, future = observed(instance, FEED), observed(instance, symbol_key("ES"))
+    assert result.success
+    assert any("quote it" in str(each.get("universe", "")) for each in feed)
+    assert "universe" not in feed[0]
+    assert total(future, "rows") > 0, "it was recorded until the end, by the universe of before"
+    assert re.fullmatch(r"ES[HMUZ]\d 20\d{6} \(\d+\) on CME", str(future[-1]["contract"]))

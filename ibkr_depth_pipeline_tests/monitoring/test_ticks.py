@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 
 import pytest
+import redis
 
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.monitoring import ticks
-from ibkr_depth_pipeline.monitoring.diagnosis import Unreachable
+from ibkr_depth_pipeline.monitoring.diagnosis import FEED, Unreachable
 from ibkr_depth_pipeline.monitoring.supervision import DEAD_MS, Phase, TrackedRun
-from ibkr_depth_pipeline.monitoring.ticks import read_redis, recording_window, watchdog_tick
+from ibkr_depth_pipeline.monitoring.ticks import heartbeat_tick, read_redis, recording_window, watchdog_tick
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
 T, HOUR = 1_700_000_000_000, 3_600_000
@@ -74,6 +76,34 @@ def test_run_is_not_started_just_before_a_close_unless_the_next_session_follows_
     settings = load_settings(redis_url=redis_url, ibkr_calendar=calendar)
     done = watchdog_tick(settings, [], None, recording_window(settings, now), None)
     assert isinstance(done.launch, str) == last_call
+
+
+@pytest.mark.parametrize(
+    ("shares", "turns"),
+    [
+        ({"A": 1.0, "B": 1.0}, 1),
+        ({"PIN": 1.0, "A": 0.5, "B": 0.5}, 2),
+        ({"HEAVY": 0.6, "A": 0.2, "B": 0.2}, 5),
+        ({"A": 0.0, "B": 1.0}, 1),  # the market of A is closed
+        ({}, 4),
+    ],
+)
+def test_grace_after_the_open_lasts_until_each_symbol_had_its_turn(
+    shared_redis_url: str, shares: dict[str, float], turns: int
+) -> None:
+    settings = load_settings(redis_url=shared_redis_url, ibkr_calendar="24/7", ibkr_rotation_secs=10)
+    now = ticks.unix_ms()
+    grace_ms = int(settings.ibkr_alert_grace_secs * 1000) + turns * 10_000
+    symbols = {name: SymbolFigures(share=share, last_row_ts=1) for name, share in shares.items()}
+    for age_ms, early in ((grace_ms - 5000, True), (grace_ms + 5000, False)):
+        figures = FeedFigures(RunIdentity("run", "host", 1, now - age_ms), now, connected=True, symbols=symbols)
+        with redis.Redis.from_url(shared_redis_url) as store:
+            store.set("raw:ibkr:depth:ingest:default", figures.to_json())
+            store.set("raw:ibkr:depth:ingest:default:hb", "run", ex=60)
+        done = heartbeat_tick(settings, tuple(shares) or tuple("ABCDEFGHIJ"), None)
+        states = {check.symbol: check.certain for check in done.checks if check.symbol != FEED and not check.passed}
+        assert states
+        assert not any(states.values()) if early else all(states.values())
 
 
 @pytest.mark.parametrize(("url", "judged"), [("", True), ("the settings'", True), ("redis://elsewhere:6379/0", False)])
