@@ -35,6 +35,8 @@ def test_page_connects_again_when_its_server_is_restarted(
             assert web.process.exit_code == 0
             tab.until(AWAY)
             assert "server is away" in tab.text("#banner")
+            age = tab.text("tr[data-symbol='SPY'] .age")
+            tab.until("age => document.querySelector(\"tr[data-symbol='SPY'] .age\").textContent !== age", age)
             web.process.end()
             web.start()
             tab.until(BACK)

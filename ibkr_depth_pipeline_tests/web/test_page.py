@@ -81,6 +81,7 @@ def test_gateway_that_is_away_is_shown(tab: Tab, market: RecordedMarket) -> None
     market.publish(connected=False)
     tab.shows("#banner", "not connected to the gateway")
     assert "not connected to the gateway" in tab.text("#feed")
+    tab.shows(cell("BRK B", "next"), "-")
     market.publish(connected=True)
     tab.until("() => document.getElementById('banner').hidden")
 

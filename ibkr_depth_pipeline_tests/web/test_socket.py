@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.web.viewers import WINDOW
 from ibkr_depth_pipeline_tests.web.conftest import WebServer
 from ibkr_depth_pipeline_tests.web.market import SYMBOLS, RecordedMarket
 
-SILENCE_SECS = 1.0
+SILENCE_SECS = 0.5
 
 
 @contextmanager
@@ -65,7 +65,10 @@ def test_viewer_that_acknowledges_nothing_gets_a_window_and_then_the_newest(
 ) -> None:
     with viewer(web) as socket:
         socket.send('{"watch": "SPY"}')
-        got = [receive(socket) for _ in range(WINDOW)]
+        got = []
+        while len(got) < WINDOW:
+            market.row("SPY", 555.0)
+            got.append(receive(socket))
         with pytest.raises(TimeoutError):  # the frames go on, and none of them waits in a queue for this viewer
             receive_within(socket, SILENCE_SECS)
         seq = market.row("SPY", 777.0)

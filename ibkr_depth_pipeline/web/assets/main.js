@@ -15,6 +15,7 @@ const SILENT_MS = 3000;
 const PENDING_MS = 3000; // of an open subscription: how late it may be published that the book is still observed
 const SETTLED_MS = 400;
 const THINNED_MS = 3000;
+const AGING_SECS = 1.5;
 
 const $ = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
@@ -86,6 +87,9 @@ const now = () => page.clock.server + (performance.now() - page.clock.here);
 function takeState(message) {
   page.state = message;
   universe.rows = message.rows.map((values) => Object.fromEntries(ROW.map((name, at) => [name, values[at]])));
+  page.ages = universe.rows.map((row) => row.age);
+  document.body.classList.toggle("halted", Boolean(message.feed.problem));
+  if (message.feed.problem) for (const row of universe.rows) row.next = null;
   universe.show();
   if (!page.symbol && universe.rows.length) {
     const first = universe.rows.find((row) => row.state === "live") ?? universe.rows[0];
@@ -349,10 +353,21 @@ function begin() {
   setInterval(tick, 500);
 }
 
-/** What moves also while nothing comes: the clock, lanes, ages of the connection, tiles that are missing. */
+/** Ages go on growing while no state comes. */
+function grow() {
+  const since = page.state ? (now() - page.state.now) / 1000 : 0;
+  if (since < AGING_SECS) return;
+  universe.rows.forEach((row, at) => {
+    row.age = page.ages[at] === null ? null : page.ages[at] + since;
+  });
+  universe.show();
+}
+
+/** What moves also while nothing comes: the clock, ages, lanes, what is known of the connection, missing tiles. */
 function tick() {
   if (page.heard) set($("clock"), `${utcClock(now())} UTC`);
   showLink();
+  grow();
   universe.drawLanes(now(), theme.lane);
   if (page.symbol && page.connected) {
     const { first, last } = view();
