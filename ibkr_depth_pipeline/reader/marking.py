@@ -135,24 +135,21 @@ class Inference:
     def __init__(self) -> None:
         self._last: DepthSnapshot | None = None
         self._last_rows = 0
-        self._found: list[SubscriptionInterval] = []
+        self._found: list[_Stretch] = []
 
     def take(self, book: DepthSnapshot) -> bool:
         """Takes the next snapshot. Returns whether its book is complete."""
         rows = rows_of(book)
         begins = self._begins(book, rows)
-        steady = rows > 1 if begins else rows != self._last_rows + 1
         if begins:
-            self._found.append(
-                SubscriptionInterval(
-                    *(book.symbol, 0, book.venue), requested=book.ts, first_row=book.ts, first_seq=book.seq
-                )
-            )
-        interval = self._found[-1]
-        complete = book.ts if interval.complete is None and steady else interval.complete
-        self._found[-1] = replace(interval, complete=complete, until=book.ts, last_seq=book.seq, rows=interval.rows + 1)
+            self._found.append(_Stretch(book))
+        stretch = self._found[-1]
+        stretch.last = book
+        stretch.rows += 1
+        if stretch.complete is None and (rows > 1 if begins else rows != self._last_rows + 1):
+            stretch.complete = book.ts
         self._last, self._last_rows = book, rows
-        return complete is not None
+        return stretch.complete is not None
 
     def _begins(self, book: DepthSnapshot, rows: int) -> bool:
         last = self._last
@@ -162,9 +159,36 @@ class Inference:
 
     def intervals(self, now: int) -> list[SubscriptionInterval]:
         """The intervals up to unix ms `now`. The last one is open if it may go on."""
-        goes_on = bool(self._found) and now - (self._found[-1].until or 0) <= PAUSE_MS
-        ended = self._found[:-1] if goes_on else self._found
-        return [replace(each, end=EndReason.UNKNOWN) for each in ended] + self._found[len(ended) :]
+        found = [each.interval() for each in self._found]
+        if found and now - self._found[-1].last.ts <= PAUSE_MS:
+            found[-1] = replace(found[-1], end=None)
+        return found
+
+
+class _Stretch:
+    """Snapshots that make one inferred interval."""
+
+    __slots__ = ("complete", "first", "last", "rows")
+
+    def __init__(self, first: DepthSnapshot) -> None:
+        self.first = self.last = first
+        self.complete: int | None = None
+        self.rows = 0
+
+    def interval(self) -> SubscriptionInterval:
+        """The interval, ended with the last snapshot."""
+        first, last = self.first, self.last
+        return SubscriptionInterval(
+            *(first.symbol, 0, first.venue),
+            requested=first.ts,
+            first_row=first.ts,
+            complete=self.complete,
+            until=last.ts,
+            first_seq=first.seq,
+            last_seq=last.seq,
+            rows=self.rows,
+            end=EndReason.UNKNOWN,
+        )
 
 
 def rows_of(book: DepthSnapshot) -> int:
