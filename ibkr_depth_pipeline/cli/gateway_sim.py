@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
@@ -28,12 +29,16 @@ from ibkr_depth_pipeline.simulation import (
 )
 from ibkr_depth_pipeline.simulation.archive_tape import archived_symbols
 from ibkr_depth_pipeline.simulation.options import Flag
+from ibkr_depth_pipeline.tape.files import TapeError
+from ibkr_depth_pipeline.tape.player import TapePlayer
+from ibkr_depth_pipeline.tape.script import read_scripts
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _JOURNAL_ENTRIES_IN_MEMORY = 1000
 _Value = TypeVar("_Value")
 
+_TAPE = "A tape in the place of all that"
 _BOOKS, _WHERE, _GATEWAY, _FAULTS = "Books", "Where it listens", "How the gateway behaves", "Faults and records"
 
 
@@ -112,6 +117,17 @@ def main(
             "--date", formats=["%Y-%m-%d"], help="The UTC date to play of --replay-archive.", rich_help_panel=_BOOKS
         ),
     ] = None,
+    tape: Annotated[
+        Path | None,
+        typer.Option(help="Play this tape of ibkr_gateway_tap, and nothing else.", rich_help_panel=_TAPE),
+    ] = None,
+    tape_speed: Annotated[
+        float,
+        typer.Option(min=0.0, help="How fast: 1 is the tape's own time, 0 waits for nothing.", rich_help_panel=_TAPE),
+    ] = 1.0,
+    tape_step: Annotated[
+        bool, typer.Option("--tape-step", help="One read of the tape for each line on stdin.", rich_help_panel=_TAPE)
+    ] = False,
     refuse: Annotated[
         list[str] | None,
         typer.Option(
@@ -159,6 +175,8 @@ def main(
       ibkr_gateway_sim --replay aapl_2012-06-21_l10.csv.gz --replay-pace fast --journal sent.jsonl
 
       ibkr_gateway_sim --slots 60 --replay-archive archive --date 2026-01-05 --speed 10
+
+      ibkr_gateway_sim --tape spy --tape-speed 10
     """
     if list_scenarios:
         for name, each in shipped_scenarios().items():
@@ -168,6 +186,9 @@ def main(
     host = set_by_flags["host"]
     if not allow_remote and not _is_loopback(host):
         _fail(f"--host {host}: not a loopback address; say --allow-remote to serve others")
+    if tape is not None:
+        _play(tape, host, port, tape_speed, tape_step, ready_file)
+        return
     set_by_flags["nasdaq_name"] = set_by_flags["nasdaq_name"].upper()
     try:
         options = GatewayOptions(
@@ -190,15 +211,27 @@ def main(
         _fail(str(problem))
 
 
-async def _serve(gateway: SimulatedGateway, ready_file: Path | None) -> None:
-    """Serves until SIGINT or SIGTERM."""
-    stop = asyncio.Event()
+def _play(tape: Path, host: str, port: int, speed: float, step: bool, ready_file: Path | None) -> None:
+    try:
+        player = TapePlayer(read_scripts(tape), host, port, speed=speed, step=step)
+        asyncio.run(_serve(player, ready_file, player.advance if step else None))
+    except (OSError, TapeError) as problem:
+        _fail(str(problem))
+
+
+async def _serve(
+    gateway: SimulatedGateway | TapePlayer, ready_file: Path | None, on_line: Callable[[], object] | None = None
+) -> None:
+    """Serves until SIGINT or SIGTERM. `on_line` is called for each line on stdin."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
     async with gateway:
         typer.echo(f"Simulated gateway listening on {gateway.host}:{gateway.port}")
         if ready_file is not None:
             _write_atomically(ready_file, json.dumps({"host": gateway.host, "port": gateway.port}))
+        if on_line is not None:
+            loop.add_reader(sys.stdin, lambda: on_line() if sys.stdin.readline() else loop.remove_reader(sys.stdin))
         await stop.wait()
 
 
