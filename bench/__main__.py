@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import dagster_run, growth, latency, profiling, reading, slots, start, throughput, verify, web
+from bench import dagster_run, growth, latency, profiling, reading, slots, start, tap, throughput, verify, web
 from bench.processes import PEERS_PYTHON, REPOSITORY, BenchmarkFailed
 from bench.recorder import Stage
 from bench.recording import RECORDED, record
@@ -87,6 +87,9 @@ class Benchmark:
     def start(self) -> None:
         self.results["start"] = start.measure(self.stage, say)
 
+    def tap(self) -> None:
+        self.results["tap"] = tap.measure(self.stage, self.size.secs, self.size.runs, say)
+
     def web(self) -> None:
         self.results["web"] = web.measure(self.stage, 2 * self.size.secs, say)
 
@@ -120,6 +123,7 @@ PARTS: dict[str, Callable[[Benchmark], None]] = {
     "slots": Benchmark.slots,
     "growth": Benchmark.growth,
     "start": Benchmark.start,
+    "tap": Benchmark.tap,
     "web": Benchmark.web,
     "dagster": Benchmark.dagster,
     "event_log": Benchmark.event_log,

@@ -148,6 +148,19 @@ def _start(rows: list[Results]) -> list[str]:
     return ["## Start", table(head, cells)]
 
 
+def _tap(rows: list[Results]) -> list[str]:
+    cells = [(f"{row['rate']:,}", row["name"], _span(row["p50"], ".3f"), _span(row["p99"], ".3f")) for row in rows]
+    p99 = {row["name"]: row["p99"]["median"] for row in rows if row["rate"] == 10_000}
+    added = p99["tap"] - p99["no tap"]
+    target = ("added at p99, 10,000 rows a second", "< 0.2 ms", f"{added:.3f} ms", _met(added < 0.2))
+    head = ("rows a second", "with", "p50 ms", "p99 ms")
+    return [
+        "## What the tap adds, from the gateway's socket to the client's",
+        table(head, cells),
+        table(("target", "wanted", "measured", ""), [target]),
+    ]
+
+
 def _web(found: Results) -> list[str]:
     browser = found["browser"]
     frames = table(
@@ -216,6 +229,7 @@ _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "slots": _slots,
     "growth": _growth,
     "start": _start,
+    "tap": _tap,
     "web": _web,
     "dagster": _dagster,
     "event_log": _event_log,
