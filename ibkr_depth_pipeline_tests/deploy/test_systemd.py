@@ -37,7 +37,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, "page"])
 def test_each_service_restarts_by_itself_and_has_few_rights(service: str) -> None:
     assert unit_values(service, "Restart") == ["always"]
     assert unit_values(service, "OnFailure") == ["ibkr-depth-alert@%n.service"]

@@ -95,6 +95,22 @@ def test_more_intervals_than_a_page_are_read(
     assert [book.subscription for book in reader.range("SPY")] == [1, 2, 3, 4, 5]
 
 
+def test_turns_since_a_cursor_are_those_that_ended_since_and_what_is_open(filler: Filler, reader: DepthReader) -> None:
+    first, second = two_turns(filler)
+    began = reader.turns_since({"SPY": str(T0), "NONE": "0"})
+    assert (began["SPY"].ended, began["SPY"].open) == ([first, second], None)
+    assert began["NONE"] == ([], None, "0")
+    filler.begin(3)
+    filler.add(2)
+    filler.refresh()
+    again = reader.turns_since({"SPY": began["SPY"].cursor})["SPY"]
+    assert again.ended == []
+    assert again.open is not None
+    assert again.open.subscription == 3
+    third = filler.end()
+    assert reader.turns_since({"SPY": again.cursor})["SPY"][:2] == ([third], None)
+
+
 # ---- marks
 
 

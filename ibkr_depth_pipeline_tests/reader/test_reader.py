@@ -123,6 +123,13 @@ def test_range_longer_than_a_page_is_whole_even_within_one_millisecond(shared_re
         assert [each.seq for each in reader.range("SPY", T0, T0 + 1)] == list(range(1, count + 1))
 
 
+def test_first_and_last_of_a_span_exclude_its_end(filler: Filler, reader: DepthReader) -> None:
+    filler.add(5)
+    spans = [("SPY", T0 + 10, T0 + 30), ("SPY", T0 + 30, None), ("SPY", 0, T0), ("SPY", T0 + 11, T0 + 20)]
+    assert [found and found.seq for found in reader.first_of(spans)] == [2, 4, None, None]
+    assert [found and found.seq for found in reader.last_of(spans)] == [3, 5, None, None]
+
+
 def test_moment_without_a_time_zone_is_refused(reader: DepthReader) -> None:
     with pytest.raises(ValueError, match="no time zone"):
         reader.range("SPY", datetime(2024, 1, 2))
