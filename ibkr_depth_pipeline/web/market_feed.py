@@ -60,13 +60,19 @@ class MarketFeed:
             await self._reader.aclose()
 
     def watch(self, viewer: Viewer, symbol: str) -> None:
-        """Let the viewer have the symbol's frames; "" for none. A symbol that is not known is as one that is silent."""
+        """Let the viewer have the symbol's frames; "" for none. They begin once the symbol is known."""
         viewer.watch(symbol)
-        if symbol and symbol not in self._feeds and self.knows(symbol):
-            feed = SymbolFeed(self._reader, symbol, self._viewers.publish_frame, self._record, self._now_ms)
-            self._feeds[symbol] = (feed, asyncio.ensure_future(feed.run()))
-        elif symbol in self._feeds:
+        if symbol in self._feeds:
             self._feeds[symbol][0].publish_again()
+        else:
+            self._follow_watched()
+
+    def _follow_watched(self) -> None:
+        """Begin to follow what somebody watches."""
+        for symbol in self._viewers.symbols - self._feeds.keys():
+            if self.knows(symbol):
+                feed = SymbolFeed(self._reader, symbol, self._viewers.publish_frame, self._record, self._now_ms)
+                self._feeds[symbol] = (feed, asyncio.ensure_future(feed.run()))
 
     def knows(self, symbol: str) -> bool:
         """Whether it is a symbol of the universe or has a stream."""
@@ -75,11 +81,12 @@ class MarketFeed:
     async def _poll(self) -> None:
         while True:
             began = self._asked_at = monotonic()
-            with suppress(SchemaMismatch):
-                state = await self._poller.poll()
-                self._take(state)
-                if not state.problem:
-                    await self._read_turns()
+            try:
+                self._take(await self._poller.poll())
+                await self._read_turns()
+            except SchemaMismatch as error:
+                self._take(self._state.aged(unix_ms(), str(error)))
+            self._follow_watched()
             self._asked_at, self._took = None, monotonic() - began
             await self._rest(self._took)
 
@@ -111,7 +118,7 @@ class MarketFeed:
 
     async def _read_turns(self) -> None:
         symbols = [line.symbol for line in self._state.lines]
-        if not symbols:
+        if not symbols or self._state.problem:
             return
         try:
             news = await self._reader.turns_since(self._record.cursors(symbols, self._now_ms()))
@@ -132,7 +139,7 @@ class MarketFeed:
                 problem = f"Redis has not answered for {waited:.0f} s"
                 self._viewers.publish(STATE, state_message(self._state.aged(unix_ms(), problem), self._now_ms()))
             self._viewers.note_thinned()
-            await self._stop([symbol for symbol in self._feeds if not any(self._viewers.watching(symbol))])
+            await self._stop(list(self._feeds.keys() - self._viewers.symbols))
 
     async def _stop(self, symbols: list[str]) -> None:
         tasks = [self._feeds.pop(symbol)[1] for symbol in symbols]

@@ -58,10 +58,11 @@ class TurnRecord:
 
     def lanes(self, now_ms: int) -> dict[str, list[list[Any]]]:
         """Of each subscription its request, first row and end, unix ms; None for what has not been (yet)."""
-        return {
+        lanes = {
             symbol: [_lane(each) for each in turns.ended] + self._open_lane(symbol, now_ms)
             for symbol, turns in self._turns.items()
         }
+        return {symbol: lane for symbol, lane in lanes.items() if lane}
 
     def _open_lane(self, symbol: str, now_ms: int) -> list[list[Any]]:
         turn = self._turns[symbol].open

@@ -7,7 +7,6 @@ many; it never gets them late.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import orjson
 
@@ -109,12 +108,14 @@ class Viewers:
 
     def publish_frame(self, symbol: str, message: bytes) -> None:
         """Offer it to those that watch the symbol."""
-        for viewer in self.watching(symbol):
-            viewer.offer(FRAME, message)
+        for viewer in self._viewers:
+            if viewer.symbol == symbol:
+                viewer.offer(FRAME, message)
 
-    def watching(self, symbol: str) -> Iterator[Viewer]:
-        """Those that want the symbol's frames."""
-        return (viewer for viewer in self._viewers if viewer.symbol == symbol)
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols that somebody watches."""
+        return frozenset(viewer.symbol for viewer in self._viewers if viewer.symbol)
 
     def note_thinned(self) -> None:
         """Tell each viewer what it missed."""

@@ -72,7 +72,7 @@ class RecordedMarket:
 
     def row(self, symbol: str, bid: float, *, ts: int | None = None, bids: Rows | None = None) -> int:
         """One more snapshot, best bid `bid`, best ask two cents above; its seq."""
-        self._seqs[symbol] += 1
+        self._seqs[symbol] = self._seqs.get(symbol, 0) + 1
         seq = self._seqs[symbol]
         ts = unix_ms() if ts is None else ts
         both = [orjson.dumps(rows) for rows in (bids or side(bid, -0.01), side(bid + 0.02, 0.01))]

@@ -84,6 +84,28 @@ def test_viewer_that_acknowledges_nothing_gets_a_window_and_then_the_newest(
         assert kinds["thinned"]["frames"] > 0
 
 
+@pytest.mark.faults  # new names are looked for every ten seconds
+def test_symbol_that_becomes_known_after_it_was_asked_for_is_followed(web: WebServer, market: RecordedMarket) -> None:
+    """As after a restart of the server, when browsers are back before the first poll."""
+    with viewer(web) as socket:
+        socket.send('{"watch": "LATER"}')
+        market.row("LATER", 12.5)
+        names = {**market.figures.symbols, "LATER": market.figures.symbols["QQQ"]}
+        market.publish(symbols=names)
+        assert until(socket, "frame", symbol="LATER")["book"][2][0][0] == 12.5
+
+
+def test_entry_of_another_schema_is_named_and_the_page_goes_on(web: WebServer, market: RecordedMarket) -> None:
+    with viewer(web) as socket:
+        market.redis.hset("raw:ibkr:depth:last:SPY", "ts", "yesterday")
+        while not (state := until(socket, "state"))["problem"]:
+            pass
+        assert "the last-value hash of SPY" in state["problem"]
+        market.row("SPY", 10.0)
+        while state["problem"]:
+            state = until(socket, "state")
+
+
 def receive_within(socket: ClientConnection, secs: float) -> bytes | str:
     return socket.recv(timeout=secs)
 

@@ -1,6 +1,7 @@
 // The socket to the server: connects again by itself, and acknowledges what it got so that the server can thin.
 
 const ACKNOWLEDGE_EVERY = 6;
+const ACKNOWLEDGE_MS = 4000; // at the latest with the next message
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 2000;
 
@@ -8,6 +9,7 @@ export class Connection {
   #socket = null;
   #symbol = "";
   #got = 0;
+  #acknowledged = 0;
   #pause = FIRST_PAUSE_MS;
   #decoder = new TextDecoder();
 
@@ -44,7 +46,10 @@ export class Connection {
 
   #receive(data) {
     this.#got += 1;
-    if (this.#got % ACKNOWLEDGE_EVERY === 0) this.#send({ got: this.#got });
+    if (this.#got % ACKNOWLEDGE_EVERY === 0 || performance.now() - this.#acknowledged > ACKNOWLEDGE_MS) {
+      this.#acknowledged = performance.now();
+      this.#send({ got: this.#got });
+    }
     let message;
     try {
       message = JSON.parse(this.#decoder.decode(data));
