@@ -139,7 +139,8 @@ class EffectExecutor:
 
     rows: how many rows a side are requested; start(work) runs a task; resolve_again(symbol) looks for its venue again;
     reconnect(reason) closes the connection, and may execute more effects before it returns. wall_ms: unix ms.
-    requested(effect) is called right before depth is requested, and its effects are executed first.
+    requested(effect) is called right before depth is requested, and its effects are executed first; cancelled(request,
+    now_ms) right after a cancel.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class EffectExecutor:
         reconnect: Callable[[str], None],
         wall_ms: Callable[[], int],
         requested: Callable[[RequestDepth], Iterable[Effect]] = lambda effect: (),
+        cancelled: Callable[[int, int], None] = lambda request, now_ms: None,
     ) -> None:
         self._requester = DepthRequester(gateway, rows, log.log)
         self._writer = writer
@@ -163,6 +165,7 @@ class EffectExecutor:
         self._reconnect = reconnect
         self._wall_ms = wall_ms
         self._requested = requested
+        self._cancelled = cancelled
 
     def execute(self, effects: Iterable[Effect]) -> None:
         """Carry the effects out, in this order."""
@@ -174,6 +177,7 @@ class EffectExecutor:
                     self._requester.request(effect)
                 case Cancel():
                     self._requester.cancel(effect)
+                    self._cancelled(effect.request, self._wall_ms())
                 case Recheck():
                     self._resolve_again(effect.symbol)
                 case Reconnect():

@@ -20,6 +20,12 @@ from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.size_units import SizeUnit
 
+_IN_ORDER = (EndReason.TURN_OVER, EndReason.STOPPED, EndReason.MARKET_CLOSED, EndReason.CONTRACT_CHANGED)
+"""Ends of lines that nothing speaks against. They were live until the cancel if the gateway is heard after it."""
+
+LONGEST_CLOSING_MS = 10_000
+"""How long such an end waits for that; then `until` is the last that was heard before."""
+
 QUIET_MS = 1000
 """An opening image that is not full is over once no row came for so long: docs/data.md, "When a book is complete"."""
 
@@ -90,6 +96,15 @@ class _Open:
         )
 
 
+@dataclass(slots=True)
+class _Closing:
+    """An interval that has ended, and is stored once the gateway is heard after its cancel, at over_ms."""
+
+    interval: SubscriptionInterval
+    last_seq: int
+    over_ms: int | None = None
+
+
 class IntervalRecorder:
     """The open interval of each live request. outlet(symbol) stores what becomes of it; rows_requested and rows_stored
     are as in SubscriptionInterval.
@@ -102,6 +117,7 @@ class IntervalRecorder:
         self._rows = rows_requested, rows_stored
         self._open: dict[int, _Open] = {}
         self._between: dict[int, _Open] = {}  # subscriptions that go on, and whose next interval is still to begin
+        self._closing: dict[int, _Closing] = {}
         self._newest: dict[str, int] = {}
         self._heard = 0
 
@@ -136,6 +152,7 @@ class IntervalRecorder:
         found = self._open.get(request)
         if found is None:
             return
+        self.spoke(found.book.newest.ts)
         if found.begun.first_row is None:
             self._observe(found, found.book.newest.ts)
         elif found.doubt is not None:
@@ -160,17 +177,49 @@ class IntervalRecorder:
             self._observe(found, found.book.newest.ts)
 
     def ended(self, request: int, reason: EndReason) -> None:
-        """The request is over: cancelled, refused or lost."""
+        """The request is over: refused, lost, or to be cancelled; then `cancelled` follows."""
         found = self._open.get(request)
         self._between.pop(request, None)
-        if found is not None:
-            doubted = found.doubt is not None and reason in (EndReason.TURN_OVER, EndReason.HALTED)
-            self._end(request, EndReason.IN_DOUBT if doubted else reason, self._until(found))
+        if found is None:
+            return
+        if found.doubt is not None and reason in (EndReason.TURN_OVER, EndReason.HALTED):
+            reason = EndReason.IN_DOUBT
+        until = self._until(found)
+        if reason in _IN_ORDER and until is not None and found.doubt is None:
+            del self._open[request]
+            self._closing[request] = _Closing(*self._over(found, reason, until))
+        else:
+            self._end(request, reason, until)
+
+    def cancelled(self, request: int, now_ms: int) -> None:
+        """The cancel of the request is sent."""
+        if request in self._closing:
+            self._closing[request].over_ms = now_ms
+            self.spoke(self._heard)
+
+    def spoke(self, now_ms: int) -> None:
+        """The gateway is heard: lines that were cancelled before were live until their cancels."""
+        self._heard = max(self._heard, now_ms)
+        for request, closing in list(self._closing.items()):
+            if closing.over_ms is not None and self._heard >= closing.over_ms:
+                until = max(closing.over_ms, closing.interval.until or 0)
+                closing.interval = replace(closing.interval, until=until)
+                self._close(request)
 
     def lost(self) -> None:
         """The connection to the gateway is gone, and every request with it."""
+        self.close()
         for request in list(self._open):
             self.ended(request, EndReason.CONNECTION_LOST)
+
+    def close(self) -> None:
+        """Store what waits for the gateway to be heard, as it is."""
+        for request in list(self._closing):
+            self._close(request)
+
+    def _close(self, request: int) -> None:
+        closing = self._closing.pop(request)
+        self._outlet(closing.interval.symbol).end(closing.interval, closing.last_seq)
 
     # ---- trouble
 
@@ -217,7 +266,7 @@ class IntervalRecorder:
 
     def heard(self, symbols: Collection[str], now_ms: int) -> None:
         """The gateway answered: the lines of these symbols are known to be live."""
-        self._heard = max(self._heard, now_ms)
+        self.spoke(now_ms)
         for found in self._open.values():
             if found.begun.symbol in symbols and found.doubt is None:
                 found.alive = max(found.alive, self._heard)
@@ -235,6 +284,9 @@ class IntervalRecorder:
         for found in self._open.values():
             if found.begun.first_row is not None:
                 self._outlet(found.begun.symbol).update(found.seen())
+        for request, closing in list(self._closing.items()):
+            if closing.over_ms is None or now_ms - closing.over_ms > LONGEST_CLOSING_MS:
+                self._close(request)
 
     # ---- shared
 
@@ -243,6 +295,8 @@ class IntervalRecorder:
         return self._newest[symbol]
 
     def _begin(self, book: LiveBook, begun: SubscriptionInterval, after: StreamId, applied: int) -> None:
+        for request in [request for request, each in self._closing.items() if each.interval.symbol == book.symbol]:
+            self._close(request)
         self._open[book.request] = _Open(begun, book, after, applied)
         self._outlet(book.symbol).begin(begun, after.seq)
 
@@ -267,7 +321,14 @@ class IntervalRecorder:
     def _end(
         self, request: int, reason: EndReason, until: int | None, last_seq: int | None = None, rows: int | None = None
     ) -> None:
-        found = self._open.pop(request)
+        interval, last = self._over(self._open.pop(request), reason, until, last_seq, rows)
+        self._outlet(interval.symbol).end(interval, last)
+
+    @staticmethod
+    def _over(
+        found: _Open, reason: EndReason, until: int | None, last_seq: int | None = None, rows: int | None = None
+    ) -> tuple[SubscriptionInterval, int]:
+        """The interval as it ended, and the newest snapshot that may be its own."""
         seen = found.seen()
         last = found.book.newest.seq if last_seq is None else last_seq
         if seen.first_seq is not None:
@@ -275,4 +336,4 @@ class IntervalRecorder:
             complete = seen.complete if was_complete else None
             seen = replace(seen, until=until, complete=complete, last_seq=last)
             seen = seen if rows is None else replace(seen, rows=rows)
-        self._outlet(seen.symbol).end(replace(seen, end=reason), last)
+        return replace(seen, end=reason), last

@@ -157,6 +157,7 @@ class IngestSession:
             reconnect=self._drop_connection,
             wall_ms=wall_ms,
             requested=lambda effect: self._pipeline.requested(effect, loop_time(), self._wall_ms()),
+            cancelled=self._pipeline.intervals.cancelled,
         )
         self._keepalive = Keepalive(
             self._gateway,
@@ -309,18 +310,20 @@ class IngestSession:
     async def _drain(self) -> bool:
         self._log.info("draining", subscriptions=len(self._pipeline.subscriptions.subscribed))
         self._execute(self._pipeline.rotate(Stop(), loop_time()))
-        drained, _ = await asyncio.gather(
-            self._store.writer.drain(DRAIN_SECS), at_most(FAREWELL_SECS, self._cancels_have_arrived())
-        )
+        writer = self._store.writer
+        await asyncio.gather(writer.drain(DRAIN_SECS), at_most(FAREWELL_SECS, self._cancels_have_arrived()))
+        self._pipeline.intervals.close()
+        drained = await writer.drain(FAREWELL_SECS)
         self._lines.log_persisted(self._members.universe.symbols)
         self._lines.log_dropped()
-        self._log.info("stopped", drained=drained, lost=self._store.writer.figures.buffered_entries)
+        self._log.info("stopped", drained=drained, lost=writer.figures.buffered_entries)
         return drained
 
     async def _cancels_have_arrived(self) -> None:
         """Wait until the gateway has read the cancels: it takes messages in order, so its answer shows that."""
         with contextlib.suppress(GatewayError, ConnectionError):
             await self._gateway.server_time(timeout=None)
+            self._pipeline.intervals.spoke(self._wall_ms())
 
     # ---- rows and events of the gateway
 

@@ -250,6 +250,21 @@ async def test_book_is_complete_with_the_last_row_of_both_full_sides(shared_redi
     assert interval.rows_requested == 15
 
 
+async def test_turn_of_a_quiet_market_is_observed_until_its_cancel(shared_redis_url: str) -> None:
+    fast = {"ibkr_rotation_secs": 1, "ibkr_max_concurrent_depth": 1}
+    async with SimulatedGateway(GatewayOptions(rows_per_second=0)) as gateway:
+        async with recording(gateway, shared_redis_url, universe_of("SPY", "QQQ"), **fast) as run:
+            await ended(run, "SPY", EndReason.TURN_OVER)
+            await ended(run, "QQQ", EndReason.TURN_OVER)
+            intervals = await observed(run, gateway, "SPY")
+    for interval, line in zip(intervals, lines(gateway, "SPY"), strict=True):
+        assert_sent(interval, line)
+    over = intervals[0]
+    assert over.until is not None
+    assert over.first_row is not None
+    assert over.until - over.first_row >= 900, "the turn, though its rows came at once"
+
+
 async def test_book_shallower_than_requested_is_complete_once_no_row_came_for_a_while(
     shared_data: Path, shared_redis_url: str
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.ingest.hot_path import LiveBook, Numbering
-from ibkr_depth_pipeline.ingest.intervals import QUIET_MS, IntervalRecorder
+from ibkr_depth_pipeline.ingest.intervals import LONGEST_CLOSING_MS, QUIET_MS, IntervalRecorder
 from ibkr_depth_pipeline.model import DepthOperation, DepthRow, Side
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
 from ibkr_depth_pipeline.schema.size_units import SizeUnit
@@ -57,6 +57,7 @@ class Line:
 
     def ended(self, reason: EndReason = EndReason.TURN_OVER) -> SubscriptionInterval:
         self.recorder.ended(1, reason)
+        self.recorder.close()
         return self.sink.known[max(self.sink.known)]
 
 
@@ -140,6 +141,38 @@ def test_quiet_line_is_live_while_the_gateway_answers_and_not_while_it_is_in_dou
     line.recorder.heard({"SPY"}, 12_000)
     ended = line.ended()
     assert (ended.until, ended.end) == (2000, EndReason.IN_DOUBT)
+
+
+def test_quiet_line_was_live_until_its_cancel_if_the_gateway_is_heard_after_it() -> None:
+    line = Line()
+    line.fill(at=2000)
+    line.recorder.ended(1, EndReason.TURN_OVER)
+    line.recorder.cancelled(1, 9000)
+    line.recorder.spoke(8999)
+    assert line.sink.known[7].open
+    line.recorder.spoke(9001)
+    assert (line.sink.known[7].until, line.sink.known[7].end) == (9000, EndReason.TURN_OVER)
+
+
+def test_line_whose_gateway_is_heard_no_more_was_live_until_it_was_last_heard() -> None:
+    line = Line()
+    line.fill(at=2000)
+    line.recorder.heard({"SPY"}, 4000)
+    line.recorder.ended(1, EndReason.TURN_OVER)
+    line.recorder.cancelled(1, 9000)
+    line.recorder.refresh(set(), 9000 + LONGEST_CLOSING_MS)
+    assert line.sink.known[7].open
+    line.recorder.refresh(set(), 9001 + LONGEST_CLOSING_MS)
+    assert (line.sink.known[7].until, line.sink.known[7].end) == (4000, EndReason.TURN_OVER)
+
+
+def test_turn_that_is_over_is_stored_before_the_next_one_of_its_symbol_begins() -> None:
+    line = Line()
+    line.fill(at=2000)
+    line.recorder.ended(1, EndReason.TURN_OVER)
+    line.recorder.cancelled(1, 9000)
+    line.recorder.requested(line.book, instrument("SPY"), SizeUnit(), 9001)
+    assert line.sink.steps == [("begin", 7, 40), ("end", 7, 46), ("begin", 8, 46)]
 
 
 def test_clock_that_is_set_back_makes_no_interval_end_before_it_began() -> None:
