@@ -155,6 +155,7 @@ def test_terminate_ends_a_waiting_probe_without_a_subscription_left(
     assert ids(live_gateway, "cancelled") == ids(live_gateway, "subscribed")
 
 
+@pytest.mark.faults
 def test_killed_worker_is_replaced_and_the_stream_goes_on_without_a_gap(
     deployed: Deployment, live_gateway: GatewayThread, guarded_url: str
 ) -> None:

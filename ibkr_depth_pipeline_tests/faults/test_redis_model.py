@@ -170,12 +170,12 @@ def check_the_model(machine: type[WriterMachine], server: EmbeddedRedis, example
 
 
 def test_any_interleaving_of_faults_leaves_each_snapshot_once_and_in_order(redis_server: EmbeddedRedis) -> None:
-    check_the_model(WriterMachine, redis_server, 30)
+    check_the_model(WriterMachine, redis_server, 20)
 
 
 def test_snapshots_missing_because_of_a_full_buffer_were_counted(redis_server: EmbeddedRedis) -> None:
     BoundedWriterMachine.dropped = 0
-    check_the_model(BoundedWriterMachine, redis_server, 30)
+    check_the_model(BoundedWriterMachine, redis_server, 20)
     assert BoundedWriterMachine.dropped
 
 
