@@ -58,7 +58,7 @@ test-live: $(VENV)/.installed-test ## only the tests against the real gateway an
 coverage: $(VENV)/.installed-test $(PEERS)/.installed $(EXPORTS)/.installed ## the suite with a report of the lines it did not reach
 	$(BIN)/pytest --cov=ibkr_depth_pipeline --cov-report=term-missing:skip-covered $(ARGS)
 
-bench: $(VENV)/.installed-test $(BENCH)/.installed ## measure beside limits and peers, some 20 minutes; ARGS=--quick takes three
+bench: $(VENV)/.installed-test $(BENCH)/.installed $(EXPORTS)/.installed ## measure beside limits and peers, some 20 minutes; ARGS=--quick takes three
 	$(BIN)/python -m bench $(ARGS)
 
 lint: $(VENV)/.installed-lint ## ruff, mypy --strict and the rules for imports

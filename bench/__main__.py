@@ -17,7 +17,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import dagster_run, growth, latency, profiling, reading, slots, start, tap, throughput, verify, web
+from bench import (
+    dagster_run,
+    exports,
+    growth,
+    latency,
+    profiling,
+    reading,
+    slots,
+    start,
+    tap,
+    throughput,
+    verify,
+    web,
+)
 from bench.processes import PEERS_PYTHON, REPOSITORY, BenchmarkFailed
 from bench.recorder import Stage
 from bench.recording import RECORDED, record
@@ -106,6 +119,13 @@ class Benchmark:
                 "rows": reading.measure(self.stage.tape, Path(folder), self.size.archived, self.size.runs, say),
             }
 
+    def exports(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="exports_", dir=self.stage.folder) as folder:
+            self.results["exports"] = {
+                "snapshots": self.size.archived,
+                "rows": exports.measure(self.stage.tape, Path(folder), self.size.archived, self.size.runs, say),
+            }
+
     def profile(self) -> None:
         self.results["profile"] = profiling.measure(self.long_stage(), FULL.rows)
 
@@ -128,6 +148,7 @@ PARTS: dict[str, Callable[[Benchmark], None]] = {
     "dagster": Benchmark.dagster,
     "event_log": Benchmark.event_log,
     "reading": Benchmark.reading,
+    "exports": Benchmark.exports,
     "profile": Benchmark.profile,
 }
 

@@ -223,6 +223,27 @@ def _reading(found: Results) -> list[str]:
     ]
 
 
+def _exports(found: Results) -> list[str]:
+    cells = [
+        (
+            row["format"],
+            f"{row['records']:,}",
+            _span(row["rate"], ",.0f"),
+            _span(row["secs"], ".2f"),
+            f"{row['bytes'] / row['snapshots']:.1f}",
+            f"{row['rss_mb']:,.0f}",
+        )
+        for row in found["rows"]
+    ]
+    rates = {row["format"]: row["rate"]["median"] for row in found["rows"]}
+    target = ("records of dbn a second and core", ">= 200,000", f"{rates['dbn']:,.0f}", _met(rates["dbn"] >= 200_000))
+    return [
+        f"## Exporting a day of {found['snapshots']:,} snapshots",
+        table(("format", "records", "records a CPU s", "seconds", "bytes a snapshot", "peak MB"), cells),
+        table(("target", "wanted", "measured", ""), [target]),
+    ]
+
+
 _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "throughput": _throughput,
     "latency": _latency,
@@ -234,5 +255,6 @@ _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "dagster": _dagster,
     "event_log": _event_log,
     "reading": _reading,
+    "exports": _exports,
     "profile": _profile,
 }
