@@ -29,8 +29,10 @@ class Source:
     intervals: list[SubscriptionInterval]
     folder: Path
 
-    def export(self, form: ExportFormat, name: str = "", **asked: Any) -> Exported:
-        request = ExportRequest(DAY, "SPY", form, self.folder / (name or f"spy.{form.value}"), **asked)
+    def export(
+        self, form: ExportFormat, name: str = "", *, symbol: str = "SPY", day: date = DAY, **asked: Any
+    ) -> Exported:
+        request = ExportRequest(day, symbol, form, self.folder / (name or f"spy.{form.value}"), **asked)
         return export_day(self.store, request, now=datetime.now(timezone.utc), progress=lambda read, total: None)
 
 
