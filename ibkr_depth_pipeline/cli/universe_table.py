@@ -14,7 +14,8 @@ from ibkr_depth_pipeline.formatting import short_duration, utc
 from ibkr_depth_pipeline.schema.health import IngestHealth
 from ibkr_depth_pipeline.schema.status import SymbolFigures
 
-_COLUMNS = ("instrument", "contract", "venue", "hours", "wish", "share", "next turn")
+_COLUMNS = {"instrument": 10, "contract": 8, "venue": 8, "hours": 7, "wish": 8, "share": 5, "next turn": 9}
+"""Heading and least width; in a narrow terminal longer texts are folded."""
 
 
 def universe_json(feed: IngestHealth) -> str:
@@ -50,10 +51,11 @@ def render_universe(feed: IngestHealth) -> RenderableType:
     if figures is None:
         return Text(f"ingest {feed.name}: {feed.problem}", "bold red")
     table = Table(box=None, padding=(0, 1), pad_edge=False)
-    for name in _COLUMNS:
-        folds = name in ("contract", "hours", "wish")
+    for name, least in _COLUMNS.items():
         justify: JustifyMethod = "right" if name in ("share", "next turn") else "left"
-        table.add_column(name, justify=justify, no_wrap=not folds, overflow="fold")
+        table.add_column(
+            name, justify=justify, overflow="fold", min_width=least, no_wrap=name in ("share", "next turn")
+        )
     for name, each in figures.symbols.items():
         if name != "unknown":
             table.add_row(Text(name), *map(Text, _cells(each)))
