@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
-from ibkr_depth_pipeline.errors import GatewayError, GatewayUnavailable
+from ibkr_depth_pipeline.errors import ConfigurationError, GatewayError, GatewayUnavailable
 from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
@@ -18,7 +19,9 @@ from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
 from ibkr_depth_pipeline.ingest.connection import ids_to_try, log_connected
 from ibkr_depth_pipeline.ingest.effects import DepthRequester, LogLine, RequestDepth
+from ibkr_depth_pipeline.ingest.membership import OpenMarkets
 from ibkr_depth_pipeline.ingest.resolver import PATIENT_TRIES, NoAnswer, Resolver
+from ibkr_depth_pipeline.instrument_hours import ALWAYS_OPEN, MarketHours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.plan import Commands, DetectIngest, ProbePlan
@@ -29,7 +32,7 @@ from ibkr_depth_pipeline.rotation.events import Cancel
 from ibkr_depth_pipeline.rotation.slots import Reconnect
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.tasks import DeadlineTimer, RunTasks, at_most, signals_caught
-from ibkr_depth_pipeline.universe import Universe
+from ibkr_depth_pipeline.universe import Universe, load_universe
 
 PROGRESS_SECS = 0.2
 
@@ -138,8 +141,21 @@ class ProbeSession:
             await self._over.wait()
         known = [each for each in self._reports() if each.symbol in self._resolutions]
         await self._venue_cache.record(
-            [(_at_granted_venue(self._resolutions[each.symbol], each), each) for each in known]
+            [(_at_granted_venue(self._resolutions[each.symbol], each), each) for each in known],
+            self._hours(instruments),
         )
+
+    def _hours(self, instruments: Iterable[Instrument]) -> dict[str, MarketHours]:
+        """symbol -> when its market is open, if the whole universe is probed: Dagster's session follows from it."""
+        with contextlib.suppress(ConfigurationError):
+            if set(load_universe(self._settings.symbol_config_path).symbols) - set(self._universe.symbols):
+                return {}
+        markets = OpenMarkets(lambda now_ms: ALWAYS_OPEN)
+        for spec in self._universe.specs:
+            markets.wish(spec.name, spec.hours)
+        for instrument in instruments:
+            markets.resolved(instrument, unix_ms())
+        return markets.listed()
 
     async def _connect(self) -> None:
         settings = self._settings

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.gateway.venues import Resolution
+from ibkr_depth_pipeline.instrument_hours import MarketHours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.probe.report import DECIDED, IngestSign, Outcome, RedisUse, SymbolReport
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.schema.encoding import venue_fields
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, lease_key, venue_key
 from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.status import StatusPublisher
 
 _SCAN_COUNT = 1000
 
@@ -74,6 +76,10 @@ class VenueStore:
         except UNREACHABLE as error:
             raise unavailable(error, self._url) from None
 
+    async def publish_hours(self, gateway_name: str, hours: Mapping[str, MarketHours]) -> None:
+        """Stores the hours of these instruments beside those of others that are known."""
+        await StatusPublisher(self._client, gateway_name).publish_hours(hours)
+
     async def close(self) -> None:
         """Closes the connection."""
         await self._client.aclose()
@@ -122,8 +128,10 @@ class VenueCache:
             return replace(report, outcome=Outcome.REFUSED, l2=False, reason=reason)
         return report
 
-    async def record(self, outcomes: Iterable[tuple[Resolution, SymbolReport]]) -> None:
-        """Stores each decided outcome; nothing while an ingest runs, as the venue hashes are its own."""
+    async def record(
+        self, outcomes: Iterable[tuple[Resolution, SymbolReport]], hours: Mapping[str, MarketHours]
+    ) -> None:
+        """Stores each decided outcome and the markets' hours; nothing while an ingest runs, which does so itself."""
         if self._store is None or self.use is RedisUse.UNAVAILABLE:
             return
         if self.ingest is not None:
@@ -134,6 +142,7 @@ class VenueCache:
                 if report.outcome in DECIDED:
                     reason = "" if report.outcome is Outcome.DEPTH else report.reason
                     await self._store.record(resolution, reason, unix_ms())
+            await self._store.publish_hours(self._gateway_name, hours)
             self.use = RedisUse.RECORDED
         except SinkUnavailable as error:
             self._disable(error)

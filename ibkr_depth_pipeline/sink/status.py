@@ -62,8 +62,11 @@ class StatusPublisher:
         else:
             self._failing = False
 
-    async def publish_hours(self, hours: Mapping[str, MarketHours], symbols: Collection[str]) -> None:
-        """Store these hours, and what was stored before of the rest of `symbols`, if they are new or some hours old."""
+    async def publish_hours(self, hours: Mapping[str, MarketHours], symbols: Collection[str] | None = None) -> None:
+        """Store these hours if they are new or some hours old, and keep those that are known of the rest of `symbols`.
+
+        symbols None: of all others.
+        """
         is_old = monotonic() - self._hours_at >= HOURS_AGAIN_SECS
         text = UniverseHours.of(hours).to_json()
         if not hours or (text == self._hours and not is_old):
@@ -71,7 +74,7 @@ class StatusPublisher:
         try:
             (known,) = await ask(self._client, [("GET", self._hours_key)])
             before = UniverseHours.of_json(known).by_symbol()
-            kept = {symbol: each for symbol, each in before.items() if symbol in symbols and symbol not in hours}
+            kept = {symbol: each for symbol, each in before.items() if symbols is None or symbol in symbols}
             both = UniverseHours.of({**kept, **hours}).to_json()
             await ask(self._client, [("SET", self._hours_key, both, "EX", HOURS_KEPT_SECS)])
         except UNREACHABLE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -16,6 +17,7 @@ from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import Unready
+from ibkr_depth_pipeline.sink.status import read_hours_of
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 
 AWAY = "redis://:sesame@127.0.0.1:1/0"
@@ -379,3 +381,18 @@ def test_run_probe_works_outside_an_event_loop_and_its_report_is_a_table(shared_
     assert lines[0].startswith("| symbol | venue |")
     assert lines[2].startswith("| AAPL | ISLAND | yes | 10 / 10 |")
     assert "FAIL" in lines[3]
+
+
+async def test_probe_of_the_whole_universe_publishes_its_hours_and_one_of_a_part_does_not(
+    shared_redis_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "symbols.yaml"
+    file.write_text("symbols: [SPY, {symbol: QQQ, hours: always}]")
+    hours = {"SPY": "20261127:0930-20261127:1300;20261130:CLOSED"}
+    async with SimulatedGateway(GatewayOptions(hours=hours)) as gateway:
+        await probe(gateway, shared_redis_url, "SPY", symbol_config_path=file)
+        assert (await read_hours_of(shared_redis_url, "default")).by_symbol() == {}
+        await probe(gateway, shared_redis_url, "SPY", SymbolSpec("QQQ", hours="always"), symbol_config_path=file)
+    known = (await read_hours_of(shared_redis_url, "default")).by_symbol()
+    assert {symbol: each.label for symbol, each in known.items()} == {"SPY": "liquid", "QQQ": "always"}
+    assert known["SPY"].spans == ((1_795_789_800_000, 1_795_802_400_000),)
