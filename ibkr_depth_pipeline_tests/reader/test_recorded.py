@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ibkr_depth_pipeline.reader import After, AsyncDepthReader, At, DepthSnapshot
+from ibkr_depth_pipeline.reader import After, AsyncDepthReader, At, DepthSnapshot, IntervalEnded, IntervalStarted
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 
@@ -26,6 +26,17 @@ async def run(shared_redis_url: str) -> AsyncIterator[Recording]:
         async with recording(gateway, shared_redis_url, universe_of("SPY", "QQQ"), ibkr_rotation_secs=1) as run:
             await run.grows("SPY")
             await run.grows("QQQ")
+            yield run
+
+
+@pytest.fixture
+async def rotation(shared_redis_url: str) -> AsyncIterator[Recording]:
+    """Four symbols, which take turns in three slots."""
+    async with SimulatedGateway() as gateway:
+        universe = universe_of("SPY", "QQQ", "AAPL", "MSFT")
+        async with recording(gateway, shared_redis_url, universe, ibkr_rotation_secs=0.3) as run:
+            for symbol in ("SPY", "QQQ", "AAPL", "MSFT"):
+                await run.grows(symbol)
             yield run
 
 
@@ -113,3 +124,50 @@ async def test_example_without_a_redis_names_the_setting(name: str) -> None:
         assert re.fullmatch(
             r"Redis at 127\.0\.0\.1:1: .*: set REDIS_URL to the one that `make run` prints\n", errors.decode()
         )
+
+
+async def test_recorded_turns_are_followed_in_their_order_and_cover_every_snapshot(
+    rotation: Recording, shared_redis_url: str
+) -> None:
+    async with AsyncDepthReader(shared_redis_url) as reader:
+        open_one: dict[str, int | None] = dict.fromkeys(await reader.symbols())
+        ended: dict[str, list[int]] = {symbol: [] for symbol in open_one}
+        async for item in reader.follow(start=1, intervals=True):
+            match item:
+                case IntervalStarted(interval):
+                    assert open_one[item.symbol] is None
+                    open_one[item.symbol] = interval.subscription
+                case IntervalEnded(interval):
+                    assert open_one[item.symbol] == interval.subscription
+                    open_one[item.symbol] = None
+                    ended[item.symbol].append(interval.subscription)
+                case DepthSnapshot():
+                    assert (item.subscription, item.observed) == (open_one[item.symbol], True)
+                case _:
+                    raise AssertionError(f"nothing is lost here, but: {item}")
+            if all(len(numbers) >= 2 for numbers in ended.values()):
+                break
+        assert all(numbers == sorted(set(numbers)) for numbers in ended.values())
+        books, intervals = await reader.range("SPY"), await reader.intervals("SPY")
+        for interval in intervals:
+            of_turn = [book for book in books if book.subscription == interval.subscription]
+            if not interval.open:
+                assert [book.seq for book in of_turn] == list(
+                    range(interval.first_seq or 0, (interval.last_seq or 0) + 1)
+                )
+                assert not any(book.settled for book in of_turn if book.ts < (interval.complete or book.ts + 1))
+
+
+async def test_recorded_turns_make_bars_that_are_null_between_them(rotation: Recording, shared_redis_url: str) -> None:
+    pytest.importorskip("pyarrow")
+    async with AsyncDepthReader(shared_redis_url) as reader:
+
+        async def three_turns() -> bool:
+            return len([each for each in await reader.intervals("SPY") if not each.open]) >= 3
+
+        await rotation.until(three_turns)
+        bars = (await reader.resample("100ms", "SPY", form="arrow")).to_pylist()
+    between = [bar for bar in bars if bar["observed"] == 0]
+    assert between
+    assert {bar["close"] for bar in between} == {None}
+    assert any(bar["close"] is not None and bar["observed"] == 1 for bar in bars)
