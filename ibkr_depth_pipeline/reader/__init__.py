@@ -15,8 +15,17 @@ from ibkr_depth_pipeline.errors import (
     SinkUnavailable,
     UnknownSymbol,
 )
-from ibkr_depth_pipeline.reader.model import IntervalEnded, IntervalItem, IntervalStarted, Item
-from ibkr_depth_pipeline.reader.moments import NOW, After, AfterId, At, Now
+from ibkr_depth_pipeline.reader.model import (
+    NOW,
+    After,
+    AfterId,
+    At,
+    IntervalEnded,
+    IntervalItem,
+    IntervalStarted,
+    Item,
+    Now,
+)
 from ibkr_depth_pipeline.reader.readers import AsyncDepthReader, AsyncFollowing, DepthReader, SyncFollowing
 from ibkr_depth_pipeline.reader.turns import NewTurns
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, Heartbeat, Level, PriceLevel, PriceLevels, VenueInfo

@@ -23,7 +23,7 @@ from ibkr_depth_pipeline.errors import NothingRecorded, UnknownSymbol
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.reader import frames, resampling
 from ibkr_depth_pipeline.reader.marking import beginning
-from ibkr_depth_pipeline.reader.moments import After, AfterId, At, Points, Start, point_for, unix_ms
+from ibkr_depth_pipeline.reader.model import After, AfterId, At, Points, Start, point_for, unix_ms
 from ibkr_depth_pipeline.reader.selection import Names, names_in
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
 from ibkr_depth_pipeline.schema.gaps import Gap

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ibkr_depth_pipeline.clock import unix_ms
-from ibkr_depth_pipeline.reader.model import IntervalItem, Item
-from ibkr_depth_pipeline.reader.moments import NOW, Points, Start, point_for, position_of
+from ibkr_depth_pipeline.reader.model import NOW, IntervalItem, Item, Points, Start, point_for, position_of
 from ibkr_depth_pipeline.reader.selection import (
     Apart,
     Position,

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
 class Method(Generic[P, T]):
@@ -51,28 +50,28 @@ class Lookup(Generic[T]):
         return self._query if reader is None else _bound(reader, self._query)
 
 
-class LookupCall(Protocol[T_co]):
+class LookupCall(Protocol[T]):
     """One symbol: its value or None. A collection, or nothing for all: what there is, by symbol."""
 
     @overload
-    def __call__(self, symbols: str, *, missing_ok: bool = ...) -> T_co | None: ...  # type: ignore[overload-overlap]
+    def __call__(self, symbols: str, *, missing_ok: bool = ...) -> T | None: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, symbols: Iterable[str] | None = ..., *, missing_ok: bool = ...) -> dict[str, Any]: ...
+    def __call__(self, symbols: Iterable[str] | None = ..., *, missing_ok: bool = ...) -> dict[str, T]: ...
     def __call__(self, symbols: Names = None, *, missing_ok: bool = False) -> Any:
         """See the class."""
 
 
-class AsyncLookupCall(Protocol[T_co]):
+class AsyncLookupCall(Protocol[T]):
     """See LookupCall."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, symbols: str, *, missing_ok: bool = ...
-    ) -> Coroutine[Any, Any, T_co | None]: ...
+    ) -> Coroutine[Any, Any, T | None]: ...
     @overload
     def __call__(
         self, symbols: Iterable[str] | None = ..., *, missing_ok: bool = ...
-    ) -> Coroutine[Any, Any, dict[str, Any]]: ...
+    ) -> Coroutine[Any, Any, dict[str, T]]: ...
     def __call__(self, symbols: Names = None, *, missing_ok: bool = False) -> Any:
         """See LookupCall."""
 

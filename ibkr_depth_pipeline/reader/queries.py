@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from ibkr_depth_pipeline.clock import unix_ms as unix_ms_now
 from ibkr_depth_pipeline.reader import frames, resampling
 from ibkr_depth_pipeline.reader.marking import Inference, Marker, Record
-from ibkr_depth_pipeline.reader.moments import Moment, Points, unix_ms
+from ibkr_depth_pipeline.reader.model import Moment, Points, unix_ms
 from ibkr_depth_pipeline.reader.selection import (
     Bounds,
     Names,

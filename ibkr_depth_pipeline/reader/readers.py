@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from ibkr_depth_pipeline.reader import queries, turns
 from ibkr_depth_pipeline.reader.following import Following
 from ibkr_depth_pipeline.reader.methods import Lookup, Method
-from ibkr_depth_pipeline.reader.model import IntervalItem, Item
-from ibkr_depth_pipeline.reader.moments import NOW, Points
+from ibkr_depth_pipeline.reader.model import NOW, IntervalItem, Item, Points
 from ibkr_depth_pipeline.reader.polling import Polling, unavailable, unreachable
 from ibkr_depth_pipeline.reader.selection import Apart, Keys, Names, Pause, Query, Where, names_in, symbols
 from ibkr_depth_pipeline.redis_link.url import RedisTarget, parse_redis_url

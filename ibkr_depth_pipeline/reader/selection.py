@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ibkr_depth_pipeline.errors import NothingRecorded, UnknownSymbol
-from ibkr_depth_pipeline.reader.moments import After, AfterId, At, Now, Points, Start, point_for
+from ibkr_depth_pipeline.reader.model import After, AfterId, At, Now, Points, Start, point_for
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, snapshot_of_entry
 from ibkr_depth_pipeline.schema.keys import (

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.reader.marking import Inference, Marker, Record, beginning, holds
-from ibkr_depth_pipeline.reader.model import IntervalEnded, IntervalItem, IntervalStarted, Item
-from ibkr_depth_pipeline.reader.moments import Points
+from ibkr_depth_pipeline.reader.model import IntervalEnded, IntervalItem, IntervalStarted, Item, Points
 from ibkr_depth_pipeline.reader.selection import (
     BEGINNING,
     Bounds,

@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.reader import (
     Now,
     UnknownSymbol,
 )
-from ibkr_depth_pipeline.reader.moments import position_of, unix_ms
+from ibkr_depth_pipeline.reader.model import position_of, unix_ms
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, venue_key
 from ibkr_depth_pipeline_tests.reader.filling import T0, Filler
 
