@@ -77,8 +77,8 @@ def _counts(figures: Any) -> dict[str, Any]:
     }
 
 
-Lanes = Mapping[str, Sequence[Sequence[int | None]]]
-"""By symbol its subscriptions: requested, first row, end; unix ms, None for what has not been (yet)."""
+Lanes = Mapping[str, Sequence[Sequence[int | str | None]]]
+"""By symbol its subscriptions: requested, first row, end (unix ms, None for what has not been yet), why it ended."""
 
 
 def lanes_message(lanes: Lanes, now_ms: int) -> bytes:

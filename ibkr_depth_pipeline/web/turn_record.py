@@ -57,7 +57,7 @@ class TurnRecord:
         return turns is not None and turns.open is not None and now_ms - _last_moment(turns.open) < SILENT_MS
 
     def lanes(self, now_ms: int) -> dict[str, list[list[Any]]]:
-        """Of each subscription its request, first row and end, unix ms; None for what has not been (yet)."""
+        """Of each subscription its request, first row, end (unix ms, None for what has not been) and why it ended."""
         lanes = {
             symbol: [_lane(each) for each in turns.ended] + self._open_lane(symbol, now_ms)
             for symbol, turns in self._turns.items()
@@ -68,11 +68,11 @@ class TurnRecord:
         turn = self._turns[symbol].open
         if turn is None:
             return []
-        return [[turn.requested, turn.first_row, None if self.goes_on(symbol, now_ms) else _last_moment(turn)]]
+        return [[turn.requested, turn.first_row, None if self.goes_on(symbol, now_ms) else _last_moment(turn), ""]]
 
 
 def _lane(turn: SubscriptionInterval) -> list[Any]:
-    return [turn.requested, turn.first_row, _last_moment(turn)]
+    return [turn.requested, turn.first_row, _last_moment(turn), turn.end.value if turn.end is not None else ""]
 
 
 def _last_moment(turn: SubscriptionInterval) -> int:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import http.client
-from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
 from ibkr_depth_pipeline.web.access import COOKIE, AccessPolicy
-from ibkr_depth_pipeline_tests.web.conftest import WebServer, opened
-from ibkr_depth_pipeline_tests.web.market import RecordedMarket
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+from ibkr_depth_pipeline_tests.web.conftest import WebServer
 
 LOOPBACK = AccessPolicy.of("127.0.0.1", "depth.example, other.example", "")
 REMOTE = AccessPolicy.of("0.0.0.0", "depth.example", "a-token-of-24-characters")
@@ -145,35 +139,3 @@ def test_page_is_read_only(web: WebServer, method: str) -> None:
 )
 def test_tiles_are_refused_that_can_not_be(web: WebServer, market: object, query: str, expected: int) -> None:
     assert Client(web).get(f"/tile?{query}").status == expected
-
-
-TOKEN = "a-token_of-23-characters"
-
-
-def test_browser_is_let_in_by_the_printed_address_and_keeps_the_token_to_itself(
-    web: WebServer, market: RecordedMarket, browser: Browser, tmp_path: Path
-) -> None:
-    guarded = WebServer(web.redis_url, tmp_path, IBKR_WEB_TOKEN=TOKEN)
-    try:
-        client = Client(guarded)
-        assert [client.get(path).status for path in ("/", "/assets/main.js", "/tile")] == [401] * 3
-        assert client.upgrade() == 401
-        assert client.get("/", Authorization=f"Bearer {TOKEN}").status == 200
-        assert guarded.query == f"?token={TOKEN}"
-        with opened(browser, guarded.address + guarded.query) as tab:
-            tab.until("() => document.getElementById('link').textContent === 'connected'")
-            assert tab.page.url == guarded.address
-            assert tab.page.evaluate("document.cookie") == ""
-        assert TOKEN not in guarded.process.log_path.read_text().replace(guarded.query, "")
-    finally:
-        guarded.end()
-
-
-def test_server_elsewhere_than_on_loopback_prints_a_token_of_its_own(web: WebServer, tmp_path: Path) -> None:
-    open_to_all = WebServer(web.redis_url, tmp_path, IBKR_WEB_HOST="0.0.0.0")
-    try:
-        assert len(open_to_all.query.removeprefix("?token=")) >= 32
-        assert Client(open_to_all).get("/").status == 401
-        assert Client(open_to_all).get(f"/{open_to_all.query}").status == 303
-    finally:
-        open_to_all.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ibkr_depth_pipeline.schema.intervals import EndReason
 from ibkr_depth_pipeline_tests.web.conftest import Tab
 
 BOOK = "const book = (ts, seq = 1) => [ts, seq, [[99.99, 500, 'A'], [99.98, 100, 'A']], [[100.01, 900, 'B']]];"
@@ -14,7 +15,7 @@ def run(tab: Tab, body: str) -> Any:
     modules = """
         const { Columns } = await import('/assets/columns.js');
         const { HeatMap, priceGrid } = await import('/assets/heatmap.js');
-        const { drawLane } = await import('/assets/lanes.js');
+        const { drawLane, whyUnobserved } = await import('/assets/lanes.js');
     """
     return tab.page.evaluate(f"async () => {{ {modules} {BOOK} {body} }}")
 
@@ -108,7 +109,8 @@ def test_lane_shows_the_wait_as_a_line_and_the_observed_time_as_a_bar(workbench:
         const canvas = document.createElement('canvas');
         Object.assign(canvas.style, { width: '200px', height: '17px', position: 'fixed', left: 0, top: 0 });
         document.body.append(canvas);
-        drawLane(canvas, [[50, 100, 150], [180, 190, null]], 0, 200, { held: '#0000ff', line: '#ffffff' });
+        const turns = [[50, 100, 150, 'turn_over'], [180, 190, null, '']];
+        drawLane(canvas, turns, 0, 200, { held: '#0000ff', line: '#ffffff' });
         const { data } = canvas.getContext('2d').getImageData(0, 0, 200, 17);
         const isBlue = (place) => data[place + 2] > 200 && data[place] < 50;
         const blue = (x) => Array.from({ length: 17 }, (_, y) => isBlue((y * 200 + x) * 4)).filter(Boolean).length;
@@ -118,3 +120,20 @@ def test_lane_shows_the_wait_as_a_line_and_the_observed_time_as_a_bar(workbench:
         """,
     )
     assert heights == [0, 2, 9, 0, 9]
+
+
+def test_reason_of_unobserved_time_is_how_the_last_subscription_ended(workbench: Tab) -> None:
+    said = run(
+        workbench,
+        """
+        const turns = [[0, 10, 100, 'turn_over'], [200, null, 210, 'slot_refused'], [300, 350, 400, 'connection_lost']];
+        return [150, 205, 250, 320, 500].map(time => whyUnobserved(turns, time));
+        """,
+    )
+    waits = "waits for its first row"
+    assert said == ["its turn was over", waits, "no slot was free (309)", waits, "connection lost"]
+
+
+def test_every_reason_of_an_end_has_words(workbench: Tab) -> None:
+    for reason in set(EndReason) - {EndReason.UNKNOWN}:
+        assert run(workbench, f"return whyUnobserved([[0, 1, 2, '{reason.value}']], 3);"), reason

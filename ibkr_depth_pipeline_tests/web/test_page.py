@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from ibkr_depth_pipeline.clock import unix_ms
-from ibkr_depth_pipeline_tests.web.conftest import Tab, WebServer
+from ibkr_depth_pipeline_tests.web.conftest import Tab, WebServer, opened
 from ibkr_depth_pipeline_tests.web.market import INJECTED, SYMBOLS, VENUE, RecordedMarket, side
+from ibkr_depth_pipeline_tests.web.test_access import Client
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 GROUND = "getComputedStyle(document.body).backgroundColor"
 
@@ -157,3 +164,24 @@ def test_observed_time_on_record_is_what_the_page_gets(web: WebServer, market: R
     expected = [None] * 2 + [100.0] + [0] * 9 + [None] * 78 + [101.0] + [0] * 4 + [None] * 25
     assert kinds == expected
     assert tile["oldest"] == start + 250
+
+
+def test_browser_is_let_in_by_the_printed_address_and_keeps_the_token_to_itself(
+    web: WebServer, market: RecordedMarket, browser: Browser, tmp_path: Path
+) -> None:
+    """A server that listens elsewhere than on loopback prints a token of its own."""
+    guarded = WebServer(web.redis_url, tmp_path, IBKR_WEB_HOST="0.0.0.0")
+    try:
+        token = guarded.query.removeprefix("?token=")
+        assert len(token) >= 32
+        client = Client(guarded)
+        assert [client.get(path).status for path in ("/", "/assets/main.js", "/tile")] == [401] * 3
+        assert client.upgrade() == 401
+        assert client.get("/", Authorization=f"Bearer {token}").status == 200
+        with opened(browser, guarded.address + guarded.query) as tab:
+            tab.until("() => document.getElementById('link').textContent === 'connected'")
+            assert tab.page.url == guarded.address
+            assert tab.page.evaluate("document.cookie") == ""
+        assert token not in guarded.process.log_path.read_text().replace(guarded.query, "")
+    finally:
+        guarded.end()

@@ -1,9 +1,10 @@
 // A depth heat map on a canvas: price by time, size by colour, best bid and ask as lines, unobserved time hatched.
 //
 // It draws what it is given and knows of no server: a view is
-//   { columns: [book | null | undefined, ...], start, step, right, edge, known, oldest, cursor }
+//   { columns: [book | null | undefined, ...], start, step, right, edge, known, oldest, cursor, why }
 // where columns[0] begins at `start` and each is `step` long (unix ms); `right` is the time at the right edge. The book
 // was last observed at `edge`; up to `known` it is known that it was not observed since. `oldest`: where the data begin.
+// why(time) says why it was not observed then.
 // A book is [ts, seq, bids, asks], each row [price, size, venue].
 
 import { price, size, utcClock } from "./format.js";
@@ -291,6 +292,21 @@ export class HeatMap {
     return sides.map(([best, colour], at) => ({ y: inside(places[at]), colour, text: price(best[0]) }));
   }
 
+  /** What stands at a price in a column, in words. */
+  #said(column, time, value, view) {
+    if (column === null || (!column && view.edge !== null && time > view.edge && time < view.known)) {
+      return ["not observed", view.why?.(time)].filter(Boolean).join(": ");
+    }
+    if (!column || value === null) return "";
+    const { unit } = this.#grid;
+    const row = Math.floor(value / unit + 1e-6);
+    const here = (at) => Math.floor(at / unit + 1e-6) === row;
+    const sum = (levels) => levels.reduce((total, [at, amount]) => total + (here(at) ? amount : 0), 0);
+    const [bids, asks] = [sum(column[2]), sum(column[3])];
+    if (!bids && !asks) return "nothing";
+    return [bids && `${size(bids)} bid`, asks && `${size(asks)} ask`].filter(Boolean).join(", ");
+  }
+
   #drawCursor(view) {
     const { context } = this;
     const { x, y } = view.cursor;
@@ -300,7 +316,7 @@ export class HeatMap {
     context.fillStyle = this.#theme.quiet;
     context.fillRect(Math.round(x), 0, 1, this.height);
     context.fillRect(0, Math.round(y), this.width, 1);
-    const words = `${utcClock(time, 1)}   ${value === null ? "" : price(Number((Math.floor(value / unit + 1e-6) * unit).toFixed(8)))}   ${said(column, value, unit)}`;
+    const words = `${utcClock(time, 1)}   ${value === null ? "" : price(Number((Math.floor(value / unit + 1e-6) * unit).toFixed(8)))}   ${this.#said(column, time, value, view)}`;
     const wide = context.measureText(words).width + 14;
     const left = Math.min(this.width - wide, Math.max(0, x + 10));
     const top = y > 34 ? y - 28 : y + 10;
@@ -311,17 +327,6 @@ export class HeatMap {
     context.textBaseline = "middle";
     context.fillText(words, left + 7, top + 10.5);
   }
-}
-
-/** What stands at a price in a column, in words. */
-function said(column, value, unit) {
-  if (column === null) return "not observed";
-  if (!column || value === null) return "";
-  const row = Math.floor(value / unit + 1e-6);
-  const sum = (levels) => levels.reduce((total, [at, amount]) => total + (Math.floor(at / unit + 1e-6) === row ? amount : 0), 0);
-  const [bids, asks] = [sum(column[2]), sum(column[3])];
-  if (!bids && !asks) return "nothing";
-  return [bids && `${size(bids)} bid`, asks && `${size(asks)} ask`].filter(Boolean).join(", ");
 }
 
 /** Whether the time at the right edge is known not to be observed. */

@@ -1,8 +1,25 @@
 // Who held a slot when: a lane per symbol on a canvas of its own. It draws what it is given and knows of no server.
 
+const WORDS = {
+  turn_over: "its turn was over", slot_refused: "no slot was free (309)", refused: "refused", id_rejected: "refused",
+  halted: "halted by the gateway", reset: "the gateway emptied the book", connection_lost: "connection lost",
+  contract_changed: "another contract by now", in_doubt: "in doubt", out_of_step: "out of step", market_closed: "market closed", stopped: "the recorder was stopped",
+  process_lost: "the recorder died",
+};
+const EXPECTED = new Set(["", "turn_over", "contract_changed", "market_closed", "stopped"]);
+
+/** Why nothing was observed at `time`: how the last subscription before it ended, in words; "" if that is not known. */
+export function whyUnobserved(turns, time) {
+  const waits = turns.some(([requested, first, end]) => requested <= time && time < (first ?? end ?? Infinity));
+  if (waits) return "waits for its first row";
+  const before = turns.filter(([, , end]) => end !== null && end <= time).at(-1);
+  return before ? WORDS[before[3]] ?? "" : "";
+}
+
 /**
- * turns: [[requested, first row or null, end or null], ...]; the lane spans `from` to `to`; all unix ms. What was
- * observed is a bar, the wait for the first row a thin line. colours: { held, line }.
+ * turns: [[requested, first row or null, end or null, why it ended], ...]; the lane spans `from` to `to`; all unix ms.
+ * What was observed is a bar, the wait for the first row a thin line, an end out of turn an upright mark.
+ * colours: { held, line, bad }.
  */
 export function drawLane(canvas, turns, from, to, colours) {
   const ratio = Math.min(2, devicePixelRatio || 1);
@@ -23,10 +40,14 @@ export function drawLane(canvas, turns, from, to, colours) {
   context.fillRect(0, Math.round(height / 2), width, 1);
   context.fillStyle = colours.held;
   const middle = Math.round(height / 2);
-  for (const [requested, first, end] of turns) {
+  for (const [requested, first, end, why] of turns) {
     const right = x(end ?? to);
     if (x(requested) >= width || right <= 0) continue;
     context.fillRect(x(requested), middle - 1, Math.max(1.5, x(first ?? end ?? to) - x(requested)), 2);
     if (first !== null) context.fillRect(x(first), 4, Math.max(1.5, right - x(first)), height - 8);
+    if (EXPECTED.has(why ?? "")) continue;
+    context.fillStyle = colours.bad;
+    context.fillRect(right - 1, 1, 2, height - 2);
+    context.fillStyle = colours.held;
   }
 }

@@ -5,6 +5,7 @@ import { Connection } from "./connection.js";
 import { duration, price, signed, spread, utcClock } from "./format.js";
 import { HeatMap, newestBook } from "./heatmap.js";
 import { Ladder, set } from "./ladder.js";
+import { whyUnobserved } from "./lanes.js";
 import { isStale, nextText, stateText, Universe } from "./universe.js";
 
 const SPANS = [[30, "30 s"], [60, "1 min"], [300, "5 min"], [900, "15 min"]];
@@ -42,7 +43,7 @@ const theme = {
   set(name) {
     document.documentElement.dataset.theme = name;
     const style = getComputedStyle(document.documentElement);
-    this.lane = { held: style.getPropertyValue("--held").trim(), line: style.getPropertyValue("--line").trim() };
+    this.lane = Object.fromEntries(["held", "line", "bad"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     schedule();
   },
 };
@@ -172,6 +173,7 @@ function view() {
     columns: shown, first, last, start: first * size, step: size, right: page.right === null ? right : (last + 1) * size,
     edge: columns.frame?.to ?? null, known: now() - (columns.frame?.open ? PENDING_MS : SETTLED_MS),
     oldest: columns.oldest, cursor: page.cursor,
+    why: (time) => whyUnobserved(universe.lanes[page.symbol] ?? [], time),
   };
 }
 
