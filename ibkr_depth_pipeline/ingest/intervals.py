@@ -125,6 +125,12 @@ class IntervalRecorder:
         """Set the number of the newest subscription of each of these symbols."""
         self._newest.update(newest)
 
+    def unstored(self) -> set[str]:
+        """The symbols with an interval that is still to be handed to their outlets."""
+        return {each.begun.symbol for each in self._open.values()} | {
+            each.interval.symbol for each in self._closing.values()
+        }
+
     # ---- one request
 
     def requested(self, book: LiveBook, instrument: Instrument, sizes: SizeUnit, now_ms: int) -> None:

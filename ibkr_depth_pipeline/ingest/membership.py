@@ -198,8 +198,8 @@ class Membership:
         self._execute(wanted)
 
     async def release(self) -> None:
-        """Give the claims of symbols back that have left, and whose snapshots are all stored."""
-        on = set(self._subscriptions.subscribed.values())
+        """Give the claims of symbols back that have left, and whose snapshots and intervals are all stored."""
+        on = set(self._subscriptions.subscribed.values()) | self._pipeline.intervals.unstored()
         gone = {symbol for symbol in self._leaving if symbol not in on and not self._writer.has_unsent(symbol)}
         if not gone:
             return

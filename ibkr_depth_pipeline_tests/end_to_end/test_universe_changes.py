@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from ibkr_depth_pipeline.schema.intervals import EndReason
 from ibkr_depth_pipeline.schema.keys import claim_key, contract_claim_key, focus_key, ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.universe_changes import UniverseFile
+from ibkr_depth_pipeline_tests.end_to_end.observed import (
+    assert_holds,
+    assert_numbered,
+    intervals_of,
+    open_interval_of,
+    stored_ids,
+)
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording
 
 QUICK = {"ibkr_rotation_secs": 0.4, "ibkr_first_row_secs": 5}
@@ -115,12 +123,18 @@ async def test_claim_of_a_removed_symbol_is_free_for_others_and_it_goes_on_where
 
         await it.run.until(is_free)
         length = await it.run.length("SPY")
+        assert [each.end for each in await intervals_of(it.run.redis, "SPY")][-1] is EndReason.TURN_OVER
+        assert await open_interval_of(it.run.redis, "SPY") is None
         it.write("symbols: [QQQ, SPY]")
         await it.run.grows("SPY", 5)
         assert await it.run.redis.get(claim_key("SPY")) is not None
         stream = await it.run.stream("SPY")
         assert [each.seq for each in stream] == list(range(1, len(stream) + 1))
         assert len(stream) > length
+        await it.run.stop()
+        intervals = await intervals_of(it.run.redis, "SPY")
+        assert_numbered(intervals)
+        assert_holds(intervals, await stored_ids(it.run.redis, "SPY"))
 
 
 @pytest.mark.parametrize(
