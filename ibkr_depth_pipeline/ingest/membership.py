@@ -315,6 +315,7 @@ class OpenMarkets:
         self._calendar = calendar
         self._markets: dict[str, _Market] = {}
         self._fallback: MarketHours | None = None
+        self._listed: dict[str, MarketHours] | None = None  # None: to be made anew
 
     # ---- what is known
 
@@ -329,6 +330,7 @@ class OpenMarkets:
     def forget(self, symbol: str) -> None:
         """Forget an instrument that is not recorded any more."""
         self._markets.pop(symbol, None)
+        self._listed = None
 
     def resolved(self, instrument: Instrument, now: int) -> str:
         """Its contract is known, for the first time or again. Returns why its hours can't be read, once; else ""."""
@@ -338,8 +340,14 @@ class OpenMarkets:
         self._read(market, instrument)
         return market.problem if market.problem != before else ""
 
+    def _read(self, market: _Market, instrument: Instrument) -> None:
+        before = market.hours
+        self._read_hours(market, instrument)
+        if market.hours != before:
+            self._listed = None
+
     @staticmethod
-    def _read(market: _Market, instrument: Instrument) -> None:
+    def _read_hours(market: _Market, instrument: Instrument) -> None:
         label, listed = hours_to_follow(market.wished, instrument.sec_type), instrument.hours
         market.instrument, market.problem = instrument, ""
         if label == ALWAYS:
@@ -351,8 +359,13 @@ class OpenMarkets:
             market.hours, market.problem = None, str(error)
 
     def listed(self) -> dict[str, MarketHours]:
-        """The hours that IBKR lists, or that the universe wishes, by symbol; those that can't be read left out."""
-        return {symbol: market.hours for symbol, market in self._markets.items() if market.hours is not None}
+        """The hours that IBKR lists, or that the universe wishes, by symbol; those that can't be read left out.
+
+        The same object as before while nothing has changed.
+        """
+        if self._listed is None:
+            self._listed = {name: market.hours for name, market in self._markets.items() if market.hours is not None}
+        return self._listed
 
     # ---- what follows
 
