@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,6 +124,8 @@ def _moment(option: str, text: str, day: date) -> int | None:
     """Unix ms of a UTC time on that date; None without one."""
     if not text.strip():
         return None
+    if text.strip() in ("24:00", "24:00:00"):
+        return _moment(option, "00:00", day + timedelta(days=1))
     for form in _CLOCKS:
         try:
             clock = datetime.strptime(text.strip(), form).time()

@@ -218,5 +218,8 @@ def header(symbol: str, day: date, span: tuple[int, int], numbers: Array) -> byt
         symbols=[symbol],
         mappings=[_Mapping(symbol, intervals)],
     )
-    encoded: bytes = metadata.encode()
+    try:
+        encoded: bytes = metadata.encode()
+    except dbn.DBNError as error:
+        raise ExportRefused(f"{symbol!r} is no symbol for DBN: {error}; --to parquet or csv take it") from None
     return encoded

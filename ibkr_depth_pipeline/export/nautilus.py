@@ -40,7 +40,10 @@ class CatalogWriter:
             raise ExportRefused(f"a price or size of {max(digits)} decimal places does not fit nautilus_trader: {most}")
         self.records = 0
         self._catalog = ParquetDataCatalog(str(folder))
-        self._instruments = [nautilus.InstrumentId.from_str(each) for each in instruments]
+        try:
+            self._instruments = [nautilus.InstrumentId.from_str(each) for each in instruments]
+        except ValueError as error:
+            raise ExportRefused(f"{instruments[0]!r} is no name for nautilus_trader: {error}") from None
         self._orders = _Orders(*digits)
         self._end_ms = end_ms
         self._before: Books | None = None
@@ -131,6 +134,9 @@ class _Orders:
             yield found
 
     def _new(self, side: Any, price: float, size: float) -> Any:
-        return nautilus.BookOrder(
-            side, nautilus.Price(price, self._digits[0]), nautilus.Quantity(size, self._digits[1]), 0
-        )
+        try:
+            parts = nautilus.Price(price, self._digits[0]), nautilus.Quantity(size, self._digits[1])
+        except ValueError as error:
+            text = f"price {price} or size {size} does not fit nautilus_trader ({error}); --to parquet or csv take it"
+            raise ExportRefused(text) from None
+        return nautilus.BookOrder(side, *parts, 0)

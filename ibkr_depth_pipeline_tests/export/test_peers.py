@@ -18,7 +18,7 @@ import pytest
 
 from ibkr_depth_pipeline.export.formats import ExportFormat
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY
-from ibkr_depth_pipeline_tests.export.conftest import DAY, Source
+from ibkr_depth_pipeline_tests.export.conftest import Source
 from ibkr_depth_pipeline_tests.export.kept import (
     Side,
     books_by_price,
@@ -115,17 +115,19 @@ def test_hftbacktest_has_no_book_while_nothing_is_observed(replayed: dict[str, l
 # ---- nautilus_trader
 
 
+CASES = {"rotation": "settled", "real": "settled", "rotation, all": "all"}
+
+
 @pytest.fixture(scope="module")
-def catalog(exports_python: str, tmp_path_factory: pytest.TempPathFactory, real: Source) -> Any:
-    """Exports with the command and reads back with the library: the folder, and what it holds."""
-
-    def make(source: Source, *more: str) -> tuple[Path, list[dict[str, Any]]]:
-        folder = tmp_path_factory.mktemp("catalog") / "books"
-        words = ("--date", DAY, "--symbol", "SPY", "--to", "nautilus", "--archive", source.store.url, *more, folder)
-        run(exports_python, "-m", "ibkr_depth_pipeline.cli.depth_archive", "export", *words)
-        return folder, json.loads(run(exports_python, PEERS / "nautilus_books.py", folder))
-
-    return make
+def catalogs(
+    exports_python: str, tmp_path_factory: pytest.TempPathFactory, rotation: Source, real: Source
+) -> dict[str, tuple[Path, list[dict[str, Any]]]]:
+    """The folder of each case, and what nautilus_trader finds in it; all in one process."""
+    sources = {"rotation": rotation, "real": real, "rotation, all": rotation}
+    folders = {case: tmp_path_factory.mktemp("catalog") / "books" for case in CASES}
+    words = [word for case in CASES for word in (CASES[case], sources[case].store.url, folders[case])]
+    found = json.loads(run(exports_python, PEERS / "nautilus_books.py", *words))
+    return {case: (folder, books) for (case, folder), books in zip(folders.items(), found, strict=True)}
 
 
 def as_book(each: dict[str, Any]) -> tuple[int, int, Side, Side]:
@@ -134,9 +136,9 @@ def as_book(each: dict[str, Any]) -> tuple[int, int, Side, Side]:
 
 
 @pytest.mark.parametrize("name", ["rotation", "real"])
-def test_nautilus_reads_each_settled_book(name: str, catalog: Any, request: pytest.FixtureRequest) -> None:
+def test_nautilus_reads_each_settled_book(name: str, catalogs: dict[str, Any], request: pytest.FixtureRequest) -> None:
     source: Source = request.getfixturevalue(name)
-    folder, found = catalog(source)
+    folder, found = catalogs[name]
     books = [each for each in found if each["bids"] or each["asks"]]
     assert list(map(as_book, books)) == books_by_price(settled_of(source.snapshots, source.intervals))
     assert {each["instrument"] for each in found} == {"SPY.ISLAND"}
@@ -147,9 +149,9 @@ def test_nautilus_reads_each_settled_book(name: str, catalog: Any, request: pyte
 
 
 def test_nautilus_has_an_empty_book_where_nothing_is_known_and_all_snapshots_if_asked(
-    catalog: Any, rotation: Source
+    catalogs: dict[str, Any], rotation: Source
 ) -> None:
-    _, found = catalog(rotation, "--snapshots", "all")
+    _, found = catalogs["rotation, all"]
     empty = [each for each in found if not each["bids"] and not each["asks"]]
     assert [as_book(each)[:2] for each in empty] == [
         (rotation.intervals[0].until, 79),
