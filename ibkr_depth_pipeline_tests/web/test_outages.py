@@ -74,6 +74,27 @@ def test_page_shows_that_redis_is_away_and_goes_on(
 
 
 @pytest.mark.faults
+def test_page_waits_for_a_redis_that_is_not_there_yet(
+    redis_server: EmbeddedRedis, browser: Browser, tmp_path: Path
+) -> None:
+    redis_server.kill()
+    web = WebServer(redis_server.url, tmp_path)
+    try:
+        page = browser.new_page()
+        page.goto(web.address)
+        page.get_by_text("Nothing is known while Redis is away.").wait_for()
+        assert "Redis at redis://127.0.0.1" in page.locator("#banner").inner_text()
+        redis_server.restart(wipe=True)
+        page.get_by_text("Nothing has been recorded in this Redis yet.").wait_for()
+        market = RecordedMarket(redis_server.url)
+        page.locator("tr[data-symbol='SPY']").wait_for()
+        market.close()
+        page.close()
+    finally:
+        web.end()
+
+
+@pytest.mark.faults
 def test_gateway_that_goes_away_is_seen_on_the_page(
     redis_server: EmbeddedRedis, browser: Browser, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ const now = () => page.clock.server + (performance.now() - page.clock.here);
 function takeState(message) {
   page.state = message;
   universe.rows = message.rows.map((values) => Object.fromEntries(ROW.map((name, at) => [name, values[at]])));
+  universe.unknown = Boolean(message.problem);
   page.ages = universe.rows.map((row) => row.age);
   document.body.classList.toggle("halted", Boolean(message.feed.problem));
   if (message.feed.problem) for (const row of universe.rows) row.next = null;

@@ -62,6 +62,7 @@ export class Universe {
     this.rows = [];
     this.selected = "";
     this.lanes = {};
+    this.unknown = false;
     this.#makeHead();
     this.filter.addEventListener("input", () => this.show());
   }
@@ -83,6 +84,7 @@ export class Universe {
     const lane = document.createElement("th");
     lane.scope = "col";
     lane.className = "text lane";
+    lane.title = "A bar: observed. A thin line: waits for its first row. A mark: ended out of turn.";
     const title = document.createElement("button");
     title.type = "button";
     title.disabled = true;
@@ -126,7 +128,8 @@ export class Universe {
     const stale = this.rows.filter(isStale).length;
     set(this.tally, `${this.rows.length} symbols, ${holding} hold a slot${stale ? `, ${stale} not to be trusted` : ""}`);
     this.nothing.hidden = this.#shown.length > 0;
-    set(this.nothing, this.rows.length ? "No symbol matches." : "Nothing has been recorded in this Redis yet.");
+    const none = this.unknown ? "Nothing is known while Redis is away." : "Nothing has been recorded in this Redis yet.";
+    set(this.nothing, this.rows.length ? "No symbol matches." : none);
   }
 
   #place() {
