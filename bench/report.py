@@ -212,7 +212,7 @@ def _reading(found: Results) -> list[str]:
     of = {row["name"]: row for row in found["rows"]}
     cells = [(name, _span(row["secs"], ".2f"), _span(row["cpu"], ".2f")) for name, row in of.items()]
     targets = [
-        (f"of {bare}", "<= 1.5", f"{share:.2f}", _met(share <= 1.5))
+        (f"of {bare}", "<= 1.5", f"{share:.2f}", f"{ratio(of[ours]['cpu'], of[bare]['cpu']):.2f}", _met(share <= 1.5))
         for ours, bare in ((OURS, BARE_ARROW), (OURS_POLARS, BARE_POLARS))
         for share in (ratio(of[ours]["secs"], of[bare]["secs"]),)
     ]

@@ -65,6 +65,15 @@ def symbols(store: ArchiveStore, day: date, tree: str = BOOKS) -> list[str]:
     return sorted({place.symbol for each in _trees(store, tree) for place in store.places(day_folder(each, day))})
 
 
+def dates_of_symbols(store: ArchiveStore, tree: str = BOOKS) -> dict[str, list[date]]:
+    """The dates of each symbol, in order, by the symbols' names: of the whole archive by one listing."""
+    found: dict[str, set[date]] = {}
+    for each in _trees(store, tree):
+        for place in store.places(each):
+            found.setdefault(place.symbol, set()).add(place.day)
+    return {symbol: sorted(found[symbol]) for symbol in sorted(found)}
+
+
 def _trees(store: ArchiveStore, tree: str) -> tuple[str, ...]:
     """Where that tree's files are. Older ones come first: compaction publishes before it deletes."""
     return (PARTS, DAYS, tree) if tree == BOOKS and store.has_any_of(PARTS, DAYS) else (tree,)

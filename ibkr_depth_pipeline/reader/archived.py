@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -36,6 +36,21 @@ if TYPE_CHECKING:
 
 _SIDES = tuple(f"{side}_{part}" for side in frames.SIDES for part in frames.PARTS)
 _STORED = [name for name in (*frames.HEAD, *_SIDES) if name in DAY_COLUMNS.names]
+
+
+class _Part(NamedTuple):
+    """What is wanted of one symbol, and the dates that it has."""
+
+    symbol: str
+    first: Start | None
+    last: Start | None
+    days: Sequence[date]
+
+    @property
+    def times(self) -> tuple[int | None, int | None]:
+        """The unix ms of the start and the end, which is not held; None for a seq, since its time is not known."""
+        low, high = map(_time_of, (self.first, self.last))
+        return low, high + 1 if high is not None and isinstance(self.last, AfterId) else high
 
 
 class ArchiveReader:
@@ -66,7 +81,7 @@ class ArchiveReader:
 
     def symbols(self) -> tuple[str, ...]:
         """Every symbol that has snapshots, sorted."""
-        return tuple(sorted({symbol for day in self.days() for symbol in reading.symbols(self._store, day)}))
+        return tuple(reading.dates_of_symbols(self._store))
 
     def intervals(
         self,
@@ -78,9 +93,9 @@ class ArchiveReader:
     ) -> list[SubscriptionInterval]:
         """See DepthReader.intervals."""
         found = []
-        for symbol, first, last in self._chosen(symbols, start, end, missing_ok):
-            each_once = {beginning(each): each for day in self._open(symbol, first, last) for each in day.intervals}
-            low, high = _times(first, last)
+        for part in self._chosen(symbols, start, end, missing_ok):
+            each_once = {beginning(each): each for day in self._open(part) for each in day.intervals}
+            low, high = part.times
             found += [each for each in sorted(each_once.values(), key=beginning) if _touches(each, low, high)]
         return found
 
@@ -94,7 +109,7 @@ class ArchiveReader:
     ) -> list[Gap]:
         """The snapshots that are missing, one symbol after the other, of the dates that the time touches."""
         chosen = self._chosen(symbols, start, end, missing_ok)
-        return [gap for symbol, first, last in chosen for day in self._open(symbol, first, last) for gap in day.gaps]
+        return [gap for part in chosen for day in self._open(part) for gap in day.gaps]
 
     # ---- snapshots
 
@@ -108,8 +123,8 @@ class ArchiveReader:
         missing_ok: bool = False,
     ) -> Iterator[pa.Table]:
         """The snapshots of `range` piece by piece, as tables of frames.schema(): they need not fit into memory."""
-        for symbol, first, last in self._chosen(symbols, start, end, missing_ok):
-            yield from self._tables(symbol, first, last, settled)
+        for part in self._chosen(symbols, start, end, missing_ok):
+            yield from self._tables(part, settled)
 
     def range(
         self,
@@ -185,14 +200,14 @@ class ArchiveReader:
         resampling.need(form)
         length = resampling.bar_ms(every)
         found = []
-        for symbol, first, last in self._chosen(names_in(*symbols), start, end, missing_ok):
-            days = self._open(symbol, first, last)
+        for part in self._chosen(names_in(*symbols), start, end, missing_ok):
+            days = list(self._open(part))
             columns = [name for name in _STORED if name in resampling.NEEDED]
-            tables = [_framed(symbol, batch) for day in days for batch in day.batches(columns)]
+            tables = [_framed(part.symbol, batch) for day in days for batch in day.batches(columns)]
             if tables:
                 intervals = {beginning(each): each for day in days for each in day.intervals}
-                low, high = _times(first, last)
-                bars = resampling.bars(symbol, pa.concat_tables(tables), [*intervals.values()], length, low, high)
+                books, spans = pa.concat_tables(tables), [*intervals.values()]
+                bars = resampling.bars(part.symbol, books, spans, length, *part.times)
                 found += [] if bars is None else [bars]
         if not found and not missing_ok:
             raise self._nothing(start, end)
@@ -200,25 +215,22 @@ class ArchiveReader:
 
     # ---- how
 
-    def _chosen(
-        self, names: Names, start: Points | None, end: Points | None, missing_ok: bool
-    ) -> list[tuple[str, Start | None, Start | None]]:
+    def _chosen(self, names: Names, start: Points | None, end: Points | None, missing_ok: bool) -> list[_Part]:
         """The symbols, each with its start and end. Raises UnknownSymbol."""
-        named, known = names_in(names), self.symbols()
+        named, known = names_in(names), reading.dates_of_symbols(self._store)
         unknown = [name for name in named or () if name not in known]
         if unknown and not missing_ok:
-            raise UnknownSymbol(unknown, known, self._where)
-        chosen = known if named is None else [name for name in named if name in known]
-        return [(name, point_for(name, start), point_for(name, end)) for name in chosen]
+            raise UnknownSymbol(unknown, list(known), self._where)
+        chosen = [name for name in named or known if name in known]
+        return [_Part(name, point_for(name, start), point_for(name, end), known[name]) for name in chosen]
 
-    def _open(self, symbol: str, first: Start | None, last: Start | None) -> list[ArchivedDay]:
-        low, high = _times(first, last)
-        days = [
-            day
-            for day in self.days()
-            if (low is None or day >= day_of(low)) and (high is None or day <= day_of(max(high - 1, 0)))
-        ]
-        return [open_day(self._store, day, symbol) for day in days if symbol in reading.symbols(self._store, day)]
+    def _open(self, part: _Part) -> Iterator[ArchivedDay]:
+        """The dates that can hold a part of it."""
+        low, high = part.times
+        first, last = (None if each is None else day_of(max(each, 0)) for each in (low, high))
+        for day in part.days:
+            if (first is None or day >= first) and (last is None or day <= last):
+                yield open_day(self._store, day, part.symbol)
 
     def _table(
         self,
@@ -232,21 +244,21 @@ class ArchiveReader:
         if limit is not None and limit < 0:
             raise ValueError(f"limit={limit} is below 0")
         found = [frames.schema().empty_table()]
-        for symbol, first, last in self._chosen(names, start, end, missing_ok):
+        for part in self._chosen(names, start, end, missing_ok):
             left = limit
-            for table in self._tables(symbol, first, last, settled):
+            for table in self._tables(part, settled):
                 found.append(table if left is None else table.slice(0, left))
                 left = None if left is None else left - found[-1].num_rows
                 if left == 0:
                     break
         return pa.concat_tables(found)
 
-    def _tables(self, symbol: str, first: Start | None, last: Start | None, settled: bool) -> Iterator[pa.Table]:
-        for day in self._open(symbol, first, last):
+    def _tables(self, part: _Part, settled: bool) -> Iterator[pa.Table]:
+        for day in self._open(part):
             for batch in day.batches(_STORED):
-                kept = _within(batch, first, last, settled)
+                kept = _within(batch, part.first, part.last, settled)
                 if kept.num_rows:
-                    yield _framed(symbol, kept)
+                    yield _framed(part.symbol, kept)
 
     def _nothing(self, start: Points | None, end: Points | None) -> NothingRecorded:
         days = self.days()
@@ -254,12 +266,6 @@ class ArchiveReader:
         asked = "" if start is None else f" from {start} on"
         asked += "" if end is None else f" before {end}"
         return NothingRecorded(f"nothing is recorded{asked} in {self._where}; {there}")
-
-
-def _times(first: Start | None, last: Start | None) -> tuple[int | None, int | None]:
-    """The unix ms of the start and the end, which is not held; None for a seq, since its time is not known."""
-    low, high = map(_time_of, (first, last))
-    return low, high + 1 if high is not None and isinstance(last, AfterId) else high
 
 
 def _time_of(position: Start | None) -> int | None:
