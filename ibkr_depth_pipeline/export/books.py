@@ -1,4 +1,4 @@
-"""Snapshots as columns, and where nothing is known between them. Pure: numpy arrays in, numpy arrays out.
+"""Snapshots as columns, where nothing is known between them, and their tidy table. Pure: arrays in, arrays out.
 
 An array of a side has one row a snapshot and ten columns, best first. What a book does not have is NaN in prices and 0
 in sizes and counts.
@@ -10,8 +10,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from ibkr_depth_pipeline.price_levels import Array, LevelArrays, by_price
+from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
+from ibkr_depth_pipeline.price_levels import Array, LevelArrays, by_price, level_columns
 
 NS_PER_MS = 1_000_000
 _MOST_DECIMALS = 17
@@ -150,3 +152,38 @@ def decimals(values: Array) -> int:
     while places < _MOST_DECIMALS and not np.array_equal(np.round(values, places), values):
         places += 1
     return places
+
+
+# ---- as a table
+
+_LEVELS = LevelArrays(*(np.zeros((0, SNAPSHOT_LEVELS), kind) for kind in (float, float, np.int32)))
+SCHEMA = pa.schema(
+    [
+        pa.field("ts", pa.timestamp("ms", "UTC"), nullable=False),
+        pa.field("seq", pa.int64(), nullable=False),
+        pa.field("subscription", pa.int64()),
+        pa.field("settled", pa.bool_(), nullable=False),
+        pa.field("observed", pa.bool_(), nullable=False),
+        *(pa.field(name, column.type) for name, column in level_columns({"bid": _LEVELS, "ask": _LEVELS})),
+    ]
+)
+"""The three columns of a level that the book does not have are null. Where it was not recorded, so is subscription."""
+
+RECEIVED = pa.field("ts_recv", pa.timestamp("ns", "UTC"), nullable=False)
+"""The last column, if the time of receipt was recorded in nanoseconds."""
+
+
+def tidy_table(books: Books, *, with_received: bool = False) -> Any:
+    """The books in their order as a table of SCHEMA, with RECEIVED if asked for."""
+    head = [
+        pa.array(books.ts).cast(SCHEMA.field("ts").type),
+        pa.array(books.seq),
+        pa.array(books.subscription, mask=books.subscription == 0),
+        pa.array(books.settled),
+        pa.array(books.interval >= 0),
+    ]
+    levels = dict(level_columns({"bid": books.bids.levels, "ask": books.asks.levels}))
+    table = pa.Table.from_arrays([*head, *levels.values()], schema=SCHEMA)
+    if with_received:
+        table = table.append_column(RECEIVED, pa.array(books.received).cast(RECEIVED.type))
+    return table

@@ -15,10 +15,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ibkr_depth_pipeline.export.archived import Selection
-from ibkr_depth_pipeline.export.books import Books, end_of_all
+from ibkr_depth_pipeline.export.books import RECEIVED, SCHEMA, Books, end_of_all, tidy_table
 from ibkr_depth_pipeline.export.formats import ExportFormat
 from ibkr_depth_pipeline.export.hftbacktest import EVENT, EventEncoder, check_order
-from ibkr_depth_pipeline.export.tidy import RECEIVED, SCHEMA, tidy_table
 from ibkr_depth_pipeline.price_levels import Array
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 

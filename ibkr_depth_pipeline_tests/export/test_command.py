@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sysconfig
@@ -131,6 +132,22 @@ def test_file_of_another_program_is_not_replaced_unless_forced(
 def test_time_between_two_snapshots_of_a_turn_has_nothing_to_export(rotation: Source) -> None:
     with pytest.raises(ExportRefused, match="there is no snapshot of SPY"):
         rotation.export(ExportFormat.PARQUET, start_ms=NOON + 1_001, end_ms=NOON + 1_099)
+    assert left_behind(rotation) == []
+
+
+@pytest.mark.parametrize("form", [ExportFormat.PARQUET, ExportFormat.CSV, ExportFormat.DBN, ExportFormat.HFTBACKTEST])
+def test_disk_that_takes_no_more_leaves_no_file(
+    rotation: Source, monkeypatch: pytest.MonkeyPatch, form: ExportFormat
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        code, _, complaints = runs(rotation, monkeypatch, to=form.value, path="out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    assert "PATH='out' can't be written" in complaints
+    assert "File too large" in complaints
     assert left_behind(rotation) == []
 
 
