@@ -193,7 +193,8 @@ class Feed:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _ensure_running(self) -> None:
-        if not self._source.over and (self._task is None or self._task.done()):
+        has_more = self._pending is not None or not self._source.over
+        if has_more and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:

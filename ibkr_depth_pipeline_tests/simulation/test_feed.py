@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue, depth_venue
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower
 from ibkr_depth_pipeline.simulation.market import SyntheticFlow, SyntheticMarket
+from ibkr_depth_pipeline.simulation.options import ReplayOptions, ReplayPace
+from ibkr_depth_pipeline.simulation.replay import Moment, Replay, Tape
 from ibkr_depth_pipeline.simulation.replies import Subscription
-from ibkr_depth_pipeline.simulation.rows import RowStyle, WireRow
+from ibkr_depth_pipeline.simulation.rows import Book, BookLevel, RowStyle, WireRow
 
 
 class Sink:
@@ -94,4 +97,19 @@ async def test_rows_go_on_after_a_burst() -> None:
     await feed.burst(100)
     sink.news.clear()
     await sink.news.wait()
+    await feed.close()
+
+
+async def test_recording_that_was_halted_before_its_last_change_sends_that_to_the_next_follower() -> None:
+    first, last = (Book((BookLevel(price, 100.0),), (BookLevel(price + 1, 100.0),)) for price in (10.0, 11.0))
+    tape = Tape(first, (Moment(0.0, Book(), error=316), Moment(0.1, last)), holds_rows=False)
+    _, _, follower, sink = new_feed()
+    feed = Feed(Replay(tape, ReplayOptions(path=Path("none"), pace=ReplayPace.FAST)), on_end=lambda: None)
+    feed.follow(follower)
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    assert feed.followers == []
+    sink.rows.clear()
+    feed.follow(follower)
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    assert [(row.price, row.side) for row in sink.rows] == [(11.0, 1), (12.0, 0)]
     await feed.close()
