@@ -293,7 +293,8 @@ class ContractRefresh:
 
 
 GATE_CYCLE_SECS = 1.0
-"""How often it is checked which contracts other ingests have."""
+_CONTRACTS_PER_SEC = 200
+"""How often it is checked which contracts other ingests have: every second, of more than 200 more rarely."""
 
 
 class ContractGate:
@@ -334,34 +335,45 @@ class ContractGate:
 
     async def run(self) -> None:
         """Until cancelled."""
+        keep_at = 0.0
         while True:
             self._news.clear()
-            await self._claim()
+            await self._claim_offered()
+            if loop_time() >= keep_at:
+                await self._keep()
+                keep_at = loop_time() + max(GATE_CYCLE_SECS, len(self._recorded()) / _CONTRACTS_PER_SEC)
             await first_of(self._news.wait(), asyncio.sleep(GATE_CYCLE_SECS))
 
-    async def _claim(self) -> None:
-        offered, recorded = list(self._offered.values()), list(self._recorded().values())
-        wanted = {_place(each): each.symbol for each in (*self._held.values(), *offered, *recorded)}
+    async def _claim_offered(self) -> None:
+        offered = list(self._offered.values())
         with contextlib.suppress(SinkUnavailable):
-            await self._claims.claim(wanted)
-        for instrument in (*recorded, *offered):
+            await self._claims.claim({_place(each): each.symbol for each in offered})
+        for instrument in offered:
+            if self._offered.get(instrument.symbol) is not instrument:
+                continue
             if (holder := self._claims.held.get(_place(instrument))) is not None:
                 self._refuse(instrument, holder)
-            elif self._offered.get(instrument.symbol) is instrument:
+            else:
                 del self._offered[instrument.symbol]
                 self._take(instrument)
-        self._look_for_free_ones()
+
+    async def _keep(self) -> None:
+        """Renew what is recorded and give the rest back; what others have by now is refused, what is free taken up."""
+        recorded = list(self._recorded().values())
+        with contextlib.suppress(SinkUnavailable):
+            await self._claims.keep({_place(each): each.symbol for each in (*self._held.values(), *recorded)})
+        for instrument in recorded:
+            if (holder := self._claims.held.get(_place(instrument))) is not None:
+                self._refuse(instrument, holder)
+        for symbol, instrument in list(self._held.items()):
+            if _place(instrument) not in self._claims.held:
+                del self._held[symbol]
+                self._resolve_again(symbol)
 
     def _refuse(self, instrument: Instrument, holder: str) -> None:
         self._offered.pop(instrument.symbol, None)
         self._held[instrument.symbol] = instrument
         self._take(refused_contract(instrument, holder))
-
-    def _look_for_free_ones(self) -> None:
-        for symbol, instrument in list(self._held.items()):
-            if _place(instrument) not in self._claims.held:
-                del self._held[symbol]
-                self._resolve_again(symbol)
 
 
 def _place(instrument: Instrument) -> Place:

@@ -175,27 +175,32 @@ class StreamClaims:
 class ContractClaims:
     """The contracts on their venues that the ingest `name` records: two ingests may have one under different names.
 
-    `claim` them every second or so; `held` are those of others, in words; `release` them at the end.
+    `claim` new ones, `keep` all of them every second or so; `held` are those of others, in words; `release` at the end.
     """
 
     def __init__(self, client: Client, name: str, run: RunIdentity) -> None:
         self._client = client
         self._name = name
         self._run = asdict(run)
-        self._claimed: dict[Place, tuple[bytes, float]] = {}  # the claim's text, and when it was renewed last
+        self._claimed: dict[Place, tuple[str, float]] = {}  # for which symbol, and when it was renewed last
         self.held: dict[Place, str] = {}
 
     async def claim(self, places: Mapping[Place, str]) -> None:
-        """Claim these, each recorded under that symbol, and give all others back. Raises SinkUnavailable."""
-        texts = {place: self._text(symbol) for place, symbol in places.items()}
+        """Claim these, each recorded under that symbol, unless that was done lately. Raises SinkUnavailable."""
         now = monotonic()
-        due = [place for place, text in texts.items() if self._is_due(place, text, now)]
-        gone = [place for place in self._claimed if place not in places]
-        self.held = {place: holder for place, holder in self.held.items() if place in places}
+        due = [place for place, symbol in places.items() if self._is_due(place, symbol, now)]
         try:
             for batch in _batches(due):
-                self._take(batch, texts, now, await self._ask(batch, texts))
-            await self._give_back(gone)
+                self._note(batch, places, now, await self._ask(batch, places))
+        except UNREACHABLE as error:
+            raise unavailable(error) from None
+
+    async def keep(self, places: Mapping[Place, str]) -> None:
+        """Claim these and give all others back. Raises SinkUnavailable."""
+        self.held = {place: holder for place, holder in self.held.items() if place in places}
+        await self.claim(places)
+        try:
+            await self._give_back([place for place in self._claimed if place not in places])
         except UNREACHABLE as error:
             raise unavailable(error) from None
 
@@ -211,21 +216,21 @@ class ContractClaims:
     def _text(self, symbol: str) -> bytes:
         return orjson.dumps({"gateway": self._name, "symbol": symbol, **self._run})
 
-    def _is_due(self, place: Place, text: bytes, now: float) -> bool:
-        known, renewed = self._claimed.get(place, (b"", 0.0))
-        return known != text or now - renewed >= CONTRACT_RENEWAL_SECS
+    def _is_due(self, place: Place, symbol: str, now: float) -> bool:
+        known, renewed = self._claimed.get(place, ("", 0.0))
+        return known != symbol or now - renewed >= CONTRACT_RENEWAL_SECS
 
-    async def _ask(self, places: Sequence[Place], texts: Mapping[Place, bytes]) -> list[Any]:
+    async def _ask(self, places: Sequence[Place], symbols: Mapping[Place, str]) -> list[Any]:
         ttl_ms = int(CONTRACT_CLAIM_SECS * 1000)
+        claims = [(contract_claim_key(*place), self._text(symbols[place])) for place in places]
         return await ask_each(
-            self._client,
-            [("EVAL", _CLAIM_STREAM, 1, contract_claim_key(*each), texts[each], ttl_ms, self._name) for each in places],
+            self._client, [("EVAL", _CLAIM_STREAM, 1, key, text, ttl_ms, self._name) for key, text in claims]
         )
 
-    def _take(self, places: Sequence[Place], texts: Mapping[Place, bytes], now: float, replies: Sequence[Any]) -> None:
+    def _note(self, places: Sequence[Place], symbols: Mapping[Place, str], now: float, replies: Sequence[Any]) -> None:
         for place, reply in zip(places, replies, strict=True):
             if isinstance(reply, Exception) or reply == _HELD:  # where Redis refuses it, nobody's is known
-                self._claimed[place] = texts[place], now
+                self._claimed[place] = symbols[place], now
                 self.held.pop(place, None)
             else:
                 self._claimed.pop(place, None)
@@ -233,10 +238,10 @@ class ContractClaims:
 
     async def _give_back(self, places: Sequence[Place]) -> None:
         for batch in _batches(places):
-            keys = [(contract_claim_key(*each), self._claimed[each][0]) for each in batch]
-            await ask_each(self._client, [("EVAL", RELEASE_LEASE, 1, key, text) for key, text in keys])
-            for each in batch:
-                del self._claimed[each]
+            claims = [(contract_claim_key(*place), self._text(self._claimed[place][0])) for place in batch]
+            await ask_each(self._client, [("EVAL", RELEASE_LEASE, 1, key, text) for key, text in claims])
+            for place in batch:
+                del self._claimed[place]
 
 
 def _recorded_by(holder: bytes) -> str:
