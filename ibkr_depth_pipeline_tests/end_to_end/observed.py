@@ -89,6 +89,26 @@ def assert_numbered(intervals: Sequence[SubscriptionInterval]) -> None:
         )
 
 
+async def assert_observed(client: redis.Redis, symbol: str) -> None:
+    """After a run: its intervals are numbered and in order, and each snapshot is in one, or of a book out of step."""
+    intervals, ids = await intervals_of(client, symbol), await stored_ids(client, symbol)
+    assert await open_interval_of(client, symbol) is None
+    assert_numbered(intervals)
+    wrong = _of_books_out_of_step(intervals, [seq for _, seq in ids])
+    assert_holds(intervals, [(ts, seq) for ts, seq in ids if seq not in wrong])
+
+
+def _of_books_out_of_step(intervals: Sequence[SubscriptionInterval], seqs: Sequence[int]) -> set[int]:
+    """The snapshots between the end of an interval whose book was out of step and the next one."""
+    with_rows = [each for each in intervals if each.first_seq is not None]
+    found: set[int] = set()
+    for each, later in itertools.zip_longest(with_rows, with_rows[1:]):
+        if each.end is EndReason.OUT_OF_STEP:
+            end = later.first_seq if later is not None else max(seqs) + 1
+            found |= set(range((each.last_seq or 0) + 1, end))
+    return found
+
+
 def assert_holds(intervals: Sequence[SubscriptionInterval], ids: Sequence[tuple[int, int]]) -> None:
     """Each stored snapshot belongs to exactly one interval, by its number, and its time lies in it."""
     by_seq = {seq: ts for ts, seq in ids}

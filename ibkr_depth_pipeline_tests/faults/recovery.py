@@ -13,6 +13,7 @@ import structlog
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway, load_scenario
 from ibkr_depth_pipeline.simulation.journal import Entry
 from ibkr_depth_pipeline.simulation.scenario import ScenarioStep
+from ibkr_depth_pipeline_tests.end_to_end.observed import assert_observed
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 
 FAST: dict[str, Any] = {
@@ -103,6 +104,9 @@ async def trial(
             async with recording(gateway, redis_url, universe_of(*symbols), **{**FAST, **settings}) as run:
                 under_trial = Trial(gateway, run, symbols, logged, chosen.steps if chosen else ())
                 yield under_trial
+                await run.stop()
+                for symbol in symbols:
+                    await assert_observed(run.redis, symbol)
             await gateway.wait_for(lambda: not gateway.clients)
 
 
