@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ibkr_depth_pipeline.clock import unix_ms
@@ -46,6 +47,8 @@ class RecordReading:
         self._first: SubscriptionInterval | None = None
         self._ended: list[SubscriptionInterval] = []
         self._open: SubscriptionInterval | None = None
+        self._newest = 0
+        self._asked_again = False
 
     @classmethod
     def from_id(cls, symbol: str, low: str) -> RecordReading:
@@ -70,7 +73,15 @@ class RecordReading:
         if ended:
             self.position = ended[-1][0].decode()
         self._open = _open_of(self._symbol, values)
-        return len(ended) == PAGE_TURNS
+        return len(ended) == PAGE_TURNS or self._lacks_one()
+
+    def _lacks_one(self) -> bool:
+        """Whether an interval is in neither reply: the nodes of a cluster answer in any order. It is asked for once."""
+        newest = self._ended[-1].subscription if self._ended else 0
+        self._newest = max(newest, self._newest)
+        lacks = self._open is not None and 0 < self._newest < self._open.subscription - 1
+        self._asked_again = lacks and not self._asked_again
+        return self._asked_again
 
     def read(self) -> Query[Record]:
         """All that there is by now."""
@@ -99,9 +110,8 @@ class IntervalTracker:
         self.reading = RecordReading.from_id(symbol, str(begin))
         self._begin = begin
         self._inference = Inference()
-        self._begun: SubscriptionInterval | None = None
-        self._done = -1
-        """The number of the newest subscription that is over and handed on, or was over before the beginning."""
+        self._begun = self._done = -1
+        """The newest subscription whose beginning was handed on, and the newest that is over."""
 
     def items(self, items: Sequence[Item], position: StreamId, now: int) -> list[IntervalItem]:
         """What was read, with the beginnings and ends that belong before `position`, the newest id that was read."""
@@ -123,16 +133,16 @@ class IntervalTracker:
         """Beginnings and ends up to `at`, which is the next snapshot; are_read: it is the last one that was read."""
         found: list[IntervalItem] = []
         for interval in record.intervals:
-            if interval.subscription <= self._done or (interval.first_row is None and not interval.open):
+            if interval.subscription <= self._done or (interval.first_row is None and (are_read or not interval.open)):
                 continue
             if beginning(interval) > at:
                 break
             if self._was_over(interval):
                 self._done = interval.subscription
                 continue
-            if self._begun is None or self._begun.subscription != interval.subscription:
-                found.append(IntervalStarted(interval))
-                self._begun = interval
+            if interval.subscription > self._begun:
+                found.append(IntervalStarted(_since(interval, at)))
+                self._begun = interval.subscription
             if not interval.open and (not holds(interval, *at) or (are_read and at.seq >= (interval.last_seq or 0))):
                 found.append(IntervalEnded(interval))
                 self._done = interval.subscription
@@ -144,6 +154,13 @@ class IntervalTracker:
         if interval.open or beginning(interval) > self._begin:
             return False
         return (interval.until or 0) <= ts or (interval.last_seq or 0) <= seq < LAST_OF_MS
+
+
+def _since(interval: SubscriptionInterval, first: StreamId) -> SubscriptionInterval:
+    """The interval, with its first snapshot: the record of an open one lags a little behind."""
+    if interval.first_row is not None:
+        return interval
+    return replace(interval, first_row=first.ts, first_seq=first.seq)
 
 
 def intervals(

@@ -19,7 +19,8 @@ from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.probe.venue_cache import VenueStore
 from ibkr_depth_pipeline.reader import After, AsyncDepthReader, At, DepthReader, DepthSnapshot
 from ibkr_depth_pipeline.schema.health import SymbolState
-from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
+from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, encode_interval
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, turns_stream, venue_key
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.sink.connection import check_writable, open_redis
@@ -152,6 +153,33 @@ async def test_both_readers_follow_all_symbols_at_once(several: Servers) -> None
             later = asyncio.ensure_future(anext(followings[1]))
             await asyncio.to_thread(fill, client, 1, 11)
             assert isinstance(await later, DepthSnapshot)
+
+
+async def test_both_readers_follow_the_intervals_of_all_symbols(several: Servers) -> None:
+    with several.client() as client, DepthReader(several.url) as reader:
+        for number in (1, 2):
+            fill(client, 5, 5 * number - 4)
+            for symbol in SYMBOLS:
+                books = [book for book in reader.range(symbol) if book.seq > 5 * number - 5]
+                turn = SubscriptionInterval(
+                    *(symbol, number, "ARCA"),
+                    first_row=books[0].ts,
+                    complete=books[0].ts,
+                    until=books[-1].ts,
+                    first_seq=books[0].seq,
+                    last_seq=books[-1].seq,
+                    end=EndReason.TURN_OVER,
+                )
+                client.xadd(turns_stream(symbol), encode_interval(turn), id=f"{books[-1].ts}-{number}")
+        async with AsyncDepthReader(several.url) as other:
+            for items in (
+                reader.follow(SYMBOLS, start=1, intervals=True).read(),
+                await other.follow(start=1, intervals=True).read(),
+            ):
+                for symbol in SYMBOLS:
+                    kinds = [type(item).__name__ for item in items if item.symbol == symbol]
+                    assert kinds == ["IntervalStarted", *["DepthSnapshot"] * 5, "IntervalEnded"] * 2
+            assert await other.intervals() == reader.intervals() != []
 
 
 def _numbers(items: list[object]) -> set[tuple[str, int]]:

@@ -74,7 +74,8 @@ class Filler:
 
     def refresh(self, **changes: Any) -> None:
         """Bring the hash of the open subscription up to date, which the recorder does from time to time."""
-        self._turn = replace(self._turn, until=self.ts - self._step_ms, last_seq=self.seq, **changes)
+        known = {"until": self.ts - self._step_ms, "last_seq": self.seq, **changes}
+        self._turn = replace(self._turn, **known)
         self._store_open(self._turn)
 
     def end(self, reason: EndReason = EndReason.TURN_OVER) -> SubscriptionInterval:

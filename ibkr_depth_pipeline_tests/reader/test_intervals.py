@@ -11,6 +11,7 @@ import pytest
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.reader import (
     AsyncDepthReader,
+    At,
     DepthReader,
     DepthSnapshot,
     EndReason,
@@ -305,6 +306,22 @@ def test_following_from_now_on_begins_with_the_open_interval(filler: Filler, rea
     filler.add(1)
     filler.end()
     assert shown(following.read()) == ["12 of 3", "end 3"]
+
+
+def test_subscription_without_a_row_has_no_beginning_until_its_first_snapshot(
+    filler: Filler, reader: DepthReader
+) -> None:
+    two_turns(filler)
+    filler.begin(3)
+    filler.refresh(first_row=None, first_seq=None, last_seq=None)
+    following = reader.follow("SPY", start=At(filler.ts + 5), intervals=True)
+    assert following.read(0.01) == []
+    filler.pause(10)
+    filler.add(1)
+    [started, book] = following.read()
+    assert isinstance(started, IntervalStarted)
+    assert (started.interval.subscription, started.interval.first_row, started.interval.first_seq) == (3, book.ts, 11)
+    assert book.subscription == 3
 
 
 def test_following_from_the_end_of_an_interval_leaves_it_out(filler: Filler, reader: DepthReader) -> None:
