@@ -80,7 +80,9 @@ async def test_stream_id_a_year_ahead_is_named_at_the_start_in_check_and_in_stat
     async with SimulatedGateway(GatewayOptions(rows_per_second=50)) as gateway:
         ahead = SettableClock()
         ahead.ahead_ms = YEAR_MS
-        async with recording(gateway, shared_redis_url, universe_of("SPY"), wall_ms=ahead) as run:
+        # the gateway lists no hours that far ahead, so that the calendar would decide
+        anytime = {"ibkr_calendar": "24/7"}
+        async with recording(gateway, shared_redis_url, universe_of("SPY"), wall_ms=ahead, **anytime) as run:
             await run.grows("SPY", 5)
         settings = settings_for(gateway, shared_redis_url, symbol_config_path="unused.yaml")
         found = [each for each in await run_checklist(settings, ("SPY",)) if each.subject == "stream ids"]
