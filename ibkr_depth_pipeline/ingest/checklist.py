@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.settings import Settings, names_without_setting, unreadable_env_lines
-from ibkr_depth_pipeline.sink.advice import redis_advice
+from ibkr_depth_pipeline.sink.advice import entries_of, redis_advice
 from ibkr_depth_pipeline.sink.connection import check_writable
 from ibkr_depth_pipeline.sink.stream_fence import recorded_contracts, streams_ahead
 from ibkr_depth_pipeline.universe import Universe, load_universe
@@ -102,7 +102,7 @@ async def _redis(settings: Settings, universe: Universe | None) -> list[Checklis
     symbols = universe.symbols if universe else ()
     try:
         version = await check_writable(settings.redis_target, settings.ibkr_redis_min_replicas)
-        advice = await redis_advice(settings.redis_target, len(symbols) * settings.ibkr_stream_maxlen)
+        advice = await redis_advice(settings.redis_target, entries_of(settings, len(symbols)))
         ahead = await streams_ahead(settings.redis_target, symbols, unix_ms())
     except SinkUnavailable as error:
         return [ChecklistItem(Verdict.FAIL, "redis", str(error))]

@@ -24,6 +24,9 @@ BYTES_PER_ENTRY = 600
 """Memory of a stream entry of ten rows a side, as `MEMORY USAGE key SAMPLES 0` gives it for a full stream, divided by
 XLEN: docs/redis-schema.md, Memory."""
 
+ENTRIES_PER_ROWS_ENTRY = 8
+"""An entry of the stream of rows takes an eighth of one of snapshots: docs/data.md, Receive time."""
+
 _KEEPS = "noeviction"
 
 
@@ -57,10 +60,16 @@ async def redis_advice(url: str, entries: int) -> list[Advice]:
     return list(dict.fromkeys(advice))
 
 
+def entries_of(settings: Settings, symbols: int) -> int:
+    """How many entries of snapshots take as much memory as all streams of so many symbols."""
+    entries = symbols * settings.ibkr_stream_maxlen
+    return entries + entries // ENTRIES_PER_ROWS_ENTRY if settings.ibkr_stream_rows else entries
+
+
 async def log_redis_advice(settings: Settings, symbols: int) -> None:
     """Log what there is to know of the Redis that is to hold so many symbols. Where it can't be asked, nothing is."""
     with contextlib.suppress(SinkUnavailable):
-        for each in await redis_advice(settings.redis_target, symbols * settings.ibkr_stream_maxlen):
+        for each in await redis_advice(settings.redis_target, entries_of(settings, symbols)):
             level = logging.WARNING if each.is_warning else logging.INFO
             get_log().log(level, each.subject.replace(" ", "_"), text=each.text)
 

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.settings import load_settings
-from ibkr_depth_pipeline.sink.advice import Server, advice_of, log_redis_advice, redis_advice
+from ibkr_depth_pipeline.sink.advice import Server, advice_of, entries_of, log_redis_advice, redis_advice
 from ibkr_depth_pipeline_tests.sink.writing import reading
 
 POLICIES = ("allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-ttl", "volatile-random")
@@ -60,3 +60,8 @@ async def test_advice_comes_from_info_if_config_is_forbidden_and_is_absent_if_bo
         finally:
             await client.config_set("maxmemory-policy", "noeviction")
             await client.execute_command("ACL", "DELUSER", "looker", "blind")
+
+
+def test_rows_that_are_kept_count_for_the_memory() -> None:
+    plain, with_rows = (load_settings(ibkr_stream_maxlen=1000, ibkr_stream_rows=kept) for kept in (False, True))
+    assert [entries_of(settings, 10) for settings in (plain, with_rows)] == [10_000, 11_250]
