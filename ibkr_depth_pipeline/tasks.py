@@ -106,7 +106,7 @@ async def first_of(*awaitables: Any, within: float | None = None) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def _to_catch() -> tuple[signal.Signals, ...]:

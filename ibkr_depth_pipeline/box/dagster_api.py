@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,19 @@ from ibkr_depth_pipeline.box.processes import BoxError
 
 TIMEOUT_SECS = 20.0
 ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+_ACTIVE = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
 
 _LOADED = "query($name: String!) { instance { info } workspaceLocationEntryOrError(name: $name) { __typename } }"
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on Error { message }
   ... on RunConfigValidationInvalid { errors { message } } } }"""
-_RUNS = """query($job: String!) { runsOrError(filter: {pipelineName: $job}) {
-  ... on Runs { results { runId status } } ... on Error { message } } }"""
+_RUNS = """query($filter: RunsFilter!) { runsOrError(filter: $filter) {
+  ... on Runs { results { runId status endTime jobName } } ... on Error { message } } }"""
+_SENSOR = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) {
+  __typename ... on Sensor { sensorState { id } } } }"""
+_STOP_SENSOR = "mutation($id: String!) { stopSensor(id: $id) { __typename ... on Error { message } } }"
+_RESET_SENSOR = """mutation($selector: SensorSelector!) { resetSensor(sensorSelector: $selector) {
+  __typename ... on Error { message } } }"""
 _TERMINATE = """mutation($run: String!) { terminateRun(runId: $run, terminatePolicy: SAFE_TERMINATE) {
   __typename ... on Error { message } } }"""
 
@@ -33,8 +40,12 @@ class DagsterUnavailable(BoxError):
 
 @dataclass(frozen=True, slots=True)
 class LaunchedRun:
+    """`ended_ts` is unix ms, 0 while it is not over."""
+
     id: str
     status: str
+    job: str = ""
+    ended_ts: int = 0
 
     @property
     def ended(self) -> bool:
@@ -56,18 +67,43 @@ class DagsterApi:
         known = data["workspaceLocationEntryOrError"]["__typename"] == "WorkspaceLocationEntry"
         return known and str(home) in (data["instance"]["info"] or "")
 
-    def launch(self, location: str, job: str) -> str:
-        """Launch `job` with no config; its run id. DagsterUnavailable if the job is unknown or Dagster refuses."""
-        selector = {"repositoryLocationName": location, "repositoryName": "__repository__", "jobName": job}
-        answer = self._ask(_LAUNCH, params={"selector": selector, "runConfigData": {}})["launchRun"]
+    def launch(
+        self, location: str, job: str, config: Mapping[str, object] | None = None, tags: Mapping[str, str] | None = None
+    ) -> str:
+        """Launch `job`; its run id. DagsterUnavailable if the job is unknown or Dagster refuses."""
+        selector = {**_repository(location), "jobName": job}
+        named = [{"key": key, "value": value} for key, value in (tags or {}).items()]
+        params = {"selector": selector, "runConfigData": config or {}, "executionMetadata": {"tags": named}}
+        answer = self._ask(_LAUNCH, params=params)["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             raise DagsterUnavailable(f"Dagster does not launch {job}: {json.dumps(answer)}")
         return str(answer["run"]["runId"])
 
     def runs(self, job: str) -> list[LaunchedRun]:
         """The runs of `job`, newest first."""
-        answer = self._ask(_RUNS, job=job)["runsOrError"]
-        return [LaunchedRun(found["runId"], found["status"]) for found in answer.get("results", ())]
+        return self._runs({"pipelineName": job})
+
+    def active_runs(self) -> list[LaunchedRun]:
+        """The runs of all jobs that are not over, newest first."""
+        return self._runs({"statuses": _ACTIVE})
+
+    def _runs(self, filters: Mapping[str, object]) -> list[LaunchedRun]:
+        answer = self._ask(_RUNS, filter=filters)["runsOrError"]
+        return [
+            LaunchedRun(found["runId"], found["status"], found["jobName"], int((found["endTime"] or 0) * 1000))
+            for found in answer.get("results", ())
+        ]
+
+    def stop_sensor(self, location: str, sensor: str) -> None:
+        """As its switch in the UI does. DagsterUnavailable if there is no such sensor."""
+        found = self._ask(_SENSOR, selector={**_repository(location), "sensorName": sensor})["sensorOrError"]
+        if found["__typename"] != "Sensor":
+            raise DagsterUnavailable(f"Dagster knows no sensor {sensor}")
+        self._ask(_STOP_SENSOR, id=found["sensorState"]["id"])
+
+    def reset_sensor(self, location: str, sensor: str) -> None:
+        """Let it run, or not, as the definitions have it."""
+        self._ask(_RESET_SENSOR, selector={**_repository(location), "sensorName": sensor})
 
     def terminate(self, run_id: str) -> None:
         """As Terminate in the UI does: the run is asked to stop, and takes its time. A refusal is no error."""
@@ -87,3 +123,7 @@ class DagsterApi:
             raise DagsterUnavailable(f"Dagster refuses a query: {json.dumps(answer['errors'])}")
         data: dict[str, Any] = answer["data"]
         return data
+
+
+def _repository(location: str) -> dict[str, str]:
+    return {"repositoryLocationName": location, "repositoryName": "__repository__"}

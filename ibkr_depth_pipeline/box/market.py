@@ -1,50 +1,64 @@
-"""The market in a box: Redis, the simulated gateway, Dagster, one run of the ingest; all of it ends with the box."""
+"""The market in a box: Redis, the simulated gateway, the web page, Dagster and a trading day; all ends with the box."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import signal
 import socket
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ibkr_depth_pipeline.box.dagster_api import DagsterApi, DagsterUnavailable, LaunchedRun
+from ibkr_depth_pipeline.box.alerts import AlertReceiver
+from ibkr_depth_pipeline.box.dagster_api import DagsterApi, DagsterUnavailable
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis, find_redis_binary, free_port, port_is_free
+from ibkr_depth_pipeline.box.fault_player import KEYS, FaultPlayer
+from ibkr_depth_pipeline.box.faults import BY_KEY, Page, PlannedFault
+from ibkr_depth_pipeline.box.keyboard import Keyboard, keyboard
 from ibkr_depth_pipeline.box.processes import BoxError, GuardedProcess, wait_until
-from ibkr_depth_pipeline.box.run_folder import LogFollower, RotationLines, RunFolder
+from ibkr_depth_pipeline.box.run_folder import LogFollower, RotationLines, RunFolder, parse_line
+from ibkr_depth_pipeline.box.script import check_symbols
+from ibkr_depth_pipeline.box.trading_day import LOCATION, TradingDay
+from ibkr_depth_pipeline.box.watching import MarketWatcher
 from ibkr_depth_pipeline.clock import monotonic
+from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline.universe import load_universe
 
-LOCATION = "ibkr_depth_pipeline"
 DEFINITIONS = "ibkr_depth_pipeline.definitions"
-GATEWAY = "ibkr_gateway_sim"
 WEB = "ibkr_depth_web"
-INGEST_JOB = "ibkr_depth_ingest_job"
 UI_PORT, WEB_PORT, GATEWAY_PORT, REDIS_PORT = 3000, 3080, 7497, 6379
 START_TIMEOUT_SECS = 120.0
 DRAIN_TIMEOUT_SECS = 30.0
 STOP_GRACE_SECS = 10.0
 LOOK_SECS = 0.25
 RUNS_POLL_SECS = 2.0
+_JOURNAL_ENTRIES = 1000
 _PYTHON = (sys.executable, "-m")
 _INSTALL = "install the project (make run does, or pip install -e .)"
 
 
 @dataclass(frozen=True, slots=True)
 class BoxOptions:
-    """`port` None: 3000, or the next free one. `duration_secs` counts from the launch of the ingest; None: no end."""
+    """`port` None: 3000, or the next free one. `duration_secs` counts from the launch of the ingest; None: no end.
+
+    `faults` are played by their times; quiet: no line per rotation.
+    """
 
     port: int | None = None
     symbols: tuple[str, ...] = ()
     duration_secs: float | None = None
     keep: bool = False
     config: Path | None = None
+    faults: tuple[PlannedFault, ...] = ()
+    quiet: bool = False
 
 
 class _StopAsked(Exception):
@@ -52,7 +66,9 @@ class _StopAsked(Exception):
 
 
 def open_market(options: BoxOptions, say: Callable[[str], None]) -> bool:
-    """Runs a box until a stop signal or the end of the duration. Whether the newest run of the ingest held.
+    """Runs a box until a stop signal or the end of the duration.
+
+    Whether the newest run of the ingest held, and the market recovered from every fault that was played.
 
     Call it from the main thread: it takes signals. Raises BoxError if something can't be started or dies;
     everything is down by then. A second signal raises KeyboardInterrupt, after everything was killed.
@@ -62,7 +78,13 @@ def open_market(options: BoxOptions, say: Callable[[str], None]) -> bool:
     say(f"Logs         {folder.logs}")
     if options.symbols:
         folder.limit_universe(options.symbols)
-    held = MarketBox(options, folder, say).run()
+    try:
+        universe = load_universe(folder.universe).symbols
+        check_symbols(options.faults, universe)
+    except (BoxError, ConfigurationError) as problem:
+        folder.remove()
+        raise BoxError(str(problem)) from None
+    held = MarketBox(options, folder, universe, say).run()
     if held and not options.keep:
         folder.remove()
     return held
@@ -71,27 +93,32 @@ def open_market(options: BoxOptions, say: Callable[[str], None]) -> bool:
 class MarketBox:
     """One box in its folder. `say` gets each line for the person at the terminal."""
 
-    def __init__(self, options: BoxOptions, folder: RunFolder, say: Callable[[str], None]) -> None:
-        self._options = options
-        self._folder = folder
+    def __init__(
+        self, options: BoxOptions, folder: RunFolder, symbols: Sequence[str], say: Callable[[str], None]
+    ) -> None:
+        self._options, self._folder, self._symbols = options, folder, tuple(symbols)
         self._terminal = say
         self._stop_asked = False
         self._children: dict[str, GuardedProcess | EmbeddedRedis] = {}  # in the order of their start
-        self._dagster: DagsterApi | None = None
+        self._held = ExitStack()
+        """What lives in this process: threads, and the terminal's modes."""
+        self._alerts = self._held.enter_context(AlertReceiver())
         self._follower = LogFollower(folder.home, "storage/*/compute_logs/*.err")
         self._lines = RotationLines()
-        self._runs: dict[str, LaunchedRun] = {}  # newest first
+        self._day: TradingDay | None = None
+        self._player: FaultPlayer | None = None
+        self._watcher: MarketWatcher | None = None
 
     def run(self) -> bool:
         """See `open_market`."""
         self._take_signals()
         try:
             with contextlib.suppress(_StopAsked):
-                self._bring_up()
-                self._watch()
+                self._watch(self._bring_up())
         finally:
             self._take_down()
-        return not any(run.status == "FAILURE" for run in list(self._runs.values())[:1])
+        recovered = self._player is None or self._player.recovered
+        return recovered and (self._day is None or self._day.held)
 
     def _say(self, line: str) -> None:
         """A terminal or pipe that has gone cannot stop the box later, so its end counts as a request to stop."""
@@ -113,17 +140,26 @@ class MarketBox:
 
     # Up
 
-    def _bring_up(self) -> None:
+    def _bring_up(self) -> FaultPlayer:
         ui_port = self._options.port or _first_free(UI_PORT)
         redis = self._start_redis()
         gateway = self._start_gateway()
-        env = self._folder.environment(gateway, redis.url)
-        self._start_web(env)
+        env = self._folder.environment((gateway.host, gateway.port), redis.url, self._alerts.url)
+        page = self._start_web(env)
         workspace = self._start_code_server(env)
-        self._dagster = self._start_dagster(env, workspace, ui_port)
-        run_id = self._dagster.launch(LOCATION, INGEST_JOB)
-        self._say(f"Dagster UI   http://{HOST}:{ui_port}/runs/{run_id}")
-        self._say("Ctrl-C stops everything.")
+        dagster = self._start_webserver(env, workspace, ui_port)
+        day = TradingDay(dagster, f"http://{HOST}:{ui_port}", self._folder.archive, self._say)
+        day.hold_watchdog()
+        self._start("daemon", [*_PYTHON, "dagster._daemon", "run", "--workspace", str(workspace)], env)
+        self._day = day
+        probe = day.start_probe()
+        self._await(lambda: day.is_probed(probe), "the probe", pause=0.5)
+        sent = gateway.journal.row_counts
+        self._watcher = self._held.enter_context(MarketWatcher(redis.url, self._symbols, sent.total))
+        pages = {**day.pages, Page.MARKET: page}
+        self._player = FaultPlayer(gateway, redis, self._say, self._options.faults, pages)
+        day.open_session()
+        return self._player
 
     def _start_redis(self) -> EmbeddedRedis:
         redis = EmbeddedRedis(port=_first_free(REDIS_PORT), directory=self._folder.redis)
@@ -132,20 +168,20 @@ class MarketBox:
         self._say(f"Redis        {redis.url}")
         return redis
 
-    def _start_gateway(self) -> tuple[str, int]:
-        ready = self._folder.path / "gateway.json"
-        where = ["--host", HOST, "--port", str(_first_free(GATEWAY_PORT)), "--ready-file", str(ready)]
-        self._start("gateway", [_console_script(GATEWAY), *where], self._folder.environment())
-        self._await(ready.exists, "the simulated gateway to listen")
-        listening = json.loads(ready.read_text())
-        self._say(f"Gateway      {listening['host']}:{listening['port']} (simulated)")
-        return listening["host"], listening["port"]
+    def _start_gateway(self) -> GatewayThread:
+        """In this process, so that faults can be played on it, and its rows be counted."""
+        port = _first_free(GATEWAY_PORT)
+        options = GatewayOptions(host=HOST, port=port, keep_rows=False, journal_entries=_JOURNAL_ENTRIES)
+        gateway = self._held.enter_context(GatewayThread(options))
+        self._say(f"Gateway      {gateway.host}:{gateway.port} (simulated)")
+        return gateway
 
-    def _start_web(self, env: dict[str, str]) -> None:
+    def _start_web(self, env: dict[str, str]) -> str:
         port = _first_free(WEB_PORT)
         self._start("web", [_console_script(WEB), "--host", HOST, "--port", str(port)], env)
         self._await(lambda: _listens(port), "the web page to be served")
-        self._say(f"Market       http://{HOST}:{port}/")
+        self._say(f"Market       http://{HOST}:{port}/   the books, live")
+        return f"http://{HOST}:{port}/"
 
     def _start_code_server(self, env: dict[str, str]) -> Path:
         port = free_port()
@@ -155,11 +191,9 @@ class MarketBox:
         self._await(lambda: _listens(port), "Dagster's code server to load the definitions")
         return self._folder.write_workspace(LOCATION, HOST, port)
 
-    def _start_dagster(self, env: dict[str, str], workspace: Path, port: int) -> DagsterApi:
-        where = ["--workspace", str(workspace)]
-        web = [*_PYTHON, "dagster_webserver", "--host", HOST, "--port", str(port), *where]
-        self._start("webserver", web, env)
-        self._start("daemon", [*_PYTHON, "dagster._daemon", "run", *where], env)
+    def _start_webserver(self, env: dict[str, str], workspace: Path, port: int) -> DagsterApi:
+        command = [*_PYTHON, "dagster_webserver", "--host", HOST, "--port", str(port), "--workspace", str(workspace)]
+        self._start("webserver", command, env)
         dagster = DagsterApi(HOST, port)
         self._await(lambda: dagster.serves(self._folder.home, LOCATION), "the Dagster webserver to answer")
         return dagster
@@ -168,10 +202,15 @@ class MarketBox:
         log_path = self._folder.logs / f"{name}.log"
         self._children[name] = GuardedProcess(command, log_path=log_path, env=env, cwd=self._folder.path)
 
-    def _await(self, condition: Callable[[], bool], what: str) -> None:
+    def _await(self, condition: Callable[[], bool], what: str, *, pause: float = 0.0) -> None:
+        """`pause`: seconds between two looks, for a condition that costs something."""
+
         def settled() -> bool:
             self._check()
-            return condition()
+            if condition():
+                return True
+            time.sleep(pause)
+            return False
 
         if not wait_until(settled, START_TIMEOUT_SECS):
             raise BoxError(f"waited {START_TIMEOUT_SECS:.0f} s in vain for {what}; see {self._folder.logs}")
@@ -186,39 +225,53 @@ class MarketBox:
 
     # While it runs
 
-    def _watch(self) -> None:
+    def _watch(self, player: FaultPlayer) -> None:
         started = monotonic()
         limit = self._options.duration_secs
         next_poll = started
-        while limit is None or monotonic() < started + limit:
-            self._check()
-            self._show_rotations()
-            if monotonic() >= next_poll:
-                self._show_runs()
-                next_poll = monotonic() + RUNS_POLL_SECS
-            time.sleep(LOOK_SECS)
+        with keyboard() as keys:
+            self._say(f"Faults       {KEYS}" if keys.there else "Faults       --fault NAME --at SECS, --script FILE")
+            self._say("Ctrl-C stops everything.")
+            while limit is None or monotonic() < started + limit:
+                self._check()
+                self._show_news(keys, player)
+                if monotonic() >= next_poll:
+                    self._show_runs(player)
+                    next_poll = monotonic() + RUNS_POLL_SECS
+                time.sleep(LOOK_SECS)
 
-    def _show_rotations(self) -> None:
-        for raw in self._follower.new_lines():
-            if (line := self._lines.line_for(raw)) is not None:
+    def _show_news(self, keys: Keyboard, player: FaultPlayer) -> None:
+        self._show_log()
+        for alert in self._alerts.new():
+            player.on_alert(alert)
+            for line in alert.lines():
                 self._say(line)
+        for state in self._watcher.new() if self._watcher else ():
+            self._lines.stale = state.stale
+            player.on_state(state)
+        for key in keys.pressed():
+            if key in BY_KEY:
+                player.ask(PlannedFault(BY_KEY[key]))
+            elif key in "?h":
+                self._say(f"Faults       {KEYS}")
+        player.tick()
 
-    def _show_runs(self) -> None:
-        """Say which runs of the ingest have ended; a busy webserver is asked again later."""
-        known, self._runs = self._runs, self._current_runs(otherwise=self._runs)
-        for run in self._runs.values():
-            if run.ended and run != known.get(run.id):
-                self._say(f"Ingest run {run.id[:8]} has ended: {run.status}")
-                if run.status == "FAILURE":
-                    self._say(f"Why: in the UI, or {self._folder.home}/storage/{run.id}/compute_logs")
+    def _show_log(self) -> None:
+        for raw in self._follower.new_lines():
+            event = parse_line(raw)
+            if event.name and self._player is not None:
+                self._player.on_event(event.name, event.at, event.fields)
+            if (line := self._lines.line_for(raw)) is not None and not (self._options.quiet and event.is_rotation):
+                self._say(line)
+            if event.is_rotation and self._day is not None:
+                self._day.on_rotation()
 
-    def _current_runs(self, otherwise: dict[str, LaunchedRun]) -> dict[str, LaunchedRun]:
-        if self._dagster is None:
-            return {}
-        try:
-            return {run.id: run for run in self._dagster.runs(INGEST_JOB)}
-        except DagsterUnavailable:
-            return otherwise
+    def _show_runs(self, player: FaultPlayer) -> None:
+        """Say which runs of the ingest have ended."""
+        for run in self._day.tick() if self._day else ():
+            player.on_event(f"run_{run.status.lower()}", run.ended_ts, {})
+            if run.status == "FAILURE":
+                self._say(f"Why: in the UI, or {self._folder.home}/storage/{run.id}/compute_logs")
 
     # Down
 
@@ -226,30 +279,30 @@ class MarketBox:
         """The daemon first, so that nothing new is launched; then the runs drain; then the rest, newest first."""
         self._say("Stopping: the ingest drains, then everything ends. Ctrl-C again kills at once.")
         try:
+            if self._player is not None:
+                self._player.close()
             self._end("daemon")
             self._drain()
             for name in reversed(self._children):
                 self._end(name)
-            self._show_rotations()
+            self._show_log()
         finally:
             for child in self._children.values():
                 child.stop() if isinstance(child, EmbeddedRedis) else child.end()
+            self._held.close()
         self._say(f"Stopped. {self._lines.snapshots:,} snapshots in {self._lines.rotations} rotations.")
 
     def _drain(self) -> None:
-        """Terminate the active runs and wait for their end. Where Dagster can't, `_end` does it by SIGTERM."""
-        if self._dagster is None or not self._children["code-server"].running:
+        """Terminate the active runs and wait for their end. If Dagster can't, `_end` does it by SIGTERM."""
+        day = self._day
+        if day is None or not self._children["code-server"].running:
             return
         with contextlib.suppress(DagsterUnavailable):
-            for run in self._active_runs():
-                self._dagster.terminate(run.id)
-            if not wait_until(lambda: not self._active_runs(), DRAIN_TIMEOUT_SECS):
-                self._say(f"The ingest has not drained within {DRAIN_TIMEOUT_SECS:.0f} s; it is killed.")
-        self._show_rotations()
-        self._show_runs()
-
-    def _active_runs(self) -> list[LaunchedRun]:
-        return [run for run in self._dagster.runs(INGEST_JOB) if not run.ended] if self._dagster else []
+            day.terminate()
+            if not wait_until(lambda: not day.active(), DRAIN_TIMEOUT_SECS):
+                self._say(f"The runs have not drained within {DRAIN_TIMEOUT_SECS:.0f} s; they are killed.")
+        self._show_log()
+        day.newly_ended()
 
     def _end(self, name: str) -> None:
         child = self._children.get(name)
@@ -272,7 +325,6 @@ def _listens(port: int) -> bool:
 
 def _check_installed(options: BoxOptions) -> None:
     find_redis_binary()
-    _console_script(GATEWAY)
     _console_script(WEB)
     for package in ("dagster", "dagster_webserver"):
         if importlib.util.find_spec(package) is None:

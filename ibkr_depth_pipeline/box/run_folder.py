@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,31 @@ _REDIRECTS = frozenset(
         "GATEWAYS_CONFIG_PATH",
         "IBKR_LOG_LEVEL",
         "ALERT_URLS",
+        "DEADMAN_URL",
+        "ARCHIVE_URL",
+        "REDIS_TLS_CA_FILE",
+        "REDIS_TLS_CERT_FILE",
+        "REDIS_TLS_KEY_FILE",
+        "IBKR_GATEWAY_NAME",
+        "IBKR_AUTOMATION",
+        "IBKR_CALENDAR",
+        "IBKR_SESSION",
+        "IBKR_STOP_AT_CLOSE",
+        "IBKR_METRICS_PORT",
     }
 )
+
+
+# A day of minutes: what takes half a minute or more of a real day comes soon. The user's own values win.
+_PACE = {
+    "IBKR_ROTATION_SECS": "5",
+    "IBKR_OBSERVE_SECS": "15",
+    "IBKR_SILENT_LINE_SECS": "3",
+    "IBKR_FIRST_ROW_SECS": "5",
+    "IBKR_ALERT_AFTER_SECS": "0",
+    "IBKR_ALERT_GRACE_SECS": "5",
+    "ARCHIVE_FLUSH_SECS": "5",
+}
 
 
 class RunFolder:
@@ -59,12 +83,26 @@ class RunFolder:
         workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
         return workspace
 
-    def environment(self, gateway: tuple[str, int] | None = None, redis_url: str | None = None) -> dict[str, str]:
+    @property
+    def archive(self) -> Path:
+        """Where the archiver keeps its files."""
+        return self.path / "archive"
+
+    def environment(
+        self, gateway: tuple[str, int] | None = None, redis_url: str | None = None, alert_url: str = ""
+    ) -> dict[str, str]:
         """The user's environment without what could redirect us, with what leads to our own servers."""
         env = _without_redirects(os.environ)
+        named = {name.upper() for name in env}
+        env |= {name: value for name, value in _PACE.items() if name not in named}
+        env |= {"ALERT_URLS": alert_url, "ARCHIVE_URL": str(self.archive)}
         env |= {"DAGSTER_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         env |= {"SYMBOL_CONFIG_PATH": str(self.universe), "IBKR_LOG_LEVEL": "INFO"}
-        env |= {"IBKR_STOP_AT_CLOSE": "false", "IBKR_AUTOMATION": "off"}  # its market never closes; it launches itself
+        env |= {
+            "IBKR_AUTOMATION": "on",
+            "IBKR_CALENDAR": "24/7",
+            "IBKR_STOP_AT_CLOSE": "false",
+        }  # its market never closes
         env["IBKR_WEB_TOKEN"] = ""  # on loopback nobody needs one
         if gateway is not None:
             env |= {"IBKR_HOST": gateway[0], "IBKR_PORT": str(gateway[1])}
@@ -104,47 +142,77 @@ _SHOWN_LEVELS = ("error", "critical")
 _OWN_FIELDS = ("event", "level", "timestamp")
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """One line of the log, at unix ms `at` (0 if that can't be read); `name` is empty for a line of another program."""
+
+    name: str = ""
+    at: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_rotation(self) -> bool:
+        """Whether a rotation begins."""
+        return self.name == "rotation_started"
+
+    @property
+    def clock(self) -> str:
+        """The local time, to the second."""
+        return datetime.fromtimestamp(self.at / 1000).astimezone().strftime("%H:%M:%S") if self.at else "--:--:--"
+
+
+def parse_line(raw: str) -> LoggedEvent:
+    """A line of the log; of another text nothing is known."""
+    try:
+        fields = json.loads(raw)
+    except ValueError:
+        return LoggedEvent()
+    if not isinstance(fields, dict) or not isinstance(fields.get("event"), str):
+        return LoggedEvent()
+    try:
+        moment = datetime.fromisoformat(fields["timestamp"].replace("Z", "+00:00"))
+        return LoggedEvent(fields["event"], int(moment.timestamp() * 1000), fields)
+    except (KeyError, ValueError, AttributeError):
+        return LoggedEvent(fields["event"], 0, fields)
+
+
 class RotationLines:
-    """Turns log lines into lines for the terminal: rotations, with the snapshots so far, and errors."""
+    """Turns log lines into lines for the terminal: rotations, with what was stored, and errors.
+
+    `stale` are the symbols to name as stale.
+    """
 
     def __init__(self) -> None:
         self.snapshots = 0
         self.rotations = 0
+        self.stale: Sequence[str] = ()
+        self._before: tuple[int, int] | None = None  # unix ms and snapshots at the last rotation
 
     def line_for(self, raw: str) -> str | None:
         """What to show for one line of the log; None for most. Lines of other programs are ignored."""
-        happening = _parse(raw)
-        event = happening.get("event")
-        if event == "snapshots_persisted":
-            self.snapshots += int(happening.get("snapshots", 0))
-        if event == "rotation_started":
-            return self._rotation(happening)
-        if happening.get("level") in _SHOWN_LEVELS:
-            details = " ".join(f"{key}={value}" for key, value in happening.items() if key not in _OWN_FIELDS)
-            return f"{_clock(happening)}  {happening['level'].upper()} {event} {details}".rstrip()
+        event = parse_line(raw)
+        if event.name == "snapshots_persisted":
+            self.snapshots += int(event.fields.get("snapshots", 0))
+        if event.is_rotation:
+            return self._rotation(event)
+        if event.fields.get("level") in _SHOWN_LEVELS:
+            details = " ".join(f"{key}={value}" for key, value in event.fields.items() if key not in _OWN_FIELDS)
+            return f"{event.clock}  {event.fields['level'].upper()} {event.name} {details}".rstrip()
         return None
 
-    def _rotation(self, happening: dict[str, Any]) -> str:
+    def _rotation(self, event: LoggedEvent) -> str:
         self.rotations += 1
-        symbols = " ".join(happening.get("symbols", ()))
-        turn = happening.get("turn", self.rotations)
-        return f"{_clock(happening)}  rotation {turn}: {symbols:<24} {self.snapshots:>10,} snapshots so far"
+        symbols = " ".join(event.fields.get("symbols", ()))
+        turn = event.fields.get("turn", self.rotations)
+        counts = f"{self._rate(event.at)} rows/s {self.snapshots:>10,} snapshots so far"
+        stale = f"   stale: {' '.join(self.stale)}" if self.stale else ""
+        return f"{event.clock}  rotation {turn}: {symbols:<24} {counts}{stale}"
 
-
-def _parse(raw: str) -> dict[str, Any]:
-    try:
-        happening = json.loads(raw)
-    except ValueError:
-        return {}
-    return happening if isinstance(happening, dict) else {}
-
-
-def _clock(happening: dict[str, Any]) -> str:
-    """The local time of a happening, to the second."""
-    try:
-        return datetime.fromisoformat(happening["timestamp"].replace("Z", "+00:00")).astimezone().strftime("%H:%M:%S")
-    except (KeyError, ValueError, AttributeError):
-        return "--:--:--"
+    def _rate(self, at: int) -> str:
+        before, self._before = self._before, (at, self.snapshots)
+        if before is None or at <= before[0]:
+            return f"{'-':>6}"
+        return f"{(self.snapshots - before[1]) * 1000 / (at - before[0]):>6,.0f}"
 
 
 class LogFollower:

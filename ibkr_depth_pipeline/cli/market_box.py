@@ -9,6 +9,7 @@ import typer
 
 from ibkr_depth_pipeline.box.market import BoxOptions, open_market
 from ibkr_depth_pipeline.box.processes import BoxError
+from ibkr_depth_pipeline.box.script import NAMES, planned_faults, read_script
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -32,8 +33,26 @@ def market_box(
     config: Annotated[
         Path | None, typer.Option(help="Folder with ibkr_symbols.yaml and dagster.yaml; the repository's unless given.")
     ] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help=f"Play this fault; repeat it for more. One of {NAMES}.")
+    ] = None,
+    at: Annotated[
+        list[float] | None,
+        typer.Option(min=0, help="When: seconds after the first row is stored; one for each --fault."),
+    ] = None,
+    script: Annotated[
+        Path | None,
+        typer.Option(help="Play the faults of this YAML file: - {at: 20, fault: gateway_away, seconds: 30}"),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No line per rotation: links, alerts and faults alone.")
+    ] = False,
 ) -> None:
-    """Start a Redis, a simulated IBKR gateway and Dagster, and ingest the universe until Ctrl-C.
+    """Start a Redis, a simulated IBKR gateway, its web page and Dagster, and play a trading day until Ctrl-C.
+
+    The probe runs first, then the ingest starts; the archive, the checks and the watchdog are on. In a terminal a key
+    plays a fault: the gateway goes away, a slot is stolen, Redis stops, the ingest is killed, a symbol falls silent,
+    the session closes. Each says what to look at, and what was measured.
 
     Needs no network, no TWS and no open market. Everything listens on loopback, on the usual port or the next free
     one, and ends with this command.
@@ -41,8 +60,17 @@ def market_box(
     Settings such as IBKR_ROTATION_SECS are taken from the environment. Those that name a gateway or a Redis, and any
     .env file, are not: the box uses only what it has started itself.
     """
-    options = BoxOptions(port=port, symbols=tuple(symbol or ()), duration_secs=duration, keep=keep, config=config)
     try:
+        faults = (*planned_faults(fault or (), at or ()), *(read_script(script) if script else ()))
+        options = BoxOptions(
+            port=port,
+            symbols=tuple(symbol or ()),
+            duration_secs=duration,
+            keep=keep,
+            config=config,
+            faults=tuple(sorted(faults, key=lambda each: each.at)),
+            quiet=quiet,
+        )
         held = open_market(options, say=typer.echo)
     except BoxError as error:
         typer.echo(f"ibkr_market_box: {error}", err=True)

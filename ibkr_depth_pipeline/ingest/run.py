@@ -42,7 +42,8 @@ def run_ingest(
     from; its changes are followed. Raises what IngestSession.run raises; the error's `interrupted_by` then names the
     signal, if one came before it.
 
-    SIGHUP ends a run that has a terminal, as that is closed; one without (a daemon) reads its universe again.
+    SIGHUP ends a run that has a terminal, as that is closed; one without (a daemon) reads its universe again. SIGUSR1
+    ends it as the end of `duration` does: a session that closes early is a success.
     """
     caught: list[str] = []
     hangs_up = has_terminal()
@@ -65,7 +66,8 @@ def run_ingest(
             if name == "SIGHUP" and not hangs_up:
                 session.reload()
                 return
-            caught.append(name)
+            if name != "SIGUSR1":
+                caught.append(name)
             session.stop()
 
         with signals_caught(on_signal):

@@ -24,7 +24,8 @@ ARCHIVE_JOB, DAY_JOB = "ibkr_depth_archive_job", "ibkr_depth_archive_day_job"
 POOL, DAY_POOL = "ibkr_depth_archive", "ibkr_depth_archive_day"
 """One slot each: whoever archives, or compacts, holds it."""
 CHECKS = ("seq_without_holes", "books_ordered_and_not_crossed", "coverage", "row_counts")
-DAYS = dg.DailyPartitionsDefinition(start_date="2024-01-01", timezone="UTC")
+DAYS = dg.DailyPartitionsDefinition(start_date="2024-01-01", timezone="UTC", end_offset=1)
+"""Up to the date of today, of which what is kept so far can be compacted and reported by hand."""
 
 Metadata = Mapping[str, Any]
 
