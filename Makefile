@@ -23,7 +23,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'PYTHON=python3.12 chooses the interpreter, ARGS="..." reaches the command (make run ARGS=--help).'
 
-run: $(VENV)/.installed ## a whole market in a box: Redis, simulated gateway, Dagster and a running ingest; Ctrl-C ends it
+run: $(VENV)/.installed-box ## a trading day in a box: Redis, simulated gateway, web page, Dagster, faults by key; Ctrl-C ends it
 	@$(BIN)/ibkr_market_box $(ARGS)
 
 venv: $(VENV)/.installed ## install the package and its console scripts into .venv, with the versions that were tested
@@ -77,8 +77,21 @@ clean: ## remove the virtual environments, Dagster's home, run folders and cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Without constraints everything is brought to its newest version, also what is installed already.
-PIP_OPTIONS = --quiet --disable-pip-version-check \
+PIP_OPTIONS = --disable-pip-version-check \
     $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-strategy eager)
+
+# $(1): a virtual environment, $(2): pip's arguments. Says what is being installed; pip's own words only if it fails.
+define pip-install
+{ $(1)/bin/python -m pip install --progress-bar off $(2) 2>&1; echo "pip ended with $$?"; } | tee $(1)/install.log \
+    | awk -v terminal="$$(test -t 1 && echo yes)" ' \
+        /^ *Collecting / { count++; name = $$2; sub(/[^A-Za-z0-9_.-].*/, "", name); \
+            if (terminal) { printf "\r\033[K  %3d  %s", count, name; fflush() } \
+            else if (count % 25 == 0) { printf "  %3d packages, now %s\n", count, name; fflush() } } \
+        /^Installing collected packages/ { printf "%s  unpacking %d packages%s", terminal ? "\r\033[K" : "", count, \
+            terminal ? "" : "\n"; fflush() } \
+        END { if (terminal && count) printf "\r\033[K" }'; \
+tail -n 1 $(1)/install.log | grep -q ' 0$$' || { cat $(1)/install.log >&2; exit 1; }
+endef
 
 # $(1): a virtual environment, $(2): the file to write, $(3): the command that its head names. Versions only, no addresses.
 define freeze
@@ -92,15 +105,20 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@echo 'Installing into $(VENV); the first time this takes a minute or two.'
-	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable .
+	@$(call pip-install,$(VENV),$(PIP_OPTIONS) --editable .)
+	@touch $@
+
+# The day's archive and its report, beside what everything needs.
+$(VENV)/.installed-box: $(VENV)/.installed
+	@$(call pip-install,$(VENV),$(PIP_OPTIONS) --editable '.[archive]')
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[test]'
+	@$(call pip-install,$(VENV),$(PIP_OPTIONS) --editable '.[test]')
 	@touch $@
 
 $(VENV)/.installed-lint: $(VENV)/.installed
-	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[test,lint]'
+	@$(call pip-install,$(VENV),$(PIP_OPTIONS) --editable '.[test,lint]')
 	@touch $@
 
 # Two clients that the simulated gateway was not written for. They can't share .venv: ib_async's aeventkit installs

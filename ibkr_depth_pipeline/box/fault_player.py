@@ -18,6 +18,7 @@ from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.sink.status import process_mark
 
+_STEADY_STATES = 12
 KEYS = "  ".join(f"{kind.key} {name.value}" for name, kind in FAULTS.items())
 
 
@@ -42,7 +43,7 @@ class FaultPlayer:
         self.pages = pages or {}
         self._began: int | None = None  # the first row was stored
         self._state: MarketState | None = None
-        self._steady: deque[int] = deque(maxlen=12)
+        self._steady: deque[int] = deque(maxlen=_STEADY_STATES)  # rows missing, while no fault is under way
         self._trial: FaultTrial | None = None
         self.outcomes: list[FaultTrial] = []
 
@@ -97,7 +98,7 @@ class FaultPlayer:
             self._say(f"It is over: {trial.fault.title}")
         if trial.is_over(now):
             self._trial = None
-            self._steady.clear()
+            self._steady = deque([] if trial.missing is None else [trial.missing], maxlen=_STEADY_STATES)
             self.outcomes.append(trial)
             self._say(f"Measured: {trial.fault.title}: {trial.outcome()}")
 

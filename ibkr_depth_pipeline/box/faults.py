@@ -180,7 +180,6 @@ class FaultTrial:
         self.noticed: int | None = None
         self.alerted: int | None = None
         self.live: int | None = None
-        self.counted = False
         self._missing: list[int] = []
 
     # ---- what happens
@@ -202,6 +201,8 @@ class FaultTrial:
         self.ended = at
 
     def on_state(self, state: MarketState) -> None:
+        if self.noticed is None and self.fault.symbol and self.fault.symbol in state.stale:
+            self.noticed = state.at
         if self.live is None and self._is_live(state):
             self.live = state.at
         if self.live is not None and state.at >= self.live + SETTLE_MS // 2 and state.missing is not None:
@@ -230,11 +231,16 @@ class FaultTrial:
         return now >= self.live + SETTLE_MS and not waits_for_alert
 
     @property
+    def missing(self) -> int | None:
+        """As `MarketState.missing`, after the fault; rows that are under way at a moment count only then."""
+        return min(self._missing, default=None)
+
+    @property
     def rows_lost(self) -> int | None:
         """Rows that the gateway sent and Redis lacks; None if they were not counted."""
-        if self._before.missing is None or not self._missing:
+        if self._before.missing is None or self.missing is None:
             return None
-        return max(0, min(self._missing) - self._before.missing)
+        return max(0, self.missing - self._before.missing)
 
     def outcome(self) -> str:
         """What was measured, in one line."""

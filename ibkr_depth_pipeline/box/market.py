@@ -149,7 +149,7 @@ class MarketBox:
         workspace = self._start_code_server(env)
         dagster = self._start_webserver(env, workspace, ui_port)
         day = TradingDay(dagster, f"http://{HOST}:{ui_port}", self._folder.archive, self._say)
-        day.hold_watchdog()
+        day.hold_sensors()
         self._start("daemon", [*_PYTHON, "dagster._daemon", "run", "--workspace", str(workspace)], env)
         self._day = day
         probe = day.start_probe()

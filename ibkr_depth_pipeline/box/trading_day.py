@@ -15,7 +15,7 @@ from ibkr_depth_pipeline.clock import monotonic
 LOCATION = "ibkr_depth_pipeline"
 INGEST_JOB, PROBE_JOB = "ibkr_depth_ingest_job", "ibkr_depth_probe_job"
 ARCHIVE_JOB, DAY_JOB = "ibkr_depth_archive_job", "ibkr_depth_archive_day_job"
-WATCHDOG = "ibkr_depth_watchdog"
+WATCHDOG, HEARTBEATS = "ibkr_depth_watchdog", "ibkr_depth_heartbeats"
 REPORT_AFTER_SECS = 30.0
 """From the first row to the first report: long enough for something to be in it."""
 
@@ -32,6 +32,7 @@ class TradingDay:
     """Launches what a day consists of, in order. `base` is the URL of Dagster's UI; `say` gets lines for the terminal.
 
     The watchdog waits until the probe is through: it would start the ingest beside it, and the probe would get no slot.
+    The heartbeats are monitored from the first rotation on: the box's market is open before it.
     """
 
     def __init__(self, dagster: DagsterApi, base: str, archive: Path, say: Callable[[str], None]) -> None:
@@ -39,6 +40,7 @@ class TradingDay:
         self._archives = all(find_spec(name) is not None for name in ("pyarrow", "fsspec", "jinja2"))
         self._runs: dict[str, LaunchedRun] = {}  # of the ingest, newest first
         self._live_since: float | None = None
+        self._monitored = False
         self._report_run = ""
         self._reported = False
 
@@ -58,9 +60,10 @@ class TradingDay:
 
     # ---- the morning
 
-    def hold_watchdog(self) -> None:
+    def hold_sensors(self) -> None:
         """To be called before the daemon starts. Raises DagsterUnavailable."""
-        self._dagster.stop_sensor(LOCATION, WATCHDOG)
+        for sensor in (WATCHDOG, HEARTBEATS):
+            self._dagster.stop_sensor(LOCATION, sensor)
 
     def start_probe(self) -> str:
         """The run's id. Raises DagsterUnavailable."""
@@ -102,8 +105,11 @@ class TradingDay:
         self._live_since = monotonic() if self._live_since is None else self._live_since
 
     def tick(self) -> Iterator[LaunchedRun]:
-        """Make the report when it is due; the runs of the ingest that ended since the last call."""
+        """Do what is due; the runs of the ingest that ended since the last call. A busy webserver is asked again."""
         with contextlib.suppress(DagsterUnavailable):
+            if self._live_since is not None and not self._monitored:
+                self._dagster.reset_sensor(LOCATION, HEARTBEATS)
+                self._monitored = True
             self._report_when_due()
         yield from self.newly_ended()
 

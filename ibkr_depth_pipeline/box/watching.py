@@ -18,6 +18,7 @@ from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.status import read_health
 
 PERIOD_SECS = 0.25
+_TRIES = 8
 _NO_RUN = RunIdentity("", "", 0, 0)
 NAME = "default"
 """The ingest of a box: IBKR_GATEWAY_NAME is not taken from the environment there."""
@@ -62,11 +63,13 @@ class MarketWatcher:
 
     def _look(self, reader: DepthReader) -> MarketState:
         report = asyncio.run(read_health(self._url, NAME, self._symbols))
-        before = self._sent()
-        stored = sum(book.seq for book in reader.latest_all(*self._symbols, missing_ok=True).values())
         # Between two rows of the gateway: else what it sent meanwhile would count as missing, or less as stored.
-        undisturbed = self._sent() == before
-        return self._state(report, stored, before if undisturbed else None)
+        for _ in range(_TRIES):
+            before = self._sent()
+            stored = sum(book.seq for book in reader.latest_all(*self._symbols, missing_ok=True).values())
+            if self._sent() == before:
+                return self._state(report, stored, before)
+        return self._state(report, stored, None)
 
     def _state(self, report: HealthReport, stored: int, sent: int | None) -> MarketState:
         figures = report.feed.figures or FeedFigures(_NO_RUN, 0)
@@ -85,7 +88,7 @@ class MarketWatcher:
             stored=stored,
             newest_rows={each.symbol: each.last_row_ts for each in report.symbols},
             held=tuple(name for name, each in figures.symbols.items() if each.subscribed),
-            stale=tuple(each.symbol for each in report.symbols if not each.is_well),
+            stale=tuple(each.symbol for each in report.symbols if each.last_row_ts and not each.is_well),
             fresh=sum(each.is_well for each in report.symbols),
             missing=None if sent is None else sent - stored - self._dropped.total(),
         )
