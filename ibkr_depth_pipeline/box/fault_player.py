@@ -25,7 +25,7 @@ KEYS = "  ".join(f"{kind.key} {name.value}" for name, kind in FAULTS.items())
 class FaultPlayer:
     """Begins what is due, ends what has lasted, and measures. `say` gets each line for the person at the terminal.
 
-    `script` has faults by their time; `pages` the links. The caller reports what happens by the `on_` methods, and
+    `script` has faults by their time; `pages` the links; on_close() is called before a session closes. The caller reports what happens by the `on_` methods, and
     calls `tick` several times a second.
     """
 
@@ -36,11 +36,12 @@ class FaultPlayer:
         say: Callable[[str], None],
         script: Sequence[PlannedFault] = (),
         pages: Mapping[Page, str] | None = None,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._gateway, self._redis, self._say = gateway, redis, say
         self._script = deque(script)
         self._asked: deque[PlannedFault] = deque()
-        self.pages = pages or {}
+        self._pages, self._on_close = pages or {}, on_close
         self._began: int | None = None  # the first row was stored
         self._state: MarketState | None = None
         self._steady: deque[int] = deque(maxlen=_STEADY_STATES)  # rows missing, while no fault is under way
@@ -123,7 +124,7 @@ class FaultPlayer:
         before = replace(state, missing=min(self._steady, default=None))
         began = unix_ms()
         self._say(f"Fault: {fault.title}")
-        where = self.pages.get(fault.kind.page)
+        where = self._pages.get(fault.kind.page)
         self._say(f"       See: {fault.kind.look}" + (f": {where}" if where else ""))
         if not self._carry_out(fault, state):
             self._say("       No ingest runs now that could be told from another process; try again.")
@@ -145,6 +146,7 @@ class FaultPlayer:
             case FaultName.INGEST_KILLED:
                 return _signal_ingest(state, signal.SIGKILL)
             case FaultName.SESSION_CLOSED:
+                self._on_close()
                 return _signal_ingest(state, signal.SIGUSR1)
             case _:
                 assert_never(fault.name)

@@ -157,7 +157,7 @@ class MarketBox:
         sent = gateway.journal.row_counts
         self._watcher = self._held.enter_context(MarketWatcher(redis.url, self._symbols, sent.total))
         pages = {**day.pages, Page.MARKET: page}
-        self._player = FaultPlayer(gateway, redis, self._say, self._options.faults, pages)
+        self._player = FaultPlayer(gateway, redis, self._say, self._options.faults, pages, day.on_close)
         day.open_session()
         return self._player
 

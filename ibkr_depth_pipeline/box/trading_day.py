@@ -19,6 +19,9 @@ WATCHDOG, HEARTBEATS = "ibkr_depth_watchdog", "ibkr_depth_heartbeats"
 REPORT_AFTER_SECS = 30.0
 """From the first row to the first report: long enough for something to be in it."""
 
+ARCHIVED_AFTER_SECS = 10.0
+"""From the close until all of the session is in the archive."""
+
 _SESSION = {"ops": {"ibkr_depth_feed": {"config": {"stop_at_close": True}}}}
 """The run config of the schedule's runs."""
 
@@ -39,10 +42,9 @@ class TradingDay:
         self._dagster, self._base, self._archive, self._say = dagster, base, archive, say
         self._archives = all(find_spec(name) is not None for name in ("pyarrow", "fsspec", "jinja2"))
         self._runs: dict[str, LaunchedRun] = {}  # of the ingest, newest first
-        self._live_since: float | None = None
-        self._monitored = False
+        self._live = self._monitored = False
+        self._report_due: float | None = None
         self._report_run = ""
-        self._reported = False
 
     @property
     def pages(self) -> dict[Page, str]:
@@ -102,12 +104,19 @@ class TradingDay:
 
     def on_rotation(self) -> None:
         """The first one says that the market is recorded."""
-        self._live_since = monotonic() if self._live_since is None else self._live_since
+        if not self._live:
+            self._live, self._report_due = True, self._report_due or monotonic() + REPORT_AFTER_SECS
+
+    def on_close(self) -> None:
+        """The session is about to end: nothing is to be monitored until the next one records."""
+        self._live = self._monitored = False
+        with contextlib.suppress(DagsterUnavailable):
+            self._dagster.stop_sensor(LOCATION, HEARTBEATS)
 
     def tick(self) -> Iterator[LaunchedRun]:
         """Do what is due; the runs of the ingest that ended since the last call. A busy webserver is asked again."""
         with contextlib.suppress(DagsterUnavailable):
-            if self._live_since is not None and not self._monitored:
+            if self._live and not self._monitored:
                 self._dagster.reset_sensor(LOCATION, HEARTBEATS)
                 self._monitored = True
             self._report_when_due()
@@ -122,13 +131,12 @@ class TradingDay:
         for run in ended:
             self._say(f"Ingest run {run.id[:8]} has ended: {run.status}")
             if run.status == "SUCCESS":
-                self._reported, self._live_since = False, monotonic() - REPORT_AFTER_SECS + 10.0
+                self._report_due = monotonic() + ARCHIVED_AFTER_SECS
         return ended
 
     def _report_when_due(self) -> None:
-        due = self._live_since is not None and monotonic() >= self._live_since + REPORT_AFTER_SECS
-        if self._archives and due and not self._reported:
-            self._reported = True
+        if self._archives and self._report_due is not None and monotonic() >= self._report_due:
+            self._report_due = None
             tags = {"dagster/partition": f"{datetime.now(timezone.utc):%Y-%m-%d}"}
             self._report_run = self._dagster.launch(LOCATION, DAY_JOB, tags=tags)
         if self._report_run:
