@@ -25,8 +25,8 @@ KEYS = "  ".join(f"{kind.key} {name.value}" for name, kind in FAULTS.items())
 class FaultPlayer:
     """Begins what is due, ends what has lasted, and measures. `say` gets each line for the person at the terminal.
 
-    `script` has faults by their time; `pages` the links; on_close() is called before a session closes. The caller reports what happens by the `on_` methods, and
-    calls `tick` several times a second.
+    `script` has faults by their time; `pages` the links; on_close() is called before a session closes. The caller
+    reports what happens by the `on_` methods, and calls `tick` several times a second.
     """
 
     def __init__(

@@ -293,14 +293,14 @@ class MarketBox:
         self._say(f"Stopped. {self._lines.snapshots:,} snapshots in {self._lines.rotations} rotations.")
 
     def _drain(self) -> None:
-        """Terminate the active runs and wait for their end. If Dagster can't, `_end` does it by SIGTERM."""
+        """Terminate the active runs and wait for the ingest's. If Dagster can't, `_end` does it by SIGTERM."""
         day = self._day
         if day is None or not self._children["code-server"].running:
             return
         with contextlib.suppress(DagsterUnavailable):
             day.terminate()
-            if not wait_until(lambda: not day.active(), DRAIN_TIMEOUT_SECS):
-                self._say(f"The runs have not drained within {DRAIN_TIMEOUT_SECS:.0f} s; they are killed.")
+            if not wait_until(day.is_drained, DRAIN_TIMEOUT_SECS):
+                self._say(f"The ingest has not drained within {DRAIN_TIMEOUT_SECS:.0f} s; it is killed.")
         self._show_log()
         day.newly_ended()
 

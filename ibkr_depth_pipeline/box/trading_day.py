@@ -42,7 +42,7 @@ class TradingDay:
         self._dagster, self._base, self._archive, self._say = dagster, base, archive, say
         self._archives = all(find_spec(name) is not None for name in ("pyarrow", "fsspec", "jinja2"))
         self._runs: dict[str, LaunchedRun] = {}  # of the ingest, newest first
-        self._live = self._monitored = False
+        self._live = self._monitored = self._archiving = False
         self._report_due: float | None = None
         self._report_run = ""
 
@@ -80,7 +80,7 @@ class TradingDay:
         return False
 
     def open_session(self) -> None:
-        """Launch the ingest, as its schedule does, and the archiver; print the pages. Raises DagsterUnavailable."""
+        """Launch the ingest, as its schedule does, and print the pages. Raises DagsterUnavailable."""
         run = self._dagster.launch(LOCATION, INGEST_JOB, _SESSION)
         self._dagster.reset_sensor(LOCATION, WATCHDOG)
         for title, path, about in (
@@ -91,12 +91,10 @@ class TradingDay:
             ("Automation", "automation", "schedules, sensors, watchdog"),
         ):
             self._say(f"{title:<12} {self._base}/{path}   {about}")
-        self._open_archive()
-
-    def _open_archive(self) -> None:
         if not self._archives:
             self._say(f"Archive      off, and no report; to have both: {INSTALL_ARCHIVE}")
-            return
+
+    def _open_archive(self) -> None:
         run = self._dagster.launch(LOCATION, ARCHIVE_JOB)
         self._say(f"Archive      {self._base}/runs/{run}   every snapshot, in {self._archive}")
 
@@ -119,6 +117,9 @@ class TradingDay:
             if self._live and not self._monitored:
                 self._dagster.reset_sensor(LOCATION, HEARTBEATS)
                 self._monitored = True
+            if self._archives and self._live and not self._archiving:
+                self._open_archive()
+                self._archiving = True
             self._report_when_due()
         yield from self.newly_ended()
 
@@ -152,11 +153,11 @@ class TradingDay:
 
     # ---- the evening
 
-    def active(self) -> list[LaunchedRun]:
-        """The runs that are not over. Raises DagsterUnavailable."""
-        return self._dagster.active_runs()
-
     def terminate(self) -> None:
         """As Terminate in the UI does, for every run that is not over. Raises DagsterUnavailable."""
-        for run in self.active():
+        for run in self._dagster.active_runs():
             self._dagster.terminate(run.id)
+
+    def is_drained(self) -> bool:
+        """Whether no run of the ingest is under way. Raises DagsterUnavailable."""
+        return all(run.ended for run in self._dagster.runs(INGEST_JOB))

@@ -118,6 +118,7 @@ def start(stack: ExitStack, folder: Path, *options: str, **env: str) -> Box:
     return box
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.usefixtures("usual_ports_taken")
 def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, stranger: socket.socket) -> None:
     elsewhere = str(stranger.getsockname()[1])
@@ -146,6 +147,7 @@ def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, stranger: soc
         assert not box.folder.exists()
 
 
+@pytest.mark.timeout(240)
 def test_nothing_survives_a_box_that_is_killed(tmp_path: Path) -> None:
     with ExitStack() as stack:
         box = start(stack, tmp_path, "--symbol", "SPY", "--symbol", "AAPL")
@@ -167,6 +169,7 @@ def test_child_that_dies_is_named_and_ends_the_box(tmp_path: Path) -> None:
         assert box.members() == []
 
 
+@pytest.mark.timeout(240)
 def test_box_stops_by_itself_after_its_duration(tmp_path: Path) -> None:
     with ExitStack() as stack:
         box = start(stack, tmp_path, "--duration", "0", "--keep")
@@ -192,3 +195,21 @@ def test_box_whose_output_nobody_reads_any_more_stops(tmp_path: Path) -> None:
     folder = Path(first.split(maxsplit=1)[1].strip()).parent
     assert not [process for process in psutil.process_iter() if works_in(process, folder)]
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--fault", "gatway", "--at", "3"), "step 1: fault: 'gatway' is not allowed; one of gateway_away, slot_stolen"),
+        (("--fault", "slot_stolen"), "--fault is given 1 times, --at 0 times; each fault needs its time"),
+        (("--script", "none.yaml"), "--script none.yaml: can't be read: No such file or directory"),
+        (("--script", "day.yaml"), "symbol_silent: XYZ is not in the universe: SPY"),
+    ],
+)
+def test_fault_that_cannot_be_played_is_one_clear_line(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    (tmp_path / "day.yaml").write_text("- {at: 1, fault: symbol_silent, symbol: XYZ}\n")
+    with ExitStack() as stack:
+        box = start(stack, tmp_path, "--symbol", "SPY", *options)
+        assert box.exit_code() == 1
+        assert said in box.output
+        assert "Redis" not in box.output
