@@ -17,7 +17,7 @@ PEERS_CONSTRAINTS := $(wildcard constraints/peers-$(VERSION).txt)
 EXPORTS_CONSTRAINTS := $(wildcard constraints/exports-$(VERSION).txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv newest test-newest constraints run dev test test-faults test-live image-check coverage bench lint format clean
+.PHONY: help venv newest test-newest constraints run dev test test-faults test-live image-check coverage pictures bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ test-live: $(VENV)/.installed-test ## only the tests against the real gateway an
 
 coverage: $(VENV)/.installed-test $(PEERS)/.installed $(EXPORTS)/.installed ## the suite with a report of the lines it did not reach
 	$(BIN)/pytest --cov=ibkr_depth_pipeline --cov-report=term-missing:skip-covered $(ARGS)
+
+pictures: $(VENV)/.installed-test ## the pictures of README.md and docs/, from a day of make run in Chromium; five minutes
+	$(BIN)/python -m ibkr_depth_pipeline_tests.box.day_in_a_box docs/images
 
 bench: $(VENV)/.installed-test $(BENCH)/.installed $(EXPORTS)/.installed ## measure beside limits and peers, some 20 minutes; ARGS=--quick takes three
 	$(BIN)/python -m bench $(ARGS)

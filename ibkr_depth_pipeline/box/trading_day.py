@@ -128,6 +128,9 @@ class TradingDay:
         known = self._runs
         with contextlib.suppress(DagsterUnavailable):
             self._runs = {run.id: run for run in self._dagster.runs(INGEST_JOB)}
+        for run in self._runs.values():
+            if run.id not in known and known:
+                self._say(f"Session      {self._base}/runs/{run.id}   the next run of the ingest")
         ended = [run for run in self._runs.values() if run.ended and run != known.get(run.id)]
         for run in ended:
             self._say(f"Ingest run {run.id[:8]} has ended: {run.status}")

@@ -292,7 +292,7 @@ def test_run_with_nothing_to_record_names_each_symbol_and_the_reason(settled: Op
     assert "NOSUCH, ZZTOP: the gateway knows no such contract" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signal_ends_a_run_with_0_and_leaves_no_subscription(
     operator: Operator, shared_redis_url: str, number: signal.Signals
 ) -> None:
