@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FEED = "/assets/raw/ibkr/depth/feed"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-SCRIPT = "- {at: 45, fault: gateway_away, seconds: 30}\n- {at: 50, fault: session_closed}\n"
+SCRIPT = "- {at: 45, fault: gateway_away, seconds: 30}\n- {at: 140, fault: session_closed}\n"
 PATIENCE_SECS = 240.0
 _WIDTH = 132
 
