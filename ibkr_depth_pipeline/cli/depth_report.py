@@ -22,12 +22,14 @@ def report(
     archive: Annotated[str, typer.Option(help="The archive's folder or URL. Default: ARCHIVE_URL.")] = "",
     symbol: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer reads this form under Python 3.10
-        typer.Option("--symbol", help="Whose book to draw; may be given more than once. Default: the busiest."),
+        typer.Option("--symbol", help="Whose book to draw; may be given more than once. Default: all."),
     ] = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(dir_okay=False, help="Where to write the page. Default: reports/DATE.html beside the archive."),
     ] = None,
+    since: Annotated[str, typer.Option("--from", help="Only from this time of the UTC day on, such as 14:30.")] = "",
+    until: Annotated[str, typer.Option("--to", help="Only up to this time of the UTC day.")] = "",
     calendar: Annotated[
         str, typer.Option(help="Whose session is to be covered, such as XNYS or 24/7. Default: IBKR_CALENDAR.")
     ] = "",
@@ -42,6 +44,8 @@ def report(
       ibkr_depth_report 2026-01-05
 
       ibkr_depth_report today --symbol SPY --symbol QQQ --output today.html
+
+      ibkr_depth_report 2026-01-05 --from 14:30 --to 15:00
     """
     with errors_as_exit_codes():
         settings = load_settings(archive_url=archive or None)
@@ -55,6 +59,8 @@ def report(
                 calendar=calendar or settings.ibkr_calendar,
                 symbols=symbol or (),
                 output=output,
+                since=since,
+                until=until,
                 now=datetime.now(timezone.utc),
             )
     typer.echo(f"{written.path}: {written.bytes} bytes, {written.day.snapshots} snapshots")

@@ -17,6 +17,7 @@ from ibkr_depth_pipeline.report.timeline import Array, Bins
 _TIME_STEPS_SECS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600)
 _MOST_TIMES = 14
 _RARE_TIMES = 3.0
+_ZERO_PART = 0.12
 
 
 class Tick(NamedTuple):
@@ -29,11 +30,20 @@ class Tick(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Values to parts of a height: 0 at `low`, 1 at `high`; `log` by their logarithms."""
+    """Values to parts of a height: 0 at `low`, 1 at `high`; `log` by their logarithms.
+
+    with_zero: a logarithmic one has a part of its own at the bottom for what is 0.
+    """
 
     low: float
     high: float
     log: bool = False
+    with_zero: bool = False
+
+    @property
+    def foot(self) -> float:
+        """The part of the height that stands for 0, below the logarithms."""
+        return _ZERO_PART if self.with_zero else 0.0
 
     def of(self, values: Array) -> Array:
         """The part of each value, NaN if there is none."""
@@ -41,7 +51,9 @@ class Scale:
             return (values - self.low) / (self.high - self.low)
         with np.errstate(divide="ignore"):
             logs = np.log10(np.maximum(values, self.low))
-        return (logs - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
+        part = (logs - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
+        risen: Array = self.foot + (1 - self.foot) * part
+        return np.where(values == 0, 0.0, risen) if self.with_zero else risen
 
     def ticks(self, most: int = 4) -> list[Tick]:
         """Marks at round values."""
@@ -55,6 +67,8 @@ class Scale:
             marks = [step * count for count in range(first, last + 1)]
             digits = next((places for places in range(7) if abs(round(step, places) - step) < step / 1000), 7)
         labels = [number(mark) if self.log else f"{mark:,.{digits}f}" for mark in marks]
+        if self.with_zero:
+            marks, labels = [0.0, *marks], ["0", *labels]
         places = self.of(np.array(marks))
         return [Tick(round(float(at) * 100, 2), label) for at, label in zip(places, labels, strict=True)]
 
@@ -79,12 +93,12 @@ def usual(values: Array) -> Array:
 
 
 def decades(values: Array) -> Scale:
-    """From a power of ten to another, with all values above zero between them and none at the very bottom."""
-    known = values[values > 0]
+    """From a power of ten to another, with all values above zero between them, and 0 below them if any value is."""
+    known, with_zero = values[values > 0], bool(np.any(values == 0))
     if not len(known):
-        return Scale(1.0, 10.0, log=True)
+        return Scale(1.0, 10.0, log=True, with_zero=with_zero)
     low, high = math.floor(math.log10(float(known.min())) - 0.05), math.ceil(math.log10(float(known.max())))
-    return Scale(10.0**low, 10.0 ** max(high, low + 1), log=True)
+    return Scale(10.0**low, 10.0 ** max(high, low + 1), log=True, with_zero=with_zero)
 
 
 def nice_step(rough: float) -> float:
@@ -147,7 +161,8 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A frame with axes. `height` is in CSS pixels, `picture` a data URI, "" for none."""
+    """A frame with axes. `height` is in CSS pixels, `picture` a data URI, "" for none. With a `scale` the values of its
+    lines can be read at the pointer."""
 
     title: str
     unit: str
@@ -156,6 +171,7 @@ class Chart:
     height: int = 150
     keys: Sequence[Key] = ()
     picture: str = ""
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +217,12 @@ def band(low: Array, high: Array, scale: Scale) -> str:
     return "".join(parts)
 
 
-def stretch(bins: Bins, start: int, end: int, least: float = 1.5) -> str:
-    """A bar from `start` to `end` (unix ms) over the whole height, never thinner than `least`."""
+def stretch(bins: Bins, start: int, end: int, least: float = 1.5, lane: tuple[int, int] = (0, 1)) -> str:
+    """A bar from `start` to `end` (unix ms), never thinner than `least`, over the height of a lane of so many."""
+    number, lanes = lane
+    top, bottom = number * HEIGHT / lanes, (number + 1) * HEIGHT / lanes
     low, high = (float(np.clip((ts - bins.start) / (bins.end - bins.start), 0, 1)) * WIDTH for ts in (start, end))
-    return f"M{low:.1f} 0H{max(high, low + least):.1f}V{HEIGHT}H{low:.1f}Z"
+    return f"M{low:.1f} {top:g}H{max(high, low + least):.1f}V{bottom:g}H{low:.1f}Z"
 
 
 def mark(bins: Bins, ts: int, label: str) -> Tick:

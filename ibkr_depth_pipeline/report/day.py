@@ -27,24 +27,32 @@ from ibkr_depth_pipeline.archive.reading import (
 )
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ConfigurationError, NothingKept
+from ibkr_depth_pipeline.formatting import utc_clock
 from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day, total
 from ibkr_depth_pipeline.report.symbol_day import DepthFold, DepthMap, SymbolDay, SymbolFold, Window, price_grid
 from ibkr_depth_pipeline.report.timeline import Bins, SnapshotColumns
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
+_AROUND_THE_CLOCK_MS = 23 * 3_600_000
+"""A session that is as long is no measure of what was to be recorded."""
 _PRICES = ("ts", "seq", "venue", "bid_price", "ask_price")
 _DEPTH = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size")
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedDay:
-    """All that the page shows. `session` are open and close in unix ms, None if nothing of a session is kept."""
+    """All that the page shows. `session` are open and close in unix ms, None if nothing of a session is kept.
+
+    `window` is the time to be covered: what was recorded, of a session if there is one. `passed` is the session as far
+    as it is over; None without a session, or if it goes around the clock.
+    """
 
     day: date
     archive: str
     calendar: str
     session: tuple[int, int] | None
+    passed: Window | None
     bins: Bins
     window: Window
     symbols: Sequence[SymbolDay]
@@ -83,13 +91,27 @@ class RecordedDay:
         """The mean of the symbols' coverage, from 0 to 1."""
         return sum(each.coverage for each in self.symbols) / len(self.symbols)
 
+    @property
+    def share_of_session(self) -> float | None:
+        """The part of the session so far that was recorded at all, from 0 to 1; None without a session."""
+        if self.passed is None:
+            return None
+        return min(1.0, (self.window.end - self.window.start) / (self.passed.end - self.passed.start))
+
 
 def read_recorded_day(
-    store: ArchiveStore, day: date, calendar: str, wanted: Sequence[str] = (), *, now_ms: int
+    store: ArchiveStore,
+    day: date,
+    calendar: str,
+    wanted: Sequence[str] = (),
+    *,
+    now_ms: int,
+    within: Window | None = None,
 ) -> RecordedDay:
-    """Read all that is kept of that UTC date; the depth of the symbols `wanted`, or else of the busiest.
+    """Read all that is kept of that UTC date; the depth of the symbols `wanted`, or else of all.
 
-    Of a session that is not over at `now_ms` only what has passed is to be covered.
+    What is to be covered, and drawn, is what was recorded: from the first snapshot or state of an ingest to the last,
+    or what of it lies `within` a part of the day. Of a session only what has passed at `now_ms` counts.
 
     Raises NothingKept, ArchiveUnavailable, and ConfigurationError for a symbol of which nothing is kept.
     """
@@ -98,24 +120,30 @@ def read_recorded_day(
         raise NothingKept(_nothing(store, day))
     _check(wanted, list(files), day)
     histories = {name: figures.read_figures(store, day, name) for name in figures.ingests(store, day)}
-    first, last = _first_and_last(files)
-    session = _session(calendar, day, first, last)
-    window = _window(session, first, last, now_ms)
-    bins = _bins(first, last, window, histories)
+    recorded = _within(_recorded(files, histories), within, day)
+    session = _session(calendar, day, recorded)
+    window = _window(session, recorded)
+    bins = Bins.over(recorded.start, recorded.end)
     intervals = {symbol: intervals_of(store, day, symbol) for symbol in files}
     found = [_symbol_day(store, symbol, files[symbol], intervals[symbol], bins, window) for symbol in files]
-    busiest = max(found, key=lambda each: each.snapshots).symbol
-    chosen = [each for name in wanted or [busiest] for each in found if each.symbol == name]
+    busiest_first = sorted(found, key=lambda each: -each.snapshots)
+    chosen = [each for name in wanted for each in found if each.symbol == name] or busiest_first
     ingests = (ingest_day(name, table, bins, first_ms_of(day)) for name, table in histories.items())
     return RecordedDay(
         day=day,
         archive=store.url,
         calendar=calendar,
         session=session,
+        passed=_passed(session, now_ms, recorded),
         bins=bins,
         window=window,
         symbols=found,
-        gaps=[gap for symbol in files for gap in gaps_of(store, day, symbol)],
+        gaps=[
+            gap
+            for symbol in files
+            for gap in gaps_of(store, day, symbol)
+            if within is None or recorded.start <= gap.next_ts < recorded.end
+        ],
         depth=[
             depth
             for each in chosen
@@ -138,34 +166,48 @@ def _check(wanted: Sequence[str], kept: Sequence[str], day: date) -> None:
         raise ConfigurationError("report", [f"nothing is kept of {symbol!r} on {day}; {allowed}" for symbol in unknown])
 
 
-def _first_and_last(files: Mapping[str, Sequence[SpannedFile]]) -> tuple[int, int]:
+def _recorded(files: Mapping[str, Sequence[SpannedFile]], histories: Mapping[str, Any]) -> Window:
+    """From the first snapshot or state of an ingest to the last."""
     spans = [file.span for each in files.values() for file in each]
-    return min(span.first.ts for span in spans), max(span.last.ts for span in spans)
-
-
-def _session(calendar: str, day: date, first: int, last: int) -> tuple[int, int] | None:
-    """The session's time on that UTC date, if something is kept of it."""
-    opened, closed = session_of(calendar, day)
-    if opened is None or closed is None:
-        return None
-    starts, ends = max(opened, first_ms_of(day)), min(closed, first_ms_of(day + timedelta(days=1)))
-    return (starts, ends) if starts <= last and first < ends else None
-
-
-def _window(session: tuple[int, int] | None, first: int, last: int, now_ms: int) -> Window:
-    """What is to be covered: of a session, as much as is over."""
-    start, end = session or (first, last)
-    return Window(start, max(min(end, max(now_ms, last)), start + 1))
-
-
-def _bins(first: int, last: int, window: Window, histories: Mapping[str, Any]) -> Bins:
-    """Over everything that happened that day, and over what is to be covered."""
-    moments = [first, last, window.start, window.end - 1]
+    moments = [ts for span in spans for ts in (span.first.ts, span.last.ts)]
     for table in histories.values():
         if table.num_rows:
             written = table["written_ts"].cast(pa.int64()).to_numpy()
             moments += [int(written[0]), int(written[-1])]
-    return Bins.over(min(moments), max(moments))
+    return Window(min(moments), max(max(moments), min(moments) + 1))
+
+
+def _within(recorded: Window, part: Window | None, day: date) -> Window:
+    if part is None:
+        return recorded
+    found = Window(max(recorded.start, part.start), min(recorded.end, part.end))
+    if found.end <= found.start:
+        kept = f"{utc_clock(recorded.start)} to {utc_clock(recorded.end)} UTC"
+        raise NothingKept(f"nothing is kept of that part of {day}; what is kept is from {kept}")
+    return found
+
+
+def _session(calendar: str, day: date, recorded: Window) -> tuple[int, int] | None:
+    """The session's time on that UTC date, if something of it was recorded."""
+    opened, closed = session_of(calendar, day)
+    if opened is None or closed is None:
+        return None
+    starts, ends = max(opened, first_ms_of(day)), min(closed, first_ms_of(day + timedelta(days=1)))
+    return (starts, ends) if starts < recorded.end and recorded.start < ends else None
+
+
+def _window(session: tuple[int, int] | None, recorded: Window) -> Window:
+    """What is to be covered: what was recorded of the session."""
+    if session is None:
+        return recorded
+    return Window(max(session[0], recorded.start), min(session[1], recorded.end))
+
+
+def _passed(session: tuple[int, int] | None, now_ms: int, recorded: Window) -> Window | None:
+    """The session as far as it is over."""
+    if session is None or session[1] - session[0] >= _AROUND_THE_CLOCK_MS:
+        return None
+    return Window(session[0], max(min(session[1], max(now_ms, recorded.end)), session[0] + 1))
 
 
 def _symbol_day(

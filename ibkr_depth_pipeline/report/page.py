@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -9,10 +10,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ibkr_depth_pipeline.archive.layout import ReportPlace
+from ibkr_depth_pipeline.archive.layout import ReportPlace, first_ms_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError
 from ibkr_depth_pipeline.report.day import RecordedDay, read_recorded_day
+from ibkr_depth_pipeline.report.symbol_day import Window
 from ibkr_depth_pipeline.report.view import page_view
 
 
@@ -61,6 +63,7 @@ def write_file(path: Path, day: RecordedDay, made: datetime) -> WrittenReport:
 
 
 _TRIES = 3
+_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 
 
 def make_report(
@@ -71,21 +74,47 @@ def make_report(
     now: datetime,
     symbols: Sequence[str] = (),
     output: Path | None = None,
+    since: str = "",
+    until: str = "",
 ) -> WrittenReport:
     """Read `day` (2026-01-05, or `today`; UTC) of the archive at that URL and write its page, beside it or to `output`.
 
-    `symbols` are those whose book is drawn, or else the busiest; `now` is in UTC. Raises NothingKept,
-    ArchiveUnavailable, and ConfigurationError for what was given wrongly.
+    `symbols` are those whose book is drawn, or else all; `now` is in UTC. `since` and `until` are times of that day,
+    such as 14:30 or 14:30:15 (UTC): the page is of what lies between. Raises NothingKept, ArchiveUnavailable, and
+    ConfigurationError for what was given wrongly.
     """
-    store = ArchiveStore(archive)
-    found = _read(store, _date(day, now.date()), calendar, list(dict.fromkeys(symbols)), now)
+    store, date_ = ArchiveStore(archive), _date(day, now.date())
+    found = _read(store, date_, calendar, list(dict.fromkeys(symbols)), now, part_of(date_, since, until))
     return write_beside(store, found, now) if output is None else write_file(output, found, now)
 
 
-def _read(store: ArchiveStore, day: date, calendar: str, symbols: Sequence[str], now: datetime) -> RecordedDay:
+def part_of(day: date, since: str, until: str) -> Window | None:
+    """The part of the UTC date from `since` to `until`; None if both are "". Raises ConfigurationError."""
+    if not since and not until:
+        return None
+    midnight = first_ms_of(day)
+    start, end = midnight + _ms_of("--from", since or "00:00"), midnight + _ms_of("--to", until or "24:00")
+    if end <= start:
+        raise ConfigurationError("report", [f"--from {since} is not before --to {until}"])
+    return Window(start, end)
+
+
+def _ms_of(option: str, text: str) -> int:
+    found = _TIME.fullmatch(text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (99, 0, 0)
+    if minutes > 59 or seconds > 59 or hours * 3600 + minutes * 60 + seconds > 86_400:
+        allowed = "a time of the UTC day, such as 14:30 or 14:30:15"
+        raise ConfigurationError("report", [f"{option} {text!r} is not allowed; {allowed}"])
+    return 1000 * (hours * 3600 + minutes * 60 + seconds)
+
+
+def _read(
+    store: ArchiveStore, day: date, calendar: str, symbols: Sequence[str], now: datetime, within: Window | None
+) -> RecordedDay:
     for _ in range(_TRIES):
         try:
-            return read_recorded_day(store, day, calendar, symbols, now_ms=round(now.timestamp() * 1000))
+            now_ms = round(now.timestamp() * 1000)
+            return read_recorded_day(store, day, calendar, symbols, now_ms=now_ms, within=within)
         except FileNotFoundError:  # a compaction has put another file in its place
             continue
     raise ArchiveUnavailable(f"archive {store.url}: files of {day} vanish while they are read")

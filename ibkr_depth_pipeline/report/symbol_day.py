@@ -99,7 +99,7 @@ class SymbolFold:
         if not len(piece):
             return
         self._venues.update(venues)
-        self._rows += np.bincount(self._bins.of(piece.ts), minlength=self._bins.count)
+        self._rows += np.bincount(self._bins.of(piece.ts[self._bins.hold(piece.ts)]), minlength=self._bins.count)
         self._in_window += np.count_nonzero((piece.ts >= self._window.start) & (piece.ts <= self._window.end))
         self._quote(piece)
         self._look_deeper(piece)
@@ -119,7 +119,7 @@ class SymbolFold:
 
     def _quote(self, piece: SnapshotColumns) -> None:
         bid, ask = piece.bid_price[:, 0], piece.ask_price[:, 0]
-        sound = np.flatnonzero((bid > 0) & (ask > bid))
+        sound = np.flatnonzero((bid > 0) & (ask > bid) & self._bins.hold(piece.ts))
         number = self._bins.of(piece.ts[sound])
         self._bid[number], self._ask[number] = bid[sound], ask[sound]  # of equal numbers the last one stays
 

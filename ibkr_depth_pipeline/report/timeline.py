@@ -53,6 +53,11 @@ class Bins:
         number: Array = np.clip((ts - self.start) // self.step, 0, self.count - 1)
         return number
 
+    def hold(self, ts: Array) -> Array:
+        """Whether each time lies in any of the bins."""
+        inside: Array = (ts >= self.start) & (ts < self.end)
+        return inside
+
     def overlaps(self, starts: Array, ends: Array) -> Overlaps:
         """Each interval [start, end), cut at the borders of bins. What lies outside of all bins is left out."""
         low, high = np.clip(starts, self.start, self.end), np.clip(ends, self.start, self.end)

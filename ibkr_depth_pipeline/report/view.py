@@ -27,7 +27,7 @@ from ibkr_depth_pipeline.report.charts import (
 )
 from ibkr_depth_pipeline.report.day import RecordedDay
 from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, IngestRun, total
-from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay
+from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay, Window
 from ibkr_depth_pipeline.report.timeline import Array, Bins
 from ibkr_depth_pipeline.schema.gaps import Gap
 
@@ -139,6 +139,11 @@ def gap_row(gap: Gap) -> GapRow:
 
 
 MOST_GAPS = 200
+WHOLE = 0.995
+"""A session of which so much was recorded was recorded."""
+
+SHORT_LOSS_MS = 5_000
+"""A connection that is away for less, all in all, is no fault of the day: gateways restart daily."""
 _STATES = ((CONNECTED, "good"), (SUSPENDED, "warn"), (DISCONNECTED, "bad"))
 
 
@@ -153,9 +158,10 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class HeldPicture:
-    """Who held a slot when; names are from top to bottom, each with its share of the window."""
+    """Who held a slot when; names are from top to bottom, each with its share of the window. `holes` is a path."""
 
     picture: str
+    holes: str
     rows: Sequence[tuple[str, str]]
     with_slots: bool
 
@@ -183,6 +189,8 @@ class PageView:
     """The whole page."""
 
     heading: str
+    is_good: bool
+    verdict: str
     day: str
     archive: str
     covered: str
@@ -204,11 +212,14 @@ class PageView:
 
 def page_view(day: RecordedDay, made: datetime) -> PageView:
     """`made` is when the page is written."""
+    is_good, sentence = verdict(day)
     missing = {symbol.symbol: 0 for symbol in day.symbols}
     for gap in day.gaps:
         missing[gap.symbol] += gap.size
     return PageView(
         heading=f"{day.day:%A}, {day.day.day} {day.day:%B %Y}",
+        is_good=is_good,
+        verdict=sentence,
         day=day.day.isoformat(),
         archive=day.archive,
         covered=_covered(day),
@@ -220,7 +231,7 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         facts=list(_facts(day)),
         symbols=[symbol_row(symbol, missing[symbol.symbol], day.bins) for symbol in day.symbols],
         nothing_of=day.nothing_of,
-        held=_held(day),
+        held=held_picture(day),
         rates=_rates(day),
         ingests=[_ingest_view(ingest, day.bins) for ingest in day.ingests],
         depth=[_depth_view(depth, day) for depth in day.depth],
@@ -230,11 +241,46 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
 
 
 def _covered(day: RecordedDay) -> str:
-    until = f"{utc_clock(day.window.start)} to {utc_clock(day.window.end)} UTC"
-    if day.session is not None:
-        so_far = " so far" if day.window.end < day.session[1] else ""
-        return f"the session of {day.calendar}{so_far}, {until}"
-    return f"what was recorded, {until}"
+    until = f"what was recorded, {utc_clock(day.window.start)} to {utc_clock(day.window.end)} UTC"
+    if day.session is None or day.passed is None:
+        return until
+    so_far = " so far" if day.passed.end < day.session[1] else ""
+    return f"{until}, of the session of {day.calendar}{so_far}, {_from_to(day.passed)}"
+
+
+def _from_to(window: Window) -> str:
+    return f"{utc_clock(window.start)} to {utc_clock(window.end)} UTC"
+
+
+def verdict(day: RecordedDay) -> tuple[bool, str]:
+    """Whether the day was good, and a sentence that says what was not."""
+    bad = list(_faults(day))
+    if not bad:
+        return True, f"A good day: no snapshot is missing, and {_whole_share(day)}."
+    return False, f"Not a good day: {'; '.join(bad)}."
+
+
+def _whole_share(day: RecordedDay) -> str:
+    if day.share_of_session is None:
+        return f"recorded from {_from_to(day.window)}"
+    return f"the whole session of {day.calendar} was recorded"
+
+
+def _faults(day: RecordedDay) -> Iterator[str]:
+    if day.missing:
+        yield f"{number(day.missing)} snapshots are missing, in {len(day.gaps)} holes"
+    if day.nothing_of:
+        yield f"nothing is kept of {', '.join(day.nothing_of)}"
+    if day.share_of_session is not None and day.share_of_session < WHOLE:
+        yield f"only {day.share_of_session:.0%} of the session of {day.calendar} was recorded"
+    for ingest in day.ingests:
+        away = sum(each.end - each.start for each in ingest.stretches if each.state != CONNECTED)
+        if away > SHORT_LOSS_MS:
+            yield f"{ingest.name} was without its gateway or IBKR for {duration(away)}"
+    if lost := sum(total(ingest.lost) for ingest in day.ingests):
+        yield f"{number(lost)} snapshots were lost before they reached Redis"
+    if day.refused_309:
+        yield f"{number(day.refused_309)} slots were refused (309)"
 
 
 def _marks(day: RecordedDay) -> list[Tick]:
@@ -250,7 +296,9 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
     yield Fact(number(day.snapshots), "snapshots", f"of {len(day.symbols)} symbols")
     in_window = sum(symbol.in_window for symbol in day.symbols)
     yield Fact(rate(in_window / seconds), "rows a second", f"at most {rate(float(rates.max()))}")
-    yield Fact(f"{day.coverage:.1%}", "coverage", "mean of the symbols")
+    share = day.share_of_session
+    of_session = f"{share:.0%} of the session recorded" if share is not None and share < WHOLE else ""
+    yield Fact(f"{day.coverage:.1%}", "coverage", of_session or "mean of the symbols")
     yield Fact(number(day.missing), "missing snapshots", f"in {len(day.gaps)} holes")
     if not day.ingests:
         yield Fact("unknown", "309s, reconnects, latency", "no figures were kept")
@@ -264,13 +312,23 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
         yield Fact(duration(usual, fine=True), "latency p99, usually", f"at worst {duration(worst, fine=True)}")
 
 
-def _held(day: RecordedDay) -> HeldPicture:
+def held_picture(day: RecordedDay) -> HeldPicture:
+    """Who held a slot when, over what was recorded."""
     none = np.zeros(day.bins.count)
     held = [sum((each.held_ms.get(symbol.symbol, none) for each in day.ingests), none) for symbol in day.symbols]
     live = [symbol.live_ms for symbol in day.symbols]
     picture = slot_timeline(*([(ms / day.bins.step).tolist() for ms in rows] for rows in (live, held)))
     return HeldPicture(
-        picture, [(symbol.symbol, f"{symbol.coverage:.1%}") for symbol in day.symbols], bool(day.ingests)
+        picture, _holes(day), [(symbol.symbol, f"{symbol.coverage:.1%}") for symbol in day.symbols], bool(day.ingests)
+    )
+
+
+def _holes(day: RecordedDay) -> str:
+    """The missing snapshots, each in the lane of its symbol."""
+    lanes = {symbol.symbol: lane for lane, symbol in enumerate(day.symbols)}
+    return "".join(
+        charts.stretch(day.bins, max(gap.after.ts, day.bins.start), gap.next_ts, lane=(lanes[gap.symbol], len(lanes)))
+        for gap in day.gaps
     )
 
 
@@ -283,7 +341,7 @@ def _rates(day: RecordedDay) -> Chart:
     rates = _total_rates(day)
     scale = from_zero(rates)
     shapes = [Shape(charts.steps(rates, scale), "area")]
-    return Chart("Rows a second", "all symbols", scale.ticks(), shapes)
+    return Chart("Rows a second", "all symbols", scale.ticks(), shapes, scale=scale)
 
 
 def _ingest_view(ingest: IngestDay, bins: Bins) -> IngestView:
@@ -308,7 +366,9 @@ def _lanes(ingest: IngestDay, bins: Bins) -> Iterator[Lane]:
     )
     for name, events, always in lanes:
         if events or always:
-            path = "".join(charts.stretch(bins, event.ts, event.ts) for event in events)
+            path = "".join(
+                charts.stretch(bins, event.ts, event.ts) for event in events if bins.start <= event.ts < bins.end
+            )
             yield Lane(name, number(total(events)), [Shape(path, "bad tick")] if path else [])
 
 
@@ -323,7 +383,7 @@ def _lag(ingest: IngestDay) -> Chart | None:
     ]
     keys = [Key("first", "99th percentile"), Key("second", "median")]
     title = "Latency, from a row's arrival to Redis"
-    return Chart(title, "ms", scale.ticks(), shapes, keys=keys)
+    return Chart(title, "ms", scale.ticks(), shapes, keys=keys, scale=scale)
 
 
 def _depth_view(depth: DepthMap, day: RecordedDay) -> DepthView:
@@ -339,6 +399,7 @@ def _depth_view(depth: DepthMap, day: RecordedDay) -> DepthView:
         height=360,
         keys=keys,
         picture=charts.depth_picture(depth),
+        scale=prices,
     )
     return DepthView(depth.symbol, [heat, _spread(symbol)])
 
@@ -351,4 +412,4 @@ def _spread(symbol: SymbolDay) -> Chart:
     keys = [Key("first", "median"), Key("band", "10th to 90th percentile")]
     most = np.nanmax(high, initial=0.0)
     unit = f"price; cut off at the top, it reached {number(most)}" if most > scale.high else "price"
-    return Chart("Spread", unit, scale.ticks(), shapes, keys=keys)
+    return Chart("Spread", unit, scale.ticks(), shapes, keys=keys, scale=scale)

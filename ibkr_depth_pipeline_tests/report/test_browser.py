@@ -58,10 +58,11 @@ def test_page_fits_every_width_and_all_pictures_are_there(shown: BrowserPage, wi
     shown.set_viewport_size({"width": width, "height": 900})
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
     pictures = shown.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     assert all(pictures)
     # charts stand below each other on one axis of time
-    edges = "[...document.querySelectorAll('.plot')].map(p => [p.getBoundingClientRect().x, p.clientWidth].join())"
+    edges = """[...document.querySelectorAll('.plot')].filter(plot => plot.clientWidth)
+        .map(plot => [plot.getBoundingClientRect().x, plot.clientWidth].join())"""
     assert len(set(shown.evaluate(edges))) == 1
 
 
@@ -88,6 +89,38 @@ def test_pointer_shows_the_time_on_every_chart(shown: BrowserPage) -> None:
     box = shown.locator(".plot").first.bounding_box()
     assert box is not None
     shown.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert shown.locator("#clock").inner_text().startswith("17:45:")  # the middle of 14:30 to 21:00
+    assert shown.locator("#clock").inner_text().startswith("15:00:0")  # the middle of 14:30 to 15:30
     shown.mouse.move(1, 1)
     assert not shown.locator("#clock").is_visible()
+
+
+def test_pointer_shows_what_the_lines_of_a_chart_stand_at(shown: BrowserPage) -> None:
+    chart = shown.locator("section.book:not([hidden]) figure", has_text="Spread").last.locator(".plot")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert box is not None
+    shown.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
+    assert shown.locator("#clock").inner_text().endswith(", median 0.01")
+    lag = shown.locator("figure", has_text="Latency").locator(".plot")
+    lag.scroll_into_view_if_needed()
+    box = lag.bounding_box()
+    assert box is not None
+    shown.mouse.move(box["x"] + 1, box["y"] + 20)
+    assert ", 99th percentile 5" in shown.locator("#clock").inner_text()
+
+
+def test_book_of_every_symbol_can_be_chosen(shown: BrowserPage) -> None:
+    titles = shown.locator("section.book h2")
+    assert [title.is_visible() for title in titles.all()] == [True, False]
+    shown.select_option("#book", "SPY")
+    assert [title.inner_text() for title in titles.all() if title.is_visible()] == ["The book of SPY"]
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_table_of_the_symbols_is_not_cut_off(shown: BrowserPage, width: int) -> None:
+    shown.set_viewport_size({"width": width, "height": 900})
+    for cell in shown.locator("table.symbols td").all():
+        box = cell.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width

@@ -29,7 +29,7 @@ def test_page_is_written_and_its_path_printed(mirror: Mirror, desk: Desk, comman
     assert done.stdout == f"{page}: {page.stat().st_size} bytes, 100 snapshots\n"
     other = command("2026-01-05", "--archive", "archive", "--output", "my.html", "--calendar", "24/7", ARCHIVE_URL="no")
     assert other.stdout.startswith("my.html: ")
-    assert "the session of 24/7, 00:00:00 to 00:00:00 UTC" in Page((desk.folder / "my.html").read_text()).text
+    assert "what was recorded, 14:30:00 to 14:31:39 UTC" in Page((desk.folder / "my.html").read_text()).text
 
 
 def test_today_is_the_utc_date(mirror: Mirror, desk: Desk, command: Command) -> None:

@@ -60,7 +60,9 @@ def test_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk, tmp_pat
     assert made.partition == "2026-01-05"
     assert metadata["page_bytes"] == page.stat().st_size
     assert (metadata["symbols"], metadata["snapshots"], metadata["missing_snapshots"]) == (2, 3611, 0)
-    assert metadata["coverage"] == pytest.approx((3600 + 9) / 2 / 23_400, abs=1e-4)
+    assert metadata["coverage"] == pytest.approx((3600 + 9) / 2 / 3600, abs=1e-3)
+    assert metadata["verdict"].startswith("Not a good day: only 15% of the session of XNYS was recorded")
+    assert "data:image/png;base64," in metadata["slots"]
     assert (metadata["refused_309"], metadata["reconnects"]) == (3, 1)
     assert parts_of(desk.store) == [], "the page is of the compacted day"
     read = Page(page.read_text())

@@ -42,15 +42,17 @@ def test_numbers_on_the_page_are_those_of_the_day(mirror: Mirror, desk: Desk, re
     an_hour(mirror, desk, "SPY", "BRK B")
     written, page = report()
     assert page.fact("snapshots") == ("7,202", "of 2 symbols")
-    assert page.fact("rows a second") == ("0.31", "at most 2")
-    assert page.fact("coverage") == ("15.4%", "mean of the symbols")  # one hour of six and a half
+    assert page.fact("rows a second") == ("2", "at most 2")
+    assert page.fact("coverage") == ("100.0%", "15% of the session recorded")  # one hour of six and a half
     assert page.fact("missing snapshots") == ("0", "in 0 holes")
     assert "Monday, 5 January 2026" in page.text
-    assert "the session of XNYS, 14:30:00 to 21:00:00 UTC" in page.text
+    covered = "what was recorded, 14:30:00 to 15:30:00 UTC, of the session of XNYS, 14:30:00 to 21:00:00 UTC"
+    assert covered in page.text
+    assert "Not a good day: only 15% of the session of XNYS was recorded." in page.texts
     line = page.line("BRK B")
     assert line[:3] == ["BRK B", "ISLAND", "3,601"]
-    assert line[4:8] == ["15.4%", "5 h 30 min from 15:30:00", "0", "0.01 1.0 bp"]
-    assert "The book of BRK B" in page.text  # of two that are equally busy the first
+    assert line[4:8] == ["100.0%", "0 ms", "0", "0.01 1.0 bp"]
+    assert page.texts.count("The book of BRK B") == page.texts.count("The book of SPY") == 1
     assert "every snapshot that was numbered is in the archive" in page.text
     assert (written.bytes, written.day.snapshots) == (len(page.html.encode()), 7202)
 
@@ -209,8 +211,8 @@ def test_coverage_of_a_running_session_is_of_what_has_passed(mirror: Mirror, des
     an_hour(mirror, desk, "SPY")
     now = datetime(2026, 1, 5, 16, 30, tzinfo=timezone.utc)
     _, page = report("today", now=now)
-    assert page.fact("coverage")[0] == "50.0%"
-    assert "the session of XNYS so far, 14:30:00 to 16:30:00 UTC" in page.text
+    assert page.fact("coverage") == ("100.0%", "50% of the session recorded")
+    assert "of the session of XNYS so far, 14:30:00 to 16:30:00 UTC" in page.text
     assert "close" not in page.texts
 
 
@@ -285,3 +287,58 @@ def test_figures_of_a_day_without_snapshots_are_no_day(desk: Desk, report: Repor
 def test_page_taken_apart_is_what_was_written() -> None:
     page = Page("<p>a</p><table><tr><td>b<small>c</small></td><td>d</td></tr></table><style>e</style>")
     assert (page.text, page.lines) == ("a b c d", [["b c", "d"]])
+
+
+def test_part_of_the_day_is_shown_alone(mirror: Mirror, desk: Desk, report: Report) -> None:
+    mirror.write("SPY", [*range(1, 601), *range(701, 3602)], start=OPEN, every=1000)
+    desk.keep()
+    _, page = report(since="15:00", until="15:10:30")
+    assert "what was recorded, 15:00:00 to 15:10:30 UTC" in page.text
+    assert page.fact("missing snapshots") == ("0", "in 0 holes")
+    assert page.fact("rows a second")[0] == "1"
+    _, whole = report()
+    assert whole.fact("missing snapshots") == ("100", "in 1 holes")
+    assert "100 snapshots are missing, in 1 holes" in whole.text
+    assert "snapshots missing" in whole.texts  # the legend of the lanes
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "named"),
+    [
+        ("25:00", "", "--from '25:00'"),
+        ("", "noon", "--to 'noon'"),
+        ("15:00", "14:00", "not before"),
+        ("9:75", "", "9:75"),
+    ],
+)
+def test_part_that_is_none_is_refused_by_name(
+    mirror: Mirror, desk: Desk, report: Report, since: str, until: str, named: str
+) -> None:
+    an_hour(mirror, desk, "SPY")
+    with pytest.raises(ConfigurationError, match=named):
+        report(since=since, until=until)
+    with pytest.raises(NothingKept, match="what is kept is from 14:30:00 to 15:30:00 UTC"):
+        report(since="20:00")
+
+
+def test_few_minutes_of_a_market_around_the_clock_fill_the_page(mirror: Mirror, desk: Desk, report: Report) -> None:
+    mirror.write("SPY", range(1, 481), start=OPEN, every=1000)
+    desk.keep()
+    written, page = report(calendar="24/7")
+    assert written.day.bins.end - written.day.bins.start <= 481_000
+    assert page.fact("coverage") == ("100.0%", "mean of the symbols")
+    assert "A good day: no snapshot is missing, and recorded from 14:30:00 to 14:37:59 UTC." in page.texts
+
+
+def test_day_that_was_not_good_says_why_in_one_sentence(mirror: Mirror, desk: Desk, report: Report) -> None:
+    an_hour(mirror, desk, "SPY")
+    wanted = {"SPY": SymbolFigures(), "QQQ": SymbolFigures()}
+    publish(
+        desk,
+        FeedFigures(RUN, OPEN, connected=False, symbols=wanted),
+        FeedFigures(RUN, OPEN + 10_000, connected=False, refused_309=2, lost=7, symbols=wanted),
+    )
+    _, page = report()
+    (sentence,) = [text for text in page.texts if text.startswith("Not a good day: ")]
+    for part in ("nothing is kept of QQQ", "without its gateway or IBKR for 10 s", "7 snapshots were lost", "2 slots"):
+        assert part in sentence

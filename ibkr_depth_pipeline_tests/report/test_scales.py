@@ -56,7 +56,16 @@ def test_few_outliers_do_not_flatten_a_picture() -> None:
 @pytest.mark.parametrize("values", [[], [np.nan], [0.0]])
 def test_axis_without_values_is_drawn_all_the_same(values: list[float]) -> None:
     assert len(from_zero(np.array(values)).ticks()) > 1
-    assert len(decades(np.array(values)).ticks()) == 2
+    assert len(decades(np.array(values)).ticks()) >= 2
+
+
+def test_zero_stands_below_the_decades_of_a_logarithmic_axis() -> None:
+    scale = decades(np.array([0.0, 3.0, 40.0]))
+    assert scale.ticks()[0][:2] == (0.0, "0")
+    places = scale.of(np.array([0.0, 1.0, 100.0, np.nan]))
+    assert places[0] == 0.0 < places[1] < places[2] == 1.0
+    assert np.isnan(places[3])
+    assert not decades(np.array([3.0, 40.0])).with_zero
 
 
 @settings(deadline=None)

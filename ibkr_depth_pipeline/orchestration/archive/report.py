@@ -42,7 +42,7 @@ It stands in reports/ beside the archive. A date of which nothing is kept has no
 class ReportConfig(dg.Config):
     """What the page shows beyond the usual."""
 
-    symbols: list[str] = Field(default=[], description="Whose books to draw. Empty: the busiest symbol's.")
+    symbols: list[str] = Field(default=[], description="Whose books to draw. Empty: all.")
 
 
 @dg.asset(
@@ -71,11 +71,15 @@ def ibkr_depth_archive_report(
 
 
 def report_metadata(report: "WrittenReport") -> Mapping[str, Any]:
+    from ibkr_depth_pipeline.report.view import held_picture, verdict
+
     day = report.day
     shown = dg.MetadataValue.url(report.path) if "://" in report.path else dg.MetadataValue.path(report.path)
     figures = {"refused_309": day.refused_309, "reconnects": day.reconnects} if day.ingests else {}
     return {
         "page": shown,
+        "verdict": verdict(day)[1],
+        "slots": dg.MetadataValue.md(f"![Who held a slot when]({held_picture(day).picture})"),
         "page_bytes": report.bytes,
         "symbols": len(day.symbols),
         "snapshots": day.snapshots,
