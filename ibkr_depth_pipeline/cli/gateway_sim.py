@@ -29,7 +29,7 @@ from ibkr_depth_pipeline.simulation import (
 )
 from ibkr_depth_pipeline.simulation.archive_tape import archived_symbols
 from ibkr_depth_pipeline.simulation.options import Flag
-from ibkr_depth_pipeline.tape.files import TapeError
+from ibkr_depth_pipeline.tape.files import UnreadableTape
 from ibkr_depth_pipeline.tape.player import TapePlayer
 from ibkr_depth_pipeline.tape.script import read_scripts
 
@@ -215,7 +215,7 @@ def _play(tape: Path, host: str, port: int, speed: float, step: bool, ready_file
     try:
         player = TapePlayer(read_scripts(tape), host, port, speed=speed, step=step)
         asyncio.run(_serve(player, ready_file, player.advance if step else None))
-    except (OSError, TapeError) as problem:
+    except (OSError, UnreadableTape) as problem:
         _fail(str(problem))
 
 

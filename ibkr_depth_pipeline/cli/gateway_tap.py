@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import orjson
 import typer
 
-from ibkr_depth_pipeline.tape.files import SUFFIX, Event, Read, TapeError, read_entries, read_head, stem_of
+from ibkr_depth_pipeline.tape.files import SUFFIX, LinkEvent, Read, UnreadableTape, read_entries, read_head, stem_of
 from ibkr_depth_pipeline.tape.proxy import Tap, TapeRecording, TapOptions
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -96,14 +96,14 @@ def show(
                 break
             for line in _lines(entry, as_json):
                 typer.echo(line)
-    except (TapeError, OSError) as problem:
+    except (UnreadableTape, OSError) as problem:
         _fail(str(problem))
 
 
-def _lines(entry: Read | Event, as_json: bool) -> list[str]:
+def _lines(entry: Read | LinkEvent, as_json: bool) -> list[str]:
     at = datetime.fromtimestamp(entry.at // 1_000_000_000, timezone.utc).strftime("%H:%M:%S")
     when = f"{at}.{entry.at % 1_000_000_000:09} {entry.connection:>3}"
-    if isinstance(entry, Event):
+    if isinstance(entry, LinkEvent):
         told = {"name": entry.name, **entry.detail}
         if as_json:
             return [orjson.dumps({"at": entry.at, "connection": entry.connection, **told}).decode()]

@@ -36,7 +36,7 @@ _COMPRESSION = 5
 _PART = re.compile(r"-(\d{4,})\.tape\.gz$")
 
 
-class TapeError(ValueError):
+class UnreadableTape(ValueError):
     """A file that is no tape, or one that can't be read; the text says which and why."""
 
 
@@ -52,7 +52,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class LinkEvent:
     """`opened`, `closed`, `refused` (a message that was not forwarded), `missed` (bytes that were not recorded)."""
 
     at: int
@@ -61,7 +61,7 @@ class Event:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-Entry = Read | Event
+Entry = Read | LinkEvent
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -78,7 +78,7 @@ def decode_entry(line: bytes) -> Entry:
     found = orjson.loads(line)
     at, connection = int(found.pop("t")), int(found.pop("c"))
     if "e" in found:
-        return Event(at, connection, str(found.pop("e")), found)
+        return LinkEvent(at, connection, str(found.pop("e")), found)
     return Read(at, connection, Way(found["d"]), int(found["n"]), found["m"])
 
 
@@ -95,7 +95,7 @@ class TapeWriter:
         self._parts = parts
         self._made_by = made_by
         self._number = 0
-        self._open: dict[int, Event] = {}
+        self._open: dict[int, LinkEvent] = {}
         self._raw: IO[bytes] | None = None
         self._file: gzip.GzipFile | None = None
 
@@ -103,9 +103,9 @@ class TapeWriter:
         """Appends entries."""
         for entry in entries:
             self._part(entry.at).write(encode_entry(entry))
-            if isinstance(entry, Event) and entry.name == "opened":
+            if isinstance(entry, LinkEvent) and entry.name == "opened":
                 self._open[entry.connection] = entry
-            elif isinstance(entry, Event) and entry.name == "closed":
+            elif isinstance(entry, LinkEvent) and entry.name == "closed":
                 self._open.pop(entry.connection, None)
 
     def flush(self) -> None:
@@ -138,7 +138,7 @@ class TapeWriter:
         head = {"format": FORMAT, "version": VERSION, "about": ABOUT, "made": made, "made_by": self._made_by}
         file.write(orjson.dumps({**head, "part": self._number}, option=orjson.OPT_APPEND_NEWLINE))
         for event in self._open.values():
-            file.write(encode_entry(Event(at, event.connection, "opened", {**event.detail, "earlier": event.at})))
+            file.write(encode_entry(LinkEvent(at, event.connection, "opened", {**event.detail, "earlier": event.at})))
         file.flush(zlib.Z_SYNC_FLUSH)  # so that a part whose writer is killed at once is one
         return file
 
@@ -178,21 +178,21 @@ def _number(path: Path) -> int:
 def read_entries(path: Path) -> Iterator[Entry]:
     """The entries of a tape: `path` is one part, or what the names of its parts begin with.
 
-    A part whose writer was killed is read up to where it ends. Raises TapeError.
+    A part whose writer was killed is read up to its end. Raises UnreadableTape.
     """
     stem = stem_of(path)
     parts = [path] if path.is_file() else parts_of(stem)
     if not parts:
-        raise TapeError(f"{path}: no such tape: name a file that ends in {SUFFIX}, or what its parts begin with")
+        raise UnreadableTape(f"{path}: no such tape: name a file that ends in {SUFFIX}, or what its parts begin with")
     for part in parts:
         yield from _entries_of_part(part)
 
 
 def read_head(path: Path) -> dict[str, Any]:
-    """The head of a tape's first part. Raises TapeError."""
+    """The head of a tape's first part. Raises UnreadableTape."""
     parts = [path] if path.is_file() else parts_of(stem_of(path))
     if not parts:
-        raise TapeError(f"{path}: there is no such tape")
+        raise UnreadableTape(f"{path}: there is no such tape")
     with gzip.open(parts[0]) as file:
         return _head(parts[0], file)
 
@@ -210,7 +210,7 @@ def _entries_of_part(path: Path) -> Iterator[Entry]:
             try:
                 yield decode_entry(line)
             except (ValueError, KeyError, TypeError) as problem:
-                raise TapeError(f"{path}, line {number}: not an entry of a tape ({problem})") from None
+                raise UnreadableTape(f"{path}, line {number}: not an entry of a tape ({problem})") from None
 
 
 def _head(path: Path, file: gzip.GzipFile) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _head(path: Path, file: gzip.GzipFile) -> dict[str, Any]:
         if head["format"] != FORMAT:
             raise ValueError
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):
-        raise TapeError(f"{path}: not a tape of this program") from None
+        raise UnreadableTape(f"{path}: not a tape of this program") from None
     if head["version"] > VERSION:
-        raise TapeError(f"{path}: of version {head['version']}; up to {VERSION} can be read: install a newer one")
+        raise UnreadableTape(f"{path}: of version {head['version']}; up to {VERSION} can be read: install a newer one")
     return dict(head)

@@ -53,7 +53,7 @@ _FAREWELL_SECS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class TapOptions:
-    """Where the tap listens, where it leads, and what becomes of the tape. Sizes are bytes."""
+    """The two addresses of the tap, and what becomes of the tape. Sizes are bytes."""
 
     to_host: str
     to_port: int

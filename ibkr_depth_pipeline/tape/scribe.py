@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import orjson
 
-from ibkr_depth_pipeline.tape.files import Entry, Event, Read, TapeWriter
+from ibkr_depth_pipeline.tape.files import Entry, LinkEvent, Read, TapeWriter
 from ibkr_depth_pipeline.tape.messages import MessageSplitter, NotTheProtocol, Way
 from ibkr_depth_pipeline.tape.sanitizer import Sanitizer
 
@@ -58,7 +58,7 @@ class TapeRecorder:
             self._sanitizers.pop(connection, None)
             for way in Way:
                 self._splitters.pop((connection, way), None)
-        return Event(at, connection, name, detail)
+        return LinkEvent(at, connection, name, detail)
 
 
 def entries(recorder: TapeRecorder, source: IO[bytes]) -> Iterator[Entry | None]:

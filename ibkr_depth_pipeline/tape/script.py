@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ibkr_depth_pipeline.tape.files import Event, Read, TapeError, read_entries
+from ibkr_depth_pipeline.tape.files import LinkEvent, Read, UnreadableTape, read_entries
 from ibkr_depth_pipeline.tape.messages import BINARY_IDS, Way
 from ibkr_depth_pipeline.tape.sanitizer import (
     CONTRACT_DETAILS,
@@ -60,28 +60,28 @@ class Script:
 
 
 def read_scripts(path: Path) -> list[Script]:
-    """The connections of a tape in their order. Raises TapeError if none of them can be played."""
-    connections: dict[int, list[Read | Event]] = {}
+    """The connections of a tape in their order. Raises UnreadableTape if none of them can be played."""
+    connections: dict[int, list[Read | LinkEvent]] = {}
     for entry in read_entries(path):
-        if isinstance(entry, Event) and entry.name == "opened":
+        if isinstance(entry, LinkEvent) and entry.name == "opened":
             connections.setdefault(entry.connection, [])
         if entry.connection in connections:
             connections[entry.connection].append(entry)
     scripts = [script for entries in connections.values() if (script := script_of(entries)) is not None]
     if not scripts:
-        raise TapeError(f"{path}: no connection on it has a greeting and a client that started (startApi)")
+        raise UnreadableTape(f"{path}: no connection on it has a greeting and a client that started (startApi)")
     if all(script.version >= BINARY_IDS for script in scripts):
-        raise TapeError(f"{path}: of server version {scripts[0].version}; below {BINARY_IDS} can be played")
+        raise UnreadableTape(f"{path}: of server version {scripts[0].version}; below {BINARY_IDS} can be played")
     return [script for script in scripts if script.version < BINARY_IDS]
 
 
-def script_of(entries: Iterable[Read | Event]) -> Script | None:
+def script_of(entries: Iterable[Read | LinkEvent]) -> Script | None:
     """What one connection's entries say; None if the client never started."""
     greeting: list[str] | None = None
     script: Script | None = None
     reader: _ScriptReader | None = None
     for entry in entries:
-        if isinstance(entry, Event):
+        if isinstance(entry, LinkEvent):
             if script is not None and entry.name == "closed" and entry.detail.get("by") == "gateway":
                 script.lasts = entry.at - script.started_at
             continue

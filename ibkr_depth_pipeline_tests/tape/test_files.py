@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from ibkr_depth_pipeline.tape.files import Event, Read, TapeError, TapeWriter, parts_of, read_entries, read_head
+from ibkr_depth_pipeline.tape.files import (
+    LinkEvent,
+    Read,
+    TapeWriter,
+    UnreadableTape,
+    parts_of,
+    read_entries,
+    read_head,
+)
 from ibkr_depth_pipeline.tape.messages import Way
 
 ROW = ["12", "1", "7", "0", "0", "1", "150.25", "300"]
@@ -22,7 +30,7 @@ def writer_of(stem: Path, part_bytes: int = 1 << 20, parts: int = 20) -> TapeWri
 
 
 def test_entries_are_read_as_they_were_written(tmp_path: Path) -> None:
-    entries = [Event(1, 1, "opened"), *rows(50), Read(9, 1, Way.CLIENT, 5, [{"type": 3, "fields": 9, "bytes": 5}])]
+    entries = [LinkEvent(1, 1, "opened"), *rows(50), Read(9, 1, Way.CLIENT, 5, [{"type": 3, "fields": 9, "bytes": 5}])]
     writer = writer_of(tmp_path / "spy")
     writer.write(entries)
     writer.close()
@@ -46,11 +54,11 @@ def test_parts_are_bounded_and_the_oldest_go(tmp_path: Path) -> None:
 
 def test_part_of_a_later_time_names_the_connections_that_are_open(tmp_path: Path) -> None:
     writer = writer_of(tmp_path / "spy", part_bytes=1)
-    writer.write([Event(1, 1, "opened"), Event(2, 2, "opened"), Event(3, 1, "closed")])
+    writer.write([LinkEvent(1, 1, "opened"), LinkEvent(2, 2, "opened"), LinkEvent(3, 1, "closed")])
     writer.write(rows(1))
     writer.close()
     last = list(read_entries(parts_of(tmp_path / "spy")[-1]))
-    assert next((entry.connection, entry.name) for entry in last if isinstance(entry, Event)) == (2, "opened")
+    assert next((entry.connection, entry.name) for entry in last if isinstance(entry, LinkEvent)) == (2, "opened")
 
 
 def test_tapes_whose_names_begin_alike_are_told_apart(tmp_path: Path) -> None:
@@ -82,10 +90,10 @@ def test_part_whose_writer_was_killed_is_read_up_to_its_end(tmp_path: Path) -> N
 def test_file_that_is_no_tape_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x-0001.tape.gz"
     path.write_bytes(content)
-    with pytest.raises(TapeError, match="x-0001"):
+    with pytest.raises(UnreadableTape, match="x-0001"):
         list(read_entries(path))
 
 
 def test_tape_that_is_not_there_is_an_error_that_says_what_to_name(tmp_path: Path) -> None:
-    with pytest.raises(TapeError, match="no such tape"):
+    with pytest.raises(UnreadableTape, match="no such tape"):
         list(read_entries(tmp_path / "nothing"))

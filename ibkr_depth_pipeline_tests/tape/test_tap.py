@@ -18,7 +18,7 @@ from ib_insync import IB, MarketOrder, Stock
 
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
-from ibkr_depth_pipeline.tape.files import Entry, Event, Read, read_entries
+from ibkr_depth_pipeline.tape.files import Entry, LinkEvent, Read, read_entries
 from ibkr_depth_pipeline.tape.player import TapePlayer
 from ibkr_depth_pipeline.tape.script import read_scripts
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
@@ -28,8 +28,8 @@ ACCOUNT = "U7654321"
 ROWS = 60
 
 
-def events(entries: Iterable[Entry], name: str) -> list[Event]:
-    return [entry for entry in entries if isinstance(entry, Event) and entry.name == name]
+def events(entries: Iterable[Entry], name: str) -> list[LinkEvent]:
+    return [entry for entry in entries if isinstance(entry, LinkEvent) and entry.name == name]
 
 
 def books(snapshots: list[Any]) -> list[Any]:
@@ -155,7 +155,10 @@ async def test_gateway_that_is_away_ends_the_clients_connection(tmp_path: Path, 
         writer.write(b"API\0\0\0\0\x09v100..176")
         assert await reader.read() == b""
         writer.close()
-    assert [entry.name for entry in read_entries(tmp_path / "day") if isinstance(entry, Event)] == ["opened", "closed"]
+    assert [entry.name for entry in read_entries(tmp_path / "day") if isinstance(entry, LinkEvent)] == [
+        "opened",
+        "closed",
+    ]
 
 
 async def test_client_that_does_not_speak_the_protocol_is_closed(tmp_path: Path) -> None:
