@@ -38,7 +38,13 @@ def export(
             "Default: all, but settled for hftbacktest and nautilus."
         ),
     ] = "",
-    rows: Annotated[bool, typer.Option("--rows", help="Rows as they came, not added up by price.")] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Snapshots with their rows as they stood, not added up: parquet, csv.")
+    ] = False,
+    increments: Annotated[
+        bool,
+        typer.Option("--increments", help="Rows of depth as they came, if ARCHIVE_ROWS kept them: parquet, csv."),
+    ] = False,
     archive: Annotated[str, typer.Option(help="The archive's folder or URL. Default: ARCHIVE_URL.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is no export.")] = False,
 ) -> None:
@@ -58,7 +64,7 @@ def export(
         configure_logging(settings.ibkr_log_level)
         from ibkr_depth_pipeline.archive.store import ArchiveStore
         from ibkr_depth_pipeline.export.exporting import ExportRequest, export_day
-        from ibkr_depth_pipeline.export.formats import parse_format
+        from ibkr_depth_pipeline.export.formats import Content, parse_format
 
         date_of = _date(day)
         start_ms, end_ms = _moment("--from", start, date_of), _moment("--until", until, date_of)
@@ -72,7 +78,7 @@ def export(
             start_ms=start_ms,
             end_ms=end_ms,
             settled_only=_settled_only(snapshots),
-            by_price=not rows,
+            content=Content.INCREMENTS if increments else Content.ROWS if rows else Content.LEVELS,
             force=force,
         )
         with _progress(f"{symbol} {date_of}") as progress:
@@ -81,7 +87,8 @@ def export(
             )
     counts = done.manifest["counts"]
     seconds = done.manifest["observed_seconds"]
-    typer.echo(f"{done.path}: {counts['snapshots']} snapshots, {counts['records']} records, {seconds:.1f} s observed")
+    exported = f"{counts['rows']} rows" if increments else f"{counts['snapshots']} snapshots"
+    typer.echo(f"{done.path}: {exported}, {counts['records']} records, {seconds:.1f} s observed")
     typer.echo(f"{done.manifest_path}: {len(done.manifest['intervals'])} intervals, {counts['missing']} missing")
 
 

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ibkr_depth_pipeline.archive.archived_day import ArchivedDay
 from ibkr_depth_pipeline.archive.intervals import IntervalIndex, begin_of
+from ibkr_depth_pipeline.archive.layout import ROWS
+from ibkr_depth_pipeline.archive.reading import read_in_order
 from ibkr_depth_pipeline.export.books import NS_PER_MS, Books, Ladder, decimals, price_ladder, row_ladder
+from ibkr_depth_pipeline.export.formats import Content
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.price_levels import Array
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
@@ -21,15 +25,40 @@ _COLUMNS = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size", "recv
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which of a day's snapshots are exported: first_ms <= ts < end_ms, in unix ms, all or the settled ones.
-
-    by_price adds up the rows of one price; otherwise each row is a level.
-    """
+    """What of a day is exported: first_ms <= ts < end_ms, in unix ms; of snapshots all or the settled ones."""
 
     first_ms: int
     end_ms: int
     settled_only: bool = False
-    by_price: bool = True
+    content: Content = Content.LEVELS
+
+
+INCREMENTS = pa.schema(
+    [
+        pa.field("ts", pa.timestamp("ms", "UTC"), nullable=False),
+        *(pa.field(name, pa.int64(), nullable=False) for name in ("seq", "subscription")),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("operation", "side")),
+        pa.field("position", pa.int16(), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in ("price", "size")),
+        pa.field("mm", pa.string()),
+        pa.field("ts_recv", pa.timestamp("ns", "UTC"), nullable=False),
+    ]
+)
+"""A row of depth: ts and seq are those of the snapshot that it led to; mm is null if the venue names no maker."""
+
+
+def increments_of(archived: ArchivedDay, selection: Selection) -> Iterator[Any]:
+    """The rows of depth that were kept, as tables of INCREMENTS, in order. Raises ArchiveUnavailable."""
+    for stored in read_in_order(archived.store, archived.day, archived.symbol, tree=ROWS):
+        ts = stored["ts"].cast(pa.int64()).to_numpy()
+        table = stored.filter(pa.array((ts >= selection.first_ms) & (ts < selection.end_ms)))
+        makers = table["mm"].cast(pa.string())
+        columns = {
+            **{name: table[name] for name in table.column_names},
+            "mm": pc.if_else(pc.equal(makers, ""), pa.scalar(None, pa.string()), makers),
+            "ts_recv": table["recv_ns"],
+        }
+        yield pa.table([columns[field.name].cast(field.type) for field in INCREMENTS], schema=INCREMENTS)
 
 
 def observed(archived: ArchivedDay) -> list[SubscriptionInterval]:
@@ -125,9 +154,9 @@ class _Reading:
 
     def _ladder(self, batch: Any, side: str) -> Ladder:
         prices, sizes = (_levels(batch, f"{side}_{what}") for what in ("price", "size"))
-        if self._selection.by_price:
-            return price_ladder(prices, sizes, is_bid=side == "bid")
-        return row_ladder(prices, sizes)
+        if self._selection.content is Content.ROWS:
+            return row_ladder(prices, sizes)
+        return price_ladder(prices, sizes, is_bid=side == "bid")
 
 
 def _numbers(batch: Any, name: str) -> Array:

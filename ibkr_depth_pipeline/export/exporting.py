@@ -12,16 +12,34 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from ibkr_depth_pipeline.archive.archived_day import ArchivedDay, open_day
 from ibkr_depth_pipeline.archive.layout import first_ms_of
 from ibkr_depth_pipeline.archive.reading import days, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ConfigurationError, ExportRefused, NothingKept, UnknownSymbol
-from ibkr_depth_pipeline.export.archived import Selection, books_of, decimals_of, has_received, observed, with_contracts
-from ibkr_depth_pipeline.export.formats import ExportFormat, library_version, need_library, notes
+from ibkr_depth_pipeline.export.archived import (
+    INCREMENTS,
+    Selection,
+    books_of,
+    decimals_of,
+    has_received,
+    increments_of,
+    observed,
+    with_contracts,
+)
+from ibkr_depth_pipeline.export.formats import (
+    Content,
+    ExportFormat,
+    check_content,
+    library_version,
+    need_library,
+    notes,
+)
 from ibkr_depth_pipeline.export.manifest import Tally, manifest, observed_in
 from ibkr_depth_pipeline.export.output import Output, file_output, folder_output
-from ibkr_depth_pipeline.export.writers import Subject, open_writer
+from ibkr_depth_pipeline.export.writers import Subject, TableWriter, open_writer
 from ibkr_depth_pipeline.formatting import utc_clock
 
 MS_PER_DAY = 86_400_000
@@ -36,7 +54,7 @@ class ExportRequest:
     """What to export, and where to.
 
     start_ms and end_ms are unix ms within the date, None for its beginning and end. settled_only None is the format's
-    own choice. by_price adds up the rows of one price; force replaces a file that is no export.
+    own choice. force replaces a file that is no export.
     """
 
     day: date
@@ -46,7 +64,7 @@ class ExportRequest:
     start_ms: int | None = None
     end_ms: int | None = None
     settled_only: bool | None = None
-    by_price: bool = True
+    content: Content = Content.LEVELS
     force: bool = False
 
 
@@ -65,13 +83,15 @@ def export_day(store: ArchiveStore, request: ExportRequest, *, now: datetime, pr
     Raises ConfigurationError for what was asked for wrongly, NothingKept, ExportRefused if nothing was observed or a
     value does not fit the format, and ArchiveUnavailable.
     """
+    check_content(request.form, request.content)
     with _output(request) as output:
         need_library(request.form)
         archived = _opened(store, request)
         subject = _subject(archived, request)
         tally = Tally()
-        records = _write(archived, subject, request, output.aside, tally, progress)
-        if not tally.books:
+        write = _write_increments if request.content is Content.INCREMENTS else _write
+        records = write(archived, subject, request, output.aside, tally, progress)
+        if not tally.exported:
             raise ExportRefused(_nothing_selected(archived, subject.selection))
         found = manifest(
             archived,
@@ -103,9 +123,25 @@ def _write(
         read = 0
         for count, books in books_of(archived, subject.selection):
             writer.write(books)
-            tally.count(books)
+            tally.count(books.ts, int(np.count_nonzero(books.settled)))
             read += count
             progress(read, archived.snapshots)
+        writer.finish()
+    finally:
+        writer.abandon()
+    return writer.records
+
+
+def _write_increments(
+    archived: ArchivedDay, subject: Subject, request: ExportRequest, aside: Path, tally: Tally, progress: Progress
+) -> int:
+    """Returns the number of records written."""
+    writer = TableWriter(aside, request.form, request.path.name, INCREMENTS)
+    try:
+        for table in increments_of(archived, subject.selection):
+            writer.append(table)
+            tally.count(table["ts"].cast("int64").to_numpy())
+            progress(tally.exported, archived.snapshots)
         writer.finish()
     finally:
         writer.abandon()
@@ -119,7 +155,7 @@ def _subject(archived: ArchivedDay, request: ExportRequest) -> Subject:
         begin if request.start_ms is None else request.start_ms,
         begin + MS_PER_DAY if request.end_ms is None else request.end_ms,
         settled_only,
-        request.by_price,
+        request.content,
     )
     if not observed_in(archived, selection):
         raise ExportRefused(_nothing_observed(archived, selection))
@@ -164,6 +200,9 @@ def _nothing_observed(archived: ArchivedDay, selection: Selection) -> str:
 
 
 def _nothing_selected(archived: ArchivedDay, selection: Selection) -> str:
+    if selection.content is Content.INCREMENTS:
+        kept = f"no rows of depth are kept of {archived.symbol} on {archived.day} in that time"
+        return f"{kept}; the recorder stores them with IBKR_STREAM_ROWS, the archiver keeps them with ARCHIVE_ROWS"
     which = "settled snapshot" if selection.settled_only else "snapshot"
     within = f"from {utc_clock(selection.first_ms)} on, before {_clock_of_end(selection)}"
     remedy = "; --snapshots all exports the others, too" if selection.settled_only else ""

@@ -20,6 +20,21 @@ class ExportFormat(str, Enum):
     NAUTILUS = "nautilus"
 
 
+class Content(str, Enum):
+    """What a record is: a snapshot by price, a snapshot with its rows as they stood, or a row of depth."""
+
+    LEVELS = "levels"
+    ROWS = "rows"
+    INCREMENTS = "increments"
+
+
+def check_content(of: ExportFormat, content: Content) -> None:
+    """Raises ConfigurationError for a content that the format does not have."""
+    if content is not Content.LEVELS and of not in (ExportFormat.PARQUET, ExportFormat.CSV):
+        problem = f"--{content.value} is not allowed with --to {of.value}; it is with parquet and csv"
+        raise ConfigurationError("export", [problem])
+
+
 @dataclass(frozen=True, slots=True)
 class FormatNotes:
     """What a manifest tells of a format. library is the module that writes it, extra what installs that.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-import numpy as np
+from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.archive.archived_day import ArchivedDay
 from ibkr_depth_pipeline.archive.intervals import observed_ms
 from ibkr_depth_pipeline.export.archived import Selection, observed
-from ibkr_depth_pipeline.export.books import Books
-from ibkr_depth_pipeline.export.formats import FormatNotes
+from ibkr_depth_pipeline.export.formats import Content, FormatNotes
+from ibkr_depth_pipeline.price_levels import Array
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
@@ -22,20 +22,20 @@ VERSION = 1
 
 @dataclass
 class Tally:
-    """What was exported so far: how many books, how many of them settled, from and to which unix ms."""
+    """What was exported so far: how many snapshots or rows, how many of them settled, from and to which unix ms."""
 
-    books: int = 0
+    exported: int = 0
     settled: int = 0
     first_ts: int | None = None
     last_ts: int | None = None
 
-    def count(self, books: Books) -> None:
-        """Adds consecutive books."""
-        if len(books):
-            self.books += len(books)
-            self.settled += int(np.count_nonzero(books.settled))
-            self.first_ts = int(books.ts[0]) if self.first_ts is None else self.first_ts
-            self.last_ts = int(books.ts[-1])
+    def count(self, ts: Array, settled: int = 0) -> None:
+        """Adds consecutive ones."""
+        if len(ts):
+            self.exported += len(ts)
+            self.settled += settled
+            self.first_ts = int(ts[0]) if self.first_ts is None else self.first_ts
+            self.last_ts = int(ts[-1])
 
 
 def manifest(
@@ -60,6 +60,7 @@ def manifest(
         "format": dict(form),
         "rule": {
             "levels": _rule(selection),
+            "content": selection.content.value,
             "snapshots": "settled" if selection.settled_only else "all",
             "from": _moment(selection.first_ms),
             "before": _moment(selection.end_ms),
@@ -68,8 +69,7 @@ def manifest(
         "units": _units(intervals),
         "counts": {
             "snapshots_in_archive": archived.snapshots,
-            "snapshots": tally.books,
-            "settled": tally.settled,
+            **_counts(selection, tally),
             "records": records,
             "missing": sum(gap.size for gap in archived.gaps),
         },
@@ -90,10 +90,22 @@ def observed_in(archived: ArchivedDay, selection: Selection) -> list[Subscriptio
     ]
 
 
+def _counts(selection: Selection, tally: Tally) -> dict[str, int]:
+    if selection.content is Content.INCREMENTS:
+        return {"rows": tally.exported}
+    return {"snapshots": tally.exported, "settled": tally.settled}
+
+
 def _rule(selection: Selection) -> str:
-    if selection.by_price:
-        return "rows of one price are one level: sizes added up, ct is the number of rows; at most ten rows a side"
-    return "each row is a level, as the gateway sent it; at most ten a side"
+    match selection.content:
+        case Content.LEVELS:
+            return "rows of one price are one level: sizes added up, ct is the number of rows; at most ten rows a side"
+        case Content.ROWS:
+            return "each row of a snapshot is a level, as it stood; at most ten a side"
+        case Content.INCREMENTS:
+            return "none: rows of depth as the gateway sent them, one record each"
+        case _:
+            assert_never(selection.content)
 
 
 def _units(intervals: Iterable[SubscriptionInterval]) -> dict[str, Any]:

@@ -53,29 +53,41 @@ class Writer(Protocol):
 
 
 class TableWriter:
-    """Tidy columns as Parquet or CSV; a path that ends in .gz is compressed."""
+    """Tables as Parquet or CSV; a name that ends in .gz is compressed. The owner of the path closes it."""
 
-    def __init__(self, path: Path, subject: Subject, form: ExportFormat, name: str) -> None:
-        schema = SCHEMA.append(RECEIVED) if subject.with_received else SCHEMA
+    def __init__(self, path: Path, form: ExportFormat, name: str, schema: Any) -> None:
         self.records = 0
-        self._with_received = subject.with_received
         self._stream = pa.output_stream(str(path), compression="gzip" if name.endswith(".gz") else None)
         if form is ExportFormat.CSV:
             self._file: Any = pa_csv.CSVWriter(self._stream, schema)
         else:
             self._file = pq.ParquetWriter(self._stream, schema, compression="zstd", compression_level=3)
 
-    def write(self, books: Books) -> None:
-        table = tidy_table(books, with_received=self._with_received)
+    def append(self, table: Any) -> None:
+        """Appends the table."""
         self._file.write_table(table)
         self.records += table.num_rows
 
     def finish(self) -> None:
+        """Completes the file."""
         self._file.close()
         self._stream.close()
 
     def abandon(self) -> None:
+        """Lets go of the file, finished or not."""
         self._stream.close()
+
+
+class TidyWriter(TableWriter):
+    """Books as tidy columns."""
+
+    def __init__(self, path: Path, subject: Subject, form: ExportFormat, name: str) -> None:
+        super().__init__(path, form, name, SCHEMA.append(RECEIVED) if subject.with_received else SCHEMA)
+        self._with_received = subject.with_received
+
+    def write(self, books: Books) -> None:
+        """Appends these books."""
+        self.append(tidy_table(books, with_received=self._with_received))
 
 
 class DbnWriter:
@@ -146,7 +158,7 @@ def open_writer(form: ExportFormat, path: Path, subject: Subject, name: str) -> 
     """The writer of the format. `name` is the one that the file will have. Its library must be installed."""
     match form:
         case ExportFormat.PARQUET | ExportFormat.CSV:
-            return TableWriter(path, subject, form, name)
+            return TidyWriter(path, subject, form, name)
         case ExportFormat.DBN:
             return DbnWriter(path, subject)
         case ExportFormat.HFTBACKTEST:

@@ -50,8 +50,12 @@ def runs(source: Source, monkeypatch: pytest.MonkeyPatch, **asked: str) -> tuple
     path = words.pop("path")
     monkeypatch.chdir(source.folder)
     monkeypatch.setenv("ARCHIVE_URL", source.store.url)
-    done = CliRunner().invoke(app, ["export", *(f"--{name}={word}" for name, word in words.items()), path])
+    done = CliRunner().invoke(app, ["export", *(_option(*each) for each in words.items()), path])
     return done.exit_code, done.stdout, " ".join(done.stderr.split())
+
+
+def _option(name: str, word: str) -> str:
+    return f"--{name}={word}" if word else f"--{name}"
 
 
 def left_behind(source: Source) -> list[str]:
@@ -84,6 +88,9 @@ def test_export_names_its_files_and_what_is_in_them(rotation: Source) -> None:
         ({"from": "25:00"}, 2, "--from '25:00' is not allowed; a UTC time of that date, such as 14:30"),
         ({"from": "12:00", "until": "11:00"}, 2, "--from 12:00 is not before --until 11:00"),
         ({"snapshots": "some"}, 2, "--snapshots 'some' is not allowed; all or settled"),
+        ({"to": "dbn", "rows": ""}, 2, "--rows is not allowed with --to dbn; it is with parquet and csv"),
+        ({"to": "hftbacktest", "increments": ""}, 2, "--increments is not allowed with --to hftbacktest"),
+        ({"increments": ""}, 1, "no rows of depth are kept of SPY on 2026-01-05 in that time"),
         ({"from": "13:00"}, 1, "was not observed at any time from 13:00:00 on, before 24:00:00"),
         ({"from": "12:00:10", "until": "12:00:50"}, 1, "it was: 12:00:00 to 12:00:05, 12:00:51 to 12:00:58"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import databento
@@ -15,18 +16,21 @@ import redis.asyncio as redis
 from ibkr_depth_pipeline.archive.archiver import run_archiver
 from ibkr_depth_pipeline.archive.layout import day_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.export.formats import ExportFormat
+from ibkr_depth_pipeline.export.formats import Content, ExportFormat
 from ibkr_depth_pipeline.model import Level
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
+from ibkr_depth_pipeline.schema.rows import StoredRow
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline_tests.end_to_end.observed import intervals_of
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, Rows, recording, universe_of
+from ibkr_depth_pipeline_tests.end_to_end.test_kept_rows import rows_of
 from ibkr_depth_pipeline_tests.export.conftest import Source
 from ibkr_depth_pipeline_tests.export.kept import Kept, books_by_price, settled_of
 from ibkr_depth_pipeline_tests.export.test_dbn import book_of, has, is_clear
 from ibkr_depth_pipeline_tests.export.test_tables import books_in
 
+KEPT_ROWS = {"ibkr_stream_rows": True}
 SYMBOLS = ("SPY", "QQQ", "IWM", "AAPL")
 FAST = {"ibkr_rotation_secs": 0.3, "ibkr_error309_cooldown_secs": 0.2, "ibkr_first_row_secs": 2}
 
@@ -37,6 +41,7 @@ class Recorded:
 
     snapshots: list[Kept]
     intervals: list[SubscriptionInterval]
+    rows: list[StoredRow]
 
 
 def filled(rows: Rows) -> list[Level]:
@@ -45,13 +50,13 @@ def filled(rows: Rows) -> list[Level]:
 
 async def recorded(run: Recording, client: redis.Redis, symbol: str) -> Recorded:
     stored = [Kept(each.ts, each.seq, filled(each.bids), filled(each.asks)) for each in await run.stream(symbol)]
-    return Recorded(stored, await intervals_of(client, symbol))
+    return Recorded(stored, await intervals_of(client, symbol), await rows_of(client, symbol))
 
 
 async def rotate(redis_url: str, turns: int) -> dict[str, Recorded]:
     """Record four symbols in three slots until each has had so many turns."""
     async with SimulatedGateway(GatewayOptions(rows_per_second=300)) as gateway:
-        async with recording(gateway, redis_url, universe_of(*SYMBOLS), **FAST) as run:
+        async with recording(gateway, redis_url, universe_of(*SYMBOLS), **FAST, **KEPT_ROWS) as run:
 
             async def has_turns() -> bool:
                 return all([len(await intervals_of(run.redis, symbol)) >= turns for symbol in SYMBOLS])
@@ -82,14 +87,32 @@ def assert_exported(source: Source, symbol: str, stored: Sequence[Kept]) -> None
     assert sum(has(each, dbn.F_SNAPSHOT) for each in records) <= len(seen) + 1
 
 
+def assert_increments_exported(source: Source, symbol: str, stored: Sequence[StoredRow]) -> None:
+    day = day_of(stored[0].ts)
+    done = source.export(
+        ExportFormat.PARQUET, f"{symbol}-rows.parquet", symbol=symbol, day=day, content=Content.INCREMENTS
+    )
+    rows = pq.read_table(done.path)
+    rows = rows.set_column(rows.column_names.index("ts_recv"), "ts_recv", rows["ts_recv"].cast("int64"))
+    assert [tuple(row.values()) for row in rows.to_pylist()] == [
+        (
+            *(datetime.fromtimestamp(each.ts / 1000, timezone.utc), each.seq, each.subscription),
+            *(each.operation, each.side, each.position, each.price, each.size, each.mm or None, each.recv_ns),
+        )
+        for each in stored
+        if day_of(each.ts) == day
+    ]
+    assert done.manifest["counts"]["rows"] == rows.num_rows
+
+
 async def test_rotation_is_exported_as_it_was_recorded(shared_redis_url: str, tmp_path: Path) -> None:
     found = await rotate(shared_redis_url, turns=2)
-    settings = load_settings(redis_url=shared_redis_url, archive_url=str(tmp_path / "archive"))
+    settings = load_settings(redis_url=shared_redis_url, archive_url=str(tmp_path / "archive"), archive_rows=True)
     await asyncio.to_thread(run_archiver, settings, once=True)
     store = ArchiveStore(settings.archive_url)
     for symbol, kept in found.items():
-        await asyncio.to_thread(
-            assert_exported, Source(store, kept.snapshots, kept.intervals, tmp_path), symbol, kept.snapshots
-        )
+        source = Source(store, kept.snapshots, kept.intervals, tmp_path)
+        await asyncio.to_thread(assert_exported, source, symbol, kept.snapshots)
+        await asyncio.to_thread(assert_increments_exported, source, symbol, kept.rows)
     books = [each for kept in found.values() for each in kept.snapshots]
     assert any(len({price for price, *_ in each.bids}) < len(each.bids) for each in books), "no price shows two makers"

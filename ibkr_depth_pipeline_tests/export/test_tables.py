@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from ibkr_depth_pipeline.export.formats import ExportFormat
+from ibkr_depth_pipeline.export.formats import Content, ExportFormat
 from ibkr_depth_pipeline.reader.archived import ArchiveReader
 from ibkr_depth_pipeline_tests.export.conftest import MakeSource, Source
 from ibkr_depth_pipeline_tests.export.kept import (
@@ -87,7 +87,7 @@ def test_rows_as_they_came_are_levels_of_their_own(source_of: MakeSource) -> Non
     bids = [(100.0, 5.0, "A"), (100.0, 7.0, "B"), (99.0, 1.0, "A")]
     source = source_of([Kept(NOON, 1, bids, [])])
     by_price = read_parquet(source.export(ExportFormat.PARQUET).path)
-    as_they_came = read_parquet(source.export(ExportFormat.PARQUET, "rows.parquet", by_price=False).path)
+    as_they_came = read_parquet(source.export(ExportFormat.PARQUET, "rows.parquet", content=Content.ROWS).path)
     assert side_of(by_price[0], "bid") == [(100.0, 12.0, 2), (99.0, 1.0, 1)]
     assert side_of(as_they_came[0], "bid") == [(100.0, 5.0, 1), (100.0, 7.0, 1), (99.0, 1.0, 1)]
 
