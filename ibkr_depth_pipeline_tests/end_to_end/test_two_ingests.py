@@ -26,7 +26,6 @@ async def reason(run: Recording, symbol: str) -> str:
     [
         SymbolSpec("", name="APPLE", con_id=265598),
         SymbolSpec("AAPL", name="APPLE", exchange="NASDAQ"),
-        SymbolSpec("AAPL", name="APPLE", primary_exchange="NASDAQ"),
     ],
 )
 async def test_contract_of_another_ingest_is_refused_with_both_names_until_that_one_ends(
