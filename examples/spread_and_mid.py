@@ -21,7 +21,7 @@ def study(reader: Any, symbols: list[str] | None, **time: Any) -> None:
         .agg(
             seconds=pl.len(),
             observed_secs=pl.col("observed").sum(),
-            mean_spread=(pl.col("spread").drop_nulls() * weight).sum() / weight.sum(),
+            mean_spread=((pl.col("spread").drop_nulls() * weight).sum() / weight.sum()).fill_nan(None),
             last_mid=pl.col("close").drop_nulls().last(),
             changes=pl.col("change").count(),
             volatility=pl.col("change").std(),

@@ -23,8 +23,8 @@ from ibkr_depth_pipeline.errors import NothingRecorded, UnknownSymbol
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.reader import frames, resampling
 from ibkr_depth_pipeline.reader.marking import beginning
-from ibkr_depth_pipeline.reader.model import After, AfterId, At, Points, Start, point_for, unix_ms
-from ibkr_depth_pipeline.reader.selection import Names, names_in
+from ibkr_depth_pipeline.reader.model import After, AfterId, At, Point, Points, Start, point_for, unix_ms
+from ibkr_depth_pipeline.reader.selection import Names, asked_for, names_in
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
@@ -142,7 +142,7 @@ class ArchiveReader:
 
     def to_arrow(
         self,
-        *symbols: Names,
+        *symbols: Names | Point,
         start: Points | None = None,
         end: Points | None = None,
         limit: int | None = None,
@@ -151,7 +151,7 @@ class ArchiveReader:
         missing_ok: bool = False,
     ) -> pa.Table:
         """See DepthReader.to_arrow."""
-        named = names_in(*symbols)
+        named, start, end = asked_for(symbols, start, end)
         table = self._table(named, start, end, limit, settled, missing_ok)
         if not table.num_rows and not missing_ok and limit != 0:
             raise self._nothing(start, end)
@@ -159,7 +159,7 @@ class ArchiveReader:
 
     def to_polars(
         self,
-        *symbols: Names,
+        *symbols: Names | Point,
         start: Points | None = None,
         end: Points | None = None,
         limit: int | None = None,
@@ -174,7 +174,7 @@ class ArchiveReader:
 
     def to_pandas(
         self,
-        *symbols: Names,
+        *symbols: Names | Point,
         start: Points | None = None,
         end: Points | None = None,
         limit: int | None = None,
@@ -190,7 +190,7 @@ class ArchiveReader:
     def resample(
         self,
         every: str | int | timedelta,
-        *symbols: Names,
+        *symbols: Names | Point,
         start: Points | None = None,
         end: Points | None = None,
         form: resampling.Form = "polars",
@@ -200,7 +200,8 @@ class ArchiveReader:
         resampling.need(form)
         length = resampling.bar_ms(every)
         found = []
-        for part in self._chosen(names_in(*symbols), start, end, missing_ok):
+        named, start, end = asked_for(symbols, start, end)
+        for part in self._chosen(named, start, end, missing_ok):
             days = list(self._open(part))
             columns = [name for name in _STORED if name in resampling.NEEDED]
             tables = [_framed(part.symbol, batch) for day in days for batch in day.batches(columns)]

@@ -68,6 +68,7 @@ MS_FROM = 10**11
 
 _LAST_MS = 253_402_300_799_999  # the end of 9999, the last year that a datetime can have
 _STREAM_ID = re.compile(r"\d{12,}-\d+")
+_DATE = re.compile(r"\s*\d{4}-\d\d-\d\d")
 _ALLOWED = (
     "a datetime with a time zone, a date, an ISO text such as 2026-01-05T14:30:00Z, unix ms, a seq, a stream id, "
     "or Now(), At(moment), After(seq), AfterId(stream_id)"
@@ -119,7 +120,8 @@ def _of_text(text: str) -> int:
     try:
         found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", stripped))
     except ValueError:
-        raise ValueError(f"{text!r} is no time: allowed is {_ALLOWED}") from None
+        hint = "; several symbols are a list" if text.isupper() else ""
+        raise ValueError(f"{text!r} is no time: allowed is {_ALLOWED}{hint}") from None
     return _of_datetime(found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc))
 
 
@@ -142,6 +144,13 @@ def _in_range(ms: int) -> int:
     if ms > _LAST_MS:
         raise ValueError(f"{ms} lies after the year 9999: times are unix ms, not microseconds or nanoseconds")
     return ms
+
+
+def is_point(given: Any) -> bool:
+    """Whether this is a time or a position, and no symbol."""
+    if isinstance(given, str):
+        return _DATE.match(given) is not None or _STREAM_ID.fullmatch(given.strip()) is not None
+    return isinstance(given, (date, Now, At, After, AfterId)) or hasattr(given, "__index__")
 
 
 def point_for(symbol: str, points: Any) -> Start | None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from ibkr_depth_pipeline.clock import unix_ms as unix_ms_now
 from ibkr_depth_pipeline.reader import frames, resampling
 from ibkr_depth_pipeline.reader.marking import Inference, Marker, Record
-from ibkr_depth_pipeline.reader.model import Moment, Points, unix_ms
+from ibkr_depth_pipeline.reader.model import Moment, Point, Points, unix_ms
 from ibkr_depth_pipeline.reader.selection import (
     Bounds,
     Names,
     Query,
+    asked_for,
     bounds_of,
     chosen,
     id_before,
@@ -278,7 +279,7 @@ def last_of(spans: Sequence[Span]) -> Query[list[DepthSnapshot | None]]:
 
 
 def to_arrow(
-    *symbols: Names,
+    *symbols: Names | Point,
     start: Points | None = None,
     end: Points | None = None,
     limit: int | None = None,
@@ -286,14 +287,14 @@ def to_arrow(
     columns: frames.Columns = "lists",
     missing_ok: bool = False,
 ) -> Query[pa.Table]:
-    """`range` of these symbols as one table. Needs the extra `arrow`.
+    """`range` of these symbols as one table; start and end may follow the symbols. Needs the extra `arrow`.
 
     columns: "lists" has ten rows a side as lists, "rows" a column for each (`bid_price_0` ... `ask_venue_9`), "levels"
     a column for each level by price, with the number of its rows (`bid_px_00`, `bid_sz_00`, `bid_ct_00` ...). An empty
     row is null. Raises NothingRecorded in the place of an empty table, unless `missing_ok`.
     """
     frames.need_arrow()
-    named = names_in(*symbols)
+    named, start, end = asked_for(symbols, start, end)
     found = yield from read_range(named, start, end, limit=limit, settled=settled, missing_ok=missing_ok)
     if not found and not missing_ok and limit != 0:
         raise (yield from nothing_recorded(named, start, end))
@@ -301,7 +302,7 @@ def to_arrow(
 
 
 def to_polars(
-    *symbols: Names,
+    *symbols: Names | Point,
     start: Points | None = None,
     end: Points | None = None,
     limit: int | None = None,
@@ -311,7 +312,7 @@ def to_polars(
 ) -> Query[pl.DataFrame]:
     """As `to_arrow`. Needs the extra `polars`."""
     frames.need_polars()
-    named = names_in(*symbols)
+    named, start, end = asked_for(symbols, start, end)
     table = yield from to_arrow(
         named, start=start, end=end, limit=limit, settled=settled, columns=columns, missing_ok=missing_ok
     )
@@ -319,7 +320,7 @@ def to_polars(
 
 
 def to_pandas(
-    *symbols: Names,
+    *symbols: Names | Point,
     start: Points | None = None,
     end: Points | None = None,
     limit: int | None = None,
@@ -329,7 +330,7 @@ def to_pandas(
 ) -> Query[pd.DataFrame]:
     """As `to_arrow`, but pandas has no lists. Needs the extra `pandas`."""
     frames.need_pandas()
-    named = names_in(*symbols)
+    named, start, end = asked_for(symbols, start, end)
     table = yield from to_arrow(
         named, start=start, end=end, limit=limit, settled=settled, columns=columns, missing_ok=missing_ok
     )
@@ -341,7 +342,7 @@ def to_pandas(
 
 def resample(
     every: str | int | timedelta,
-    *symbols: Names,
+    *symbols: Names | Point,
     start: Points | None = None,
     end: Points | None = None,
     form: resampling.Form = "polars",
@@ -356,7 +357,7 @@ def resample(
     """
     resampling.need(form)
     length = resampling.bar_ms(every)
-    named = names_in(*symbols)
+    named, start, end = asked_for(symbols, start, end)
     names = yield from chosen(named)
     bounds = yield from bounds_of(names, start, end)
     found, empty = [], []

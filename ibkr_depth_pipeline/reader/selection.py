@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ibkr_depth_pipeline.errors import NothingRecorded, UnknownSymbol
-from ibkr_depth_pipeline.reader.model import After, AfterId, At, Now, Points, Start, point_for
+from ibkr_depth_pipeline.reader.model import After, AfterId, At, Now, Point, Points, Start, is_point, point_for
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot, snapshot_of_entry
 from ibkr_depth_pipeline.schema.keys import (
@@ -112,6 +112,21 @@ def names_in(*given: Names) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(found))
 
 
+def asked_for(
+    given: Sequence[Names | Point], start: Points | None, end: Points | None
+) -> tuple[tuple[str, ...] | None, Points | None, Points | None]:
+    """The symbols, start and end of a call that may have them one after the other, as `range` has.
+
+    Raises TypeError if one is given twice.
+    """
+    first = next((at for at, each in enumerate(given) if is_point(each)), len(given))
+    times: Sequence[Any] = given[first:]
+    if len(times) > 2 or (times and start is not None) or (len(times) > 1 and end is not None):
+        raise TypeError(f"{', '.join(map(repr, times))}: more than one start and one end")
+    names = names_in(*given[:first])  # type: ignore[arg-type]  # no point is among them
+    return names, (times[0] if times else start), (times[1] if len(times) > 1 else end)
+
+
 def chosen(names: Names) -> Query[tuple[str, ...]]:
     """The named symbols, or all."""
     named = names_in(names)
@@ -134,9 +149,10 @@ def refuse_unknown(names: Sequence[str]) -> Query[None]:
 def nothing_recorded(names: Names, start: Points | None, end: Points | None) -> Query[NothingRecorded]:
     """The error that says what there is in the place of what was asked for."""
     [where] = yield Where()
-    found = names_in(names) or (yield from symbols())
-    if not found:
+    known = yield from symbols()
+    if not known:
         return NothingRecorded(f"nothing is recorded in {where}: is it the right database, and does the recorder run?")
+    found = names_in(names) or known
     asked = "" if start is None else f" from {start} on"
     asked += "" if end is None else f" before {end}"
     spans = []

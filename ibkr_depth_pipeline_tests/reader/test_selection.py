@@ -95,7 +95,7 @@ def test_unknown_symbol_is_an_error_that_lists_what_is_there(reader: DepthReader
 def test_empty_collection_and_what_is_no_name_are_refused(reader: DepthReader, call: str) -> None:
     with pytest.raises(ValueError, match="leave it out for all"):
         CALLS[call](reader, [])
-    for wrong in (5, b"SPY", [5], [""], BEGIN):
+    for wrong in (1.5, b"SPY", [5], [""], object()):
         with pytest.raises(TypeError, match="no symbol"):
             CALLS[call](reader, wrong)
 
@@ -171,6 +171,28 @@ def test_start_and_end_have_the_same_forms_in_ranges_frames_and_followings(
     assert reader.to_arrow("SPY", start=point)["seq"].to_pylist() == after
     assert reader.to_arrow("SPY", end=point, missing_ok=True)["seq"].to_pylist() == before
     assert seqs(reader.follow("SPY", start=point).read()) == after
+
+
+@pytest.mark.parametrize(
+    "times", [(2, 5), (T0 + 10, T0 + 40), (After(1), "2023-11-14T22:13:20.040Z"), (f"{T0 + 10}-2", 5)]
+)
+def test_start_and_end_may_follow_the_symbols_in_frames_as_in_ranges(reader: DepthReader, times: Any) -> None:
+    asked: Any = ("SPY", *times)
+    assert seqs(reader.range(*asked)) == [2, 3, 4]
+    assert reader.to_arrow(*asked)["seq"].to_pylist() == [2, 3, 4]
+    assert reader.to_polars(*asked)["seq"].to_list() == [2, 3, 4]
+    assert list(reader.to_pandas(["SPY"], times[0], end=times[1])["seq"]) == [2, 3, 4]
+    assert reader.to_arrow("QQQ", *asked).num_rows == 6
+    assert sum(filter(None, reader.resample("1ms", *asked, form="arrow")["count"].to_pylist())) == 3
+    with pytest.raises(TypeError, match="more than one start"):
+        reader.to_arrow(*asked, start=1)
+    with pytest.raises(TypeError, match="more than one start"):
+        reader.to_arrow(*asked, 5)
+
+
+def test_second_name_in_the_place_of_a_start_is_told_what_to_do(reader: DepthReader) -> None:
+    with pytest.raises(ValueError, match=r"'QQQ' is no time: .*several symbols are a list"):
+        reader.range("SPY", "QQQ")
 
 
 def test_start_and_end_may_be_of_different_forms_and_differ_by_symbol(reader: DepthReader) -> None:
