@@ -18,7 +18,7 @@ from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.instrument_hours import MarketHours
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
-from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures, LatencyFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import LEAST_REPORT_SECS, REPORT_SECS, StatusPublisher
@@ -205,6 +205,10 @@ class RunFigures:
             for symbol in (*specs, *(["unknown"] if "unknown" in dropped else []))
         }
 
+    def latency(self) -> LatencyFigures:
+        """From a row to Redis' answer, of all blocks of the run."""
+        return self._writer.latency()
+
     def hours(self) -> Mapping[str, MarketHours]:
         """symbol -> when its market is open, as far as IBKR lists it."""
         return self._members.markets.listed()
@@ -252,7 +256,7 @@ class FiguresPublisher:
         while True:
             self._changed.clear()
             figures = self._figures.current()
-            self._metrics.publish(figures)
+            self._metrics.publish(figures, self._figures.latency())
             if self._lease.fresh:
                 await self._status.publish(figures)
                 await self._status.publish_hours(self._figures.hours(), figures.symbols)

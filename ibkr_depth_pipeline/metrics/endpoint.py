@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.schema.status import FeedFigures
+from ibkr_depth_pipeline.schema.status import FeedFigures, LatencyFigures
 from ibkr_depth_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class MetricsEndpoint:
         self._host = host
         self._port = port
         self._gateway_name = gateway_name
-        self._figures: FeedFigures | None = None
+        self._published: tuple[FeedFigures, LatencyFigures] | None = None
         self._serving: tuple[WSGIServer, Thread] | None = None
 
     @classmethod
@@ -57,17 +57,18 @@ class MetricsEndpoint:
         else:
             get_log().info("metrics_served", **address)
 
-    def publish(self, figures: FeedFigures) -> None:
+    def publish(self, figures: FeedFigures, latency: LatencyFigures | None = None) -> None:
         """Serve these figures from now on."""
-        self._figures = figures
+        self._published = figures, latency or LatencyFigures()
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of the newest figures, none before the first. prometheus-client calls it at each scrape."""
         from ibkr_depth_pipeline.metrics.samples import families
 
-        figures = self._figures
-        if figures is not None:
-            yield from families(figures, self._gateway_name)
+        published = self._published
+        if published is not None:
+            figures, latency = published
+            yield from families(figures, self._gateway_name, latency)
 
     async def aclose(self) -> None:
         """Stop serving; the port is free afterwards. Repeatable."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures
+from ibkr_depth_pipeline.schema.status import LATENCY_BOUNDS_SECS, ClockFigures, FeedFigures, LatencyFigures
 
 PREFIX = "ibkr_depth_"
 
 
-def families(figures: FeedFigures, gateway_name: str) -> Iterator[Metric]:
+def families(figures: FeedFigures, gateway_name: str, latency: LatencyFigures | None = None) -> Iterator[Metric]:
     """Every metric of a run. Each name begins with PREFIX."""
     yield from _of_run(figures, gateway_name)
     yield from _of_clock(figures.clock)
     yield from _of_rotation(figures)
     yield from _of_writer(figures)
+    yield _of_latency(latency or LatencyFigures())
     yield from _of_symbols(figures)
 
 
@@ -54,11 +56,18 @@ def _of_writer(figures: FeedFigures) -> Iterator[Metric]:
     yield _gauge("buffer_limit_bytes", "The size above which the oldest of them are dropped", figures.buffer_bound)
     yield _gauge("buffer_snapshots", "How many snapshots wait for Redis", figures.buffer_entries)
     yield _counter("redis_write_failures", "Writes that failed", figures.write_failures)
-    lag = _gauges("redis_lag_seconds", "From a row to Redis' answer, of the newest 1000 blocks", "percentile")
+    lag = _gauges("redis_lag_seconds", "Deprecated: see redis_latency_seconds", "percentile")
     for percentile, value in (("50", figures.lag_p50_ms), ("99", figures.lag_p99_ms)):
         if value is not None:
             lag.add_metric((percentile,), value / 1000)
     yield lag
+
+
+def _of_latency(latency: LatencyFigures) -> Metric:
+    bounds = [*map(str, LATENCY_BOUNDS_SECS), "+Inf"]
+    text = "From a block's oldest row to Redis' answer"
+    buckets = list(zip(bounds, accumulate(latency.counts), strict=True))
+    return HistogramMetricFamily(PREFIX + "redis_latency_seconds", text, buckets, latency.sum_secs)
 
 
 def _of_symbols(figures: FeedFigures) -> Iterator[Metric]:

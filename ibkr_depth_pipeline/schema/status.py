@@ -94,6 +94,24 @@ class ClockFigures:
         return "; ".join(said)
 
 
+LATENCY_BOUNDS_SECS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+"""The upper bounds of the buckets of a latency, each inclusive; what took longer has a bucket of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyFigures:
+    """How many blocks were stored within each bound, since the run began, and the sum of their latencies in seconds.
+
+    `counts` has one number per bound of LATENCY_BOUNDS_SECS and one for what took longer; they are not cumulative.
+    """
+
+    counts: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_SECS) + 1)
+    sum_secs: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class FeedFigures:
     """A run and its symbols. Sizes are bytes, `_ts` unix ms, lags milliseconds from row to Redis.

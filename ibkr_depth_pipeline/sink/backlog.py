@@ -8,6 +8,7 @@ less than it is.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.encoding import EntryPacker, ReceiveStamp, StampedPacker
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
+from ibkr_depth_pipeline.schema.status import LATENCY_BOUNDS_SECS, LatencyFigures
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
 
@@ -46,6 +48,18 @@ class WriterFigures:
     buffered_entries: int = 0
     buffered_bytes: int = 0
     lags_ms: deque[int] = field(default_factory=lambda: deque(maxlen=1000))
+    lag_counts: list[int] = field(default_factory=lambda: list(LatencyFigures().counts))
+    lag_sum_secs: float = 0.0
+
+    def note_lag(self, secs: float) -> None:
+        """Note that a block was stored so long after its oldest row had come. Called once a block, not once a row."""
+        self.lags_ms.append(int(1000 * secs))
+        self.lag_counts[bisect_left(LATENCY_BOUNDS_SECS, secs)] += 1
+        self.lag_sum_secs += secs
+
+    def latency(self) -> LatencyFigures:
+        """The lags of all blocks so far, by bucket."""
+        return LatencyFigures(tuple(self.lag_counts), self.lag_sum_secs)
 
     def lag_percentiles(self) -> tuple[float | None, float | None]:
         """Half and 99 of 100 of the newest blocks were stored within so many ms of their oldest row."""

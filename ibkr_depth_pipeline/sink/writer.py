@@ -297,7 +297,7 @@ class RedisWriter:
         error = write.settle(answer)
         if error is None:
             if isinstance(write, StreamWrite) and write.arrived is not None:
-                self.figures.lags_ms.append(int(1000 * (monotonic() - write.arrived)))
+                self.figures.note_lag(monotonic() - write.arrived)
             return None
         self._failed(write, error)
         if isinstance(write, StreamWrite) and is_held(error):

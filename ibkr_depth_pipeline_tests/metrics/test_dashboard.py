@@ -131,9 +131,11 @@ def test_output_of_the_endpoint_passes_promtool() -> None:
 
 def test_dashboard_shows_every_metric_but_those_named_here() -> None:
     shown = set(re.findall(r"ibkr_depth_(\w+)", "".join(queries())))
-    names = {f"{each.name}_total" if each.type == "counter" else each.name for each in families(FIGURES, "default")}
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    names = {each.name + suffix for each in families(FIGURES, "default") for suffix in suffixes.get(each.type, ("",))}
     every = {name.removeprefix(PREFIX) for name in names}
     beside = {"run_info", "market_data_troubles", "gateway_connections_total", "buffer_snapshots", "snapshots_total"}
+    beside |= {"redis_lag_seconds"}  # deprecated
     assert every - shown == beside
     assert shown <= every
 

@@ -17,6 +17,7 @@ from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.metrics.samples import PREFIX, families
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
+from ibkr_depth_pipeline.sink.backlog import WriterFigures
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
 from ibkr_depth_pipeline_tests.metrics.sample_figures import FIGURES
 
@@ -43,6 +44,24 @@ def test_metric_names_follow_prometheus_conventions_and_units_are_seconds_and_by
     assert samples("last_row_timestamp_seconds") == [({"symbol": "SPY"}, 1_700_000_001.5)]
     assert samples("rows_dropped") == [({"symbol": "SPY", "reason": "past_end"}, 2)]
     assert samples("gateway_clock_offset_seconds") == []
+
+
+def test_latency_is_a_histogram_whose_buckets_are_cumulative_and_add_up_over_ingests() -> None:
+    writer = WriterFigures()
+    for secs in (0.0, 0.0001, 0.00011, 0.003, 9.9, 10.0, 11.0):
+        writer.note_lag(secs)
+    latency = {each.name: each for each in families(FIGURES, "default", writer.latency())}[
+        f"{PREFIX}redis_latency_seconds"
+    ]
+    assert latency.type == "histogram"
+    values = {(each.name.rpartition("_")[2], each.labels.get("le", "")): each.value for each in latency.samples}
+    bounds = [each.labels["le"] for each in latency.samples if "le" in each.labels]
+    assert [bounds[0], *bounds[-2:]] == ["0.0001", "10.0", "+Inf"]
+    assert [float(each) for each in bounds] == sorted(map(float, bounds))
+    wanted = {"0.0001": 2, "0.00025": 3, "0.0025": 3, "0.005": 4, "5.0": 4, "10.0": 6, "+Inf": 7}
+    assert {bound: values["bucket", bound] for bound in wanted} == wanted
+    assert values["count", ""] == 7
+    assert values["sum", ""] == pytest.approx(30.90321)
 
 
 async def test_scrape_gets_the_figures_published_last() -> None:
@@ -90,6 +109,11 @@ async def test_running_ingest_is_scraped_and_its_port_is_free_afterwards(shared_
 
             await run.until(has_rows)
             assert "ibkr_depth_gateway_connected 1.0" in await scraped(port)
+
+            async def has_latencies() -> object:
+                return re.search(r"ibkr_depth_redis_latency_seconds_count [1-9]", await scraped(port))
+
+            await run.until(has_latencies)
     assert port_is_free(port)
 
 

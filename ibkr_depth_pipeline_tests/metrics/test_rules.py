@@ -31,7 +31,9 @@ HEALTHY = {
     'ibkr_depth_snapshots_lost_total{symbol="SPY"}': "0x1000",
     "ibkr_depth_refused_309_total": "0x1000",
     "ibkr_depth_pacing_violations_total": "0x1000",
-    'ibkr_depth_redis_lag_seconds{percentile="99"}': "0.01x1000",
+    'ibkr_depth_redis_latency_seconds_bucket{le="0.01"}': "0+6000x1000",
+    'ibkr_depth_redis_latency_seconds_bucket{le="2.5"}': "0+6000x1000",
+    'ibkr_depth_redis_latency_seconds_bucket{le="+Inf"}': "0+6000x1000",
     "ibkr_depth_clock_steps_total": "0x1000",
     "ibkr_depth_ts_ahead_seconds": "0x1000",
 }
@@ -47,7 +49,7 @@ TROUBLES: dict[str, dict[str, str]] = {
     "IbkrDepthSnapshotsLost": {'ibkr_depth_snapshots_lost_total{symbol="SPY"}': "0+5x1000"},
     "IbkrDepth309Pressure": {"ibkr_depth_refused_309_total": "0+3x1000"},
     "IbkrDepthPacing": {"ibkr_depth_pacing_violations_total": "0+1x1000"},
-    "IbkrDepthLag": {'ibkr_depth_redis_lag_seconds{percentile="99"}': "5x1000"},
+    "IbkrDepthLag": {'ibkr_depth_redis_latency_seconds_bucket{le="0.01"}': "0+100x1000"},
     "IbkrDepthClockStep": {"ibkr_depth_clock_steps_total": "0+1x1000"},
 }
 
@@ -112,6 +114,15 @@ def test_healthy_recording_raises_no_alert(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", TROUBLES)
 def test_trouble_raises_its_alert_and_no_other(name: str, tmp_path: Path) -> None:
     assert alerts_at(THURSDAY, HEALTHY | TROUBLES[name], tmp_path) == {name}
+
+
+def test_lag_of_an_ingest_without_a_histogram_raises_the_alert(tmp_path: Path) -> None:
+    healthy = {name: values for name, values in HEALTHY.items() if "latency" not in name}
+    gauge = 'ibkr_depth_redis_lag_seconds{percentile="99"}'
+    assert alerts_at(THURSDAY, healthy | {gauge: "0.01x1000"}, tmp_path) == set()
+    assert alerts_at(THURSDAY, healthy | {gauge: "5x1000"}, tmp_path) == {"IbkrDepthLag"}
+    count = {"ibkr_depth_redis_latency_seconds_count": "0+6000x1000"}
+    assert alerts_at(THURSDAY, HEALTHY | count | {gauge: "5x1000"}, tmp_path) == set()
 
 
 def test_nothing_is_missed_on_a_day_without_a_session(tmp_path: Path) -> None:
