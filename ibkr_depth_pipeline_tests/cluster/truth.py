@@ -17,7 +17,8 @@ import structlog
 from ibkr_depth_pipeline.archive.archiver import Archiver
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.reader import AsyncDepthReader, At, DepthReader, Gap, Item
-from ibkr_depth_pipeline.schema.keys import stream_key
+from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, interval_of_entry
+from ibkr_depth_pipeline.schema.keys import open_turn_hash, stream_key, turns_stream
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.rows import BID, DELETE, INSERT, WireRow
 from ibkr_depth_pipeline_tests.cluster.filling import SYMBOLS
@@ -68,6 +69,13 @@ class Trial:
         """The entries of its stream."""
         with client_of(self.servers.master_of(stream_key(symbol))) as client:
             return [fields for _, fields in client.xrange(stream_key(symbol))]
+
+    def intervals(self, symbol: str) -> list[SubscriptionInterval]:
+        """Its intervals, and none that is open."""
+        with client_of(self.servers.master_of(open_turn_hash(symbol))) as client:
+            assert not client.exists(open_turn_hash(symbol))
+        with client_of(self.servers.master_of(turns_stream(symbol))) as client:
+            return [interval_of_entry(symbol, entry) for entry in client.xrange(turns_stream(symbol))]
 
     def length(self, symbol: str) -> int:
         """How many entries its stream has."""
@@ -140,11 +148,12 @@ async def recorded(servers: Servers, archive: Path, rate: float = 300.0, **setti
             over = threading.Event()
             ingest = asyncio.ensure_future(session.run())
             archiving = asyncio.ensure_future(archiver.run())
-            following = asyncio.ensure_future(_follow(reader, followed))
-            too = asyncio.ensure_future(asyncio.to_thread(_follow_too, servers.url, followed_too, over))
-            tasks = [ingest, archiving, following, too]
+            tasks: list[asyncio.Task[Any]] = [ingest, archiving]
             trial = Trial(servers, gateway, archiver, tasks, logged, followed, followed_too)
             try:
+                await trial.grows(by=1)  # a reader refuses to follow what is not recorded
+                tasks.append(asyncio.ensure_future(_follow(reader, followed)))
+                tasks.append(asyncio.ensure_future(asyncio.to_thread(_follow_too, servers.url, followed_too, over)))
                 await trial.grows()
                 yield trial
                 session.stop()
@@ -155,10 +164,15 @@ async def recorded(servers: Servers, archive: Path, rate: float = 300.0, **setti
                 assert summary.drained, summary
                 assert summary.snapshots == sent, (summary.snapshots, sent)
                 assert (kept.snapshots, kept.gaps) == (sent, []), (kept.snapshots, kept.gaps, sent)
+                for symbol in SYMBOLS:
+                    [interval] = await asyncio.to_thread(trial.intervals, symbol)
+                    assert (interval.first_seq, interval.last_seq, interval.rows) == (1, sent[symbol], sent[symbol])
+                    assert (interval.subscription, interval.end) == (1, EndReason.STOPPED)
             finally:
                 session.stop()
                 archiver.stop()
-                following.cancel()
+                for following in tasks[2:3]:
+                    following.cancel()
                 over.set()
                 await asyncio.gather(*trial.tasks, return_exceptions=True)
 
