@@ -225,10 +225,15 @@ class RedisWriter:
 
     async def drain(self, timeout: float) -> bool:
         """Wait until nothing is left to write, at most `timeout` seconds. Returns whether nothing is."""
-        self._backlog.hurry()
-        self._wake.set()
-        await first_of(self._idle.wait(), self._ended.wait(), within=timeout)
-        return self._idle.is_set()
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            self._backlog.hurry()
+            self._wake.set()
+            left = deadline - asyncio.get_running_loop().time()
+            await first_of(self._idle.wait(), self._ended.wait(), within=max(0.0, left))
+            # what came in the moment in which nothing was left is waited for, too
+            if self._idle.is_set() or self._ended.is_set() or left <= 0:
+                return self._idle.is_set()
 
     def _look_again(self) -> None:
         """Wake up for what came meanwhile, at once; for what is to wait a while, when that is over."""

@@ -46,6 +46,18 @@ async def test_every_snapshot_is_in_the_stream_once_and_in_order(shared_redis_ur
         assert await numbers(client) == list(range(1, 3001))
 
 
+async def test_drain_waits_for_what_comes_in_the_moment_in_which_nothing_is_left(shared_redis_url: str) -> None:
+    async with writing(shared_redis_url) as writer:
+        more = snapshots(count=80)
+        for turns in range(40):
+            writer.append(next(more))
+            draining = asyncio.ensure_future(writer.drain(DRAIN))
+            for _ in range(turns % 20):
+                await asyncio.sleep(0)
+            writer.append(next(more))
+            assert await draining
+
+
 async def test_stream_entry_holds_ts_bids_asks_seq_and_venue(shared_redis_url: str) -> None:
     async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
         writer.append(next(snapshots()))
