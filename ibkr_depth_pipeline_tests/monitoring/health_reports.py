@@ -20,11 +20,13 @@ def reading(
     refused_309: int = 0,
     started: int = OPEN - 5 * MINUTE,
     unsupported: tuple[str, ...] = (),
+    size_changes: str = "",
 ) -> Reading:
     """The health that Redis shows `at` ms after the open."""
     now = OPEN + at
     run = RunIdentity("run-1", "host", 1, started)
-    figures = FeedFigures(run, now, connected=connected, suspended=suspended, refused_309=refused_309)
+    told = {"connected": connected, "suspended": suspended, "refused_309": refused_309, "size_changes": size_changes}
+    figures = FeedFigures(run, now, **told)
     problem = "" if running and connected and not suspended else "something is wrong"
     symbols = tuple(_symbol(name, now, name in stale, name in unsupported) for name in SYMBOLS)
     return HealthReport(now, IngestHealth("default", running, 10.0 if running else None, problem, figures), symbols)

@@ -54,6 +54,7 @@ FEED_TROUBLES = {
     "redis": unreachable,
     "no_ingest": lambda at: reading(at, *SYMBOLS, running=False),
     "gateway": lambda at: reading(at, *SYMBOLS, connected=False),
+    "sizes": lambda at: reading(at, size_changes="A: sizes are in lots, they were in shares"),
     "market_data": lambda at: reading(at, *SYMBOLS, suspended=True),
 }
 
