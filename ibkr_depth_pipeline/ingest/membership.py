@@ -69,7 +69,7 @@ class Membership:
         self._entries = _entries_of(universe)
         self._contracts = store.contracts
         self.gate = ContractGate(store.contract_claims, self._recorded, self._record, venues.resolve_again)
-        self._known: list[Instrument] = []
+        self._unchecked: dict[int, Instrument] = {}  # by its id(), what was loaded and is not confirmed by the gateway
         self._pipeline = pipeline
         self._subscriptions = pipeline.subscriptions
         self._venues = venues
@@ -104,7 +104,8 @@ class Membership:
 
     async def load(self) -> None:
         """Load the contracts of the last day, so that recording need not wait for the gateway's answers."""
-        self._known = await self._contracts.load(self._entries, self._wall_ms())
+        loaded = await self._contracts.load(self._entries, self._wall_ms())
+        self._unchecked = {id(instrument): instrument for instrument in loaded}
 
     def begin(self) -> None:
         """Set what is wished of each symbol, and take the contracts that are known already."""
@@ -112,7 +113,7 @@ class Membership:
             self.markets.wish(spec.name, spec.hours)
             if spec.pin or spec.weight != 1:
                 self._want(spec)
-        for instrument in self._known:
+        for instrument in list(self._unchecked.values()):
             self.gate.offer(instrument)
 
     # ---- contracts and their markets
@@ -135,7 +136,8 @@ class Membership:
         return {symbol: each for symbol, each in contracts.items() if symbol in self._entries}
 
     def _record(self, resolution: Resolution) -> None:
-        self._writer.record_venue(resolution, self._wall_ms())
+        if self._unchecked.pop(id(resolution), None) is None:
+            self._writer.record_venue(resolution, self._wall_ms())
         self._take_contract(resolution)
 
     def _take_contract(self, resolution: Resolution) -> None:

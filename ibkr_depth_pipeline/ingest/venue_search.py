@@ -27,7 +27,7 @@ from ibkr_depth_pipeline.ingest.connection import FailureLog
 from ibkr_depth_pipeline.ingest.resolver import FIRST_PATIENCE_SECS, SPACING_SECS, NoAnswer, Resolver
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
-from ibkr_depth_pipeline.sink.claims import ContractClaims
+from ibkr_depth_pipeline.sink.claims import AT_ONCE, ContractClaims
 from ibkr_depth_pipeline.tasks import first_of
 from ibkr_depth_pipeline.universe import SymbolSpec
 
@@ -345,9 +345,13 @@ class ContractGate:
             await first_of(self._news.wait(), asyncio.sleep(GATE_CYCLE_SECS))
 
     async def _claim_offered(self) -> None:
-        offered = list(self._offered.values())
-        with contextlib.suppress(SinkUnavailable):
-            await self._claims.claim({_place(each): each.symbol for each in offered})
+        """Claim what is offered, some at a time, so that of thousands the first need not wait for the last."""
+        while offered := list(itertools.islice(self._offered.values(), AT_ONCE)):
+            with contextlib.suppress(SinkUnavailable):
+                await self._claims.claim({_place(each): each.symbol for each in offered})
+            self._let_in(offered)
+
+    def _let_in(self, offered: Iterable[Instrument]) -> None:
         for instrument in offered:
             if self._offered.get(instrument.symbol) is not instrument:
                 continue
