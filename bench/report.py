@@ -219,7 +219,7 @@ def _reading(found: Results) -> list[str]:
     return [
         f"## Reading a day of {found['snapshots']:,} snapshots",
         table(("what", "seconds", "CPU s"), cells),
-        table(("target", "wanted", "measured", ""), targets),
+        table(("target", "wanted", "time", "CPU", ""), targets),
     ]
 
 
