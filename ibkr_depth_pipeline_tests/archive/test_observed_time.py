@@ -36,7 +36,7 @@ from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_o
 
 SYMBOLS = ("SPY", "QQQ", "AAPL")
 FAST: dict[str, Any] = {
-    "ibkr_rotation_secs": 0.4,
+    "ibkr_rotation_secs": 0.2,
     "ibkr_first_row_secs": 2,
     "ibkr_max_concurrent_depth": 1,
     "ibkr_stream_rows": True,
@@ -70,7 +70,7 @@ async def recorded(desk: Desk) -> Recorded:
             async def has_turns(turns: int) -> bool:
                 return all([len(await ended_in_redis(run.redis, symbol)) >= turns for symbol in SYMBOLS])
 
-            for turns in (1, 2, 3):
+            for turns in (1, 2):
                 await run.until(lambda turns=turns: has_turns(turns))
                 await Archiver(settings).run(once=True)
             await run.stop()

@@ -8,15 +8,24 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from ibkr_depth_pipeline.archive.archived_day import open_day
 from ibkr_depth_pipeline.archive.maintenance import compact_day
+from ibkr_depth_pipeline.cli.depth_archive import app
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, observed, parts_of
 
 pytest.importorskip("duckdb")
 from ibkr_depth_pipeline.archive.sql import query
+
+
+def command(desk: Desk, *words: str) -> Result:
+    """The command in this process: starting another one takes longer than all that it does."""
+    return CliRunner().invoke(app, list(words), env=desk.environment, catch_exceptions=False)
+
 
 STATES = ("parts", "compacted", "covered parts left", "older layout")
 
@@ -64,7 +73,7 @@ def test_observed_books_are_those_of_the_reading_api(archive: Desk) -> None:
 
 
 def test_list_shows_what_is_kept_and_for_how_long_it_was_observed(archive: Desk) -> None:
-    done = archive.runs("list", "--json")
+    done = command(archive, "list", "--json")
     listed = json.loads(done.stdout)
     assert listed["archive"] == archive.settings.archive_url
     spy = {
@@ -82,7 +91,7 @@ def test_list_shows_what_is_kept_and_for_how_long_it_was_observed(archive: Desk)
     assert found["SPY"].pop("bytes") > 0
     assert found["SPY"] == spy
     assert (found["BRK B"]["observed_ms"], found["BRK B"]["inferred"]) == (1000, True)
-    shown = archive.runs("list", "--symbol", "BRK B", "--date", str(DAY))
+    shown = command(archive, "list", "--symbol", "BRK B", "--date", str(DAY))
     assert [line.split()[:2] for line in shown.stdout.splitlines()] == [["date", "symbol"], [str(DAY), "BRK"]]
 
 
@@ -97,15 +106,15 @@ def test_sql_answers_with_a_table_or_with_comma_separated_values(mirror: Mirror,
     assert list(csv.reader(as_csv)) == [["symbol", "newest"], ["BRK B", "3"]]
 
 
-def test_archive_option_goes_before_the_setting(mirror: Mirror, desk: Desk) -> None:
+def test_archive_option_goes_before_the_setting_on_every_command(mirror: Mirror, desk: Desk) -> None:
     mirror.write("SPY", [1])
     elsewhere = str(desk.folder / "elsewhere")
-    assert f"of the archive {elsewhere}" in desk.runs("run", "--once", "--archive", elsewhere).stdout
+    assert f"of the archive {elsewhere}" in command(desk, "run", "--once", "--archive", elsewhere).stdout
     assert not Path(desk.settings.archive_url).exists()
-    for command in (["compact", str(DAY)], ["check", str(DAY)], ["holes"], ["prune"], ["convert"], ["list"]):
-        done = desk.runs(*command, "--archive", elsewhere)
-        assert f"archive {elsewhere}" in done.stderr, command
-    assert "SPY" in desk.runs("list", "--archive", elsewhere).stdout
+    for words in (["compact", str(DAY)], ["check", str(DAY)], ["holes"], ["prune"], ["convert"], ["list"]):
+        done = command(desk, *words, "--archive", elsewhere)
+        assert f"archive {elsewhere}" in done.stderr, words
+    assert "SPY" in command(desk, "list", "--archive", elsewhere).stdout
 
 
 @pytest.mark.parametrize("text", ["SELECT nothing FROM books", "SELECT * FROM no_view", "SELECT FROM WHERE"])
