@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ibkr_depth_pipeline.archive.buffers import EntryBuffer, buffer_of
 from ibkr_depth_pipeline.archive.decoding import RawEntry, SymbolBuffer
+from ibkr_depth_pipeline.archive.file_queue import FileQueue, WaitingFile
 from ibkr_depth_pipeline.archive.layout import (
     BOOKS,
     DAYS,
@@ -32,7 +33,6 @@ from ibkr_depth_pipeline.archive.layout import (
     PARTS,
     ROWS,
     STREAMED,
-    Place,
     day_of,
     first_ms_of,
     gap_place,
@@ -64,8 +64,6 @@ PRUNE_SECS, PRUNED_SECS = 3_600.0, 86_400.0
 """Between two searches for dates past the retention, and after one that deleted some: one date a day is due."""
 DRAIN_SECS = 4.0
 """How long the last files may take at the end."""
-LARGEST_BACKLOG = 256 * 1024 * 1024
-"""Bytes of files that wait for the store; beyond it nothing more is read from Redis, which still has it."""
 _CONVERT_HINT = "some dates are in folders of before, parts/ and days/: make books of them: ibkr_depth_archive convert"
 _PRUNE_HINT = "more dates are past ARCHIVE_RETENTION_DAYS than one run deletes; if no clock was wrong: prune --most N"
 
@@ -83,15 +81,6 @@ class ArchiveSummary:
     unreadable: dict[str, int] = field(default_factory=dict)
     pruned_days: int = 0
     drained: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A file that is ready and not yet in the store. `rows` are in it."""
-
-    place: Place
-    content: bytes
-    rows: int
 
 
 class Archiver:
@@ -120,10 +109,7 @@ class Archiver:
         self._intervals_due = 0.0  # loop time
         self._unreadable: dict[Source, int] = {}
         self._units: dict[str, SizeUnit | None] = {}  # as the newest interval of the symbol has them
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
-        self._news = asyncio.Event()  # for the task that stores files
-        self._idle = asyncio.Event()
+        self._files = FileQueue(self._store, self._timing.retries, self._stored)
         self._stopping = asyncio.Event()
         self._log = get_log()
         self.summary = ArchiveSummary()
@@ -131,7 +117,7 @@ class Archiver:
     @property
     def waiting(self) -> tuple[str, ...]:
         """The names of the files that are ready and not in the store yet."""
-        return tuple(file.place.name for file in self._waiting)
+        return self._files.names
 
     def stop(self) -> None:
         """Ends `run` soon: what has been read is kept first."""
@@ -163,8 +149,9 @@ class Archiver:
 
     async def _work(self, streams: Streams, owned: Ownership, *, once: bool) -> None:
         """Follows, stores, scans for symbols and polls the figures at once; an end of one is the end of all."""
-        figures = FiguresPoller(streams, self._queue, self._oldest_ms, self._timing)
-        works = self._store_files(owned), self._discover_again_and_again(streams), figures.run()
+        figures = FiguresPoller(streams, self._files.put, self._oldest_ms, self._timing)
+        confirm = partial(owned.confirm, self._check_for_others)
+        works = self._files.store_files(confirm), self._discover_again_and_again(streams), figures.run()
         beside = [asyncio.ensure_future(work) for work in works]
         for task in beside:
             task.add_done_callback(lambda task: self.stop())
@@ -197,10 +184,10 @@ class Archiver:
             symbols = sorted({source.symbol for source in troubles})
             failures.record(next(iter(troubles.values()), None), loop.time(), symbols=symbols)
             self._flush(loop.time())
-            at_end = most < ENTRIES_AT_ONCE and not self._backlogged
+            at_end = most < ENTRIES_AT_ONCE and not self._files.is_full
             if once and at_end and not troubles:
                 return
-            if at_end or self._backlogged:
+            if at_end or self._files.is_full:
                 await self._wait(pause or self._timing.streams_secs)
 
     async def _wait(self, seconds: float) -> None:
@@ -268,7 +255,7 @@ class Archiver:
         And why some streams could not be read; raises SinkUnavailable if none could. Intervals are few, and read less
         often unless `everything` is.
         """
-        if self._backlogged or not self._buffers:
+        if self._files.is_full or not self._buffers:
             return 0, {}
         now = loop_time()
         with_intervals = everything or now >= self._intervals_due
@@ -298,10 +285,6 @@ class Archiver:
         histories = {symbol: buffer.contracts for symbol, buffer in buffers if isinstance(buffer, SymbolBuffer)}
         for symbol, entries in (await streams.contract_changes({s: h.cursor for s, h in histories.items()})).items():
             histories[symbol].note(entries)
-
-    @property
-    def _backlogged(self) -> bool:
-        return self._waiting_bytes > LARGEST_BACKLOG
 
     async def _take(self, streams: Streams, source: Source, entries: Sequence[RawEntry]) -> None:
         buffer = self._buffers[source]
@@ -338,7 +321,7 @@ class Archiver:
     def _record(self, gap: Gap) -> None:
         self._log.warning("archive_hole", **{"symbol": gap.symbol, **gap_row(gap)})
         self.summary.gaps.append(gap)
-        self._queue(gap_place(gap.symbol, day_of(gap.next_ts), gap.after), gap_bytes([gap_row(gap)]), 0)
+        self._files.put(gap_place(gap.symbol, day_of(gap.next_ts), gap.after), gap_bytes([gap_row(gap)]), 0)
 
     async def _prune(self) -> float:
         """Deletes dates past the retention. Returns in how many seconds to search again."""
@@ -372,36 +355,7 @@ class Archiver:
         for day, span, table in ((batch.day, batch.span, batch.table) for batch in self._buffers[source].take_all()):
             units = [known] if source.tree == BOOKS and (known := self._units.get(source.symbol)) else []
             content = part_bytes(source.symbol, span, table, TABLES[source.tree], units)
-            self._queue(part_place(source.symbol, day, span, source.tree), content, table.num_rows)
-
-    def _queue(self, place: Place, content: bytes, rows: int) -> None:
-        self._waiting.append(_Waiting(place, content, rows))
-        self._waiting_bytes += len(content)
-        self._idle.clear()
-        self._news.set()
-
-    async def _store_files(self, owned: Ownership) -> None:
-        """Store what waits, in order, each as often as it takes. Raises ArchiveHeld once it is another's."""
-        pause = 0.0
-        while True:
-            if not self._waiting:
-                self._idle.set()
-                await self._news.wait()
-                self._news.clear()
-                continue
-            file = self._waiting[0]
-            try:
-                await owned.confirm(self._check_for_others)
-                await asyncio.to_thread(self._store.put, file.place, file.content)
-            except ArchiveHeld:
-                raise
-            except (ArchiveUnavailable, SinkUnavailable, FileNotFoundError) as error:
-                pause = self._timing.retries.longer(pause)
-                self._log.error("archive_write_failed", error=str(error), waiting=len(self._waiting))
-                await asyncio.sleep(pause)
-                continue
-            pause = 0.0
-            self._stored(self._waiting.popleft())
+            self._files.put(part_place(source.symbol, day, span, source.tree), content, table.num_rows)
 
     async def _check_for_others(self) -> None:
         """Raises ArchiveHeld if another archiver has written while the lease was lost."""
@@ -409,8 +363,7 @@ class Archiver:
         if any(newest > self._kept.get(source, NOTHING) for source, newest in found.items()):
             raise ArchiveHeld(f"{self._store.url}: another archiver was at work there meanwhile")
 
-    def _stored(self, file: _Waiting) -> None:
-        self._waiting_bytes -= len(file.content)
+    def _stored(self, file: WaitingFile) -> None:
         self.summary.files += 1
         self.summary.bytes += len(file.content)
         symbol, tree = file.place.symbol, file.place.tree
@@ -423,10 +376,9 @@ class Archiver:
     async def _end(self, figures: FiguresPoller) -> None:
         self._flush(float("inf"))
         await figures.end()
-        if self._waiting:
-            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), DRAIN_SECS)
-        self.summary.drained = not self._waiting
+        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(self._files.emptied(), DRAIN_SECS)
+        self.summary.drained = not len(self._files)
         counts = {"snapshots": sum(self.summary.snapshots.values()), "files": self.summary.files}
         self._log.info("archive_stopped", **counts, drained=self.summary.drained)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,6 @@ from urllib.parse import quote, unquote
 import fsspec  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 
-from ibkr_depth_pipeline.archive.folder_swap import swap_folders
 from ibkr_depth_pipeline.archive.layout import TEMPORARY, Place, ReportPlace, parse, places
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, ConfigurationError
 
@@ -319,3 +320,24 @@ def _lock(handle: int, refusal: str) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ArchiveHeld(refusal) from None
+
+
+# ---- folders that change places
+
+_EXCHANGE = _SWAP = 2
+_AT_FDCWD = -100
+
+
+def swap_folders(one: Path, other: Path) -> bool:
+    """Each takes the other's name, at once. False, and nothing is changed, if that can't be done here.
+
+    Linux has renameat2 with RENAME_EXCHANGE (ext4, xfs, btrfs, tmpfs, ...), macOS renamex_np with RENAME_SWAP (APFS).
+    """
+    names = os.fsencode(one), os.fsencode(other)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "darwin":
+            return bool(libc.renamex_np(*names, _SWAP) == 0)
+        return bool(libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE) == 0)
+    except (AttributeError, OSError, TypeError):  # no such call in this C library, or no such library
+        return False
