@@ -17,7 +17,7 @@ PEERS_CONSTRAINTS := $(wildcard constraints/peers-$(VERSION).txt)
 EXPORTS_CONSTRAINTS := $(wildcard constraints/exports-$(VERSION).txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv newest test-newest constraints run dev test test-faults test-live image-check coverage pictures bench lint format clean
+.PHONY: help venv newest test-newest constraints run dev test exports test-faults test-live image-check coverage pictures bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,10 +43,12 @@ dev: $(VENV)/.installed ## Dagster alone, on your own gateway and Redis (.env): 
 	@mkdir -p $(DAGSTER_HOME_DIR) && cp config/dagster.yaml $(DAGSTER_HOME_DIR)/
 	DAGSTER_HOME=$(DAGSTER_HOME_DIR) $(BIN)/dagster dev --host 127.0.0.1 $(ARGS)
 
-test: $(VENV)/.installed-test $(PEERS)/.installed $(EXPORTS)/.installed ## the whole suite; it starts the Redis servers and gateways it needs
+test: $(VENV)/.installed-test $(PEERS)/.installed ## the whole suite; it starts the Redis servers and gateways it needs
 	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-faults: $(VENV)/.installed-test ## the long tests of faults; TLS ones need a redis-server with TLS on PATH
+exports: $(EXPORTS)/.installed ## install hftbacktest and nautilus_trader (1.4 GB), whose tests skip without them, into .venv-exports
+
+test-faults: $(VENV)/.installed-test $(EXPORTS)/.installed ## the long tests of faults; TLS ones need a redis-server with TLS on PATH
 	$(BIN)/pytest -m faults $(ARGS)
 
 image-check: $(VENV)/.installed-test ## build the image's root without Docker and record in it; needs root and mmdebstrap

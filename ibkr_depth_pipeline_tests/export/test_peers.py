@@ -1,7 +1,7 @@
 """Exports for hftbacktest and nautilus_trader, read back by both packages and compared book by book.
 
 Neither can live with the newest numpy or pandas: both are in an environment of their own, `.venv-exports` in the
-repository's root, or the interpreter that EXPORTS_PYTHON names. `make test` makes it; without it the tests skip.
+repository's root, or the interpreter that EXPORTS_PYTHON names. `make exports` makes it; without it the tests skip.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LAST, SNAPSHOT, MAYBE_BAD = 128, 32, 4
 def exports_python() -> str:
     python = os.environ.get("EXPORTS_PYTHON") or str(REPOSITORY / ".venv-exports" / "bin" / "python")
     if not Path(python).exists():
-        pytest.skip(f"no {python}: `make test` makes it, or name one with hftbacktest and nautilus_trader")
+        pytest.skip(f"no {python}: `make exports` makes it, or name one with hftbacktest and nautilus_trader")
     return python
 
 
