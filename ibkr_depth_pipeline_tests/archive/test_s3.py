@@ -97,3 +97,28 @@ def test_reader_that_knows_only_parquet_finds_date_and_symbol_in_the_names(mirro
     assert {str(day) for day in table["date"].to_pylist()} == {DAY.isoformat()}
     assert table.num_rows == 10
     assert [cloud.store.size(place) > 0 for place in compacted_of(cloud.store)] == [True]
+
+
+def test_compaction_cut_short_in_a_bucket_doubles_nothing_for_our_readers_and_is_finished_later(
+    mirror: Mirror, cloud: Desk
+) -> None:
+    pytest.importorskip("duckdb")
+    from ibkr_depth_pipeline.archive.sql import query
+
+    for first in (1, 101):
+        mirror.write("BRK B", range(first, first + 100), start=NOON + first)
+        cloud.keep()
+    filesystem = cloud.store.filesystem
+    parts = {place: filesystem.cat_file(cloud.store.address(place)) for place in parts_of(cloud.store)}
+    compact_day(cloud.store, DAY)
+    (day_file,) = compacted_of(cloud.store)
+    for place, content in parts.items():  # as they are between the put of the new file and the end of the deletion
+        cloud.store.put(place, content)
+    cloud.store.note_unfinished(day_file)
+    assert cloud.kept() == mirror.written
+    assert query(cloud.store, "SELECT symbol, count(*), max(seq) FROM books GROUP BY symbol")[1] == [
+        ("BRK B", 200, 200)
+    ]
+    cloud.keep()
+    assert cloud.store.places(BOOKS) == [day_file], "the start of an archiver finishes it"
+    assert cloud.store.unfinished() == []

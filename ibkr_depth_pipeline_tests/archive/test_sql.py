@@ -121,3 +121,10 @@ def test_archive_option_goes_before_the_setting_on_every_command(mirror: Mirror,
 def test_query_that_cannot_be_answered_is_an_error_that_names_the_views(desk: Desk, text: str) -> None:
     with pytest.raises(ConfigurationError, match="observed_books, intervals, rows, holes"):
         query(desk.store, text)
+
+
+def test_missing_duckdb_is_an_error_that_names_the_extra(desk: Desk) -> None:
+    (desk.folder / "duckdb.py").write_text("raise ModuleNotFoundError(\"No module named 'duckdb'\", name='duckdb')")
+    done = desk.runs("sql", "SELECT 1", PYTHONPATH=str(desk.folder))
+    assert done.returncode == 2
+    assert "pip install 'ibkr_depth_pipeline[sql]'" in done.stderr
