@@ -16,7 +16,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 Symbols = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads this form under Python 3.10
-    typer.Argument(metavar="[SYMBOL]...", help="Show these ladders, as many as fit. Default: the first symbol's."),
+    typer.Argument(
+        metavar="[SYMBOL]...", help="Show these ladders first, as many as fit. Default: that of a live symbol."
+    ),
 ]
 Once = Annotated[bool, typer.Option("--once", help="Print one frame and end.")]
 Every = Annotated[
@@ -37,7 +39,9 @@ def main(symbol: Symbols = None, once: Once = False, every: Every = None) -> Non
       REDIS_URL=redis://127.0.0.1:6380/0 ibkr_depth_watch AAPL
 
     \b
-    Keys: arrows, tab, j or k choose the symbol; space pauses; q quits.
+    Keys, the same as of the web page: j, k, down, up choose the symbol; left,
+    right go back and forward in time; space pauses, 0 is now; / filters; + -
+    show less or more time; ? lists all. s sorts the table, r reverses; q quits.
 
     \b
     State: live   it holds a slot and its rows come
@@ -46,7 +50,9 @@ def main(symbol: Symbols = None, once: Once = False, every: Every = None) -> Non
            none   it was never recorded
            n/a    the gateway gives no depth for it
            ?      Redis is away; the first line says since when
-    slot: it holds a subscription now. age: since its last row. ttl: seconds
+    next: when it has its next turn, `now` while it holds a subscription. A
+    price's sign and colour: up or down since the last refresh. A wider terminal
+    gets more columns and ladders. age: since its last row. ttl: seconds
     for which its heartbeat still stands. rows/s: of the last 5 s. cover: the
     share of the ingest's run in which its book was live.
 

@@ -1,1 +1,1 @@
-"""`ibkr_depth_watch`: the recorded books, live on a terminal, from Redis alone. `state` and `render` are pure."""
+"""`ibkr_depth_watch`: the books, live on a terminal, from Redis alone. Pure but for poller, keyboard and screen."""

@@ -9,11 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ibkr_depth_pipeline.tui.render import View
+from ibkr_depth_pipeline.tui.view import ORDERS, View
 
-_NEXT = frozenset({"\x1b[B", "\x1b[C", "\x1bOB", "\x1bOC", "\t", "j", "l"})
-_BACK = frozenset({"\x1b[A", "\x1b[D", "\x1bOA", "\x1bOD", "\x1b[Z", "k", "h"})
+_NEXT = frozenset({"\x1b[B", "\x1bOB", "\t", "j"})
+_BACK = frozenset({"\x1b[A", "\x1bOA", "\x1b[Z", "k"})
+_EARLIER = frozenset({"\x1b[D", "\x1bOD", "h"})
+_LATER = frozenset({"\x1b[C", "\x1bOC", "l"})
 _PAUSE = frozenset({" ", "p"})
+_ESCAPE = "\x1b"
+_ENTER = frozenset({"\r", "\n"})
+_ERASE = frozenset({"\x7f", "\x08"})
+_STEP_SECS = 5.0
+_ZOOMS = (1, 2, 4, 8)
 _QUIT = frozenset({"q", "Q", "\x03", "\x04"})
 
 
@@ -28,13 +35,66 @@ def split_keys(text: str) -> list[str]:
 
 
 def after_key(key: str, view: View, symbols: Sequence[str]) -> View | None:
-    """The view after `key` was pressed; None to quit."""
+    """The view after `key` was pressed; None to quit. symbols: those of the table, in its order."""
+    if view.typing and key not in _QUIT - {"q", "Q"}:
+        return _typed(key, view, symbols)
     if key in _QUIT:
         return None
+    if view.help:
+        return replace(view, help=False)
+    if key in _NEXT or key in _BACK:
+        return _neighbour((key in _NEXT) - (key in _BACK), view, symbols)
+    if key in _EARLIER or key in _LATER:
+        return _moved(view, _STEP_SECS if key in _EARLIER else -_STEP_SECS)
     if key in _PAUSE:
-        return replace(view, paused=not view.paused)
-    step = (key in _NEXT) - (key in _BACK)
-    if not step or not symbols:
+        return replace(view, paused=not view.paused, back_secs=0.0)
+    return _changed(key, view)
+
+
+def _changed(key: str, view: View) -> View:
+    """The view after a key that has nothing to do with symbol or time."""
+    match key:
+        case "0":
+            return replace(view, paused=False, back_secs=0.0)
+        case "\x1b":
+            return replace(view, paused=False, back_secs=0.0, filter="")
+        case "/":
+            return replace(view, typing=True, filter="")
+        case "s":
+            columns = ["", *ORDERS]
+            at = columns.index(view.sort) if view.sort in columns else 0
+            return replace(view, sort=columns[(at + 1) % len(columns)], descending=False)
+        case "r":
+            return replace(view, descending=bool(view.sort) and not view.descending)
+        case "+" | "=" | "-":
+            at = _ZOOMS.index(view.zoom) + (1 if key == "-" else -1)
+            return replace(view, zoom=_ZOOMS[min(max(at, 0), len(_ZOOMS) - 1)])
+        case "?":
+            return replace(view, help=True)
+        case _:
+            return view
+
+
+def _moved(view: View, secs: float) -> View:
+    """So much earlier; at the moment of the pause, and later, it is now again."""
+    back = view.back_secs + secs
+    return replace(view, paused=True, back_secs=back) if back > 0 else replace(view, paused=False, back_secs=0.0)
+
+
+def _typed(key: str, view: View, symbols: Sequence[str]) -> View:
+    """The view after a key of the filter."""
+    if key in _ENTER:
+        chosen = symbols[0] if symbols else view.selected
+        return replace(view, typing=False, selected=chosen, filter=view.filter if symbols else "")
+    if key == _ESCAPE:
+        return replace(view, typing=False, filter="")
+    if key in _ERASE:
+        return replace(view, filter=view.filter[:-1])
+    return replace(view, filter=view.filter + key) if len(key) == 1 and key.isprintable() else view
+
+
+def _neighbour(step: int, view: View, symbols: Sequence[str]) -> View:
+    if not symbols:
         return view
     at = symbols.index(view.selected) if view.selected in symbols else (-1 if step > 0 else 0)
     return replace(view, selected=symbols[(at + step) % len(symbols)])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import NamedTuple
 
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
+from ibkr_depth_pipeline.schema.status import SymbolFigures
 
 _LIVE_WITHOUT_FIGURES_SECS = 5.0
 
@@ -32,11 +34,19 @@ class Liveness(Enum):
     UNKNOWN = "?"
 
 
+class Quote(NamedTuple):
+    """The best prices of a live book."""
+
+    bid: float
+    ask: float
+
+
 @dataclass(frozen=True, slots=True)
 class SymbolLine:
     """A symbol's line of the table. Ages and TTLs are seconds, coverage is from 0 to 1; None: not known.
 
-    closed_until: when its market opens, unix ms; 0 if it is not closed.
+    closed_until: when its market opens, unix ms; 0 if it is not closed. bid_move and ask_move: 1 if the best price rose
+    since the refresh before, -1 if it fell, else 0.
     """
 
     symbol: str
@@ -50,6 +60,29 @@ class SymbolLine:
     rows_per_sec: float | None
     coverage: float | None
     closed_until: int = 0
+    next_turn_secs: float | None = None
+    figures: SymbolFigures = field(default_factory=SymbolFigures)
+    bid_move: int = 0
+    ask_move: int = 0
+
+    @property
+    def bid(self) -> float | None:
+        """The best bid, if the book has one."""
+        best = self.book.best_bid if self.book else None
+        return None if best is None else best.price
+
+    @property
+    def ask(self) -> float | None:
+        """The best ask, if the book has one."""
+        best = self.book.best_ask if self.book else None
+        return None if best is None else best.price
+
+    @property
+    def quote(self) -> Quote | None:
+        """The best prices if the book is live and has both."""
+        if self.liveness is not Liveness.LIVE or self.bid is None or self.ask is None:
+            return None
+        return Quote(self.bid, self.ask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +110,27 @@ def _aged(line: SymbolLine, secs: float) -> SymbolLine:
         line,
         liveness=Liveness.UNKNOWN,
         holds_slot=False,
+        next_turn_secs=None,
         age_secs=None if line.age_secs is None else line.age_secs + secs,
         ttl_secs=None,
         rows_per_sec=None,
     )
+
+
+def compared(state: WatchState, before: WatchState) -> WatchState:
+    """`state` with the moves of the best prices since `before`, the refresh before it."""
+    known = {line.symbol: line for line in before.lines}
+    return replace(state, lines=[_compared(line, known.get(line.symbol)) for line in state.lines])
+
+
+def _compared(line: SymbolLine, before: SymbolLine | None) -> SymbolLine:
+    if before is None or line.liveness is not Liveness.LIVE:
+        return line
+    return replace(line, bid_move=_move(line.bid, before.bid), ask_move=_move(line.ask, before.ask))
+
+
+def _move(now: float | None, before: float | None) -> int:
+    return 0 if now is None or before is None else (now > before) - (now < before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +161,8 @@ def _line(each: SymbolHealth, feed: IngestHealth, streams: StreamReadings, holds
         rows_per_sec=streams.rates.get(each.symbol),
         coverage=_coverage(each, feed),
         closed_until=each.figures.closed_until if each.state is SymbolState.CLOSED else 0,
+        next_turn_secs=None if feed.problem else each.figures.next_turn_secs,
+        figures=each.figures,
     )
 
 

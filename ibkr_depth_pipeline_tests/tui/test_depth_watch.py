@@ -40,7 +40,7 @@ async def run(shared_redis_url: str) -> AsyncIterator[Recording]:
 
 
 class Terminal:
-    """A terminal of 80x24, the `ibkr_depth_watch` that runs on it, and what it wrote."""
+    """A terminal, the `ibkr_depth_watch` that runs on it, and what it wrote."""
 
     def __init__(self, ours: int, theirs: int) -> None:
         self.process: asyncio.subprocess.Process
@@ -76,10 +76,12 @@ class Terminal:
 
 
 @asynccontextmanager
-async def on_terminal(env: dict[str, str], *arguments: str, keyboard: bool = True) -> AsyncIterator[Terminal]:
+async def on_terminal(
+    env: dict[str, str], *arguments: str, keyboard: bool = True, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[Terminal]:
     """`ibkr_depth_watch` on a pseudo-terminal; neither outlives the block."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     terminal = Terminal(ours, theirs)
     terminal.process = await asyncio.create_subprocess_exec(
         *COMMAND, *arguments, env=env, stdin=theirs if keyboard else -3, stdout=theirs, stderr=-1
@@ -131,6 +133,7 @@ async def test_once_without_redis_is_an_error() -> None:
     code, output, errors = await once("redis://:hunter2@127.0.0.1:1/0", "--once")
     assert (code, output) == (1, "")
     assert errors.startswith("error: Redis at ")
+    assert "REDIS_URL=redis://HOST:PORT/0" in errors
     assert "hunter2" not in errors
 
 
@@ -156,6 +159,47 @@ async def test_terminal_is_updated_live_and_keys_are_obeyed(run: Recording, shar
         after = termios.tcgetattr(terminal.theirs)
         assert after[3] & termios.ECHO
         assert after[3] & termios.ICANON
+
+
+async def test_table_is_filtered_and_sorted_and_a_symbol_chosen_by_typing(
+    run: Recording, shared_redis_url: str
+) -> None:
+    async with on_terminal(environment(shared_redis_url), "--every", "0.1", size=(160, 50)) as terminal:
+        await terminal.shows(">")
+        terminal.types("/aap\n")
+        await terminal.shows("filter: aap")
+        await terminal.shows(">AAPL")
+        terminal.types("\x1b")
+        await terminal.shows("QQQ")
+        terminal.types("s")
+        await terminal.shows("symbol\u25b2")
+        terminal.types("?")
+        await terminal.shows("next, previous symbol")
+        terminal.types("xq")
+        await terminal.ends_well()
+
+
+async def test_time_goes_back_and_on_by_the_arrows(run: Recording, shared_redis_url: str) -> None:
+    async with on_terminal(environment(shared_redis_url), "--every", "0.1", size=(120, 40)) as terminal:
+        await terminal.shows(">")
+        terminal.types("\x1b[D")
+        await terminal.shows("PAUSED")
+        terminal.types("0q")
+        await terminal.ends_well()
+
+
+async def test_output_without_redis_says_once_what_to_do_and_goes_on_when_it_answers(
+    redis_server: EmbeddedRedis,
+) -> None:
+    redis_server.kill()
+    env = environment(redis_server.url, TERM="dumb")
+    async with on_terminal(env, "--every", "0.1", keyboard=False) as terminal:
+        await terminal.shows("REDIS_URL=redis://HOST:PORT/0")
+        redis_server.restart()
+        await terminal.shows("ibkr_ingest_run run")
+        assert terminal.everything.count("NO REDIS") == 1
+        terminal.process.send_signal(signal.SIGTERM)
+        await terminal.ends_well()
 
 
 @pytest.mark.parametrize(("more", "wanted"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
