@@ -162,7 +162,8 @@ class _Screen:
             self._state = self._past[-1]
             return view
         if not self._view.paused:
-            self._paused_at = self._state.ts
+            shown = self._state
+            self._paused_at = shown.ts
         earliest = (self._paused_at - self._past[0].ts) / 1000
         back_secs = max(0.0, min(view.back_secs, earliest))
         moment = self._paused_at - back_secs * 1000
