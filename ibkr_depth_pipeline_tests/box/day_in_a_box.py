@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FEED = "/assets/raw/ibkr/depth/feed"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-SCRIPT = "- {at: 45, fault: gateway_away, seconds: 30}\n- {at: 140, fault: session_closed}\n"
+SCRIPT = "- {at: 75, fault: gateway_away, seconds: 30}\n- {at: 170, fault: session_closed}\n"
 PATIENCE_SECS = 240.0
 _WIDTH = 132
 
@@ -91,9 +91,10 @@ class DayInABox:
             ("market-phone", PHONE, "dark"),
         ):
             page = self.browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
-            page.goto(address)
+            page.goto(f"{address}?symbol=SPY")
             page.get_by_text("SPY").first.wait_for()
             page.wait_for_timeout(6_000)  # what the heat map is to show has yet to happen
+            page.evaluate("window.scrollTo(0, 0)")
             page.screenshot(path=self.pictures / f"{picture}.png")
             page.close()
 
@@ -108,7 +109,8 @@ class DayInABox:
     def see_recovery(self) -> None:
         """All is measured, the alert is taken back, and the check passes."""
         self.box.wait_for(r"Measured: the gateway goes away.*?live again after (\S+) s", PATIENCE_SECS)
-        self.box.wait_for(r"(RECOVERED)", PATIENCE_SECS)
+        shown = self.box.wait_for(r"(?s)(Fault: .*RECOVERED.*?┗━)", PATIENCE_SECS)
+        self.keeps_terminal("box", "\n".join(line for line in shown.splitlines() if "file://" not in line))
         self.see_plots()
         self.somebody.keeps("plots")
 
@@ -121,19 +123,19 @@ class DayInABox:
         picture.wait_for()
         assert picture.evaluate("image => image.naturalWidth") > 100
         self.somebody.keeps("coverage")
-        report = self.box.wait_for(r"Report +(file://\S+)", PATIENCE_SECS)
+        report = self.box.wait_for(r"(?s)SUCCESS.*Report +(file://\S+)", PATIENCE_SECS)
         self.keeps_page("report", report)
 
     def terminate_next_session(self) -> None:
         """The next session starts by itself; Terminate ends it."""
         self.somebody.page.goto(self.box.wait_for(r"Session +(\S+)", PATIENCE_SECS))
         self.somebody.sees("Started")
+        self.box.wait_for(r"(?s)SUCCESS.*?(rotation 4:)", PATIENCE_SECS)
         self.keeps_terminal("watch", self.watched())
         self.somebody.clicks("Terminate")
         self.somebody.clicks("Terminate 1 run")
         self.box.wait_for(r"has ended: (CANCELED)", PATIENCE_SECS)
         self.somebody.sees("Canceled")
-        self.keeps_terminal("box", self.box.output)
 
     # ---- pictures
 
@@ -146,14 +148,11 @@ class DayInABox:
     def keeps_terminal(self, picture: str, text: str) -> None:
         """`text`, with its colours, as a terminal shows it."""
         console = Console(record=True, width=_WIDTH, file=io.StringIO(), force_terminal=True)
-        console.print(Text.from_ansi(text), no_wrap=True, crop=True)
-        drawn = self.pictures / f"{picture}.svg"
-        console.save_svg(str(drawn), title=picture)
+        console.print(Text.from_ansi(text))
         page = self.browser.new_page(viewport=DESK)  # type: ignore[arg-type]
-        page.goto(drawn.as_uri())
-        page.locator("svg").screenshot(path=self.pictures / f"{picture}.png")
+        page.set_content(f"<body style='margin:0'>{console.export_svg(title=picture)}")
+        page.locator("svg").first.screenshot(path=self.pictures / f"{picture}.png")
         page.close()
-        drawn.unlink()
 
     def watched(self) -> str:
         """A frame of `ibkr_depth_watch`, once it has something to show."""
@@ -179,7 +178,7 @@ def day_in_a_box(folder: Path, pictures: Path, then: Callable[[DayInABox], Any])
     script.write_text(SCRIPT)
     with ExitStack() as stack:
         box = start(stack, folder, "--script", str(script))
-        page = box.wait_for(r"Dagster UI +http://127.0.0.1:(\d+)/runs/")
+        page = box.wait_for(r"Dagster UI +http://127.0.0.1:(\d+)/runs/", PATIENCE_SECS)
         somebody = stack.enter_context(operator(int(page), pictures))
         try:
             then(DayInABox(box, somebody, pictures))

@@ -15,7 +15,7 @@ import psutil
 from ibkr_depth_pipeline.box.processes import wait_until
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_market_box"
-START_SECS = 90.0
+START_SECS = 180.0
 _LISTEN = psutil.CONN_LISTEN
 _MAPPED = "::ffff:"  # gRPC listens on IPv4 through IPv6
 
