@@ -86,7 +86,11 @@ def test_part_whose_writer_was_killed_is_read_up_to_its_end(tmp_path: Path) -> N
         assert found == rows(1100)[: len(found)]
 
 
-@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"{}\n"), gzip.compress(b'{"format": "other"}\n')])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", gzip.compress(b"{}\n"), gzip.compress(b'{"format": "other"}\n')],
+    ids=["empty", "text", "no format", "another format"],  # what is compressed holds the time
+)
 def test_file_that_is_no_tape_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x-0001.tape.gz"
     path.write_bytes(content)
