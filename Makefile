@@ -85,6 +85,8 @@ clean: ## remove the virtual environments, Dagster's home, run folders and cache
 PIP_OPTIONS = --disable-pip-version-check \
     $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-strategy eager)
 
+LINT_EXTRAS := '.[test,lint]'# by a name, as a comma would end the argument of a call
+
 # $(1): a virtual environment, $(2): pip's arguments. Says what is being installed; pip's own words only if it fails.
 define pip-install
 { $(1)/bin/python -m pip install --progress-bar off $(2) 2>&1; echo "pip ended with $$?"; } | tee $(1)/install.log \
@@ -123,7 +125,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-lint: $(VENV)/.installed
-	@$(call pip-install,$(VENV),$(PIP_OPTIONS) --editable '.[test,lint]')
+	@$(call pip-install,$(VENV),$(PIP_OPTIONS) --editable $(LINT_EXTRAS))
 	@touch $@
 
 # Two clients that the simulated gateway was not written for. They can't share .venv: ib_async's aeventkit installs
