@@ -63,6 +63,7 @@ def test_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk, tmp_pat
     assert metadata["coverage"] == pytest.approx((3600 + 9) / 2 / 3600, abs=1e-3)
     assert metadata["verdict"].startswith("Not a good day: only 15% of the session of XNYS was recorded")
     assert "data:image/png;base64," in metadata["slots"]
+    assert metadata["market_now"] == "http://127.0.0.1:3080/"
     assert (metadata["refused_309"], metadata["reconnects"]) == (3, 1)
     assert parts_of(desk.store) == [], "the page is of the compacted day"
     read = Page(page.read_text())

@@ -67,17 +67,19 @@ def ibkr_depth_archive_report(
         except NothingKept as nothing:
             context.log.info(f"no page: {nothing}")
             return
-    yield dg.MaterializeResult(metadata=report_metadata(report))
+    yield dg.MaterializeResult(metadata=report_metadata(report, settings))
 
 
-def report_metadata(report: "WrittenReport") -> Mapping[str, Any]:
+def report_metadata(report: "WrittenReport", settings: Settings) -> Mapping[str, Any]:
     from ibkr_depth_pipeline.report.view import held_picture, verdict
 
     day = report.day
     shown = dg.MetadataValue.url(report.path) if "://" in report.path else dg.MetadataValue.path(report.path)
     figures = {"refused_309": day.refused_309, "reconnects": day.reconnects} if day.ingests else {}
+    market = f"http://{settings.ibkr_web_host}:{settings.ibkr_web_port}/"  # of ibkr_depth_web, if one serves it
     return {
         "page": shown,
+        "market_now": dg.MetadataValue.url(market),
         "verdict": verdict(day)[1],
         "slots": dg.MetadataValue.md(f"![Who held a slot when]({held_picture(day).picture})"),
         "page_bytes": report.bytes,

@@ -157,11 +157,12 @@ export class HeatMap {
     this.context.fillStyle = kind === "hatched" ? this.#theme.pattern : this.#theme.unknown;
     this.context.fillRect(left, 0, right - left, this.height);
     const words = { hatched: "not observed", gone: "before the stream begins" }[kind];
-    if (!words || right - left < 110) return;
+    if (!words) return;
     this.context.textAlign = "center";
     this.context.textBaseline = "middle";
     const middle = (Math.max(0, left) + Math.min(this.width, right)) / 2;
     const half = this.context.measureText(words).width / 2 + 6;
+    if (Math.min(this.width, right) - Math.max(0, left) < 2 * half) return; // it would be cut off
     this.context.fillStyle = this.#theme.ground;
     this.context.fillRect(middle - half, this.height / 2 - 10, 2 * half, 20);
     this.context.fillStyle = this.#theme.quiet;
