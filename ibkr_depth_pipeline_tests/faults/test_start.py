@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline_tests.faults.recovery import Trial, trial
@@ -15,7 +16,7 @@ async def venues_are_looked_for(run: Trial) -> None:
 
 
 async def test_depth_is_not_requested_while_connectivity_is_lost_from_the_start(shared_redis_url: str) -> None:
-    async with trial(shared_redis_url, "SPY", "QQQ", options=SLOW) as run:
+    async with trial(shared_redis_url, "SPY", "QQQ", options=replace(SLOW, details_delay=2.0)) as run:
         await venues_are_looked_for(run)
         run.gateway.connectivity_lost()
         await run.gateway.wait_for(lambda: len(run.said("symbol_resolved")) == 2 and run.said("connectivity_lost"))
