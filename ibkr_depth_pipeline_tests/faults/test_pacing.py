@@ -55,8 +55,9 @@ async def test_rotation_begins_with_the_first_symbols_and_not_after_the_last(sha
         assert before.count("reqContractDetails") < len(SYMBOLS) / 3
 
 
-async def test_no_violation_while_others_use_half_of_what_the_account_may_send(shared_redis_url: str) -> None:
-    options = GatewayOptions(messages_per_second=500, other_messages_per_second=240, pacing=Pacing.DISCONNECT)
+async def test_no_violation_while_others_use_two_fifths_of_what_the_account_may_send(shared_redis_url: str) -> None:
+    # 250 of our own may come in a second; the rest is for what a busy machine pushes together on its way
+    options = GatewayOptions(messages_per_second=500, other_messages_per_second=200, pacing=Pacing.DISCONNECT)
     async with trial(shared_redis_url, *SYMBOLS, options=options, **QUICK) as run:
         await all_resolved(run)
         assert run.gateway.journal.errors(100) == []
