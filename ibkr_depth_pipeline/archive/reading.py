@@ -163,7 +163,7 @@ POSITION = ("ts", "seq")
 def read_in_order(
     store: ArchiveStore, day: date, symbol: str, columns: Sequence[str] | None = None, tree: str = BOOKS
 ) -> Iterator[Any]:
-    """The entries of `read_day`, piece by piece, whatever a compaction does meanwhile. Raises ArchiveUnavailable.
+    """The entries of `read_day`, piece by piece, also while it is compacted. Raises ArchiveUnavailable.
 
     Those of the id must be among the columns.
     """

@@ -168,7 +168,7 @@ class ArchiveStore:
     def replace(self, aside: Path, place: Place, gone: Sequence[Place]) -> None:
         """Makes the file written aside the one at `place`, in exchange for `gone`: files of the same folder.
 
-        In a local folder that is one step: whoever lists the folder finds either what was there or what is there now.
+        In a local folder that is one step: a listing of the folder finds either what was there or what is there now.
         If the file system can't do that, and in an object store, the file appears first and `gone` go after it; a note
         in TEMPORARY marks the folder until that is done (`unfinished`).
         """
