@@ -11,6 +11,7 @@ read had; `m` the messages that it completed (sanitizer.py).
 
 from __future__ import annotations
 
+import glob
 import gzip
 import re
 import zlib
@@ -33,7 +34,7 @@ ABOUT = (
     "numbers are replaced by hashes; orders, positions, balances and all other messages are dropped but for their type."
 )
 _COMPRESSION = 5
-_PART = re.compile(r"-(\d{4,})\.tape\.gz$")
+_PART = re.compile(r"-\d{4,}\.tape\.gz")
 
 
 class UnreadableTape(ValueError):
@@ -129,8 +130,8 @@ class TapeWriter:
 
     def _next_part(self, at: int) -> gzip.GzipFile:
         existing = parts_of(self._stem)
-        self._number = 1 + max((_number(path) for path in existing), default=0)
-        for path in existing[: len(existing) + 1 - self._parts]:
+        self._number = 1 + (_number(existing[-1]) if existing else 0)
+        for path in existing[: max(0, len(existing) + 1 - self._parts)]:
             path.unlink(missing_ok=True)
         self._raw = part_path(self._stem, self._number).open("xb")
         file = gzip.GzipFile(fileobj=self._raw, mode="wb", compresslevel=_COMPRESSION, filename="", mtime=0)
@@ -155,24 +156,12 @@ def stem_of(out: Path) -> Path:
 
 def parts_of(stem: Path) -> list[Path]:
     """The parts that there are, in order."""
-    found = (path for path in stem.parent.glob(f"{_escaped(stem.name)}-*{SUFFIX}") if _PART.search(path.name))
-    return sorted((path for path in found if path.name[: -len(_suffix(path))] == stem.name), key=_number)
+    found = stem.parent.glob(f"{glob.escape(stem.name)}-*{SUFFIX}")
+    return sorted((path for path in found if _PART.fullmatch(path.name[len(stem.name) :])), key=_number)
 
 
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
-
-
-def _suffix(path: Path) -> str:
-    match = _PART.search(path.name)
-    assert match is not None
-    return match.group()
-
-
-def _number(path: Path) -> int:
-    match = _PART.search(path.name)
-    assert match is not None
-    return int(match.group(1))
+def _number(part: Path) -> int:
+    return int(part.name.removesuffix(SUFFIX).rpartition("-")[2])
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
@@ -180,21 +169,23 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
     A part whose writer was killed is read up to its end. Raises UnreadableTape.
     """
-    stem = stem_of(path)
-    parts = [path] if path.is_file() else parts_of(stem)
-    if not parts:
-        raise UnreadableTape(f"{path}: no such tape: name a file that ends in {SUFFIX}, or what its parts begin with")
-    for part in parts:
+    for part in _parts_to_read(path):
         yield from _entries_of_part(part)
 
 
 def read_head(path: Path) -> dict[str, Any]:
     """The head of a tape's first part. Raises UnreadableTape."""
+    first = _parts_to_read(path)[0]
+    with gzip.open(first) as file:
+        return _head(first, file)
+
+
+def _parts_to_read(path: Path) -> list[Path]:
+    """At least one. Raises UnreadableTape."""
     parts = [path] if path.is_file() else parts_of(stem_of(path))
     if not parts:
-        raise UnreadableTape(f"{path}: there is no such tape")
-    with gzip.open(parts[0]) as file:
-        return _head(parts[0], file)
+        raise UnreadableTape(f"{path}: no such tape: name a file that ends in {SUFFIX}, or what its parts begin with")
+    return parts
 
 
 def _entries_of_part(path: Path) -> Iterator[Entry]:

@@ -52,6 +52,15 @@ def test_parts_are_bounded_and_the_oldest_go(tmp_path: Path) -> None:
     assert found == list(range(found[0], 8_000))
 
 
+def test_no_part_goes_while_there_are_no_more_than_are_kept(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path / "spy", part_bytes=1, parts=20)
+    for number in range(20):
+        writer.write(rows(1, number))
+        writer.flush()
+    writer.close()
+    assert [entry.at for entry in read_entries(tmp_path / "spy") if isinstance(entry, Read)] == list(range(20))
+
+
 def test_part_of_a_later_time_names_the_connections_that_are_open(tmp_path: Path) -> None:
     writer = writer_of(tmp_path / "spy", part_bytes=1)
     writer.write([LinkEvent(1, 1, "opened"), LinkEvent(2, 2, "opened"), LinkEvent(3, 1, "closed")])
