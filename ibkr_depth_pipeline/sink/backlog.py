@@ -8,6 +8,7 @@ less than it is.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
@@ -179,10 +180,17 @@ class SymbolQueue:
         turn = self.turns.due_at(self.oldest_waiting()) if self.turns.has_work else None
         if self.waiting and self.may_send():
             return self.not_before if turn is None else min(turn, self.not_before)
-        last = ((self.stored, self.next_hash), (self.beat, self.next_beat), (self.venue, self.next_venue))
-        pauses = [end for wanted, end in last if wanted]
-        own = max(self.not_before, min(pauses)) if pauses else turn
-        return own if turn is None or own is None else min(own, turn)
+        own = math.inf  # compared one by one: this is asked of each queue for each flush
+        if self.stored is not None:
+            own = self.next_hash
+        if self.beat is not None and self.next_beat < own:
+            own = self.next_beat
+        if self.venue is not None and self.next_venue < own:
+            own = self.next_venue
+        if own == math.inf:
+            return turn
+        own = max(own, self.not_before)
+        return own if turn is None else min(own, turn)
 
     def oldest_waiting(self) -> int | None:
         """The number of the oldest snapshot that waits; None: none does."""
@@ -294,9 +302,16 @@ class Backlog:
 
     def next_due(self) -> float | None:
         """The loop time at which there is something to do next; None if there is nothing at all."""
-        times = {key: queue.due_at() for key, queue in self._busy.items()}
-        self._busy = {key: self._busy[key] for key, at in times.items() if at is not None}
-        return min((at for at in times.values() if at is not None), default=None)
+        earliest, idle = math.inf, []
+        for key, queue in self._busy.items():
+            at = queue.due_at()
+            if at is None:
+                idle.append(key)
+            elif at < earliest:
+                earliest = at
+        for key in idle:
+            del self._busy[key]
+        return None if earliest == math.inf else earliest
 
     def hurry(self) -> None:
         """Let nothing wait for its pause."""
