@@ -5,11 +5,14 @@ Depth slots belong to the account, not to a connection, and are counted in disti
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ibkr_depth_pipeline.simulation.catalogue import Catalogue, canonical
 from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, Pacing, Unready
+
+T = TypeVar("T")
 
 
 class SlotTable:
@@ -22,10 +25,10 @@ class SlotTable:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken_by_others = 0
-        self._contracts: dict[Hashable, int] = {}
-        self._lingering: list[tuple[float, int]] = []
+        self._contracts: dict[Hashable, Hashable] = {}
+        self._lingering: list[tuple[float, Hashable]] = []
 
-    def take(self, holder: Hashable, contract: int, now: float) -> bool:
+    def take(self, holder: Hashable, contract: Hashable, now: float) -> bool:
         """Gives the holder a slot for the contract; False if none is free. A contract in use costs nothing more."""
         in_use = self._contracts_in_use(now)
         if contract not in in_use and len(in_use) + self.taken_by_others >= self.limit:
@@ -42,7 +45,7 @@ class SlotTable:
     def in_use(self, now: float) -> int:
         return len(self._contracts_in_use(now)) + self.taken_by_others
 
-    def _contracts_in_use(self, now: float) -> set[int]:
+    def _contracts_in_use(self, now: float) -> set[Hashable]:
         self._lingering = [(free_at, contract) for free_at, contract in self._lingering if free_at > now]
         return {*self._contracts.values(), *(contract for _, contract in self._lingering)}
 
@@ -137,6 +140,12 @@ class Account:
         return left > 0
 
 
-def refused_place(symbol: str, venue: str | None) -> str:
+def of_place(values: Mapping[str, T], symbol: str, venue: str) -> T | None:
+    """What options keyed as `AAPL@ISLAND` or `*@ISLAND` have for the symbol on the venue; ISLAND and NASDAQ are one."""
+    known = {refused_place(*place.split("@", 1)): value for place, value in values.items()}
+    return known.get(refused_place(symbol, venue), known.get(refused_place(ANY_SYMBOL, venue)))
+
+
+def refused_place(symbol: str, venue: str | None = None) -> str:
     """The key of `Account.refusals` for a symbol, on one venue or on all."""
-    return symbol if venue is None else f"{symbol}@{canonical(venue)}"
+    return symbol if not venue else f"{symbol}@{canonical(venue)}"

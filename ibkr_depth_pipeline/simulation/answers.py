@@ -39,7 +39,7 @@ class Context:
         return self.now + self.account.clock_offset
 
     def error(self, request_id: int, code: int, **names: object) -> Send:
-        return replies.error(self.version, request_id, code, **names)
+        return replies.error(self.version, request_id, code, self.options.texts, **names)
 
 
 Answer = Callable[[Request, Context], Iterable[Command]]

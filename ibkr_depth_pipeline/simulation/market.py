@@ -19,6 +19,8 @@ _MOST_UNSEEN = 20_000
 """Events that pass at most while nobody watches, some 60 ms of work: after a longer absence the market is as then."""
 _GAPS, _SHARED_GAPS = (1, 1, 1, 1, 2, 2, 3), (0, 0, 0, 1, 1, 1, 1, 2, 3)
 """Ticks from one level to the next."""
+_LOT = 100
+"""Shares of a lot, where sizes are in lots."""
 _WIDEST_SPREAD = 5
 """Ticks. A wider spread is filled before anything else happens."""
 
@@ -77,8 +79,9 @@ class _Side:
 class SyntheticMarket:
     """The books of one contract on one venue, one event after the other, without end."""
 
-    def __init__(self, seed: int, listing: Listing, venue: DepthVenue) -> None:
+    def __init__(self, seed: int, listing: Listing, venue: DepthVenue, *, in_lots: bool = False) -> None:
         self._dice = random.Random(f"{seed}:{listing.name}:{venue.name}")
+        self._unit = _LOT if in_lots and listing.sec_type == "STK" else 1
         self._tick = listing.min_tick
         self._typical_size = listing.typical_size
         self._names = venue.market_makers or ("",)
@@ -131,6 +134,7 @@ class SyntheticMarket:
             lot = max(1, self._typical_size // 2)
             if self._dice.random() < 0.7:
                 size = max(lot, size - size % lot)
+            size = max(1, size // self._unit)
             if size != not_like:
                 return float(size)
 

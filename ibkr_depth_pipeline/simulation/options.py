@@ -10,6 +10,7 @@ from typing import Annotated
 
 from ibkr_depth_pipeline.simulation.catalogue import NASDAQ_NAMES
 from ibkr_depth_pipeline.simulation.codec import HIGHEST_VERSION, LOWEST_VERSION
+from ibkr_depth_pipeline.simulation.rows import RowStyle
 
 LOWEST_CODE, HIGHEST_CODE = 100, 99999
 """The range of the codes of errors."""
@@ -56,6 +57,14 @@ class EarlyCancel(Enum):
     """Ignored; every later cancel answers 310, and the slot is held until the session ends (seen on real gateways)."""
     LOST_UNTIL_FIRST_ROW = "lost-until-first-row"
     """Ignored; cancels answer 310 until the first row has come, after which one is honoured."""
+
+
+class SlotsCount(Enum):
+    """What the account's slots are counted by."""
+
+    CONTRACTS = "contracts"
+    """A second subscription of a contract costs nothing."""
+    SUBSCRIPTIONS = "subscriptions"
 
 
 class ReplayPace(Enum):
@@ -132,12 +141,16 @@ class GatewayOptions:
     strict_catalogue: Annotated[bool, Flag("Make up no contracts.", ("--strict",))] = False
     nasdaq_name: Annotated[str, Flag("The name listed for that venue: ISLAND or NASDAQ.")] = "ISLAND"
     """The name under which the venue ISLAND / NASDAQ is listed: TWS's compatibility checkbox."""
+    slots_count: SlotsCount = SlotsCount.CONTRACTS
+    """Whether each contract or each subscription takes a slot."""
     no_slot_code: int = 309
     """What answers a depth request past the slots: 309, or 101 as some gateways have it."""
     refusals: Mapping[str, int] = field(default_factory=dict)
     """Listing name (or `*`) -> error code that answers its depth requests. Any code."""
     venue_refusals: Mapping[str, int] = field(default_factory=dict)
     """`AAPL@ISLAND` (or `*@ISLAND`) -> error code that answers depth requests of that symbol on that venue."""
+    texts: Mapping[int, str] = field(default_factory=dict)
+    """Error code -> its text, in place of the usual one; `{request_id}` in it is the request's."""
     advisories: Mapping[str, int] = field(default_factory=dict)
     """Listing name (or `*`) -> error code sent with the id of each accepted depth request; the line goes on."""
     advisory_delay: float = 0.0
@@ -179,12 +192,18 @@ class GatewayOptions:
     markets_stand_still: bool = False
     """Whether a synthetic book stands still while nobody is subscribed to it, from its first subscription on."""
     silent_symbols: frozenset[str] = frozenset()
-    """Listing names whose subscriptions are accepted and never get a row."""
+    """Listing names, or `AAPL@ISLAND`, whose subscriptions are accepted and never get a row."""
+    row_styles: Mapping[str, RowStyle] = field(default_factory=dict)
+    """Venue (or `*`) -> how changes of synthetic books are worded there, in place of the venue's own way."""
+    sizes_in_lots: bool = False
+    """Whether sizes of stocks are in lots of 100 shares, as with that box of a gateway ticked."""
     replays: tuple[ReplayOptions, ...] = ()
 
     latency: Annotated[float, Flag("Seconds that everything sent takes.", least=0)] = 0.0
     """From a request's arrival to its answer, and on every row."""
     first_row_delay: Annotated[float, Flag("Seconds from a depth request to its first row.", least=0)] = 0.05
+    venue_first_row_delays: Mapping[str, float] = field(default_factory=dict)
+    """`AAPL@ISLAND` (or `*@ISLAND`) -> the same for that symbol on that venue."""
     slot_free_delay: Annotated[float, Flag("Seconds until a cancelled slot is free.", least=0)] = 0.0
     """How long a cancelled subscription's slot stays in use."""
     rows_after_cancel: Annotated[float, Flag("Seconds rows go on after a cancel.", ("--late-rows",), least=0)] = 0.0
@@ -229,9 +248,12 @@ class GatewayOptions:
             raise ValueError(f"messages_per_second is {self.messages_per_second}; allowed: 1 or more")
         if not math.isfinite(self.clock_offset):
             raise ValueError(f"clock_offset is {self.clock_offset}; allowed: any number of seconds")
-        for place in self.venue_refusals:
-            if not all(place.partition("@")):
-                raise ValueError(f"venue_refusals has {place!r}; allowed: SYMBOL@VENUE, such as AAPL@ISLAND")
+        for name in ("venue_refusals", "venue_first_row_delays"):
+            for place in getattr(self, name):
+                if not all(place.partition("@")):
+                    raise ValueError(f"{name} has {place!r}; allowed: SYMBOL@VENUE, such as AAPL@ISLAND")
+        for place, secs in self.venue_first_row_delays.items():
+            _check_amount(f"venue_first_row_delays of {place}", secs)
         if self.ready_after is not None:
             _check_amount("ready_after", self.ready_after)
         for name in _AMOUNTS:

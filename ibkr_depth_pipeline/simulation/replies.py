@@ -335,8 +335,10 @@ class Unanswered:
 Command = Received | Send | Close | StartDepth | StopDepth | Later | Unanswered
 
 
-def error(version: int, request_id: int, code: int, **names: object) -> Send:
-    """An error message with the code's own text; `names` fill the text's placeholders."""
+def error(version: int, request_id: int, code: int, texts: Mapping[int, str] | None = None, **names: object) -> Send:
+    """An error message with the code's own text, or that of `texts`; `names` fill the text's placeholders."""
+    own = (texts or {}).get(code)
     text = text_of(code, request_id=request_id, **names)
+    text = text if own is None else own.replace("{request_id}", str(request_id))
     detail: dict[str, object] = {"request_id": request_id, "code": code, "text": text}
     return Send(error_message(request_id, code, text, version), "error", detail)

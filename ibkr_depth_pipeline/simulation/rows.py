@@ -58,6 +58,8 @@ class RowStyle(Enum):
     """Inserts and deletes that shift the rows below; a full side deletes its last row before it inserts."""
     CASCADE = "cascade"
     """Updates in place from the top down: a new best price is row 0 := new, 1 := old 0, 2 := old 1, ..."""
+    OVERWRITE = "overwrite"
+    """As CASCADE, but a row of another price or name comes as an insert, which replaces what stands there."""
 
 
 def snapshot_rows(book: Book) -> list[WireRow]:
@@ -76,7 +78,7 @@ def rows_of_change(previous: Book, following: Book, style: RowStyle = RowStyle.S
     Both books must already be clipped to what the subscription shows. No side ever holds more rows on the way
     than the longer of its two ends.
     """
-    word = _shifts if style is RowStyle.SHIFT else _cascades
+    word = _WORDINGS[style]
     rows: list[WireRow] = []
     if previous.bids != following.bids:
         rows += word(BID, previous.bids, following.bids)
@@ -138,6 +140,18 @@ def apply_rows(book: Book, rows: Iterable[WireRow]) -> Book:
         else:
             del levels[row.position]
     return Book(tuple(sides[BID]), tuple(sides[ASK]))
+
+
+def _overwrites(side: int, old: Sequence[BookLevel], new: Sequence[BookLevel]) -> list[WireRow]:
+    return [
+        row._replace(operation=INSERT)
+        if row.operation == UPDATE and _identity(old[row.position]) != _identity(new[row.position])
+        else row
+        for row in _cascades(side, old, new)
+    ]
+
+
+_WORDINGS = {RowStyle.SHIFT: _shifts, RowStyle.CASCADE: _cascades, RowStyle.OVERWRITE: _overwrites}
 
 
 class Change:

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ibkr_depth_pipeline.simulation import replies
-from ibkr_depth_pipeline.simulation.account import Account, SlotTable, refused_place
+from ibkr_depth_pipeline.simulation.account import Account, SlotTable, of_place, refused_place
 from ibkr_depth_pipeline.simulation.archive_tape import read_archived
-from ibkr_depth_pipeline.simulation.catalogue import Catalogue, DepthVenue, Listing, depth_venue
+from ibkr_depth_pipeline.simulation.catalogue import Catalogue, DepthVenue, Listing, canonical, depth_venue
 from ibkr_depth_pipeline.simulation.codec import Request
 from ibkr_depth_pipeline.simulation.connection import Client, Connection
 from ibkr_depth_pipeline.simulation.feed import Feed, Follower, LineFault
@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.simulation.journal import Entry, Journal
 from ibkr_depth_pipeline.simulation.market import SyntheticFlow, SyntheticMarket
 from ibkr_depth_pipeline.simulation.options import ANY_SYMBOL, GatewayOptions, ReplayOptions
 from ibkr_depth_pipeline.simulation.replay import Replay, Tape, TapeError, read_tape, symbol_of
-from ibkr_depth_pipeline.simulation.rows import BookSource
+from ibkr_depth_pipeline.simulation.rows import BookSource, RowStyle
 from ibkr_depth_pipeline.simulation.session import Session
 
 AnyGateway = TypeVar("AnyGateway", bound="GatewayServer")
@@ -131,7 +131,7 @@ class GatewayServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for feed in self.feeds.values():
+        for feed in tuple(self.feeds.values()):
             await feed.close()
         await self._close_connections()
         self._resources.close()
@@ -206,7 +206,10 @@ class GatewayServer:
         self._advise(client, subscription)
         if self._never_opens(client, subscription):
             return
-        self._later(self.options.first_row_delay, lambda: self._open_book(client, subscription))
+        name, venue = subscription.listing.name, subscription.venue.name
+        delay = of_place(self.options.venue_first_row_delays, name, venue)
+        delay = self.options.first_row_delay if delay is None else delay
+        self._later(delay, lambda: self._open_book(client, subscription))
 
     def _advise(self, client: Client, subscription: replies.Subscription) -> None:
         """An error with the request's id that does not end the line, if the options have one."""
@@ -224,7 +227,9 @@ class GatewayServer:
     def _never_opens(self, client: Client, subscription: replies.Subscription) -> bool:
         """Whether the subscription never gets a row. Counts it."""
         name = subscription.listing.name
-        if name in self.options.silent_symbols or client.number in self.rowless_connections:
+        silent = {refused_place(*each.partition("@")[::2]) for each in self.options.silent_symbols}
+        places = {name, refused_place(name, subscription.venue.name)}
+        if silent & places or client.number in self.rowless_connections:
             return True
         left = self.dead_subscriptions.get(name, 0)
         if left > 0:
@@ -289,11 +294,15 @@ class GatewayServer:
             tape, replay = self._tapes[listing.name]
             return Replay(tape, replay)
         rate = self.rates.get(listing.name, self.rates[None])
-        market = SyntheticMarket(self.options.seed, listing, venue)
+        market = SyntheticMarket(self.options.seed, listing, venue, in_lots=self.options.sizes_in_lots)
         still = self.options.markets_stand_still
-        flow = SyntheticFlow(market, venue.style, rate, self.options.seed, stands_still=still)
+        flow = SyntheticFlow(market, self._style_of(venue), rate, self.options.seed, stands_still=still)
         self.flows[listing.name, venue.name] = flow
         return flow
+
+    def _style_of(self, venue: DepthVenue) -> RowStyle:
+        styles = {canonical(name): style for name, style in self.options.row_styles.items()}
+        return styles.get(canonical(venue.name)) or styles.get(ANY_SYMBOL) or venue.style
 
     def _read_tapes(self) -> Iterator[tuple[str, Tape, ReplayOptions]]:
         for replay in self.options.replays:

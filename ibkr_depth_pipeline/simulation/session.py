@@ -8,7 +8,7 @@ checked in the gateway's own order (docs/ibkr-market-depth.md, "Slots"): 321, 32
 contracts and missing permissions.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from enum import Enum, auto
 
 from ibkr_depth_pipeline.simulation import replies
@@ -24,7 +24,14 @@ from ibkr_depth_pipeline.simulation.codec import (
     fields_of,
     parse_offer,
 )
-from ibkr_depth_pipeline.simulation.options import EarlyCancel, GatewayOptions, Pacing, TakenClientId, Unready
+from ibkr_depth_pipeline.simulation.options import (
+    EarlyCancel,
+    GatewayOptions,
+    Pacing,
+    SlotsCount,
+    TakenClientId,
+    Unready,
+)
 from ibkr_depth_pipeline.simulation.replies import (
     Close,
     Command,
@@ -64,7 +71,7 @@ class DepthDesk:
             return [self._error(request_id, 322)]
         listing = self._account.catalogue.find(request)
         conflict = "" if listing is None else self._account.catalogue.conflict(listing, request)
-        if not self._account.slots.take((self._connection, request_id, smart), _slot_of(listing, request), now):
+        if not self._account.slots.take((self._connection, request_id, smart), self._slot_of(listing, request), now):
             return [self._error(request_id, self._options.no_slot_code, limit=self._account.slots.limit)]
         venue = self._venue_of(listing, request, smart)
         code = 478 if conflict else self._refusal(listing, venue)
@@ -100,6 +107,12 @@ class DepthDesk:
             return False
         return self._options.early_cancel is EarlyCancel.LOST or not subscription.first_row_sent
 
+    def _slot_of(self, listing: Listing | None, request: Request) -> Hashable:
+        """What the slot is counted by. A contract that does not exist still needs a free slot to be checked."""
+        if listing is not None and self._options.slots_count is SlotsCount.CONTRACTS:
+            return listing.con_id
+        return self._connection, request.integer("reqId")
+
     def _refusal(self, listing: Listing | None, venue: DepthVenue | None) -> int | None:
         if listing is None or self._account.unready is Unready.UNKNOWN_CONTRACTS:
             return 200
@@ -123,12 +136,7 @@ class DepthDesk:
         return self._account.catalogue.depth_venue(exchange, listing)
 
     def _error(self, request_id: int, code: int, **names: object) -> Send:
-        return replies.error(self.version, request_id, code, **names)
-
-
-def _slot_of(listing: Listing | None, request: Request) -> int:
-    """What the slot is counted by. A contract that does not exist still needs a free slot to be checked."""
-    return listing.con_id if listing is not None else -1 - request.integer("reqId")
+        return replies.error(self.version, request_id, code, self._options.texts, **names)
 
 
 # ---- the conversation
@@ -228,7 +236,7 @@ class Session:
 
     def error(self, request_id: int, code: int, **names: object) -> Send:
         """An error message of the gateway's own accord; request id -1 if it is about no request."""
-        return replies.error(self.version, request_id, code, **names)
+        return replies.error(self.version, request_id, code, self._options.texts, **names)
 
     def _on_frame(self, payload: bytes, now: float) -> Iterable[Command]:
         if self.state is SessionState.GREETING:

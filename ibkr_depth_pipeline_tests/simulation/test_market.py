@@ -121,7 +121,7 @@ def test_both_styles_of_rows_occur_among_the_default_symbols() -> None:
         venue = depth_venue(listing.primary_exchange, "STK")
         assert venue is not None
         styles.add(venue.style)
-    assert styles == set(RowStyle)
+    assert styles == {RowStyle.SHIFT, RowStyle.CASCADE}
 
 
 def test_rows_of_a_flow_add_up_to_its_book() -> None:

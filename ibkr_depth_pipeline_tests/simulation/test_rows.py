@@ -28,7 +28,7 @@ bids = st.lists(levels, max_size=8, unique_by=lambda level: level.price).map(
 asks = st.lists(levels, max_size=8, unique_by=lambda level: level.price).map(lambda side: tuple(sorted(side)))
 any_books = st.builds(Book, any_side, any_side)
 ordered_books = st.builds(Book, bids, asks)
-styles = st.sampled_from(RowStyle)
+styles = st.sampled_from([RowStyle.SHIFT, RowStyle.CASCADE])
 
 
 def book(*prices: float) -> Book:
@@ -38,6 +38,16 @@ def book(*prices: float) -> Book:
 @given(any_books, any_books, styles)
 def test_rows_of_a_change_lead_exactly_to_the_next_book(before: Book, after: Book, style: RowStyle) -> None:
     assert apply_rows(before, rows_of_change(before, after, style)) == after
+
+
+@given(any_books, any_books)
+def test_overwriting_rows_lead_to_the_next_book_for_a_client_that_overwrites(before: Book, after: Book) -> None:
+    sides = {BID: list(before.bids), ASK: list(before.asks)}
+    for row in rows_of_change(before, after, RowStyle.OVERWRITE):
+        level = [BookLevel(row.price, row.size, row.market_maker)]
+        end = row.position if row.position == len(sides[row.side]) else row.position + 1
+        sides[row.side][row.position : end] = [] if row.operation == DELETE else level
+    assert Book(tuple(sides[BID]), tuple(sides[ASK])) == after
 
 
 @given(ordered_books, ordered_books, styles)
