@@ -1,9 +1,10 @@
-# `make help` lists what there is. Everything is installed into .venv and .venv-peers, -exports, -bench, nothing outside this folder.
+# `make help` lists what there is. Everything is installed into .venv and .venv-peers, -peers-latest, -exports, -bench, nothing outside this folder.
 PYTHON ?= python3
 ARGS ?=
 
 VENV := .venv
 PEERS := .venv-peers
+PEERS_LATEST := .venv-peers-latest
 EXPORTS := .venv-exports
 BENCH := .venv-bench
 NEWEST := .venv-newest
@@ -14,6 +15,7 @@ DAGSTER_HOME_DIR := $(CURDIR)/.dagster_home
 VERSION := $(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard constraints/$(VERSION).txt)
 PEERS_CONSTRAINTS := $(wildcard constraints/peers-$(VERSION).txt)
+PEERS_LATEST_CONSTRAINTS := $(wildcard constraints/peers-latest-$(VERSION).txt)
 EXPORTS_CONSTRAINTS := $(wildcard constraints/exports-$(VERSION).txt)
 
 .DEFAULT_GOAL := help
@@ -29,21 +31,22 @@ run: $(VENV)/.installed-box ## a trading day in a box: Redis, simulated gateway,
 venv: $(VENV)/.installed ## install the package and its console scripts into .venv, with the versions that were tested
 
 newest: ## the same with the newest versions that pyproject.toml admits, into .venv-newest
-	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= EXPORTS_CONSTRAINTS= $(NEWEST)/.installed-lint
+	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= PEERS_LATEST_CONSTRAINTS= EXPORTS_CONSTRAINTS= $(NEWEST)/.installed-lint
 
 test-newest: newest ## the whole suite with the newest versions: what a nightly job runs
-	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= EXPORTS_CONSTRAINTS= test
+	@$(MAKE) --no-print-directory VENV=$(NEWEST) CONSTRAINTS= PEERS_CONSTRAINTS= PEERS_LATEST_CONSTRAINTS= EXPORTS_CONSTRAINTS= test
 
-constraints: newest $(PEERS)/.installed $(EXPORTS)/.installed ## take the versions of .venv-newest as the tested ones, once test-newest passes
+constraints: newest $(PEERS)/.installed $(PEERS_LATEST)/.installed $(EXPORTS)/.installed ## take the versions of .venv-newest as the tested ones, once test-newest passes
 	@$(call freeze,$(NEWEST),constraints/$(VERSION).txt,rm -rf .venv-newest && make constraints)
 	@$(call freeze,$(PEERS),constraints/peers-$(VERSION).txt,rm -rf .venv-peers constraints/peers-$(VERSION).txt && make constraints)
+	@$(call freeze,$(PEERS_LATEST),constraints/peers-latest-$(VERSION).txt,rm -rf .venv-peers-latest constraints/peers-latest-$(VERSION).txt && make constraints)
 	@$(call freeze,$(EXPORTS),constraints/exports-$(VERSION).txt,rm -rf .venv-exports constraints/exports-$(VERSION).txt && make constraints)
 
 dev: $(VENV)/.installed ## Dagster alone, on your own gateway and Redis (.env): launch the ingest in its UI
 	@mkdir -p $(DAGSTER_HOME_DIR) && cp config/dagster.yaml $(DAGSTER_HOME_DIR)/
 	DAGSTER_HOME=$(DAGSTER_HOME_DIR) $(BIN)/dagster dev --host 127.0.0.1 $(ARGS)
 
-test: $(VENV)/.installed-test $(PEERS)/.installed ## the whole suite; it starts the Redis servers and gateways it needs
+test: $(VENV)/.installed-test $(PEERS)/.installed $(PEERS_LATEST)/.installed ## the whole suite; it starts the Redis servers and gateways it needs
 	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 exports: $(EXPORTS)/.installed ## install hftbacktest and nautilus_trader (1.4 GB), whose tests skip without them, into .venv-exports
@@ -57,7 +60,7 @@ image-check: $(VENV)/.installed-test ## build the image's root without Docker an
 test-live: $(VENV)/.installed-test ## only the tests against the real gateway and Redis that the settings name
 	$(BIN)/pytest --live -m live $(ARGS)
 
-coverage: $(VENV)/.installed-test $(PEERS)/.installed $(EXPORTS)/.installed ## the suite with a report of the lines it did not reach
+coverage: $(VENV)/.installed-test $(PEERS)/.installed $(PEERS_LATEST)/.installed $(EXPORTS)/.installed ## the suite with a report of the lines it did not reach
 	$(BIN)/pytest --cov=ibkr_depth_pipeline --cov-report=term-missing:skip-covered $(ARGS)
 
 pictures: $(VENV)/.installed-test ## the pictures of README.md and docs/, from a day of make run in Chromium; five minutes
@@ -77,7 +80,7 @@ format: $(VENV)/.installed-lint ## let ruff put imports and layout right
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environments, Dagster's home, run folders and caches
-	rm -rf $(VENV) $(PEERS) $(EXPORTS) $(BENCH) $(NEWEST) $(DAGSTER_HOME_DIR) .run .pytest_cache .hypothesis .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(PEERS) $(PEERS_LATEST) $(EXPORTS) $(BENCH) $(NEWEST) $(DAGSTER_HOME_DIR) .run .pytest_cache .hypothesis .mypy_cache .ruff_cache \
 	    .import_linter_cache .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -134,6 +137,13 @@ $(PEERS)/.installed: Makefile $(PEERS_CONSTRAINTS)
 	@test -x $(PEERS)/bin/python || { $(call make-venv,$(PEERS)); }
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
 	    $(addprefix --constraint ,$(PEERS_CONSTRAINTS)) 'ib_async>=2,<3' 'ibapi>=9.81'
+	@touch $@
+
+# IBKR's own client of today, under the name that the old one above has, too.
+$(PEERS_LATEST)/.installed: Makefile $(PEERS_LATEST_CONSTRAINTS)
+	@test -x $(PEERS_LATEST)/bin/python || { $(call make-venv,$(PEERS_LATEST)); }
+	$(PEERS_LATEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    $(addprefix --constraint ,$(PEERS_LATEST_CONSTRAINTS)) 'ibapi-latest>=10.51'
 	@touch $@
 
 # The packages that exports are for, with ours beside them. hftbacktest wants an older numpy than .venv has, and

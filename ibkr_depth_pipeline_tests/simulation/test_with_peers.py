@@ -1,12 +1,13 @@
-"""Two clients that the gateway was not written for: ib_async and IBKR's own ibapi.
+"""Clients that the gateway was not written for: ib_async, IBKR's own ibapi of 2021 and its ibapi of today.
 
-ib_async's event library overwrites the module of ib_insync's, so both live in a second virtual environment: the
-interpreter that PEERS_PYTHON names, else `.venv-peers` in the repository's root. The scripts in peers/ run there.
+ib_async's event library overwrites the module of ib_insync's, and both ibapi have one name, so they live in virtual
+environments of their own, in the repository's root or beside the folder that PEERS_FOLDER names. peers/ runs there.
 """
 
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,35 @@ import pytest
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
 from ibkr_depth_pipeline.simulation.rows import Book, WireRow, apply_rows
 
-PEERS = Path(__file__).parent / "peers"
+SESSIONS = Path(__file__).parent / "peers"
 REPOSITORY = Path(__file__).parents[2]
+PEERS = {
+    "ib_async": (".venv-peers", "ib_async_session.py", 176),
+    "ibapi": (".venv-peers", "ibapi_session.py", 157),
+    "ibapi_latest": (".venv-peers-latest", "ibapi_session.py", 176),
+}
+"""Virtual environment, script, and the newest protocol version that both sides speak."""
 
 
-@pytest.fixture(scope="module")
-def peers_python() -> str:
-    python = os.environ.get("PEERS_PYTHON") or str(REPOSITORY / ".venv-peers" / "bin" / "python")
+def _python(folder: str, package: str) -> str:
+    """The interpreter of a peer's virtual environment; skips the test if it lacks the package."""
+    python = str(Path(os.environ.get("PEERS_FOLDER", REPOSITORY)) / folder / "bin" / "python")
     if not Path(python).exists():
-        pytest.skip(f"no {python}: make a virtual environment with ib_async and ibapi, or name one in PEERS_PYTHON")
-    probe = subprocess.run([python, "-c", "import ib_async, ibapi"], capture_output=True, text=True, check=False)
+        pytest.skip(f"no {python}: `make test` makes it, or name the folder that holds {folder} in PEERS_FOLDER")
+    probe = subprocess.run([python, "-c", f"import {package}"], capture_output=True, text=True, check=False)
     if probe.returncode:
-        pytest.skip(f"{python} lacks ib_async or ibapi: {probe.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"{python} lacks {package}: {probe.stderr.strip().splitlines()[-1]}")
     return python
 
 
-@pytest.fixture(params=["ib_async_session.py", "ibapi_session.py"])
-def report(request: pytest.FixtureRequest, peers_python: str) -> tuple[dict[str, Any], GatewayThread]:
+@pytest.fixture(params=PEERS)
+def report(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], GatewayThread]]:
     """What the peer saw of one whole session, and the gateway that it saw."""
+    folder, session, version = PEERS[request.param]
+    python = _python(folder, session.removesuffix("_session.py"))
     with GatewayThread(GatewayOptions(rows_per_second=500.0)) as gateway:
         done = subprocess.run(
-            [peers_python, str(PEERS / request.param), gateway.host, str(gateway.port)],
+            [python, str(SESSIONS / session), gateway.host, str(gateway.port)],
             capture_output=True,
             text=True,
             timeout=60,
@@ -43,7 +52,9 @@ def report(request: pytest.FixtureRequest, peers_python: str) -> tuple[dict[str,
         )
         assert done.returncode == 0, done.stderr
         gateway.wait_for(lambda simulated: not simulated.clients)
-        return json.loads(done.stdout.splitlines()[-1]), gateway
+        seen = json.loads(done.stdout.splitlines()[-1])
+        assert seen["server_version"] == version
+        yield seen, gateway
 
 
 def test_peer_gets_through_a_whole_session(report: tuple[dict[str, Any], GatewayThread]) -> None:

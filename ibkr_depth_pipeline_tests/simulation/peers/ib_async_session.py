@@ -65,9 +65,10 @@ async def session(host: str, port: int) -> dict[str, object]:
     ib.client.cancelMktDepth(numbers[0], False)
     await watcher.until(lambda: 310 in watcher.codes)
     rows = {name: watcher.rows[number][:ROWS] for number, name in zip(numbers, contracts, strict=True)}
-    accounts = ib.managedAccounts()
+    accounts, version = ib.managedAccounts(), ib.client.serverVersion()
     ib.disconnect()
     return {
+        "server_version": version,
         "accounts": accounts,
         "details": [
             details.contract.conId,

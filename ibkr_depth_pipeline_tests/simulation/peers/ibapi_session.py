@@ -1,4 +1,4 @@
-"""One whole session of IBKR's own ibapi with a gateway: `ibapi_session.py HOST PORT`. Prints what it saw as JSON."""
+"""One whole session of IBKR's own ibapi, of any age, with a gateway: `ibapi_session.py HOST PORT`. Prints what it saw as JSON."""
 
 import json
 import sys
@@ -34,7 +34,8 @@ class Session(EWrapper, EClient):  # type: ignore
             if not self.news.wait_for(condition, PATIENCE):
                 raise TimeoutError(f"codes so far: {self.codes}")
 
-    def error(self, reqId, errorCode, errorString):  # type: ignore
+    def error(self, reqId, *words):  # type: ignore
+        errorCode = words[-2] if len(words) == 2 else words[1]  # since 10.33 a time comes before it
         with self.news:
             self.codes.append(errorCode)
             self.news.notify_all()
@@ -102,10 +103,12 @@ def session(host: str, port: int) -> dict[str, object]:
     first.cancelMktDepth(101, False)
     first.until(lambda: 310 in first.codes)
     rows = {name: first.rows[number][:ROWS] for number, name in enumerate(contracts, start=101)}
+    version = first.serverVersion()
     first.disconnect()
     second.disconnect()
     (details,) = first.details
     return {
+        "server_version": version,
         "accounts": first.accounts,
         "details": [
             details.contract.conId,
@@ -121,4 +124,4 @@ def session(host: str, port: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(session(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(session(sys.argv[1], int(sys.argv[2])), default=float))  # newer ones give sizes as Decimal
