@@ -1,4 +1,4 @@
-"""One whole session of IBKR's own ibapi, of any age, with a gateway: `ibapi_session.py HOST PORT`. Prints what it saw as JSON."""
+"""One whole session of IBKR's own ibapi, of any age: `ibapi_session.py HOST PORT`. Prints what it saw as JSON."""
 
 import json
 import sys
