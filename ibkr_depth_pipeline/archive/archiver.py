@@ -26,6 +26,7 @@ from ibkr_depth_pipeline.archive.buffers import EntryBuffer, buffer_of
 from ibkr_depth_pipeline.archive.decoding import RawEntry, SymbolBuffer
 from ibkr_depth_pipeline.archive.file_queue import FileQueue, WaitingFile
 from ibkr_depth_pipeline.archive.layout import (
+    ALERTS,
     BOOKS,
     DAYS,
     INTERVALS,
@@ -64,6 +65,10 @@ PRUNE_SECS, PRUNED_SECS = 3_600.0, 86_400.0
 """Between two searches for dates past the retention, and after one that deleted some: one date a day is due."""
 DRAIN_SECS = 4.0
 """How long the last files may take at the end."""
+_FEW = (INTERVALS, ALERTS)
+"""Trees of streams that have few entries."""
+_COUNTS = {BOOKS: "snapshots", INTERVALS: "intervals", ROWS: "rows", ALERTS: "alerts"}
+"""The counts of ArchiveSummary, by tree."""
 _CONVERT_HINT = "some dates are in folders of before, parts/ and days/: make books of them: ibkr_depth_archive convert"
 _PRUNE_HINT = "more dates are past ARCHIVE_RETENTION_DAYS than one run deletes; if no clock was wrong: prune --most N"
 
@@ -75,6 +80,7 @@ class ArchiveSummary:
     snapshots: dict[str, int] = field(default_factory=dict)
     intervals: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    alerts: dict[str, int] = field(default_factory=dict)
     files: int = 0
     bytes: int = 0
     gaps: list[Gap] = field(default_factory=list)
@@ -94,7 +100,10 @@ class Archiver:
         timing: ArchiverTiming | None = None,
         now_ms: Callable[[], int] = unix_ms,
     ) -> None:
-        """`symbols` are those to keep, none for all; `now_ms` is the clock that retention goes by, in unix ms."""
+        """`symbols` are those to keep, none for all; alerts are kept of all ingests.
+
+        `now_ms` is the clock that retention goes by, in unix ms.
+        """
         self._settings = settings
         self._timing = timing or ArchiverTiming()
         self._now_ms = now_ms
@@ -138,7 +147,7 @@ class Archiver:
                 trouble = await self._discover(streams)
                 if trouble is not None and once:  # it would end without having kept everything there is
                     raise trouble
-                symbols = sorted({source.symbol for source in self._buffers})
+                symbols = sorted({source.symbol for source in self._buffers if not source.is_of_ingest})
                 self._log.info("archive_started", url=self._store.url, symbols=symbols)
                 if self._store.has_any_of(PARTS, DAYS):
                     self._log.warning("archive_old_layout", url=self._store.url, hint=_CONVERT_HINT)
@@ -219,7 +228,8 @@ class Archiver:
         """Take in the streams that are new. Returns why there may be more."""
         sources, trouble = await streams.sources(self._trees)
         for source in sources:
-            if source not in self._buffers and (not self._only or source.symbol in self._only):
+            wanted = not self._only or source.is_of_ingest or source.symbol in self._only
+            if source not in self._buffers and wanted:
                 try:
                     position = await self._begin(streams, source)
                 except SinkUnavailable as error:
@@ -252,19 +262,17 @@ class Archiver:
     async def _read(self, streams: Streams, *, everything: bool) -> tuple[int, dict[Source, SinkUnavailable]]:
         """Take what is new. Returns the most entries that a stream had: if ENTRIES_AT_ONCE, there are more.
 
-        And why some streams could not be read; raises SinkUnavailable if none could. Intervals are few, and read less
-        often unless `everything` is.
+        And why some streams could not be read; raises SinkUnavailable if none could. Intervals and alerts are few, and
+        read less often unless `everything` is.
         """
         if self._files.is_full or not self._buffers:
             return 0, {}
         now = loop_time()
-        with_intervals = everything or now >= self._intervals_due
-        if with_intervals:
+        with_few = everything or now >= self._intervals_due
+        if with_few:
             self._intervals_due = now + self._timing.intervals_secs
         positions = {
-            source: buffer.cursor
-            for source, buffer in self._buffers.items()
-            if with_intervals or source.tree != INTERVALS
+            source: buffer.cursor for source, buffer in self._buffers.items() if with_few or source.tree not in _FEW
         }
         found, troubles = await streams.read(positions)
         if positions and len(troubles) == len(positions):
@@ -302,7 +310,7 @@ class Archiver:
 
     async def _note_units(self, streams: Streams, source: Source) -> None:
         """Takes them from the interval that goes on when a symbol is first read, and after each one that ends."""
-        if source.tree == INTERVALS or source.symbol not in self._units:
+        if not source.is_of_ingest and (source.tree == INTERVALS or source.symbol not in self._units):
             interval = await streams.open_interval(source.symbol)
             known = unit_of(interval) if interval is not None else None
             self._units[source.symbol] = known or self._units.get(source.symbol)
@@ -345,7 +353,7 @@ class Archiver:
     def _flush(self, now: float) -> None:
         """Make files of what has waited long enough at that loop time."""
         longest = dict.fromkeys(STREAMED, self._settings.archive_flush_secs)
-        longest[INTERVALS] = self._timing.intervals_flush_secs
+        longest |= dict.fromkeys(_FEW, self._timing.intervals_flush_secs)
         for source in [source for source, since in self._since.items() if since <= now - longest[source.tree]]:
             self._freeze(source)
 
@@ -369,7 +377,7 @@ class Archiver:
         symbol, tree = file.place.symbol, file.place.tree
         if (span := file.place.span) is not None:
             self._kept[Source(tree, symbol)] = span.last
-            counts = {BOOKS: self.summary.snapshots, INTERVALS: self.summary.intervals, ROWS: self.summary.rows}[tree]
+            counts: dict[str, int] = getattr(self.summary, _COUNTS[tree])
             counts[symbol] = counts.get(symbol, 0) + file.rows
         self._log.debug("archive_file", name=file.place.name, rows=file.rows, bytes=len(file.content))
 

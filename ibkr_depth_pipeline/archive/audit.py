@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from ibkr_depth_pipeline.archive import checks
+from ibkr_depth_pipeline.archive.alerts import alerts_kept_on
 from ibkr_depth_pipeline.archive.intervals import IntervalIndex, intervals_of, observed_spans
-from ibkr_depth_pipeline.archive.layout import BOOKS, DAYS, PARTS, first_ms_of
+from ibkr_depth_pipeline.archive.layout import ALERTS, BOOKS, DAYS, PARTS, first_ms_of
 from ibkr_depth_pipeline.archive.reading import files_of, gaps_of, matrix, settled, symbols, tables
 from ibkr_depth_pipeline.archive.rebuilding import check_rows
 from ibkr_depth_pipeline.archive.store import ArchiveStore
@@ -23,10 +24,13 @@ from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.trading_hours import TradingHours
 
+_ALERT_WAITS_MS = 600_000
+"""So long after Redis took it an alert must be in a file, unless the archiver is away."""
+
 
 @dataclass(frozen=True, slots=True)
 class SymbolAudit:
-    """What the checks found about a symbol's day, in the order of checks.py."""
+    """What the checks found about a symbol's day, or about an ingest's alerts, in the order of checks.py."""
 
     symbol: str
     results: tuple[checks.CheckResult, ...]
@@ -145,6 +149,33 @@ def session_of(calendar: str, day: date) -> tuple[int | None, int | None]:
     if session is None:
         return None, None
     return round(session.open.timestamp() * 1000), round(session.close.timestamp() * 1000)
+
+
+def audit_alerts(settings: Settings, day: date, store: ArchiveStore, now_ms: int) -> list[SymbolAudit]:
+    """Check that the alerts of that day are kept, a result an ingest. If Redis can't be read, they only are counted.
+
+    Raises ArchiveUnavailable.
+    """
+    kept: dict[str, set[StreamId]] = {name: set() for name in symbols(store, day, ALERTS)}
+    for each in alerts_kept_on(store, day):
+        kept[each.ingest].add(each.entry)
+    stored = asyncio.run(_alerts_stored(settings, day))
+    return [
+        SymbolAudit(name, (checks.check_alerts(kept.get(name, set()), stored.get(name, []), now_ms - _ALERT_WAITS_MS),))
+        for name in sorted({*kept, *(name for name, ids in stored.items() if ids)})
+    ]
+
+
+async def _alerts_stored(settings: Settings, day: date) -> dict[str, list[StreamId]]:
+    streams = Streams(settings.redis_target)
+    try:
+        sources, _ = await streams.sources([ALERTS])
+        span = first_ms_of(day), first_ms_of(day + timedelta(days=1))
+        return {source.symbol: await streams.ids_between(source, *span) for source in sources}
+    except SinkUnavailable:
+        return {}
+    finally:
+        await streams.close()
 
 
 async def _ask(

@@ -5,7 +5,7 @@ Columns are numpy arrays: ts (unix ms) and seq have one value a snapshot, prices
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -257,6 +257,18 @@ def check_counts(ts: Array, seq: Array, gaps: Sequence[Gap], says: IngestSays, d
         if kept + gone < says.stored:
             problems.append(f"the ingest has stored {says.stored}; {kept} are kept, and {gone} known to be missing")
     return CheckResult("row_counts", tuple(problems), figures)
+
+
+# ---- alerts
+
+
+def check_alerts(kept: Collection[StreamId], in_redis: Sequence[StreamId], settled_ms: int) -> CheckResult:
+    """Every alert that the stream still has is kept. One from `settled_ms` (unix ms) on may still wait for its file."""
+    missing = [entry for entry in in_redis if entry not in kept]
+    lost = [entry for entry in missing if entry.ts < settled_ms]
+    problems = _some(f"the alert {entry} is in Redis and not in the archive" for entry in lost)
+    figures = {"kept": len(kept), "in_redis": len(in_redis), "waiting": len(missing) - len(lost)}
+    return CheckResult("alerts_kept", problems, figures)
 
 
 def _some(problems: Iterable[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
     books/date=2026-01-05/symbol=SPY/1767623400123-000000000001_1767623415123-000000002500.parquet
     books/date=2026-01-05/symbol=SPY/day-1767623400123-000000000001_1767623999123-000000098765-98765.parquet
     intervals/, rows/                      as books/
+    alerts/date=2026-01-05/ingest=default/ as books/, of an ingest
     holes/date=2026-01-05/symbol=SPY/after-1767623415123-000000002500.parquet
     figures/date=2026-01-05/ingest=default/1767623400123_1767623460123.parquet, later figures.parquet
     reports/2026-01-05.html
@@ -11,8 +12,8 @@
 A part's name holds the stream ids of its first and its last entry; that of a compacted file holds how many entries
 there are in it as well. It takes the place of the parts, in the same folder. No file is ever changed: what another has
 merged in has another name. A date is the UTC date of the id; a part never spans two. A symbol is percent-encoded
-(`BRK%20B`), as Hive-style readers expect. Figures are an ingest's, not a symbol's, and their names hold the first and
-the last time at which they were written.
+(`BRK%20B`), as Hive-style readers expect. Alerts and figures are an ingest's, not a symbol's; the names of figures hold
+the first and the last time at which they were written.
 
 Archives of before had `parts/` and `days/` in the place of `books/`. They are read, and compaction makes books of them.
 """
@@ -28,13 +29,14 @@ from urllib.parse import quote, unquote
 
 from ibkr_depth_pipeline.schema.keys import StreamId
 
-BOOKS, INTERVALS, ROWS = "books", "intervals", "rows"
-STREAMED = (BOOKS, INTERVALS, ROWS)
+BOOKS, INTERVALS, ROWS, ALERTS = "books", "intervals", "rows", "alerts"
+STREAMED = (BOOKS, INTERVALS, ROWS, ALERTS)
 """The trees that hold entries of streams."""
 HOLES, FIGURES = "holes", "figures"
 PARTS, DAYS = "parts", "days"
 """Where archives of before have the parts and the compacted files of what is in BOOKS today."""
 TREES = (*STREAMED, HOLES, FIGURES, PARTS, DAYS)
+OF_INGESTS = (ALERTS, FIGURES)
 REPORTS = "reports"
 TEMPORARY = ".tmp"
 
@@ -74,7 +76,7 @@ def joined(spans: Iterable[IdSpan]) -> tuple[IdSpan, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file of the archive belongs. In the tree of figures `symbol` is the name of an ingest."""
+    """Where a file of the archive belongs. In the trees OF_INGESTS `symbol` is the name of an ingest."""
 
     tree: str
     day: date
@@ -107,12 +109,13 @@ def day_folder(tree: str, day: date) -> str:
 
 
 def folder(tree: str, day: date, symbol: str) -> str:
-    """The folder of one symbol, or of one ingest's figures, on one date, below the archive's root."""
-    return f"{day_folder(tree, day)}/{_key(tree)}={quote(symbol, safe='')}"
+    """The folder of one symbol, or of an ingest in a tree OF_INGESTS, on one date, below the archive's root."""
+    return f"{day_folder(tree, day)}/{key_of(tree)}={quote(symbol, safe='')}"
 
 
-def _key(tree: str) -> str:
-    return "ingest" if tree == FIGURES else "symbol"
+def key_of(tree: str) -> str:
+    """What the folders of a date are named by: `ingest` or `symbol`."""
+    return "ingest" if tree in OF_INGESTS else "symbol"
 
 
 def part_place(symbol: str, day: date, span: IdSpan, tree: str = BOOKS) -> Place:
@@ -160,7 +163,7 @@ class ReportPlace:
 def parse(name: str) -> Place | None:
     """Read a path below the archive's root; None for what is not of this layout: it is neither read nor deleted."""
     match = _PLACE.fullmatch(name)
-    if match is None or not match["file"].endswith(".parquet") or match["key"] != _key(match["tree"]):
+    if match is None or not match["file"].endswith(".parquet") or match["key"] != key_of(match["tree"]):
         return None
     try:
         place = Place(match["tree"], date.fromisoformat(match["date"]), unquote(match["symbol"]), match["file"])

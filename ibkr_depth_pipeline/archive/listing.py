@@ -1,4 +1,4 @@
-"""What an archive holds: a line a date and symbol."""
+"""What an archive holds: a line a date and symbol, and the alerts of a date and ingest."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
+from ibkr_depth_pipeline.archive.alerts import alerts_kept_on
 from ibkr_depth_pipeline.archive.archived_day import open_day
 from ibkr_depth_pipeline.archive.intervals import intervals_of, observed_ms
-from ibkr_depth_pipeline.archive.layout import first_ms_of
+from ibkr_depth_pipeline.archive.layout import ALERTS, first_ms_of
 from ibkr_depth_pipeline.archive.reading import days, files_of, gaps_of, settled, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
+from ibkr_depth_pipeline.schema.alerts import AlertKind
 
 _DAY_MS = 86_400_000
 
@@ -78,3 +80,31 @@ def _counted(store: ArchiveStore, day: date, symbol: str) -> tuple[int, int]:
         with store.parquet(file.place) as opened:
             rows += opened.metadata.num_rows
     return rows, size
+
+
+@dataclass(frozen=True, slots=True)
+class ListedAlerts:
+    """How many alerts and all-clears of an ingest Redis took on a UTC date, and how many of them were of trouble."""
+
+    day: date
+    ingest: str
+    alerts: int
+    trouble: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields, the date as ISO text under `date`."""
+        fields = asdict(self)
+        return {"date": fields.pop("day").isoformat(), **fields}
+
+
+def list_alerts(store: ArchiveStore, wanted_days: Sequence[date] = ()) -> Iterator[ListedAlerts]:
+    """Each date and ingest of which alerts are kept, in order; only those dates, all if none are named.
+
+    Raises ArchiveUnavailable.
+    """
+    for day in sorted(set(wanted_days)) or days(store, ALERTS):
+        kinds: dict[str, list[AlertKind]] = {}
+        for each in alerts_kept_on(store, day):
+            kinds.setdefault(each.ingest, []).append(each.alert.kind)
+        for ingest, found in kinds.items():
+            yield ListedAlerts(day, ingest, len(found), found.count(AlertKind.TROUBLE))

@@ -10,7 +10,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ibkr_depth_pipeline.archive.layout import BOOKS, DAYS, INTERVALS, PARTS, ROWS, IdSpan, Place
+from ibkr_depth_pipeline.archive.layout import ALERTS, BOOKS, DAYS, INTERVALS, PARTS, ROWS, IdSpan, Place
 from ibkr_depth_pipeline.model import SNAPSHOT_LEVELS
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
@@ -94,6 +94,16 @@ STORED_ROWS = pa.schema(
 )
 """One row a row of depth: the fields of docs/redis-schema.md; ts and seq are those of the snapshot that it led to."""
 
+STORED_ALERTS = pa.schema(
+    [
+        *_required(_TS, "stored"),
+        *_required(pa.int64(), "number"),
+        *_required(_TS, "ts"),
+        *_required(pa.string(), "kind", "cause", "title", "text"),
+    ]
+)
+"""One row an alert or an all-clear: the fields of docs/redis-schema.md; `stored` and `number` are those of the id."""
+
 HOLES = pa.schema(
     [
         pa.field("first_seq", pa.int64(), nullable=False),
@@ -133,7 +143,8 @@ ROW_TABLE = Table(
     dictionaries=["operation", "side", "mm", "price"],
     encodings=dict.fromkeys(("ts", "seq", "recv_ns", "subscription", "position"), "DELTA_BINARY_PACKED"),
 )
-TABLES = {table.tree: table for table in (SNAPSHOT_TABLE, INTERVAL_TABLE, ROW_TABLE)}
+ALERT_TABLE = Table(ALERTS, STORED_ALERTS, ids=("stored", "number"), dictionaries=["kind", "cause"])
+TABLES = {table.tree: table for table in (SNAPSHOT_TABLE, INTERVAL_TABLE, ROW_TABLE, ALERT_TABLE)}
 
 
 def table_at(place: Place) -> Table:

@@ -1,7 +1,7 @@
 """DuckDB over an archive, each entry once in any state of its files. Needs the extra `sql`.
 
 Views: books (the snapshots as they are stored), observed_books (with `subscription` and `settled`), intervals, rows,
-and holes. All have `date` and `symbol`.
+holes and alerts. All have `date` and `symbol`, but alerts, which have `date` and `ingest`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import duckdb
 
 from ibkr_depth_pipeline.archive import parquet_schema
-from ibkr_depth_pipeline.archive.layout import BOOKS, DAYS, HOLES, INTERVALS, PARTS, ROWS
+from ibkr_depth_pipeline.archive.layout import ALERTS, BOOKS, DAYS, HOLES, INTERVALS, PARTS, ROWS, key_of
 from ibkr_depth_pipeline.archive.parquet_schema import TABLES
 from ibkr_depth_pipeline.archive.reading import days, files_of, settled, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ConfigurationError
 
-VIEWS = (BOOKS, "observed_books", INTERVALS, ROWS, HOLES)
+VIEWS = (BOOKS, "observed_books", INTERVALS, ROWS, HOLES, ALERTS)
 
 _ID = "epoch_ms({ts})::HUGEINT * 9223372036854775808 + {seq}"
 _OBSERVED = f"""
@@ -72,15 +72,15 @@ def _query(store: ArchiveStore, text: str) -> tuple[list[str], list[tuple[Any, .
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, store: ArchiveStore, tree: str) -> None:
-    files = _files(store, tree)
+    files, key = _files(store, tree), key_of(tree)
     if files:
         listed = ", ".join("'" + name.replace("'", "''") + "'" for name in files)
-        columns = "hive_partitioning = true, hive_types = {'date': DATE, 'symbol': VARCHAR}, union_by_name = true"
+        columns = f"hive_partitioning = true, hive_types = {{'date': DATE, '{key}': VARCHAR}}, union_by_name = true"
         connection.execute(f"CREATE VIEW {tree} AS SELECT * FROM read_parquet([{listed}], {columns})")
         return
     schema = parquet_schema.HOLES if tree == HOLES else TABLES[tree].schema
     connection.register("nothing", schema.empty_table())
-    connection.execute(f"CREATE TABLE {tree} AS SELECT *, NULL::DATE AS date, NULL::VARCHAR AS symbol FROM nothing")
+    connection.execute(f"CREATE TABLE {tree} AS SELECT *, NULL::DATE AS date, NULL::VARCHAR AS {key} FROM nothing")
     connection.unregister("nothing")
 
 

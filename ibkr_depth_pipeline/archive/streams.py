@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ibkr_depth_pipeline.archive.decoding import RawEntry
 from ibkr_depth_pipeline.archive.figures import FiguresBuffer
-from ibkr_depth_pipeline.archive.layout import BOOKS, INTERVALS, ROWS, Place
+from ibkr_depth_pipeline.archive.layout import ALERTS, BOOKS, INTERVALS, OF_INGESTS, ROWS, Place
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
@@ -27,6 +27,7 @@ from ibkr_depth_pipeline.schema.intervals import INTERVAL_FIELDS, SubscriptionIn
 from ibkr_depth_pipeline.schema.keys import (
     PREFIX,
     StreamId,
+    alerts_stream,
     contract_changes_key,
     ingest_key,
     last_key,
@@ -42,10 +43,11 @@ ENTRIES_AT_ONCE = 1000
 """Most entries of a stream in one answer: about a megabyte."""
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?")  # as universe.py allows; no check of ours matches
+_INGEST = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # as settings.py allows
 
 
 class Source(NamedTuple):
-    """A stream that the archive follows: the tree that it becomes, and its symbol."""
+    """A stream that the archive follows: the tree that it becomes, and its symbol, or its ingest's name."""
 
     tree: str
     symbol: str
@@ -55,8 +57,18 @@ class Source(NamedTuple):
         """The stream's key."""
         return _STREAMS[self.tree](self.symbol)
 
+    @property
+    def is_of_ingest(self) -> bool:
+        """Whether it is an ingest's, not a symbol's."""
+        return self.tree in OF_INGESTS
 
-_STREAMS: dict[str, Callable[[str], str]] = {BOOKS: stream_key, INTERVALS: turns_stream, ROWS: rows_stream}
+
+_STREAMS: dict[str, Callable[[str], str]] = {
+    BOOKS: stream_key,
+    INTERVALS: turns_stream,
+    ROWS: rows_stream,
+    ALERTS: alerts_stream,
+}
 
 
 class Streams:
@@ -85,7 +97,7 @@ class Streams:
             for tree, prefix in prefixes.items()
             if name.startswith(prefix)
         )
-        return [source for source in found if _SYMBOL.fullmatch(source.symbol)], trouble
+        return [each for each in found if (_INGEST if each.is_of_ingest else _SYMBOL).fullmatch(each.symbol)], trouble
 
     async def read(
         self, positions: Mapping[Source, StreamId]
@@ -143,6 +155,11 @@ class Streams:
             return decode_interval(symbol, fields) if fields else None
         except SchemaMismatch:
             return None
+
+    async def ids_between(self, source: Source, start_ms: int, end_ms: int) -> list[StreamId]:
+        """The ids of the entries from `start_ms` to before `end_ms` (unix ms), oldest first."""
+        entries = await self._ask("XREVRANGE", source.key, str(end_ms - 1), str(start_ms))
+        return [StreamId.of(entry_id) for entry_id, _ in reversed(entries)]
 
     async def newest_mirrored(self, symbol: str) -> StreamId | None:
         """Time and number in the last-value hash; None if there is none."""
@@ -241,9 +258,9 @@ class ArchiverTiming:
     figures_secs: float = 2.0
     """Between two reads of the figures: as often as an ingest writes them."""
     intervals_secs: float = 1.0
-    """Between two reads of the streams of intervals."""
+    """Between two reads of the streams of intervals and of alerts."""
     intervals_flush_secs: float = 60.0
-    """How long an interval that has ended waits for a file; the stream still has it."""
+    """How long an interval that has ended, or an alert, waits for a file; the stream still has it."""
     figures_flush_secs: float = 60.0
     """How long figures wait for a file; a kill of the archiver may cost so much of their history."""
 

@@ -15,6 +15,7 @@ import typer
 from ibkr_depth_pipeline.archive import extra_needed
 from ibkr_depth_pipeline.cli.depth_export import export
 from ibkr_depth_pipeline.cli.errors import FAILED, errors_as_exit_codes
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.formatting import duration
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import Settings, load_settings
@@ -133,20 +134,24 @@ def list_archive(
     archive: Archive = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """List dates and symbols: snapshots, observed time, holes, bytes.
+    """List dates and symbols: snapshots, observed time, holes, bytes; then the alerts that were kept.
 
     Observed is the time in which the book was known to be live. With a ~ it is inferred from the snapshots, wholly or
     in part: a recorder of before left no record of it, or an interval is still open.
     """
     with _opened(archive) as (store, _):
-        from ibkr_depth_pipeline.archive.listing import list_days
+        from ibkr_depth_pipeline.archive.listing import list_alerts, list_days
 
-        listed = list_days(store, [each.date() for each in day or ()], symbol or ())
+        wanted = [each.date() for each in day or ()]
+        listed = list_days(store, wanted, symbol or ())
         if as_json:
             days = [each.as_json() for each in listed]
-            typer.echo(json.dumps({"archive": store.place, "days": days}, indent=2))
+            alerts = [each.as_json() for each in list_alerts(store, wanted)]
+            typer.echo(json.dumps({"archive": store.place, "days": days, "alerts": alerts}, indent=2))
             return
         _print_list(listed)
+        for each in list_alerts(store, wanted):
+            typer.echo(f"{each.day}  {each.ingest}: {each.alerts} alerts, {each.trouble} of trouble")
 
 
 def _print_list(listed: Iterable[ListedDay]) -> None:
@@ -164,9 +169,10 @@ def sql(
     archive: Archive = "",
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values in the place of a table.")] = False,
 ) -> None:
-    """Answer an SQL query. Views: books, observed_books (with subscription and settled), intervals, rows, holes.
+    """Answer an SQL query. Views: books, observed_books (+ subscription, settled), intervals, rows, holes, alerts.
 
-    All have the columns date and symbol; docs/archive.md names the others. Needs the extra `sql` (duckdb).
+    All have the columns date and symbol, alerts have date and ingest; docs/archive.md names the others. Needs the extra
+    `sql` (duckdb).
 
     Example:
 
@@ -199,22 +205,23 @@ def check(
         bool, typer.Option("--rows", help="Compare the snapshots with the books that the kept rows lead to, too.")
     ] = False,
 ) -> None:
-    """Check a day: seq without holes, books ordered and not crossed, coverage, row counts against the ingest's.
+    """Check a day: seq without holes, books ordered and not crossed, coverage, row counts against the ingest's, alerts.
 
     One line each, ok or FAIL. Exit code 1 if one fails, or if nothing is kept of a day on which the exchange was open.
     """
     with _opened(archive) as (store, settings):
-        from ibkr_depth_pipeline.archive.audit import audit_day, session_of
+        from ibkr_depth_pipeline.archive.audit import audit_alerts, audit_day, session_of
 
         audits = audit_day(
             settings, _date(day), calendar=calendar, least_coverage=least_coverage, store=store, rows=rows
         )
+        of_alerts = audit_alerts(settings, _date(day), store, unix_ms())
         open_that_day = session_of(calendar or settings.ibkr_calendar, _date(day)) != (None, None)
-    for audit in audits:
+    for audit in (*audits, *of_alerts):
         _print_audit(audit)
     if not audits:
         _print_absent_day(_date(day), open_that_day)
-    if not all(audit.passed for audit in audits) or (open_that_day and not audits):
+    if not all(audit.passed for audit in (*audits, *of_alerts)) or (open_that_day and not audits):
         raise typer.Exit(FAILED)
 
 
@@ -234,6 +241,25 @@ def holes(
         if everything or day_of(gap.next_ts) == _date(day):
             where = f"{gap.symbol} seq {gap.first_seq} to {gap.last_seq}"
             typer.echo(f"{where}: {gap.size} missing before {_utc(gap.next_ts)}, {gap.cause.value}")
+
+
+@app.command()
+def alerts(
+    day: Day = None,
+    archive: Archive = "",
+    everything: Annotated[bool, typer.Option("--all", help="Of every day.")] = False,
+) -> None:
+    """List the alerts and the all-clears that were raised, of all ingests."""
+    with _opened(archive) as (store, _):
+        from ibkr_depth_pipeline.archive.alerts import alerts_kept_on, alerts_of
+        from ibkr_depth_pipeline.archive.layout import ALERTS
+        from ibkr_depth_pipeline.archive.reading import days
+
+        found = [each for kept_on in days(store, ALERTS) for each in alerts_kept_on(store, kept_on)]
+        shown = sorted(found, key=lambda each: each.alert.ts) if everything else alerts_of(store, _date(day))
+    for each in shown:
+        alert = each.alert
+        typer.echo(f"{_utc(alert.ts)} {each.ingest} {alert.kind.value} ({alert.cause}): {alert.title}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Delivery of alerts: always into the log, and through apprise to every URL of ALERT_URLS.
+"""Delivery of alerts: always into the log, through apprise to every URL of ALERT_URLS, and on record.
 
 Nothing that apprise, or a library below it, reports about a URL is passed on, since any part of it may be a secret. A
 target is named by its index and its scheme.
@@ -6,17 +6,20 @@ target is named by its index and its scheme.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import apprise
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.monitoring.incidents import Alert, AlertKind
 from ibkr_depth_pipeline.monitoring.state import AlertOutbox, PendingAlert
-from ibkr_depth_pipeline.settings import MASK
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
+from ibkr_depth_pipeline.settings import MASK, Settings
+from ibkr_depth_pipeline.sink.status import store_alerts
 
 PATIENCE_SECS = 10.0
 """How long one call waits for answers. A later answer counts as undelivered, and the alert is sent again."""
@@ -27,6 +30,12 @@ READ_SECS = 8.0
 Apprise's own 4 s are short for a busy target: it would take the alert again at every attempt.
 """
 
+RECORD_SECS = 3.0
+"""How long one call waits for the record: beside the targets, so that no alert is later for a record that is away."""
+
+Record = Callable[[Sequence[Alert]], None]
+"""Puts alerts on record for good, each once however often it is called. It blocks, and raises if it can't."""
+
 _NOTIFY_TYPES = {
     AlertKind.TROUBLE: apprise.NotifyType.FAILURE,
     AlertKind.RECOVERY: apprise.NotifyType.SUCCESS,
@@ -35,17 +44,67 @@ _NOTIFY_TYPES = {
 
 
 def deliver(
-    outbox: AlertOutbox, alerts: Sequence[Alert], urls: Sequence[str], now: int, *, patience: float = PATIENCE_SECS
+    outbox: AlertOutbox,
+    alerts: Sequence[Alert],
+    urls: Sequence[str],
+    now: int,
+    *,
+    patience: float = PATIENCE_SECS,
+    record: Record | None = None,
 ) -> AlertOutbox:
     """Log these alerts, attempt to deliver every alert that is due, and return what is still to be delivered.
 
-    Takes at most `patience` seconds, and raises nothing on the targets' account.
+    What can't be put on record is tried again by the next call. `record` None: there is none.
+
+    Takes at most `patience` seconds, or RECORD_SECS, and raises nothing on the targets' account or the record's.
     """
     for alert in alerts:
         fields = {"kind": alert.kind.value, "cause": alert.cause, "title": alert.title, "text": alert.text}
         get_log().warning("alert", **fields)
     full = outbox.with_alerts(alerts)
-    return full.after(_attempt(full.due(now), urls, patience), now)
+    recording = None if record is None else _Recording(full.unrecorded, record, is_new=bool(alerts))
+    left = full.after(_attempt(full.due(now), urls, patience), now)
+    return replace(left, unrecorded=() if recording is None else recording.missing())
+
+
+# ---- the record
+
+
+def redis_record(settings: Settings) -> Record:
+    """The stream of alerts of the ingest that `settings` names."""
+    return lambda alerts: asyncio.run(store_alerts(settings.redis_target, settings.ibkr_gateway_name, alerts))
+
+
+class _Recording:
+    """One try to put alerts on record, in a thread that may be left behind."""
+
+    def __init__(self, alerts: tuple[Alert, ...], record: Record, *, is_new: bool) -> None:
+        self._alerts, self._record, self._is_new = alerts, record, is_new
+        self._deadline = monotonic() + RECORD_SECS
+        self._outcome = "no answer in time" if alerts else ""
+        self._thread = threading.Thread(target=self._run, name="alert-record", daemon=True)
+        if alerts:
+            self._thread.start()
+
+    def missing(self) -> tuple[Alert, ...]:
+        """The alerts that are not on record, as far as is known when the time is up; a new failure is logged."""
+        if not self._alerts:
+            return ()
+        self._thread.join(max(0.0, self._deadline - monotonic()))
+        outcome = self._outcome
+        if outcome and self._is_new:
+            get_log().warning("alert_not_recorded", title=self._alerts[-1].title, reason=outcome)
+        return self._alerts if outcome else ()
+
+    def _run(self) -> None:
+        try:
+            self._record(self._alerts)
+            self._outcome = ""
+        except Exception as error:  # whatever it is, the alert itself is on its way
+            self._outcome = str(error) or type(error).__name__
+
+
+# ---- the targets
 
 
 def _attempt(due: Sequence[PendingAlert], urls: Sequence[str], patience: float) -> dict[PendingAlert, list[int]]:

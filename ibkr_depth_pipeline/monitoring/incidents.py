@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 from ibkr_depth_pipeline.formatting import duration, utc
 from ibkr_depth_pipeline.monitoring.diagnosis import (
@@ -26,28 +25,10 @@ from ibkr_depth_pipeline.monitoring.diagnosis import (
     symbol_cause,
     unhealthy_symbols,
 )
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 
 JOIN_MS = 300_000
 _MOST_NAMES = 12
-
-
-class AlertKind(str, Enum):
-    """TROUBLE needs attention; RECOVERY ends a trouble; NOTICE reports an action."""
-
-    TROUBLE = "trouble"
-    RECOVERY = "recovery"
-    NOTICE = "notice"
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """One message to the operator. `ts` is unix ms, `cause` one word for machines; title and text hold no secret."""
-
-    ts: int
-    kind: AlertKind
-    cause: str
-    title: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

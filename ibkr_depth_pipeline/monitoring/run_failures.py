@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ibkr_depth_pipeline.formatting import duration
-from ibkr_depth_pipeline.monitoring.incidents import Alert, AlertKind
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 
 REPEAT_MS = 1_800_000
 """The same failure of the same job within this time is counted, not alerted; the next alert has the count."""

@@ -10,9 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.monitoring.diagnosis import PublishedCheck
-from ibkr_depth_pipeline.monitoring.incidents import Alert, IncidentState
+from ibkr_depth_pipeline.monitoring.incidents import IncidentState
 from ibkr_depth_pipeline.monitoring.run_failures import FailureHistory
 from ibkr_depth_pipeline.monitoring.supervision import RunHeartbeat
+from ibkr_depth_pipeline.schema.alerts import Alert
 
 MOST = 30
 """Alerts kept; if there are more, the oldest are dropped."""
@@ -39,13 +40,15 @@ class PendingAlert:
 
 @dataclass(frozen=True, slots=True)
 class AlertOutbox:
-    """The alerts that are still to be delivered, oldest first."""
+    """The alerts that are still to be delivered, and those that are still to be put on record; oldest first."""
 
     pending: tuple[PendingAlert, ...] = ()
+    unrecorded: tuple[Alert, ...] = ()
 
     def with_alerts(self, alerts: Sequence[Alert]) -> AlertOutbox:
-        """The outbox with these alerts added, due at once; it keeps the newest MOST."""
-        return AlertOutbox((*self.pending, *(PendingAlert(alert) for alert in alerts))[-MOST:])
+        """The outbox with these alerts added, due at once; it keeps the newest MOST of each."""
+        pending = (*self.pending, *(PendingAlert(alert) for alert in alerts))
+        return AlertOutbox(pending[-MOST:], (*self.unrecorded, *alerts)[-MOST:])
 
     def due(self, now: int) -> tuple[PendingAlert, ...]:
         """The alerts to attempt at `now` (unix ms)."""
@@ -54,7 +57,7 @@ class AlertOutbox:
     def after(self, missing: Mapping[PendingAlert, Sequence[int]], now: int) -> AlertOutbox:
         """The outbox after attempts at `now`; `missing` has, per attempted alert, the targets that still lack it."""
         kept = (_rescheduled(each, missing.get(each), now) for each in self.pending)
-        return AlertOutbox(tuple(each for each in kept if each is not None))
+        return replace(self, pending=tuple(each for each in kept if each is not None))
 
 
 def _rescheduled(pending: PendingAlert, missing: Sequence[int] | None, now: int) -> PendingAlert | None:

@@ -22,7 +22,7 @@ from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.instrument_hours import calendar_hours
 from ibkr_depth_pipeline.monitoring.deadman import ping
-from ibkr_depth_pipeline.monitoring.delivery import deliver
+from ibkr_depth_pipeline.monitoring.delivery import Record, deliver, redis_record
 from ibkr_depth_pipeline.monitoring.diagnosis import (
     HeartbeatCheck,
     Reading,
@@ -31,7 +31,7 @@ from ibkr_depth_pipeline.monitoring.diagnosis import (
     heartbeat_checks,
     running_since,
 )
-from ibkr_depth_pipeline.monitoring.incidents import Alert, AlertKind, IncidentRules, track_incidents
+from ibkr_depth_pipeline.monitoring.incidents import IncidentRules, track_incidents
 from ibkr_depth_pipeline.monitoring.run_failures import (
     FailedRun,
     FailureHistory,
@@ -39,6 +39,7 @@ from ibkr_depth_pipeline.monitoring.run_failures import (
     alert_settings_problem,
 )
 from ibkr_depth_pipeline.monitoring.state import (
+    AlertOutbox,
     HeartbeatState,
     RunAlertState,
     WatchdogState,
@@ -54,6 +55,7 @@ from ibkr_depth_pipeline.monitoring.supervision import (
     launch_decision,
     observe_heartbeats,
 )
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 from ibkr_depth_pipeline.schema.health import HealthReport
 from ibkr_depth_pipeline.schema.status import RunIdentity
 from ibkr_depth_pipeline.settings import Settings
@@ -127,7 +129,7 @@ def heartbeat_tick(settings: Settings, symbols: Sequence[str], state: str | None
     before, now = load_state(HeartbeatState, state), unix_ms()
     opened = _opened(settings, now)
     if opened is None:
-        outbox = deliver(before.outbox, (), settings.alert_targets, now)
+        outbox = _deliver(settings, before.outbox, (), now)
         quiet = f"{_whose_hours(settings)} closed."
         deadman = ping(settings.deadman_url, before.deadman, well=not outbox.pending, now=unix_ms())
         return HeartbeatTick(dump_state(HeartbeatState(outbox=outbox, deadman=deadman)), quiet=quiet)
@@ -137,7 +139,7 @@ def heartbeat_tick(settings: Settings, symbols: Sequence[str], state: str | None
     early = reading.ts < max(opened, running_since(reading)) + rules.grace_ms
     checks = list(heartbeat_checks(reading, tuple(symbols), early=early))
     due, published = due_checks(before.published, checks, reading.ts)
-    outbox = deliver(before.outbox, alerts, settings.alert_targets, unix_ms())
+    outbox = _deliver(settings, before.outbox, alerts, unix_ms())
     well = incidents.incident is None and not outbox.pending
     deadman = ping(settings.deadman_url, before.deadman, well=well, now=unix_ms())
     return HeartbeatTick(dump_state(HeartbeatState(incidents, published, outbox, deadman)), tuple(due), alerts)
@@ -205,7 +207,7 @@ def watchdog_tick(
     alerted = before.alerted_probe
     if failed and window is not None and alerted != window.day:
         alerted, alerts = window.day, (_probe_failed(settings, hold, now),)
-    outbox = deliver(before.outbox, alerts, settings.alert_targets, now)
+    outbox = _deliver(settings, before.outbox, alerts, now)
     after = dump_state(WatchdogState(heartbeats, alerted, outbox))
     return WatchdogTick(after, dead, _newest(reading), launch, window, alerts)
 
@@ -252,19 +254,33 @@ def failures_since(state: str | None) -> int:
 
 
 def run_alert_tick(
-    settings: Settings, failed: Sequence[FailedRun], state: str | None, problem: str = ""
+    settings: Settings, failed: Sequence[FailedRun], state: str | None, problem: str = "", *, blind: bool = False
 ) -> RunAlertTick:
     """Alert failed runs: `failed` has all since `failures_since`, known ones included.
 
-    problem: what is wrong with the settings, if `settings` are only what can be read of them.
+    problem: what is wrong with the settings, if `settings` are only what can be read of them; `blind` if they do not
+    say which Redis or ingest is meant.
     """
     before, now = load_state(RunAlertState, state), unix_ms()
     history = before.history if before.history.since_ts else FailureHistory(now)
     history, of_settings = alert_settings_problem(history, problem, now, settings.ibkr_gateway_name)
     history, of_runs = alert_failed_runs(history, failed, now, settings.ibkr_gateway_name)
     alerts = (*of_settings, *of_runs)
-    outbox = deliver(before.outbox, alerts, settings.alert_targets, now)
+    outbox = _deliver(settings, before.outbox, alerts, now, _no_record if blind else None)
     return RunAlertTick(dump_state(RunAlertState(history, outbox)), alerts)
+
+
+# ---- delivery
+
+
+def _deliver(
+    settings: Settings, outbox: AlertOutbox, alerts: Sequence[Alert], now: int, record: Record | None = None
+) -> AlertOutbox:
+    return deliver(outbox, alerts, settings.alert_targets, now, record=record or redis_record(settings))
+
+
+def _no_record(alerts: Sequence[Alert]) -> None:
+    raise SinkUnavailable("the settings do not say which Redis is meant")
 
 
 # ---- the session

@@ -10,9 +10,9 @@ import sys
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.logs import configure_logging
-from ibkr_depth_pipeline.monitoring.delivery import deliver
-from ibkr_depth_pipeline.monitoring.incidents import Alert, AlertKind
+from ibkr_depth_pipeline.monitoring.delivery import deliver, redis_record
 from ibkr_depth_pipeline.monitoring.state import AlertOutbox
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 from ibkr_depth_pipeline.settings import load_settings
 
 
@@ -23,7 +23,8 @@ def alert_failed_unit(unit: str) -> bool:
     title = f"IBKR depth: {unit} has failed on {socket.gethostname()}"
     text = f"systemd has given up restarting it. Look with: journalctl -u {unit}; then: systemctl restart {unit}"
     alert = Alert(unix_ms(), AlertKind.TROUBLE, "unit_failed", title, text)
-    return not deliver(AlertOutbox(), [alert], settings.alert_targets, alert.ts).pending
+    record = redis_record(settings)
+    return not deliver(AlertOutbox(), [alert], settings.alert_targets, alert.ts, record=record).pending
 
 
 if __name__ == "__main__":

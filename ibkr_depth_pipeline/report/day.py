@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ibkr_depth_pipeline.archive import figures
+from ibkr_depth_pipeline.archive.alerts import KeptAlert, alerts_of
 from ibkr_depth_pipeline.archive.audit import session_of
 from ibkr_depth_pipeline.archive.intervals import IntervalIndex, intervals_of
 from ibkr_depth_pipeline.archive.layout import first_ms_of
@@ -31,6 +32,7 @@ from ibkr_depth_pipeline.formatting import utc_clock
 from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day, total
 from ibkr_depth_pipeline.report.symbol_day import DepthFold, DepthMap, SymbolDay, SymbolFold, Window, price_grid
 from ibkr_depth_pipeline.report.timeline import Bins, SnapshotColumns
+from ibkr_depth_pipeline.schema.alerts import AlertKind
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
@@ -59,6 +61,7 @@ class RecordedDay:
     gaps: Sequence[Gap]
     depth: Sequence[DepthMap]
     ingests: Sequence[IngestDay]
+    alerts: Sequence[KeptAlert] = ()
 
     @property
     def snapshots(self) -> int:
@@ -69,6 +72,11 @@ class RecordedDay:
     def missing(self) -> int:
         """Snapshots that gaps account for."""
         return sum(gap.size for gap in self.gaps)
+
+    @property
+    def troubles(self) -> int:
+        """The alerts of trouble, all-clears and notices left out."""
+        return sum(each.alert.kind is AlertKind.TROUBLE for each in self.alerts)
 
     @property
     def refused_309(self) -> int:
@@ -142,7 +150,7 @@ def read_recorded_day(
             gap
             for symbol in files
             for gap in gaps_of(store, day, symbol)
-            if within is None or recorded.start <= gap.next_ts < recorded.end
+            if within is None or _is_in(recorded, gap.next_ts)
         ],
         depth=[
             depth
@@ -150,7 +158,12 @@ def read_recorded_day(
             if (depth := _depth(store, each, files[each.symbol], intervals[each.symbol], bins)) is not None
         ],
         ingests=[each for each in ingests if each is not None],
+        alerts=[each for each in alerts_of(store, day) if within is None or _is_in(recorded, each.alert.ts)],
     )
+
+
+def _is_in(window: Window, ts: int) -> bool:
+    return window.start <= ts < window.end
 
 
 def _nothing(store: ArchiveStore, day: date) -> str:

@@ -147,3 +147,8 @@ def contract_changes_key(symbol: str) -> str:
 def clock_key(name: str) -> str:
     """Stream of the steps of an ingest's clock, and of when `ts` stands; `name` is IBKR_GATEWAY_NAME."""
     return f"{PREFIX}:clock:{name}"
+
+
+def alerts_stream(name: str) -> str:
+    """Stream of the alerts and all-clears of an ingest; `name` is IBKR_GATEWAY_NAME."""
+    return f"{PREFIX}:alerts:{name}"

@@ -19,8 +19,15 @@ from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
+from ibkr_depth_pipeline.schema.alerts import Alert, encode_alert
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS, HealthReport, health_commands, health_of
-from ibkr_depth_pipeline.schema.keys import clock_key, ingest_heartbeat_key, ingest_hours_key, ingest_key
+from ibkr_depth_pipeline.schema.keys import (
+    alerts_stream,
+    clock_key,
+    ingest_heartbeat_key,
+    ingest_hours_key,
+    ingest_key,
+)
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.universe_hours import UniverseHours
@@ -144,11 +151,11 @@ def process_mark(pid: int) -> str:
         return ""
 
 
-# ---- what happened to the host's clock
+# ---- what happened, as streams beside the snapshots: steps of the host's clock, alerts
 
 
 MAXLEN = 1000
-"""Entries of the stream beside the snapshots: when their `ts` is not the time of the row."""
+"""Entries of each of these streams."""
 
 
 class ClockEntry(NamedTuple):
@@ -167,3 +174,25 @@ async def keep_entry(client: Client, name: str, entry: ClockEntry) -> None:
         await ask(client, [("XADD", clock_key(name), "MAXLEN", "~", MAXLEN, "*", *fields)])
     except UNREACHABLE as error:
         get_log().warning("clock_step_not_stored", error=text_of(error))
+
+
+_APPEND_ONCE = """
+for _, entry in ipairs(redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 100)) do
+  if cjson.encode(entry[2]) == cjson.encode({unpack(ARGV, 2)}) then return entry[1] end
+end
+return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, 2))
+"""
+"""ARGV: MAXLEN, then fields and values. What an unanswered try has stored is not stored again, unless the user may not
+read the stream."""
+
+
+async def store_alerts(url: str, name: str, alerts: Sequence[Alert]) -> None:
+    """Append each to the stream of the ingest `name`, once, however often it is tried. Raises SinkUnavailable."""
+    client = open_redis(url)
+    entries = ([word for field in encode_alert(alert).items() for word in field] for alert in alerts)
+    try:
+        await ask(client, [("EVAL", _APPEND_ONCE, 1, alerts_stream(name), MAXLEN, *entry) for entry in entries])
+    except UNREACHABLE as error:
+        raise unavailable(error, url) from None
+    finally:
+        await client.aclose()

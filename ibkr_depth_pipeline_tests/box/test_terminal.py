@@ -20,8 +20,8 @@ from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.box.run_folder import RotationLines
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.monitoring.delivery import deliver
-from ibkr_depth_pipeline.monitoring.incidents import Alert, AlertKind
 from ibkr_depth_pipeline.monitoring.state import AlertOutbox
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 
 
 @pytest.fixture

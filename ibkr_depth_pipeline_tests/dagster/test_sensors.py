@@ -112,6 +112,13 @@ def silence(server: EmbeddedRedis) -> None:
         store.delete("raw:ibkr:depth:ingest:default:hb")
 
 
+def on_record(server: EmbeddedRedis) -> list[str]:
+    """The titles of the alerts in the stream of the ingest, in their order."""
+    with redis.Redis.from_url(server.url, decode_responses=True) as store:
+        entries: Any = store.xrange("raw:ibkr:depth:alerts:default")
+    return [fields["title"] for _, fields in entries]
+
+
 @pytest.fixture
 def heartbeats(in_session: None, instance: dg.DagsterInstance) -> Sensor:
     return Sensor("ibkr_depth_heartbeats", instance)
@@ -201,6 +208,7 @@ def test_heartbeat_sensor_alerts_an_incident_once_and_its_end_once_and_evaluates
     assert webhook.titles()[1:] == ["IBKR depth default: recovered"]
     assert heartbeats.checks() == {}
     assert len(webhook.received) == 2
+    assert on_record(redis_server) == webhook.titles()
 
 
 def test_heartbeat_sensor_distinguishes_a_killed_redis_from_a_missing_ingest(
@@ -375,6 +383,7 @@ def test_failed_probe_holds_the_ingest_if_set_and_is_alerted_once(
     watchdog: Sensor,
     instance: dg.DagsterInstance,
     webhook: Webhook,
+    redis_server: EmbeddedRedis,
     monkeypatch: pytest.MonkeyPatch,
     way: str,
     word: str,
@@ -383,7 +392,7 @@ def test_failed_probe_holds_the_ingest_if_set_and_is_alerted_once(
     monkeypatch.setenv("IBKR_PROBE_FAILED", way)
     end(instance, started(instance, PROBE))
     assert [bool(watchdog.tick().run_requests) for _ in range(2)] == [starts, starts]
-    assert webhook.titles() == [f"IBKR depth default: probe failed, ingest {word}"]
+    assert on_record(redis_server) == webhook.titles() == [f"IBKR depth default: probe failed, ingest {word}"]
 
 
 @pytest.mark.parametrize("way", ["hold", "start"])
@@ -467,7 +476,7 @@ def test_run_that_a_restart_of_its_service_drained_is_handed_over_without_an_ale
 
 
 def test_failed_and_canceled_runs_of_ingest_and_probe_are_alerted_once_each(
-    run_alerts: Sensor, instance: dg.DagsterInstance, webhook: Webhook
+    run_alerts: Sensor, instance: dg.DagsterInstance, webhook: Webhook, redis_server: EmbeddedRedis
 ) -> None:
     end(instance, started(instance))
     run_alerts.tick()
@@ -492,10 +501,11 @@ def test_failed_and_canceled_runs_of_ingest_and_probe_are_alerted_once_each(
     assert "the gateway is away" in texts
     assert "Somebody terminated it." in texts
     assert texts.count("until the next session") == 2, "of both feeds that somebody terminated"
+    assert sorted(on_record(redis_server)) == sorted(webhook.titles())
 
 
 def test_failed_runs_of_the_archive_are_alerted_by_their_own_sensor(
-    in_session: None, instance: dg.DagsterInstance, webhook: Webhook
+    in_session: None, instance: dg.DagsterInstance, webhook: Webhook, redis_server: EmbeddedRedis
 ) -> None:
     sensors = [Sensor(f"ibkr_depth_{each}", instance) for each in ("archive_run_alerts", "run_alerts")]
     for sensor in sensors:
@@ -509,6 +519,7 @@ def test_failed_runs_of_the_archive_are_alerted_by_their_own_sensor(
         f"IBKR depth default: {ARCHIVE_JOB} failed",
     ]
     assert "next session" not in " ".join(str(message["message"]) for message in webhook.received)
+    assert sorted(on_record(redis_server)) == sorted(webhook.titles())
 
 
 # ---- bad settings

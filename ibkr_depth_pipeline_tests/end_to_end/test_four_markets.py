@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ibkr_depth_pipeline.clock import unix_ms
-from ibkr_depth_pipeline.monitoring.incidents import Alert, IncidentRules, IncidentState, track_incidents
+from ibkr_depth_pipeline.monitoring.incidents import IncidentRules, IncidentState, track_incidents
+from ibkr_depth_pipeline.schema.alerts import Alert
 from ibkr_depth_pipeline.schema.health import HealthReport, SymbolState
 from ibkr_depth_pipeline.schema.keys import venue_key
 from ibkr_depth_pipeline.schema.status import ClockFigures

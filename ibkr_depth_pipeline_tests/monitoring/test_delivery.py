@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.monitoring.delivery import deliver
-from ibkr_depth_pipeline.monitoring.incidents import Alert, AlertKind
 from ibkr_depth_pipeline.monitoring.state import ATTEMPTS, GIVE_UP_MS, MOST, AlertOutbox
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 from ibkr_depth_pipeline_tests.monitoring.webhook import Webhook
 
 NOW = 1_700_000_000_000

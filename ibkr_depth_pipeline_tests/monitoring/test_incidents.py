@@ -9,13 +9,12 @@ import pytest
 from ibkr_depth_pipeline.monitoring.diagnosis import Cause, Reading
 from ibkr_depth_pipeline.monitoring.incidents import (
     JOIN_MS,
-    Alert,
-    AlertKind,
     IncidentRules,
     IncidentState,
     track_incidents,
 )
 from ibkr_depth_pipeline.monitoring.state import HeartbeatState, dump_state, load_state
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 from ibkr_depth_pipeline_tests.monitoring.health_reports import MINUTE, OPEN, SECOND, SYMBOLS, reading, unreachable
 
 RULES = IncidentRules("default", 30 * SECOND, 2 * MINUTE)

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from ibkr_depth_pipeline.archive import extra_needed
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.orchestration.gateway_assets import GROUP, PREFIX, GatewayAssets
 from ibkr_depth_pipeline.orchestration.resources import ExchangeHours, RedisStore, errors_as_failures
@@ -23,7 +24,7 @@ DAY_KEY = dg.AssetKey([*PREFIX, "archive_day"])
 ARCHIVE_JOB, DAY_JOB = "ibkr_depth_archive_job", "ibkr_depth_archive_day_job"
 POOL, DAY_POOL = "ibkr_depth_archive", "ibkr_depth_archive_day"
 """One slot each: whoever archives, or compacts, holds it."""
-CHECKS = ("seq_without_holes", "books_ordered_and_not_crossed", "coverage", "row_counts")
+CHECKS = ("seq_without_holes", "books_ordered_and_not_crossed", "coverage", "row_counts", "alerts_kept")
 DAYS = dg.DailyPartitionsDefinition(start_date="2024-01-01", timezone="UTC", end_offset=1)
 """Up to the date of today, of which what is kept so far can be compacted and reported by hand."""
 
@@ -90,13 +91,15 @@ def _build_day(gateways: Sequence[str]) -> dg.AssetsDefinition:
 
             settings = archive_settings(redis)
             calendar = exchange.calendar or settings.ibkr_calendar
-            files = maintenance.compact_day(store.ArchiveStore(settings.archive_url), day)
+            archive = store.ArchiveStore(settings.archive_url)
+            files = maintenance.compact_day(archive, day)
             audits = audit.audit_day(
                 settings, day, calendar=calendar, least_coverage=config.least_coverage, gateways=gateways
             )
+            of_alerts = audit.audit_alerts(settings, day, archive, unix_ms())
             nothing = not audits and audit.session_of(calendar, day) != (None, None)
         yield dg.MaterializeResult(metadata=day_metadata(files))
-        yield from check_results(audits, nothing_kept=nothing)
+        yield from check_results([*audits, *of_alerts], nothing_kept=nothing)
 
     return ibkr_depth_archive_day
 
@@ -135,6 +138,7 @@ def archive_metadata(outcome: "ArchiveOutcome", settings: Settings) -> Metadata:
     summary = outcome.summary
     return {
         "snapshots": sum(summary.snapshots.values()),
+        "alerts": sum(summary.alerts.values()),
         "symbols": len(summary.snapshots),
         "files": summary.files,
         "bytes": summary.bytes,
@@ -161,7 +165,7 @@ def day_metadata(files: "Sequence[Compacted]") -> Metadata:
 
 
 def check_results(audits: "Sequence[SymbolAudit]", *, nothing_kept: bool) -> Iterator[dg.AssetCheckResult]:
-    """One result per check, over all symbols. `nothing_kept`: there was a session, and nothing of it is here."""
+    """One result per check, over all symbols or ingests. `nothing_kept`: nothing is here, and there was a session."""
     for name in CHECKS:
         found = {audit.symbol: finding for audit in audits for finding in audit.results if finding.check == name}
         problems = [f"{symbol}: {text}" for symbol, finding in found.items() for text in finding.problems]

@@ -5,7 +5,7 @@ alert which can't be delivered would be lost.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -143,8 +143,7 @@ def run_alert_sensor(gateway: MonitoredGateway, status: dg.DefaultSensorStatus) 
         description="Alerts each run of the ingest and of the probe that fails or is canceled, and bad settings.",
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        readable = gateway.read_settings()
-        return _alert_endings(context, (gateway.ingest, gateway.probe), readable.settings, readable.problem)
+        return _alert_endings(context, (gateway.ingest, gateway.probe), gateway.read_settings())
 
     return tick
 
@@ -159,14 +158,14 @@ def archive_alert_sensor(status: dg.DefaultSensorStatus, *tracked: TrackedJob) -
         description="Alerts each run of the archive that fails or is canceled.",
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _alert_endings(context, tracked, read_settings(load_settings).settings)
+        return _alert_endings(context, tracked, replace(read_settings(load_settings), problem=""))
 
     return tick
 
 
 def _alert_endings(
-    context: dg.SensorEvaluationContext, tracked: Sequence[TrackedJob], settings: Settings, problem: str = ""
+    context: dg.SensorEvaluationContext, tracked: Sequence[TrackedJob], readable: ReadableSettings
 ) -> dg.SensorResult:
     endings = bad_endings(context.instance, tracked, failures_since(context.cursor))
-    done = run_alert_tick(settings, endings, context.cursor, problem)
+    done = run_alert_tick(readable.settings, endings, context.cursor, readable.problem, blind=readable.blind)
     return dg.SensorResult(skip_reason=f"{len(done.alerts)} alerts raised.", cursor=done.state)
