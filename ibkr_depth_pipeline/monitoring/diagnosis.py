@@ -127,6 +127,11 @@ def running_since(reading: Reading) -> int:
     return reading.feed.figures.run.started_ts
 
 
+def has_ended(reading: Reading) -> bool:
+    """Whether the newest run ended by itself: it drained and wrote its last figures. False if it was killed."""
+    return not isinstance(reading, Unreachable) and bool(reading.feed.figures and reading.feed.figures.ended_ts)
+
+
 # ---- heartbeat checks
 
 

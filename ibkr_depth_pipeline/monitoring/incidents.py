@@ -21,6 +21,7 @@ from ibkr_depth_pipeline.monitoring.diagnosis import (
     Unreachable,
     feed_cause,
     feed_problem,
+    has_ended,
     running_since,
     symbol_cause,
     unhealthy_symbols,
@@ -33,7 +34,7 @@ _MOST_NAMES = 12
 
 @dataclass(frozen=True, slots=True)
 class IncidentRules:
-    """`gateway` names the recording; trouble must last after_ms; grace_ms follow the open, and a start."""
+    """`gateway` names the recording; trouble must last after_ms; grace_ms follow the open, a start, and a run's end."""
 
     gateway: str
     after_ms: int
@@ -93,10 +94,16 @@ class _Assessment:
         self.unhealthy = _unhealthy(before, reading)
         self.after = _without_incident(before, reading, self.unhealthy, rules)
         lasted = {name for name in self.unhealthy if self.now - self.after.since[name] >= rules.after_ms}
-        self.feed_confirmed = FEED in lasted
+        handing_over = self._is_handing_over()
+        self.feed_confirmed = FEED in lasted and not handing_over
         starting = self.now < running_since(reading) + rules.grace_ms
         flapping = FEED in self.after.absent  # the feed may be why symbols are stale
-        self.confirmed = set() if starting or flapping else lasted - {FEED}
+        self.confirmed = set() if starting or flapping or handing_over else lasted - {FEED}
+
+    def _is_handing_over(self) -> bool:
+        """Whether the newest run ended by itself, as a restart makes it, and the next has time left to start."""
+        ended = self.feed_cause is Cause.NO_INGEST and has_ended(self.reading)
+        return ended and self.now - self.after.since[FEED] < self.rules.grace_ms
 
     def has_new_cause(self, alerted: Cause) -> bool:
         """Whether the feed's trouble has another cause than was alerted, and that one has lasted."""

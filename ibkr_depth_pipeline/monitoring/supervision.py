@@ -23,7 +23,8 @@ SCHEDULE_MS = 60_000
 """Time for the schedule to start the first run of a session."""
 
 RESTARTS = Backoff(20_000, 300_000)
-"""Milliseconds after a run's end: Dagster's own retry comes first, and a run that fails at once is not a busy loop."""
+"""Milliseconds after a run's end: Dagster's own retry comes first, and a run that fails at once is not a busy loop.
+After a success, which Dagster does not retry, the first pause counts from the run's start."""
 
 EARLY_MS = 3_600_000
 """A run that was launched at most this long before the session's start is one of that session."""
@@ -144,10 +145,17 @@ def launch_decision(
         return f"run {ended[0].run_id} was terminated by a person; launch one to go on"
     if hold and not any(run.created_ts >= window.start_ts - EARLY_MS for run in ended):
         return hold
-    due = ended[0].ended_ts + _pause_ms(ended) if ended else window.start_ts + SCHEDULE_MS
+    due = _due_ts(ended) if ended else window.start_ts + SCHEDULE_MS
     if now < due:
         return f"a new run is due in {duration(due - now)}"
     return Launch(f"{window.day} after {runs[0].run_id if runs else 'none'}")
+
+
+def _due_ts(ended: Sequence[TrackedRun]) -> int:
+    newest = ended[0]
+    if newest.phase is Phase.SUCCEEDED:
+        return (newest.started_ts or newest.ended_ts) + int(RESTARTS.first)
+    return newest.ended_ts + _pause_ms(ended)
 
 
 def _pause_ms(ended: Sequence[TrackedRun]) -> int:

@@ -123,6 +123,19 @@ def test_terminate_cancels_every_subscription_stores_what_was_buffered_and_ends_
     assert subscribed(deployed, run_id) == set(SYMBOLS)
 
 
+def test_session_that_a_signal_from_outside_ended_is_drained_and_a_success(
+    deployed: Deployment, live_gateway: GatewayThread
+) -> None:
+    run_id = deployed.launch()
+    before = ids(live_gateway, "subscribed")
+    assert wait_until(lambda: ids(live_gateway, "subscribed") > before, PATIENCE_SECS), "nothing was subscribed"
+    deployed.worker(run_id).terminate()
+    assert deployed.wait_for_end(run_id) == "SUCCESS"
+    assert ids(live_gateway, "cancelled") == ids(live_gateway, "subscribed")
+    metadata = metadata_of(deployed, run_id)
+    assert (metadata["ended_by"], metadata["drained"]) == ("SIGTERM", True)
+
+
 def test_second_launch_waits_until_the_first_run_has_ended_also_by_materialize(
     deployed: Deployment, live_gateway: GatewayThread
 ) -> None:

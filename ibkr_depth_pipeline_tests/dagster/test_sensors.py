@@ -12,7 +12,6 @@ from typing import Any
 import dagster as dg
 import pytest
 import redis
-from dagster._core.events import DagsterEvent, StepMaterializationData
 from dagster._core.execution.plan.objects import StepSuccessData
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
@@ -458,21 +457,6 @@ def test_stuck_probe_is_failed_by_the_next_days_schedule_and_alerted_once(
 
 
 # ---- runs
-
-
-@pytest.mark.parametrize(("drained", "alerted"), [(True, 0), (False, 1)])
-def test_run_that_a_restart_of_its_service_drained_is_handed_over_without_an_alert(
-    run_alerts: Sensor, instance: dg.DagsterInstance, webhook: Webhook, drained: bool, alerted: int
-) -> None:
-    run_alerts.tick()
-    run = started(instance)
-    metadata = {"drained": dg.MetadataValue.bool(drained), "ended_by": dg.MetadataValue.text("SIGTERM")}
-    recorded = StepMaterializationData(dg.AssetMaterialization(FEED, metadata=metadata))
-    kind = dg.DagsterEventType.ASSET_MATERIALIZATION.value
-    instance.report_dagster_event(DagsterEvent(kind, INGEST, event_specific_data=recorded), run)
-    end(instance, run, "canceled")
-    run_alerts.tick()
-    assert len(webhook.received) == alerted
 
 
 def test_failed_and_canceled_runs_of_ingest_and_probe_are_alerted_once_each(

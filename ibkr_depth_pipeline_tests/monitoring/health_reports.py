@@ -21,12 +21,13 @@ def reading(
     started: int = OPEN - 5 * MINUTE,
     unsupported: tuple[str, ...] = (),
     size_changes: str = "",
+    ended: bool = False,
 ) -> Reading:
-    """The health that Redis shows `at` ms after the open."""
+    """The health that Redis shows `at` ms after the open. ended: the run that is not running ended by itself."""
     now = OPEN + at
     run = RunIdentity("run-1", "host", 1, started)
     told = {"connected": connected, "suspended": suspended, "refused_309": refused_309, "size_changes": size_changes}
-    figures = FeedFigures(run, now, **told)
+    figures = FeedFigures(run, now, ended_ts=now if ended else 0, **told)
     problem = "" if running and connected and not suspended else "something is wrong"
     symbols = tuple(_symbol(name, now, name in stale, name in unsupported) for name in SYMBOLS)
     return HealthReport(now, IngestHealth("default", running, 10.0 if running else None, problem, figures), symbols)

@@ -158,6 +158,13 @@ def test_grace_after_open_and_start_lets_a_rotation_come_round(sensor: Sensor) -
     assert not Sensor().read(*restarted)
 
 
+def test_run_that_ended_by_itself_has_the_grace_to_be_followed_by_another(sensor: Sensor) -> None:
+    away = [reading(T + step * 15 * SECOND, *SYMBOLS, running=False, ended=True) for step in range(1, 20)]
+    assert not sensor.read(reading(T), *away[:8], reading(T + 2 * MINUTE + 10 * SECOND, started=OPEN + T + 2 * MINUTE))
+    assert not Sensor().read(*away[:8])
+    assert causes(Sensor().read(*away)) == [(AlertKind.TROUBLE, "no_ingest")]
+
+
 def test_state_outside_sessions_is_empty_and_nothing_is_alerted() -> None:
     before, _ = track_incidents(IncidentState(), reading(T, "A"), OPEN, RULES)
     after, alerts = track_incidents(before, unreachable(T + MINUTE), None, RULES)

@@ -73,11 +73,19 @@ def test_yesterdays_run_does_not_count_and_names_the_launch() -> None:
     assert launch_decision(yesterday, SESSION, NOON, alive="") == Launch("2023-11-14 after r1")
 
 
-@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.KILLED, Phase.SUCCEEDED])
+@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.KILLED])
 def test_ended_run_is_replaced_after_dagsters_own_retry_had_its_time(phase: Phase) -> None:
     runs = [ended(phase, NOON)]
     assert isinstance(launch_decision(runs, SESSION, NOON + int(RESTARTS.first) - 1, alive=""), str)
     assert isinstance(launch_decision(runs, SESSION, NOON + int(RESTARTS.first), alive=""), Launch)
+
+
+def test_run_that_succeeded_is_replaced_at_once_unless_it_only_began() -> None:
+    recorded = [ended(Phase.SUCCEEDED, NOON, lasted=int(RESTARTS.first))]
+    assert isinstance(launch_decision(recorded, SESSION, NOON, alive=""), Launch)
+    brief = [ended(Phase.SUCCEEDED, NOON, lasted=1000)]
+    assert isinstance(launch_decision(brief, SESSION, NOON + int(RESTARTS.first) - 1001, alive=""), str)
+    assert isinstance(launch_decision(brief, SESSION, NOON + int(RESTARTS.first) - 1000, alive=""), Launch)
 
 
 def test_runs_that_fail_at_once_are_replaced_with_exponential_backoff() -> None:

@@ -34,7 +34,7 @@ from ibkr_depth_pipeline.orchestration.ingest.metadata import (
     session_metadata,
     symbols_progress,
 )
-from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import tracked_ingest
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import is_ending, tracked_ingest
 from ibkr_depth_pipeline.orchestration.monitoring.watchdog import held_by_probe, still_wanted
 from ibkr_depth_pipeline.orchestration.resources import (
     ExchangeHours,
@@ -227,8 +227,13 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
 def _concluded(
     context: dg.OpExecutionContext, feed: dg.AssetKey, outcome: IngestOutcome, metadata: Metadata
 ) -> dg.Output[None]:
-    """The materialization is recorded however the session ended; only a full one ends the run as a success."""
-    if outcome.interrupted_by is None and outcome.summary.drained:
+    """The materialization is recorded however the session ended.
+
+    A drained session is a success, also if a signal from outside ended it, as a restart of its service does: that is a
+    hand-over to the next run. One that somebody terminated is canceled.
+    """
+    terminated = outcome.interrupted_by is not None and is_ending(context.instance, context.run_id)
+    if outcome.summary.drained and not terminated:
         return dg.Output(None, metadata=metadata)
     context.log_event(dg.AssetMaterialization(feed, metadata=metadata))
     if outcome.interrupted_by is not None:

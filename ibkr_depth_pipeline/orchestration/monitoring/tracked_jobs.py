@@ -176,6 +176,12 @@ def _was_asked_to_end(instance: dg.DagsterInstance, run_id: str) -> bool:
     return bool(instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_CANCELING))
 
 
+def is_ending(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether somebody asked that run to end, or the instance has written it off."""
+    run = instance.get_run_by_id(run_id)
+    return run is None or run.status is not dg.DagsterRunStatus.STARTED
+
+
 def last_end(instance: dg.DagsterInstance, job_name: str, since_ts: int) -> Phase | None:
     """How the job's newest run created since then (unix ms) ended; None if it is not over, or there is none."""
     since = datetime.fromtimestamp(since_ts / 1000, timezone.utc)
@@ -189,8 +195,7 @@ def last_end(instance: dg.DagsterInstance, job_name: str, since_ts: int) -> Phas
 def bad_endings(instance: dg.DagsterInstance, tracked_jobs: Sequence[TrackedJob], since_ts: int) -> list[FailedRun]:
     """The runs of these jobs that failed or were canceled since then (unix ms), and some before.
 
-    A run that carries out several of them counts for the first. A run of a job that is kept up, drained because its
-    service was stopped or restarted, is a hand-over to the next one and no failure.
+    A run that carries out several of them counts for the first.
     """
     after = datetime.fromtimestamp(since_ts / 1000, timezone.utc) - _OVERLAP
     found = {
@@ -198,20 +203,7 @@ def bad_endings(instance: dg.DagsterInstance, tracked_jobs: Sequence[TrackedJob]
         for tracked in reversed(tracked_jobs)
         for record in _records(instance, tracked, NEWEST, statuses=_BAD_ENDS, updated_after=after)
     }
-    return [
-        _ending(instance, tracked, record)
-        for tracked, record in found.values()
-        if not (tracked.kept_up and _was_handed_over(instance, record.dagster_run))
-    ]
-
-
-def _was_handed_over(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether a signal from outside ended it and it drained: its materialization says so."""
-    if run.status is not dg.DagsterRunStatus.CANCELED or _was_asked_to_end(instance, run.run_id):
-        return False
-    entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    recorded = [entry.asset_materialization.metadata for entry in entries if entry.asset_materialization]
-    return any("drained" in metadata and metadata["drained"].value is True for metadata in recorded)
+    return [_ending(instance, tracked, record) for tracked, record in found.values()]
 
 
 def _ending(instance: dg.DagsterInstance, tracked: TrackedJob, record: dg.RunRecord) -> FailedRun:
