@@ -1,4 +1,4 @@
-"""The Grafana dashboard: each of its queries is answered by a real Prometheus that scrapes a running ingest."""
+"""The Grafana dashboard: a real Prometheus that scrapes a running ingest answers each query; each rule has a panel."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from ibkr_depth_pipeline.box.embedded_redis import free_port
@@ -27,6 +28,7 @@ from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_o
 from ibkr_depth_pipeline_tests.metrics.sample_figures import FIGURES
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "ibkr_depth_dashboard.json"
+RULES = DASHBOARD.parents[1] / "prometheus" / "ibkr_depth_rules.yaml"
 VARIABLES = {"$__rate_interval": "5s", "$symbol": ".*", "$job": ".*"}
 SCRAPE_SECS = 1
 
@@ -45,9 +47,15 @@ def queries() -> list[str]:
     return found
 
 
+def rules() -> dict[str, str]:
+    """The expression of each shipped rule, by its name."""
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    return {rule.get("alert") or rule["record"]: rule["expr"] for rule in group["rules"]}
+
+
 def may_be_empty(query: str) -> bool:
     """Whether a healthy recording of a second's age may have nothing to show: only what is filtered by a comparison."""
-    return query.endswith("> 0")
+    return query.endswith("> 0") or query in rules().values()
 
 
 class Prometheus:
@@ -135,9 +143,18 @@ def test_dashboard_shows_every_metric_but_those_named_here() -> None:
     names = {each.name + suffix for each in families(FIGURES, "default") for suffix in suffixes.get(each.type, ("",))}
     every = {name.removeprefix(PREFIX) for name in names}
     beside = {"run_info", "market_data_troubles", "gateway_connections_total", "buffer_snapshots", "snapshots_total"}
-    beside |= {"redis_lag_seconds"}  # deprecated
     assert every - shown == beside
     assert shown <= every
+
+
+def test_each_rule_has_a_panel_with_its_expression() -> None:
+    shown = {
+        panel["description"].split()[1].rstrip("."): target["expr"]
+        for panel in dashboard()["panels"]
+        if panel["description"].startswith("Rule ")
+        for target in panel["targets"]
+    }
+    assert shown == rules()
 
 
 def test_panels_have_their_own_ids_and_do_not_overlap() -> None:
