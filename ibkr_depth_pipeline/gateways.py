@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.universe import SymbolSpec, load_universe
 from ibkr_depth_pipeline.universe_terms import contract_key
@@ -31,6 +32,7 @@ _SETTINGS = {
     "probe_client_id": "ibkr_probe_client_id",
     "slots": "ibkr_max_concurrent_depth",
     "metrics_port": "ibkr_metrics_port",
+    "deadman_url": "deadman_url",
     "universe": "symbol_config_path",
 }
 _NAME_RULE = "a letter, then letters, digits and _, all in lower case, at most 32"
@@ -57,7 +59,9 @@ def load_gateways() -> tuple[Gateway, ...]:
     path = load_settings().gateways_config_path
     if not path.exists() and path == Settings.model_fields["gateways_config_path"].default:
         return (Gateway(),)
-    return parse_gateways(read_yaml(path), path)
+    gateways = parse_gateways(read_yaml(path), path)
+    _warn_of_shared_switch(gateways)
+    return gateways
 
 
 def gateway_named(name: str) -> Gateway:
@@ -84,6 +88,7 @@ class _Entry(BaseModel):
     probe_client_id: Any = None
     slots: Any = None
     metrics_port: Any = None
+    deadman_url: Any = None
 
 
 class _GatewaysFile(BaseModel):
@@ -178,6 +183,19 @@ def _refuse_shared(gateways: Mapping[str, Gateway], problems: list[str]) -> None
             name, first = contracts.setdefault(contract_key(spec), (spec.name, place))
             if first != place and name != spec.name:
                 problems.append(f"{place}: {spec.name!r} asks for the contract of {name!r} under {first}; list it once")
+
+
+def _warn_of_shared_switch(gateways: Sequence[Gateway]) -> None:
+    """A switch that two gateways ping stays quiet as long as one of them is well."""
+    sharing: dict[str, list[str]] = {}
+    for gateway in gateways:
+        sharing.setdefault(gateway.settings().deadman_target, []).append(gateway.name)
+    for target, names in sharing.items():
+        if target and len(names) > 1:
+            get_log().warning("deadman_url_shared", gateways=names, advice=_SWITCH_ADVICE)
+
+
+_SWITCH_ADVICE = "put {gateway} into DEADMAN_URL, which stands for the gateway's name, or give each entry a deadman_url"
 
 
 def _specs(place: str, settings: Settings, problems: list[str]) -> Sequence[SymbolSpec]:

@@ -309,7 +309,7 @@ class Settings(BaseSettings):
         repr=False,
         description="a dead man's switch, such as healthchecks.io or Uptime Kuma: an http or https URL that the "
         "heartbeat sensor asks for each minute while all is well, and with /fail behind its path (or status=down) "
-        "while not; empty: none",
+        "while not; {gateway} in it stands for IBKR_GATEWAY_NAME; empty: none",
     )
     ibkr_alert_after_secs: Seconds = Field(
         30, ge=0, le=3600, description="trouble that lasts so long is alerted, and its end likewise: seconds, 0 to 3600"
@@ -335,6 +335,11 @@ class Settings(BaseSettings):
     def alert_targets(self) -> tuple[str, ...]:
         """Each URL of ALERT_URLS. Any part of them may be a secret."""
         return _split_urls(self.alert_urls)
+
+    @property
+    def deadman_target(self) -> str:
+        """DEADMAN_URL of this gateway. Its path may be a secret."""
+        return self.deadman_url.replace("{gateway}", self.ibkr_gateway_name)
 
     @property
     def redis_target(self) -> str:

@@ -77,6 +77,29 @@ def test_metrics_port_is_the_entrys_or_that_of_the_settings(
     assert "gateways[1] 'one' metrics_port: 70000 is not allowed" in problems({**ONE, "metrics_port": 70000})[0]
 
 
+def test_each_gateway_has_a_dead_mans_switch_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEADMAN_URL", "https://hc.example/key/depth-{gateway}")
+    targets = [each.settings().deadman_target for each in listed(ONE, {**TWO, "deadman_url": "https://other/s3cr3t"})]
+    assert targets == ["https://hc.example/key/depth-one", "https://other/s3cr3t"]
+    assert "deadman_url_shared" not in "".join(capfd.readouterr())
+    refused = problems({**ONE, "deadman_url": "ftp://other/s3cr3t"})[0]
+    assert "gateways[1] 'one' deadman_url" in refused
+    assert "s3cr3t" not in refused
+
+
+@pytest.mark.parametrize("url", ["https://hc.example/s3cr3t", ""])
+def test_dead_mans_switch_that_gateways_share_is_logged_without_its_url(
+    url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEADMAN_URL", url)
+    listed(ONE, TWO)
+    logged = "".join(capfd.readouterr())
+    assert ("deadman_url_shared" in logged) is bool(url)
+    assert "s3cr3t" not in logged
+
+
 BAD = {
     "no mapping": ("paper", "gateways[2] 'paper': must be a mapping"),
     "no name": ({"universe": "two.yaml"}, "gateways[2] (no name): name is missing"),

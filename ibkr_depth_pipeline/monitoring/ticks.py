@@ -131,7 +131,7 @@ def heartbeat_tick(settings: Settings, symbols: Sequence[str], state: str | None
     if opened is None:
         outbox = _deliver(settings, before.outbox, (), now)
         quiet = f"{_whose_hours(settings)} closed."
-        deadman = ping(settings.deadman_url, before.deadman, well=not outbox.pending, now=unix_ms())
+        deadman = ping(settings.deadman_target, before.deadman, well=not outbox.pending, now=unix_ms())
         return HeartbeatTick(dump_state(HeartbeatState(outbox=outbox, deadman=deadman)), quiet=quiet)
     reading = read_redis(settings, symbols)
     rules = _rules(settings, reading, len(symbols))
@@ -141,7 +141,7 @@ def heartbeat_tick(settings: Settings, symbols: Sequence[str], state: str | None
     due, published = due_checks(before.published, checks, reading.ts)
     outbox = _deliver(settings, before.outbox, alerts, unix_ms())
     well = incidents.incident is None and not outbox.pending
-    deadman = ping(settings.deadman_url, before.deadman, well=well, now=unix_ms())
+    deadman = ping(settings.deadman_target, before.deadman, well=well, now=unix_ms())
     return HeartbeatTick(dump_state(HeartbeatState(incidents, published, outbox, deadman)), tuple(due), alerts)
 
 

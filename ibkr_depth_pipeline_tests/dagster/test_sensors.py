@@ -178,8 +178,8 @@ def test_dead_mans_switch_hears_of_an_incident_and_of_its_end(
     heartbeats: Sensor, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Switch() as switch:
-        monkeypatch.setenv("DEADMAN_URL", switch.url)
-        path = switch.url.rpartition("/")[2]
+        monkeypatch.setenv("DEADMAN_URL", switch.url + "-{gateway}")
+        path = switch.url.rpartition("/")[2] + "-default"
         record(redis_server, *SYMBOLS)
         heartbeats.tick()
         silence(redis_server)
