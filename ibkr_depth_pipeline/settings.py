@@ -130,6 +130,12 @@ class Settings(BaseSettings):
     ibkr_client_id: Whole = _whole(777, 1, 2_000_000_000, "preferred client id")
     ibkr_client_id_max_offset: Whole = _whole(5, 0, 1000, "how many further client ids to try")
     ibkr_probe_client_id: Whole = _whole(787, 1, 2_000_000_000, "the probe's preferred client id")
+    ibkr_facts_client_id: Whole = _whole(797, 1, 2_000_000_000, "the preferred client id of ibkr_gateway_facts")
+    ibkr_gateway_facts: Path = Field(
+        Path("config/gateway_facts.json"),
+        description="what ibkr_gateway_facts has found: the path of its JSON file, from which the probe and the "
+        "rotation take their first slots and release pause if it is there and of this gateway",
+    )
     ibkr_depth_rows: Whole = _whole(10, 1, 50, "depth levels per side to request")
     ibkr_depth_extra_rows: Whole = _whole(5, 0, 50, "levels requested beyond IBKR_DEPTH_ROWS")
     ibkr_max_concurrent_depth: Whole = _whole(3, 1, 60, "most simultaneous depth subscriptions")

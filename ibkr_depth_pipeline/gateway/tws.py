@@ -141,6 +141,11 @@ class TwsGateway:
         """The greeting of this connection; of version 0 while not connected."""
         return Greeting(self.server_version, self._session.connection_time if self._session else "")
 
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The numbers of the accounts behind the gateway; none while not connected."""
+        return tuple(self._session.client.getAccounts()) if self._session and self.is_connected else ()
+
     # ---- queries
 
     async def contracts(self, query: ContractQuery, timeout: float = ANSWER_TIMEOUT_SECS) -> list[ContractAnswer]:

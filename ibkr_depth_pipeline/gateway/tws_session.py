@@ -54,7 +54,8 @@ class GatewayCallbacks:
     """What a connection calls, in the order in which bytes came. What they raise is not caught by it.
 
     on_read comes before the messages that a read of the socket completes, on_read_end after them. on_depth takes a
-    depth message as it came; False if it was not processed: then its row goes to on_row(request, row).
+    depth message as it came; False if it was not processed: then its row goes to on_row(request, row). on_error takes
+    the request id, code and text of each error message, before the event that it makes.
     """
 
     on_event: Callable[[GatewayEvent], None] = lambda _event: None
@@ -62,6 +63,7 @@ class GatewayCallbacks:
     on_depth: Callable[[bytes], bool] = lambda _message: False
     on_read: Callable[[], None] = lambda: None
     on_read_end: Callable[[], None] = lambda: None
+    on_error: Callable[[int, int, str], None] = lambda _request, _code, _text: None
 
 
 LacksRows = Callable[[int], bool]
@@ -310,6 +312,7 @@ class TwsSession:
     # ---- what ib_insync's client and decoder call
 
     def error(self, reqId: int, errorCode: int, errorString: str, advancedOrderRejectJson: str) -> None:
+        self._callbacks.on_error(reqId, errorCode, errorString)
         if errorCode == CLIENT_ID_IN_USE:
             if not self._id_taken.done():
                 self._id_taken.set_result(None)

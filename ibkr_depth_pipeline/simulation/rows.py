@@ -59,7 +59,10 @@ class RowStyle(Enum):
     CASCADE = "cascade"
     """Updates in place from the top down: a new best price is row 0 := new, 1 := old 0, 2 := old 1, ..."""
     OVERWRITE = "overwrite"
-    """As CASCADE, but a row of another price or name comes as an insert, which replaces what stands there."""
+    """In place from the bottom up; a row of another price or name comes as an insert, which replaces what stands there.
+
+    From the top down a client whose inserts shift would end at the same book.
+    """
 
 
 def snapshot_rows(book: Book) -> list[WireRow]:
@@ -143,12 +146,13 @@ def apply_rows(book: Book, rows: Iterable[WireRow]) -> Book:
 
 
 def _overwrites(side: int, old: Sequence[BookLevel], new: Sequence[BookLevel]) -> list[WireRow]:
-    return [
-        row._replace(operation=INSERT)
-        if row.operation == UPDATE and _identity(old[row.position]) != _identity(new[row.position])
-        else row
-        for row in _cascades(side, old, new)
+    rows = _cascades(side, old, new)
+    in_place = [row for row in reversed(rows) if row.operation == UPDATE]
+    replaced = [
+        row if _identity(old[row.position]) == _identity(new[row.position]) else row._replace(operation=INSERT)
+        for row in in_place
     ]
+    return replaced + rows[len(replaced) :]
 
 
 _WORDINGS = {RowStyle.SHIFT: _shifts, RowStyle.CASCADE: _cascades, RowStyle.OVERWRITE: _overwrites}

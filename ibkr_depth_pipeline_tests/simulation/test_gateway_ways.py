@@ -19,9 +19,9 @@ def test_overwriting_insert_replaces_the_row_at_its_position() -> None:
     after = Book((BookLevel(10.2, 3.0), BookLevel(10.0, 5.0), BookLevel(9.9, 1.0)), ())
     rows = rows_of_change(before, after, RowStyle.OVERWRITE)
     assert [(row.position, row.operation, row.price) for row in rows] == [
-        *((0, INSERT, 10.2), (1, UPDATE, 10.0), (2, INSERT, 9.9)),
+        *((1, UPDATE, 10.0), (0, INSERT, 10.2), (2, INSERT, 9.9)),
     ]
-    assert [row.operation for row in rows_of_change(after, before, RowStyle.OVERWRITE)] == [INSERT, UPDATE, DELETE]
+    assert [row.operation for row in rows_of_change(after, before, RowStyle.OVERWRITE)] == [UPDATE, INSERT, DELETE]
     assert {row.side for row in rows} == {BID}
 
 

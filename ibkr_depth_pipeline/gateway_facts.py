@@ -1,0 +1,162 @@
+"""The file of `ibkr_gateway_facts`: what was seen of one gateway, and where the probe and the rotation begin with it.
+
+docs/gateway-facts.md describes the file. A file that can't be read, or that is of another gateway, is ignored with a
+warning: what it would have saved is found out again within a few turns, and a recorder starts in any case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.settings import Settings
+
+_MOST_SLOTS = 60
+_LONGEST_PAUSE_SECS = 60.0
+_SCRYPT = {"n": 2**14, "r": 8, "p": 1}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FactEntry(_Strict):
+    """What is assumed of one fact, and what was seen: null with the reason if nothing was.
+
+    at_least: the true value may be larger. as_assumed is null if nothing definite is assumed, or nothing was seen.
+    seen_ts: unix ms.
+    """
+
+    assumed: str
+    source: str
+    seen: JsonValue = None
+    seen_ts: int | None = None
+    note: str = ""
+    at_least: bool = False
+    as_assumed: bool | None = None
+    reason: str = ""
+
+
+class AccountDigest(_Strict):
+    """The account numbers, to be recognized and not to be read."""
+
+    salt: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    scrypt: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+    @classmethod
+    def of(cls, accounts: Sequence[str], salt: str | None = None) -> AccountDigest:
+        """The digest of these accounts, in any order; a salt of its own unless one is given."""
+        salt = salt or secrets.token_hex(8)
+        text = ",".join(sorted(accounts)).encode()
+        return cls(salt=salt, scrypt=hashlib.scrypt(text, salt=bytes.fromhex(salt), dklen=16, **_SCRYPT).hex())
+
+    def matches(self, accounts: Sequence[str]) -> bool:
+        """Whether it is of these accounts."""
+        return AccountDigest.of(accounts, self.salt) == self
+
+
+class GatewayFacts(_Strict):
+    """The whole file. Times are unix ms."""
+
+    format: Literal[1] = 1
+    host: str
+    port: int
+    account: AccountDigest | None = None
+    began_ts: int
+    ended_ts: int
+    ended_early: str = ""
+    """Why it ended before all experiments were done; empty if they were."""
+    symbols: tuple[str, ...]
+    rows_asked: int
+    facts: dict[str, FactEntry]
+
+    def seen(self, fact: str) -> JsonValue:
+        """What was seen of a fact; None if nothing was."""
+        entry = self.facts.get(fact)
+        return None if entry is None else entry.seen
+
+    def with_earlier(self, earlier: GatewayFacts) -> GatewayFacts:
+        """These facts, and those that were seen earlier and not this time; itself if the gateway is another one."""
+        if (earlier.host, earlier.port) != (self.host, self.port):
+            return self
+        kept = {name: each for name, each in earlier.facts.items() if each.seen_ts and _is_unseen(self, name)}
+        return self.model_copy(update={"facts": {**self.facts, **kept}})
+
+    def as_json(self) -> str:
+        """The text of the file."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+
+def _is_unseen(facts: GatewayFacts, name: str) -> bool:
+    return name in facts.facts and facts.facts[name].seen_ts is None
+
+
+def read_facts(path: Path) -> GatewayFacts:
+    """Reads a file. Raises ValueError, which says what is wrong with it, and OSError."""
+    try:
+        return GatewayFacts.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
+        raise ValueError(problems) from None
+
+
+# ---- where the probe and the rotation begin
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPoint:
+    """What is known of a gateway's slots beforehand; None: nothing. account: whose slots these are."""
+
+    slots: int | None = None
+    release_pause: float | None = None
+    account: AccountDigest | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known."""
+        return self.slots is not None or self.release_pause is not None
+
+
+NOTHING_KNOWN = StartingPoint()
+
+
+def starting_point(settings: Settings) -> StartingPoint:
+    """What IBKR_GATEWAY_FACTS has of the settings' gateway; logs that it is used, or why not. Never raises."""
+    path, log = settings.ibkr_gateway_facts, get_log()
+    try:
+        found = read_facts(path)
+    except FileNotFoundError:
+        if "ibkr_gateway_facts" in settings.model_fields_set:
+            log.warning("gateway_facts_ignored", file=str(path), reason="there is no such file")
+        return NOTHING_KNOWN
+    except (OSError, ValueError) as error:
+        log.warning("gateway_facts_ignored", file=str(path), reason=str(error))
+        return NOTHING_KNOWN
+    if (found.host, found.port) != (settings.ibkr_host, settings.ibkr_port):
+        reason = f"it is of {found.host}:{found.port}, not of {settings.ibkr_host}:{settings.ibkr_port}"
+        log.warning("gateway_facts_ignored", file=str(path), reason=reason)
+        return NOTHING_KNOWN
+    point = StartingPoint(_slots(found), _release_pause(found), found.account)
+    if point.is_known:
+        log.info("gateway_facts", file=str(path), slots=point.slots, release_pause_secs=point.release_pause)
+    return point
+
+
+def _slots(facts: GatewayFacts) -> int | None:
+    seen = facts.seen("slots")
+    is_count = isinstance(seen, int) and not isinstance(seen, bool)
+    return seen if is_count and isinstance(seen, int) and 1 <= seen <= _MOST_SLOTS else None
+
+
+def _release_pause(facts: GatewayFacts) -> float | None:
+    seen = facts.seen("slot_free_secs")
+    is_number = isinstance(seen, int | float) and not isinstance(seen, bool)
+    return float(seen) if is_number and isinstance(seen, int | float) and 0 <= seen <= _LONGEST_PAUSE_SECS else None
