@@ -207,7 +207,8 @@ def drop(evidence: Evidence) -> Steps:
     if high == math.inf:
         evidence.find("slots_held_after_drop_secs", round(low, 2), "refused to the end", at_least=True)
     else:
-        evidence.find("slots_held_after_drop_secs", round(high, 2) if low else 0.0)
+        note = f"refused after {low:.2f} s" if low else f"granted by the first request, after {high:.2f} s"
+        evidence.find("slots_held_after_drop_secs", round(high, 2) if low else 0.0, note)
     yield from leave_all(evidence)
 
 

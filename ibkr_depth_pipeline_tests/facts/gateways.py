@@ -26,7 +26,7 @@ QUICK = FactLimits(
     watch=1.2,
     compare=0.5,
     late_rows=1.6,
-    release=3.0,
+    release=8.0,
     most_venues=3,
 )
 
@@ -64,7 +64,7 @@ OVERWRITING = GatewayOptions(
     silent_symbols=frozenset({"SPY@NYSE"}),
     advisories={"EUR.USD": 10090},
 )
-HELD = GatewayOptions(slots=4, slots_held_after_drop=1.5, client_id_held_after_drop=0.6)
+HELD = GatewayOptions(slots=4, slots_held_after_drop=4.0, client_id_held_after_drop=0.6)
 CASCADING = GatewayOptions(slots=10, row_styles={"*": RowStyle.CASCADE}, rows_per_second=120.0, clock_offset=40.0)
 GATEWAYS: Mapping[str, GatewayOptions] = {
     "usual": USUAL,

@@ -88,7 +88,7 @@ def test_way_of_the_gateway_is_found(found: dict[str, GatewayFacts], gateway: st
         ("late", "details_secs", 0.2),
         ("paper", "slot_free_secs", 0.6),
         ("late", "rows_after_cancel_secs", 0.7),
-        ("held", "slots_held_after_drop_secs", 1.5),
+        ("held", "slots_held_after_drop_secs", 4.0),
         ("held", "client_id_held_after_drop_secs", 0.6),
     ],
 )
