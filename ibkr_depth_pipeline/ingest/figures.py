@@ -238,7 +238,11 @@ class RunFigures:
 
 
 class FiguresPublisher:
-    """Publishes the figures of a run every REPORT_SECS: to Prometheus, and to Redis while the lease is ours."""
+    """Publishes the figures of a run every REPORT_SECS: to Prometheus, and to Redis while the lease is ours.
+
+    They are one key, so whoever reads them never finds more holders of slots than there are slots; it is published soon
+    after these change.
+    """
 
     def __init__(self, figures: RunFigures, metrics: MetricsEndpoint, status: StatusPublisher, lease: Lease) -> None:
         self._figures = figures
@@ -248,7 +252,7 @@ class FiguresPublisher:
         self._changed = asyncio.Event()
 
     def publish_soon(self) -> None:
-        """Publish without waiting for the next report: a connection was lost or has come back."""
+        """Publish without waiting for the next report: other symbols hold slots, a connection was lost or is back."""
         self._changed.set()
 
     async def run(self) -> None:

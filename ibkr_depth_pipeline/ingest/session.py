@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import time_ns
 
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
@@ -37,7 +37,7 @@ from ibkr_depth_pipeline.ingest.composition import (
     rows_requested,
 )
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
-from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
+from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor, RequestDepth
 from ibkr_depth_pipeline.ingest.figures import FiguresPublisher, IngestSummary, RateLimitedLog, RunFigures
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive, WallClockMonitor
 from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership, OpenMarkets
@@ -156,8 +156,8 @@ class IngestSession:
             resolve_again=self._venues.resolve_again,
             reconnect=self._drop_connection,
             wall_ms=wall_ms,
-            requested=lambda effect: self._pipeline.requested(effect, loop_time(), self._wall_ms()),
-            cancelled=self._pipeline.intervals.cancelled,
+            requested=self._on_request,
+            cancelled=self._on_cancel,
         )
         self._keepalive = Keepalive(
             self._gateway,
@@ -382,6 +382,14 @@ class IngestSession:
                 self._publisher.publish_soon()
         except Exception as error:
             self._tasks.fail(error)
+
+    def _on_request(self, effect: RequestDepth) -> Sequence[Effect]:
+        self._publisher.publish_soon()
+        return self._pipeline.requested(effect, loop_time(), self._wall_ms())
+
+    def _on_cancel(self, request: int, now_ms: int) -> None:
+        self._publisher.publish_soon()
+        self._pipeline.intervals.cancelled(request, now_ms)
 
     def _drop_connection(self, reason: str) -> None:
         """Close the connection, and handle that as a loss: the gateway does not report it."""

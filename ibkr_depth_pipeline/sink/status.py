@@ -33,10 +33,10 @@ from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.universe_hours import UniverseHours
 
 REPORT_SECS = 2.0
-"""How often an ingest publishes its figures."""
+"""How often an ingest publishes its figures, if nothing happens."""
 
 LEAST_REPORT_SECS = 0.25
-"""As long it waits after each publishing, also when the gateway's connection is lost or comes back."""
+"""As long it waits after each publishing, also when slots or the gateway's connection change."""
 
 HOURS_KEPT_SECS, HOURS_AGAIN_SECS = 8 * 86_400, 3 * 3_600
 """How long the hours of a universe are kept, and how often they are stored again, changed or not."""

@@ -143,12 +143,12 @@ class StreamReadings:
 
 def watch_state(health: HealthReport, streams: StreamReadings) -> WatchState:
     """Combine the health report with what was read of the streams."""
-    holders = _slot_holders(health)
-    lines = [_line(each, health.feed, streams, each.symbol in holders) for each in health.symbols]
-    return WatchState(health.ts, health, lines)
+    return WatchState(health.ts, health, [_line(each, health.feed, streams) for each in health.symbols])
 
 
-def _line(each: SymbolHealth, feed: IngestHealth, streams: StreamReadings, holds_slot: bool) -> SymbolLine:
+def _line(each: SymbolHealth, feed: IngestHealth, streams: StreamReadings) -> SymbolLine:
+    # by the figures alone, which are of one moment and published when that changes: rows are read at another time
+    holds_slot = feed.running and each.figures.subscribed
     return SymbolLine(
         symbol=each.symbol,
         liveness=_liveness(each, holds_slot, feed.figures is not None),
@@ -173,16 +173,6 @@ def _coverage(each: SymbolHealth, feed: IngestHealth) -> float | None:
         return None
     run_ms = figures.run_ms
     return min(1.0, each.figures.live_ms / run_ms) if run_ms > 0 else None
-
-
-def _slot_holders(health: HealthReport) -> frozenset[str]:
-    """The symbols that hold a slot. The figures are published every 2 s; rows since then show whether that changed."""
-    feed = health.feed
-    if not feed.running or feed.figures is None:
-        return frozenset()
-    since = {each.symbol for each in health.symbols if each.last_row_ts > feed.figures.written_ts}
-    published = {each.symbol for each in health.symbols if each.figures.subscribed}
-    return frozenset(published if since <= published else since)
 
 
 def _liveness(each: SymbolHealth, holds_slot: bool, has_figures: bool) -> Liveness:

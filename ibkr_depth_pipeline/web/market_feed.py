@@ -125,7 +125,8 @@ class MarketFeed:
         except SinkUnavailable:
             return  # the next poll says so
         self._record.take(news, self._now_ms())
-        lanes = self._record.lanes(self._now_ms())
+        holders = {line.symbol for line in self._state.lines if line.holds_slot}
+        lanes = self._record.lanes(self._now_ms(), holders)
         if lanes != self._lanes:
             self._lanes = lanes
             self._viewers.publish(LANES, lanes_message(lanes, self._now_ms()))

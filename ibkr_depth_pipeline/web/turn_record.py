@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,19 +56,24 @@ class TurnRecord:
         turns = self._turns.get(symbol)
         return turns is not None and turns.open is not None and now_ms - _last_moment(turns.open) < SILENT_MS
 
-    def lanes(self, now_ms: int) -> dict[str, list[list[Any]]]:
-        """Of each subscription its request, first row, end (unix ms, None for what has not been) and why it ended."""
+    def lanes(self, now_ms: int, holders: Collection[str]) -> dict[str, list[list[Any]]]:
+        """Of each subscription its request, first row, end (unix ms, None for what has not been) and why it ended.
+
+        holders: the symbols that hold a slot. The turns of two symbols are read at different times, and one that is
+        over stands as open for a moment: no others go on.
+        """
         lanes = {
-            symbol: [_lane(each) for each in turns.ended] + self._open_lane(symbol, now_ms)
+            symbol: [_lane(each) for each in turns.ended] + self._open_lane(symbol, now_ms, symbol in holders)
             for symbol, turns in self._turns.items()
         }
         return {symbol: lane for symbol, lane in lanes.items() if lane}
 
-    def _open_lane(self, symbol: str, now_ms: int) -> list[list[Any]]:
+    def _open_lane(self, symbol: str, now_ms: int, holds_slot: bool) -> list[list[Any]]:
         turn = self._turns[symbol].open
         if turn is None:
             return []
-        return [[turn.requested, turn.first_row, None if self.goes_on(symbol, now_ms) else _last_moment(turn), ""]]
+        end = None if holds_slot and self.goes_on(symbol, now_ms) else _last_moment(turn)
+        return [[turn.requested, turn.first_row, end, ""]]
 
 
 def _lane(turn: SubscriptionInterval) -> list[Any]:

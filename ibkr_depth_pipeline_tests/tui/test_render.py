@@ -68,12 +68,13 @@ def test_each_symbol_state_has_its_liveness(state: SymbolState, subscribed: bool
     assert line.liveness is shown
 
 
-def test_rows_after_the_figures_show_who_holds_a_slot_now() -> None:
+def test_figures_alone_say_who_holds_a_slot_whatever_rows_have_come_since() -> None:
     report = health(subscribed=False, age=20.0)
     spy, *rest = report.symbols
     holders = [replace(each, figures=SymbolFigures(subscribed=True)) for each in rest[:3]]
     report = replace(report, symbols=(replace(spy, last_row_ts=NOW), *holders, *rest[3:]))
-    assert [line.symbol for line in state_of(report).lines if line.holds_slot] == ["SPY"]
+    expected = [each.symbol for each in holders]
+    assert [line.symbol for line in state_of(report).lines if line.holds_slot] == expected
 
 
 def test_book_with_recent_rows_is_live_without_figures() -> None:

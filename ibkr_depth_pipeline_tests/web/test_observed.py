@@ -100,7 +100,7 @@ def record_of(*turns: SubscriptionInterval, now: int) -> TurnRecord:
 
 def test_lanes_show_the_wait_for_the_first_row_and_what_goes_on() -> None:
     record = record_of(turn(1, 1000, 3000), turn(2, 4000, None), turn(3, 5000, 5500, ended=False), now=6000)
-    assert record.lanes(6000) == {
+    assert record.lanes(6000, {"SPY"}) == {
         "SPY": [[1000, 1100, 3000, "turn_over"], [4000, None, 4000, "turn_over"], [5000, 5100, None, ""]]
     }
     assert record.newest("SPY") == Stretch(5100, 5500)
@@ -111,11 +111,17 @@ def test_subscription_of_a_recorder_that_died_does_not_go_on() -> None:
     record = record_of(turn(1, 1000, 3000, ended=False), now=3000)
     assert record.goes_on("SPY", 3000 + SILENT_MS - 1)
     assert not record.goes_on("SPY", 3000 + SILENT_MS)
-    assert record.lanes(3000 + SILENT_MS) == {"SPY": [[1000, 1100, 3000, ""]]}
+    assert record.lanes(3000 + SILENT_MS, {"SPY"}) == {"SPY": [[1000, 1100, 3000, ""]]}
+
+
+def test_subscription_that_is_over_but_for_its_record_does_not_go_on() -> None:
+    record = record_of(turn(1, 1000, 3000, ended=False), now=3000)
+    assert record.lanes(3100, {"SPY"}) == {"SPY": [[1000, 1100, None, ""]]}
+    assert record.lanes(3100, {"QQQ"}) == {"SPY": [[1000, 1100, 3000, ""]]}
 
 
 def test_old_subscriptions_are_dropped() -> None:
     now = KEPT_MS + 5000
-    assert record_of(turn(1, 1000, 3000), turn(2, 4000, 6000), now=now).lanes(now) == {
+    assert record_of(turn(1, 1000, 3000), turn(2, 4000, 6000), now=now).lanes(now, ()) == {
         "SPY": [[4000, 4100, 6000, "turn_over"]]
     }
