@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from ibkr_depth_pipeline import drawing
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.web.access import COOKIE, AccessPolicy
 from ibkr_depth_pipeline.web.market_feed import MarketFeed
@@ -51,6 +52,7 @@ def application(feed: MarketFeed, viewers: Viewers, policy: AccessPolicy) -> ASG
         Route("/", page.page, methods=["GET"]),
         Route("/tile", page.tile, methods=["GET"]),
         WebSocketRoute("/live", page.live),
+        Mount("/assets/drawing", StaticFiles(directory=drawing.FOLDER)),
         Mount("/assets", StaticFiles(directory=ASSETS)),
     ]
     return Guarded(Starlette(routes=routes), policy)

@@ -14,8 +14,8 @@ def run(tab: Tab, body: str) -> Any:
     """Run JavaScript beside the page's modules."""
     modules = """
         const { Columns } = await import('/assets/columns.js');
-        const { HeatMap, priceGrid } = await import('/assets/heatmap.js');
-        const { drawLane, whyUnobserved } = await import('/assets/lanes.js');
+        const { HeatMap, priceGrid } = await import('/assets/drawing/heatmap.js');
+        const { drawLane, laneOf, laneWords, whyUnobserved } = await import('/assets/drawing/lanes.js');
     """
     return tab.page.evaluate(f"async () => {{ {modules} {BOOK} {body} }}")
 
@@ -110,7 +110,7 @@ def test_lane_shows_the_wait_as_a_line_and_the_observed_time_as_a_bar(workbench:
         Object.assign(canvas.style, { width: '200px', height: '17px', position: 'fixed', left: 0, top: 0 });
         document.body.append(canvas);
         const turns = [[50, 100, 150, 'turn_over'], [180, 190, null, '']];
-        drawLane(canvas, turns, 0, 200, { held: '#0000ff', line: '#ffffff' });
+        drawLane(canvas, laneOf(turns), 0, 200, { held: '#0000ff', line: '#ffffff' });
         const { data } = canvas.getContext('2d').getImageData(0, 0, 200, 17);
         const isBlue = (place) => data[place + 2] > 200 && data[place] < 50;
         const blue = (x) => Array.from({ length: 17 }, (_, y) => isBlue((y * 200 + x) * 4)).filter(Boolean).length;
@@ -127,7 +127,7 @@ def test_reason_of_unobserved_time_is_how_the_last_subscription_ended(workbench:
         workbench,
         """
         const turns = [[0, 10, 100, 'turn_over'], [200, null, 210, 'slot_refused'], [300, 350, 400, 'connection_lost']];
-        return [150, 205, 250, 320, 500].map(time => whyUnobserved(turns, time));
+        return [150, 205, 250, 320, 500].map(time => whyUnobserved(laneOf(turns), time));
         """,
     )
     waits = "waits for its first row"
@@ -136,4 +136,4 @@ def test_reason_of_unobserved_time_is_how_the_last_subscription_ended(workbench:
 
 def test_every_reason_of_an_end_has_words(workbench: Tab) -> None:
     for reason in set(EndReason) - {EndReason.UNKNOWN}:
-        assert run(workbench, f"return whyUnobserved([[0, 1, 2, '{reason.value}']], 3);"), reason
+        assert run(workbench, f"return whyUnobserved(laneOf([[0, 1, 2, '{reason.value}']]), 3);"), reason

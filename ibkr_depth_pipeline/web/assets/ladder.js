@@ -1,6 +1,6 @@
 // Ten levels a side as a table: asks on top, the best prices in the middle, a bar for each size.
 
-import { price, size, spread } from "./format.js";
+import { price, size, spread } from "./drawing/format.js";
 
 const LEVELS = 10;
 

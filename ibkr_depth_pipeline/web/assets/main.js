@@ -2,11 +2,12 @@
 
 import { Columns } from "./columns.js";
 import { Connection } from "./connection.js";
-import { duration, price, signed, spread, utcClock } from "./format.js";
-import { HeatMap, newestBook } from "./heatmap.js";
+import { duration, price, signed, spread, utcClock } from "./drawing/format.js";
+import { HeatMap, newestBook } from "./drawing/heatmap.js";
 import { Ladder, set } from "./ladder.js";
-import { whyUnobserved } from "./lanes.js";
-import { isStale, nextText, stateText, Universe } from "./universe.js";
+import { laneOf, whyUnobserved } from "./drawing/lanes.js";
+import { palette } from "./drawing/palette.js";
+import { isStale, NO_LANE, nextText, stateText, Universe } from "./universe.js";
 
 const SPANS = [[30, "30 s"], [60, "1 min"], [300, "5 min"], [900, "15 min"]];
 const STEPS = [50, 100, 200, 500, 1000, 2000, 5000];
@@ -42,8 +43,7 @@ const theme = {
   },
   set(name) {
     document.documentElement.dataset.theme = name;
-    const style = getComputedStyle(document.documentElement);
-    this.lane = Object.fromEntries(["held", "line", "bad"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    this.colours = palette();
     schedule();
   },
 };
@@ -74,7 +74,7 @@ const connection = new Connection({
     page.lost = 0;
     if (message.now) page.clock = { server: message.now, here: performance.now() };
     if (message.k === "state") takeState(message);
-    else if (message.k === "lanes") universe.lanes = message.lanes;
+    else if (message.k === "lanes") takeLanes(message.lanes);
     else if (message.k === "thinned") page.thinned = performance.now();
     else if (message.k === "frame" && message.symbol === page.symbol) {
       columns.take(message);
@@ -98,6 +98,10 @@ function takeState(message) {
     choose(universe.row(page.wanted) ? page.wanted : first.symbol, page.right);
   }
   showFeed();
+}
+
+function takeLanes(lanes) {
+  universe.lanes = Object.fromEntries(Object.entries(lanes).map(([symbol, turns]) => [symbol, laneOf(turns)]));
 }
 
 function showFeed() {
@@ -174,7 +178,7 @@ function view() {
     columns: shown, first, last, start: first * size, step: size, right: page.right === null ? right : (last + 1) * size,
     edge: columns.frame?.to ?? null, known: now() - (columns.frame?.open ? PENDING_MS : SETTLED_MS),
     oldest: columns.oldest, cursor: page.cursor,
-    why: (time) => whyUnobserved(universe.lanes[page.symbol] ?? [], time),
+    why: (time) => whyUnobserved(universe.lanes[page.symbol] ?? NO_LANE, time),
   };
 }
 
@@ -371,7 +375,7 @@ function tick() {
   if (page.heard) set($("clock"), `${utcClock(now())} UTC`);
   showLink();
   grow();
-  universe.drawLanes(now(), theme.lane);
+  universe.drawLanes(now(), theme.colours);
   if (page.symbol && page.connected) {
     const { first, last } = view();
     columns.need(first, Math.min(last, columns.index(now()) - 1), performance.now());

@@ -1,10 +1,11 @@
 // The universe as a table: one row a symbol, sorted by any column, filtered by name, with the lane of its slots.
 
-import { duration, price, spread, utcClock } from "./format.js";
-import { drawLane } from "./lanes.js";
+import { duration, price, spread, utcClock } from "./drawing/format.js";
+import { drawLane, laneWords } from "./drawing/lanes.js";
 import { set } from "./ladder.js";
 
 export const LANE_MS = 10 * 60_000;
+export const NO_LANE = { spans: [], marks: [] };
 
 const STATES = {
   live: "live", wait: "waits", stale: "STALE", none: "never recorded", unsupported: "no depth", closed: "closed",
@@ -54,6 +55,7 @@ export class Universe {
   #shown = [];
   #sort = null;
   #ascending = true;
+  #laneEnd = 0;
 
   /** elements: { table, filter, tally, nothing }; choose(symbol) is called when a row is clicked. */
   constructor(elements, choose) {
@@ -170,11 +172,21 @@ export class Universe {
     const lane = element.insertCell();
     lane.className = "lane";
     const canvas = document.createElement("canvas");
+    canvas.addEventListener("pointermove", (event) => {
+      canvas.title = this.#wordsAt(symbol, event.offsetX, LANE_MS / canvas.clientWidth);
+    });
     lane.append(canvas);
     const line = { element, cells, canvas };
     this.#rows.set(symbol, line);
     this.#watch.observe(element);
     return line;
+  }
+
+  /** The time at a place of the lane, and what it shows there. */
+  #wordsAt(symbol, x, perPixel) {
+    const time = this.#laneEnd - LANE_MS + x * perPixel;
+    const words = laneWords(this.lanes[symbol] ?? NO_LANE, time, perPixel) || "no slot held";
+    return `${utcClock(time)} UTC: ${words}`;
   }
 
   #fill({ element, cells }, row) {
@@ -190,8 +202,9 @@ export class Universe {
   }
 
   drawLanes(now, colours) {
+    this.#laneEnd = now;
     for (const symbol of this.#visible) {
-      drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? [], now - LANE_MS, now, colours);
+      drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? NO_LANE, now - LANE_MS, now, colours);
     }
   }
 

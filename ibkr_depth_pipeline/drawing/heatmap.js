@@ -5,26 +5,18 @@
 // where columns[0] begins at `start` and each is `step` long (unix ms); `right` is the time at the right edge. The book
 // was last observed at `edge`; up to `known` it is known that it was not observed since. `oldest`: where the data begin.
 // why(time) says why it was not observed then.
-// A book is [ts, seq, bids, asks], each row [price, size, venue].
+// A book is [ts, seq, bids, asks, bid, ask]: rows are [price, size, venue], best first; bid and ask are the best prices
+// where they are not those of the first rows, as in a mean of several books.
 
 import { price, size, utcClock } from "./format.js";
+import { fitted, palette } from "./palette.js";
 
 const SHADES = 48;
 const MOST_ROWS = 220;
 const GUTTER = 66;
 const FOOT = 20;
+const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].map((secs) => secs * 1000);
-
-const THEMES = {
-  light: {
-    ground: "#ffffff", unknown: "#f5f6f8", hatch: "#b9c0ca", hatched: "#f0f1f4", ink: "#161c26", quiet: "#5d6878", line: "#e6e9ee",
-    bid: ["#eaf1fc", "#7fabeb", "#123f85"], ask: ["#fdf0e2", "#efa25a", "#7a3605"], bidLine: "#0d3b85", askLine: "#8a3f06", tag: "#ffffff",
-  },
-  dark: {
-    ground: "#12161d", unknown: "#161b23", hatch: "#333c49", hatched: "#171c24", ink: "#e3e8ef", quiet: "#8e99a8", line: "#1d242e",
-    bid: ["#16263f", "#2f6fc4", "#b9d7ff"], ask: ["#35230f", "#b96a1d", "#ffdcb5"], bidLine: "#9cc6ff", askLine: "#ffc48a", tag: "#12161d",
-  },
-};
 
 export class HeatMap {
   #cells = document.createElement("canvas");
@@ -33,8 +25,9 @@ export class HeatMap {
   #theme = null;
   #name = "";
 
-  constructor(canvas) {
-    this.canvas = canvas;
+  /** Prices stand in a gutter at the right, times in a foot; 0 for no foot. */
+  constructor(canvas, { gutter = GUTTER, foot = FOOT } = {}) {
+    Object.assign(this, { canvas, gutter, foot });
     this.context = canvas.getContext("2d", { alpha: false });
     this.drawn = 0;
   }
@@ -47,11 +40,11 @@ export class HeatMap {
 
   /** Width of the plot in CSS pixels. */
   get width() {
-    return Math.max(50, this.canvas.clientWidth - GUTTER);
+    return Math.max(50, this.canvas.clientWidth - this.gutter);
   }
 
   get height() {
-    return Math.max(50, this.canvas.clientHeight - FOOT);
+    return Math.max(50, this.canvas.clientHeight - this.foot);
   }
 
   /** The column's index (may be a fraction) and the price at a place of the canvas, in CSS pixels. */
@@ -65,14 +58,15 @@ export class HeatMap {
     };
   }
 
+  /** Draw the view; another `theme` than before means that the colours are others. */
   draw(view, theme) {
     this.#use(theme);
-    this.#fit();
+    fitted(this.canvas).font = FONT;
     const books = view.columns.filter(Boolean);
-    this.#grid = books.length ? priceGrid(books, this.#grid) : this.#grid;
+    this.#grid = view.grid ?? (books.length ? priceGrid(books, this.#grid) : this.#grid);
     this.#full = fullSize(books, this.#full);
     const { context } = this;
-    context.fillStyle = this.#theme.ground;
+    context.fillStyle = this.#theme.panel;
     context.fillRect(0, 0, this.canvas.clientWidth, this.canvas.clientHeight);
     context.save();
     context.beginPath();
@@ -84,7 +78,7 @@ export class HeatMap {
       this.#drawQuotes(view);
     }
     context.restore();
-    this.#drawTimes(view);
+    if (this.foot) this.#drawTimes(view);
     if (this.#grid) this.#drawPrices(view);
     if (view.cursor) this.#drawCursor(view);
     this.drawn += 1;
@@ -93,7 +87,7 @@ export class HeatMap {
   #use(name) {
     if (name === this.#name) return;
     this.#name = name;
-    const colours = THEMES[name];
+    const colours = palette();
     const tile = document.createElement("canvas");
     tile.width = tile.height = 8;
     const context = tile.getContext("2d");
@@ -106,19 +100,8 @@ export class HeatMap {
       context.lineTo(at + 8, 0);
     }
     context.stroke();
-    this.#theme = { ...colours, pattern: this.context.createPattern(tile, "repeat"), bids: ramp(colours.bid), asks: ramp(colours.ask) };
-  }
-
-  #fit() {
-    const ratio = Math.min(2, devicePixelRatio || 1);
-    const width = Math.round(this.canvas.clientWidth * ratio);
-    const height = Math.round(this.canvas.clientHeight * ratio);
-    if (this.canvas.width !== width || this.canvas.height !== height) {
-      this.canvas.width = width;
-      this.canvas.height = height;
-    }
-    this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    this.context.font = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
+    const [bids, asks] = ["bid", "ask"].map((side) => ramp(["low", "middle", "high"].map((shade) => colours[`${side}-${shade}`])));
+    this.#theme = { ...colours, pattern: this.context.createPattern(tile, "repeat"), bids, asks };
   }
 
   #msPerPixel(view) {
@@ -154,7 +137,7 @@ export class HeatMap {
   #drawBlank(kind, view, from, until) {
     const left = this.#x(view.start + from * view.step, view);
     const right = this.#x(view.start + until * view.step, view);
-    this.context.fillStyle = kind === "hatched" ? this.#theme.pattern : this.#theme.unknown;
+    this.context.fillStyle = kind === "hatched" ? this.#theme.pattern : this.#theme.soft;
     this.context.fillRect(left, 0, right - left, this.height);
     const words = { hatched: "not observed", gone: "before the stream begins" }[kind];
     if (!words) return;
@@ -163,7 +146,7 @@ export class HeatMap {
     const middle = (Math.max(0, left) + Math.min(this.width, right)) / 2;
     const half = this.context.measureText(words).width / 2 + 6;
     if (Math.min(this.width, right) - Math.max(0, left) < 2 * half) return; // it would be cut off
-    this.context.fillStyle = this.#theme.ground;
+    this.context.fillStyle = this.#theme.panel;
     this.context.fillRect(middle - half, this.height / 2 - 10, 2 * half, 20);
     this.context.fillStyle = this.#theme.quiet;
     this.context.fillText(words, middle, this.height / 2);
@@ -215,17 +198,17 @@ export class HeatMap {
   }
 
   #drawQuotes(view) {
-    for (const [side, colour] of [[2, this.#theme.bidLine], [3, this.#theme.askLine]]) {
+    for (const [side, colour] of [[2, this.#theme["bid-line"]], [3, this.#theme["ask-line"]]]) {
       this.context.beginPath();
       let drawing = false;
       view.columns.forEach((book, at) => {
-        const best = book ? book[side][0] : undefined;
-        if (!best) {
+        const value = book ? best(book, side) : undefined;
+        if (value === undefined) {
           drawing = false;
           return;
         }
         const x = this.#x(view.start + at * view.step, view);
-        const y = this.#y(best[0] + this.#grid.unit / 2);
+        const y = this.#y(value + this.#grid.unit / 2);
         if (drawing) this.context.lineTo(x, y);
         else this.context.moveTo(x, y);
         this.context.lineTo(x + view.step / this.#msPerPixel(view), y);
@@ -248,7 +231,7 @@ export class HeatMap {
       const x = Math.round(this.#x(ts, view)) + 0.5;
       context.fillStyle = this.#theme.quiet;
       context.fillRect(x - 0.5, this.height, 1, 4);
-      if (x > 28 && x < this.width - 20) context.fillText(utcClock(ts), x, this.height + FOOT / 2 + 2);
+      if (x > 28 && x < this.width - 20) context.fillText(utcClock(ts), x, this.height + this.foot / 2 + 2);
     }
     context.fillStyle = this.#theme.line;
     context.fillRect(0, this.height, this.width, 1);
@@ -273,24 +256,24 @@ export class HeatMap {
     context.fillRect(this.width, 0, 1, this.height);
     for (const { y, colour, text } of tags) {
       context.fillStyle = colour;
-      context.fillRect(this.width + 1, y - 8, GUTTER - 1, 16);
-      context.fillStyle = this.#theme.tag;
+      context.fillRect(this.width + 1, y - 8, this.gutter - 1, 16);
+      context.fillStyle = this.#theme.panel;
       context.fillText(text, this.width + 8, y + 0.5);
     }
   }
 
   /** The best prices at the right edge, kept apart where they would cover each other; without colour once `over`. */
   #tags(book, over) {
-    const { askLine, bidLine, quiet } = this.#theme;
-    const sides = [[book[3][0], over ? quiet : askLine], [book[2][0], over ? quiet : bidLine]].filter(([best]) => best);
-    const places = sides.map(([best]) => this.#y(best[0] + this.#grid.unit / 2));
+    const { "ask-line": asks, "bid-line": bids, quiet } = this.#theme;
+    const sides = [[best(book, 3), over ? quiet : asks], [best(book, 2), over ? quiet : bids]].filter(([value]) => value !== undefined);
+    const places = sides.map(([value]) => this.#y(value + this.#grid.unit / 2));
     if (places.length === 2 && places[1] - places[0] < 17) {
       const middle = (places[0] + places[1]) / 2;
       places[0] = middle - 8.5;
       places[1] = middle + 8.5;
     }
     const inside = (y) => Math.min(this.height - 8, Math.max(8, y));
-    return sides.map(([best, colour], at) => ({ y: inside(places[at]), colour, text: price(best[0]) }));
+    return sides.map(([value, colour], at) => ({ y: inside(places[at]), colour, text: price(value) }));
   }
 
   /** What stands at a price in a column, in words. */
@@ -323,7 +306,7 @@ export class HeatMap {
     const top = y > 34 ? y - 28 : y + 10;
     context.fillStyle = this.#theme.ink;
     context.fillRect(left, top, wide, 20);
-    context.fillStyle = this.#theme.ground;
+    context.fillStyle = this.#theme.panel;
     context.textAlign = "left";
     context.textBaseline = "middle";
     context.fillText(words, left + 7, top + 10.5);
@@ -335,6 +318,9 @@ function isOver(view) {
   if (view.right > view.edge) return view.edge !== null && view.known > view.edge + view.step;
   return view.columns.at(-1) === null;
 }
+
+/** The best price of a side (2: bids, 3: asks); undefined if there is none. */
+const best = (book, side) => book[side + 2] ?? book[side][0]?.[0];
 
 export function newestBook(columns) {
   for (let at = columns.length - 1; at >= 0; at -= 1) if (columns[at]) return columns[at];
@@ -392,7 +378,7 @@ export function niceStep(rough) {
 
 /** Colours between three, as the bytes of a pixel. */
 function ramp(stops) {
-  const [low, middle, high] = stops.map((text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16)));
+  const [low, middle, high] = stops.map((text) => text.match(/\d+/g).map(Number));
   return Uint32Array.from({ length: SHADES }, (_, at) => {
     const share = at / (SHADES - 1);
     const [from, to, part] = share < 0.5 ? [low, middle, share * 2] : [middle, high, share * 2 - 1];
