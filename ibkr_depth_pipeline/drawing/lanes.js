@@ -15,6 +15,7 @@ const WORDS = {
 const EXPECTED = new Set(["", "turn_over", "contract_changed", "market_closed", "stopped"]);
 const KINDS = { wait: "a slot is held, no book yet", held: "book observed" };
 const NEAR = 3; // pixels from the pointer to a mark
+const NARROWEST = 1.5; // pixels of a span
 
 /** The lane of subscriptions, each [requested, first row or null, end or null, why it ended]. */
 export function laneOf(turns) {
@@ -40,7 +41,8 @@ export function whyUnobserved({ spans }, time) {
 export function laneWords({ spans, marks }, time, perPixel) {
   const near = marks.filter(([at]) => Math.abs(at - time) < NEAR * perPixel).map(([, , text]) => text);
   if (near.length) return near.join("; ");
-  const [, , kind, text] = spans.findLast((span) => isIn(span, time)) ?? [];
+  const drawn = ([from, to]) => [from, to === null ? null : Math.max(to, from + NARROWEST * perPixel)];
+  const [, , kind, text] = spans.findLast((span) => isIn(drawn(span), time)) ?? [];
   return KINDS[kind] ?? text ?? "";
 }
 
@@ -58,7 +60,7 @@ export function drawLane(canvas, lane, from, to, colours, every = 60000) {
   for (const [start, end, kind, , share] of lane.spans) {
     const right = x(end ?? to);
     if (x(start) >= width || right <= 0) continue;
-    const wide = Math.max(1.5, right - x(start));
+    const wide = Math.max(NARROWEST, right - x(start));
     context.globalAlpha = share === undefined ? 1 : 0.15 + 0.85 * share;
     context.fillStyle = colours[kind === "wait" ? "held" : kind];
     if (kind === "wait") context.fillRect(x(start), middle - 1, wide, 2);

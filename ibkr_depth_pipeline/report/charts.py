@@ -1,4 +1,4 @@
-"""Counts as shapes: scales, ticks, SVG paths in a box of 1000 x 100 that the page stretches, pictures. Pure."""
+"""Counts as shapes: scales, ticks, SVG paths in a box of 1000 x 100 that the page stretches. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ibkr_depth_pipeline.pictures import BLUE, CLEAR, ORANGE, SHADES, data_uri, png, shades
-from ibkr_depth_pipeline.report.symbol_day import DepthMap
 from ibkr_depth_pipeline.report.timeline import Array, Bins
 
 _TIME_STEPS_SECS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600)
-_MOST_TIMES = 14
+_MOST_TIMES, _MOST_WITH_SECONDS = 14, 9
 _RARE_TIMES = 3.0
 _ZERO_PART = 0.12
 
@@ -107,10 +105,18 @@ def nice_step(rough: float) -> float:
     return next(power * part for part in (1, 2, 2.5, 5, 10) if power * part >= rough * (1 - 1e-9))
 
 
+def time_step(bins: Bins) -> int:
+    """The ms between two marks of the axis of time."""
+    span_secs = (bins.end - bins.start) / 1000
+    fits = (
+        secs for secs in _TIME_STEPS_SECS if span_secs / secs <= (_MOST_TIMES if secs >= 60 else _MOST_WITH_SECONDS)
+    )
+    return 1000 * next(fits, _TIME_STEPS_SECS[-1])
+
+
 def time_ticks(bins: Bins) -> list[Tick]:
     """Marks at round times of the UTC day; of three, a narrow page shows one."""
-    span = bins.end - bins.start
-    step = next((secs for secs in _TIME_STEPS_SECS if span / secs / 1000 <= _MOST_TIMES), _TIME_STEPS_SECS[-1]) * 1000
+    span, step = bins.end - bins.start, time_step(bins)
     marks = range(-(-bins.start // step) * step, bins.end + 1, step)
     shown = "%H:%M" if step >= 60_000 else "%H:%M:%S"
     return [
@@ -170,17 +176,7 @@ class Chart:
     shapes: Sequence[Shape]
     height: int = 150
     keys: Sequence[Key] = ()
-    picture: str = ""
     scale: Scale | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """A row of happenings over time: its name, their sum, and the shapes."""
-
-    name: str
-    total: str
-    shapes: Sequence[Shape]
 
 
 def line(values: Array, scale: Scale) -> str:
@@ -217,33 +213,9 @@ def band(low: Array, high: Array, scale: Scale) -> str:
     return "".join(parts)
 
 
-def stretch(bins: Bins, start: int, end: int, least: float = 1.5, lane: tuple[int, int] = (0, 1)) -> str:
-    """A bar from `start` to `end` (unix ms), never thinner than `least`, over the height of a lane of so many."""
-    number, lanes = lane
-    top, bottom = number * HEIGHT / lanes, (number + 1) * HEIGHT / lanes
-    low, high = (float(np.clip((ts - bins.start) / (bins.end - bins.start), 0, 1)) * WIDTH for ts in (start, end))
-    return f"M{low:.1f} {top:g}H{max(high, low + least):.1f}V{bottom:g}H{low:.1f}Z"
-
-
 def mark(bins: Bins, ts: int, label: str) -> Tick:
     """An upright line."""
     return Tick(round((ts - bins.start) / (bins.end - bins.start) * 100, 2), label)
-
-
-def depth_picture(depth: DepthMap) -> str:
-    """Bids blue, asks orange; the more there is at a price, the darker. The highest price is on top."""
-    sizes = np.concatenate([depth.bids[depth.bids > 0], depth.asks[depth.asks > 0]])
-    full = float(np.percentile(sizes, 98)) if len(sizes) else 1.0
-    bids, asks = (np.sqrt(np.minimum(side / full, 1)) for side in (depth.bids, depth.asks))
-    cells = np.where(bids >= asks, np.where(bids > 0, _shade(bids), 0), SHADES + _shade(asks)).astype(np.uint8)
-    lines = [row.tobytes() for row in cells[::-1]]
-    return data_uri(png(lines, [CLEAR, *shades(BLUE, 0.95), *shades(ORANGE, 0.95)]))
-
-
-def _shade(share: Array) -> Array:
-    """pictures.shade of each, but at least 1."""
-    shade: Array = np.clip(np.ceil(share * SHADES), 1, SHADES)
-    return shade
 
 
 def _known(values: Array) -> list[tuple[int, int]]:

@@ -9,7 +9,9 @@ from datetime import date, datetime
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from ibkr_depth_pipeline import drawing
 from ibkr_depth_pipeline.archive.layout import ReportPlace, first_ms_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError
@@ -37,7 +39,11 @@ def render(day: RecordedDay, made: datetime) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(page=page_view(day, made))
+    return environment.get_template("page.html.j2").render(
+        page=page_view(day, made),
+        drawing_style=Markup(drawing.stylesheet()),
+        drawing_script=Markup(drawing.script()),
+    )
 
 
 def write_beside(store: ArchiveStore, day: RecordedDay, made: datetime) -> WrittenReport:

@@ -9,24 +9,23 @@ from datetime import datetime, timezone
 import numpy as np
 
 from ibkr_depth_pipeline.formatting import duration, utc_clock
-from ibkr_depth_pipeline.pictures import slot_timeline
 from ibkr_depth_pipeline.report import charts
 from ibkr_depth_pipeline.report.charts import (
     Chart,
     Key,
-    Lane,
-    Scale,
     Shape,
     Tick,
     decades,
     from_zero,
     number,
     rate,
+    time_step,
     time_ticks,
     usual,
 )
 from ibkr_depth_pipeline.report.day import RecordedDay
-from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, IngestRun, total
+from ibkr_depth_pipeline.report.ingest_day import CONNECTED, IngestDay, IngestRun, total
+from ibkr_depth_pipeline.report.lanes import Lane, depth_data, ingest_lanes, slot_lanes
 from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay, Window
 from ibkr_depth_pipeline.report.timeline import Array, Bins
 from ibkr_depth_pipeline.schema.gaps import Gap
@@ -144,7 +143,6 @@ WHOLE = 0.995
 
 SHORT_LOSS_MS = 5_000
 """A connection that is away for less, all in all, is no fault of the day: gateways restart daily."""
-_STATES = ((CONNECTED, "good"), (SUSPENDED, "warn"), (DISCONNECTED, "bad"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +152,6 @@ class Fact:
     value: str
     label: str
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class HeldPicture:
-    """Who held a slot when; names are from top to bottom, each with its share of the window. `holes` is a path."""
-
-    picture: str
-    holes: str
-    rows: Sequence[tuple[str, str]]
-    with_slots: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +166,12 @@ class IngestView:
 
 @dataclass(frozen=True, slots=True)
 class DepthView:
-    """The two charts of a symbol's book."""
+    """A symbol's book over the day: data of the heat map and of the symbol's lane, and the chart of its spread."""
 
     symbol: str
-    charts: Sequence[Chart]
+    data: str
+    lane: str
+    spread: Chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +188,14 @@ class PageView:
     bins: Bins
     step: str
     times: Sequence[Tick]
+    time_step: int
     marks: Sequence[Tick]
     facts: Sequence[Fact]
     symbols: Sequence[SymbolRow]
     nothing_of: Sequence[str]
-    held: HeldPicture
+    slots: Sequence[Lane]
+    has_figures: bool
+    has_holes: bool
     rates: Chart
     ingests: Sequence[IngestView]
     depth: Sequence[DepthView]
@@ -213,6 +206,8 @@ class PageView:
 def page_view(day: RecordedDay, made: datetime) -> PageView:
     """`made` is when the page is written."""
     is_good, sentence = verdict(day)
+    slots = slot_lanes(day)
+    lane_of = {lane.name: lane for lane in slots}
     missing = {symbol.symbol: 0 for symbol in day.symbols}
     for gap in day.gaps:
         missing[gap.symbol] += gap.size
@@ -227,14 +222,17 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         bins=day.bins,
         step=duration(day.bins.step, fine=True).replace(".0 s", " s").replace(" 00 s", ""),
         times=time_ticks(day.bins),
+        time_step=time_step(day.bins),
         marks=_marks(day),
         facts=list(_facts(day)),
         symbols=[symbol_row(symbol, missing[symbol.symbol], day.bins) for symbol in day.symbols],
         nothing_of=day.nothing_of,
-        held=held_picture(day),
+        slots=slots,
+        has_figures=bool(day.ingests),
+        has_holes=any(lane.spans for lane in slots),
         rates=_rates(day),
         ingests=[_ingest_view(ingest, day.bins) for ingest in day.ingests],
-        depth=[_depth_view(depth, day) for depth in day.depth],
+        depth=[_depth_view(depth, day, lane_of[depth.symbol]) for depth in day.depth],
         gaps=[gap_row(gap) for gap in day.gaps[:MOST_GAPS]],
         more_gaps=max(0, len(day.gaps) - MOST_GAPS),
     )
@@ -312,26 +310,6 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
         yield Fact(duration(usual, fine=True), "latency p99, usually", f"at worst {duration(worst, fine=True)}")
 
 
-def held_picture(day: RecordedDay) -> HeldPicture:
-    """Who held a slot when, over what was recorded."""
-    none = np.zeros(day.bins.count)
-    held = [sum((each.held_ms.get(symbol.symbol, none) for each in day.ingests), none) for symbol in day.symbols]
-    live = [symbol.live_ms for symbol in day.symbols]
-    picture = slot_timeline(*([(ms / day.bins.step).tolist() for ms in rows] for rows in (live, held)))
-    return HeldPicture(
-        picture, _holes(day), [(symbol.symbol, f"{symbol.coverage:.1%}") for symbol in day.symbols], bool(day.ingests)
-    )
-
-
-def _holes(day: RecordedDay) -> str:
-    """The missing snapshots, each in the lane of its symbol."""
-    lanes = {symbol.symbol: lane for lane, symbol in enumerate(day.symbols)}
-    return "".join(
-        charts.stretch(day.bins, max(gap.after.ts, day.bins.start), gap.next_ts, lane=(lanes[gap.symbol], len(lanes)))
-        for gap in day.gaps
-    )
-
-
 def _total_rates(day: RecordedDay) -> Array:
     total: Array = np.sum([symbol.rows for symbol in day.symbols], axis=0) / (day.bins.step / 1000)
     return total
@@ -345,31 +323,8 @@ def _rates(day: RecordedDay) -> Chart:
 
 
 def _ingest_view(ingest: IngestDay, bins: Bins) -> IngestView:
-    return IngestView(ingest.name, list(_lanes(ingest, bins)), _lag(ingest), [run_row(run) for run in ingest.runs])
-
-
-def _lanes(ingest: IngestDay, bins: Bins) -> Iterator[Lane]:
-    bars = {look: [each for each in ingest.stretches if each.state == state] for state, look in _STATES}
-    connected = sum(each.end - each.start for each in bars["good"])
-    known = sum(each.end - each.start for each in ingest.stretches)
-    shapes = [
-        Shape("".join(charts.stretch(bins, each.start, each.end) for each in those), look)
-        for look, those in bars.items()
-        if those
-    ]
-    yield Lane("Connection", f"{connected / known:.1%}" if known else "", shapes)
-    lanes = (
-        ("Errors 309", ingest.refused_309, True),
-        ("Reconnects", ingest.reconnects, True),
-        ("Lost", ingest.lost, False),
-        ("Failed writes", ingest.write_failures, False),
-    )
-    for name, events, always in lanes:
-        if events or always:
-            path = "".join(
-                charts.stretch(bins, event.ts, event.ts) for event in events if bins.start <= event.ts < bins.end
-            )
-            yield Lane(name, number(total(events)), [Shape(path, "bad tick")] if path else [])
+    runs = [run_row(run) for run in ingest.runs]
+    return IngestView(ingest.name, list(ingest_lanes(ingest, bins)), _lag(ingest), runs)
 
 
 def _lag(ingest: IngestDay) -> Chart | None:
@@ -386,22 +341,9 @@ def _lag(ingest: IngestDay) -> Chart | None:
     return Chart(title, "ms", scale.ticks(), shapes, keys=keys, scale=scale)
 
 
-def _depth_view(depth: DepthMap, day: RecordedDay) -> DepthView:
+def _depth_view(depth: DepthMap, day: RecordedDay, lane: Lane) -> DepthView:
     symbol = next(each for each in day.symbols if each.symbol == depth.symbol)
-    prices = Scale(depth.grid.low, depth.grid.high)
-    shapes = [Shape(charts.line(side, prices), "ink") for side in (symbol.bid, symbol.ask)]
-    keys = [Key("bids", "bids"), Key("asks", "asks"), Key("ink", "best bid and ask")]
-    heat = Chart(
-        "Depth",
-        "mean size at a price",
-        prices.ticks(8),
-        shapes,
-        height=360,
-        keys=keys,
-        picture=charts.depth_picture(depth),
-        scale=prices,
-    )
-    return DepthView(depth.symbol, [heat, _spread(symbol)])
+    return DepthView(depth.symbol, depth_data(depth, symbol), lane.data, _spread(symbol))
 
 
 def _spread(symbol: SymbolDay) -> Chart:

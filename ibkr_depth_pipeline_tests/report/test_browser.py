@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from ibkr_depth_pipeline_tests.report.conftest import OPEN, Report
 from ibkr_depth_pipeline_tests.report.made_up import keep_figures
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
     from playwright.sync_api import Page as BrowserPage
 
 pytestmark = [
@@ -25,11 +27,17 @@ WHITE = "rgb(255, 255, 255)"
 GROUND = "getComputedStyle(document.body).backgroundColor"
 
 
-@pytest.fixture
-def shown(mirror: Mirror, desk: Desk, report: Report) -> Iterator[BrowserPage]:
-    """A page with everything on it, opened; what it asked for and complained about must be nothing."""
-    from playwright.sync_api import sync_playwright
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page lies for all tests, once the first one has made it."""
+    return tmp_path_factory.mktemp("report") / "page.html"
 
+
+@pytest.fixture
+def page_file(kept: Path, mirror: Mirror, desk: Desk, report: Report) -> Path:
+    """A page with everything on it."""
+    if kept.exists():
+        return kept
     for symbol in ("SPY", "BRK B"):
         mirror.write(symbol, [*range(1, 1800), *range(1802, 3602)], start=OPEN, every=1000)
     desk.keep()
@@ -39,27 +47,45 @@ def shown(mirror: Mirror, desk: Desk, report: Report) -> Iterator[BrowserPage]:
         for at in range(0, 20_000, 2000)
     ]
     keep_figures(desk.store, states)
-    written, _ = report()
-    asked: list[str] = []
+    report(output=kept)
+    return kept
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: asked.append(message.text))
-        page.on("pageerror", lambda error: asked.append(str(error)))
-        page.goto(f"file://{written.path}")
-        yield page
+        yield browser
         browser.close()
-    assert [url for url in asked if not url.startswith("data:")] == [f"file://{written.path}"]
+
+
+@pytest.fixture
+def shown(page_file: Path, request: pytest.FixtureRequest) -> Iterator[BrowserPage]:
+    """The page, opened; what it asked for and complained about must be nothing."""
+    browser: Browser = request.getfixturevalue("chromium")  # once the page is made: no asyncio runs beside playwright
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: asked.append(message.text))  # "Canvas2D": these tests read pixels
+    page.on("pageerror", lambda error: asked.append(str(error)))
+    page.goto(page_file.as_uri())
+    page.locator("canvas.heat[data-drawn]").first.wait_for()
+    yield page
+    page.close()
+    assert [url for url in asked if not url.startswith(("data:", "Canvas2D"))] == [page_file.as_uri()]
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280, 2560])
 def test_page_fits_every_width_and_all_pictures_are_there(shown: BrowserPage, width: int) -> None:
     shown.set_viewport_size({"width": width, "height": 900})
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
-    pictures = shown.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
-    assert len(pictures) == 3
-    assert all(pictures)
+    drawn = """[...document.querySelectorAll('canvas')].filter(canvas => canvas.clientWidth).map(canvas => {
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        return new Set(new Uint32Array(data.buffer)).size > 2;
+    })"""
+    assert shown.evaluate(drawn) == [True] * 6  # two symbols, connection, 309s, reconnects, a book
     # charts stand below each other on one axis of time
     edges = """[...document.querySelectorAll('.plot')].filter(plot => plot.clientWidth)
         .map(plot => [plot.getBoundingClientRect().x, plot.clientWidth].join())"""
@@ -107,6 +133,39 @@ def test_pointer_shows_what_the_lines_of_a_chart_stand_at(shown: BrowserPage) ->
     assert box is not None
     shown.mouse.move(box["x"] + 1, box["y"] + 20)
     assert ", 99th percentile 5" in shown.locator("#clock").inner_text()
+
+
+HEAT = "section.book:not([hidden]) canvas.heat"
+
+
+def test_map_of_depth_is_drawn_in_the_colours_of_screen_and_paper(shown: BrowserPage) -> None:
+    ground = f"""(() => {{
+        const canvas = document.querySelector("{HEAT}");
+        return [...canvas.getContext('2d').getImageData(canvas.width - 2, 2, 1, 1).data].slice(0, 3).join();
+    }})()"""
+    assert shown.evaluate(ground) == "255,255,255"
+    shown.emulate_media(color_scheme="dark")
+    shown.locator(f"{HEAT}[data-drawn=dark]").wait_for()
+    assert shown.evaluate(ground) == "18,21,28"
+    assert len(shown.pdf()) > 20_000
+    shown.locator(f"{HEAT}[data-drawn=dark]").wait_for()
+    shown.emulate_media(color_scheme="dark", media="print")
+    shown.locator(f"{HEAT}[data-drawn=light]").wait_for()
+    assert shown.evaluate(ground) == "255,255,255"
+
+
+def test_pointer_on_a_lane_shows_what_it_is(shown: BrowserPage) -> None:
+    def at(name: str, part: float) -> str:
+        lane = shown.locator(f"canvas.lane[aria-label^='{name}']")
+        lane.scroll_into_view_if_needed()
+        box = lane.bounding_box()
+        assert box is not None
+        shown.mouse.move(box["x"] + part * box["width"], box["y"] + 5)
+        return shown.locator("#clock").inner_text()
+
+    assert at("SPY", 0.25).endswith("UTC, book observed")
+    assert at("SPY", 0.4996).endswith("UTC, 2 snapshots missing: never stored")
+    assert at("Connection", 0.0003).endswith("UTC, disconnected")
 
 
 def test_book_of_every_symbol_can_be_chosen(shown: BrowserPage) -> None:

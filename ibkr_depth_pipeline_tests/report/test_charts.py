@@ -14,13 +14,10 @@ from ibkr_depth_pipeline.pictures import SHADES, slot_timeline
 from ibkr_depth_pipeline.report.charts import (
     Scale,
     band,
-    depth_picture,
     line,
     mark,
     steps,
-    stretch,
 )
-from ibkr_depth_pipeline.report.symbol_day import DepthMap, PriceGrid
 from ibkr_depth_pipeline.report.timeline import Bins
 
 UNIT = Scale(0.0, 1.0)
@@ -97,30 +94,11 @@ def test_band_lies_between_its_lines() -> None:
     assert [covered(path, x) for x in (100, 334, 666, 667, 999)] == [None, (25, 75), (25, 75), (0, 100), (0, 100)]
 
 
-def test_moment_is_a_bar_that_can_be_seen() -> None:
-    bins = Bins(0, 1000, 10)
-    bar = stretch(bins, 5000, 5000)
-    assert [covered(bar, x) for x in (499, 501, 503)] == [None, (0, 100), None]
-    before = stretch(bins, -100, 2500)
-    assert [covered(before, x) for x in (1, 249, 251)] == [(0, 100), (0, 100), None]
-    assert mark(bins, 2500, "open") == (25.0, "open", False)
+def test_mark_stands_at_its_time() -> None:
+    assert mark(Bins(0, 1000, 10), 2500, "open") == (25.0, "open", False)
 
 
 def test_slot_timeline_is_darker_the_longer_and_blue_only_if_the_book_was_live() -> None:
     live, held = [1.0, 0.001, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]
     (row,) = cells(slot_timeline([live], [held]))
     assert row == [2 * SHADES, SHADES + 1, SHADES, 0]
-
-
-def test_depth_has_the_highest_price_on_top_and_the_larger_side_where_both_stood() -> None:
-    bids, asks = np.array([[4.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 0.0], [4.0, 4.0]])
-    picture = cells(depth_picture(DepthMap("SPY", Bins(0, 1000, 2), PriceGrid(0.0, 1.0, 2), bids, asks)))
-    assert picture == [[2 * SHADES, 2 * SHADES], [SHADES, 0]]
-
-
-def test_depth_without_rows_is_an_empty_picture() -> None:
-    nothing = np.zeros((2, 2))
-    assert cells(depth_picture(DepthMap("SPY", Bins(0, 1000, 2), PriceGrid(0.0, 1.0, 2), nothing, nothing))) == [
-        [0, 0],
-        [0, 0],
-    ]

@@ -71,7 +71,8 @@ def ibkr_depth_archive_report(
 
 
 def report_metadata(report: "WrittenReport", settings: Settings) -> Mapping[str, Any]:
-    from ibkr_depth_pipeline.report.view import held_picture, verdict
+    from ibkr_depth_pipeline.report.lanes import slot_picture
+    from ibkr_depth_pipeline.report.view import verdict
 
     day = report.day
     shown = dg.MetadataValue.url(report.path) if "://" in report.path else dg.MetadataValue.path(report.path)
@@ -81,7 +82,7 @@ def report_metadata(report: "WrittenReport", settings: Settings) -> Mapping[str,
         "page": shown,
         "market_now": dg.MetadataValue.url(market),
         "verdict": verdict(day)[1],
-        "slots": dg.MetadataValue.md(f"![Who held a slot when]({held_picture(day).picture})"),
+        "slots": dg.MetadataValue.md(f"![Who held a slot when]({slot_picture(day)})"),
         "page_bytes": report.bytes,
         "symbols": len(day.symbols),
         "snapshots": day.snapshots,

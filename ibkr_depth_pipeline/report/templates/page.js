@@ -1,16 +1,71 @@
-// One upright line at the pointer, on every chart: they share the axis.
-const main = document.querySelector("main"), clock = document.getElementById("clock");
-const start = Number(main.dataset.start), end = Number(main.dataset.end);
-document.addEventListener("pointermove", (event) => {
-  const plot = event.target.closest(".plot");
-  clock.hidden = !plot;
-  main.style.setProperty("--seen", plot ? "block" : "none");
-  if (!plot) return;
-  const box = plot.getBoundingClientRect();
-  const at = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-  main.style.setProperty("--at", at);
-  clock.textContent = new Date(start + at * (end - start)).toISOString().slice(11, 19) + " UTC";
-});
+// The page's own part: what stands in it is drawn with the modules above, and shown at the pointer.
+
+const $ = (selector) => [...document.querySelectorAll(selector)];
+const root = document.documentElement, main = document.querySelector("main"), clock = document.getElementById("clock");
+const [start, end, step, rule] = ["start", "end", "step", "rule"].map((name) => Number(main.dataset[name]));
+const TENTHS = 10;
+
+/** A lane with its cells as spans, those of the same shade as one. */
+function laneFrom(text) {
+  const { cells, spans, marks } = JSON.parse(text);
+  const held = [...cells.matchAll(/([a-j])\1*|([A-J])\2*/g)].map(({ 0: run, 1: waits, index }) => {
+    const share = (run.toLowerCase().charCodeAt(0) - 96) / TENTHS;
+    return [start + index * step, start + (index + run.length) * step, waits ? "wait" : "held", "", share];
+  });
+  return { spans: [...held, ...spans], marks, observed: [...cells].map((cell) => cell >= "A" && cell <= "J") };
+}
+
+/** The columns of a heat map: the mean book of each bin, null where it was not observed. */
+async function columnsFrom({ grid, bid, ask, least, most, sizes }, observed) {
+  const packed = new Blob([Uint8Array.from(atob(sizes), (letter) => letter.charCodeAt(0))]);
+  const cells = new Uint8Array(await new Response(packed.stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
+  const amounts = Array.from({ length: 256 }, (_, at) => Number((least * (most / least) ** ((at - 1) / 254)).toPrecision(2)));
+  const rows = (side, at) => {
+    const from = (side * observed.length + at) * grid.rows;
+    const found = [...cells.subarray(from, from + grid.rows)].map((cell, row) => [cell, grid.low + row * grid.unit]);
+    return found.filter(([cell]) => cell).map(([cell, value]) => [value, amounts[cell], ""]);
+  };
+  return observed.map((seen, at) => (seen ? [start + at * step, 0, rows(0, at).reverse(), rows(1, at), bid[at] ?? undefined, ask[at] ?? undefined] : null));
+}
+
+const lanes = $("canvas.lane").map((canvas) => ({ canvas, lane: laneFrom(canvas.dataset.lane) }));
+const maps = await Promise.all($("canvas.heat").map(async (canvas) => {
+  const data = JSON.parse(canvas.dataset.map), lane = laneFrom(canvas.dataset.lane);
+  const view = {
+    columns: await columnsFrom(data, lane.observed), grid: { tick: data.grid.unit, ...data.grid }, start, step, right: end,
+    edge: end, known: end, oldest: null, cursor: null, why: (time) => whyUnobserved(lane, time),
+  };
+  return { canvas, view, heat: new HeatMap(canvas, { foot: 0 }) };
+}));
+
+const dark = matchMedia("(prefers-color-scheme: dark)"), paper = matchMedia("print");
+const theme = () => root.dataset.theme ?? (dark.matches && !paper.matches ? "dark" : "light");
+
+function drawMap({ canvas, view, heat }) {
+  if (!canvas.clientWidth) return;
+  heat.gutter = canvas.clientWidth - canvas.parentElement.clientWidth;
+  heat.draw(view, theme());
+  canvas.dataset.drawn = theme();
+}
+
+function draw() {
+  const colours = palette();
+  for (const { canvas, lane } of lanes) drawLane(canvas, lane, start, end, colours, rule);
+  maps.forEach(drawMap);
+}
+
+/** Paper is white, whatever the screen is. */
+function print(begins) {
+  if (begins) root.dataset.theme = "light";
+  else delete root.dataset.theme;
+  draw();
+}
+
+addEventListener("resize", draw);
+dark.addEventListener("change", draw);
+paper.addEventListener("change", draw);
+addEventListener("beforeprint", () => print(true));
+addEventListener("afterprint", () => print(false));
 
 // What the lines of a chart stand at below the pointer, read off their own paths.
 function heightAt(path, x) {
@@ -25,33 +80,51 @@ function heightAt(path, x) {
   }
   return found;
 }
+
 function valueOf(plot, y) {
   const { low, high, foot } = plot.dataset, part = 1 - y / 100, from = Number(foot);
   if (plot.dataset.log === undefined) return Number(low) + part * (high - low);
   if (part < from / 2) return 0;
   return 10 ** (Math.log10(low) + Math.max(0, part - from) / (1 - from) * (Math.log10(high) - Math.log10(low)));
 }
-document.addEventListener("pointermove", (event) => {
-  const plot = event.target.closest(".plot[data-low]");
-  if (!plot) return;
-  const box = plot.getBoundingClientRect();
-  const x = 1000 * (event.clientX - box.left) / box.width;
+
+/** The lines of a chart, each with its name. */
+function valuesAt(plot, part) {
   const names = [...plot.closest("figure").querySelectorAll(".key")];
-  for (const path of plot.querySelectorAll("path.first, path.second, path.ink, path.area")) {
-    const height = heightAt(path.getAttribute("d"), x);
-    if (height === null) continue;
+  return [...plot.querySelectorAll("path.first, path.second, path.ink, path.area")].map((path) => {
+    const height = heightAt(path.getAttribute("d"), 1000 * part);
     const name = names.find((key) => key.classList.contains(path.classList[0]));
-    const value = Number(valueOf(plot, height).toPrecision(4)).toLocaleString("en", { maximumFractionDigits: 6 });
-    clock.textContent += `, ${name ? name.textContent + " " : ""}${value}`;
+    return height === null ? "" : `${name ? `${name.textContent} ` : ""}${size(Number(valueOf(plot, height).toPrecision(4)))}`;
+  });
+}
+
+// One upright line at the pointer, on every chart: they share the axis.
+function point(event) {
+  const plot = event.target.closest?.(".plot");
+  const { left, top, width } = plot?.getBoundingClientRect() ?? {};
+  const part = plot ? Math.min(1, Math.max(0, (event.clientX - left) / width)) : 0;
+  clock.hidden = !plot;
+  main.style.setProperty("--seen", plot ? "block" : "none");
+  main.style.setProperty("--at", part);
+  for (const map of maps) {
+    const before = map.view.cursor;
+    map.view.cursor = map.canvas === event.target ? { x: event.clientX - left, y: event.clientY - top } : null;
+    if (before || map.view.cursor) drawMap(map);
   }
-});
+  if (!plot) return;
+  const time = start + part * (end - start), lane = lanes.find(({ canvas }) => plot.contains(canvas))?.lane;
+  const words = lane ? [laneWords(lane, time, (end - start) / width)] : valuesAt(plot, part);
+  clock.textContent = [`${utcClock(time)} UTC`, ...words].filter(Boolean).join(", ");
+}
+document.addEventListener("pointermove", point);
 
 // One book at a time, if there are several.
-const books = [...document.querySelectorAll("section.book")], chooser = document.querySelector("nav.books");
+const books = $("section.book"), chooser = document.querySelector("nav.books");
 if (chooser) {
   const select = chooser.querySelector("select");
-  const show = () => books.forEach((book, number) => { book.hidden = number !== select.selectedIndex; });
+  const show = () => { books.forEach((book, number) => { book.hidden = number !== select.selectedIndex; }); maps.forEach(drawMap); };
   chooser.hidden = false;
   select.addEventListener("change", show);
   show();
 }
+draw();

@@ -1,0 +1,145 @@
+"""Lanes over time, as drawing/lanes.js draws them: spans and marks, of symbols and of an ingest. Pure."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from ibkr_depth_pipeline.pictures import slot_timeline
+from ibkr_depth_pipeline.report.charts import number
+from ibkr_depth_pipeline.report.day import RecordedDay
+from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, total
+from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay
+from ibkr_depth_pipeline.report.timeline import Array, Bins
+from ibkr_depth_pipeline.schema.gaps import Gap
+
+_KINDS = {CONNECTED: "good", SUSPENDED: "warn", DISCONNECTED: "bad"}
+_CELLS = " abcdefghijABCDEFGHIJ"
+_SHADES = 10
+
+
+class Span(NamedTuple):
+    """A time in unix ms. kind: `wait` (a thin line), `held`, `good`, `warn` or `bad`; text is shown at the pointer."""
+
+    start: int
+    end: int
+    kind: str
+    text: str = ""
+
+
+class Mark(NamedTuple):
+    """A moment in unix ms. severity: `good`, `warn` or `bad`; text is shown at the pointer."""
+
+    at: int
+    severity: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What was the case when, and what happened: its name, their sum, and what is drawn.
+
+    cells: a character a bin, below the spans: a to j, a slot was held without a live book for up to so many tenths of
+    the bin; A to J, the book was live; a blank, neither.
+    """
+
+    name: str
+    total: str
+    spans: Sequence[Span] = ()
+    marks: Sequence[Mark] = ()
+    cells: str = ""
+
+    @property
+    def data(self) -> str:
+        """As the page's script reads it."""
+        return _json({"cells": self.cells, "spans": self.spans, "marks": self.marks})
+
+
+def slot_lanes(day: RecordedDay) -> list[Lane]:
+    """Who held a slot when, a lane a symbol, with the holes in its snapshots."""
+    gaps: dict[str, list[Span]] = {symbol.symbol: [] for symbol in day.symbols}
+    for gap in day.gaps:
+        gaps[gap.symbol].append(_hole(gap, day.bins))
+    return [
+        Lane(symbol.symbol, f"{symbol.coverage:.1%}", gaps[symbol.symbol], cells=_cells(symbol, held, day.bins))
+        for symbol, held in zip(day.symbols, _held(day), strict=True)
+    ]
+
+
+def _hole(gap: Gap, bins: Bins) -> Span:
+    text = f"{number(gap.size)} snapshots missing: {gap.cause.value.replace('_', ' ')}"
+    return Span(max(gap.after.ts, bins.start), gap.next_ts, "bad", text)
+
+
+def _held(day: RecordedDay) -> list[Array]:
+    """For how long (ms) each symbol held a slot, by bin; nothing if no figures were kept."""
+    none = np.zeros(day.bins.count)
+    return [sum((each.held_ms.get(symbol.symbol, none) for each in day.ingests), none) for symbol in day.symbols]
+
+
+def _cells(symbol: SymbolDay, held: Array, bins: Bins) -> str:
+    live_tenths, held_tenths = (
+        np.minimum(np.ceil(ms / bins.step * _SHADES), _SHADES).astype(int) for ms in (symbol.live_ms, held)
+    )
+    shades = np.where(live_tenths > 0, live_tenths + _SHADES, held_tenths)
+    return "".join(_CELLS[shade] for shade in shades.tolist())
+
+
+def slot_picture(day: RecordedDay) -> str:
+    """The same as a picture, for pages that are not ours: a data URI."""
+    live = [symbol.live_ms for symbol in day.symbols]
+    return slot_timeline(*([(ms / day.bins.step).tolist() for ms in rows] for rows in (live, _held(day))))
+
+
+def ingest_lanes(ingest: IngestDay, bins: Bins) -> Iterator[Lane]:
+    """How it stood with the gateway, and what went wrong."""
+    spans = [Span(each.start, each.end, _KINDS[each.state], each.state) for each in ingest.stretches]
+    connected = sum(each.end - each.start for each in spans if each.kind == "good")
+    known = sum(each.end - each.start for each in spans)
+    yield Lane("Connection", f"{connected / known:.1%}" if known else "", spans)
+    lanes = (
+        ("Errors 309", ingest.refused_309, True),
+        ("Reconnects", ingest.reconnects, True),
+        ("Lost", ingest.lost, False),
+        ("Failed writes", ingest.write_failures, False),
+    )
+    for name, events, always in lanes:
+        if events or always:
+            inside = (event for event in events if bins.start <= event.ts < bins.end)
+            marks = [Mark(event.ts, "bad", f"{name}: {number(event.many)}") for event in inside]
+            yield Lane(name, number(total(events)), marks=marks)
+
+
+# ---- the map of a symbol's depth
+
+
+def depth_data(depth: DepthMap, symbol: SymbolDay) -> str:
+    """A symbol's depth as the page's script reads it: its grid of prices, best prices a bin, and packed sizes.
+
+    `sizes` are bytes, compressed: of the bids, then of the asks, bin by bin, row by row from the lowest price; 0 for
+    nothing, else 1 to 255 from `least` to `most` by their logarithms, which is exact to some percent.
+    """
+    both = np.stack([depth.bids.T, depth.asks.T])
+    there = both[both > 0]
+    least, most = (float(there.min()), float(there.max())) if len(there) else (1.0, 1.0)
+    with np.errstate(divide="ignore"):
+        part = np.log(np.maximum(both, least) / least) / max(np.log(most / least), 1e-9)
+    packed = np.where(both > 0, 1 + np.rint(254 * part), 0).astype(np.uint8)
+    grid = {"low": depth.grid.low, "high": depth.grid.high, "unit": depth.grid.height, "rows": depth.grid.count}
+    best = {name: _prices(side) for name, side in (("bid", symbol.bid), ("ask", symbol.ask))}
+    sizes = base64.b64encode(zlib.compress(packed.tobytes(), 9)).decode()
+    return _json({"grid": grid, **best, "least": least, "most": most, "sizes": sizes})
+
+
+def _prices(side: Array) -> list[float | None]:
+    return [None if np.isnan(price) else round(price, 8) for price in side.tolist()]
+
+
+def _json(body: dict[str, Any]) -> str:
+    return orjson.dumps(body, default=list).decode()
