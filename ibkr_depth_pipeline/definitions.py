@@ -1,5 +1,7 @@
 """What Dagster loads; assembly only."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from ibkr_depth_pipeline.orchestration.archive.archiver import archive_job, build_archive
@@ -31,29 +33,50 @@ from ibkr_depth_pipeline.orchestration.scheduling import sensor_status, settings
 _ASSETS = (build_probe, build_feed)
 _JOBS = (build_probe_job, build_ingest_job)
 _SCHEDULES = (build_probe_schedule, build_ingest_schedule)
-_SENSORS = (heartbeat_sensor, watchdog_sensor, run_alert_sensor)
 
 
 def build_definitions(*gateways: GatewayAssets) -> dg.Definitions:
-    """The code location for the universes of these gateways."""
-    monitored = [MonitoredGateway.of(assets) for assets in gateways]
-    status = sensor_status(settings_at_load())
-    return dg.Definitions(
-        assets=[
-            *(build(assets) for assets in gateways for build in _ASSETS),
-            *build_archive(*gateways),
-            ibkr_depth_archive_report,
-        ],
-        asset_checks=[heartbeat_checks(gateway) for gateway in monitored],
-        jobs=[*(build(assets) for assets in gateways for build in _JOBS), archive_job, day_job],
-        schedules=[*(build(assets) for assets in gateways for build in _SCHEDULES), build_day_schedule()],
-        sensors=[*(build(gateway, status) for gateway in monitored for build in _SENSORS), build_archive_alerts()],
+    """The code location for the universes of these gateways: all of it, or the half that IBKR_CODE_LOCATION names."""
+    settings = settings_at_load()
+    status = sensor_status(settings)
+    shared = dg.Definitions(
         resources={
             "ibkr": ibkr_resource(IbkrGateway()),
             "redis": redis_resource(RedisStore()),
             "exchange": ExchangeHours(),
         },
         executor=dg.in_process_executor,  # for Materialize, whose job has none of ours
+    )
+    match settings.ibkr_code_location:
+        case "all":
+            halves = [_recording(gateways, status), _monitoring(gateways, status)]
+        case "recording":
+            halves = [_recording(gateways, status)]
+        case "monitoring":
+            halves = [_monitoring(gateways, status)]
+    return dg.Definitions.merge(shared, *halves)
+
+
+def _recording(gateways: Sequence[GatewayAssets], status: dg.DefaultSensorStatus) -> dg.Definitions:
+    """What launches runs. It stands on the host of its gateways: a run is a process of its code server's."""
+    return dg.Definitions(
+        assets=[build(assets) for assets in gateways for build in _ASSETS],
+        jobs=[build(assets) for assets in gateways for build in _JOBS],
+        schedules=[build(assets) for assets in gateways for build in _SCHEDULES],
+        sensors=[watchdog_sensor(MonitoredGateway.of(assets), status) for assets in gateways],
+    )
+
+
+def _monitoring(gateways: Sequence[GatewayAssets], status: dg.DefaultSensorStatus) -> dg.Definitions:
+    """What notices that a gateway's host is lost, so that it must not stand there; and the archive, which all share."""
+    monitored = [MonitoredGateway.of(assets) for assets in gateways]
+    sensors = [build(gateway, status) for gateway in monitored for build in (heartbeat_sensor, run_alert_sensor)]
+    return dg.Definitions(
+        assets=[*build_archive(*gateways), ibkr_depth_archive_report],
+        asset_checks=[heartbeat_checks(gateway) for gateway in monitored],
+        jobs=[archive_job, day_job],
+        schedules=[build_day_schedule()],
+        sensors=[*sensors, build_archive_alerts()],
     )
 
 

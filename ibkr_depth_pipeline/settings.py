@@ -91,6 +91,7 @@ DeadmanUrl = Annotated[str, Field(pattern=r"^(https?://[^\s/]+\S*)?$")]  # no er
 Calendar = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{1,32}$")]  # exchange_calendars knows which exist
 Switch = Annotated[Literal["on", "off"], BeforeValidator(_lower)]
 SessionKind = Annotated[Literal["instruments", "calendar"], BeforeValidator(_lower)]
+CodeLocation = Annotated[Literal["all", "recording", "monitoring"], BeforeValidator(_lower)]
 ProbeFailed = Annotated[Literal["start", "hold"], BeforeValidator(_lower)]
 File = Annotated[str, AfterValidator(_check_file)]
 WebNames = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:\[\]\s,-]*$", max_length=1024)]
@@ -284,6 +285,11 @@ class Settings(BaseSettings):
     )
     ibkr_automation: Switch = Field(
         "on", description="whether Dagster's schedules and sensors run unless someone switches them: on or off"
+    )
+    ibkr_code_location: CodeLocation = Field(
+        "all",
+        description="what this code location of Dagster's holds: all, or, if hosts have one each, recording (jobs, "
+        "schedules and watchdog of the gateways) or monitoring (their heartbeat checks and alerts, and the archive)",
     )
     ibkr_calendar: Calendar = Field(
         "XNYS",

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.orchestration.gateway_assets import PROBE_JOB, PROBE_OP, PROBE_POOL, GatewayAssets, symbol_key
-from ibkr_depth_pipeline.orchestration.monitoring.sensors import HEARTBEAT_CHECK
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import tracked_probe
 from ibkr_depth_pipeline.orchestration.rendering import ladder_markdown
 from ibkr_depth_pipeline.orchestration.resources import (
@@ -142,10 +141,10 @@ def _fail_without_depth(report: ProbeReport) -> None:
 def build_probe_job(assets: GatewayAssets) -> Any:
     """The job over the whole universe. A probe that dies is not retried: the next one is as good."""
     keys: Sequence[dg.AssetKey] = list(assets.symbol_keys.values())
-    heartbeats = dg.AssetSelection.checks(*(dg.AssetCheckKey(key, HEARTBEAT_CHECK) for key in keys))
+    depth_checks = dg.AssetSelection.checks(*(dg.AssetCheckKey(key, DEPTH_CHECK) for key in keys))
     return dg.define_asset_job(
         assets.names.named(PROBE_JOB),
-        selection=dg.AssetSelection.assets(assets.names.probe_key, *keys) - heartbeats,
+        selection=dg.AssetSelection.assets(assets.names.probe_key, *keys).without_checks() | depth_checks,
         description="Find out which symbols get market depth. Beside a running ingest: contracts and venues only.",
         executor_def=dg.in_process_executor,
         tags={"dagster/max_retries": "0"},

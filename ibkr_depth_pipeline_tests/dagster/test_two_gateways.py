@@ -104,3 +104,31 @@ def test_wrong_gateways_file_leaves_the_location_loading_and_is_explained_at_the
     (lineage,) = load_all_gateway_assets()
     assert "gateways[1] 'paper': universe is missing" in lineage.feed_metadata["universe_problem"].value
     dg.Definitions.validate_loadable(build_definitions(lineage))
+
+
+def test_code_locations_of_several_hosts_hold_a_half_each_and_nothing_twice(
+    gateways_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAYS_CONFIG_PATH", str(gateways_file))
+    assets = load_all_gateway_assets()
+    held = {"all": _names(build_definitions(*assets))}
+    for each in ("recording", "monitoring"):
+        monkeypatch.setenv("IBKR_CODE_LOCATION", each)
+        dg.Definitions.validate_loadable(build_definitions(*assets))
+        held[each] = _names(build_definitions(*assets))
+    assert held["recording"] | held["monitoring"] == held["all"]
+    assert not held["recording"] & held["monitoring"]
+    # what launches runs is beside the gateway, what notices that its host is lost is elsewhere
+    assert "ibkr_depth_watchdog_paper" in held["recording"]
+    assert {"ibkr_depth_heartbeats_paper", "ibkr_depth_run_alerts_paper"} <= held["monitoring"]
+
+
+def _names(definitions: dg.Definitions) -> set[str]:
+    graph = definitions.resolve_asset_graph()
+    repository = definitions.get_repository_def()
+    named = [*repository.get_all_jobs(), *repository.schedule_defs, *repository.sensor_defs]
+    return {
+        *(each.name for each in named if each.name != "__ASSET_JOB"),
+        *(key.to_user_string() for key in graph.materializable_asset_keys),
+        *(f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys),
+    }
