@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for one test, as Debian's package has it: on loopback, in a folder that goes with it."""
+"""A real PostgreSQL server for one test, as Debian's package has it: in a folder that goes with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -44,9 +45,13 @@ def _server_user() -> list[str]:
 
 
 class PostgresServer:
-    """One server with an empty database DATABASE, which may be killed, paused and started anew."""
+    """One server with an empty database DATABASE, which may be killed, paused and started anew.
 
-    def __init__(self) -> None:
+    It listens on `host`, for clients of the same network; `within` stands before its command: on which host it runs.
+    """
+
+    def __init__(self, host: str = HOST, within: Sequence[str] = ()) -> None:
+        self.host, self._within = host, within
         self._bin = postgres_folder()
         self._as_user = _server_user()
         self.port = free_port()
@@ -61,19 +66,21 @@ class PostgresServer:
                 os.chown(path, owner, -1)
         initdb = [self._bin / "initdb", "-D", self.data, "-U", USER, "-A", "scram-sha-256", "--no-sync"]
         self._run(*initdb, "--pwfile", password)
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet scram-sha-256\n")
         self.process = self.start()
-        self._run(self._bin / "createdb", "-h", HOST, "-p", self.port, "-U", USER, DATABASE)
+        self._run(self._bin / "createdb", "-h", self.host, "-p", self.port, "-U", USER, DATABASE)
 
     @property
     def url(self) -> str:
-        return f"postgresql://{USER}:{PASSWORD}@{HOST}:{self.port}/{DATABASE}"
+        return f"postgresql://{USER}:{PASSWORD}@{self.host}:{self.port}/{DATABASE}"
 
     def start(self) -> GuardedProcess:
         """Starts it, for the first time or after `kill`, and waits until it accepts connections."""
-        options = ["-D", self.data, "-h", HOST, "-p", str(self.port), "-k", "", "-c", "fsync=off"]
-        command = [*self._as_user, self._bin / "postgres", *options]
+        options = ["-D", self.data, "-h", self.host, "-p", str(self.port), "-k", "", "-c", "fsync=off"]
+        command = [*self._within, *self._as_user, self._bin / "postgres", *options]
         self.process = GuardedProcess(command, log_path=self._log, cwd=self.data.parent)
-        ready = [self._bin / "pg_isready", "-q", "-h", HOST, "-p", str(self.port)]
+        ready = [self._bin / "pg_isready", "-q", "-h", self.host, "-p", str(self.port)]
         assert wait_until(lambda: subprocess.run(ready).returncode == 0, PATIENCE_SECS), self._log.read_text()
         return self.process
 
@@ -110,7 +117,7 @@ class PostgresServer:
 
     def query(self, statement: str) -> str:
         """The answer of psql, unaligned, without a header."""
-        psql = [self._bin / "psql", "-h", HOST, "-p", self.port, "-U", USER, "-d", DATABASE, "-Atc", statement]
+        psql = [self._bin / "psql", "-h", self.host, "-p", self.port, "-U", USER, "-d", DATABASE, "-Atc", statement]
         return self._run(*psql).strip()
 
     def size(self) -> int:

@@ -26,11 +26,11 @@ CREDENTIALS = {
 }
 
 
-def write_instance(home: Path, port: int) -> None:
-    """The shipped dagster.yaml, with its host and port moved to a server of this machine."""
+def write_instance(home: Path, port: int, host: str = HOST) -> None:
+    """The shipped dagster.yaml, with its host and port moved to a server of the test's."""
     home.mkdir(exist_ok=True)
     document = yaml.safe_load(SHIPPED.read_text())
-    document["storage"]["postgres"]["postgres_db"] |= {"hostname": HOST, "port": port}
+    document["storage"]["postgres"]["postgres_db"] |= {"hostname": host, "port": port}
     (home / "dagster.yaml").write_text(yaml.safe_dump(document))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Recording:
 
     async def stream(self, symbol: str) -> list[Snapshot]:
         """Every snapshot stored of `symbol`, oldest first."""
-        return [_snapshot(fields) for _, fields in await self.redis.xrange(stream_key(symbol))]
+        return [snapshot_of(fields) for _, fields in await self.redis.xrange(stream_key(symbol))]
 
     async def length(self, symbol: str) -> int:
         return int(await self.redis.xlen(stream_key(symbol)))
@@ -72,7 +72,8 @@ class Recording:
         return await self.task
 
 
-def _snapshot(fields: dict[bytes, bytes]) -> Snapshot:
+def snapshot_of(fields: Mapping[bytes, bytes]) -> Snapshot:
+    """An entry of a stream as it was read."""
     return Snapshot(
         int(fields[b"ts"]),
         int(fields[b"seq"]),

@@ -1,4 +1,4 @@
-"""A real web server on loopback that takes apprise's JSON, or refuses it."""
+"""A real web server that takes apprise's JSON, or refuses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Webhook:
     Its URL holds SECRET twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.received: list[dict[str, Any]] = []
         self.refuse = False
         self.refused = 0
@@ -31,12 +32,12 @@ class Webhook:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
     @property
     def url(self) -> str:
-        return f"json://user:{SECRET}@127.0.0.1:{self._server.server_port}/hook/{SECRET}"
+        return f"json://user:{SECRET}@{self._host}:{self._server.server_port}/hook/{SECRET}"
 
     def titles(self) -> list[str]:
         return [str(message["title"]) for message in self.received]
