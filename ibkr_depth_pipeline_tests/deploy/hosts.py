@@ -295,6 +295,12 @@ class SeveralHosts:
         """Whether an alert with these words in its title came, beyond the first `seen` alerts."""
         return any(words in title for title in self.webhook.titles()[seen:])
 
+    def is_in_trouble(self, site: str) -> bool:
+        """Whether an alert of stale books stands that no recovery has followed."""
+        titles = [title for title in self.webhook.titles() if f" {site}: " in title]
+        known = [title for title in titles if "stale" in title or "recovered" in title]
+        return bool(known) and "stale" in known[-1]
+
 
 @contextmanager
 def several_hosts(folder: Path) -> Iterator[SeveralHosts]:
