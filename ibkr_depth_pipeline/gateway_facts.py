@@ -113,41 +113,39 @@ def read_facts(path: Path) -> GatewayFacts:
 
 @dataclass(frozen=True, slots=True)
 class StartingPoint:
-    """What is known of a gateway's slots beforehand; None: nothing. account: whose slots these are."""
+    """What is known of a gateway's slots beforehand; None: nothing. release_pause is in seconds."""
 
     slots: int | None = None
     release_pause: float | None = None
-    account: AccountDigest | None = None
-
-    @property
-    def is_known(self) -> bool:
-        """Whether anything is known."""
-        return self.slots is not None or self.release_pause is not None
 
 
-NOTHING_KNOWN = StartingPoint()
-
-
-def starting_point(settings: Settings) -> StartingPoint:
-    """What IBKR_GATEWAY_FACTS has of the settings' gateway; logs that it is used, or why not. Never raises."""
+def starting_point(settings: Settings, accounts: Sequence[str]) -> StartingPoint:
+    """What IBKR_GATEWAY_FACTS has of the gateway with these accounts; logs that, or why it is ignored. Never raises."""
     path, log = settings.ibkr_gateway_facts, get_log()
     try:
         found = read_facts(path)
+        problem = _why_foreign(found, settings, accounts)
     except FileNotFoundError:
-        if "ibkr_gateway_facts" in settings.model_fields_set:
-            log.warning("gateway_facts_ignored", file=str(path), reason="there is no such file")
-        return NOTHING_KNOWN
+        if path == Settings.model_fields["ibkr_gateway_facts"].default:
+            return StartingPoint()
+        problem = "there is no such file"
     except (OSError, ValueError) as error:
-        log.warning("gateway_facts_ignored", file=str(path), reason=str(error))
-        return NOTHING_KNOWN
-    if (found.host, found.port) != (settings.ibkr_host, settings.ibkr_port):
-        reason = f"it is of {found.host}:{found.port}, not of {settings.ibkr_host}:{settings.ibkr_port}"
-        log.warning("gateway_facts_ignored", file=str(path), reason=reason)
-        return NOTHING_KNOWN
-    point = StartingPoint(_slots(found), _release_pause(found), found.account)
-    if point.is_known:
-        log.info("gateway_facts", file=str(path), slots=point.slots, release_pause_secs=point.release_pause)
+        problem = f"it can't be read: {error}"
+    if problem:
+        log.warning("gateway_facts_ignored", file=str(path), reason=problem)
+        return StartingPoint()
+    point = StartingPoint(_slots(found), _release_pause(found))
+    log.info("gateway_facts_used", file=str(path), slots=point.slots, release_pause_secs=point.release_pause)
     return point
+
+
+def _why_foreign(found: GatewayFacts, settings: Settings, accounts: Sequence[str]) -> str:
+    """Why a file is not of the settings' gateway and these accounts; empty if it is."""
+    if (found.host, found.port) != (settings.ibkr_host, settings.ibkr_port):
+        return f"it is of {found.host}:{found.port}, not of {settings.ibkr_host}:{settings.ibkr_port}"
+    if found.account is not None and not found.account.matches(accounts):
+        return "it is of another account"
+    return ""
 
 
 def _slots(facts: GatewayFacts) -> int | None:

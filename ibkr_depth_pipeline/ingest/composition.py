@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import ConfigurationError, NoLongerWanted
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
+from ibkr_depth_pipeline.gateway_facts import starting_point
 from ibkr_depth_pipeline.ingest.hot_path import RowStore, Store
 from ibkr_depth_pipeline.ingest.intervals import IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.instrument_hours import MarketHours, calendar_hours
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.rotation.events import RotationPlan
+from ibkr_depth_pipeline.rotation.events import Connected, RotationPlan
 from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
 from ibkr_depth_pipeline.schema.size_units import SizeUnit
@@ -165,6 +166,12 @@ def _plan_of(settings: Settings, timings: IngestTimings) -> RotationPlan:
         late_rows=timings.late_rows,
         advised_line=timings.advised_line,
     )
+
+
+def first_connected(settings: Settings, accounts: Sequence[str]) -> Connected:
+    """The first connection of a run, with what is known of the slots of these accounts."""
+    known = starting_point(settings, accounts)
+    return Connected(slots=known.slots, release_pause=known.release_pause)
 
 
 # ---- callbacks

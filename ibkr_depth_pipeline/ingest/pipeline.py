@@ -7,6 +7,7 @@ monotonic seconds, `now_ms` unix milliseconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from typing_extensions import assert_never
 
@@ -214,7 +215,7 @@ class DepthPipeline:
         """Handle an event that does not come from the gateway: Connected, Deadline, Stop."""
         if isinstance(event, rotation.Connected):
             self.figures.connections += 1
-            event = rotation.Connected(self.liveness.suspended)
+            event = replace(event, suspended=self.liveness.suspended)
         return self.subscriptions.rotate(event, now)
 
     def handle(self, event: gateway.GatewayEvent, now: float, now_ms: int) -> list[Effect]:

@@ -31,6 +31,7 @@ from ibkr_depth_pipeline.ingest.composition import (
     WantedCallback,
     calendar_of,
     deliver_figures,
+    first_connected,
     is_stamped,
     pipeline_of,
     poll_wanted,
@@ -304,7 +305,9 @@ class IngestSession:
         if self._connection.use():
             self._keepalive.connected()
             self._pipeline.server_version = self._gateway.server_version
-            self._execute(self._pipeline.rotate(Connected(), loop_time()))
+            is_first = self._pipeline.figures.connections == 0
+            begun = first_connected(self._settings, self._gateway.accounts) if is_first else Connected()
+            self._execute(self._pipeline.rotate(begun, loop_time()))
             self._publisher.publish_soon()
 
     async def _drain(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from typing_extensions import assert_never
 
@@ -83,6 +83,13 @@ class ProbePlan:
         return min(times, default=None)
 
     # ---- inputs
+
+    def begin_with(self, slots: int | None, release_pause: float | None) -> None:
+        """Start from what is known of the account's slots; None: nothing. To be called before `begin`."""
+        if slots is not None:
+            self._most_active = max(1, min(self._most_active, slots))
+        if release_pause is not None:
+            self._limits = replace(self._limits, release_pause=release_pause)
 
     def begin(self, instruments: Iterable[Instrument], now: float) -> Commands:
         """Starts the probe of these, each symbol once. Events may have come before."""
@@ -304,6 +311,8 @@ class ProbePlan:
     def _cancel(self, slot: Slot, now: float) -> Cancel:
         slot.on(SlotEvent.CANCELLED)
         self._last_cancel = now
+        if self._limits.release_pause:
+            self._not_before = max(self._not_before, now + self._limits.release_pause)
         return Cancel(slot.request, slot.symbol)
 
     def _restart(self, probe: SymbolProbe, code: int, now: float) -> None:

@@ -17,6 +17,7 @@ from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
+from ibkr_depth_pipeline.gateway_facts import starting_point
 from ibkr_depth_pipeline.ingest.connection import ids_to_try, log_connected
 from ibkr_depth_pipeline.ingest.effects import DepthRequester, LogLine, RequestDepth
 from ibkr_depth_pipeline.ingest.membership import OpenMarkets
@@ -137,6 +138,8 @@ class ProbeSession:
         if ingest_runs:
             self._unprobed.update({each.symbol: SymbolReport.venue_only(each) for each in instruments})
         elif instruments:
+            start = starting_point(self._settings, self._gateway.accounts)
+            self._plan.begin_with(start.slots, start.release_pause)
             self._carry_out(self._plan.begin(instruments, loop_time()))
             await self._over.wait()
         known = [each for each in self._reports() if each.symbol in self._resolutions]

@@ -28,7 +28,8 @@ class ProbeLimits:
 
     slots: subscriptions at once. rows: requested a side. full_rows: make a side complete. book_cap: longest wait for a
     symbol's book. quiet: a book that has not grown for so long counts as complete. retry_pause: between two attempts
-    while other clients hold every slot. patience: how long these go on.
+    while other clients hold every slot. patience: how long these go on. release_pause: from a cancel to the next
+    request, while every slot is used.
     """
 
     slots: int
@@ -38,6 +39,7 @@ class ProbeLimits:
     quiet: float
     retry_pause: float
     patience: float
+    release_pause: float = 0.0
 
 
 class Observation:

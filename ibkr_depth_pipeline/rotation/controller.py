@@ -168,6 +168,7 @@ class RotationController:
             self._forget_subscriptions(now)
         self._connected = True
         self._outage.connected(event.suspended, now)
+        self._allocator.begin_with(event.slots, event.release_pause)
         self._allocator.connected(now)
         self._retries.connected(now)
         self._advance(now, out)

@@ -35,9 +35,14 @@ class RotationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The gateway answers and knows no subscription of ours. suspended: it has reported the loss of IBKR already."""
+    """The gateway answers and knows no subscription of ours. suspended: it has reported the loss of IBKR already.
+
+    slots, release_pause: what is known of the account's slots beforehand, on the first connection; None: nothing.
+    """
 
     suspended: bool = False
+    slots: int | None = None
+    release_pause: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

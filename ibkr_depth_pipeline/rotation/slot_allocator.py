@@ -38,6 +38,10 @@ class BatchSize:
         self._on_trial = False
         self.value = maximum
 
+    def begin_with(self, slots: int) -> None:
+        """Allow no more than `slots` until the batch has grown."""
+        self.value = max(1, min(self.value, slots))
+
     def shrink(self, held: int) -> None:
         """Allow no more than the `held` subscriptions beside which a 309 came, and one less than before; at least 1."""
         self.value = max(1, min(self.value - 1, held))
@@ -156,6 +160,10 @@ class ReleasePause:
         self._is_due = False  # at the next release, a trial begins
         self._trial: float | None = None  # the pause under trial
         self._trial_request: int | None = None  # the request that tries it, once it was sent
+
+    def begin_with(self, secs: float) -> None:
+        """Start from a pause that was measured. Shorter ones are tried as if it had been learned."""
+        self.secs = self._proven = secs
 
     # ---- what can be asked
 
@@ -317,6 +325,13 @@ class SlotAllocator:
         return max((slot.requested_at + GRANTED_SECS for slot in slots), default=-math.inf)
 
     # ---- what happens
+
+    def begin_with(self, slots: int | None, release_pause: float | None) -> None:
+        """Start from what is known of the account; None: nothing."""
+        if slots is not None:
+            self._size.begin_with(slots)
+        if release_pause is not None:
+            self._pause.begin_with(release_pause)
 
     def connected(self, now: float) -> None:
         """Begin with a new connection. The gateway may still count the slots of an earlier one."""

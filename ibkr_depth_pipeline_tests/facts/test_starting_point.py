@@ -1,0 +1,163 @@
+"""The probe and the rotation begin with what was found of their gateway, and with nothing of any other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from ibkr_depth_pipeline.gateway_facts import AccountDigest, FactEntry, GatewayFacts, StartingPoint, starting_point
+from ibkr_depth_pipeline.ingest.session import IngestSession
+from ibkr_depth_pipeline.probe.session import ProbeSession
+from ibkr_depth_pipeline.rotation.controller import RotationController
+from ibkr_depth_pipeline.rotation.events import Connected, RotationPlan, Subscribe
+from ibkr_depth_pipeline.rotation.slot_allocator import ReleasePause, SlotAllocator
+from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.universe import SymbolSpec, Universe
+
+ACCOUNTS = ("DU1234567",)
+NOTHING = StartingPoint()
+
+
+def facts(port: int, slots: Any = 2, release: Any = 0.5, accounts: tuple[str, ...] = ACCOUNTS) -> GatewayFacts:
+    seen = {"slots": slots, "slot_free_secs": release}
+    return GatewayFacts(
+        host="127.0.0.1",
+        port=port,
+        account=AccountDigest.of(accounts),
+        began_ts=1,
+        ended_ts=2,
+        symbols=("SPY",),
+        rows_asked=15,
+        facts={name: FactEntry(assumed="", source="", seen=value, seen_ts=2) for name, value in seen.items()},
+    )
+
+
+def settings_with(path: Path, port: int = 7497, **given: object) -> Settings:
+    return load_settings(ibkr_port=port, ibkr_gateway_facts=path, **given)
+
+
+def written(path: Path, found: GatewayFacts) -> Path:
+    path.write_text(found.as_json(), encoding="utf-8")
+    return path
+
+
+def test_facts_of_the_gateway_are_used_and_logged_with_their_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "facts.json", facts(7497))
+    with capture_logs() as logs:
+        assert starting_point(settings_with(path), ACCOUNTS) == StartingPoint(2, 0.5)
+    assert [(each["event"], each["file"], each["slots"]) for each in logs] == [("gateway_facts_used", str(path), 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "it can't be read: file: Invalid JSON"),
+        ("{}", "it can't be read: host: Field required"),
+        (json.dumps({"facts": []}), "it can't be read"),
+        (facts(7497).as_json().replace('"format": 1', '"format": 2'), "it can't be read: format"),
+        (facts(7497).as_json().replace('"host"', '"hots"'), "it can't be read"),
+        (facts(4001).as_json(), "it is of 127.0.0.1:4001, not of 127.0.0.1:7497"),
+        (facts(7497, accounts=("U7654321",)).as_json(), "it is of another account"),
+    ],
+)
+def test_broken_or_foreign_file_is_ignored_with_a_warning_that_says_why(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text(text)
+    with capture_logs() as logs:
+        assert starting_point(settings_with(path), ACCOUNTS) == NOTHING
+    assert [(each["event"], each["log_level"]) for each in logs] == [("gateway_facts_ignored", "warning")]
+    assert logs[0]["reason"].startswith(reason)
+
+
+def test_file_that_is_not_there_is_worth_a_warning_only_where_it_was_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with capture_logs() as logs:
+        assert starting_point(load_settings(), ACCOUNTS) == NOTHING
+        assert starting_point(settings_with(tmp_path), ACCOUNTS) == NOTHING
+        assert starting_point(settings_with(tmp_path / "no.json"), ACCOUNTS) == NOTHING
+    assert [each["log_level"] for each in logs] == ["warning", "warning"]
+
+
+@pytest.mark.parametrize("slots", [None, 0, -1, 61, True, "3", 2.5, [3]])
+@pytest.mark.parametrize("release", [None, -0.1, 1e9, True, "1", {}])
+def test_value_that_cannot_be_meant_is_left_out(tmp_path: Path, slots: object, release: object) -> None:
+    path = written(tmp_path / "facts.json", facts(7497, slots, release))
+    assert starting_point(settings_with(path), ACCOUNTS) == NOTHING
+
+
+def test_account_digest_knows_its_accounts_in_any_order_and_shows_none() -> None:
+    digest = AccountDigest.of(["U1111111", "U2222222"])
+    assert digest.matches(["U2222222", "U1111111"])
+    assert not digest.matches(["U1111111"])
+    assert "1111111" not in digest.model_dump_json()
+    assert digest != AccountDigest.of(["U1111111", "U2222222"])
+
+
+# ---- the rotation
+
+
+def test_first_batch_is_as_large_as_the_slots_found_and_grows_as_usual() -> None:
+    supply = SlotAllocator(3, 2, 8.0)
+    supply.begin_with(1, 0.5)
+    assert (supply.batch_size, supply.pause_secs) == (1, 0.5)
+    for _ in range(2):
+        supply.turn_without_refusal()
+    assert supply.batch_size == 2
+
+
+def test_more_slots_than_the_operator_allows_are_not_used() -> None:
+    supply = SlotAllocator(3, 2, 8.0)
+    supply.begin_with(10, None)
+    assert (supply.batch_size, supply.pause_secs) == (3, 0.0)
+
+
+def test_pause_that_was_found_is_shortened_by_trials_as_a_learned_one() -> None:
+    pause = ReleasePause()
+    pause.begin_with(2.0)
+    now = 0.0
+    for turn in range(200):
+        now += 10.0
+        pause.released(now)
+        pause.asked(turn, pause.free_at)
+        pause.granted(turn)
+        pause.turn_without_refusal()
+    assert pause.secs < 2.0
+
+
+def test_controller_requests_as_many_as_are_known_to_be_free() -> None:
+    plan = RotationPlan(3, 15.0, 15.0, 8.0, 4, 3600.0)
+    controller = RotationController(["A", "B", "C", "D"], plan, itertools.count(1))
+    commands = controller.handle(Connected(slots=2), 0.0)
+    assert len([each for each in commands if isinstance(each, Subscribe)]) == 2
+
+
+async def test_recorder_with_the_facts_of_its_gateway_meets_no_309(tmp_path: Path, shared_redis_url: str) -> None:
+    options = GatewayOptions(slots=1, slot_free_delay=0.3)
+    async with SimulatedGateway(options) as gateway:
+        path = written(tmp_path / "facts.json", facts(gateway.port, 1, 0.4))
+        settings = settings_with(
+            path, gateway.port, ibkr_rotation_secs=0.3, redis_url=shared_redis_url, ibkr_error309_recovery_cycles=1000
+        )
+        session = IngestSession(settings, Universe((SymbolSpec("SPY"), SymbolSpec("AAPL"))))
+        with capture_logs() as logs:
+            await session.run(duration=3.0)
+        assert len(gateway.journal.requests("reqMktDepth")) >= 3
+        assert gateway.journal.errors(309) == []
+    assert [each["slots"] for each in logs if each["event"] == "gateway_facts_used"] == [1]
+
+
+async def test_probe_with_the_facts_of_its_gateway_meets_no_309(tmp_path: Path) -> None:
+    async with SimulatedGateway(GatewayOptions(slots=1, slot_free_delay=0.3)) as gateway:
+        path = written(tmp_path / "facts.json", facts(gateway.port, 1, 0.5))
+        universe = Universe((SymbolSpec("SPY"), SymbolSpec("AAPL"), SymbolSpec("IBM")))
+        report = await ProbeSession(settings_with(path, gateway.port), universe, record=False).run()
+        assert gateway.journal.errors(309) == []
+    assert report.passed
