@@ -20,6 +20,7 @@ from typing import Any
 from bench import (
     dagster_run,
     exports,
+    flight,
     growth,
     latency,
     profiling,
@@ -103,6 +104,11 @@ class Benchmark:
     def tap(self) -> None:
         self.results["tap"] = tap.measure(self.stage, self.size.secs, self.size.runs, say)
 
+    def flight_recorder(self) -> None:
+        rows, size = 3 * FULL.rows, self.size
+        found = flight.measure(self.long_stage(rows), rows, size.secs, size.runs, say)
+        self.results["flight_recorder"] = found
+
     def web(self) -> None:
         self.results["web"] = web.measure(self.stage, 2 * self.size.secs, say)
 
@@ -129,11 +135,11 @@ class Benchmark:
     def profile(self) -> None:
         self.results["profile"] = profiling.measure(self.long_stage(), FULL.rows)
 
-    def long_stage(self) -> Stage:
-        """With the full form's tape: what shows only after a while needs it in the quick form as well."""
-        if self.size.rows >= FULL.rows:
+    def long_stage(self, rows: int = FULL.rows) -> Stage:
+        """With a tape of the full form, or a longer one: what shows only after a while needs it in any form."""
+        if self.size.rows >= rows:
             return self.stage
-        tape = record(FULL.rows // len(RECORDED), DEPTH)
+        tape = record(rows // len(RECORDED), DEPTH)
         return replace(self.stage, tape=tape, tape_path=tape.save(self.stage.folder / "long_tape"))
 
 
@@ -144,6 +150,7 @@ PARTS: dict[str, Callable[[Benchmark], None]] = {
     "growth": Benchmark.growth,
     "start": Benchmark.start,
     "tap": Benchmark.tap,
+    "flight_recorder": Benchmark.flight_recorder,
     "web": Benchmark.web,
     "dagster": Benchmark.dagster,
     "event_log": Benchmark.event_log,

@@ -37,7 +37,7 @@ def measure(stage: Stage, secs: float, runs: int, say: Callable[[str], None]) ->
     ]
 
 
-def through_recorder(stage: Stage, rate: int, rows: int) -> Sample:
+def through_recorder(stage: Stage, rate: int, rows: int, **settings: object) -> Sample:
     stage.redis.flush()
     sent, seen = stage.folder / "sent", stage.folder / "seen"
     with ExitStack() as stack:
@@ -46,7 +46,7 @@ def through_recorder(stage: Stage, rate: int, rows: int) -> Sample:
         player = stack.enter_context(
             Child(module("player", stage.tape_path, "--symbols", len(RECORDED), "--rows", rows, *paced))
         )
-        env = environment(stage, player.said("port"), RECORDED)
+        env = environment(stage, player.said("port"), RECORDED, **settings)
         ingest = stack.enter_context(Child(CLI, env, stage.folder))
         try:
             player.said("sent")

@@ -161,6 +161,24 @@ def _tap(rows: list[Results]) -> list[str]:
     ]
 
 
+def _flight_recorder(found: Results) -> list[str]:
+    off = found["off"]
+    cells = [
+        (
+            way,
+            _span(each["rate"]),
+            f"{ratio(each['rate'], off['rate']):.3f}",
+            _span(each["cpu"], ".2f"),
+            _span(each["rss_mb"]),
+            _span(each["p50"], ".2f"),
+            _span(each["p99"], ".2f"),
+        )
+        for way, each in found.items()
+    ]
+    head = ("flight recorder", "rows a second", "of off", "CPU s per million", "RSS MB", "p50 ms", "p99 ms")
+    return ["## The flight recorder, at full speed, and delays at 10,000 rows a second", table(head, cells)]
+
+
 def _web(found: Results) -> list[str]:
     browser = found["browser"]
     frames = table(
@@ -251,6 +269,7 @@ _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "growth": _growth,
     "start": _start,
     "tap": _tap,
+    "flight_recorder": _flight_recorder,
     "web": _web,
     "dagster": _dagster,
     "event_log": _event_log,

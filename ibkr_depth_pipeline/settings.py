@@ -11,102 +11,41 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from dotenv.parser import Binding, parse_stream
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.redis_link.url import MASK as MASK
-from ibkr_depth_pipeline.redis_link.url import is_encrypted, parse_redis_url
+from ibkr_depth_pipeline.redis_link.url import is_encrypted
 from ibkr_depth_pipeline.redis_link.url import mask_url as mask_url
-
-
-def _check_redis_url(url: str) -> str:
-    parse_redis_url(url)
-    return url
-
-
-def _check_host(host: str) -> str:
-    # A colon is an IPv6 address, or a port that belongs into IBKR_PORT.
-    if ":" in host:
-        ip_address(host)
-    elif not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", host):
-        raise ValueError("no host name")
-    return host
-
-
-def _check_archive_url(url: str) -> str:
-    # It is shown in logs: secrets belong into the environment or the files of the store's own library.
-    if not url or "@" in url.partition("://")[2].partition("/")[0]:
-        raise ValueError("no place for an archive")
-    return url
-
-
-def _check_alert_urls(urls: str) -> str:
-    # Only the form is checked; apprise knows what a URL means. No error holds a part of it: any part may be secret.
-    if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", url) for url in _split_urls(urls)):
-        raise ValueError("one of them is no URL")
-    return urls
-
-
-def _split_urls(urls: str) -> tuple[str, ...]:
-    return tuple(part for part in re.split(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)|\s+", urls.strip(" ,\n\t")) if part)
-
-
-def _check_file(path: str) -> str:
-    if path and not Path(path).is_file():
-        raise ValueError("no such file")
-    return path
-
-
-def _upper(value: object) -> object:
-    return value.strip().upper() if isinstance(value, str) else value
-
-
-def _lower(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-def _number(value: object) -> object:
-    # YAML's yes and Python's 1_5 would pass.
-    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
-        raise ValueError("no number")
-    return value
-
-
-Whole = Annotated[int, Field(strict=False), BeforeValidator(_number)]
-Seconds = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
-Host = Annotated[str, AfterValidator(_check_host)]
-RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]  # a part of keys
-ArchiveUrl = Annotated[str, AfterValidator(_check_archive_url)]
-AlertUrls = Annotated[str, AfterValidator(_check_alert_urls)]
-DeadmanUrl = Annotated[str, Field(pattern=r"^(https?://[^\s/]+\S*)?$")]  # no error shows it: its path is a secret
-Calendar = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{1,32}$")]  # exchange_calendars knows which exist
-Switch = Annotated[Literal["on", "off"], BeforeValidator(_lower)]
-SessionKind = Annotated[Literal["instruments", "calendar"], BeforeValidator(_lower)]
-CodeLocation = Annotated[Literal["all", "recording", "monitoring"], BeforeValidator(_lower)]
-ProbeFailed = Annotated[Literal["start", "hold"], BeforeValidator(_lower)]
-File = Annotated[str, AfterValidator(_check_file)]
-WebNames = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:\[\]\s,-]*$", max_length=1024)]
-WebToken = Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]{16,256})?$")]  # no error shows it
-LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
-
-
-def _bounded(kind: str, default: float, least: float, most: float, what: str, least_means: str = "") -> Any:
-    """A field from `least` to `most`, both named in its description."""
-    lowest = f"{least} ({least_means})" if least_means else least
-    return Field(default, ge=least, le=most, description=f"{what}: {kind} from {lowest} to {most}")
-
-
-_whole = partial(_bounded, "a whole number")
-_seconds = partial(_bounded, "seconds,")
+from ibkr_depth_pipeline.setting_types import (
+    AlertUrls,
+    ArchiveUrl,
+    Calendar,
+    CodeLocation,
+    DeadmanUrl,
+    File,
+    Host,
+    LogLevel,
+    Name,
+    ProbeFailed,
+    RedisUrl,
+    Seconds,
+    SessionKind,
+    Switch,
+    WebNames,
+    WebToken,
+    Whole,
+    bounded,
+    seconds,
+    split_urls,
+    whole,
+)
 
 
 class Settings(BaseSettings):
@@ -123,26 +62,26 @@ class Settings(BaseSettings):
     )
 
     ibkr_host: Host = Field("127.0.0.1", description="gateway host: a name or an address, without the port")
-    ibkr_port: Whole = _whole(7497, 1, 65535, "gateway port")
+    ibkr_port: Whole = whole(7497, 1, 65535, "gateway port")
     ibkr_gateway_name: Name = Field(
         "default",
         description="name of this gateway's recording in Redis, one ingest each: 1 to 64 of A-Z a-z 0-9 _ . -",
     )
-    ibkr_client_id: Whole = _whole(777, 1, 2_000_000_000, "preferred client id")
-    ibkr_client_id_max_offset: Whole = _whole(5, 0, 1000, "how many further client ids to try")
-    ibkr_probe_client_id: Whole = _whole(787, 1, 2_000_000_000, "the probe's preferred client id")
-    ibkr_facts_client_id: Whole = _whole(797, 1, 2_000_000_000, "the preferred client id of ibkr_gateway_facts")
+    ibkr_client_id: Whole = whole(777, 1, 2_000_000_000, "preferred client id")
+    ibkr_client_id_max_offset: Whole = whole(5, 0, 1000, "how many further client ids to try")
+    ibkr_probe_client_id: Whole = whole(787, 1, 2_000_000_000, "the probe's preferred client id")
+    ibkr_facts_client_id: Whole = whole(797, 1, 2_000_000_000, "the preferred client id of ibkr_gateway_facts")
     ibkr_gateway_facts: Path = Field(
         Path("config/gateway_facts.json"),
         description="what ibkr_gateway_facts has found: the path of its JSON file, from which the probe and the "
         "rotation take their first slots and release pause if it is there and of this gateway",
     )
-    ibkr_depth_rows: Whole = _whole(10, 1, 50, "depth levels per side to request")
-    ibkr_depth_extra_rows: Whole = _whole(5, 0, 50, "levels requested beyond IBKR_DEPTH_ROWS")
-    ibkr_max_concurrent_depth: Whole = _whole(3, 1, 60, "most simultaneous depth subscriptions")
-    ibkr_rotation_secs: Seconds = _seconds(15, 0.1, 86400, "dwell of a batch")
-    ibkr_first_row_secs: Seconds = _seconds(15, 0.1, 3600, "longest wait for a subscription's first row")
-    ibkr_stream_maxlen: Whole = _whole(10000, 1, 100_000_000, "stream MAXLEN, approximate")
+    ibkr_depth_rows: Whole = whole(10, 1, 50, "depth levels per side to request")
+    ibkr_depth_extra_rows: Whole = whole(5, 0, 50, "levels requested beyond IBKR_DEPTH_ROWS")
+    ibkr_max_concurrent_depth: Whole = whole(3, 1, 60, "most simultaneous depth subscriptions")
+    ibkr_rotation_secs: Seconds = seconds(15, 0.1, 86400, "dwell of a batch")
+    ibkr_first_row_secs: Seconds = seconds(15, 0.1, 3600, "longest wait for a subscription's first row")
+    ibkr_stream_maxlen: Whole = whole(10000, 1, 100_000_000, "stream MAXLEN, approximate")
     ibkr_stream_recv_ns: bool = Field(
         False, description="whether snapshots bear recv_ns, the unix ns of their socket read: true or false"
     )
@@ -152,42 +91,42 @@ class Settings(BaseSettings):
     ibkr_heartbeat_ttl: Whole = Field(
         30, ge=1, le=86400, description="heartbeat TTL: whole seconds, from 1 to 86400 (never less than 30 in force)"
     )
-    ibkr_error309_cooldown_secs: Seconds = _seconds(
+    ibkr_error309_cooldown_secs: Seconds = seconds(
         8, 0, 3600, "least pause after a 309, longer while no slot is granted"
     )
-    ibkr_error309_recovery_cycles: Whole = _whole(4, 1, 1000, "stable rotations before growing again")
-    ibkr_unsupported_retry_secs: Seconds = _seconds(
+    ibkr_error309_recovery_cycles: Whole = whole(4, 1, 1000, "stable rotations before growing again")
+    ibkr_unsupported_retry_secs: Seconds = seconds(
         3600, 1, 604800, "longest wait until a refused symbol is tried again"
     )
-    ibkr_connect_timeout_secs: Seconds = _seconds(15, 0.1, 300, "how long a gateway may take to greet a connection")
-    ibkr_stall_secs: Seconds = _seconds(
+    ibkr_connect_timeout_secs: Seconds = seconds(15, 0.1, 300, "how long a gateway may take to greet a connection")
+    ibkr_stall_secs: Seconds = seconds(
         10, 0.5, 3600, "without a row and without an answer for so long, the connection is given up"
     )
-    ibkr_outage_secs: Seconds = _seconds(
+    ibkr_outage_secs: Seconds = seconds(
         120,
         1,
         3600,
         "after connectivity was lost (1100) and neither its end was said nor a row came for so long, every line "
         "is asked for again; as long after that, the gateway is reconnected; ever more rarely",
     )
-    ibkr_silent_line_secs: Seconds = _seconds(
+    ibkr_silent_line_secs: Seconds = seconds(
         15,
         0.5,
         3600,
         "least silence of one line, while others tick, that makes it suspect; more if it is usually quiet",
     )
-    ibkr_crossed_book_secs: Seconds = _seconds(3, 0.5, 3600, "how long a book may be crossed or locked")
-    ibkr_reconnect_max_secs: Seconds = _seconds(
+    ibkr_crossed_book_secs: Seconds = seconds(3, 0.5, 3600, "how long a book may be crossed or locked")
+    ibkr_reconnect_max_secs: Seconds = seconds(
         2, 0.1, 300, "longest pause between two connects in the first half minute"
     )
-    ibkr_reconnect_slow_secs: Seconds = _seconds(
+    ibkr_reconnect_slow_secs: Seconds = seconds(
         60,
         0.1,
         3600,
         "longest pause between two connects after that, while connections are accepted and not answered (where "
         "nothing listens it stays at 5 s)",
     )
-    ibkr_start_timeout_secs: Seconds = _seconds(
+    ibkr_start_timeout_secs: Seconds = seconds(
         0, 0, 31_536_000, "a run that records nothing so long after its start gives up", least_means="it keeps trying"
     )
     ibkr_messages_per_second: Seconds = Field(
@@ -203,14 +142,33 @@ class Settings(BaseSettings):
         le=17179869184,
         description="snapshots held while Redis is away: bytes, a whole number from 65536 to 17179869184",
     )
-    ibkr_redis_min_replicas: Whole = _whole(
+    ibkr_redis_min_replicas: Whole = whole(
         0, 0, 10, "replicas that must have a snapshot before it counts as stored", least_means="the master is enough"
     )
-    ibkr_lease_ttl_secs: Seconds = _seconds(5, 2, 300, "after so long without a sign of life an ingest is dead")
-    ibkr_lease_wait_secs: Seconds = _seconds(
+    ibkr_lease_ttl_secs: Seconds = seconds(5, 2, 300, "after so long without a sign of life an ingest is dead")
+    ibkr_lease_wait_secs: Seconds = seconds(
         0, 0, 31_536_000, "how long a second ingest stands by before it gives up", least_means="it exits"
     )
-    ibkr_metrics_port: Whole = _whole(0, 0, 65535, "port of the Prometheus endpoint", least_means="none")
+    ibkr_flight_recorder_minutes: Seconds = bounded(
+        "minutes,",
+        5,
+        0,
+        240,
+        "how much of the wire to the gateway is kept, and written out as a tape when something goes wrong",
+        least_means="the flight recorder is off",
+    )
+    ibkr_flight_recorder_bytes: Whole = whole(
+        67108864, 1048576, 17179869184, "most bytes that these minutes may take on disk"
+    )
+    ibkr_flight_recorder_dir: Path = Field(
+        Path("flight_recorder"), description="where the flight recorder keeps them and its tapes: a folder"
+    )
+    ibkr_flight_recorder_keep: Whole = whole(20, 1, 10000, "tapes of the flight recorder that stay, the newest ones")
+    ibkr_flight_recorder_keep_days: Seconds = bounded("days,", 30, 0.01, 36500, "how long they stay")
+    ibkr_flight_recorder_keep_bytes: Whole = whole(
+        536870912, 1048576, 1099511627776, "most bytes that they take together"
+    )
+    ibkr_metrics_port: Whole = whole(0, 0, 65535, "port of the Prometheus endpoint", least_means="none")
     ibkr_metrics_host: Host = Field(
         "127.0.0.1", description="address that the Prometheus endpoint listens on, without the port"
     )
@@ -219,7 +177,7 @@ class Settings(BaseSettings):
         description="address that the web page listens on, without the port; elsewhere than on loopback it asks for a "
         "token",
     )
-    ibkr_web_port: Whole = _whole(3080, 0, 65535, "port of the web page", least_means="any that is free")
+    ibkr_web_port: Whole = whole(3080, 0, 65535, "port of the web page", least_means="any that is free")
     ibkr_web_names: WebNames = Field(
         "",
         description="further host names that the web page answers to, such as a proxy's, parted by blanks or commas; "
@@ -255,7 +213,7 @@ class Settings(BaseSettings):
         description="where the archiver keeps Parquet files: a folder, or a URL that fsspec knows, such as "
         "s3://bucket/depth, without user and password",
     )
-    archive_flush_secs: Seconds = _seconds(15, 0.1, 3600, "longest that a snapshot waits for its file")
+    archive_flush_secs: Seconds = seconds(15, 0.1, 3600, "longest that a snapshot waits for its file")
     archive_flush_rows: Whole = Field(
         2500,
         ge=1,
@@ -263,7 +221,7 @@ class Settings(BaseSettings):
         description="snapshots of a symbol that make a file: a whole number from 1 to 1000000; a quarter of "
         "IBKR_STREAM_MAXLEN or less, so that none is cut before it is kept",
     )
-    archive_retention_days: Whole = _whole(
+    archive_retention_days: Whole = whole(
         0, 0, 36500, "days that are kept before the newest data", least_means="everything is kept"
     )
     archive_rows: bool = Field(
@@ -326,7 +284,7 @@ class Settings(BaseSettings):
     ibkr_alert_after_secs: Seconds = Field(
         30, ge=0, le=3600, description="trouble that lasts so long is alerted, and its end likewise: seconds, 0 to 3600"
     )
-    ibkr_alert_grace_secs: Seconds = _seconds(
+    ibkr_alert_grace_secs: Seconds = seconds(
         60, 0, 3600, "after the open and after a start nothing is alerted for one rotation and so long"
     )
     symbol_config_path: Path = Field(
@@ -346,7 +304,7 @@ class Settings(BaseSettings):
     @property
     def alert_targets(self) -> tuple[str, ...]:
         """Each URL of ALERT_URLS. Any part of them may be a secret."""
-        return _split_urls(self.alert_urls)
+        return split_urls(self.alert_urls)
 
     @property
     def deadman_target(self) -> str:

@@ -23,6 +23,8 @@ from ibkr_depth_pipeline.box.processes import wait_until
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+os.environ["IBKR_FLIGHT_RECORDER_MINUTES"] = "0"  # no ring in the folder of the tests: those that are about it set it
+
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")  # the same examples in each run: new ones are looked for at a developer's desk

@@ -19,6 +19,7 @@ install -o ibkr-depth -g ibkr-depth config/dagster.yaml "$STATE/dagster_home/"
 if [ ! -e /etc/ibkr-depth.env ]; then
     install -m 640 -g ibkr-depth .env.example /etc/ibkr-depth.env
     sed -i "s|^ARCHIVE_URL=archive\$|ARCHIVE_URL=$STATE/archive|" /etc/ibkr-depth.env
+    sed -i "s|^IBKR_FLIGHT_RECORDER_DIR=.*|IBKR_FLIGHT_RECORDER_DIR=$STATE/flight_recorder|" /etc/ibkr-depth.env
     echo "made /etc/ibkr-depth.env: set IBKR_PORT, REDIS_URL, ALERT_URLS and DEADMAN_URL in it"
 fi
 chmod -R a+rX config deploy

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
@@ -91,6 +92,8 @@ def show(
         if not as_json:
             head = read_head(tape)
             typer.echo(f"{head['made_by']}, {head['made']}: {head['about']}")
+            for note in _notes(head):
+                typer.echo(note)
         for number, entry in enumerate(read_entries(tape)):
             if limit is not None and number >= limit:
                 break
@@ -98,6 +101,17 @@ def show(
                 typer.echo(line)
     except (UnreadableTape, OSError) as problem:
         _fail(str(problem))
+
+
+def _notes(head: dict[str, Any]) -> Iterator[str]:
+    """What the head of a dump of the flight recorder says besides: why, which gateway, which client."""
+    for why in head.get("why", ()):
+        times = f" ({why['times']} times)" if why["times"] > 1 else ""
+        yield f"why: {why['reason'].replace('_', ' ')}" + (f": {why['detail']}" if why["detail"] else "") + times
+    for name in ("dumped", "gateway", "client"):
+        if name in head:
+            told = head[name]
+            yield f"{name}: " + (", ".join(f"{k} {v}" for k, v in told.items()) if isinstance(told, dict) else told)
 
 
 def _lines(entry: Read | LinkEvent, as_json: bool) -> list[str]:

@@ -16,8 +16,10 @@ from ibkr_depth_pipeline.cli.status_table import render_status, status_json
 from ibkr_depth_pipeline.cli.universe_table import render_universe, universe_json
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.formatting import parse_duration, short_duration
+from ibkr_depth_pipeline.gateways import load_gateways
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.sink.dump_requests import DumpRefused, ask_for_dump
 from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.sink.symbol_keys import request_focus
 from ibkr_depth_pipeline.starter import write_starter
@@ -199,6 +201,46 @@ def focus(
             raise _refused("no focus: there is only one slot, and the others take turns in it")
         asyncio.run(request_focus(settings.redis_target, name, f"{getuser()}@{gethostname()}", secs))
     typer.echo(f"{name} keeps a slot for {short_duration(secs)}" if secs else f"{name} is in focus no longer")
+
+
+@app.command()
+def dump(
+    gateway: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--gateway", help="Of this one, by its name; may be given more than once. Default: of all."),
+    ] = None,
+) -> None:
+    """Have the running ingest write the last minutes of its wire to a tape (docs/tapes.md), and print its path.
+
+    If GATEWAYS_CONFIG_PATH lists several gateways, each ingest of them does. Exit code 1 if no ingest runs, or if one
+    can't write; 2 if a setting or a name is wrong.
+    """
+    with errors_as_exit_codes():
+        configure_logging("CRITICAL")
+        of = _gateways(gateway or [])
+        by, failures = f"{getuser()}@{gethostname()}", 0
+        for settings in of:
+            name = settings.ibkr_gateway_name
+            feed = asyncio.run(read_health(settings.redis_target, name, ())).feed
+            try:
+                if not feed.running:
+                    raise DumpRefused(f"no dump of {name}: {feed.problem}")
+                answer = asyncio.run(ask_for_dump(settings.redis_target, name, by))
+                typer.echo(f"{name} on {answer.host}: {answer.path}")
+            except DumpRefused as refusal:
+                failures += 1
+                typer.echo(f"error: {refusal}", err=True)
+    if failures:
+        raise typer.Exit(FAILED)
+
+
+def _gateways(names: list[str]) -> list[Settings]:
+    """The settings of the gateways that are listed, or of those called so. Raises ConfigurationError."""
+    settings = {each.ibkr_gateway_name: each for each in (gateway.settings() for gateway in load_gateways())}
+    unknown = [name for name in names if name not in settings]
+    if unknown:
+        raise ConfigurationError("--gateway", [f"{name!r} is none of {', '.join(settings)}" for name in unknown])
+    return [settings[name] for name in names] if names else list(settings.values())
 
 
 def _refused(why: str) -> typer.Exit:

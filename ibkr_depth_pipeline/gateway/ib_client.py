@@ -68,17 +68,43 @@ class ClientOwner(Protocol):
         """Closes the connection: the stream of bytes makes no sense."""
 
 
+class ConnectionListener(Protocol):
+    """What a connection passes on of its wire. It is called before the bytes are processed, and must not wait."""
+
+    def received(self, data: bytes) -> None:
+        """Takes what one read of the socket brought."""
+
+    def sent(self, data: bytes) -> None:
+        """Takes what is written to the socket: whole messages, with their lengths."""
+
+    def came(self, message: bytes) -> None:
+        """Takes a whole message that is no row, without its length; `received` has had its bytes."""
+
+    def closed(self, by: str) -> None:
+        """The connection is gone; by: `client` or `gateway`."""
+
+
+class WireListener(Protocol):
+    """What every connection reports itself to."""
+
+    def opened(self, unfinished: Callable[[], bytes]) -> ConnectionListener:
+        """A TCP connection stands; unfinished() are the bytes received of a message that is not complete yet."""
+
+
 class IbClient(Client):
-    """ib_insync's client, restricted to ALLOWED_MESSAGES; framing and pacing are its owner's."""
+    """ib_insync's client, restricted to ALLOWED_MESSAGES; framing and pacing are its owner's.
+
+    wire: what is to get a copy of all that is sent and received, if anything is.
+    """
 
     MaxRequests = 0
     """0 turns ib_insync's own throttle off, as it documents: it sends 45 messages at once and then waits for a second,
     whereas IBKR may count any second."""
 
-    def __init__(self, owner: ClientOwner) -> None:
+    def __init__(self, owner: ClientOwner, wire: WireListener | None = None) -> None:
         Client.__init__(self, owner)
         self.decoder = _LenientDecoder(owner)
-        self.conn = _FramedConnection(owner)
+        self.conn: _FramedConnection = _FramedConnection(owner, wire)
         self.conn.disconnected += self._onSocketDisconnected
         self._owner = owner
         self._connection_time = ""
@@ -105,6 +131,8 @@ class IbClient(Client):
 
     def decode(self, message: bytes) -> None:
         """Passes one whole message to ib_insync: the handshake's, or one for the decoder."""
+        if self.conn.listener is not None:
+            self.conn.listener.came(message)
         if not message:
             self._owner.on_unreadable([])
             return
@@ -124,8 +152,7 @@ class IbClient(Client):
 
     def abort(self) -> None:
         """Cuts the connection; its loss is reported as any other."""
-        if self.conn.transport is not None:
-            self.conn.transport.abort()
+        self.conn.abort()
 
     def pause_reading(self) -> None:
         """Leaves what comes with the kernel."""
@@ -145,11 +172,38 @@ class _FramedConnection(Connection, asyncio.BufferedProtocol):
     would lose rows without an error.
     """
 
-    def __init__(self, owner: ClientOwner) -> None:
+    def __init__(self, owner: ClientOwner, wire: WireListener | None) -> None:
         Connection.__init__(self)
         self._owner = owner
         self._splitter = FrameSplitter()
         self._buffer = memoryview(bytearray(READ_BYTES))
+        self._wire = wire
+        self._closes = False
+        self.listener: ConnectionListener | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._wire is not None:
+            self.listener = self._wire.opened(self._splitter.unfinished)
+
+    def sendMsg(self, msg: bytes) -> None:
+        if self.listener is not None and self.transport is not None:
+            self.listener.sent(msg)
+        Connection.sendMsg(self, msg)
+
+    def disconnect(self) -> None:
+        self._closes = True
+        Connection.disconnect(self)
+
+    def abort(self) -> None:
+        """Cuts the connection."""
+        self._closes = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.listener is not None:
+            self.listener.closed("client" if self._closes else "gateway")
+        Connection.connection_lost(self, exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
@@ -159,6 +213,8 @@ class _FramedConnection(Connection, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         owner = self._owner
+        if self.listener is not None:
+            self.listener.received(data)
         owner.on_read()
         try:
             for message in self._splitter.split(data):

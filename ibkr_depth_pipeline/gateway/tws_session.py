@@ -31,7 +31,7 @@ from ibkr_depth_pipeline.gateway.events import (
     is_notice,
     is_transient,
 )
-from ibkr_depth_pipeline.gateway.ib_client import IbClient
+from ibkr_depth_pipeline.gateway.ib_client import IbClient, WireListener
 from ibkr_depth_pipeline.gateway.pacing import (
     CANCEL,
     DEFAULT_RATE,
@@ -55,7 +55,8 @@ class GatewayCallbacks:
 
     on_read comes before the messages that a read of the socket completes, on_read_end after them. on_depth takes a
     depth message as it came; False if it was not processed: then its row goes to on_row(request, row). on_error takes
-    the request id, code and text of each error message, before the event that it makes.
+    the request id, code and text of each error message, before the event that it makes. wire gets a copy of all bytes,
+    of every connection that is tried.
     """
 
     on_event: Callable[[GatewayEvent], None] = lambda _event: None
@@ -64,6 +65,7 @@ class GatewayCallbacks:
     on_read: Callable[[], None] = lambda: None
     on_read_end: Callable[[], None] = lambda: None
     on_error: Callable[[int, int, str], None] = lambda _request, _code, _text: None
+    wire: WireListener | None = None
 
 
 LacksRows = Callable[[int], bool]
@@ -119,7 +121,7 @@ class TwsSession:
         self.depth_exchanges: tuple[Any, ...] = ()
         """The venues with market depth, once the gateway has listed any on this connection; () before, and again after
         a farm has come back."""
-        self.client: Any = IbClient(self)
+        self.client: Any = IbClient(self, callbacks.wire)
         self._schedule = SendSchedule(bucket or TokenBucket(DEFAULT_RATE), self._is_needed)
         self._send_timer: asyncio.TimerHandle | None = None
 

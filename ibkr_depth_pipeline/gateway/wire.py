@@ -56,6 +56,10 @@ class FrameSplitter:
         """Number of bytes received of the unfinished message."""
         return len(self._pending)
 
+    def unfinished(self) -> bytes:
+        """What was received of the unfinished message, its prefix included."""
+        return bytes(self._pending)
+
     def split(self, data: bytes) -> Iterator[bytes]:
         """Yields the messages that `data` completes, in order, without prefixes. Exhaust it before the next call.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ibkr_depth_pipeline.errors import ConfigurationError, NoLongerWanted
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway_facts import starting_point
+from ibkr_depth_pipeline.ingest.dump_schedule import SETTLE_SECS
 from ibkr_depth_pipeline.ingest.hot_path import RowStore, Store
 from ibkr_depth_pipeline.ingest.intervals import IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
@@ -38,6 +39,7 @@ class IngestTimings:
     ailing: float = AILING_SECS
     late_rows: float = LATE_ROWS_SECS
     advised_line: float = ADVISED_LINE_SECS
+    dump_settle: float = SETTLE_SECS
 
 
 def calendar_of(settings: Settings) -> Callable[[int], MarketHours]:

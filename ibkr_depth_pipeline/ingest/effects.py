@@ -70,8 +70,25 @@ class LogLine:
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class DumpTape:
+    """Have the flight recorder write out the last minutes of the wire. reason: one word; detail: whose, and what."""
+
+    reason: str
+    detail: str = ""
+
+
 Effect = (
-    RequestDepth | Cancel | Recheck | RecordRefusal | RecordVenue | LogPersisted | SetHeartbeatTtl | Reconnect | LogLine
+    RequestDepth
+    | Cancel
+    | Recheck
+    | RecordRefusal
+    | RecordVenue
+    | LogPersisted
+    | SetHeartbeatTtl
+    | Reconnect
+    | LogLine
+    | DumpTape
 )
 
 
@@ -140,7 +157,7 @@ class EffectExecutor:
     rows: how many rows a side are requested; start(work) runs a task; resolve_again(symbol) looks for its venue again;
     reconnect(reason) closes the connection, and may execute more effects before it returns. wall_ms: unix ms.
     requested(effect) is called right before depth is requested, and its effects are executed first; cancelled(request,
-    now_ms) right after a cancel.
+    now_ms) right after a cancel; dump_tape(reason, detail) for a DumpTape.
     """
 
     def __init__(
@@ -156,6 +173,7 @@ class EffectExecutor:
         wall_ms: Callable[[], int],
         requested: Callable[[RequestDepth], Iterable[Effect]] = lambda effect: (),
         cancelled: Callable[[int, int], None] = lambda request, now_ms: None,
+        dump_tape: Callable[[str, str], None] = lambda reason, detail: None,
     ) -> None:
         self._requester = DepthRequester(gateway, rows, log.log)
         self._writer = writer
@@ -166,6 +184,7 @@ class EffectExecutor:
         self._wall_ms = wall_ms
         self._requested = requested
         self._cancelled = cancelled
+        self._dump_tape = dump_tape
 
     def execute(self, effects: Iterable[Effect]) -> None:
         """Carry the effects out, in this order."""
@@ -192,6 +211,8 @@ class EffectExecutor:
                     self._log.log(effect)
                 case LogPersisted():
                     self._log.log_persisted(effect.symbols)
+                case DumpTape():
+                    self._dump_tape(effect.reason, effect.detail)
                 case _:
                     assert_never(effect)
 

@@ -13,7 +13,7 @@ from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.gateway import events as gateway
 from ibkr_depth_pipeline.ingest.books import LiveBooks, PipelineFigures
-from ibkr_depth_pipeline.ingest.effects import Effect, LogLine, RequestDepth
+from ibkr_depth_pipeline.ingest.effects import DumpTape, Effect, LogLine, RequestDepth
 from ibkr_depth_pipeline.ingest.hot_path import HotPath, RowStore, Store
 from ibkr_depth_pipeline.ingest.intervals import IntervalRecorder, IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.line_monitor import (
@@ -32,6 +32,9 @@ from ibkr_depth_pipeline.rotation.events import RotationPlan
 from ibkr_depth_pipeline.rotation.slots import Reconnect
 from ibkr_depth_pipeline.schema.intervals import EndReason
 from ibkr_depth_pipeline.schema.size_units import SizeUnit
+
+UNREADABLE, OUT_OF_STEP, RECONNECT = "unreadable_message", "book_out_of_step", "reconnect"
+"""The reasons for which the flight recorder is to write a tape."""
 
 _NO_POSITION = 2**31 - 1
 """The unset int: a row that has it, or more, stands nowhere; it is not past the end."""
@@ -199,7 +202,10 @@ class DepthPipeline:
     def _out_of_step(self, found: OutOfStepFound, now: float) -> list[Effect]:
         fields = {**self._about(found.request), "reason": found.reason, "asked_again": found.ask}
         self.intervals.out_of_step(found.request, found.secs)
-        effects: list[Effect] = [LogLine("warning", "book_out_of_step", fields)] if found.new else []
+        effects: list[Effect] = []
+        if found.new:
+            effects += [LogLine("warning", "book_out_of_step", fields)]
+            effects += [DumpTape(OUT_OF_STEP, f"{self.books.symbol_of(found.request)}: {found.reason}")]
         if found.ask:
             effects += self.subscriptions.request_again(found.request, EndReason.OUT_OF_STEP, now)
         return effects
@@ -225,7 +231,7 @@ class DepthPipeline:
                 return self._row_unreadable(event, now)
             case gateway.MessageUnreadable():
                 self.figures.dropped["unknown", "unreadable_message"] += 1
-                return []
+                return [DumpTape(UNREADABLE, f"type {_type_of(event.fields)}, {len(event.fields)} fields")]
             case gateway.BookReset():
                 return self._reset(event.request, now, now_ms)
             case gateway.DepthHalted():
@@ -261,7 +267,7 @@ class DepthPipeline:
     def _row_unreadable(self, event: gateway.RowUnreadable, now: float) -> list[Effect]:
         self.books.drop(event.request, event.fault.value)
         self.lines.row_dropped(event.request, event.operation, event.fault, now)
-        return []
+        return [DumpTape(UNREADABLE, f"a row of {self.books.symbol_of(event.request)}: {event.fault.value}")]
 
     def _reset(self, request: int, now: float, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [LogLine("info", "book_reset", self._about(request))]
@@ -370,7 +376,8 @@ class DepthPipeline:
         self.books.retire_all()
         self.lines.restart()
         self.liveness.disconnected()
-        return [logged, *self.subscriptions.rotate(rotation.Disconnected(), now)]
+        dumped = DumpTape(RECONNECT, event.text)
+        return [logged, dumped, *self.subscriptions.rotate(rotation.Disconnected(), now)]
 
     # ---- shared
 
@@ -380,3 +387,8 @@ class DepthPipeline:
 
     def _about(self, request: int) -> dict[str, object]:
         return {"symbol": self.books.symbol_of(request), "request_id": request}
+
+
+def _type_of(fields: tuple[str, ...]) -> str:
+    """The type of a message that could not be read; nothing else of it, which may name an account."""
+    return fields[0] if fields and fields[0].isascii() and fields[0].isdigit() and len(fields[0]) < 5 else "unknown"

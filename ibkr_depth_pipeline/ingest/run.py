@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ibkr_depth_pipeline.errors import DepthPipelineError
 from ibkr_depth_pipeline.ingest.composition import FiguresCallback, WantedCallback
 from ibkr_depth_pipeline.ingest.figures import IngestSummary
+from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings, unreadable_env_lines
@@ -32,6 +34,7 @@ def run_ingest(
     run_id: str | None = None,
     figures_callback: FiguresCallback | None = None,
     wanted_callback: WantedCallback | None = None,
+    dump_callback: Callable[[DumpReport], None] | None = None,
     once: bool = False,
     file: UniverseFile | None = None,
 ) -> IngestOutcome:
@@ -39,8 +42,8 @@ def run_ingest(
 
     run_id: the id of the run in its runner; it shows in the figures and in the lease. A second signal does not cut the
     draining short: it is bounded anyway. once: give up if nothing can be recorded soon. file: where `universe` comes
-    from; its changes are followed. Raises what IngestSession.run raises; the error's `interrupted_by` then names the
-    signal, if one came before it.
+    from; its changes are followed. dump_callback gets each tape of the flight recorder, in a thread of its own. Raises
+    what IngestSession.run raises; the error's `interrupted_by` then names the signal, if one came before it.
 
     SIGHUP ends a run that has a terminal, as that is closed; one without (a daemon) reads its universe again. SIGUSR1
     ends it as the end of `duration` does: a session that closes early is a success.
@@ -57,6 +60,7 @@ def run_ingest(
             run_id=run_id,
             figures_callback=figures_callback,
             wanted_callback=wanted_callback,
+            dump_callback=dump_callback,
             once=once,
             file=file,
         )

@@ -40,6 +40,7 @@ from ibkr_depth_pipeline.ingest.composition import (
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor, RequestDepth
 from ibkr_depth_pipeline.ingest.figures import FiguresPublisher, IngestSummary, RateLimitedLog, RunFigures
+from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport, FlightRecorder
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive, WallClockMonitor
 from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership, OpenMarkets
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
@@ -50,6 +51,7 @@ from ibkr_depth_pipeline.rotation.events import Connected, Deadline, Stop
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
+from ibkr_depth_pipeline.sink.dump_requests import DumpRequests
 from ibkr_depth_pipeline.sink.status import (
     identity_of_this_process,
 )
@@ -94,9 +96,11 @@ class IngestSession:
         wanted_callback: WantedCallback | None = None,
         once: bool = False,
         file: UniverseFile | None = None,
+        dump_callback: Callable[[DumpReport], None] | None = None,
         wall_ms: Callable[[], int] = unix_ms,
         timings: IngestTimings | None = None,
     ) -> None:
+        timings = timings or IngestTimings()
         self._settings = settings
         self._wall_ms = wall_ms
         self._stamp = ReceiveStamp()
@@ -110,6 +114,7 @@ class IngestSession:
         self._timer = DeadlineTimer(self._on_deadline)
         identity = identity_of_this_process(wall_ms(), run_id)
         request_ids = itertools.count(1)
+        self._flight = FlightRecorder(settings, lambda: self._pipeline, timings.dump_settle, dump_callback)
         self._gateway = TwsGateway.of_settings(
             settings,
             request_ids=request_ids,
@@ -119,6 +124,7 @@ class IngestSession:
                 on_depth=self._on_depth,
                 on_read=self._on_stamped_read if is_stamped(settings) else self._on_read,
                 on_read_end=self._on_read_end,
+                wire=self._flight.wire,
             ),
             lacks_rows=lambda request: request in self._pipeline.liveness.awaited,
         )
@@ -138,7 +144,7 @@ class IngestSession:
         self._store = RunStore(settings, universe.symbols, identity, self._gateway, self._stamp, self._tasks)
         self._pipeline = pipeline_of(
             settings,
-            timings or IngestTimings(),
+            timings,
             request_ids,
             lambda symbol: self._store.writer.queue(symbol).store,
             lambda symbol: self._store.writer.turns(symbol),
@@ -159,6 +165,7 @@ class IngestSession:
             wall_ms=wall_ms,
             requested=self._on_request,
             cancelled=self._on_cancel,
+            dump_tape=self._flight.trigger,
         )
         self._keepalive = Keepalive(
             self._gateway,
@@ -184,6 +191,7 @@ class IngestSession:
             lambda: self._members.universe.symbols,
             self._execute,
         )
+        self._dump_requests = DumpRequests(self._store.client, settings.ibkr_gateway_name, self._flight.asked)
         self._follower = None if file is None else UniverseFollower(file, universe, self._members.apply)
         self._figures = RunFigures(
             identity,
@@ -231,6 +239,7 @@ class IngestSession:
             self._gateway.disconnect()
             self._timer.set(None)
             await self._tasks.end()
+            await self._flight.aclose()
             await asyncio.gather(at_most(FAREWELL_SECS, self._release()), self._metrics.aclose())
             await self._store.aclose()
 
@@ -248,6 +257,9 @@ class IngestSession:
         self._tasks.start(self._publisher.run())
         if self._wanted_callback is not None:
             self._tasks.start(poll_wanted(self._wanted_callback))
+        self._flight.begin()
+        self._tasks.start(self._flight.run())
+        self._tasks.start(self._dump_requests.run())
         self._give_up_at = loop_time() + self._start_limit
         await self._connection.reconnect(self._give_up_at)
 

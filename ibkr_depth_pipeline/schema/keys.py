@@ -134,6 +134,16 @@ def focus_key(symbol: str) -> str:
     return f"{PREFIX}:focus:{symbol}"
 
 
+def dump_request_key(name: str) -> str:
+    """Who asks the ingest to write out the last minutes of its wire, as JSON; expires."""
+    return f"{PREFIX}:ingest:{name}:dump"
+
+
+def dump_answer_key(name: str) -> str:
+    """What came of the newest such request, as JSON; expires."""
+    return f"{PREFIX}:ingest:{name}:dumped"
+
+
 def contract_key(symbol: str) -> str:
     """The contract that the symbol was resolved to, as JSON; expires after a day."""
     return f"{PREFIX}:contract:{symbol}"

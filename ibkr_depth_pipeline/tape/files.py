@@ -15,7 +15,7 @@ import glob
 import gzip
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -54,7 +54,8 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class LinkEvent:
-    """`opened`, `closed`, `refused` (a message that was not forwarded), `missed` (bytes that were not recorded)."""
+    """`opened`, `closed`, `refused` (a message that was not forwarded), `missed` (bytes that were not recorded), or
+    `resumed`, of a connection that is older than the tape: what stands before is what a client needs to go on here."""
 
     at: int
     connection: int
@@ -87,14 +88,17 @@ class TapeWriter:
     """Writes a tape to parts `<stem>-0001.tape.gz`, ...: a new one after `part_bytes` compressed bytes.
 
     At most `parts` of them are kept. Each begins with a head, and with an `opened` event for each connection that is
-    open then, so that it can be read by itself. Blocks on the disk.
+    open then, so that it can be read by itself. notes: what the head says besides. Blocks on the disk.
     """
 
-    def __init__(self, stem: Path, *, part_bytes: int, parts: int, made_by: str) -> None:
+    def __init__(
+        self, stem: Path, *, part_bytes: int, parts: int, made_by: str, notes: Mapping[str, Any] | None = None
+    ) -> None:
         self._stem = stem
         self._part_bytes = part_bytes
         self._parts = parts
         self._made_by = made_by
+        self._notes = dict(notes or {})
         self._number = 0
         self._open: dict[int, LinkEvent] = {}
         self._raw: IO[bytes] | None = None
@@ -137,7 +141,7 @@ class TapeWriter:
         file = gzip.GzipFile(fileobj=self._raw, mode="wb", compresslevel=_COMPRESSION, filename="", mtime=0)
         made = datetime.fromtimestamp(at / 1e9, timezone.utc).isoformat(timespec="seconds")
         head = {"format": FORMAT, "version": VERSION, "about": ABOUT, "made": made, "made_by": self._made_by}
-        file.write(orjson.dumps({**head, "part": self._number}, option=orjson.OPT_APPEND_NEWLINE))
+        file.write(orjson.dumps({**head, "part": self._number, **self._notes}, option=orjson.OPT_APPEND_NEWLINE))
         for event in self._open.values():
             file.write(encode_entry(LinkEvent(at, event.connection, "opened", {**event.detail, "earlier": event.at})))
         file.flush(zlib.Z_SYNC_FLUSH)  # so that a part whose writer is killed at once is one

@@ -116,8 +116,12 @@ class Sanitizer:
     def _error(self, fields: list[str]) -> list[str]:
         """The text of an error is kept if it is about the session or a request that is kept: not about an order."""
         if len(fields) < 5 or fields[2] in _SESSION or fields[2] in self._requests:
-            return [*fields[:4], *(_LIKE_ACCOUNT.sub(self._hash_of, text) for text in fields[4:])]
+            return [*fields[:4], *map(self.cleaned, fields[4:])]
         return [*fields[:4], *map(self.hashed, fields[4:])]
+
+    def cleaned(self, text: str) -> str:
+        """A text for people, such as an error's, with hashes in the place of all that is spelled as some account."""
+        return _LIKE_ACCOUNT.sub(self._hash_of, self._without_accounts(text))
 
     def _without_accounts(self, text: str) -> str:
         """The text, with hashes in the place of what is spelled as an account's number or a mail address."""

@@ -51,6 +51,10 @@ class TapeRecorder:
             self._splitters[connection, way] = None
         return Read(at, connection, way, len(data), messages)
 
+    def cleaned(self, text: str) -> str:
+        """A text of the recorder's own as the tape may hold it."""
+        return Sanitizer(self._key).cleaned(text)
+
     def event(self, at: int, connection: int, detail: dict[str, Any]) -> Entry:
         """An event; its name stands in `detail`."""
         name = detail.pop("name")

@@ -48,8 +48,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Script:
-    """One connection of a tape. Times of `unasked` are ns after the client's start (startApi); `lasts` is when the
-    gateway ended it, None if it did not."""
+    """One connection of a tape. Times of `unasked` are ns after the client's start (startApi), or after the tape's
+    begin if the connection is older; `lasts` is when the gateway ended it, None if it did not."""
 
     version: int
     greeting: list[str]
@@ -82,7 +82,10 @@ def script_of(entries: Iterable[Read | LinkEvent]) -> Script | None:
     reader: _ScriptReader | None = None
     for entry in entries:
         if isinstance(entry, LinkEvent):
-            if script is not None and entry.name == "closed" and entry.detail.get("by") == "gateway":
+            if script is not None and entry.name == "resumed":
+                script.started_at = entry.at
+                script.unasked = [(0, fields) for _, fields in script.unasked]
+            elif script is not None and entry.name == "closed" and entry.detail.get("by") == "gateway":
                 script.lasts = entry.at - script.started_at
             continue
         for message in entry.messages:

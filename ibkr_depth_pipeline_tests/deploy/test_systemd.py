@@ -144,6 +144,12 @@ def test_archive_lies_where_the_services_can_write() -> None:
     assert "\nARCHIVE_URL=archive\n" in (REPOSITORY / ".env.example").read_text()
 
 
+def test_tapes_of_the_flight_recorder_lie_where_the_services_can_write() -> None:
+    (environment,) = unit_values("code", "Environment")
+    assert "IBKR_FLIGHT_RECORDER_DIR=/var/lib/ibkr-depth/flight_recorder" in environment.split()
+    assert "IBKR_FLIGHT_RECORDER_DIR=$STATE/flight_recorder" in (SYSTEMD / "install.sh").read_text()
+
+
 def test_target_starts_all_three_services() -> None:
     target = (SYSTEMD / "ibkr-depth.target").read_text()
     assert all(unit_path(service).name in target for service in SERVICES)

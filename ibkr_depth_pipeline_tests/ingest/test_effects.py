@@ -34,6 +34,7 @@ class Desk:
         self.writer = writer
         self.rechecked: list[str] = []
         self.given_up: list[str] = []
+        self.dumped: list[tuple[str, str]] = []
         self._logged = logged
         gateway = TwsGateway(
             "127.0.0.1",
@@ -51,6 +52,7 @@ class Desk:
             resolve_again=self.rechecked.append,
             reconnect=self._reconnect,
             wall_ms=unix_ms,
+            dump_tape=lambda reason, detail: self.dumped.append((reason, detail)),
         )
 
     def _reconnect(self, reason: str) -> None:
@@ -82,11 +84,13 @@ async def test_executor_carries_out_every_effect(shared_redis_url: str) -> None:
         do.SetHeartbeatTtl(90, {}),
         do.Reconnect("slots leaked"),
         do.LogLine("info", "rotation_started"),
+        do.DumpTape("reconnect", "closed"),
     ]
     assert {type(effect) for effect in effects} == set(get_args(do.Effect))
     async with desk(shared_redis_url) as here:
         here.executor.execute(effects)
         assert here.given_up == ["slots leaked"]
+        assert here.dumped == [("reconnect", "closed")]
         assert here.rechecked == ["SPY"]
 
 

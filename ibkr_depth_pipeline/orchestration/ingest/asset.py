@@ -14,6 +14,7 @@ from pydantic import Field
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.ingest.composition import FiguresCallback, WantedCallback
 from ibkr_depth_pipeline.ingest.figures import IngestSummary
+from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport
 from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.monitoring.ticks import universe_sessions
@@ -28,6 +29,7 @@ from ibkr_depth_pipeline.orchestration.gateway_assets import (
 )
 from ibkr_depth_pipeline.orchestration.ingest.metadata import (
     contract_metadata,
+    dump_metadata,
     feed_progress,
     figures_at_end,
     figures_at_start,
@@ -151,6 +153,10 @@ class SessionObserver:
         for observation in self._of_symbols(before, now):
             self._log(observation)
 
+    def dumped(self, report: DumpReport) -> None:
+        """Log an observation of the feed with a tape that the flight recorder has written; called in a thread."""
+        self._log(dg.AssetObservation(self._feed, description="; ".join(report.why), metadata=dump_metadata(report)))
+
     def conclude(self, summary: IngestSummary) -> None:
         """Log the rest of a session that is over, and the symbols that could not be recorded."""
         before = self._seen or figures_at_start(summary, self._symbols)
@@ -211,6 +217,7 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
                 run_id=context.run_id,
                 figures_callback=observer.watcher,
                 wanted_callback=wanted,
+                dump_callback=observer.dumped,
                 file=universe_file(settings, config.symbols),
             )
         observer.conclude(outcome.summary)

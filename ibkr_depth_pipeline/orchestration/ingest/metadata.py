@@ -13,6 +13,7 @@ from dataclasses import replace
 import dagster as dg
 
 from ibkr_depth_pipeline.ingest.figures import IngestSummary
+from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport
 from ibkr_depth_pipeline.ingest.run import IngestOutcome
 from ibkr_depth_pipeline.model import Levels
 from ibkr_depth_pipeline.orchestration.rendering import coverage_markdown, ladder_markdown
@@ -196,3 +197,17 @@ def symbol_table(summary: IngestSummary) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+# ---- a tape of the flight recorder
+
+
+def dump_metadata(report: DumpReport) -> dict[str, dg.MetadataValue]:
+    """Where a tape is, why it was written, and what it holds. Its numbers are texts: no plot has a use for them."""
+    return {
+        "tape": dg.MetadataValue.path(report.path),
+        "tape_why": dg.MetadataValue.text("; ".join(report.why)),
+        "tape_began": dg.MetadataValue.text(report.began),
+        "tape_holds": dg.MetadataValue.text(f"{report.secs:g} s, {report.messages:,} messages, {report.bytes:,} bytes"),
+        "tape_shown_by": dg.MetadataValue.text(f"ibkr_gateway_tap show {report.path}"),
+    }
