@@ -149,6 +149,12 @@ class Settings(BaseSettings):
     ibkr_lease_wait_secs: Seconds = seconds(
         0, 0, 31_536_000, "how long a second ingest stands by before it gives up", least_means="it exits"
     )
+    ibkr_standby: Switch = Field(
+        "off",
+        description="whether a hot standby belongs to this recording: a run that finds another one recording connects, "
+        "resolves and waits to take over, and a standby that is missing is alerted: on or off",
+    )
+    ibkr_standby_client_id: Whole = whole(797, 1, 2_000_000_000, "a standby's preferred client id")
     ibkr_flight_recorder_minutes: Seconds = bounded(
         "minutes,",
         5,

@@ -25,11 +25,12 @@ class RunTasks:
         self._ending = False
         self.failure: BaseException | None = None
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` as a task."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+    def start(self, *works: Coroutine[Any, Any, None]) -> None:
+        """Run each of `works` as a task."""
+        for work in works:
+            task = asyncio.ensure_future(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

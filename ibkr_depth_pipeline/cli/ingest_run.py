@@ -77,6 +77,14 @@ def run(
             "IBKR_CONNECT_TIMEOUT_SECS) from the start on. Default: keep trying.",
         ),
     ] = False,
+    standby: Annotated[
+        bool,
+        typer.Option(
+            "--standby",
+            help="While another ingest records, connect under an id of its own (IBKR_STANDBY_CLIENT_ID), resolve every "
+            "contract, and wait to take over. Default: IBKR_STANDBY.",
+        ),
+    ] = False,
 ) -> None:
     """Record until Ctrl-C or SIGTERM; then cancel every subscription, flush and disconnect, and exit with 0.
 
@@ -92,12 +100,14 @@ def run(
 
       ibkr_ingest_run run --symbol AAPL --symbol MSFT --duration 120
 
+      ibkr_ingest_run run --standby
+
       IBKR_PORT=4002 IBKR_LOG_LEVEL=WARNING ibkr_ingest_run run
     """
     with errors_as_exit_codes():
         from ibkr_depth_pipeline.ingest.run import run_ingest  # commands that need no gateway start without it
 
-        settings = load_settings()
+        settings = load_settings(ibkr_standby="on" if standby else None)
         file = UniverseFile(settings.symbol_config_path, tuple(symbol or ()), settings.ibkr_max_concurrent_depth)
         universe = file.load()
         configure_logging(settings.ibkr_log_level)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ibkr_depth_pipeline.formatting import short_duration, utc
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
-from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures
+from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures, StandbyFigures
 
 _STYLES = {
     SymbolState.FRESH: "green",
@@ -86,6 +86,17 @@ def _feed(feed: IngestHealth) -> Iterator[Text]:
     yield Text(f"ingest {feed.name}: {feed.problem or 'running'}", style)
     if feed.figures is not None:
         yield from (Text(line) for line in _feed_lines(feed, feed.figures))
+    yield from map(_standby_line, feed.standbys)
+    if not feed.standbys and feed.running and feed.figures is not None and feed.figures.standbys_ready is not None:
+        yield Text("standby: none, though IBKR_STANDBY is on", "yellow")
+
+
+def _standby_line(standby: StandbyFigures) -> Text:
+    run, connected = standby.run, f"connected as client {standby.client_id}" if standby.connected else "not connected"
+    told = f"{connected}, {standby.resolved} of {standby.symbols} contracts resolved, since {utc(standby.since_ts)}"
+    state = "ready" if standby.is_ready else "not ready"
+    line = f"standby: {state}: run {run.run_id}, {run.host} pid {run.pid}, {told}"
+    return Text(line, "green" if standby.is_ready else "yellow")
 
 
 def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ibkr_depth_pipeline.errors import ConfigurationError, NoLongerWanted
+from ibkr_depth_pipeline.clock import loop_time
+from ibkr_depth_pipeline.errors import ConfigurationError, NoLongerWanted, NothingToRecord
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway_facts import starting_point
 from ibkr_depth_pipeline.ingest.dump_schedule import SETTLE_SECS
@@ -26,10 +28,12 @@ from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.claims import ContractClaims, StreamClaims
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.status import ClockEntry, StatusPublisher, keep_entry
+from ibkr_depth_pipeline.sink.status import ClockEntry, StandbyStatus, StatusPublisher, keep_entry
 from ibkr_depth_pipeline.sink.symbol_keys import ContractCache
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 from ibkr_depth_pipeline.tasks import RunTasks
+
+_REFUSALS_CYCLE_SECS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class RunStore:
         self.contract_claims = ContractClaims(client, name, identity)
         self.contracts = ContractCache(client)
         self.status = StatusPublisher(client, name)
+        self.standby_status = StandbyStatus(client, name, identity)
+        self.has_standby = settings.ibkr_standby == "on"
         self.writer = RedisWriter(
             client,
             lease=self.lease,
@@ -92,10 +98,14 @@ class RunStore:
             backpressure=Backpressure(settings.ibkr_buffer_bytes, gateway.pause_reading, gateway.resume_reading),
         )
 
-    async def hold(self) -> None:
-        """Take the lease and claim the streams, and keep them. See Lease.acquire and StreamClaims.acquire."""
+    async def hold(self, symbols: Iterable[str]) -> None:
+        """Take the lease and claim the streams of `symbols`, and keep them.
+
+        See Lease.acquire and StreamClaims.acquire.
+        """
         await self.lease.acquire(self._wait_secs)
         self._tasks.start(self.lease.keep())
+        self.claims.choose(symbols)
         await self.claims.acquire(self._wait_secs)
         self._tasks.start(self.claims.keep())
 
@@ -111,6 +121,7 @@ class RunStore:
 
     async def release(self) -> None:
         """Give claims and lease back. Nothing more is written."""
+        await self.standby_status.withdraw()
         await self.contract_claims.release()
         await self.claims.release()
         await self.lease.release()
@@ -174,6 +185,18 @@ def first_connected(settings: Settings, accounts: Sequence[str]) -> Connected:
     """The first connection of a run, with what is known of the slots of these accounts."""
     known = starting_point(settings, accounts)
     return Connected(slots=known.slots, release_pause=known.release_pause)
+
+
+async def fail_if_all_refused(pipeline: DepthPipeline, symbols: Callable[[], Sequence[str]], at: float) -> None:
+    """From `at`, the loop's time, on, until a first row: raise NothingToRecord once every symbol is refused."""
+    if at == math.inf:
+        return
+    await asyncio.sleep(max(0.0, at - loop_time()))
+    while not any(pipeline.books.rows().values()):
+        refusals = pipeline.subscriptions.refusals()
+        if refusals.keys() >= set(symbols()):
+            raise NothingToRecord(refusals)
+        await asyncio.sleep(_REFUSALS_CYCLE_SECS)
 
 
 # ---- callbacks

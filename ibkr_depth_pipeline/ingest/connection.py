@@ -55,8 +55,12 @@ class GatewayConnection:
 
     `lost` is set from a loss to the next attempt, `in_use` from `use` to a loss. on_attempt is called before each
     connection that is tried: what earlier ones have said no longer counts. `greeting` is that of the newest connection
-    that was made, `failure` why the newest attempt of `reconnect` came to nothing.
+    that was made, `client_id` its id, `failure` why the newest attempt of `reconnect` came to nothing. first_id, if
+    given, is preferred to IBKR_CLIENT_ID.
     """
+
+    first_id: int | None = None
+    client_id = 0
 
     def __init__(self, gateway: TwsGateway, settings: Settings, on_attempt: Callable[[], None] = lambda: None) -> None:
         self._gateway = gateway
@@ -119,12 +123,12 @@ class GatewayConnection:
         self._on_attempt()
         terms = ConnectRound(self._id_taken, self._id_unanswered, patience=pause, until=until, backoff=self._backoff)
         try:
-            client_id = await self._gateway.connect(ids_to_try(settings), terms=terms)
+            client_id = await self._gateway.connect(self._ids_to_try(), terms=terms)
         except GatewayNotListening:
             self._due = began + self._backoff.of_refused(pause)
             raise
         except ClientIdsExhausted:  # each id was a connection: the pace is that of connections
-            self._due = began + min(pause * len(ids_to_try(settings)), max(pause, settings.ibkr_reconnect_slow_secs))
+            self._due = began + min(pause * len(self._ids_to_try()), max(pause, settings.ibkr_reconnect_slow_secs))
             self._backoff.accepted(loop_time())
             raise
         except GatewayError:
@@ -133,7 +137,11 @@ class GatewayConnection:
         self._backoff.accepted(loop_time())
         self._connected(client_id)
 
+    def _ids_to_try(self) -> range:
+        return ids_to_try(self._settings, self.first_id)
+
     def _connected(self, client_id: int) -> None:
+        self.client_id = client_id
         self.greeting = log_connected(self._settings, self._gateway, client_id)
         self._connected_at = loop_time()
 

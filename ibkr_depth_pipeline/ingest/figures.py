@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.gateway.endpoint import Greeting
 from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval, PipelineFigures
+from ibkr_depth_pipeline.ingest.composition import RunStore
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
 from ibkr_depth_pipeline.ingest.effects import LogLine
 from ibkr_depth_pipeline.ingest.keepalive import WallClockMonitor
@@ -20,8 +21,7 @@ from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.schema.status import FeedFigures, LatencyFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
-from ibkr_depth_pipeline.sink.lease import Lease
-from ibkr_depth_pipeline.sink.status import LEAST_REPORT_SECS, REPORT_SECS, StatusPublisher
+from ibkr_depth_pipeline.sink.status import LEAST_REPORT_SECS, REPORT_SECS
 from ibkr_depth_pipeline.tasks import first_of
 from ibkr_depth_pipeline.universe_changes import UniverseFollower
 
@@ -244,11 +244,13 @@ class FiguresPublisher:
     after these change.
     """
 
-    def __init__(self, figures: RunFigures, metrics: MetricsEndpoint, status: StatusPublisher, lease: Lease) -> None:
+    def __init__(self, figures: RunFigures, metrics: MetricsEndpoint, store: RunStore) -> None:
         self._figures = figures
         self._metrics = metrics
-        self._status = status
-        self._lease = lease
+        self._status = store.status
+        self._lease = store.lease
+        self._standbys = store.standby_status if store.has_standby else None
+        self._ready: int | None = None
         self._changed = asyncio.Event()
 
     def publish_soon(self) -> None:
@@ -259,11 +261,14 @@ class FiguresPublisher:
         """Publish until cancelled."""
         while True:
             self._changed.clear()
-            figures = self._figures.current()
+            figures = replace(self._figures.current(), standbys_ready=self._ready)
+            self._metrics.open()
             self._metrics.publish(figures, self._figures.latency())
             if self._lease.fresh:
                 await self._status.publish(figures)
                 await self._status.publish_hours(self._figures.hours(), figures.symbols)
+            if self._standbys is not None:
+                self._ready = await self._standbys.count()
             await asyncio.sleep(LEAST_REPORT_SECS)
             await first_of(self._changed.wait(), asyncio.sleep(REPORT_SECS - LEAST_REPORT_SECS))
 

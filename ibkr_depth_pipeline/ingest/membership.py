@@ -47,10 +47,10 @@ MARKETS_CYCLE_SECS = 1.0
 
 
 class Membership:
-    """`load` and `begin` before the first symbol is resolved, `take` for each that is, `apply` for each change.
+    """`load` and `begin` before the first symbol is recorded, `take` for each resolution, `apply` for each change.
 
-    Beside the recording `watch_markets` runs, and `release` is called every second or so. execute carries effects out;
-    wall_ms() is unix ms.
+    Until `begin`, as while it stands by, resolutions are kept, and a change claims nothing. Beside the recording
+    `watch_markets` runs, and `release` is called every second or so. execute carries effects out; wall_ms() is unix ms.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Membership:
         self._execute = execute
         self._wall_ms = wall_ms
         self._leaving: set[str] = set()
+        self._prepared: dict[str, Resolution] | None = {}  # None once it has begun
         self._log = get_log()
 
     # ---- the start
@@ -107,14 +108,23 @@ class Membership:
         loaded = await self._contracts.load(self._entries, self._wall_ms())
         self._unchecked = {id(instrument): instrument for instrument in loaded}
 
+    @property
+    def prepared(self) -> int:
+        """Of how many symbols it is known, before `begin`, which contract they have, or why none."""
+        return len(self._prepared or ())
+
     def begin(self) -> None:
         """Set what is wished of each symbol, and take the contracts that are known already."""
+        prepared, self._prepared = self._prepared or {}, None
         for spec in self.universe.specs:
             self.markets.wish(spec.name, spec.hours)
             if spec.pin or spec.weight != 1:
                 self._want(spec)
         for instrument in list(self._unchecked.values()):
-            self.gate.offer(instrument)
+            if instrument.symbol not in prepared:
+                self.gate.offer(instrument)
+        for resolution in prepared.values():
+            self.take(resolution)
 
     # ---- contracts and their markets
 
@@ -123,6 +133,9 @@ class Membership:
 
         A contract passes the gate first: another ingest may record it under another name.
         """
+        if self._prepared is not None:
+            self._prepared[resolution.symbol] = resolution
+            return
         if isinstance(resolution, Instrument):
             if entry := self._entries.get(resolution.symbol):
                 self._contracts.note(resolution, entry)
@@ -172,6 +185,9 @@ class Membership:
 
         Raises StreamHeld where another ingest records a new symbol, SinkUnavailable where Redis can't be asked.
         """
+        if self._prepared is not None:
+            self._prepare(change, self._prepared)
+            return
         await self._enter(spec.name for spec in change.added)
         self.universe = change.universe
         self._entries = _entries_of(change.universe)
@@ -184,6 +200,15 @@ class Membership:
         self._leaving |= set(change.removed)
         for spec in (*change.added, *change.contracts, *change.wishes):
             self._want(spec)
+        for spec in (*change.added, *change.contracts):
+            self._venues.add(spec)
+
+    def _prepare(self, change: UniverseChange, prepared: dict[str, Resolution]) -> None:
+        """Resolve what is new before anything is recorded."""
+        self.universe, self._entries = change.universe, _entries_of(change.universe)
+        for symbol in (*change.removed, *(spec.name for spec in change.contracts)):
+            prepared.pop(symbol, None)
+            self._venues.forget(symbol)
         for spec in (*change.added, *change.contracts):
             self._venues.add(spec)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import time_ns
 
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
-from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError, NothingToRecord
+from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError
 from ibkr_depth_pipeline.gateway.events import (
     ConnectionLost,
     ConnectivityLost,
@@ -31,6 +31,7 @@ from ibkr_depth_pipeline.ingest.composition import (
     WantedCallback,
     calendar_of,
     deliver_figures,
+    fail_if_all_refused,
     first_connected,
     is_stamped,
     pipeline_of,
@@ -43,6 +44,7 @@ from ibkr_depth_pipeline.ingest.figures import FiguresPublisher, IngestSummary, 
 from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport, FlightRecorder
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive, WallClockMonitor
 from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership, OpenMarkets
+from ibkr_depth_pipeline.ingest.standby import Standby
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
@@ -52,9 +54,7 @@ from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.advice import log_redis_advice
 from ibkr_depth_pipeline.sink.dump_requests import DumpRequests
-from ibkr_depth_pipeline.sink.status import (
-    identity_of_this_process,
-)
+from ibkr_depth_pipeline.sink.status import identity_of_this_process
 from ibkr_depth_pipeline.tasks import DeadlineTimer, RunTasks, at_most, first_of
 from ibkr_depth_pipeline.universe import Universe
 from ibkr_depth_pipeline.universe_changes import UniverseFile, UniverseFollower
@@ -77,7 +77,8 @@ class IngestSession:
     """One run of the recorder. `run` returns when `stop` was called or `duration` seconds are over.
 
     A gateway that is away or not ready is waited for, at the start as after a loss, without a limit unless
-    IBKR_START_TIMEOUT_SECS or `once` (then IBKR_CONNECT_TIMEOUT_SECS, if the former is 0) sets one for the start.
+    IBKR_START_TIMEOUT_SECS or `once` (then IBKR_CONNECT_TIMEOUT_SECS, if the former is 0) sets one for the start. With
+    IBKR_STANDBY it stands by while another ingest of this name records (ingest/standby.py).
 
     `run` raises SinkUnavailable if Redis can't be reached, LeaseHeld if another ingest of this name is alive, LeaseLost
     when one has taken over, StreamHeld if one of another name records one of the symbols, NoLongerWanted if
@@ -113,6 +114,7 @@ class IngestSession:
         self._tasks = RunTasks(self._stop)
         self._timer = DeadlineTimer(self._on_deadline)
         identity = identity_of_this_process(wall_ms(), run_id)
+        self._recording = self._searching = False
         request_ids = itertools.count(1)
         self._flight = FlightRecorder(settings, lambda: self._pipeline, timings.dump_settle, dump_callback)
         self._gateway = TwsGateway.of_settings(
@@ -205,7 +207,9 @@ class IngestSession:
             buffer_bound=settings.ibkr_buffer_bytes,
             wall_ms=wall_ms,
         )
-        self._publisher = FiguresPublisher(self._figures, self._metrics, self._store.status, self._store.lease)
+        self._publisher = FiguresPublisher(self._figures, self._metrics, self._store)
+        parts = self._store, self._connection, self._members, self._figures, self._metrics
+        self._standby = Standby(settings, identity, *parts, take_into_use=self._use_connection)
 
     def reload(self) -> None:
         """Read the universe's file now, and put it in force. Nothing happens in a run without one."""
@@ -217,7 +221,7 @@ class IngestSession:
         self._stop.set()
 
     def _end_by_duration(self) -> None:
-        self._overdue = not self._stop.is_set()
+        self._overdue = self._recording and not self._stop.is_set()
         self._stop.set()
 
     async def run(self, duration: float | None = None) -> IngestSummary:
@@ -228,7 +232,7 @@ class IngestSession:
         try:
             self._metrics.open()
             drained = True
-            if await self._tasks.unless_stopped(self._set_up()):
+            if await self._tasks.unless_stopped(self._set_up(duration)):
                 drained = await self._record()
             if self._overdue and (reason := self._why_nothing()) is not None:
                 self._tasks.fail(reason)
@@ -245,23 +249,35 @@ class IngestSession:
 
     # ---- the course of a run
 
-    async def _set_up(self) -> None:
-        """Take the lease, find out where the numbering stands, and connect."""
-        await self._store.hold()
+    async def _set_up(self, duration: float | None) -> None:
+        """Take the lease, find out where the numbering stands, and connect; a standby connects first."""
+        if self._wanted_callback is not None:
+            self._tasks.start(poll_wanted(self._wanted_callback))
+        if self._store.has_standby:
+            self._begin_flight()
+            await self._standby.take_lease(self._search, self._follower, duration, self.stop)
+        await self._store.hold(self._members.universe.symbols)
+        self._recording = True
         await self._members.number(self._members.universe.symbols)
         await self._members.load()
         self._clock.taken_over()
         self._tasks.start(log_redis_advice(self._settings, len(self._members.universe.specs)))
-        self._tasks.start(self._clock.run())
-        self._tasks.start(self._store.writer.run())
-        self._tasks.start(self._publisher.run())
-        if self._wanted_callback is not None:
-            self._tasks.start(poll_wanted(self._wanted_callback))
+        self._tasks.start(self._clock.run(), self._store.writer.run(), self._publisher.run(), self._dump_requests.run())
+        if not self._store.has_standby:
+            self._begin_flight()
+        self._give_up_at = loop_time() + self._start_limit
+        if not self._connection.in_use.is_set():
+            await self._connection.reconnect(self._give_up_at)
+
+    def _begin_flight(self) -> None:
         self._flight.begin()
         self._tasks.start(self._flight.run())
-        self._tasks.start(self._dump_requests.run())
-        self._give_up_at = loop_time() + self._start_limit
-        await self._connection.reconnect(self._give_up_at)
+
+    def _search(self) -> None:
+        """Resolve the universe from now on, over each connection that is in use."""
+        self._searching = True
+        first = self._venues.wait_for_first(self._give_up_at, self._settings.ibkr_reconnect_slow_secs)
+        self._tasks.start(self._keepalive.run(), self._venues.run(), self._venues.refresh(), first)
 
     def _why_nothing(self) -> DepthPipelineError | None:
         """What was in the way all the time, if known."""
@@ -273,20 +289,15 @@ class IngestSession:
         """From the first subscription to the last flush. Returns whether everything was flushed."""
         if self._figures_callback is not None:
             self._tasks.start(deliver_figures(self._figures_callback, self._figures.current))
-        self._tasks.start(self._keepalive.run())
-        self._tasks.start(self._handle_late_rows())
-        self._tasks.start(self._inspect_lines())
-        self._tasks.start(self._members.watch_markets())
-        self._tasks.start(self._members.gate.run())
-        self._tasks.start(self._focus.run())
+        self._tasks.start(self._handle_late_rows(), self._inspect_lines(), self._focus.run())
+        self._tasks.start(self._members.watch_markets(), self._members.gate.run())
         self._members.begin()
         self._begin_rotation()
-        self._tasks.start(self._venues.run())
-        self._tasks.start(self._venues.refresh())
+        if not self._searching:
+            self._search()
         if self._follower is not None:
             self._tasks.start(self._follower.run())
-        self._tasks.start(self._venues.wait_for_first(self._give_up_at, self._settings.ibkr_reconnect_slow_secs))
-        self._tasks.start(self._give_up_if_all_refused())
+        self._tasks.start(fail_if_all_refused(self._pipeline, lambda: self._members.universe.symbols, self._give_up_at))
         lost = self._connection.lost
         try:
             while not self._stop.is_set():
@@ -297,26 +308,20 @@ class IngestSession:
             drained = await self._drain()
         return drained
 
-    async def _give_up_if_all_refused(self) -> None:
-        """From the limit of the start on, until a first row: NothingToRecord once every symbol is refused."""
-        if self._give_up_at == math.inf:
-            return
-        await asyncio.sleep(max(0.0, self._give_up_at - loop_time()))
-        while not any(self._pipeline.books.rows().values()):
-            refusals = self._pipeline.subscriptions.refusals()
-            if refusals.keys() >= set(self._members.universe.symbols):
-                raise NothingToRecord(refusals)
-            await asyncio.sleep(LATE_ROWS_CYCLE_SECS)
-
     async def _reconnect(self) -> None:
         await self._connection.reconnect()
         self._begin_rotation()
         self._venues.refresh_all()
 
+    def _use_connection(self) -> bool:
+        if not self._connection.use():
+            return False
+        self._keepalive.connected()
+        self._pipeline.server_version = self._gateway.server_version
+        return True
+
     def _begin_rotation(self) -> None:
-        if self._connection.use():
-            self._keepalive.connected()
-            self._pipeline.server_version = self._gateway.server_version
+        if self._use_connection():
             is_first = self._pipeline.figures.connections == 0
             begun = first_connected(self._settings, self._gateway.accounts) if is_first else Connected()
             self._execute(self._pipeline.rotate(begun, loop_time()))

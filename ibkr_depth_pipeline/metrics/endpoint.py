@@ -33,6 +33,7 @@ class MetricsEndpoint:
         self._gateway_name = gateway_name
         self._published: tuple[FeedFigures, LatencyFigures] | None = None
         self._serving: tuple[WSGIServer, Thread] | None = None
+        self._refused = False
 
     @classmethod
     def of_settings(cls, settings: Settings) -> MetricsEndpoint:
@@ -40,7 +41,11 @@ class MetricsEndpoint:
         return cls(settings.ibkr_metrics_host, settings.ibkr_metrics_port, settings.ibkr_gateway_name)
 
     def open(self) -> None:
-        """Start to serve. A port that can't be bound is logged and changes nothing else: recording comes first."""
+        """Start to serve, unless that is done. Call it again if the port can't be bound: that is logged once.
+
+        It changes nothing else: recording comes first, and a standby beside the recorder gets its port only with the
+        recording.
+        """
         if not self._port or self._serving is not None:
             return
         import prometheus_client
@@ -53,8 +58,11 @@ class MetricsEndpoint:
         try:
             self._serving = prometheus_client.start_http_server(self._port, self._host, registry)
         except OSError as error:
-            get_log().error("metrics_not_served", error=str(error), **address)
+            if not self._refused:
+                get_log().error("metrics_not_served", error=str(error), **address)
+            self._refused = True
         else:
+            self._refused = False
             get_log().info("metrics_served", **address)
 
     def publish(self, figures: FeedFigures, latency: LatencyFigures | None = None) -> None:

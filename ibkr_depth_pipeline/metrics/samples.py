@@ -35,6 +35,8 @@ def _of_run(figures: FeedFigures, gateway_name: str) -> Iterator[Metric]:
     yield _gauge("market_data_troubles", "Troubles with market data that still stand", len(figures.ailments))
     yield _counter("gateway_connections", "Connections to the gateway", figures.connections)
     yield _counter("gateway_reconnects", "Connections after the first one", figures.reconnects)
+    yield _gauge("standby", "1 if this ingest does not record but stands by", figures.standby)
+    yield _gauge("standbys_ready", "Standbys that could take over; none if IBKR_STANDBY is off", figures.standbys_ready)
 
 
 def _of_clock(clock: ClockFigures) -> Iterator[Metric]:

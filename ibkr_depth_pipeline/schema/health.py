@@ -8,8 +8,15 @@ from enum import Enum
 from typing import Any
 
 from ibkr_depth_pipeline.formatting import utc
-from ibkr_depth_pipeline.schema.keys import heartbeat_key, ingest_heartbeat_key, ingest_key, last_key, venue_key
-from ibkr_depth_pipeline.schema.status import FeedFigures, SymbolFigures
+from ibkr_depth_pipeline.schema.keys import (
+    heartbeat_key,
+    ingest_heartbeat_key,
+    ingest_key,
+    last_key,
+    standby_key,
+    venue_key,
+)
+from ibkr_depth_pipeline.schema.status import FeedFigures, StandbyFigures, SymbolFigures
 
 INGEST_HEARTBEAT_TTL_SECS = 15
 """The TTL of an ingest's heartbeat, which is written with its figures."""
@@ -66,7 +73,7 @@ class SymbolHealth:
 class IngestHealth:
     """An ingest. `running`: its heartbeat stands. `problem` is empty if all is well with it.
 
-    `figures` are the newest that any run has left, also one that is over.
+    `figures` are the newest that any run has left, also one that is over. `standbys` are those that wait to take over.
     """
 
     name: str
@@ -74,6 +81,7 @@ class IngestHealth:
     heartbeat_ttl_secs: float | None
     problem: str
     figures: FeedFigures | None
+    standbys: tuple[StandbyFigures, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +106,13 @@ def health_of(name: str, symbols: Sequence[str], replies: Sequence[Any], now_ms:
     told, ttl, *rest = replies
     figures = FeedFigures.of_json(told)
     known = figures.symbols if figures is not None else {}
-    four = [rest[start : start + 4] for start in range(0, len(rest), 4)]
+    four = [rest[start : start + 4] for start in range(0, 4 * len(symbols), 4)]
     elapsed_ms = INGEST_HEARTBEAT_TTL_SECS * 1000 - ttl if ttl > 0 else None  # since the figures, by Redis' clock
     found = tuple(
         _symbol(symbol, values, known, now_ms, elapsed_ms) for symbol, values in zip(symbols, four, strict=True)
     )
-    return HealthReport(now_ms, _feed(name, ttl, figures), found)
+    standbys = standbys_of(rest[-1]) if len(rest) > 4 * len(symbols) else ()
+    return HealthReport(now_ms, _feed(name, ttl, figures, standbys), found)
 
 
 def health_commands(name: str, symbols: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -116,12 +125,24 @@ def health_commands(name: str, symbols: Sequence[str]) -> list[tuple[Any, ...]]:
             ("HMGET", last_key(symbol), "ts", "venue"),
             ("HMGET", venue_key(symbol), "exchange", "depth_supported", "reason"),
         ]
-    return commands
+    return [*commands, ("GET", standby_key(name))]
 
 
-def _feed(name: str, ttl: int, figures: FeedFigures | None) -> IngestHealth:
+def standbys_of(text: bytes | None) -> tuple[StandbyFigures, ...]:
+    """The ingests that stand by, from the text of their key, oldest first.
+
+    One that was not heard of for the TTL, counted from the newest sign of life of any, is dead.
+    """
+    lines = [line.split(b" ", 2) for line in (text or b"").splitlines()]
+    signs = [(_number(words[0]), StandbyFigures.of_json(words[2])) for words in lines if len(words) == 3]
+    newest = max((at for at, _ in signs), default=0)
+    alive = [each for at, each in signs if each is not None and newest - at <= INGEST_HEARTBEAT_TTL_SECS]
+    return tuple(sorted(alive, key=lambda each: (each.since_ts, each.run.run_id)))
+
+
+def _feed(name: str, ttl: int, figures: FeedFigures | None, standbys: tuple[StandbyFigures, ...]) -> IngestHealth:
     running = ttl > 0
-    return IngestHealth(name, running, _seconds(ttl), _problem(running, figures), figures)
+    return IngestHealth(name, running, _seconds(ttl), _problem(running, figures), figures, standbys)
 
 
 def _problem(running: bool, figures: FeedFigures | None) -> str:

@@ -119,6 +119,16 @@ def lease_key(name: str) -> str:
     return f"{PREFIX}:lease:{name}"
 
 
+def given_back_key(name: str) -> str:
+    """Who gave the lease of this name back last; expires within seconds."""
+    return f"{PREFIX}:lease:{name}:given_back"
+
+
+def standby_key(name: str) -> str:
+    """The ingests that stand by under this name, a line each; expires."""
+    return f"{PREFIX}:standby:{name}"
+
+
 def claim_key(symbol: str) -> str:
     """Which ingest may write the symbol's stream; expires."""
     return f"{PREFIX}:claim:{symbol}"

@@ -24,6 +24,38 @@ class RunIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class StandbyFigures:
+    """An ingest that stands by: it has a connection of its own, and waits for the lease. `since_ts` is unix ms.
+
+    resolved: of how many of its `symbols` the contract is known, or why there is none.
+    """
+
+    run: RunIdentity
+    since_ts: int
+    connected: bool = False
+    client_id: int = 0
+    resolved: int = 0
+    symbols: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it could record at once."""
+        return self.connected and self.resolved >= self.symbols
+
+    def to_json(self) -> bytes:
+        """As it is stored."""
+        return orjson.dumps(self)
+
+    @classmethod
+    def of_json(cls, text: bytes) -> StandbyFigures | None:
+        """Read what `to_json` wrote, of this version or a near one; None if it can't be read."""
+        try:
+            return _STANDBY_ADAPTER.validate_json(text)
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
 class SymbolFigures:
     """One symbol, since the run started. `lost` are snapshots that the buffer's bound dropped.
 
@@ -119,7 +151,8 @@ class FeedFigures:
     ended_ts is 0 while the run goes on. `ailments` are the codes of the data farms' troubles that still stand.
     pacing_violations counts the gateway's 100s. universe_problem is why the newest universe is not in force, else "".
     size_changes says of which symbols the unit of sizes changed in the last ten minutes, and how.
-    up_ms is how old the run was, by a clock that never steps; None if not known.
+    up_ms is how long the run had recorded, by a clock that never steps; None if not known. standby: it does not record
+    but stands by. standbys_ready: how many others stand by for it, ready to record; None if none is configured.
     """
 
     run: RunIdentity
@@ -145,6 +178,8 @@ class FeedFigures:
     universe_problem: str = ""
     size_changes: str = ""
     up_ms: int | None = None
+    standby: bool = False
+    standbys_ready: int | None = None
     symbols: Mapping[str, SymbolFigures] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
@@ -171,3 +206,4 @@ class FeedFigures:
 
 
 _ADAPTER = TypeAdapter(FeedFigures)
+_STANDBY_ADAPTER = TypeAdapter(StandbyFigures)

@@ -68,8 +68,16 @@ class StreamClaims:
         self._text = orjson.dumps({"gateway": name, **asdict(run)})
         self._symbols = sorted(set(symbols))
         self._ttl_ms = int(ttl_secs * 1000)
-        self._interval = min(ttl_secs / 4, max(_INTERVAL_SECS, len(self._symbols) / _CLAIMS_PER_SEC))
+        self._ttl_secs = ttl_secs
         self._log = get_log()
+
+    @property
+    def _interval(self) -> float:
+        return min(self._ttl_secs / 4, max(_INTERVAL_SECS, len(self._symbols) / _CLAIMS_PER_SEC))
+
+    def choose(self, symbols: Iterable[str]) -> None:
+        """Claim these, and no others, at the next `acquire`. Nothing may be claimed so far."""
+        self._symbols = sorted(set(symbols))
 
     async def acquire(self, wait_secs: float = 0.0) -> None:
         """Claim every stream, also a dead holder's, for which it waits until that one's time is over.

@@ -21,8 +21,11 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask
-from ibkr_depth_pipeline.schema.keys import lease_key
+from ibkr_depth_pipeline.redis_link.routing import Command
+from ibkr_depth_pipeline.schema.keys import given_back_key, lease_key
 from ibkr_depth_pipeline.schema.status import RunIdentity
+from ibkr_depth_pipeline.sink.holder_process import HolderProcess
+from ibkr_depth_pipeline.tasks import first_of
 
 LONGEST_INTERVAL_SECS = 0.5
 """A holder renews at least this often, even with a longer TTL."""
@@ -30,14 +33,16 @@ LONGEST_INTERVAL_SECS = 0.5
 LONGEST_ANSWER_SECS = 2.0
 """How long a renewal waits for its answer at most; then it is sent again, on another connection."""
 
-LOOK_SECS = 0.25
+LOOK_SECS = 0.1
 """How often one who stands by looks."""
 
-GRACE_SECS = 1.5
-"""How long a lease that ran out must have been free for one who stands by: its holder comes first."""
+GRACE_SECS = 0.75
+"""How long a lease that ran out must have been free for one who stands by: a living holder comes first.
+
+No time is waited if the holder has given it back, or if its process is known to have ended (HolderProcess)."""
 
 VANISHED_GRACE_SECS = 5.0
-"""The same for one that vanished before its time: by FLUSHALL, an empty restart, an eviction, or as it was given back.
+"""The same for one that vanished before its time: by FLUSHALL, an empty restart or an eviction.
 
 A living holder takes it again within its interval, its wait for an answer, the pause before it tries again (LOOK_SECS)
 and the time to connect (connection.CONNECT_TIMEOUT_SECS), together less than this, with any TTL."""
@@ -48,17 +53,22 @@ _RUN_OUT_SECS = 0.1
 _RENEWED_SECS = 0.2
 """A lease that expires so much later than it would have has been renewed: its holder lives."""
 
+GIVEN_BACK_SECS = 10
+"""For how long it is known who gave the lease back."""
+
 _HOLD_LEASE = """
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return 'kept'
 end
-if holder then return holder end
+if holder and holder ~= ARGV[3] then return holder end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 'taken'
 """
-"""ARGV: the holder's text, TTL in ms. Takes a free lease, renews one's own, and names the holder of another's."""
+"""ARGV: the holder's text, TTL in ms, the text of a holder that is dead, or "".
+
+Takes a free lease or the dead one's, renews one's own, and names the holder of another's."""
 
 RELEASE_LEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -77,6 +87,7 @@ class Lease:
     def __init__(self, client: Client, name: str, run: RunIdentity, ttl_secs: float) -> None:
         self._client = client
         self._key = lease_key(name)
+        self._given_back_key = given_back_key(name)
         self._text = orjson.dumps(run)
         self._ttl = ttl_secs
         self._good_until = 0.0
@@ -97,45 +108,66 @@ class Lease:
         If the holder is alive, it raises LeaseHeld after `wait_secs`. It raises SinkUnavailable if Redis can't be
         reached, while it stands by only when that time is over.
         """
-        deadline = monotonic() + wait_secs
+        holder = await self.take_if_free()
+        if holder is not None:
+            self._log.warning("lease_held", holder=describe(holder), wait_secs=wait_secs)
+            await self.stand_by(holder, wait_secs)
+        self._log.info("lease_acquired", key=self._key, ttl_secs=self._ttl)
+
+    async def take_if_free(self) -> bytes | None:
+        """Take the lease, unless another holds it: returns that one's text. Raises SinkUnavailable."""
         try:
             holder = await self._claim()
         except UNREACHABLE as error:
             raise unavailable(error) from None
-        if holder is not None:
-            self._log.warning("lease_held", holder=describe(holder), wait_secs=wait_secs)
-            await self._stand_by(holder, deadline)
-        self._held, self.regained = True, False
-        self._log.info("lease_acquired", key=self._key, ttl_secs=self._ttl)
+        if holder is None:
+            self._taken()
+        return holder
 
-    async def _stand_by(self, holder: bytes, deadline: float) -> None:
-        watch = HolderWatch(holder)
-        while True:
-            await asyncio.sleep(LOOK_SECS)
-            try:
-                if await self._look(watch) and await self._claim() is None:
-                    return
-            except UNREACHABLE as error:
-                watch.saw_nothing()
-                if monotonic() >= deadline:
-                    raise unavailable(error) from None
-            if watch.holder_lives and monotonic() >= deadline:
-                raise LeaseHeld(f"another ingest writes here already: {describe(watch.holder)}")
+    def _taken(self) -> None:
+        self._held, self.regained = True, False
+
+    async def stand_by(self, holder: bytes, wait_secs: float) -> None:
+        """Wait for the lease that `holder` has, as `acquire` does."""
+        deadline, watch, process = monotonic() + wait_secs, HolderWatch(holder), HolderProcess()
+        try:
+            while True:
+                process.watch(watch.holder)
+                await first_of(process.ended.wait(), within=LOOK_SECS)
+                try:
+                    if await self._take_over(watch, process.ended.is_set()):
+                        return self._taken()
+                except UNREACHABLE as error:
+                    watch.saw_nothing()
+                    if monotonic() >= deadline:
+                        raise unavailable(error) from None
+                    await asyncio.sleep(LOOK_SECS)  # the end of a process is no event that is waited for again
+                if watch.holder_lives and monotonic() >= deadline:
+                    raise LeaseHeld(f"another ingest writes here already: {describe(watch.holder)}")
+        finally:
+            process.close()
+
+    async def _take_over(self, watch: HolderWatch, ended: bool) -> bool:
+        """Whether the lease is ours now; ended: the holder's process has."""
+        if ended and await self._claim(watch.holder) is None:
+            return True
+        return await self._look(watch) and await self._claim() is None
 
     async def _look(self, watch: HolderWatch) -> bool:
         """Whether it may be taken, or is ours: a claim of which nothing was heard has been carried out."""
         asked = monotonic()
-        holder, ttl_ms = await ask(self._client, [("GET", self._key), ("PTTL", self._key)])
+        looks: list[Command] = [("GET", self._key), ("PTTL", self._key), ("GET", self._given_back_key)]
+        holder, ttl_ms, given_back = await ask(self._client, looks)
         if holder == self._text:
             return True
-        watch.saw(holder, ttl_ms, asked, monotonic())
+        watch.saw(holder, ttl_ms, asked, monotonic(), given_back)
         return watch.is_free
 
-    async def _claim(self) -> bytes | None:
-        """Takes or renews it. Returns the text of the holder if it is another's."""
+    async def _claim(self, dead: bytes = b"") -> bytes | None:
+        """Takes or renews it, also if it is that dead holder's. Returns the text of the holder if it is another's."""
         asked, good_until = monotonic(), self._good_until
         try:
-            reply = await self._ask_for_it()
+            reply = await self._ask_for_it(dead)
         except BaseException:
             self._unsure = True  # it may have been taken: the next answer will be that it was kept
             raise
@@ -147,8 +179,8 @@ class Lease:
         self._good_until = asked + self._ttl * 0.8
         return None
 
-    async def _ask_for_it(self) -> bytes:
-        claim = ("EVAL", _HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000))
+    async def _ask_for_it(self, dead: bytes) -> bytes:
+        claim = ("EVAL", _HOLD_LEASE, 1, self._key, self._text, int(self._ttl * 1000), dead)
         try:
             [reply] = await ask(self._client, [claim], within=min(self._ttl / 2, LONGEST_ANSWER_SECS))
         except asyncio.TimeoutError:
@@ -214,8 +246,9 @@ class Lease:
         """Let the next one in at once. To be called when nothing more will be written; a failure is ignored."""
         if self._held and self._lost is None:
             self._held = False
+            known: Command = ("SET", self._given_back_key, self._text, "EX", GIVEN_BACK_SECS)
             try:
-                await ask(self._client, [("EVAL", RELEASE_LEASE, 1, self._key, self._text)])
+                await ask(self._client, [known, ("EVAL", RELEASE_LEASE, 1, self._key, self._text)])
             except UNREACHABLE as error:
                 self._log.warning("lease_not_released", error=text_of(error))
 
@@ -232,10 +265,16 @@ class HolderWatch:
         self._free_since: float | None = None
         self._grace = VANISHED_GRACE_SECS
 
-    def saw(self, holder: bytes | None, ttl_ms: int, asked: float, answered: float) -> None:
-        """What stood there at some time between these two: an answer that is late shows neither life nor freedom."""
+    def saw(
+        self, holder: bytes | None, ttl_ms: int, asked: float, answered: float, given_back: bytes | None = None
+    ) -> None:
+        """What stood there at some time between these two: an answer that is late shows neither life nor freedom.
+
+        given_back: the text of who gave it back last; it is free at once if that is the holder that was seen last.
+        """
         if holder is None:
             self._saw_it_free(asked, answered)
+            self.is_free = self.is_free or given_back == self.holder
             return
         known = self._expires_by is not None and asked + ttl_ms / 1000 > self._expires_by + _RENEWED_SECS
         self.holder_lives = self.holder_lives or known or holder != self.holder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -20,15 +21,22 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavai
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.alerts import Alert, encode_alert
-from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS, HealthReport, health_commands, health_of
+from ibkr_depth_pipeline.schema.health import (
+    INGEST_HEARTBEAT_TTL_SECS,
+    HealthReport,
+    health_commands,
+    health_of,
+    standbys_of,
+)
 from ibkr_depth_pipeline.schema.keys import (
     alerts_stream,
     clock_key,
     ingest_heartbeat_key,
     ingest_hours_key,
     ingest_key,
+    standby_key,
 )
-from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, StandbyFigures
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.universe_hours import UniverseHours
 
@@ -89,6 +97,54 @@ class StatusPublisher:
         self._hours, self._hours_at = hours, monotonic()
 
 
+_NOTE_STANDBY = """
+local now, ttl, kept = tonumber(ARGV[2]), tonumber(ARGV[3]), ''
+for line in string.gmatch(redis.call('GET', KEYS[1]) or '', '[^\\n]+') do
+  local written, run = string.match(line, '^(%d+) (%S+) ')
+  if run and run ~= ARGV[1] and now - tonumber(written) <= ttl then kept = kept .. line .. '\\n' end
+end
+if ARGV[4] ~= '' then kept = kept .. ARGV[2] .. ' ' .. ARGV[1] .. ' ' .. ARGV[4] .. '\\n' end
+if kept == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], kept, 'EX', ttl) end
+return 1
+"""
+"""ARGV: a run id, unix seconds, for how many they stand, the figures of that run or "": a line a run, old ones go."""
+
+
+class StandbyStatus:
+    """The ingests that stand by under `name`: `publish` one's own figures, `withdraw` them, `count` those of others."""
+
+    def __init__(self, client: Client, name: str, run: RunIdentity) -> None:
+        self._client = client
+        self._key = standby_key(name)
+        self._run = run
+        self._published = False
+
+    async def publish(self, figures: StandbyFigures) -> None:
+        """Store this one's figures."""
+        self._published = True
+        await self._note(figures.to_json())
+
+    async def withdraw(self) -> None:
+        """Remove them, if there are any: it stands by no more."""
+        if self._published:
+            self._published = False
+            await self._note(b"")
+
+    async def _note(self, figures: bytes) -> None:
+        """A failure is ignored: figures come again, and expire."""
+        words = (self._run.run_id, unix_ms() // 1000, INGEST_HEARTBEAT_TTL_SECS, figures)
+        with contextlib.suppress(ResponseError, *UNREACHABLE):
+            await ask(self._client, [("EVAL", _NOTE_STANDBY, 1, self._key, *words)])
+
+    async def count(self) -> int | None:
+        """How many stand by, ready to record; None if Redis can't be asked."""
+        try:
+            (reply,) = await ask_each(self._client, [("GET", self._key)])
+        except UNREACHABLE:
+            return None
+        return sum(each.is_ready for each in standbys_of(_readable(reply)))
+
+
 def _merged(known: bytes | None, hours: Mapping[str, MarketHours], symbols: Collection[str] | None) -> bytes:
     before = UniverseHours.of_json(known).by_symbol()
     kept = {symbol: each for symbol, each in before.items() if symbols is None or symbol in symbols}
@@ -142,10 +198,11 @@ def process_mark(pid: int) -> str:
 
     The start time is in ticks since the boot, so that no step of the clock changes it.
     """
+    name = "self" if pid == os.getpid() else pid  # right even if /proc is that of another PID namespace
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.readlink(f"/proc/{pid}/ns/pid")
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # a name may hold blanks
+        namespace = os.readlink(f"/proc/{name}/ns/pid")
+        fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()  # a name may hold blanks
         return f"{boot} {namespace} {int(fields[19])}"
     except (OSError, ValueError, IndexError):
         return ""

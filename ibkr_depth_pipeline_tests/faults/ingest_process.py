@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ SYMBOLS = ("SPY", "QQQ", "IWM")
 
 
 class IngestProcess:
-    """One `ibkr_ingest_run run` under way."""
+    """One `ibkr_ingest_run run` under way. wrapper: a command that runs it in another namespace, say."""
 
-    def __init__(self, folder: Path, name: str, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, name: str, environment: dict[str, str], wrapper: Sequence[str] = ()) -> None:
         self.log_path = folder / f"{name}.log"
         env = {key: value for key, value in os.environ.items() if not key.startswith(("IBKR_", "REDIS_", "SYMBOL_"))}
-        self.process = GuardedProcess([SCRIPT, "run"], log_path=self.log_path, env={**env, **environment}, cwd=folder)
+        self.process = GuardedProcess(
+            [*wrapper, SCRIPT, "run"], log_path=self.log_path, env={**env, **environment}, cwd=folder
+        )
 
     @property
     def pid(self) -> int:
@@ -57,9 +59,11 @@ class IngestProcess:
 
 
 @contextmanager
-def ingest_process(folder: Path, name: str, environment: dict[str, str]) -> Iterator[IngestProcess]:
+def ingest_process(
+    folder: Path, name: str, environment: dict[str, str], wrapper: Sequence[str] = ()
+) -> Iterator[IngestProcess]:
     """A run that is gone at the end, however the test ends."""
-    run = IngestProcess(folder, name, environment)
+    run = IngestProcess(folder, name, environment, wrapper)
     try:
         yield run
     finally:

@@ -36,6 +36,7 @@ HEALTHY = {
     'ibkr_depth_redis_latency_seconds_bucket{le="+Inf"}': "0+6000x1000",
     "ibkr_depth_clock_steps_total": "0x1000",
     "ibkr_depth_ts_ahead_seconds": "0x1000",
+    "ibkr_depth_standbys_ready": "1x1000",
 }
 """Samples of each minute, in promtool's notation."""
 
@@ -51,6 +52,7 @@ TROUBLES: dict[str, dict[str, str]] = {
     "IbkrDepthPacing": {"ibkr_depth_pacing_violations_total": "0+1x1000"},
     "IbkrDepthLag": {'ibkr_depth_redis_latency_seconds_bucket{le="0.01"}': "0+100x1000"},
     "IbkrDepthClockStep": {"ibkr_depth_clock_steps_total": "0+1x1000"},
+    "IbkrDepthStandbyMissing": {"ibkr_depth_standbys_ready": "0x1000"},
 }
 
 
