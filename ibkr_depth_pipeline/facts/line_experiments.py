@@ -155,10 +155,11 @@ def _conclude_meaning(evidence: Evidence, meanings: dict[ObservedLine, InsertMea
 
 
 def _rate(line: ObservedLine) -> float:
-    """Rows a second of the best RATED_ROWS positions, after the opening."""
-    after = [each for each in line.rows[opening_rows(line) :] if each.row.position < RATED_ROWS]
+    """Rows a second of the best RATED_ROWS positions, from the opening to the cancel."""
+    after = line.rows[opening_rows(line) :]
+    rated = sum(each.row.position < RATED_ROWS and each.at <= line.cancelled_at for each in after)
     secs = min(line.cancelled_at, line.last_row_at) - line.first_row_at
-    return round(len(after) / secs, 1) if after and secs > 0 else 0.0
+    return round(rated / secs, 1) if rated and secs > 0 else 0.0
 
 
 def _conclude_units(evidence: Evidence, lines: Sequence[ObservedLine]) -> None:
