@@ -187,17 +187,16 @@ class WireRing:
         if self.is_on:
             self._begin_segments(self.files.turn)
 
-    def _begin_segments(self, begin: Callable[[bytes, int], None], *, always: bool = False) -> None:
-        at = time_ns()
+    def _begin_segments(self, begin: Callable[[bytes, float], None], *, always: bool = False) -> None:
         self._segment_bytes, self._segment_began = 0, loop_time()
-        self.writer.put(partial(begin, self._checkpoint(at), at), always=always)
+        self.writer.put(partial(begin, self._checkpoint(), self._segment_began), always=always)
 
-    def _checkpoint(self, at: int) -> bytes:
+    def _checkpoint(self) -> bytes:
         requests = self._requests()
         for trace in self._traces.values():
             trace.head.keep(requests)
         connections = {str(number): trace.state() for number, trace in self._traces.items()}
-        return frame(CHECKPOINT, at, 0, orjson.dumps({"connections": connections, "lines": self._lines()}))
+        return frame(CHECKPOINT, time_ns(), 0, orjson.dumps({"connections": connections, "lines": self._lines()}))
 
     # ---- failures
 

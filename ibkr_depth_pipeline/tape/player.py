@@ -103,6 +103,18 @@ class _Timeline:
         heappush(self._waiting, (at, next(self._order), send))
         self._arm()
 
+    @property
+    def is_hasty(self) -> bool:
+        """Whether nothing is waited for."""
+        return not self._speed and not self._step
+
+    def add_behind(self, send: Callable[[], None]) -> bool:
+        """Calls `send` after all that waits. False if nothing does."""
+        if self._waiting:
+            heappush(self._waiting, (max(self._waiting)[0], next(self._order), send))
+            self._arm()
+        return bool(self._waiting)
+
     def next_at(self) -> float | None:
         """When the next one is due; None if nothing waits."""
         return self._waiting[0][0] if self._waiting else None
@@ -146,6 +158,7 @@ class _Connection(asyncio.Protocol):
         self._received = 0
         self._live: set[str] = set()  # depth requests
         self._next: dict[Question, int] = defaultdict(int)
+        self._ends = False  # as soon as all is asked for
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -193,7 +206,20 @@ class _Connection(asyncio.Protocol):
         for after, group in _grouped((after, fields) for after, fields in self._script.unasked):
             self.timeline.add(after, lambda group=group: self._send(group))  # type: ignore[misc]
         if self._script.lasts is not None:
-            self.timeline.add(self._script.lasts, self.close)
+            self.timeline.add(self._script.lasts, self._end)
+
+    def _end(self) -> None:
+        """The gateway ends the connection, behind all that it sent before, which a slower client asked for later.
+
+        Without waiting, that is when the client has asked for all subscriptions of the tape.
+        """
+        self._ends = self.timeline.is_hasty and not self._all_asked()
+        if not self._ends and not self.timeline.add_behind(self._end):
+            self.close()
+
+    def _all_asked(self) -> bool:
+        depth = {question: answers for question, answers in self._script.answers.items() if _is_depth(question)}
+        return all(self._next[question] >= len(answers) for question, answers in depth.items())
 
     def _answer(self, question: Question, request: str | None) -> None:
         known = alike(question, self._script.answers)
@@ -201,7 +227,7 @@ class _Connection(asyncio.Protocol):
             if request is not None:
                 self._send([[str(ERROR), "2", request, "200", _UNKNOWN, ""]])
             return
-        is_depth = question[0] == str(REQ_DEPTH)
+        is_depth = _is_depth(question)
         if is_depth and request is not None:
             self._live.add(request)
         answers, number = self._script.answers[known], self._next[known]
@@ -212,6 +238,8 @@ class _Connection(asyncio.Protocol):
         said = ((after, self._spelled(fields, place, request, answer)) for after, fields, place in answer.messages)
         for after, group in _grouped(said):
             self.timeline.add(after, lambda group=group: self._send_for(request if is_depth else None, group))  # type: ignore[misc]
+        if self._ends:
+            self._end()
 
     @staticmethod
     def _spelled(fields: list[str], place: int | None, request: str | None, answer: Answer) -> list[str]:
@@ -230,6 +258,10 @@ class _Connection(asyncio.Protocol):
     def _send(self, messages: list[list[str]]) -> None:
         if self._transport is not None:
             self._transport.write(b"".join(framed(message_of(fields)) for fields in messages))
+
+
+def _is_depth(question: Question) -> bool:
+    return question[0] == str(REQ_DEPTH)
 
 
 def _grouped(messages: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[list[str]]]]:

@@ -38,13 +38,12 @@ HEAD_BOUND_BYTES = 8 << 20
 
 ABOUT = "about.json"
 _LOCK = "lock"
-_NANOSECONDS = 1_000_000_000
 
 
 @dataclass(slots=True)
 class _Segment:
     path: Path
-    began: int
+    began: float
     size: int = 0
 
 
@@ -60,7 +59,7 @@ class RingFiles:
         self.folder = folder
         self._about = about
         self._bound = bound
-        self._ns = int(secs * _NANOSECONDS)
+        self._secs = secs
         self._numbers = 0
         self._segments: deque[_Segment] = deque()
         self._heads: dict[int, IO[bytes]] = {}
@@ -68,12 +67,12 @@ class RingFiles:
         self._file: IO[bytes] | None = None
         self._lock: int | None = None
 
-    def begin(self, checkpoint: bytes, at: int) -> None:
-        """Makes the folder and its first segment."""
+    def begin(self, checkpoint: bytes, now: float) -> None:
+        """Makes the folder and its first segment; as `turn`."""
         self.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._lock = lock_folder(self.folder)
         (self.folder / ABOUT).write_bytes(orjson.dumps(self._about))
-        self.turn(checkpoint, at)
+        self.turn(checkpoint, now)
 
     def append(self, frames: bytes) -> None:
         """Writes frames to the newest segment."""
@@ -100,24 +99,27 @@ class RingFiles:
         if head := self._heads.pop(connection, None):
             head.close()
 
-    def turn(self, checkpoint: bytes, at: int) -> None:
-        """Begins a segment at unix ns `at`, and removes those whose time is over, or whose room is needed."""
+    def turn(self, checkpoint: bytes, now: float) -> None:
+        """Begins a segment with that frame, and removes those whose time is over, or whose room is needed.
+
+        now: seconds by a clock that never steps.
+        """
         if self._file is not None:
             self._file.close()
             self._file = None
         self._numbers += 1
-        segment = _Segment(self.folder / f"segment-{self._numbers:08}", at)
+        segment = _Segment(self.folder / f"segment-{self._numbers:08}", now)
         self._file = _open(segment.path)
         self._segments.append(segment)
         self.append(checkpoint)
-        while len(self._segments) > 1 and self._is_over(at):
+        while len(self._segments) > 1 and self._is_over(now):
             self._segments.popleft().path.unlink(missing_ok=True)
         self._remove_heads()
 
-    def _is_over(self, now: int) -> bool:
+    def _is_over(self, now: float) -> bool:
         """Whether the oldest segment is to go: the others reach back far enough, or the next one needs its room."""
         kept = sum(segment.size for segment in self._segments)
-        return self._segments[1].began <= now - self._ns or kept + self._bound // SEGMENTS > self._bound
+        return self._segments[1].began <= now - self._secs or kept + self._bound // SEGMENTS > self._bound
 
     def _remove_heads(self) -> None:
         oldest = self._numbers - len(self._segments) + 1
@@ -125,8 +127,8 @@ class RingFiles:
             del self._ended[connection]
             (self.folder / head_name(connection)).unlink(missing_ok=True)
 
-    def restart(self, checkpoint: bytes, at: int) -> None:
-        """Forgets all segments, and starts again; the heads stay."""
+    def restart(self, checkpoint: bytes, now: float) -> None:
+        """Forgets all segments, and starts again, as `turn`; the heads stay."""
         with contextlib.suppress(OSError):
             if self._file is not None:
                 self._file.close()
@@ -134,7 +136,7 @@ class RingFiles:
         while self._segments:
             self._segments.popleft().path.unlink(missing_ok=True)
         self._unlock()
-        self.begin(checkpoint, at)
+        self.begin(checkpoint, now)
 
     def hold(self, target: Path, about: Mapping[str, Any]) -> None:
         """Keeps what there is now in the folder `target` as well, for a dump; about: what its about.json says."""
