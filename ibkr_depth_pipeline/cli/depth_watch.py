@@ -40,8 +40,9 @@ def main(symbol: Symbols = None, once: Once = False, every: Every = None) -> Non
 
     \b
     Keys, the same as of the web page: j, k, down, up choose the symbol; left,
-    right go back and forward in time; space pauses, 0 is now; / filters; + -
-    show less or more time; ? lists all. s sorts the table, r reverses; q quits.
+    right go back and forward in time, as far as the stream reaches; space
+    pauses, 0 is now; + - show less or more time; / filters; t is light or dark;
+    ? lists all. s sorts the table, r reverses; q quits.
 
     \b
     State: live   it holds a slot and its rows come
@@ -52,7 +53,7 @@ def main(symbol: Symbols = None, once: Once = False, every: Every = None) -> Non
            ?      Redis is away; the first line says since when
     next: when it has its next turn, `now` while it holds a subscription. A
     price's sign and colour: up or down since the last refresh. A wider terminal
-    gets more columns and ladders. age: since its last row. ttl: seconds
+    gets more columns and ladders, from 112 columns on who held a slot when. age: since its last row. ttl: seconds
     for which its heartbeat still stands. rows/s: of the last 5 s. cover: the
     share of the ingest's run in which its book was live.
 

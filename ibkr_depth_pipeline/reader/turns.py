@@ -190,16 +190,16 @@ class NewTurns(NamedTuple):
     cursor: str
 
 
-def turns_since(cursors: Mapping[str, str]) -> Query[dict[str, NewTurns]]:
+def turns_since(cursors: Mapping[str, str], most: int = PAGE_TURNS) -> Query[dict[str, NewTurns]]:
     """What each symbol's record has that is new: cheap to repeat, as it is one round trip for all symbols.
 
-    A cursor is that of the last reading, or at first a unix ms in text. At most PAGE_TURNS of a symbol come at a time.
+    A cursor is that of the last reading, or at first a unix ms in text. At most so many of a symbol come at a time.
     """
     commands: list[Command] = []
     for symbol, cursor in cursors.items():
         commands += [
             ("HMGET", open_turn_hash(symbol), *INTERVAL_FIELDS),
-            ("XRANGE", turns_stream(symbol), cursor, "+", "COUNT", PAGE_TURNS),
+            ("XRANGE", turns_stream(symbol), cursor, "+", "COUNT", most),
         ]
     replies = yield commands
     found = {}

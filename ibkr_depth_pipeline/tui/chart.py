@@ -1,4 +1,4 @@
-"""Renders the best prices of the last refreshes as a chart; what was not observed stays empty. Pure."""
+"""Renders the best prices by time as a chart; what was not observed stays empty. Pure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,33 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from ibkr_depth_pipeline.formatting import price
+from ibkr_depth_pipeline.formatting import price, short_duration
 from ibkr_depth_pipeline.tui.ladder import ASK, BID
 from ibkr_depth_pipeline.tui.state import Quote
 
 FEWEST_LINES = 3
+COLUMN_MS = 500
+"""The time of a column, times the view's zoom."""
 _SCALE = 11
+
+
+def columns_of(width: int) -> int:
+    """How many columns of time a chart has."""
+    return max(1, width - _SCALE)
 
 
 def chart(
     symbol: str, quotes: Sequence[Quote | None], width: int, lines: int, zoom: int, ascii_only: bool
 ) -> list[Text]:
-    """A title, and best bid and ask by time in `lines` lines: a column per `zoom` refreshes, newest at the right."""
-    shown = list(reversed(quotes[::-1][::zoom][: max(0, width - _SCALE)]))
+    """A title, and best bid and ask by time in `lines` lines, the newest column of `quotes` at the right."""
+    shown = quotes[-columns_of(width) :]
     seen = [quote for quote in shown if quote is not None]
-    title = Text(f"{symbol}: best bid and ask since this watch began, ", "bold", no_wrap=True, overflow="crop")
+    title = Text(f"{symbol}: best bid and ask, ", "bold", no_wrap=True, overflow="crop")
+    title.append(f"{short_duration(columns_of(width) * COLUMN_MS * zoom / 1000)}, ")
     title.append("bid", BID).append(" ").append("ask", ASK)
     title.truncate(width)
     if not seen:
-        nothing = Text("not observed yet", "dim", no_wrap=True, overflow="crop")
+        nothing = Text("not observed in this time", "dim", no_wrap=True, overflow="crop")
         return [title, nothing, *(Text() for _ in range(lines - 2))][:lines]
     low, high = min(quote.bid for quote in seen), max(quote.ask for quote in seen)
     return [title, *_rows(shown, low, high, lines - 1, width, ascii_only)]

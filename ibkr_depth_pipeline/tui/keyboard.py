@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from ibkr_depth_pipeline.tui.theme import THEMES
 from ibkr_depth_pipeline.tui.view import ORDERS, View
 
 _NEXT = frozenset({"\x1b[B", "\x1bOB", "\t", "j"})
@@ -45,7 +46,7 @@ def after_key(key: str, view: View, symbols: Sequence[str]) -> View | None:
     if key in _NEXT or key in _BACK:
         return _neighbour((key in _NEXT) - (key in _BACK), view, symbols)
     if key in _EARLIER or key in _LATER:
-        return _moved(view, _STEP_SECS if key in _EARLIER else -_STEP_SECS)
+        return _moved(view, view.zoom * (_STEP_SECS if key in _EARLIER else -_STEP_SECS))
     if key in _PAUSE:
         return replace(view, paused=not view.paused, back_secs=0.0)
     return _changed(key, view)
@@ -69,6 +70,8 @@ def _changed(key: str, view: View) -> View:
         case "+" | "=" | "-":
             at = _ZOOMS.index(view.zoom) + (1 if key == "-" else -1)
             return replace(view, zoom=_ZOOMS[min(max(at, 0), len(_ZOOMS) - 1)])
+        case "t":
+            return replace(view, theme=THEMES[(THEMES.index(view.theme) + 1) % len(THEMES)])
         case "?":
             return replace(view, help=True)
         case _:

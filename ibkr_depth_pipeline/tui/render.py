@@ -11,25 +11,28 @@ from rich.text import Text
 from ibkr_depth_pipeline.schema.health import IngestHealth
 from ibkr_depth_pipeline.tui.chart import FEWEST_LINES, chart
 from ibkr_depth_pipeline.tui.ladder import LADDER_LINES, SMALLEST_WIDTH, ladder
-from ibkr_depth_pipeline.tui.state import Quote, WatchState
+from ibkr_depth_pipeline.tui.state import Lanes, Quote, WatchState
 from ibkr_depth_pipeline.tui.table import table
+from ibkr_depth_pipeline.tui.theme import themed
 from ibkr_depth_pipeline.tui.view import View
 
-KEYS = "q quit  j k symbol  space pause  left right time  / filter  s r sort  ? keys"
+KEYS = "q quit jk symbol \u2190\u2192 time space pause 0 now +- span / find sr sort t light ? keys"
 HELP = """\
 Keys, the same as of the web page (ibkr_depth_web)
 
 j k, down up, tab   next, previous symbol
-left right          back, forward in time, as far as this watch has seen
+left right          back, forward in time, as far as the stream reaches
 space, p            pause
 0, esc              back to now; esc drops the filter, too
 + -                 less, more time in the chart
 /                   filter the symbols; enter chooses the first, esc drops the filter
 s                   sort the table by the next column; after the last, as the universe is
 r                   the other way round
+t                   light, dark, the terminal's own colours
 ?                   this list
 q, ctrl-c           quit
 
+slot, last 5 min (112 columns or more): a bar, observed; a line, waits for its first row; !, ended out of turn.
 next: when it has its next turn. A price's sign: up or down since the last refresh.
 state: live, wait, STALE (no heartbeat), none, n/a (no depth), closed, MUTE, WRONG, ? (Redis is away)"""
 WITHOUT_REDIS = """\
@@ -58,22 +61,25 @@ def frame(
     *,
     ascii_only: bool = False,
     quotes: Sequence[Quote | None] = (),
+    lanes: Lanes | None = None,
+    now_ms: int = 0,
 ) -> list[Text]:
     """The lines of the screen, `height` of them; None for as many as it takes.
 
-    quotes: the selected symbol's best prices at each refresh, for the chart that takes the lines left over.
+    quotes: the selected symbol's best prices by time, for the chart that takes the lines left over. lanes: who held a
+    slot when, up to now_ms.
     """
-    foot = [_foot(view, width)] if view.keys else []
+    foot = [_foot(view, width, KEYS.replace("\u2190\u2192", "hl") if ascii_only else KEYS)] if view.keys else []
     room = None if height is None else max(0, height - 1 - len(foot))
     page = _page(state, view)
     body = [Text(line, no_wrap=True, overflow="crop") for line in page.splitlines()]
     if not page:
-        body = _body(state, view, width, room, ascii_only, quotes)
+        body = _body(state, view, width, room, ascii_only, quotes, lanes, now_ms)
     lines = [*_head(state, view, width), *body]
     if height is not None:
         lines = lines[: height - len(foot)]
         lines += [Text()] * (height - len(foot) - len(lines))
-    return [*lines, *foot]
+    return [themed(line, view.theme, width) for line in (*lines, *foot)]
 
 
 def _page(state: WatchState, view: View) -> str:
@@ -87,24 +93,32 @@ def _page(state: WatchState, view: View) -> str:
     return ""
 
 
-def _foot(view: View, width: int) -> Text:
+def _foot(view: View, width: int, keys: str) -> Text:
     if view.typing:
         text = Text(f"filter: {view.filter}_   enter chooses the first, esc drops the filter", "bold")
     else:
-        text = Text(KEYS, "dim", no_wrap=True, overflow="crop")
+        text = Text(keys, "dim", no_wrap=True, overflow="crop")
         if view.filter:
-            text = Text(f"filter: {view.filter} (esc drops it)  ", "bold").append(KEYS, "not bold dim")
+            text = Text(f"filter: {view.filter} (esc drops it)  ", "bold").append(keys, "not bold dim")
     text.truncate(width)
     return text
 
 
 def _body(
-    state: WatchState, view: View, width: int, room: int | None, ascii_only: bool, quotes: Sequence[Quote | None]
+    state: WatchState,
+    view: View,
+    width: int,
+    room: int | None,
+    ascii_only: bool,
+    quotes: Sequence[Quote | None],
+    lanes: Lanes | None,
+    now_ms: int,
 ) -> list[Text]:
     """Ladders, the table, and a chart if lines are left over."""
     rows = 1 + len(state.lines)
     lines = list(_ladders(state, _with_ladders(state, view, width, room, rows), width, ascii_only))
-    lines += table(state, view, width, rows if room is None else room - len(lines), ascii_only=ascii_only)
+    left = rows if room is None else room - len(lines)
+    lines += table(state, view, width, left, ascii_only=ascii_only, lanes=lanes, now_ms=now_ms)
     left = 0 if room is None else room - len(lines) - 1
     if view.selected and left >= FEWEST_LINES:
         lines += [Text(), *chart(view.selected, quotes, width, left, view.zoom, ascii_only)]
@@ -116,7 +130,9 @@ def _head(state: WatchState, view: View, width: int) -> Iterator[Text]:
     mark = " PAUSED" if view.paused else ""
     if view.back_secs:
         mark += f" {view.back_secs:.0f} s back"
-    if state.problem:
+    if view.back_secs and not state.problem:
+        text = Text("the books of then, as the streams hold them", "bold")
+    elif state.problem:
         since = f", this is of {clock}" if state.lines else ""
         text = Text(f"NO REDIS{since}: {state.problem}", "bold red reverse")
     elif state.health is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,17 +11,15 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 
-from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.tasks import signals_caught
+from ibkr_depth_pipeline.tui.chart import COLUMN_MS, columns_of
+from ibkr_depth_pipeline.tui.history import History
 from ibkr_depth_pipeline.tui.keyboard import after_key, key_presses
 from ibkr_depth_pipeline.tui.poller import Poller
 from ibkr_depth_pipeline.tui.render import WITHOUT_REDIS, frame
-from ibkr_depth_pipeline.tui.state import Liveness, Quote, WatchState, compared
+from ibkr_depth_pipeline.tui.state import Lanes, Liveness, Quote, WatchState, compared
 from ibkr_depth_pipeline.tui.view import View, listed
-
-_MOST_STATES = 1200
-_MOST_BOOKS = 12_000
-"""What is kept to go back in time: so many refreshes, fewer with many symbols."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +55,34 @@ async def show_once(options: WatchOptions, console: Console) -> None:
 
 async def show_live(options: WatchOptions, console: Console) -> None:
     """Draw until q, Ctrl-C or SIGTERM. Without a terminal to draw on, print a frame after each poll."""
-    poller = Poller(options.url, options.name, options.symbols)
-    screen = _Screen(options, console)
+    poller, history = Poller(options.url, options.name, options.symbols), History(options.url)
+    screen = _Screen(options, console, history)
     try:
         if console.is_terminal and not console.is_dumb_terminal:
             await screen.draw(poller)
         else:
             await screen.print(poller)
     finally:
+        await history.aclose()
         await poller.aclose()
 
 
 class _Screen:
-    def __init__(self, options: WatchOptions, console: Console) -> None:
+    def __init__(self, options: WatchOptions, console: Console, history: History) -> None:
         self._options = options
         self._console = console
+        self._history = history
         self._ended = asyncio.Event()
         self._changed = asyncio.Event()
-        self._state = WatchState(0)
-        self._past: deque[WatchState] = deque(maxlen=_MOST_STATES)
-        self._paused_at = 0
+        self._moved = asyncio.Event()
+        self._live = self._paused = self._state = WatchState(0)
+        self._quotes: Sequence[Quote | None] = ()
+        self._lanes: Lanes | None = None
         self._settled = bool(options.symbols)  # whether the selected symbol is the user's choice, or was live
         self._view = View(pinned=options.symbols, selected=next(iter(options.symbols), ""))
 
     async def draw(self, poller: Poller) -> None:
-        with signals_caught(lambda _: self._ended.set()), key_presses(self._on_key) as keys:
+        with signals_caught(lambda _: self._end()), key_presses(self._on_key) as keys:
             self._view = replace(self._view, keys=keys)
             with Live(console=self._console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
                 polling = asyncio.ensure_future(self._poll(poller))
@@ -95,7 +95,7 @@ class _Screen:
                     await asyncio.gather(polling, return_exceptions=True)
 
     async def print(self, poller: Poller) -> None:
-        with signals_caught(lambda _: self._ended.set()):
+        with signals_caught(lambda _: self._end()):
             while not self._ended.is_set():
                 before, self._state = self._state, compared(await poller.poll(), self._state)
                 if not (before.problem and self._state.problem):  # once is enough
@@ -103,24 +103,45 @@ class _Screen:
                 await self._pause()
 
     async def _pause(self) -> None:
-        """The time between two polls; the end cuts it short."""
+        """The time between two polls; the end, and a key that asks for another time or symbol, cut it short."""
+        self._moved.clear()
         with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), self._options.every)
+            await asyncio.wait_for(self._moved.wait(), self._options.every)
 
     async def _poll(self, poller: Poller) -> None:
         while not self._ended.is_set():
-            state = compared(await poller.poll(), self._past[-1] if self._past else WatchState(0))
-            self._keep(state)
+            self._live = compared(await poller.poll(), self._live)
             if not self._view.paused:
-                self._state = state
-                self._choose(state)
-                self._changed.set()
+                self._choose(self._live)
+            with contextlib.suppress(SinkUnavailable, SchemaMismatch):  # the poll says what is wrong
+                await self._read_past()
+            if not self._view.paused:
+                self._state = self._live
+            self._changed.set()
             await self._pause()
 
-    def _keep(self, state: WatchState) -> None:
-        self._past.append(state)
-        while len(self._past) * len(state.lines) > _MOST_BOOKS and len(self._past) > 1:
-            self._past.popleft()
+    async def _read_past(self) -> None:
+        """Read what the view asks for: the books of then, and the selected symbol's best prices up to then."""
+        view, now = self._view, self._live.ts
+        self._lanes = await self._history.lanes(self._live)
+        moment = now
+        if view.paused:
+            moment = await self._moment(view)
+            self._state = await self._history.at(self._paused, moment) if view.back_secs else self._paused
+        if view.selected:
+            count = columns_of(self._console.size.width)
+            self._quotes = await self._history.quotes(view.selected, moment, COLUMN_MS * view.zoom, count)
+
+    async def _moment(self, view: View) -> int:
+        """The moment that a paused view asks for, at the earliest where the selected symbol's stream begins."""
+        paused_at = self._paused.ts
+        moment = paused_at - round(view.back_secs * 1000)
+        oldest = await self._history.oldest(view.selected)
+        if oldest is None or moment >= oldest or not view.back_secs:
+            return moment
+        if self._view == view:
+            self._view = replace(view, back_secs=max(0.001, (paused_at - oldest) / 1000))
+        return min(oldest, paused_at)
 
     def _choose(self, state: WatchState) -> None:
         """Select a symbol that is live, until one was, or the user has selected one."""
@@ -148,37 +169,38 @@ class _Screen:
     def _on_key(self, key: str) -> None:
         view = after_key(key, self._view, [line.symbol for line in listed(self._state, self._view)])
         if view is None:
-            self._ended.set()
+            self._end()
             return
-        self._settled = self._settled or view.selected != self._view.selected
-        self._view = self._go_to_moment(view)
+        before, self._view = self._view, view
+        if view.paused and not before.paused:
+            self._paused = self._state
+        if not view.paused:
+            self._state = self._live
+        if view.selected != before.selected:
+            self._settled, self._quotes = True, ()
+        if (view.selected, view.paused, view.back_secs, view.zoom) != (
+            *(before.selected, before.paused, before.back_secs, before.zoom),
+        ):
+            self._moved.set()
         self._changed.set()
 
-    def _go_to_moment(self, view: View) -> View:
-        """Show the refresh that `view` asks for, at the earliest the oldest that is kept."""
-        if not self._past:
-            return view
-        if not view.paused:
-            self._state = self._past[-1]
-            return view
-        if not self._view.paused:
-            shown = self._state
-            self._paused_at = shown.ts
-        earliest = (self._paused_at - self._past[0].ts) / 1000
-        back_secs = max(0.0, min(view.back_secs, earliest))
-        moment = self._paused_at - back_secs * 1000
-        self._state = next((each for each in reversed(self._past) if each.ts <= moment), self._past[0])
-        return replace(view, back_secs=back_secs)
-
-    def _quotes(self) -> list[Quote | None]:
-        """The best prices of the selected symbol at each refresh up to the shown one."""
-        lines = (state.line(self._view.selected) for state in self._past if state.ts <= self._state.ts)
-        return [line.quote if line is not None else None for line in lines]
+    def _end(self) -> None:
+        self._ended.set()
+        self._moved.set()
 
     def _draw(self, live: Live) -> None:
         size = self._console.size
         ascii_only = self._console.options.ascii_only
-        lines = frame(self._state, self._view, size.width, size.height, ascii_only=ascii_only, quotes=self._quotes())
+        lines = frame(
+            self._state,
+            self._view,
+            size.width,
+            size.height,
+            ascii_only=ascii_only,
+            quotes=self._quotes,
+            lanes=self._lanes,
+            now_ms=self._live.ts,
+        )
         live.update(Group(*lines), refresh=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
@@ -32,6 +32,10 @@ class Liveness(Enum):
     SILENT = "MUTE"
     OUT_OF_STEP = "WRONG"
     UNKNOWN = "?"
+
+
+Lanes = Mapping[str, Sequence[Sequence[Any]]]
+"""By symbol its subscriptions: requested, first row, end (unix ms, None for what has not been yet), why it ended."""
 
 
 class Quote(NamedTuple):
@@ -76,13 +80,6 @@ class SymbolLine:
         """The best ask, if the book has one."""
         best = self.book.best_ask if self.book else None
         return None if best is None else best.price
-
-    @property
-    def quote(self) -> Quote | None:
-        """The best prices if the book is live and has both."""
-        if self.liveness is not Liveness.LIVE or self.bid is None or self.ask is None:
-            return None
-        return Quote(self.bid, self.ask)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,12 @@ from rich.text import Text
 
 from ibkr_depth_pipeline.formatting import price, short_duration, utc
 from ibkr_depth_pipeline.tui.ladder import ASK, BID, imbalance
-from ibkr_depth_pipeline.tui.state import Liveness, SymbolLine, WatchState
+from ibkr_depth_pipeline.tui.lanes import HEADING, lane
+from ibkr_depth_pipeline.tui.state import Lanes, Liveness, SymbolLine, WatchState
 from ibkr_depth_pipeline.tui.view import View, listed
+
+WIDTH_WITH_LANES = 112
+"""Columns of a terminal whose table has lanes, a quarter of it."""
 
 UP, DOWN = f"bold {BID}", f"bold {ASK}"
 _LONGEST_NAME = 24
@@ -112,20 +116,43 @@ class _Layout(NamedTuple):
     gaps: Sequence[int]
 
 
-def table(state: WatchState, view: View, width: int, room: int, *, ascii_only: bool = False) -> Iterator[Text]:
-    """The heading and as many symbols as there is room for, the selected one among them."""
+def table(
+    state: WatchState,
+    view: View,
+    width: int,
+    room: int,
+    *,
+    ascii_only: bool = False,
+    lanes: Lanes | None = None,
+    now_ms: int = 0,
+) -> Iterator[Text]:
+    """The heading and as many symbols as there is room for, the selected one among them.
+
+    `lanes` up to now_ms, if there is room for them; None if nothing is known of them.
+    """
     if room < 2:
         return
+    lane_width = width // 4 if lanes is not None and width >= WIDTH_WITH_LANES else 0
+    width = width - lane_width - (2 if lane_width else 0)
     lines = listed(state, view)
     names = [line.symbol for line in lines]
     widest = min(_LONGEST_NAME, max([_COLUMNS[0].width, *(len(line.symbol) + 1 for line in state.lines)]))
     layout = _layout(width, widest)
-    yield _heading(layout, view, width, ascii_only)
+    heading = _heading(layout, view, width, ascii_only)
+    if lane_width:
+        heading.append("  ", "not underline").append(f"{HEADING:<{lane_width}}")
+    yield heading
     fits = room - 1
     at = names.index(view.selected) if view.selected in names else 0
     first = max(0, min(at - fits // 2, len(names) - fits))
     for line in lines[first : first + fits]:
-        yield _line(line, line.symbol == view.selected, layout, width, ascii_only)
+        text = _line(line, line.symbol == view.selected, layout, width, ascii_only)
+        if lane_width and lanes is not None:
+            turns = lanes.get(line.symbol, ())
+            text = Text("  ", no_wrap=True, overflow="crop").join(
+                [text, lane(turns, lane_width, now_ms, ascii_only=ascii_only)]
+            )
+        yield text
     if not lines and state.lines:
         yield Text(f"No symbol matches {view.filter}.", "dim", no_wrap=True, overflow="crop")
 

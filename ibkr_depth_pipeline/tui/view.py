@@ -13,7 +13,8 @@ class View:
     """What the user has chosen. `pinned` symbols get a ladder each if there is room; `selected` always has one.
 
     back_secs: how long before the moment of the pause the shown moment is; `filter` is part of a symbol, typed while
-    `typing`; `sort` a key of ORDERS, "" for the order of the universe; zoom: refreshes per column of the chart.
+    `typing`; `sort` a key of ORDERS, "" for the order of the universe; zoom: half seconds per column of the chart;
+    theme: one of theme.THEMES.
     """
 
     selected: str = ""
@@ -27,6 +28,7 @@ class View:
     descending: bool = False
     zoom: int = 1
     help: bool = False
+    theme: str = ""
 
 
 def _spread(line: SymbolLine) -> float | None:

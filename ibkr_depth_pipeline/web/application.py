@@ -19,9 +19,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ibkr_depth_pipeline import drawing
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
+from ibkr_depth_pipeline.tui.observed import TileSpan
 from ibkr_depth_pipeline.web.access import COOKIE, AccessPolicy
 from ibkr_depth_pipeline.web.market_feed import MarketFeed
-from ibkr_depth_pipeline.web.observed import TileSpan
 from ibkr_depth_pipeline.web.tiles import COLUMNS, STEPS_MS
 from ibkr_depth_pipeline.web.viewers import Viewer, Viewers
 

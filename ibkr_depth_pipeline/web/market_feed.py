@@ -11,13 +11,13 @@ from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS
 from ibkr_depth_pipeline.sink.status import read_health
+from ibkr_depth_pipeline.tui.observed import JOIN_MS
 from ibkr_depth_pipeline.tui.poller import Poller
-from ibkr_depth_pipeline.tui.state import WatchState
-from ibkr_depth_pipeline.web.messages import Lanes, lanes_message, state_message
-from ibkr_depth_pipeline.web.observed import JOIN_MS
+from ibkr_depth_pipeline.tui.state import Lanes, WatchState
+from ibkr_depth_pipeline.tui.turn_record import TurnRecord
+from ibkr_depth_pipeline.web.messages import lanes_message, state_message
 from ibkr_depth_pipeline.web.symbol_feed import SymbolFeed
 from ibkr_depth_pipeline.web.tiles import Tiles
-from ibkr_depth_pipeline.web.turn_record import TurnRecord
 from ibkr_depth_pipeline.web.viewers import LANES, STATE, Viewer, Viewers
 
 POLL_SECS = 0.5

@@ -13,8 +13,8 @@ import orjson
 
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
 from ibkr_depth_pipeline.schema.health import IngestHealth
-from ibkr_depth_pipeline.tui.state import Liveness, SymbolLine, WatchState
-from ibkr_depth_pipeline.web.observed import Stretch, TileSpan, book_of
+from ibkr_depth_pipeline.tui.observed import Stretch, TileSpan, book_of
+from ibkr_depth_pipeline.tui.state import Lanes, Liveness, SymbolLine, WatchState
 from ibkr_depth_pipeline.web.viewers import FRAME, LANES, STATE
 
 ROW_FIELDS = (
@@ -75,10 +75,6 @@ def _counts(figures: Any) -> dict[str, Any]:
         "reconnects": figures.reconnects,
         "lost": figures.lost,
     }
-
-
-Lanes = Mapping[str, Sequence[Sequence[int | str | None]]]
-"""By symbol its subscriptions: requested, first row, end (unix ms, None for what has not been yet), why it ended."""
 
 
 def lanes_message(lanes: Lanes, now_ms: int) -> bytes:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.reader import AfterId, AsyncDepthReader, At, DepthSnapshot
+from ibkr_depth_pipeline.tui.observed import Stretch, observed_now
+from ibkr_depth_pipeline.tui.turn_record import TurnRecord
 from ibkr_depth_pipeline.web.messages import LiveEdge, frame_message
-from ibkr_depth_pipeline.web.observed import Stretch, observed_now
-from ibkr_depth_pipeline.web.turn_record import TurnRecord
 
 FRAME_SECS = 1 / 30
 QUIET_SECS = 0.2

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
+from ibkr_depth_pipeline.tui.observed import Stretch, TileSpan, stretch_of, stretches_between, tile_columns
 from ibkr_depth_pipeline.web.messages import tile_message
-from ibkr_depth_pipeline.web.observed import Stretch, TileSpan, stretch_of, stretches_between, tile_columns
 
 STEPS_MS = (50, 100, 200, 500, 1000, 2000, 5000)
 """How long a column may be."""

@@ -8,7 +8,7 @@ from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.tui.poller import Poller
-from ibkr_depth_pipeline.web.turn_record import TurnRecord
+from ibkr_depth_pipeline.tui.turn_record import TurnRecord
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
 
 SYMBOLS = ["SPY", "QQQ", "IWM", "AAPL", "MSFT", "GOOGL"]

@@ -17,8 +17,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
+from ibkr_depth_pipeline_tests.web.market import RecordedMarket
 
 COMMAND = (sys.executable, "-m", "ibkr_depth_pipeline.cli.depth_watch")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7]|4[0-7]|38|48)(?:;\d+)*m")
@@ -71,7 +74,11 @@ class Terminal:
 
     async def ends_well(self) -> None:
         """Wait for the end, which must be without an error."""
-        assert await self.process.communicate() == (None, b"")
+        ending = asyncio.ensure_future(self.process.communicate())
+        while not ending.done():  # a terminal that nobody reads would hold it up
+            self.everything += self.rest()
+            await asyncio.sleep(0.01)
+        assert ending.result() == (None, b"")
         assert self.process.returncode == 0
 
 
@@ -186,6 +193,28 @@ async def test_time_goes_back_and_on_by_the_arrows(run: Recording, shared_redis_
         await terminal.shows("PAUSED")
         terminal.types("0q")
         await terminal.ends_well()
+
+
+async def test_time_goes_back_to_what_the_stream_held_before_this_watch_began(shared_redis_url: str) -> None:
+    market, now = RecordedMarket(shared_redis_url), unix_ms()
+    market.redis.delete(stream_key("SPY"))
+    market.row("SPY", 111.5, ts=now - 600_000)
+    market.turn("SPY", now - 600_000, now - 590_000)
+    market.row("SPY", 222.5)
+    async with on_terminal(environment(shared_redis_url), "--every", "0.1", "SPY", size=(160, 50)) as terminal:
+        await terminal.shows("222.50")
+        await terminal.shows("slot, last 5 min")
+        terminal.types("h" * 119)  # 595 s
+        await terminal.shows("595 s back")
+        await terminal.shows("111.50")
+        terminal.types("h" * 60)
+        await terminal.shows("the books of then")
+        await terminal.shows("60")  # no further than the stream: 600 s and some
+        terminal.types("0")
+        await terminal.shows("222.50")
+        terminal.types("q")
+        await terminal.ends_well()
+    market.close()
 
 
 async def test_output_without_redis_says_once_what_to_do_and_goes_on_when_it_answers(

@@ -10,7 +10,8 @@ import pytest
 from ibkr_depth_pipeline.reader import DepthSnapshot
 from ibkr_depth_pipeline.schema.health import HealthReport
 from ibkr_depth_pipeline.tui.keyboard import after_key
-from ibkr_depth_pipeline.tui.render import frame
+from ibkr_depth_pipeline.tui.lanes import lane
+from ibkr_depth_pipeline.tui.render import KEYS, frame
 from ibkr_depth_pipeline.tui.screen import first_view
 from ibkr_depth_pipeline.tui.state import Quote, SymbolLine, WatchState, compared
 from ibkr_depth_pipeline.tui.table import DOWN, UP, next_turn
@@ -167,6 +168,65 @@ def test_arrows_go_back_in_time_and_on_to_now() -> None:
     for key in ("0", "\x1b"):
         assert after_key(key, back, SYMBOLS) == View("SPY")
     assert "5 s back" in texts(state_of(), back)[0]
+
+
+def test_step_of_an_arrow_grows_with_the_time_of_the_chart() -> None:
+    assert after_key("h", View("SPY", zoom=4), SYMBOLS) == View("SPY", zoom=4, paused=True, back_secs=20.0)
+
+
+def test_t_goes_through_light_dark_and_the_terminals_own_colours() -> None:
+    view, grounds = View("SPY"), []
+    for _ in range(3):
+        stepped = after_key("t", view, SYMBOLS)
+        assert stepped is not None
+        view = stepped
+        lines = frame(state_of(), view, 80, 24)
+        grounds.append({str(line.style).partition(" on ")[2].split()[0] for line in lines if " on " in str(line.style)})
+        assert len(lines) == 24
+        if view.theme:
+            assert {line.cell_len for line in lines} == {80}
+    assert grounds == [{"#ffffff"}, {"#12151c"}, set()]
+
+
+def test_help_line_names_every_key_of_the_web_page() -> None:
+    foot = texts(state_of(), View("SPY"))[-1]
+    assert foot.split() == KEYS.split()
+    for key in ("jk", "\u2190\u2192", "space", "0", "+-", "/", "t", "?"):
+        assert key in foot.split()
+    ascii_foot = frame(state_of(), View("SPY"), 80, 24, ascii_only=True)[-1].plain
+    assert ascii_foot.isascii()
+
+
+MINUTE = 60_000
+
+
+def drawn(*turns: tuple[int, int | None, int | None, str]) -> str:
+    """Ten characters of half a minute each, by minutes before the end."""
+    return lane(turns, 10, 5 * MINUTE, ascii_only=True).plain
+
+
+def test_lane_shows_slots_waits_and_ends_out_of_turn() -> None:
+    assert drawn() == ".........."
+    assert drawn((MINUTE, MINUTE, 2 * MINUTE, "turn_over")) == "..##-....."
+    assert drawn((MINUTE, 2 * MINUTE, None, "")) == "..--######"
+    assert drawn((MINUTE, MINUTE, 2 * MINUTE - 1, "connection_lost")) == "..#!......"
+    assert drawn((0, 0, 2_000, "turn_over"), (4 * MINUTE, None, 4 * MINUTE + 5, "slot_refused")) == "+.......!."
+
+
+def test_wide_table_has_lanes_up_to_now() -> None:
+    lanes = {"SPY": [[NOW - MINUTE, NOW - MINUTE, None, ""]]}
+    for width, height in ((112, 40), (160, 50)):
+        lines = [line.plain for line in frame(state_of(), View("QQQ"), width, height, lanes=lanes, now_ms=NOW)]
+        assert max(map(len, lines)) <= width
+        heading = next(line for line in lines if "venue" in line)
+        assert "slot, last 5 min" in heading
+        (row,) = [line for line in lines if line.startswith(" SPY ")]
+        held = row[heading.index("slot, last 5 min") :]
+        assert held.rstrip("\u2588").endswith("\u00b7")
+        assert held.count("\u2588") == pytest.approx(width // 4 / 5, abs=1)
+    assert "slot, last" not in "".join(
+        line.plain for line in frame(state_of(), View(), 111, 40, lanes=lanes, now_ms=NOW)
+    )
 
 
 def test_plus_and_minus_change_the_time_of_the_chart_within_bounds() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ibkr_depth_pipeline.reader import DepthSnapshot, NewTurns
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
-from ibkr_depth_pipeline.web.observed import (
+from ibkr_depth_pipeline.tui.observed import (
     JOIN_MS,
     UNCHANGED,
     UNOBSERVED,
@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.web.observed import (
     stretches_between,
     tile_columns,
 )
-from ibkr_depth_pipeline.web.turn_record import KEPT_MS, SILENT_MS, TurnRecord
+from ibkr_depth_pipeline.tui.turn_record import KEPT_MS, SILENT_MS, TurnRecord
 
 SIDE = b'[[100.0,5.0,"ARCA"]' + b',[0.0,0.0,""]' * 9 + b"]"
 SPAN = TileSpan(step=100, number=10, count=6)  # 6000 to 6600

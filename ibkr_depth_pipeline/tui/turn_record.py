@@ -8,7 +8,7 @@ from typing import Any
 
 from ibkr_depth_pipeline.reader import NewTurns
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
-from ibkr_depth_pipeline.web.observed import Stretch, stretch_of
+from ibkr_depth_pipeline.tui.observed import Stretch, stretch_of
 
 KEPT_MS = 15 * 60_000
 SILENT_MS = 5_000
