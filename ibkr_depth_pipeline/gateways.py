@@ -3,8 +3,8 @@
     gateways:
       - {name: paper, port: 4002, client_id: 777, slots: 3, universe: paper_symbols.yaml}
 
-An entry's keys override settings (`_SETTINGS` below); the rest is as the settings say for all. The universe's path is
-relative to the file's folder. Keys in Redis are per symbol, so a symbol belongs to one gateway only.
+An entry's keys override settings (`_SETTINGS` below); the rest is as the settings say for all. The paths of universe and
+facts are relative to the file's folder. Keys in Redis are per symbol, so a symbol belongs to one gateway only.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _SETTINGS = {
     "metrics_port": "ibkr_metrics_port",
     "deadman_url": "deadman_url",
     "universe": "symbol_config_path",
+    "facts": "ibkr_gateway_facts",
 }
 _NAME_RULE = "a letter, then letters, digits and _, all in lower case, at most 32"
 
@@ -88,6 +89,7 @@ class _Entry(BaseModel):
     probe_client_id: Any = None
     slots: Any = None
     metrics_port: Any = None
+    facts: Any = None
     deadman_url: Any = None
 
 
@@ -129,8 +131,9 @@ def _gateway(place: str, entry: object, folder: Path, problems: list[str]) -> Ga
     given = {key: value for key, value in entry.items() if value is not None}
     found = _wrong_keys(place, given)
     overrides = {setting: given[key] for key, setting in _SETTINGS.items() if key in given}
-    if isinstance(overrides.get("symbol_config_path"), str):
-        overrides["symbol_config_path"] = folder / overrides["symbol_config_path"]
+    for name in ("symbol_config_path", "ibkr_gateway_facts"):
+        if isinstance(overrides.get(name), str):
+            overrides[name] = folder / overrides[name]
     found += _wrong_values(place, {name: value for name, value in overrides.items() if name != "ibkr_gateway_name"})
     problems += found
     return None if found else Gateway(given["name"], overrides)

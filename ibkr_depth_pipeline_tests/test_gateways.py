@@ -68,6 +68,12 @@ def test_entry_wins_over_the_environment_and_a_run_over_the_entry(monkeypatch: p
     assert one.settings().ibkr_gateway_name == "one"
 
 
+def test_facts_of_a_gateway_lie_beside_the_file() -> None:
+    one, two = listed(ONE, {**TWO, "facts": "facts_of_two.json"})
+    assert one.settings().ibkr_gateway_facts == Path("config/gateway_facts.json")
+    assert two.settings().ibkr_gateway_facts == Path("config/facts_of_two.json")
+
+
 def test_metrics_port_is_the_entrys_or_that_of_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -31,6 +31,9 @@ READY_CODES = (2104, 2106, 2158)
 LEAST_STEP_SECS = 0.1
 """Between two requests for a slot that is not free yet; later a tenth of the time that has passed."""
 
+MOST_REFUSALS = 6
+"""Venues of one contract that are tried, beside those that have refused others."""
+
 RELEASES = 2
 """How many slots are given back and requested again."""
 
@@ -67,7 +70,7 @@ def clock_bounds(samples: Iterable[ClockSample]) -> tuple[float, float]:
 
 def contracts(evidence: Evidence) -> Steps:
     """The contracts asked for, those that fill the slots, and what is answered about one that does not exist."""
-    names = (*evidence.symbols, *evidence.spare_symbols[: evidence.limits.most_slots + 1])
+    names = (*evidence.symbols, *evidence.spare_symbols)
     found = yield ResolveSymbols(tuple(dict.fromkeys(names)))
     for name, each in found.items():
         if isinstance(each, Instrument):
@@ -145,15 +148,26 @@ def fill_slots(
 ) -> Generator[FactCommand, Any, ObservedLine | None]:
     """Opens a line of each contract, until one is refused for want of a slot, twice; returns that one."""
     for instrument in instruments:
-        line = yield from evidence.open(instrument)
-        is_granted = yield from evidence.granted(line)
-        if not is_granted:  # a slot that was given back a moment ago may be late
+        line = yield from open_somewhere(evidence, instrument)
+        if line.has_no_slot:  # a slot that was given back a moment ago may be late
             yield from evidence.pause(evidence.limits.granted)
-            line = yield from evidence.open(instrument)
-            is_granted = yield from evidence.granted(line)
-        if not is_granted:
+            line = yield from open_somewhere(evidence, instrument)
+        if line.has_no_slot:
             return line
     return None
+
+
+def open_somewhere(evidence: Evidence, instrument: Instrument) -> Generator[FactCommand, Any, ObservedLine]:
+    """Opens a line of the contract on the first of its venues that does not refuse it; returns the last one tried."""
+    venues = (instrument.exchange, *instrument.alternatives)
+    not_refusing = [venue for venue in venues if venue not in evidence.refusing]
+    for venue in (not_refusing or [instrument.exchange])[:MOST_REFUSALS]:
+        line = yield from evidence.open(replace(instrument, exchange=venue))
+        yield from evidence.granted(line)
+        if line.has_no_slot or line.has_rows or line.error is None:
+            return line
+        evidence.refusing.add(venue)
+    return line
 
 
 def release(evidence: Evidence) -> Steps:
@@ -164,7 +178,7 @@ def release(evidence: Evidence) -> Steps:
         held = held_lines(evidence)
         taken = {line.instrument.con_id for line in held}
         free = next((each for each in open_contracts(evidence) if each.con_id not in taken), None)
-        given_back = next((line for line in held if line.rows), None)
+        given_back = next((line for line in held if line.has_rows), None)
         if free is None or given_back is None:
             raise ExperimentFailed("no line with rows to cancel" if free else "no further contract to request")
         yield from evidence.cancel([given_back])
@@ -184,8 +198,8 @@ def secs_until_free(
     """Requests the contract until it is granted. Returns after how long it was refused last, and granted (or inf)."""
     refused = 0.0
     while True:
-        line = yield from evidence.open(instrument)
-        if (yield from evidence.granted(line)):
+        line = yield from open_somewhere(evidence, instrument)
+        if not line.has_no_slot:
             return refused, line.sent_at - since
         refused = line.sent_at - since
         if refused > evidence.limits.release:
@@ -204,7 +218,7 @@ def open_contracts(evidence: Evidence) -> list[Instrument]:
 def held_lines(evidence: Evidence) -> list[ObservedLine]:
     """The lines that hold a slot."""
     open_ones = [line for line in evidence.lines.values() if line.cancelled_at == math.inf]
-    return [line for line in open_ones if line.rows or line.error is None]
+    return [line for line in open_ones if line.has_rows or line.error is None]
 
 
 def slots_known(evidence: Evidence) -> int:
@@ -229,7 +243,7 @@ def no_depth(evidence: Evidence) -> Steps:
     yield from leave_all(evidence)
     line = yield from evidence.open(replace(instrument, exchange="SMART"))
     yield from evidence.answered(line)
-    if line.rows:
+    if line.has_rows:
         evidence.find("no_depth", "rows")
         yield from evidence.cancel([line])
     elif line.has_no_slot:

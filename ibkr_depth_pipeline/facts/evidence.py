@@ -17,6 +17,7 @@ from ibkr_depth_pipeline.facts.assumptions import BY_FACT
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 
 NO_SLOT_CODES = (309, 101)
+BOOK_RESET = 317
 MOST_ROWS = 200_000
 """Rows of a line that are kept; later ones are counted only."""
 
@@ -80,6 +81,7 @@ class ObservedLine:
     last_row_at: float = -math.inf
     rows: list[TimedRow] = field(default_factory=list)
     row_count: int = 0
+    first_row_at: float = math.inf
     errors: list[ErrorMessage] = field(default_factory=list)
 
     @property
@@ -87,9 +89,14 @@ class ObservedLine:
         """SYMBOL@VENUE."""
         return f"{self.instrument.symbol}@{self.instrument.exchange}"
 
+    def reset(self) -> None:
+        """The gateway has emptied the book (317): what follows is an opening again."""
+        self.rows.clear()
+
     @property
-    def first_row_at(self) -> float:
-        return self.rows[0].at if self.rows else math.inf
+    def has_rows(self) -> bool:
+        """Whether any row has come."""
+        return self.row_count > 0
 
     @property
     def error(self) -> ErrorMessage | None:
@@ -99,11 +106,11 @@ class ObservedLine:
     @property
     def has_no_slot(self) -> bool:
         """Whether it was refused for want of a slot."""
-        return not self.rows and self.error is not None and self.error.code in NO_SLOT_CODES
+        return not self.has_rows and self.error is not None and self.error.code in NO_SLOT_CODES
 
     def is_answered(self, now: float, limits: FactLimits) -> bool:
         """Whether a row, or an error that no row follows, has come."""
-        if self.rows or self.has_no_slot:
+        if self.has_rows or self.has_no_slot:
             return True
         return self.error is not None and now >= self.error.at + limits.advice
 
@@ -198,6 +205,8 @@ class Evidence:
     """symbol -> when its market opens, of those whose market is closed."""
     lines: dict[int, ObservedLine] = field(default_factory=dict)
     errors: list[ErrorMessage] = field(default_factory=list)
+    refusing: set[str] = field(default_factory=set)
+    """Venues that have refused a symbol for another reason than its slot."""
     findings: dict[str, Finding] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     """fact -> why it was not seen."""
@@ -212,6 +221,7 @@ class Evidence:
             return
         self._rows += 1
         line.row_count += 1
+        line.first_row_at = min(line.first_row_at, now)
         line.last_row_at = now
         if len(line.rows) < MOST_ROWS:
             line.rows.append(TimedRow(self._rows, now, row))
@@ -219,8 +229,11 @@ class Evidence:
     def error(self, message: ErrorMessage) -> None:
         """An error message came."""
         self.errors.append(message)
-        if message.request in self.lines:
-            self.lines[message.request].errors.append(message)
+        line = self.lines.get(message.request)
+        if line is not None and message.code == BOOK_RESET:
+            line.reset()
+        elif line is not None:
+            line.errors.append(message)
 
     # ---- findings
 

@@ -80,13 +80,13 @@ def _watch(evidence: Evidence, batch: Sequence[ObservedLine], fresh: dict[Observ
     for line in batch:
         yield from evidence.answered(line)
     yield from evidence.pause(limits.watch)
-    for line in [each for each in batch if each.rows]:
+    for line in [each for each in batch if each.has_rows]:
         again = yield from evidence.open(line.instrument)
         if (yield from evidence.granted(again)):
             fresh[line] = again
     yield from evidence.pause(limits.compare)
     yield from evidence.cancel([*batch, *fresh.values()])
-    cancelled = [each for each in (*batch, *fresh.values()) if each.rows]
+    cancelled = [each for each in (*batch, *fresh.values()) if each.has_rows]
     until = evidence.now + limits.late_rows
     yield WaitFor(lambda: _are_quiet(cancelled, evidence.now), until)
     yield from evidence.pause(evidence.slot_free())
@@ -102,7 +102,7 @@ def _conclude_access(evidence: Evidence, lines: Sequence[ObservedLine]) -> None:
     advised: dict[str, JsonValue] = {}
     for line in lines:
         symbol, venue = line.instrument.symbol, line.instrument.exchange
-        if line.rows:
+        if line.has_rows:
             access[symbol][venue] = "depth"
             if line.error is not None and line.error.code not in NO_SLOT_CODES:
                 advised[symbol] = {"code": line.error.code, "secs": round(line.error.at - line.sent_at, 2)}
@@ -110,7 +110,7 @@ def _conclude_access(evidence: Evidence, lines: Sequence[ObservedLine]) -> None:
             access[symbol][venue] = "silent" if line.error is None else line.error.code
     evidence.find("venues_with_depth", {symbol: dict(found) for symbol, found in access.items()})
     evidence.find("advisories", advised)
-    first = {line.place: round(line.first_row_at - line.sent_at, 2) for line in lines if line.rows}
+    first = {line.place: round(line.first_row_at - line.sent_at, 2) for line in lines if line.has_rows}
     if first:
         evidence.find("first_row_secs", dict[str, JsonValue](first))
     else:
@@ -119,7 +119,7 @@ def _conclude_access(evidence: Evidence, lines: Sequence[ObservedLine]) -> None:
 
 def _conclude_rows(evidence: Evidence, lines: Sequence[ObservedLine], fresh: dict[ObservedLine, ObservedLine]) -> None:
     compare = evidence.limits.compare
-    with_rows = [line for line in lines if line.rows]
+    with_rows = [line for line in lines if line.has_rows]
     if not with_rows:
         evidence.fail(["insert_meaning", "row_styles", "updates_past_end", "row_rates", "size_units"], _NO_ROWS)
         evidence.fail(["rows_after_cancel_secs"], _NO_ROWS)
@@ -158,7 +158,7 @@ def _rate(line: ObservedLine) -> float:
     """Rows a second of the best RATED_ROWS positions, from the opening to the cancel."""
     after = line.rows[opening_rows(line) :]
     rated = sum(each.row.position < RATED_ROWS and each.at <= line.cancelled_at for each in after)
-    secs = min(line.cancelled_at, line.last_row_at) - line.first_row_at
+    secs = min(line.cancelled_at, line.last_row_at) - line.rows[0].at if line.rows else 0.0
     return round(rated / secs, 1) if rated and secs > 0 else 0.0
 
 
@@ -183,7 +183,7 @@ def _conclude_units(evidence: Evidence, lines: Sequence[ObservedLine]) -> None:
 
 def _conclude_late_rows(evidence: Evidence) -> None:
     """From all lines that were cancelled after their first row, and had ticked at a pace that shows it."""
-    cancelled = [line for line in evidence.lines.values() if line.rows and line.cancelled_at < math.inf]
+    cancelled = [line for line in evidence.lines.values() if line.has_rows and line.cancelled_at < math.inf]
     late = max(line.last_row_at - line.cancelled_at for line in cancelled)
     goes_on = late > evidence.limits.late_rows - 0.5
     secs = round(late, 2) if late > RIPPLE_SECS else 0.0
@@ -222,8 +222,8 @@ def early_cancel(evidence: Evidence) -> Steps:
     yield from leave_all(evidence)
     line = yield from evidence.open(instrument, cancel_at_once=True)
     first_row = _first_row_secs(evidence)[f"{instrument.symbol}@{instrument.exchange}"]
-    yield WaitFor(lambda: bool(line.rows), line.sent_at + max(3 * first_row, evidence.limits.granted))
-    if line.rows:
+    yield WaitFor(lambda: line.has_rows, line.sent_at + max(3 * first_row, evidence.limits.granted))
+    if line.has_rows:
         yield from _cancelled_again(evidence, line)
         return
     yield from _slot_of_lost_cancel(evidence, line)

@@ -18,7 +18,7 @@ from typing import Any
 from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
-from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError, GatewayUnavailable
+from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayError, GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.facts import account_experiments, line_experiments
 from ibkr_depth_pipeline.facts.assumptions import ASSUMPTIONS, EXPERIMENTS
 from ibkr_depth_pipeline.facts.evidence import (
@@ -52,8 +52,8 @@ from ibkr_depth_pipeline.tasks import RunTasks, at_most, signals_caught
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 
 SPARE_SYMBOLS = (
-    *("AAPL", "MSFT", "IWM", "QQQ", "NVDA", "AMZN", "GOOGL", "META", "TSLA", "IBM", "JPM"),
-    *("GBP.USD", "USD.JPY", "EUR.GBP"),
+    *("AAPL", "GBP.USD", "MSFT", "USD.JPY", "IWM", "EUR.GBP", "QQQ", "AUD.USD", "NVDA", "USD.CAD", "AMZN", "USD.CHF"),
+    *("GOOGL", "META", "TSLA", "IBM", "JPM"),
 )
 """Liquid contracts that fill the slots beside those asked for."""
 
@@ -205,7 +205,7 @@ class FactsSession:
                 result = await self._do(command)
         except StopIteration:
             pass
-        except ExperimentFailed as why:
+        except (ExperimentFailed, QuestionUnanswered) as why:
             self.evidence.fail(facts, str(why))
         for fact in facts:
             if fact in self.evidence.findings:
@@ -308,7 +308,7 @@ class FactsSession:
         """Cancels what has had rows; closing the connection ends the rest."""
         if self._gateway.is_connected:
             for line in self.evidence.lines.values():
-                if line.rows and line.cancelled_at == math.inf:
+                if line.has_rows and line.cancelled_at == math.inf:
                     self._gateway.cancel(line.request)
             await at_most(DRAIN_SECS, self._gateway.drain())
         self._gateway.disconnect()

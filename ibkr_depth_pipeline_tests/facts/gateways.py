@@ -92,10 +92,12 @@ async def facts_of(
     only: Collection[str] = (),
     early_cancel: bool = True,
     symbols: tuple[str, ...] = SYMBOLS,
+    connect_timeout: float = 15.0,
 ) -> GatewayFacts:
     async with SimulatedGateway(replace(options, keep_rows=False), tuple(steps)) as gateway:
         specs = specs_of(Universe(()), symbols)
-        return await FactsSession(settings_of(gateway), specs, limits, only=only, early_cancel=early_cancel).run()
+        settings = settings_of(gateway, ibkr_connect_timeout_secs=connect_timeout)
+        return await FactsSession(settings, specs, limits, only=only, early_cancel=early_cancel).run()
 
 
 async def facts_of_all() -> dict[str, GatewayFacts]:

@@ -23,8 +23,8 @@ from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway, loa
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "ibkr_gateway_facts")
 QUICK = (
-    *("--first-row", "3", "--granted", "0.5", "--advice", "0.3", "--watch", "1", "--late-rows", "1"),
-    *("--release", "3", "--most-venues", "2", "--early-cancel"),
+    *("--first-row", "3", "--granted", "0.5", "--advice", "0.3", "--watch", "0.3", "--late-rows", "0.3"),
+    *("--release", "3", "--most-venues", "1", "--early-cancel"),
 )
 READ_ONLY = {"startApi": 71, "reqContractDetails": 9, "reqMktDepth": 10, "cancelMktDepth": 11}
 READ_ONLY |= {"reqCurrentTime": 49, "reqMktDepthExchanges": 82}
