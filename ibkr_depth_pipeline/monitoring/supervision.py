@@ -140,15 +140,29 @@ def launch_decision(
         return "Redis can't be asked"
     if alive:
         return f"an ingest records that this Dagster does not know: run {alive}"
+    if reason := stopped_by_person(runs, window):
+        return reason
     ended = [run for run in runs if run.ended_ts >= window.start_ts]
-    if ended and ended[0].phase is Phase.TERMINATED:
-        return f"run {ended[0].run_id} was terminated by a person; launch one to go on"
     if hold and not any(run.created_ts >= window.start_ts - EARLY_MS for run in ended):
         return hold
     due = _due_ts(ended) if ended else window.start_ts + SCHEDULE_MS
     if now < due:
         return f"a new run is due in {duration(due - now)}"
     return Launch(f"{window.day} after {runs[0].run_id if runs else 'none'}")
+
+
+def stopped_by_person(runs: Sequence[TrackedRun], window: RecordingWindow) -> str:
+    """That nothing records in this session because somebody wants it so, in words; "" otherwise. `runs`: newest first.
+
+    A run that still drains counts, too.
+    """
+    active = [run for run in runs if not run.phase.is_over]
+    if active:
+        return f"run {active[0].run_id} ends" if all(run.phase is Phase.ENDING for run in active) else ""
+    ended = [run for run in runs if run.ended_ts >= window.start_ts]
+    if ended and ended[0].phase is Phase.TERMINATED:
+        return f"run {ended[0].run_id} was terminated by a person; launch one to go on"
+    return ""
 
 
 def _due_ts(ended: Sequence[TrackedRun]) -> int:

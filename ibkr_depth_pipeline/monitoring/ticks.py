@@ -116,7 +116,7 @@ _TOO_LATE = (asyncio.TimeoutError, TimeoutError, FutureTimeout)
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatTick:
-    """Checks to publish and alerts raised. `quiet` says why nothing was read; "" if it was."""
+    """Checks to publish and alerts raised. `quiet` says why nothing was read, or is alerted; "" otherwise."""
 
     state: str
     checks: tuple[HeartbeatCheck, ...] = ()
@@ -124,8 +124,17 @@ class HeartbeatTick:
     quiet: str = ""
 
 
-def heartbeat_tick(settings: Settings, symbols: Sequence[str], state: str | None) -> HeartbeatTick:
-    """Check every heartbeat during a session, and alert incidents."""
+def heartbeat_tick(
+    settings: Settings,
+    symbols: Sequence[str],
+    state: str | None,
+    why_stopped: Callable[[RecordingWindow], str] = lambda window: "",
+) -> HeartbeatTick:
+    """Check every heartbeat during a session, and alert incidents.
+
+    why_stopped(window), asked if no ingest runs, says that a person wants it so, "" if that is not known: the end of
+    its run has been alerted, and that it is gone needs no alert besides.
+    """
     before, now = load_state(HeartbeatState, state), unix_ms()
     opened = _opened(settings, now)
     if opened is None:
@@ -135,14 +144,23 @@ def heartbeat_tick(settings: Settings, symbols: Sequence[str], state: str | None
         return HeartbeatTick(dump_state(HeartbeatState(outbox=outbox, deadman=deadman)), quiet=quiet)
     reading = read_redis(settings, symbols)
     rules = _rules(settings, reading, len(symbols))
-    incidents, alerts = track_incidents(before.incidents, reading, opened, rules)
+    stopped = _why_stopped(settings, reading, why_stopped)
+    incidents, alerts = track_incidents(before.incidents, reading, None if stopped else opened, rules)
     early = reading.ts < max(opened, running_since(reading)) + rules.grace_ms
     checks = list(heartbeat_checks(reading, tuple(symbols), early=early))
     due, published = due_checks(before.published, checks, reading.ts)
     outbox = _deliver(settings, before.outbox, alerts, unix_ms())
     well = incidents.incident is None and not outbox.pending
     deadman = ping(settings.deadman_target, before.deadman, well=well, now=unix_ms())
-    return HeartbeatTick(dump_state(HeartbeatState(incidents, published, outbox, deadman)), tuple(due), alerts)
+    after = dump_state(HeartbeatState(incidents, published, outbox, deadman))
+    return HeartbeatTick(after, tuple(due), alerts, stopped and f"Nothing is alerted: {stopped}.")
+
+
+def _why_stopped(settings: Settings, reading: Reading, why_stopped: Callable[[RecordingWindow], str]) -> str:
+    if isinstance(reading, Unreachable) or reading.feed.running:
+        return ""
+    window = recording_window(settings, reading.ts)
+    return "" if window is None else why_stopped(window)
 
 
 def heartbeat_checks_now(settings: Settings, symbols: Sequence[str]) -> list[HeartbeatCheck]:

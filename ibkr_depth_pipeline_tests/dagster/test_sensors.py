@@ -377,6 +377,32 @@ def test_terminated_run_is_not_replaced_but_a_run_ended_by_a_signal_is(
     assert "terminated by a person" in str(watchdog.tick().skip_reason)
 
 
+@LAUNCHED
+def test_session_that_a_person_ended_raises_no_alert_of_missing_rows_until_a_run_is_launched(
+    heartbeats: Sensor,
+    instance: dg.DagsterInstance,
+    redis_server: EmbeddedRedis,
+    webhook: Webhook,
+    launched: Launched,
+) -> None:
+    ended = started(instance, *launched)
+    record(redis_server, run_id=ended)
+    assert not all(heartbeats.checks().values())
+    assert len(webhook.received) == 1, "symbols are stale"
+    run = instance.get_run_by_id(ended)
+    assert run is not None
+    silence(redis_server)
+    instance.report_run_canceling(run)  # it drains
+    assert heartbeats.checks()["feed"] is False
+    instance.report_run_canceled(run)
+    skipped = [str(heartbeats.tick().skip_reason) for _ in range(2)]
+    assert all("terminated by a person" in reason for reason in skipped)
+    assert len(webhook.received) == 1
+    end(instance, started(instance), "failed")
+    heartbeats.tick()
+    assert webhook.titles()[1:] == ["IBKR depth default: feed stale (no ingest run)"]
+
+
 @pytest.mark.parametrize(("way", "word", "starts"), [("hold", "held", False), ("start", "started", True)])
 def test_failed_probe_holds_the_ingest_if_set_and_is_alerted_once(
     watchdog: Sensor,

@@ -11,11 +11,13 @@ from typing import Any
 import dagster as dg
 
 from ibkr_depth_pipeline.monitoring.diagnosis import FEED, HeartbeatCheck
+from ibkr_depth_pipeline.monitoring.supervision import stopped_by_person
 from ibkr_depth_pipeline.monitoring.ticks import failures_since, heartbeat_checks_now, heartbeat_tick, run_alert_tick
 from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayAssets
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import (
     TrackedJob,
     bad_endings,
+    newest_runs,
     tracked_ingest,
     tracked_probe,
 )
@@ -86,7 +88,12 @@ def heartbeat_sensor(gateway: MonitoredGateway, status: dg.DefaultSensorStatus) 
         readable = gateway.read_settings()
         if readable.blind:
             return dg.SensorResult(skip_reason=f"Nothing can be judged: {readable.problem}", cursor=context.cursor)
-        done = heartbeat_tick(readable.settings, gateway.symbols, context.cursor)
+        done = heartbeat_tick(
+            readable.settings,
+            gateway.symbols,
+            context.cursor,
+            lambda window: stopped_by_person(newest_runs(context.instance, gateway.ingest), window),
+        )
         events = [dg.AssetCheckEvaluation(**_check_fields(gateway, check)) for check in done.checks]
         skip = done.quiet or f"{len(events)} checks evaluated, {len(done.alerts)} alerts raised."
         return dg.SensorResult(skip_reason=skip, cursor=done.state, asset_events=events)
