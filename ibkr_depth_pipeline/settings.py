@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     ibkr_depth_rows: Whole = whole(10, 1, 50, "depth levels per side to request")
     ibkr_depth_extra_rows: Whole = whole(5, 0, 50, "levels requested beyond IBKR_DEPTH_ROWS")
     ibkr_max_concurrent_depth: Whole = whole(3, 1, 60, "most simultaneous depth subscriptions")
+    ibkr_hours_refresh_secs: Seconds = seconds(
+        72000, 1, 86400, "hours of an instrument's market that are older are asked for again"
+    )
     ibkr_rotation_secs: Seconds = seconds(15, 0.1, 86400, "dwell of a batch")
     ibkr_first_row_secs: Seconds = seconds(15, 0.1, 3600, "longest wait for a subscription's first row")
     ibkr_stream_maxlen: Whole = whole(10000, 1, 100_000_000, "stream MAXLEN, approximate")

@@ -25,7 +25,7 @@ KEYS = "  ".join(f"{kind.key} {name.value}" for name, kind in FAULTS.items())
 class FaultPlayer:
     """Begins what is due, ends what has lasted, and measures. `say` gets each line for the person at the terminal.
 
-    `script` has faults by their time; `pages` the links; on_close() is called before a session closes. The caller
+    `script` has faults by their time; `pages` the links; on_close() is called as a session's hours end. The caller
     reports what happens by the `on_` methods, and calls `tick` several times a second.
     """
 
@@ -132,7 +132,7 @@ class FaultPlayer:
         self._trial = FaultTrial(fault, began, before)
 
     def _carry_out(self, fault: PlannedFault, state: MarketState) -> bool:
-        """Begin the fault; False if there is no process to end."""
+        """Begin the fault; False if there is no run to end."""
         match fault.name:
             case FaultName.GATEWAY_AWAY:
                 self._gateway.do(lambda gateway: gateway.refuse_connections())
@@ -144,10 +144,12 @@ class FaultPlayer:
             case FaultName.REDIS_PAUSED:
                 self._redis.pause()
             case FaultName.INGEST_KILLED:
-                return _signal_ingest(state, signal.SIGKILL)
+                return _kill_ingest(state)
             case FaultName.SESSION_CLOSED:
+                if not state.running:
+                    return False
                 self._on_close()
-                return _signal_ingest(state, signal.SIGUSR1)
+                self._gateway.do(lambda gateway: gateway.close_markets())
             case _:
                 assert_never(fault.name)
         return True
@@ -168,9 +170,9 @@ class FaultPlayer:
                 assert_never(fault.name)
 
 
-def _signal_ingest(state: MarketState, signum: signal.Signals) -> bool:
-    """Signal the process that records, if it is certain that its number still names it."""
+def _kill_ingest(state: MarketState) -> bool:
+    """Kill the process that records, if it is certain that its number still names it."""
     if not state.running or not state.process or process_mark(state.pid) != state.process:
         return False
-    os.kill(state.pid, signum)
+    os.kill(state.pid, signal.SIGKILL)
     return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-GIVE_UP_MS = 180_000
+GIVE_UP_MS = 300_000
 """So long after the end of a fault the market counts as not recovered."""
 
 SETTLE_MS = 3_000
@@ -103,9 +103,9 @@ FAULTS: Mapping[FaultName, FaultKind] = {
     FaultName.SESSION_CLOSED: FaultKind(
         "c",
         "the session's time is over",
-        "the run ends as a success, and its materialization sums the day up; the next session opens by itself",
+        "the markets' hours end: the run drains, is a success and sums the day up; the next day begins with its probe",
         Page.PLOTS,
-        frozenset({"run_success"}),
+        frozenset({"markets_closed"}),
         alerts=False,
     ),
 }

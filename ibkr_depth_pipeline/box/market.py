@@ -25,9 +25,10 @@ from ibkr_depth_pipeline.box.processes import BoxError, GuardedProcess, wait_unt
 from ibkr_depth_pipeline.box.run_folder import LogFollower, RotationLines, RunFolder, parse_line
 from ibkr_depth_pipeline.box.script import check_symbols
 from ibkr_depth_pipeline.box.trading_day import LOCATION, TradingDay
-from ibkr_depth_pipeline.box.watching import MarketWatcher
+from ibkr_depth_pipeline.box.watching import MarketWatcher, RowsToRecord
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline.universe import load_universe
@@ -148,14 +149,15 @@ class MarketBox:
         page = self._start_web(env)
         workspace = self._start_code_server(env)
         dagster = self._start_webserver(env, workspace, ui_port)
-        day = TradingDay(dagster, f"http://{HOST}:{ui_port}", self._folder.archive, self._say)
+        base = f"http://{HOST}:{ui_port}"
+        day = TradingDay(dagster, base, self._folder.archive, self._say, lambda: gateway.do(_open_markets))
         day.hold_sensors()
         self._start("daemon", [*_PYTHON, "dagster._daemon", "run", "--workspace", str(workspace)], env)
         self._day = day
         probe = day.start_probe()
         self._await(lambda: day.is_probed(probe), "the probe", pause=0.5)
-        sent = gateway.journal.row_counts
-        self._watcher = self._held.enter_context(MarketWatcher(redis.url, self._symbols, sent.total))
+        sent = RowsToRecord(gateway.journal.row_counts.total, lambda: day.is_probing)
+        self._watcher = self._held.enter_context(MarketWatcher(redis.url, self._symbols, sent))
         pages = {**day.pages, Page.MARKET: page}
         self._player = FaultPlayer(gateway, redis, self._say, self._options.faults, pages, day.on_close)
         day.open_session()
@@ -310,6 +312,10 @@ class MarketBox:
             child.stop()
         elif child is not None:
             child.end(grace_secs=STOP_GRACE_SECS)
+
+
+def _open_markets(gateway: SimulatedGateway) -> None:
+    gateway.open_markets()
 
 
 def _first_free(usual: int) -> int:

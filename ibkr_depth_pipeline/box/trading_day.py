@@ -22,6 +22,9 @@ REPORT_AFTER_SECS = 30.0
 ARCHIVED_AFTER_SECS = 10.0
 """From the close until all of the session is in the archive."""
 
+NIGHT_SECS = 20.0
+"""From the end of a closed session's run to the next morning: a tick of each sensor, none of which has to alert."""
+
 _SESSION = {"ops": {"ibkr_depth_feed": {"config": {"stop_at_close": True}}}}
 """The run config of the schedule's runs."""
 
@@ -34,12 +37,24 @@ INSTALL_ARCHIVE = (
 class TradingDay:
     """Launches what a day consists of, in order. `base` is the URL of Dagster's UI; `say` gets lines for the terminal.
 
-    The watchdog waits until the probe is through: it would start the ingest beside it, and the probe would get no slot.
-    The heartbeats are monitored from the first rotation on: the box's market is open before it.
+    open_markets() is called in the morning after a close, before the probe. The watchdog waits until the probe is
+    through: it would start the ingest beside it, and the probe would get no slot. The heartbeats are monitored from the
+    first rotation on: the box's market is open before it.
     """
 
-    def __init__(self, dagster: DagsterApi, base: str, archive: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        dagster: DagsterApi,
+        base: str,
+        archive: Path,
+        say: Callable[[str], None],
+        open_markets: Callable[[], None] = lambda: None,
+    ) -> None:
         self._dagster, self._base, self._archive, self._say = dagster, base, archive, say
+        self._open_markets = open_markets
+        self._closing = False
+        self._morning_due: float | None = None
+        self._probe = ""  # the run of the morning's probe, as long as it is under way
         self._archives = all(find_spec(name) is not None for name in ("pyarrow", "fsspec", "jinja2"))
         self._runs: dict[str, LaunchedRun] = {}  # of the ingest, newest first
         self._live = self._monitored = self._archiving = False
@@ -79,10 +94,19 @@ class TradingDay:
             return any(run.id == run_id and run.ended for run in self._dagster.runs(PROBE_JOB))
         return False
 
-    def open_session(self) -> None:
-        """Launch the ingest, as its schedule does, and print the pages. Raises DagsterUnavailable."""
+    @property
+    def is_probing(self) -> bool:
+        """Whether what the gateway sends is the probe's alone: from the second morning on, as a box begins with one."""
+        return bool(self._probe)
+
+    def _launch_session(self) -> str:
         run = self._dagster.launch(LOCATION, INGEST_JOB, _SESSION)
         self._dagster.reset_sensor(LOCATION, WATCHDOG)
+        return run
+
+    def open_session(self) -> None:
+        """Launch the ingest, as its schedule does, and print the pages. Raises DagsterUnavailable."""
+        run = self._launch_session()
         for title, path, about in (
             ("Dagster UI", f"runs/{run}", "the session: its log, its observations, Terminate"),
             ("Lineage", "asset-groups", "the universe, the feed and the probe, with their checks"),
@@ -106,14 +130,25 @@ class TradingDay:
             self._live, self._report_due = True, self._report_due or monotonic() + REPORT_AFTER_SECS
 
     def on_close(self) -> None:
-        """The session is about to end: nothing is to be monitored until the next one records."""
-        self._live = self._monitored = False
-        with contextlib.suppress(DagsterUnavailable):
-            self._dagster.stop_sensor(LOCATION, HEARTBEATS)
+        """The session's hours end. Sensors and schedules stay on: the run ends by itself, and nobody starts another."""
+        self._closing = True
+
+    def _begin_next_day(self) -> None:
+        """What comes after a close: the night, the probe, the session."""
+        if self._morning_due is not None and monotonic() >= self._morning_due:
+            self.hold_sensors()
+            self._live = self._monitored = False
+            self._open_markets()
+            self._probe = self.start_probe()
+            self._morning_due = None
+        elif self._probe and self.is_probed(self._probe):
+            self._launch_session()
+            self._probe = ""
 
     def tick(self) -> Iterator[LaunchedRun]:
         """Do what is due; the runs of the ingest that ended since the last call. A busy webserver is asked again."""
         with contextlib.suppress(DagsterUnavailable):
+            self._begin_next_day()
             if self._live and not self._monitored:
                 self._dagster.reset_sensor(LOCATION, HEARTBEATS)
                 self._monitored = True
@@ -136,6 +171,8 @@ class TradingDay:
             self._say(f"Ingest run {run.id[:8]} has ended: {run.status}")
             if run.status == "SUCCESS":
                 self._report_due = monotonic() + ARCHIVED_AFTER_SECS
+                if self._closing:
+                    self._closing, self._morning_due = False, monotonic() + NIGHT_SECS
         return ended
 
     def _report_when_due(self) -> None:

@@ -24,6 +24,23 @@ NAME = "default"
 """The ingest of a box: IBKR_GATEWAY_NAME is not taken from the environment there."""
 
 
+class RowsToRecord:
+    """The rows that the gateway has sent in all, without those that it sent while is_probing()."""
+
+    def __init__(self, sent: Callable[[], int], is_probing: Callable[[], bool]) -> None:
+        self._sent, self._is_probing = sent, is_probing
+        self._counted = self._probed = 0
+
+    def __call__(self) -> int:
+        """Call it often: what came since the call before counts, or does not, by what goes on now."""
+        sent = self._sent()
+        if self._is_probing():
+            self._probed = sent - self._counted
+        else:
+            self._counted = sent - self._probed
+        return self._counted
+
+
 class MarketWatcher:
     """Reads the state of `symbols` from the Redis at `url` inside the block; `new` hands out what was read.
 

@@ -273,6 +273,8 @@ class FiguresPublisher:
             await first_of(self._changed.wait(), asyncio.sleep(REPORT_SECS - LEAST_REPORT_SECS))
 
     async def publish_last(self) -> None:
-        """Publish that the run has ended."""
+        """Publish that the run has ended, and before that the hours: whoever misses it knows whether it should run."""
         if self._lease.fresh:
-            await self._status.publish(self._figures.current(ended=True))
+            figures = self._figures.current(ended=True)
+            await self._status.publish_hours(self._figures.hours(), figures.symbols)
+            await self._status.publish(figures)

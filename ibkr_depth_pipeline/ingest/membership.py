@@ -41,6 +41,7 @@ from ibkr_depth_pipeline.rotation.events import Focused
 from ibkr_depth_pipeline.sink.symbol_keys import FocusRequest, read_focus
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 from ibkr_depth_pipeline.universe_changes import UniverseChange, contract_text
+from ibkr_depth_pipeline.universe_hours import UniverseSessions
 
 MARKETS_CYCLE_SECS = 1.0
 """How often the hours of markets are checked."""
@@ -50,7 +51,8 @@ class Membership:
     """`load` and `begin` before the first symbol is recorded, `take` for each resolution, `apply` for each change.
 
     Until `begin`, as while it stands by, resolutions are kept, and a change claims nothing. Beside the recording
-    `watch_markets` runs, and `release` is called every second or so. execute carries effects out; wall_ms() is unix ms.
+    `watch_markets` runs, and `release` is called every second or so. execute carries effects out; wall_ms() is unix ms;
+    on_close() is called when the session of the universe's instruments is over.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Membership:
         *,
         execute: Callable[[Iterable[Effect]], None],
         wall_ms: Callable[[], int],
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.universe = universe
         self.markets = markets
@@ -78,6 +81,7 @@ class Membership:
         self._writer = store.writer
         self._execute = execute
         self._wall_ms = wall_ms
+        self._on_close = on_close
         self._leaving: set[str] = set()
         self._prepared: dict[str, Resolution] | None = {}  # None once it has begun
         self._log = get_log()
@@ -175,6 +179,8 @@ class Membership:
         while True:
             await asyncio.sleep(MARKETS_CYCLE_SECS)
             self._follow_markets()
+            if self.markets.has_closed(self._wall_ms()):
+                self._on_close()
             for symbol in self.markets.stale(self._wall_ms()):
                 self._venues.resolve_again(symbol)
 
@@ -335,11 +341,13 @@ class _Market:
 class OpenMarkets:
     """`wish` for each instrument, `resolved` with its contract, `changes` every second or so.
 
-    calendar(now) is what counts where IBKR lists no hours.
+    calendar(now) is what counts where IBKR lists no hours; hours that are older than fresh_ms are asked for again.
     """
 
-    def __init__(self, calendar: Callable[[int], MarketHours]) -> None:
+    def __init__(self, calendar: Callable[[int], MarketHours], fresh_ms: int = FRESH_MS) -> None:
         self._calendar = calendar
+        self._fresh_ms = fresh_ms
+        self._was_open = False
         self._markets: dict[str, _Market] = {}
         self._fallback: MarketHours | None = None
         self._listed: dict[str, MarketHours] | None = None  # None: to be made anew
@@ -427,14 +435,26 @@ class OpenMarkets:
                 found.append(MarketChange(symbol, until))
         return found
 
+    def has_closed(self, now: int) -> bool:
+        """Whether a market was open, and by now the session of all is over: none opens again soon (UniverseSessions).
+
+        Never as long as a contract is unknown. What `changes` found is taken for the present.
+        """
+        known = [market for market in self._markets.values() if market.instrument is not None]
+        self._was_open |= not all(market.closed for market in known)
+        if not self._was_open or len(known) < len(self._markets) or not all(market.closed for market in known):
+            return False
+        hours = {self.hours_of(symbol, now) for symbol in self._markets}
+        return UniverseSessions.of((each for each in hours if each is not None), now).at(now) is None
+
     def stale(self, now: int) -> list[str]:
         """The instruments whose hours are to be asked for again; each is named again only after a while."""
         stale = [
             symbol
             for symbol, market in self._markets.items()
             if market.instrument is not None
-            and now - market.read_at >= FRESH_MS
-            and now - market.asked_at >= ASK_AGAIN_MS
+            and now - market.read_at >= self._fresh_ms
+            and now - market.asked_at >= min(ASK_AGAIN_MS, self._fresh_ms)
         ]
         for symbol in stale:
             self._markets[symbol].asked_at = now

@@ -36,14 +36,16 @@ def run_ingest(
     wanted_callback: WantedCallback | None = None,
     dump_callback: Callable[[DumpReport], None] | None = None,
     once: bool = False,
+    until_close: bool = False,
     file: UniverseFile | None = None,
 ) -> IngestOutcome:
     """Record until SIGINT, SIGTERM or the end of `duration` seconds, counted from this call.
 
     run_id: the id of the run in its runner; it shows in the figures and in the lease. A second signal does not cut the
-    draining short: it is bounded anyway. once: give up if nothing can be recorded soon. file: where `universe` comes
-    from; its changes are followed. dump_callback gets each tape of the flight recorder, in a thread of its own. Raises
-    what IngestSession.run raises; the error's `interrupted_by` then names the signal, if one came before it.
+    draining short: it is bounded anyway. once: give up if nothing can be recorded soon. until_close: end as the session
+    of the universe's instruments closes, also if that is earlier than was known at the start. file: where `universe`
+    comes from; its changes are followed. dump_callback gets each tape of the flight recorder, in a thread of its own.
+    Raises what IngestSession.run raises; the error's `interrupted_by` then names the signal, if one came before it.
 
     SIGHUP ends a run that has a terminal, as that is closed; one without (a daemon) reads its universe again. SIGUSR1
     ends it as the end of `duration` does: a session that closes early is a success.
@@ -62,6 +64,7 @@ def run_ingest(
             wanted_callback=wanted_callback,
             dump_callback=dump_callback,
             once=once,
+            until_close=until_close,
             file=file,
         )
 

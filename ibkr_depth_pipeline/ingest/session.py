@@ -96,6 +96,7 @@ class IngestSession:
         figures_callback: FiguresCallback | None = None,
         wanted_callback: WantedCallback | None = None,
         once: bool = False,
+        until_close: bool = False,
         file: UniverseFile | None = None,
         dump_callback: Callable[[DumpReport], None] | None = None,
         wall_ms: Callable[[], int] = unix_ms,
@@ -183,9 +184,10 @@ class IngestSession:
             self._pipeline,
             self._venues,
             self._store,
-            OpenMarkets(calendar_of(settings)),
+            OpenMarkets(calendar_of(settings), int(settings.ibkr_hours_refresh_secs * 1000)),
             execute=self._execute,
             wall_ms=wall_ms,
+            on_close=self._end_in_time if until_close else lambda: None,
         )
         self._focus = FocusWatcher(
             self._store.client,
@@ -220,7 +222,7 @@ class IngestSession:
         """End the run: cancel every subscription, flush, disconnect. May be called more than once."""
         self._stop.set()
 
-    def _end_by_duration(self) -> None:
+    def _end_in_time(self) -> None:
         self._overdue = self._recording and not self._stop.is_set()
         self._stop.set()
 
@@ -228,7 +230,7 @@ class IngestSession:
         """Record until the end. See the class for what it raises."""
         self._figures.begin()
         if duration is not None:
-            asyncio.get_running_loop().call_later(duration, self._end_by_duration)
+            asyncio.get_running_loop().call_later(duration, self._end_in_time)
         try:
             self._metrics.open()
             drained = True

@@ -118,6 +118,8 @@ class Account:
     """Questions for contract details that get no answer: listing name -> how many more; `*` is for each other name."""
     details_delay: float = 0.0
     clock_offset: float = 0.0
+    closed_since: float | None = None
+    """Unix time at which all markets closed for today, by the hours in contract details; None: the options say."""
     greeting_delay: float = 0.0
     slot_free_delay: float | None = None
     """In place of the option of that name, once it was set."""

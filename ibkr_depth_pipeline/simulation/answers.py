@@ -10,7 +10,7 @@ from ibkr_depth_pipeline.simulation import replies
 from ibkr_depth_pipeline.simulation.account import Account
 from ibkr_depth_pipeline.simulation.catalogue import Listing
 from ibkr_depth_pipeline.simulation.codec import Request
-from ibkr_depth_pipeline.simulation.hours import around_the_clock
+from ibkr_depth_pipeline.simulation.hours import around_the_clock, closed_at
 from ibkr_depth_pipeline.simulation.options import GatewayOptions, Unready
 from ibkr_depth_pipeline.simulation.replies import Command, Later, Send, Unanswered
 
@@ -72,7 +72,9 @@ def _details_of(request: Request, context: Context, listings: Sequence[Listing])
         return
     for listing in listings:
         hours = context.options.hours.get(listing.name)
-        if hours is None and not context.options.market_hours:
+        if context.account.closed_since is not None:
+            hours = closed_at(listing, context.account.closed_since)
+        elif hours is None and not context.options.market_hours:
             hours = around_the_clock(listing, context.clock)
         for venue in context.account.catalogue.rows_for(listing, exchange):
             data = replies.contract_details(request_id, listing, venue, context.version, context.clock, hours)

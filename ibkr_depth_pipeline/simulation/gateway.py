@@ -182,6 +182,19 @@ class SimulatedGateway(LineFaults):
         self.silence(listing.name)
 
     @fault
+    def close_markets(self) -> None:
+        """By the hours in contract details every market closes in this minute, and opens the day after tomorrow.
+
+        Rows go on: who asks for the hours again learns of it, as of any change that an exchange announces.
+        """
+        self.account.closed_since = time.time() + self.account.clock_offset
+
+    @fault
+    def open_markets(self) -> None:
+        """The hours are again those of the options."""
+        self.account.closed_since = None
+
+    @fault
     def set_clock_offset(self, seconds: AnyNumber) -> None:
         """How far the gateway's clock is ahead of the machine's."""
         self.account.clock_offset = seconds

@@ -39,6 +39,15 @@ def around_the_clock(listing: Listing, now: float) -> str:
     return ";".join(f"{day:%Y%m%d}:0000-{day + timedelta(days=1):%Y%m%d}:0000" for day in days)
 
 
+def closed_at(listing: Listing, close: float) -> str:
+    """Hours whose session closes in the minute of that unix time; the next one opens on the day after the next."""
+    end = datetime.fromtimestamp(close, ZoneInfo(listing.time_zone))
+    begin, opens = end.date() - timedelta(days=1), end.date() + timedelta(days=2)
+    days = [opens + timedelta(days=offset) for offset in range(_DAYS)]
+    later = [f"{day:%Y%m%d}:0000-{day + timedelta(days=1):%Y%m%d}:0000" for day in days]
+    return ";".join([f"{begin:%Y%m%d}:0000-{end:%Y%m%d:%H%M}", *later])
+
+
 def _daily(days: Iterable[date], *sessions: tuple[str, str]) -> str:
     """Sessions that begin and end on the same day, from Monday to Friday."""
     texts = []

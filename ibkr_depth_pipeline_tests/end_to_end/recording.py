@@ -108,6 +108,7 @@ async def recording(
     wall_ms: Callable[[], int] = unix_ms,
     timings: IngestTimings | None = None,
     file: UniverseFile | None = None,
+    until_close: bool = False,
     **overrides: Any,
 ) -> AsyncIterator[Recording]:
     """The recorder at work; stopped at the end, and a failure of it fails the test. wall_ms is its host's clock."""
@@ -115,6 +116,7 @@ async def recording(
         settings_for(gateway, redis_url, **overrides),
         universe,
         file=file,
+        until_close=until_close,
         wall_ms=wall_ms,
         timings=timings or IngestTimings(),
     )

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.instrument_hours import MarketHours
 from ibkr_depth_pipeline.monitoring.diagnosis import unhealthy_symbols
 from ibkr_depth_pipeline.schema.health import HealthReport, SymbolState
 from ibkr_depth_pipeline.schema.keys import ingest_key
@@ -27,6 +28,16 @@ class HostClock:
 
     def __call__(self) -> int:
         return unix_ms() + int(self.ahead.total_seconds() * 1000)
+
+
+async def is_open(redis_url: str) -> bool:
+    """Whether a session goes on by the hours that were published."""
+
+    def calendar(now: int) -> MarketHours:
+        raise AssertionError("the calendar is not needed")
+
+    sessions = (await read_hours_of(redis_url, "default")).sessions(unix_ms(), calendar)
+    return sessions is not None and sessions.at(unix_ms()) is not None
 
 
 def listed(opens_in: float, closes_in: float) -> str:
@@ -207,3 +218,18 @@ async def test_simulated_gateway_is_open_around_the_clock_unless_told_otherwise(
             await run.grows("SPY", 5)
             report = await health_when(run, shared_redis_url, SymbolState.FRESH, "SPY", universe.symbols)
             assert report.symbols[0].figures.closed_until == 0
+
+
+async def test_session_whose_close_is_announced_while_it_goes_on_ends_then_and_its_hours_are_published(
+    shared_redis_url: str,
+) -> None:
+    settings = {"ibkr_hours_refresh_secs": 1, **QUICK}
+    async with SimulatedGateway() as gateway:
+        universe = universe_of("SPY", "QQQ")
+        async with recording(gateway, shared_redis_url, universe, until_close=True, **settings) as run:
+            await run.grows("QQQ", 5)
+            await run.until(lambda: is_open(shared_redis_url))
+            gateway.close_markets()
+            summary = await run.task
+    assert summary.drained
+    assert not await is_open(shared_redis_url)

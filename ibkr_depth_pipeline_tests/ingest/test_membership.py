@@ -129,3 +129,44 @@ def test_changes_name_each_market_once_and_group_by_the_open() -> None:
     assert markets.changes(before) == []
     markets.forget("B")
     assert markets.changes(opens) == [MarketChange("A", 0)]
+
+
+def test_session_is_over_once_no_market_opens_again_soon() -> None:
+    markets = four_markets("2026-03-02")
+    over = []
+    for minute in range(0, 6 * 24 * 60, 5):
+        now = ms("2026-03-02T12:00") + minute * 60_000
+        markets.changes(now)
+        if markets.has_closed(now):
+            over.append(datetime.fromtimestamp(now / 1000, ZoneInfo("America/New_York")))
+    assert f"{over[0]:%a %H:%M}" == "Fri 17:00", "as the pair closes; no pause of the week is its end"
+
+
+def test_session_that_has_not_begun_is_not_over_nor_is_one_with_an_unknown_contract() -> None:
+    markets = OpenMarkets(no_calendar)
+    hours = stock("A", "20261127:0930-20261127:1300;20261128:CLOSED")
+    for moment in ("2026-11-27T13:00", "2026-11-27T14:00"):
+        markets.resolved(hours, ms(moment))
+        markets.changes(ms(moment))
+        assert not markets.has_closed(ms(moment)), "it opens at 14:30"
+    open_at, closed_at = ms("2026-11-27T15:00"), ms("2026-11-27T18:00")
+    markets.changes(open_at)
+    assert not markets.has_closed(open_at)
+    markets.wish("B", None)
+    markets.changes(closed_at)
+    assert not markets.has_closed(closed_at), "nothing is known of B"
+    markets.forget("B")
+    assert markets.has_closed(closed_at)
+
+
+def test_early_close_that_was_announced_later_ends_the_session() -> None:
+    markets = OpenMarkets(no_calendar, fresh_ms=60_000)
+    now = ms("2026-11-27T15:00")
+    markets.resolved(stock("A", "20261127:0930-20261127:1600;20261128:CLOSED"), now)
+    markets.changes(now)
+    assert not markets.has_closed(now)
+    assert markets.stale(now + 60_000) == ["A"]
+    now += 61_000
+    markets.resolved(stock("A", "20261127:0930-20261127:1001;20261128:CLOSED"), now)
+    markets.changes(now)
+    assert markets.has_closed(now)

@@ -114,6 +114,10 @@ class IngestConfig(dg.Config):
         """Settings and universe in force for this run. Raises ConfigurationError."""
         return settings_and_universe(names, self.symbols, ibkr, redis, **self.overrides())
 
+    def follows_close(self, by_default: bool) -> bool:
+        """Whether the close ends the run; by_default if this config does not say."""
+        return by_default if self.stop_at_close is None else self.stop_at_close
+
     def seconds_to_record(
         self, hours: ExchangeHours | UniverseClock, now: datetime, *, by_default: bool = True
     ) -> float | None:
@@ -121,8 +125,7 @@ class IngestConfig(dg.Config):
 
         by_default says whether the calendar counts if this config does not say.
         """
-        follows = by_default if self.stop_at_close is None else self.stop_at_close
-        if not follows:
+        if not self.follows_close(by_default):
             return self.duration
         try:
             left = hours.seconds_to_close(now)
@@ -218,6 +221,7 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
                 figures_callback=observer.watcher,
                 wanted_callback=wanted,
                 dump_callback=observer.dumped,
+                until_close=isinstance(hours, UniverseClock) and config.follows_close(settings.ibkr_stop_at_close),
                 file=universe_file(settings, config.symbols),
             )
         observer.conclude(outcome.summary)
