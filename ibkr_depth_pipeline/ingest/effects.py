@@ -157,7 +157,7 @@ class EffectExecutor:
     rows: how many rows a side are requested; start(work) runs a task; resolve_again(symbol) looks for its venue again;
     reconnect(reason) closes the connection, and may execute more effects before it returns. wall_ms: unix ms.
     requested(effect) is called right before depth is requested, and its effects are executed first; cancelled(request,
-    now_ms) right after a cancel; dump_tape(reason, detail) for a DumpTape.
+    now_ms) right after a cancel; changed() after each of both; dump_tape(reason, detail) for a DumpTape.
     """
 
     def __init__(
@@ -174,6 +174,7 @@ class EffectExecutor:
         requested: Callable[[RequestDepth], Iterable[Effect]] = lambda effect: (),
         cancelled: Callable[[int, int], None] = lambda request, now_ms: None,
         dump_tape: Callable[[str, str], None] = lambda reason, detail: None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._requester = DepthRequester(gateway, rows, log.log)
         self._writer = writer
@@ -185,6 +186,7 @@ class EffectExecutor:
         self._requested = requested
         self._cancelled = cancelled
         self._dump_tape = dump_tape
+        self._changed = changed
 
     def execute(self, effects: Iterable[Effect]) -> None:
         """Carry the effects out, in this order."""
@@ -194,8 +196,10 @@ class EffectExecutor:
                     self._writer.record_contract(effect.instrument)
                     self.execute(self._requested(effect))
                     self._requester.request(effect)
+                    self._changed()
                 case Cancel():
                     self._requester.cancel(effect)
+                    self._changed()
                     self._cancelled(effect.request, self._wall_ms())
                 case Recheck():
                     self._resolve_again(effect.symbol)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from time import time_ns
 
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
@@ -39,11 +39,12 @@ from ibkr_depth_pipeline.ingest.composition import (
     rows_requested,
 )
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
-from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor, RequestDepth
+from ibkr_depth_pipeline.ingest.effects import Effect, EffectExecutor
 from ibkr_depth_pipeline.ingest.figures import FiguresPublisher, IngestSummary, RateLimitedLog, RunFigures
 from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport, FlightRecorder
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive, WallClockMonitor
-from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership, OpenMarkets
+from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership
+from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets
 from ibkr_depth_pipeline.ingest.standby import Standby
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.logs import get_log
@@ -166,8 +167,9 @@ class IngestSession:
             resolve_again=self._venues.resolve_again,
             reconnect=self._drop_connection,
             wall_ms=wall_ms,
-            requested=self._on_request,
-            cancelled=self._on_cancel,
+            requested=lambda effect: self._pipeline.requested(effect, loop_time(), self._wall_ms()),
+            cancelled=self._pipeline.intervals.cancelled,
+            changed=lambda: self._publisher.publish_soon(),
             dump_tape=self._flight.trigger,
         )
         self._keepalive = Keepalive(
@@ -404,14 +406,6 @@ class IngestSession:
                 self._publisher.publish_soon()
         except Exception as error:
             self._tasks.fail(error)
-
-    def _on_request(self, effect: RequestDepth) -> Sequence[Effect]:
-        self._publisher.publish_soon()
-        return self._pipeline.requested(effect, loop_time(), self._wall_ms())
-
-    def _on_cancel(self, request: int, now_ms: int) -> None:
-        self._publisher.publish_soon()
-        self._pipeline.intervals.cancelled(request, now_ms)
 
     def _drop_connection(self, reason: str) -> None:
         """Close the connection, and handle that as a loss: the gateway does not report it."""
