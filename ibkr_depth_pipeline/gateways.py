@@ -3,8 +3,8 @@
     gateways:
       - {name: paper, port: 4002, client_id: 777, slots: 3, universe: paper_symbols.yaml}
 
-An entry's keys override settings (`_SETTINGS` below); the rest is as the settings say for all. The paths of the universe
-and the facts are relative to the file's folder. Keys in Redis are per symbol, so a symbol belongs to one gateway only.
+An entry's keys override settings (`_SETTINGS` below); the rest is as the settings say for all. The paths of universe
+and facts are relative to the file's folder. Keys in Redis are per symbol, so a symbol belongs to one gateway only.
 """
 
 from __future__ import annotations
