@@ -24,6 +24,9 @@ from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
 from ibkr_depth_pipeline_tests.sink.writing import reading
+from ibkr_depth_pipeline_tests.web.conftest import WebServer
+from ibkr_depth_pipeline_tests.web.market import RecordedMarket
+from ibkr_depth_pipeline_tests.web.test_socket import until, viewer
 
 SECRET = "hunter2"
 DOCUMENTED = REPOSITORY / "docs" / "redis-schema.md"
@@ -192,6 +195,21 @@ def tls_server(certificates: Certificates) -> Iterator[TlsServer]:
 def tls_files(certificates: Certificates, **other: str) -> dict[str, str]:
     files = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key", **other}
     return {f"redis_tls_{name}": certificates.file(file) for name, file in files.items() if file}
+
+
+def test_web_page_shows_a_redis_over_tls(tls_server: TlsServer, certificates: Certificates, tmp_path: Path) -> None:
+    market = RecordedMarket(tls_server.plain_url)
+    market.redis.execute_command("ACL", "SETUSER", *documented_user())
+    files = {name.upper(): path for name, path in tls_files(certificates).items()}
+    web = WebServer(tls_server.tls_url, tmp_path, **files)
+    try:
+        with viewer(web) as socket:
+            socket.send('{"watch": "SPY"}')
+            assert until(socket, "frame", symbol="SPY")["book"][2][0][0] == 100.0
+        assert SECRET not in web.process.log_path.read_text()
+    finally:
+        web.end()
+        market.close()
 
 
 async def test_run_over_tls_records_with_the_documented_user(tls_server: TlsServer, certificates: Certificates) -> None:

@@ -39,10 +39,10 @@ def side(best: float, step: float) -> Rows:
 
 
 class RecordedMarket:
-    """What a recorder of SYMBOLS has left in the Redis at `url`; SPY and QQQ hold a slot."""
+    """What a recorder of SYMBOLS has left in the Redis of a URL or a client; SPY and QQQ hold a slot."""
 
-    def __init__(self, url: str) -> None:
-        self.redis: Any = redis.Redis.from_url(url)
+    def __init__(self, server: str | Any) -> None:
+        self.redis: Any = redis.Redis.from_url(server) if isinstance(server, str) else server
         now = unix_ms()
         self._seqs = dict.fromkeys(SYMBOLS, 0)
         self.figures = FeedFigures(
