@@ -198,10 +198,12 @@ class FlightRecorder:
         def take_over() -> None:
             for folder in [*self._folder.iterdir()]:
                 if left.fullmatch(folder.name) and folder != own:
-                    with contextlib.suppress(OSError, ValueError):
-                        target = self._hidden("dump")
+                    target = self._hidden("dump")
+                    try:
                         if adopt(folder, target, self._of_killed):
                             found.append(target)
+                    except (OSError, ValueError, KeyError, TypeError):  # cut off before it began, or half lost
+                        shutil.rmtree(folder, ignore_errors=True)
 
         with contextlib.suppress(OSError):
             await self.wire.writer.call(take_over)
