@@ -17,9 +17,11 @@ from ibkr_depth_pipeline.report.day import RecordedDay
 from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, total
 from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay
 from ibkr_depth_pipeline.report.timeline import Array, Bins
+from ibkr_depth_pipeline.schema.alerts import AlertKind
 from ibkr_depth_pipeline.schema.gaps import Gap
 
 _KINDS = {CONNECTED: "good", SUSPENDED: "warn", DISCONNECTED: "bad"}
+SEVERITIES = {AlertKind.TROUBLE: "bad", AlertKind.RECOVERY: "good", AlertKind.NOTICE: "warn"}
 _CELLS = " abcdefghijABCDEFGHIJ"
 _SHADES = 10
 
@@ -70,6 +72,12 @@ def slot_lanes(day: RecordedDay) -> list[Lane]:
         Lane(symbol.symbol, f"{symbol.coverage:.1%}", gaps[symbol.symbol], cells=_cells(symbol, held, day.bins))
         for symbol, held in zip(day.symbols, _held(day), strict=True)
     ]
+
+
+def alert_lanes(day: RecordedDay) -> list[Lane]:
+    """The alerts and all-clears, a lane for all; none if none is kept."""
+    marks = [Mark(each.alert.ts, SEVERITIES[each.alert.kind], each.alert.title) for each in day.alerts]
+    return [Lane("Alerts", number(day.troubles), marks=marks)] if marks else []
 
 
 def _hole(gap: Gap, bins: Bins) -> Span:

@@ -25,9 +25,10 @@ from ibkr_depth_pipeline.report.charts import (
 )
 from ibkr_depth_pipeline.report.day import RecordedDay
 from ibkr_depth_pipeline.report.ingest_day import CONNECTED, IngestDay, IngestRun, total
-from ibkr_depth_pipeline.report.lanes import Lane, depth_data, ingest_lanes, slot_lanes
+from ibkr_depth_pipeline.report.lanes import SEVERITIES, Lane, alert_lanes, depth_data, ingest_lanes, slot_lanes
 from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay, Window
 from ibkr_depth_pipeline.report.timeline import Array, Bins
+from ibkr_depth_pipeline.schema.alerts import Alert
 from ibkr_depth_pipeline.schema.gaps import Gap
 
 _SPARKS = 120
@@ -75,6 +76,16 @@ class GapRow:
     since: str
     until: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRow:
+    """An alert or an all-clear. severity: as of a Mark."""
+
+    at: str
+    severity: str
+    title: str
+    text: str
 
 
 def symbol_row(symbol: SymbolDay, missing: int, bins: Bins) -> SymbolRow:
@@ -134,10 +145,14 @@ def gap_row(gap: Gap) -> GapRow:
     )
 
 
+def alert_row(alert: Alert) -> AlertRow:
+    return AlertRow(utc_clock(alert.ts), SEVERITIES[alert.kind], alert.title, alert.text)
+
+
 # ---- the page
 
 
-MOST_GAPS = 200
+MOST_GAPS = MOST_ALERTS = 200
 WHOLE = 0.995
 """A session of which so much was recorded was recorded."""
 
@@ -199,6 +214,8 @@ class PageView:
     rates: Chart
     ingests: Sequence[IngestView]
     depth: Sequence[DepthView]
+    alerts: Sequence[AlertRow]
+    more_alerts: int
     gaps: Sequence[GapRow]
     more_gaps: int
 
@@ -227,12 +244,14 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         facts=list(_facts(day)),
         symbols=[symbol_row(symbol, missing[symbol.symbol], day.bins) for symbol in day.symbols],
         nothing_of=day.nothing_of,
-        slots=slots,
+        slots=[*slots, *alert_lanes(day)],
         has_figures=bool(day.ingests),
         has_holes=any(lane.spans for lane in slots),
         rates=_rates(day),
         ingests=[_ingest_view(ingest, day.bins) for ingest in day.ingests],
         depth=[_depth_view(depth, day, lane_of[depth.symbol]) for depth in day.depth],
+        alerts=[alert_row(each.alert) for each in day.alerts[:MOST_ALERTS]],
+        more_alerts=max(0, len(day.alerts) - MOST_ALERTS),
         gaps=[gap_row(gap) for gap in day.gaps[:MOST_GAPS]],
         more_gaps=max(0, len(day.gaps) - MOST_GAPS),
     )
@@ -279,6 +298,8 @@ def _faults(day: RecordedDay) -> Iterator[str]:
         yield f"{number(lost)} snapshots were lost before they reached Redis"
     if day.refused_309:
         yield f"{number(day.refused_309)} slots were refused (309)"
+    if day.troubles:
+        yield "an alert was raised" if day.troubles == 1 else f"{number(day.troubles)} alerts were raised"
 
 
 def _marks(day: RecordedDay) -> list[Tick]:
@@ -298,6 +319,8 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
     of_session = f"{share:.0%} of the session recorded" if share is not None and share < WHOLE else ""
     yield Fact(f"{day.coverage:.1%}", "coverage", of_session or "mean of the symbols")
     yield Fact(number(day.missing), "missing snapshots", f"in {len(day.gaps)} holes")
+    if day.alerts:
+        yield Fact(number(day.troubles), "alerts", f"{number(len(day.alerts) - day.troubles)} all-clears")
     if not day.ingests:
         yield Fact("unknown", "309s, reconnects, latency", "no figures were kept")
         return

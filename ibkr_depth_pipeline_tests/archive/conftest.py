@@ -22,8 +22,9 @@ from ibkr_depth_pipeline.archive.layout import BOOKS, Place
 from ibkr_depth_pipeline.archive.reading import days, read_day, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.model import Levels
+from ibkr_depth_pipeline.schema.alerts import Alert, encode_alert
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, encode_interval
-from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key, turns_stream
+from ibkr_depth_pipeline.schema.keys import StreamId, alerts_stream, last_key, stream_key, turns_stream
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline_tests.sink.writing import side_json
 
@@ -71,6 +72,12 @@ class Mirror:
         """An interval that ended at that unix ms."""
         fields: Any = encode_interval(interval)
         self.redis.xadd(turns_stream(interval.symbol), fields, id=f"{ended}-{interval.subscription}")
+
+    def write_alert(self, alert: Alert, ingest: str = "default", *, stored: int | None = None) -> Alert:
+        """An alert that Redis takes at unix ms `stored`, or when it is raised."""
+        fields: Any = encode_alert(alert)
+        self.redis.xadd(alerts_stream(ingest), fields, id=f"{alert.ts if stored is None else stored}-*")
+        return alert
 
 
 def observed(

@@ -26,22 +26,15 @@ def raised(at: int, title: str = "feed stale", kind: AlertKind = AlertKind.TROUB
     return Alert(at, kind, "gateway", title, 'The gateway does not answer.\nSince 12:00, it\'s 5 % "late".')
 
 
-def take(mirror: Mirror, alert: Alert, ingest: str = "default", *, stored: int | None = None) -> Alert:
-    """Redis takes it at unix ms `stored`, or when it is raised."""
-    fields: Any = encode_alert(alert)
-    mirror.redis.xadd(alerts_stream(ingest), fields, id=f"{alert.ts if stored is None else stored}-*")
-    return alert
-
-
 def titles(desk: Desk, day: date = DAY) -> list[tuple[str, str]]:
     return [(each.ingest, each.alert.title) for each in alerts_of(desk.store, day)]
 
 
 def test_alerts_of_every_ingest_are_kept_once_also_by_a_second_archiver(mirror: Mirror, desk: Desk) -> None:
-    one = take(mirror, raised(NOON))
-    take(mirror, raised(NOON, "of another"), "paper.2")
+    one = mirror.write_alert(raised(NOON))
+    mirror.write_alert(raised(NOON, "of another"), "paper.2")
     assert desk.keep().summary.alerts == {"default": 1, "paper.2": 1}
-    take(mirror, raised(NOON + MINUTE, "recovered", AlertKind.RECOVERY))
+    mirror.write_alert(raised(NOON + MINUTE, "recovered", AlertKind.RECOVERY))
     assert desk.keep(symbols=("SPY",)).summary.alerts == {"default": 1}, "alerts are of no symbol"
     desk.keep()
     assert titles(desk) == [("default", "feed stale"), ("paper.2", "of another"), ("default", "recovered")]
@@ -49,8 +42,8 @@ def test_alerts_of_every_ingest_are_kept_once_also_by_a_second_archiver(mirror: 
 
 
 def test_alert_that_redis_took_late_is_found_on_the_date_on_which_it_was_raised(mirror: Mirror, desk: Desk) -> None:
-    take(mirror, raised(NOON + 12 * 3_600_000 - 1, "before midnight"), stored=NOON + 13 * 3_600_000)
-    take(mirror, raised(NOON + 12 * 3_600_000, "at midnight"), stored=NOON + 13 * 3_600_000)
+    mirror.write_alert(raised(NOON + 12 * 3_600_000 - 1, "before midnight"), stored=NOON + 13 * 3_600_000)
+    mirror.write_alert(raised(NOON + 12 * 3_600_000, "at midnight"), stored=NOON + 13 * 3_600_000)
     desk.keep()
     assert [place.day for place in parts_of(desk.store, ALERTS)] == [DAY + timedelta(days=1)]
     assert titles(desk) == [("default", "before midnight")]
@@ -62,21 +55,21 @@ def test_entry_that_is_no_alert_is_passed_over(mirror: Mirror, desk: Desk) -> No
         mirror.redis.xadd(alerts_stream("default"), fields, id=f"{NOON}-*")
     mirror.redis.set(alerts_stream("other"), "somebody else's")
     mirror.redis.xadd(alerts_stream("no/name"), {"ts": 1})
-    take(mirror, raised(NOON + 1))
+    mirror.write_alert(raised(NOON + 1))
     assert desk.keep().summary.unreadable == {"default": 3}
     assert titles(desk) == [("default", "feed stale")]
 
 
 def test_compacted_date_has_the_same_alerts_and_goes_with_its_date(mirror: Mirror, desk: Desk) -> None:
     for minute in range(3):
-        take(mirror, raised(NOON + minute * MINUTE, str(minute)))
+        mirror.write_alert(raised(NOON + minute * MINUTE, str(minute)))
         desk.keep()
     before = alerts_of(desk.store, DAY)
     assert len(parts_of(desk.store, ALERTS)) == len(before) == 3
     compact_day(desk.store, DAY)
     assert (len(parts_of(desk.store, ALERTS)), len(compacted_of(desk.store, ALERTS))) == (0, 1)
     assert alerts_of(desk.store, DAY) == before
-    take(mirror, raised(LATER))
+    mirror.write_alert(raised(LATER))
     desk.keep()
     assert prune_expired(desk.store, 5, date(2026, 2, 1)).deleted == (DAY,)
     assert titles(desk) == []
@@ -87,7 +80,7 @@ def test_sql_has_alerts_and_none_where_none_are_kept(mirror: Mirror, desk: Desk)
     desk.keep()
     count = "SELECT ingest, kind, title, date FROM alerts ORDER BY ts"
     assert query(desk.store, count)[1] == []
-    take(mirror, raised(NOON), "2026")
+    mirror.write_alert(raised(NOON), "2026")
     desk.keep()
     assert query(desk.store, count)[1] == [("2026", "trouble", "feed stale", DAY)]
     compact_day(desk.store, DAY)
@@ -95,9 +88,9 @@ def test_sql_has_alerts_and_none_where_none_are_kept(mirror: Mirror, desk: Desk)
 
 
 def test_alert_that_is_in_redis_and_not_in_the_archive_fails_the_check(mirror: Mirror, desk: Desk) -> None:
-    take(mirror, raised(NOON))
+    mirror.write_alert(raised(NOON))
     desk.keep()
-    take(mirror, raised(NOON + MINUTE))
+    mirror.write_alert(raised(NOON + MINUTE))
 
     def check(now: int) -> tuple[bool, Any]:
         (audit,) = audit_alerts(desk.settings, DAY, desk.store, now)
@@ -110,8 +103,8 @@ def test_alert_that_is_in_redis_and_not_in_the_archive_fails_the_check(mirror: M
 
 @pytest.mark.parametrize("compacted", [False, True])
 def test_operator_sees_the_alerts(mirror: Mirror, desk: Desk, compacted: bool) -> None:
-    take(mirror, raised(NOON))
-    take(mirror, raised(NOON + MINUTE, "recovered", AlertKind.RECOVERY))
+    mirror.write_alert(raised(NOON))
+    mirror.write_alert(raised(NOON + MINUTE, "recovered", AlertKind.RECOVERY))
     desk.keep()
     if compacted:
         compact_day(desk.store, DAY)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
 from ibkr_depth_pipeline_tests.archive.conftest import Desk, Mirror
 from ibkr_depth_pipeline_tests.dagster.browser import CHROMIUM
@@ -40,6 +41,10 @@ def page_file(kept: Path, mirror: Mirror, desk: Desk, report: Report) -> Path:
         return kept
     for symbol in ("SPY", "BRK B"):
         mirror.write(symbol, [*range(1, 1800), *range(1802, 3602)], start=OPEN, every=1000)
+    mirror.write_alert(
+        Alert(OPEN + 900_000, AlertKind.TROUBLE, "gateway", "feed stale <b>", "Gateway away.\nSince 14:44.")
+    )
+    mirror.write_alert(Alert(OPEN + 1_200_000, AlertKind.RECOVERY, "gateway", "recovered", "All is fresh again."))
     desk.keep()
     run = RunIdentity("run-1", "a-host-with-a-name", 77, OPEN)
     states = [
@@ -85,7 +90,7 @@ def test_page_fits_every_width_and_all_pictures_are_there(shown: BrowserPage, wi
         const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
         return new Set(new Uint32Array(data.buffer)).size > 2;
     })"""
-    assert shown.evaluate(drawn) == [True] * 6  # two symbols, connection, 309s, reconnects, a book
+    assert shown.evaluate(drawn) == [True] * 7  # two symbols, alerts, connection, 309s, reconnects, a book
     # charts stand below each other on one axis of time
     edges = """[...document.querySelectorAll('.plot')].filter(plot => plot.clientWidth)
         .map(plot => [plot.getBoundingClientRect().x, plot.clientWidth].join())"""
@@ -165,6 +170,8 @@ def test_pointer_on_a_lane_shows_what_it_is(shown: BrowserPage) -> None:
 
     assert at("SPY", 0.25).endswith("UTC, book observed")
     assert at("SPY", 0.4996).endswith("UTC, 2 snapshots missing: never stored")
+    assert at("Alerts", 0.25).endswith("UTC, feed stale <b>")
+    assert at("Alerts", 1 / 3).endswith("UTC, recovered")
     assert at("Connection", 0.0003).endswith("UTC, disconnected")
 
 

@@ -16,7 +16,9 @@ from ibkr_depth_pipeline.archive.parquet_schema import gap_bytes
 from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError, NothingKept
-from ibkr_depth_pipeline.report.view import MOST_GAPS
+from ibkr_depth_pipeline.report.lanes import alert_lanes
+from ibkr_depth_pipeline.report.view import MOST_ALERTS, MOST_GAPS
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, book
@@ -341,3 +343,32 @@ def test_day_that_was_not_good_says_why_in_one_sentence(mirror: Mirror, desk: De
     (sentence,) = [text for text in page.texts if text.startswith("Not a good day: ")]
     for part in ("nothing is kept of QQQ", "without its gateway or IBKR for 10 s", "7 snapshots were lost", "2 slots"):
         assert part in sentence
+
+
+def test_alerts_are_listed_marked_and_part_of_the_verdict(mirror: Mirror, desk: Desk, report: Report) -> None:
+    an_hour(mirror, desk, "SPY")
+    for at, kind, title in (
+        (OPEN + 60_000, AlertKind.TROUBLE, "IBKR depth <i>default</i>: feed stale"),
+        (OPEN + 90_000, AlertKind.RECOVERY, "IBKR depth default: recovered"),
+        (OPEN + 2 * 86_400_000, AlertKind.TROUBLE, "of another day"),
+    ):
+        mirror.write_alert(Alert(at, kind, "gateway", title, "line 1\nline 2"))
+    desk.keep()
+    written, page = report()
+    assert page.line("14:31:00") == ["14:31:00", "IBKR depth <i>default</i>: feed stale", "line 1 line 2"]
+    assert page.line("14:31:30")[1] == "IBKR depth default: recovered"
+    assert "of another day" not in page.html
+    assert page.fact("alerts") == ("1", "1 all-clears")
+    assert "an alert was raised" in page.text
+    (lane,) = alert_lanes(written.day)
+    assert [(mark.at, mark.severity) for mark in lane.marks] == [(OPEN + 60_000, "bad"), (OPEN + 90_000, "good")]
+
+
+def test_many_alerts_are_cut_short(mirror: Mirror, desk: Desk, report: Report) -> None:
+    an_hour(mirror, desk, "SPY")
+    for number in range(MOST_ALERTS + 5):
+        mirror.write_alert(Alert(OPEN + number, AlertKind.TROUBLE, "gateway", f"alert {number}", ""))
+    desk.keep()
+    _, page = report()
+    assert "And 5 more: ibkr_depth_archive alerts 2026-01-05" in page.text
+    assert f"{MOST_ALERTS + 5} alerts were raised" in page.text
