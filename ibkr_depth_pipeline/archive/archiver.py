@@ -40,6 +40,7 @@ from ibkr_depth_pipeline.archive.layout import (
     part_place,
 )
 from ibkr_depth_pipeline.archive.maintenance import finish_replacements, first_date_kept, prune_expired
+from ibkr_depth_pipeline.archive.numbering import log_falls, raise_if_fallen
 from ibkr_depth_pipeline.archive.ownership import Ownership
 from ibkr_depth_pipeline.archive.parquet_schema import TABLES, gap_bytes, gap_row, part_bytes, unit_of
 from ibkr_depth_pipeline.archive.reading import positions
@@ -85,6 +86,7 @@ class ArchiveSummary:
     bytes: int = 0
     gaps: list[Gap] = field(default_factory=list)
     unreadable: dict[str, int] = field(default_factory=dict)
+    renumbered: dict[str, int] = field(default_factory=dict)
     pruned_days: int = 0
     drained: bool = True
 
@@ -144,6 +146,7 @@ class Archiver:
                 await asyncio.to_thread(self._store.check_writable)
                 await asyncio.to_thread(finish_replacements, self._store)
                 self._kept = await asyncio.to_thread(self._positions)
+                await self._raise_fallen(streams)
                 trouble = await self._discover(streams)
                 if trouble is not None and once:  # it would end without having kept everything there is
                     raise trouble
@@ -186,6 +189,8 @@ class Archiver:
                 pruned = loop.time() + await self._prune()
             try:
                 most, troubles = await self._read(streams, everything=once)
+                if pause:  # Redis was away: it may have come back with less
+                    await self._raise_fallen(streams)
                 pause = 0.0
             except SinkUnavailable as error:
                 pause = self._timing.retries.longer(pause)
@@ -223,6 +228,11 @@ class Archiver:
             for tree in self._trees
             for symbol, position in positions(self._store, tree).items()
         }
+
+    async def _raise_fallen(self, streams: Streams) -> None:
+        """Streams that hold less than is kept: their numbers go on behind it, if no recorder has gone on before."""
+        read = {source: buffer.position for source, buffer in self._buffers.items() if isinstance(buffer, SymbolBuffer)}
+        await raise_if_fallen(streams, self._kept | read, self._now_ms())
 
     async def _discover(self, streams: Streams) -> SinkUnavailable | None:
         """Take in the streams that are new. Returns why there may be more."""
@@ -302,6 +312,8 @@ class Archiver:
         before = None if buffer.follows(first) else await streams.before(source, first)
         for gap in buffer.add(entries, before):
             self._record(gap)
+        if isinstance(buffer, SymbolBuffer):
+            log_falls(buffer, self.summary.renumbered)
         self._count_unreadable(source, buffer.unreadable)
         if len(buffer):
             self._since.setdefault(source, loop_time())

@@ -44,7 +44,8 @@ class CheckResult:
 def check_sequence(ts: Array, seq: Array, gaps: Sequence[Gap], before: StreamId | None = None) -> CheckResult:
     """Each seq is the one before plus 1, but for known gaps, and unless the numbering fell back with a later ts.
 
-    `before` is the newest snapshot of the days before, if there is one.
+    given_twice counts the snapshots of the day whose number an earlier one has, too. `before` is the newest snapshot
+    of the days before, if there is one.
     """
     if before is not None:
         ts, seq = np.concatenate(([before.ts], ts)), np.concatenate(([before.seq], seq))
@@ -71,6 +72,7 @@ def check_sequence(ts: Array, seq: Array, gaps: Sequence[Gap], before: StreamId 
         "known_missing": sum(gap.size for gap in gaps),
         "unknown_missing": unknown,
         "renumbered": renumbered,
+        "given_twice": len(seq) - len(np.unique(seq)) if renumbered else 0,
     }
     return CheckResult("seq_without_holes", _some(problems), figures)
 
@@ -242,10 +244,14 @@ class IngestSays:
 
 
 def check_counts(ts: Array, seq: Array, gaps: Sequence[Gap], says: IngestSays, day_ends: int) -> CheckResult:
-    """The archive holds what the ingest reports as stored: the newest seq, and how many. day_ends is unix ms."""
+    """The archive holds what the ingest reports as stored: the newest seq, and how many. day_ends is unix ms.
+
+    More than that it may hold: Redis may have been restored from an older backup.
+    """
     problems = []
     newest = StreamId(int(ts[-1]), int(seq[-1])) if len(ts) else None
-    if says.newest is not None and says.newest.ts < day_ends and says.newest != newest:
+    behind = says.newest is not None and (newest is None or newest < says.newest)
+    if behind and says.newest is not None and says.newest.ts < day_ends:
         problems.append(f"the newest snapshot is {newest or 'none'}; in Redis it is {says.newest}")
     figures: dict[str, int | float] = {"rows": len(ts), "newest_seq": newest.seq if newest else 0}
     if says.newest is not None:

@@ -114,6 +114,7 @@ class SymbolBuffer:
         self.contracts = ContractHistory()
         self.unreadable = 0
         self._unreadable = _Ranges()
+        self._falls: list[tuple[StreamId, StreamId]] = []
         self._clear()
 
     def _clear(self) -> None:
@@ -145,8 +146,15 @@ class SymbolBuffer:
                 continue
             if entry.seq != self.position.seq + 1 and (gap := self._gap_before(entry, before, at_front=index == 0)):
                 gaps.append(gap)
+            if entry.seq <= self.position.seq:
+                self._falls.append((self.position, entry))
             self.position = before = entry
         return gaps
+
+    def take_falls(self) -> list[tuple[StreamId, StreamId]]:
+        """The snapshots before and after which the numbers fell, since this was last asked."""
+        falls, self._falls = self._falls, []
+        return falls
 
     def _take(self, entry: StreamId, fields: Mapping[bytes, bytes]) -> bool:
         try:

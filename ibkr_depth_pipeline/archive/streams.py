@@ -55,7 +55,7 @@ class Source(NamedTuple):
     @property
     def key(self) -> str:
         """The stream's key."""
-        return _STREAMS[self.tree](self.symbol)
+        return STREAM_KEYS[self.tree](self.symbol)
 
     @property
     def is_of_ingest(self) -> bool:
@@ -63,12 +63,13 @@ class Source(NamedTuple):
         return self.tree in OF_INGESTS
 
 
-_STREAMS: dict[str, Callable[[str], str]] = {
+STREAM_KEYS: dict[str, Callable[[str], str]] = {
     BOOKS: stream_key,
     INTERVALS: turns_stream,
     ROWS: rows_stream,
     ALERTS: alerts_stream,
 }
+"""The key of a symbol's stream, or an ingest's, by the tree that it becomes."""
 
 
 class Streams:
@@ -90,7 +91,7 @@ class Streams:
     async def sources(self, trees: Sequence[str]) -> tuple[list[Source], SinkUnavailable | None]:
         """The streams that those trees are made of, by symbol, and why there may be more."""
         names, trouble = await self._names(f"{PREFIX}:", "stream")
-        prefixes = {tree: _STREAMS[tree]("").removeprefix(f"{PREFIX}:") for tree in trees}
+        prefixes = {tree: STREAM_KEYS[tree]("").removeprefix(f"{PREFIX}:") for tree in trees}
         found = (
             Source(tree, name.removeprefix(prefix))
             for name in names

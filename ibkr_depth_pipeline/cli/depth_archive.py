@@ -243,6 +243,25 @@ def holes(
             typer.echo(f"{where}: {gap.size} missing before {_utc(gap.next_ts)}, {gap.cause.value}")
 
 
+@app.command(name="raise-ids")
+def raise_ids(archive: Archive = "") -> None:
+    """Let the numbers in Redis go on behind the archive's, after Redis was restored from a backup or lost its data.
+
+    With the ingest stopped, before it starts again: else it gives numbers that the archive holds to other snapshots.
+    Streams that are not behind are left as they are. Exit code 1 if an ingest records a symbol that is behind.
+    """
+    with _opened(archive) as (store, settings):
+        from ibkr_depth_pipeline.archive.numbering import raise_ids_of
+
+        raised, recorded = raise_ids_of(store, settings)
+    for each in raised:
+        typer.echo(f"{each.source.key}: {each.was} -> {each.now}")
+    typer.echo(f"{len(raised)} streams were behind the archive")
+    if recorded:
+        typer.echo(f"error: being recorded, stop the ingest first: {', '.join(recorded)}", err=True)
+        raise typer.Exit(FAILED)
+
+
 @app.command()
 def alerts(
     day: Day = None,

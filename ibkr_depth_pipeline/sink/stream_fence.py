@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import hiredis
@@ -22,16 +22,20 @@ _AHEAD_MS = 1000
 
 _RAISE_STREAM = """
 if redis.replicate_commands then redis.replicate_commands() end
-local ts, seq = tonumber(ARGV[2]), tonumber(ARGV[3])
-if redis.call('EXISTS', KEYS[1]) == 1 then
+local ts, seq, last = tonumber(ARGV[2]), tonumber(ARGV[3]), '0-0'
+local exists = redis.call('EXISTS', KEYS[1]) == 1
+if exists then
   local info = redis.call('XINFO', 'STREAM', KEYS[1])
   for at = 1, #info, 2 do
     if info[at] == 'last-generated-id' then
-      local last_ts, last_seq = string.match(info[at + 1], '(%d+)-(%d+)')
+      last = info[at + 1]
+      local last_ts, last_seq = string.match(last, '(%d+)-(%d+)')
       ts, seq = math.max(ts, tonumber(last_ts)), math.max(seq, tonumber(last_seq))
     end
   end
-else
+end
+if ARGV[4] and ARGV[4] ~= last then return last end
+if not exists then
   redis.call('XGROUP', 'CREATE', KEYS[1], 'fence', '$', 'MKSTREAM')
   redis.call('XGROUP', 'DESTROY', KEYS[1], 'fence')
 end
@@ -40,7 +44,8 @@ redis.call('XSETID', KEYS[1], id)
 return id
 """
 """ARGV: unix ms now, and the ts and seq of the last-value hash. Makes the stream refuse every snapshot that was taken
-before now, also those still on their way, keeps its numbering, and returns its last id. An absent stream is made."""
+before now, also those still on their way, keeps its numbering, and returns its last id. An absent stream is made. With
+ARGV[4], an id, nothing is changed unless that is the stream's last id."""
 
 
 async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, min_replicas: int = 0) -> Positions:
@@ -78,6 +83,24 @@ async def raise_streams(
     }
 
 
+async def raise_unchanged(
+    client: Client, key_of: Callable[[str], str], seen: Mapping[str, StreamId], wanted: Positions
+) -> Positions:
+    """The last ids afterwards: those `wanted`, but for streams whose last id is not the one `seen` any more.
+
+    Raises what is in UNREACHABLE.
+    """
+    commands: list[Command] = [
+        ("EVAL", _RAISE_STREAM, 1, key_of(symbol), 0, target.ts, target.seq, str(seen[symbol]))
+        for symbol, target in wanted.items()
+    ]
+    replies = tolerant(list(wanted), await ask_each(client, commands))
+    return {
+        symbol: seen[symbol] if reply is None else StreamId.of(reply)
+        for symbol, reply in zip(wanted, replies, strict=True)
+    }
+
+
 async def _replicate(client: Client, symbols: Sequence[str], raises: Sequence[Any], replicas: int) -> None:
     """Sends them once more, with a WAIT behind. A run without enough replicas goes on: it may well write elsewhere."""
     wire = open_wire(client, replicas)
@@ -91,9 +114,9 @@ async def _replicate(client: Client, symbols: Sequence[str], raises: Sequence[An
         get_log().warning("fence_not_replicated", symbols=list(missing), error=str(next(iter(missing.values()))))
 
 
-async def newest_ids(client: Client, symbols: Iterable[str]) -> Positions:
-    """The last id of each stream. Raises what is in UNREACHABLE."""
-    return await _of_streams(client, list(symbols))
+async def newest_ids(client: Client, symbols: Iterable[str], key_of: Callable[[str], str] = stream_key) -> Positions:
+    """The last id of each stream, zeros for an absent one. Raises what is in UNREACHABLE."""
+    return await _of_streams(client, list(symbols), key_of)
 
 
 async def streams_ahead(url: str, symbols: Sequence[str], now_ms: int) -> dict[str, int]:
@@ -155,8 +178,8 @@ def _last_entry(information: Any) -> StreamId:
     return StreamId() if entry is None else StreamId.of(entry[0])
 
 
-async def _of_streams(client: Client, symbols: Sequence[str]) -> Positions:
-    replies = await ask_each(client, [("XINFO", "STREAM", stream_key(symbol)) for symbol in symbols])
+async def _of_streams(client: Client, symbols: Sequence[str], key_of: Callable[[str], str]) -> Positions:
+    replies = await ask_each(client, [("XINFO", "STREAM", key_of(symbol)) for symbol in symbols])
     known = [None if "no such key" in str(reply) else reply for reply in replies]
     return {
         symbol: StreamId() if reply is None else StreamId.of(_last_id(reply))

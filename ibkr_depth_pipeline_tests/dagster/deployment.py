@@ -136,7 +136,7 @@ def deployment(
     Schedules and sensors are off unless the environment says otherwise.
     """
     home = folder / "dagster_home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)  # a restored one has its history
     shutil.copy(instance_file, home / "dagster.yaml")
     code_port, web_port = free_port(), free_port()
     workspace = folder / "workspace.yaml"
@@ -164,7 +164,8 @@ def deployment(
         running = Deployment(home, web_port, servers)
         stack.callback(running.instance.dispose)
         yield running
-        _terminate_all(running)
+        if servers["web"].process.running:
+            _terminate_all(running)
 
 
 def _terminate_all(running: Deployment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis, free_port
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 from ibkr_depth_pipeline_tests.faults.ingest_process import environment_of, grows, ingest_process
 
 
@@ -30,21 +32,21 @@ def record(folder: Path, name: str, port: int, url: str) -> None:
         assert run.ended() == 0
 
 
-def test_backup_restored_on_an_empty_host_is_recorded_on_with_its_numbering(tmp_path: Path) -> None:
+def test_snapshot_loaded_into_an_empty_redis_is_recorded_on_with_its_numbering(tmp_path: Path) -> None:
     if shutil.which("redis-cli") is None:
         pytest.skip("no redis-cli here (apt-get install redis-tools)")
-    backup, empty = tmp_path / "depth.rdb", tmp_path / "empty"
-    empty.mkdir()
+    backup, load = tmp_path / "depth.rdb", REPOSITORY / "deploy" / "load_rdb.sh"
+    environment = {"PATH": os.environ["PATH"], "PORT": str(free_port())}
     with GatewayThread(GatewayOptions(rows_per_second=200)) as gateway:
         with EmbeddedRedis(persist=True) as old:
             record(tmp_path, "before", gateway.port, old.url)
             subprocess.run(["redis-cli", "-u", old.url, "--rdb", backup], check=True, capture_output=True)
             saved = entries(old.url)
-        shutil.copy(backup, empty / "dump.rdb")
-        with EmbeddedRedis(directory=empty) as new:
+        with EmbeddedRedis(persist=True, extra_args=["--requirepass", "secret"]) as new:
+            subprocess.run([load, backup, new.url], check=True, capture_output=True, env=environment)
             assert entries(new.url) == saved
-            with redis.Redis.from_url(new.url) as store:
-                store.config_set("appendonly", "yes")
+            new.restart()  # it is in the append-only file by now
+            assert entries(new.url) == saved
             record(tmp_path, "after", gateway.port, new.url)
             numbers = [seq for _, seq in entries(new.url)]
     assert numbers == list(range(1, len(numbers) + 1))

@@ -144,6 +144,7 @@ def archive_metadata(outcome: "ArchiveOutcome", settings: Settings) -> Metadata:
         "bytes": summary.bytes,
         "holes": len(summary.gaps),
         "missing_snapshots": sum(gap.size for gap in summary.gaps),
+        "renumbered": sum(summary.renumbered.values()),
         "pruned_days": summary.pruned_days,
         "drained": summary.drained,
         "ended_by": outcome.interrupted_by or "itself",
