@@ -199,7 +199,9 @@ def tls_files(certificates: Certificates, **other: str) -> dict[str, str]:
 
 def test_web_page_shows_a_redis_over_tls(tls_server: TlsServer, certificates: Certificates, tmp_path: Path) -> None:
     market = RecordedMarket(tls_server.plain_url)
-    market.redis.execute_command("ACL", "SETUSER", "recorder", "on", f">{SECRET}", "allkeys", "+@read", "+@connection")
+    market.redis.execute_command(
+        "ACL", "SETUSER", "recorder", "on", f">{SECRET}", "~raw:ibkr:depth:*", "+@read", "+@connection"
+    )
     files = {name.upper(): path for name, path in tls_files(certificates).items()}
     web = WebServer(tls_server.tls_url, tmp_path, **files)
     try:
