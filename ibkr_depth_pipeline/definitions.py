@@ -12,14 +12,19 @@ from ibkr_depth_pipeline.orchestration.archive.report import (
     ibkr_depth_archive_report,
 )
 from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayAssets, load_all_gateway_assets
-from ibkr_depth_pipeline.orchestration.ingest.asset import build_feed, build_ingest_job, build_ingest_schedule
+from ibkr_depth_pipeline.orchestration.ingest.asset import (
+    build_feed,
+    build_ingest_job,
+    build_ingest_schedule,
+    build_standby_job,
+)
 from ibkr_depth_pipeline.orchestration.monitoring.sensors import (
     MonitoredGateway,
     heartbeat_checks,
     heartbeat_sensor,
     run_alert_sensor,
 )
-from ibkr_depth_pipeline.orchestration.monitoring.watchdog import watchdog_sensor
+from ibkr_depth_pipeline.orchestration.monitoring.watchdog import standby_sensor, watchdog_sensor
 from ibkr_depth_pipeline.orchestration.probe import build_probe, build_probe_job, build_probe_schedule
 from ibkr_depth_pipeline.orchestration.resources import (
     ExchangeHours,
@@ -28,7 +33,7 @@ from ibkr_depth_pipeline.orchestration.resources import (
     ibkr_resource,
     redis_resource,
 )
-from ibkr_depth_pipeline.orchestration.scheduling import sensor_status, settings_at_load
+from ibkr_depth_pipeline.orchestration.scheduling import has_standby, sensor_status, settings_at_load
 
 _ASSETS = (build_probe, build_feed)
 _JOBS = (build_probe_job, build_ingest_job)
@@ -59,11 +64,14 @@ def build_definitions(*gateways: GatewayAssets) -> dg.Definitions:
 
 def _recording(gateways: Sequence[GatewayAssets], status: dg.DefaultSensorStatus) -> dg.Definitions:
     """What launches runs. It stands on the host of its gateways: a run is a process of its code server's."""
+    monitored = [MonitoredGateway.of(assets) for assets in gateways]
+    standing_by = [assets for assets in gateways if has_standby(assets)]
+    standbys = [standby_sensor(each, each.standby, status) for each in monitored if each.standby is not None]
     return dg.Definitions(
         assets=[build(assets) for assets in gateways for build in _ASSETS],
-        jobs=[build(assets) for assets in gateways for build in _JOBS],
+        jobs=[*[build(assets) for assets in gateways for build in _JOBS], *map(build_standby_job, standing_by)],
         schedules=[build(assets) for assets in gateways for build in _SCHEDULES],
-        sensors=[watchdog_sensor(MonitoredGateway.of(assets), status) for assets in gateways],
+        sensors=[*[watchdog_sensor(each, status) for each in monitored], *standbys],
     )
 
 

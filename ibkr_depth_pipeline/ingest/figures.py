@@ -86,6 +86,11 @@ class IngestSummary:
     greeting: Greeting = field(default_factory=Greeting)
     up_ms: int | None = None
 
+    @property
+    def has_recorded(self) -> bool:
+        """Whether it ever began to, and did not only stand by."""
+        return self.connections > 0
+
 
 class RunFigures:
     """The figures of a run as they are at each time. `begin` it with the run.

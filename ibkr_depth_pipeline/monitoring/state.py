@@ -12,7 +12,7 @@ from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.monitoring.diagnosis import PublishedCheck
 from ibkr_depth_pipeline.monitoring.incidents import IncidentState
 from ibkr_depth_pipeline.monitoring.run_failures import FailureHistory
-from ibkr_depth_pipeline.monitoring.supervision import RunHeartbeat
+from ibkr_depth_pipeline.monitoring.supervision import RunHeartbeat, StandbyAbsence
 from ibkr_depth_pipeline.schema.alerts import Alert
 
 MOST = 30
@@ -92,11 +92,12 @@ class HeartbeatState:
 
 @dataclass(frozen=True, slots=True)
 class WatchdogState:
-    """State of the watchdog. `alerted_probe` is the session whose failed probe was alerted."""
+    """State of a watchdog. `alerted_probe`: the session whose failed probe was alerted; `absence`: of the standby."""
 
     heartbeats: tuple[RunHeartbeat, ...] = ()
     alerted_probe: str = ""
     outbox: AlertOutbox = field(default_factory=AlertOutbox)
+    absence: StandbyAbsence = field(default_factory=StandbyAbsence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ the next session, or until somebody launches one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.formatting import duration
+from ibkr_depth_pipeline.schema.alerts import AlertKind
 
 START_MS = 60_000
 """From a run's start to its first heartbeat: lease, connection."""
@@ -83,21 +84,25 @@ class RecordingWindow:
 
 
 def observe_heartbeats(
-    before: Sequence[RunHeartbeat], runs: Sequence[TrackedRun], alive: str | None, now: int
+    before: Sequence[RunHeartbeat],
+    runs: Sequence[TrackedRun],
+    alive: str | None,
+    now: int,
+    standing_by: Collection[str] = (),
 ) -> tuple[RunHeartbeat, ...]:
     """The heartbeats of the started runs after Redis was read. alive: the run whose heartbeat stands, "" for none.
 
-    alive None: Redis is unreachable, which proves no silence.
+    alive None: Redis is unreachable, which proves no silence. standing_by: the runs that wait to take over.
     """
     known = {each.run_id: each for each in before}
     started = [run.run_id for run in runs if run.phase is Phase.STARTED]
-    return tuple(_observed(known.get(run_id, RunHeartbeat(run_id)), alive, now) for run_id in started)
+    return tuple(_observed(known.get(run_id, RunHeartbeat(run_id)), alive, now, standing_by) for run_id in started)
 
 
-def _observed(before: RunHeartbeat, alive: str | None, now: int) -> RunHeartbeat:
+def _observed(before: RunHeartbeat, alive: str | None, now: int, standing_by: Collection[str]) -> RunHeartbeat:
     if alive is None:
         return RunHeartbeat(before.run_id, before.alive_ts, 0)
-    if alive == before.run_id:
+    if alive == before.run_id or before.run_id in standing_by:
         return RunHeartbeat(before.run_id, now, 0)
     return RunHeartbeat(before.run_id, before.alive_ts, before.silent_ts or now)
 
@@ -124,11 +129,18 @@ class Launch:
 
 
 def launch_decision(
-    runs: Sequence[TrackedRun], window: RecordingWindow | None, now: int, *, alive: str | None, hold: str = ""
+    runs: Sequence[TrackedRun],
+    window: RecordingWindow | None,
+    now: int,
+    *,
+    alive: str | None,
+    hold: str = "",
+    others: Collection[str] = (),
 ) -> Launch | str:
     """A launch if the session lacks an ingest run, otherwise the reason against one. `runs` are newest first.
 
-    `alive` as in `observe_heartbeats`; `hold` is a reason not to start the first run.
+    `alive` as in `observe_heartbeats`; `hold` is a reason not to start the first run. others: runs of the job whose
+    runs stand by for these, or for which these do: one of them that records is no reason against a launch.
     """
     if window is None:
         return "outside the session"
@@ -138,7 +150,7 @@ def launch_decision(
         return "an ingest run is under way"
     if alive is None:
         return "Redis can't be asked"
-    if alive:
+    if alive and alive not in others:
         return f"an ingest records that this Dagster does not know: run {alive}"
     if reason := stopped_by_person(runs, window):
         return reason
@@ -180,3 +192,29 @@ def _pause_ms(ended: Sequence[TrackedRun]) -> int:
             break
         failures += 1
     return int(RESTARTS.pause(max(1, failures)))
+
+
+# ---- the standby
+
+
+ABSENT_MS = 120_000
+"""How long a standby may be missing: after the session's start, and after a take-over, another is on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyAbsence:
+    """Since when no standby is ready (unix ms, 0: one is, or none is expected), and whether that was alerted."""
+
+    since_ts: int = 0
+    alerted: bool = False
+
+
+def track_standby(before: StandbyAbsence, ready: bool | None, now: int) -> tuple[StandbyAbsence, AlertKind | None]:
+    """The absence after this look, and the alert to raise, if any. ready None: it is not known, or none is expected."""
+    if ready is None:
+        return before, None
+    if ready:
+        return StandbyAbsence(), AlertKind.RECOVERY if before.alerted else None
+    since = before.since_ts or now
+    due = not before.alerted and now - since >= ABSENT_MS
+    return StandbyAbsence(since, before.alerted or due), AlertKind.TROUBLE if due else None

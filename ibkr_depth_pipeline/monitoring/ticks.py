@@ -13,13 +13,14 @@ import threading
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.instrument_hours import calendar_hours
 from ibkr_depth_pipeline.monitoring.deadman import ping
 from ibkr_depth_pipeline.monitoring.delivery import Record, deliver, redis_record
@@ -47,13 +48,16 @@ from ibkr_depth_pipeline.monitoring.state import (
     load_state,
 )
 from ibkr_depth_pipeline.monitoring.supervision import (
+    LAST_CALL_MS,
     Launch,
     Phase,
     RecordingWindow,
+    StandbyAbsence,
     TrackedRun,
     dead_runs,
     launch_decision,
     observe_heartbeats,
+    track_standby,
 )
 from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 from ibkr_depth_pipeline.schema.health import HealthReport
@@ -209,25 +213,65 @@ def watchdog_tick(
     probe: Phase | None,
     window: RecordingWindow | None,
     state: str | None,
+    others: Collection[str] = (),
 ) -> WatchdogTick:
-    """Find dead runs, and decide on a launch. `runs` are newest first; probe: how the session's last one ended."""
+    """Find dead runs, and decide on a launch. `runs` are newest first; probe: how the session's last one ended.
+
+    others: the runs of the job beside which these run, as one stands by for the other.
+    """
     before = load_state(WatchdogState, state)
     needed = window is not None or any(run.phase is Phase.STARTED for run in runs)
     reading = read_redis(settings, ()) if needed else Unreachable(unix_ms(), "not asked")
     alive, now = _alive(reading), unix_ms()
     in_this_redis = [run for run in runs if run.redis_url in ("", settings.redis_url)]
-    heartbeats = observe_heartbeats(before.heartbeats, in_this_redis, alive, now)
+    heartbeats = observe_heartbeats(before.heartbeats, in_this_redis, alive, now, _standing_by(reading))
     dead = dead_runs(runs, heartbeats, now, lease_wait_ms=int(settings.ibkr_lease_wait_secs * 1000))
     failed = window is not None and probe is Phase.FAILED
     hold = HELD if failed and settings.ibkr_probe_failed == "hold" else ""
-    launch = launch_decision(runs, window, now, alive=alive, hold=hold)
+    launch = launch_decision(runs, window, now, alive=alive, hold=hold, others=others)
     alerts: tuple[Alert, ...] = ()
     alerted = before.alerted_probe
     if failed and window is not None and alerted != window.day:
         alerted, alerts = window.day, (_probe_failed(settings, hold, now),)
     outbox = _deliver(settings, before.outbox, alerts, now)
-    after = dump_state(WatchdogState(heartbeats, alerted, outbox))
+    after = dump_state(WatchdogState(heartbeats, alerted, outbox, before.absence))
     return WatchdogTick(after, dead, _newest(reading), launch, window, alerts)
+
+
+def standby_tick(
+    settings: Settings,
+    runs: Sequence[TrackedRun],
+    window: RecordingWindow | None,
+    state: str | None,
+    recorders: Collection[str],
+) -> WatchdogTick:
+    """As watchdog_tick, for the standby's runs beside those of the ingest; a standby that is missing is alerted."""
+    done = watchdog_tick(settings, runs, None, window, state, recorders)
+    after, now = load_state(WatchdogState, done.state), unix_ms()
+    ready = None if window is None or now >= window.close_ts - LAST_CALL_MS else _is_standby_ready(settings)
+    absence, kind = track_standby(after.absence, ready, now)
+    alerts = (_standby_alert(settings, kind, absence, now),) if kind is not None else ()
+    outbox = _deliver(settings, after.outbox, alerts, now)
+    return replace(done, state=dump_state(replace(after, absence=absence, outbox=outbox)), alerts=alerts)
+
+
+def _is_standby_ready(settings: Settings) -> bool | None:
+    """None if nothing records either, which is another alert, or if Redis can't be asked."""
+    reading = read_redis(settings, ())
+    if isinstance(reading, Unreachable) or not reading.feed.running:
+        return None
+    return any(each.is_ready for each in reading.feed.standbys)
+
+
+def _standby_alert(settings: Settings, kind: AlertKind, absence: StandbyAbsence, now: int) -> Alert:
+    missing = kind is AlertKind.TROUBLE
+    title = f"IBKR depth {settings.ibkr_gateway_name}: {'no standby' if missing else 'a standby again'}"
+    text = (
+        f"No standby has been ready since {utc(absence.since_ts)}, though IBKR_STANDBY is on. The recording is well."
+        if missing
+        else "A standby is ready to take over."
+    )
+    return Alert(now, kind, "standby_missing", title, text)
 
 
 HELD = "held, as IBKR_PROBE_FAILED says: the session's last probe found depth for no symbol"
@@ -239,6 +283,10 @@ def _alive(reading: Reading) -> str | None:
     if not reading.feed.running:
         return ""
     return reading.feed.figures.run.run_id if reading.feed.figures is not None else "unknown"
+
+
+def _standing_by(reading: Reading) -> list[str]:
+    return [] if isinstance(reading, Unreachable) else [each.run.run_id for each in reading.feed.standbys]
 
 
 def _newest(reading: Reading) -> RunIdentity | None:

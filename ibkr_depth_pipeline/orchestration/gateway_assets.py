@@ -24,6 +24,8 @@ SETTINGS_GATEWAY = Gateway()
 
 INGEST_JOB, FEED_OP, INGEST_POOL = "ibkr_depth_ingest_job", "ibkr_depth_feed", "ibkr_depth"
 """The pool has one slot, which the recording run holds. It is the op's, so that Materialize is bound by it as well."""
+STANDBY_JOB, STANDBY_OP, STANDBY_POOL = "ibkr_depth_standby_job", "ibkr_depth_standby", "ibkr_depth_standby"
+"""The pool is another one, so that a standby's run starts beside the recording one."""
 PROBE_JOB, PROBE_OP, PROBE_POOL = "ibkr_depth_probe_job", "ibkr_depth_probe", "ibkr_depth_probe"
 
 
@@ -55,7 +57,15 @@ class GatewayNames:
     @property
     def scheduled_run_config(self) -> Mapping[str, Any]:
         """The run config of an ingest that nobody launches by hand: it ends at the session's close."""
-        return {"ops": {self.named(FEED_OP): {"config": {"stop_at_close": True}}}}
+        return self._until_the_close(FEED_OP)
+
+    @property
+    def standby_run_config(self) -> Mapping[str, Any]:
+        """The same of a standby."""
+        return self._until_the_close(STANDBY_OP)
+
+    def _until_the_close(self, op: str) -> Mapping[str, Any]:
+        return {"ops": {self.named(op): {"config": {"stop_at_close": True}}}}
 
 
 @dataclass(frozen=True, slots=True)

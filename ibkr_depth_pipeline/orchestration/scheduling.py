@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.monitoring.supervision import Phase, TrackedRun
 from ibkr_depth_pipeline.monitoring.ticks import open_session
+from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayAssets
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, active_runs, fail_run
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.trading_hours import Skip, Start, TradingHours, TradingSession, judge_tick
@@ -50,6 +51,11 @@ def settings_at_load() -> Settings:
     Never raises ConfigurationError. What runs later reads the settings again, and says what is wrong.
     """
     return read_settings(load_settings).settings
+
+
+def has_standby(assets: GatewayAssets) -> bool:
+    """Whether a standby is configured for that gateway, as the settings are now."""
+    return read_settings(assets.gateway.settings).settings.ibkr_standby == "on"
 
 
 def read_settings(load: Callable[..., Settings]) -> ReadableSettings:

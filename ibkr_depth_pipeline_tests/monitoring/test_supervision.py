@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ibkr_depth_pipeline.monitoring.supervision import (
+    ABSENT_MS,
     DEAD_MS,
     RESTARTS,
     SCHEDULE_MS,
@@ -13,11 +14,14 @@ from ibkr_depth_pipeline.monitoring.supervision import (
     Phase,
     RecordingWindow,
     RunHeartbeat,
+    StandbyAbsence,
     TrackedRun,
     dead_runs,
     launch_decision,
     observe_heartbeats,
+    track_standby,
 )
+from ibkr_depth_pipeline.schema.alerts import AlertKind
 
 OPEN = 1_700_000_000_000
 HOUR = 3_600_000
@@ -131,3 +135,47 @@ def test_run_terminated_by_a_person_is_not_replaced_until_the_next_session() -> 
     assert "terminated by a person" in str(launch_decision(runs, SESSION, NOON + HOUR, alive=""))
     tomorrow = RecordingWindow("2023-11-15", OPEN + 24 * HOUR, OPEN + 30 * HOUR)
     assert isinstance(launch_decision(runs, tomorrow, OPEN + 25 * HOUR, alive=""), Launch)
+
+
+# ---- the standby
+
+
+def test_run_that_stands_by_is_alive_although_another_one_records() -> None:
+    seen = observe_heartbeats((), [STARTED], "r2", NOON, standing_by=["r1"])
+    assert seen == (RunHeartbeat("r1", NOON, 0),)
+    silent = observe_heartbeats(seen, [STARTED], "r2", NOON + 1000)
+    silent = observe_heartbeats(silent, [STARTED], "r2", NOON + 1000 + DEAD_MS)
+    assert list(dead_runs([STARTED], silent, NOON + 1000 + DEAD_MS, lease_wait_ms=0)) == ["r1"]
+
+
+def test_run_of_the_other_job_that_took_over_is_no_reason_against_its_standby() -> None:
+    failed = [TrackedRun("r1", Phase.FAILED, OPEN, OPEN, NOON - HOUR)]
+    assert "does not know" in str(launch_decision(failed, SESSION, NOON, alive="s1"))
+    assert isinstance(launch_decision(failed, SESSION, NOON, alive="s1", others={"s1"}), Launch)
+
+
+@pytest.mark.parametrize("phase", [Phase.WAITING, Phase.STARTED, Phase.ENDING])
+def test_lost_recorder_that_is_retried_already_is_not_launched_twice(phase: Phase) -> None:
+    runs = [TrackedRun("r2", phase, NOON), TrackedRun("r1", Phase.FAILED, OPEN, OPEN, NOON)]
+    assert launch_decision(runs, SESSION, NOON + HOUR, alive="s1", others={"s1"}) == "an ingest run is under way"
+
+
+def test_missing_standby_is_alerted_once_and_its_return_once() -> None:
+    absence, kind = track_standby(StandbyAbsence(), False, NOON)
+    assert kind is None
+    absence, kind = track_standby(absence, False, NOON + ABSENT_MS - 1)
+    assert kind is None
+    absence, kind = track_standby(absence, False, NOON + ABSENT_MS)
+    assert kind is AlertKind.TROUBLE
+    absence, kind = track_standby(absence, False, NOON + 2 * ABSENT_MS)
+    assert kind is None
+    absence, kind = track_standby(absence, None, NOON + 3 * ABSENT_MS)
+    assert kind is None
+    absence, kind = track_standby(absence, True, NOON + 4 * ABSENT_MS)
+    assert kind is AlertKind.RECOVERY
+    assert track_standby(absence, True, NOON + 5 * ABSENT_MS) == (StandbyAbsence(), None)
+
+
+def test_standby_that_is_replaced_soon_raises_no_alert() -> None:
+    absence, _ = track_standby(StandbyAbsence(), False, NOON)
+    assert track_standby(absence, True, NOON + ABSENT_MS) == (StandbyAbsence(), None)

@@ -23,6 +23,9 @@ from ibkr_depth_pipeline.orchestration.gateway_assets import (
     INGEST_JOB,
     INGEST_POOL,
     PROBE_JOB,
+    STANDBY_JOB,
+    STANDBY_OP,
+    STANDBY_POOL,
     GatewayAssets,
     GatewayNames,
     symbol_key,
@@ -68,6 +71,9 @@ LEAST_DURATION_SECS = 0.1
 _DESCRIPTION = """Records market depth into Redis until the session closes, the duration is over, or on Terminate.
 
 Books are in `raw:ibkr:depth:stream:{SYMBOL}` and `raw:ibkr:depth:last:{SYMBOL}`; the log is in the run's stderr."""
+_STANDBY = """Stands by: connected under a client id of its own, every contract resolved, no slot held.
+
+Takes over within the second once the run that records ends, or as soon as its lease has run out. Then it records."""
 _ANY_TIME = "With stop_at_close: false in the run config, or IBKR_STOP_AT_CLOSE=false, a run records at any time"
 
 Metadata = Mapping[str, dg.MetadataValue]
@@ -117,6 +123,11 @@ class IngestConfig(dg.Config):
     def follows_close(self, by_default: bool) -> bool:
         """Whether the close ends the run; by_default if this config does not say."""
         return by_default if self.stop_at_close is None else self.stop_at_close
+
+    def resolved(self, names: GatewayNames, ibkr: IbkrGateway, redis: RedisStore) -> tuple[Settings, Universe]:
+        """As `resolve`, for a run: what is wrong is its failure."""
+        with errors_as_failures():
+            return self.resolve(names, ibkr, redis)
 
     def seconds_to_record(
         self, hours: ExchangeHours | UniverseClock, now: datetime, *, by_default: bool = True
@@ -206,26 +217,8 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
         redis: RedisStore,
         exchange: ExchangeHours,
     ) -> dg.Output[None]:
-        with errors_as_failures():
-            settings, universe = config.resolve(names, ibkr, redis)
-            configure_logging(settings.ibkr_log_level)
-            observer = SessionObserver(context.log_event, names.feed_key, settings, universe)
-            hours = session_clock(settings, universe, exchange, utc_now())
-            duration = config.seconds_to_record(hours, utc_now(), by_default=settings.ibkr_stop_at_close)
-            wanted = WantedCallback(lambda: still_wanted(context.instance, context.run_id))
-            outcome = run_ingest(
-                settings,
-                universe,
-                duration,
-                run_id=context.run_id,
-                figures_callback=observer.watcher,
-                wanted_callback=wanted,
-                dump_callback=observer.dumped,
-                until_close=isinstance(hours, UniverseClock) and config.follows_close(settings.ibkr_stop_at_close),
-                file=universe_file(settings, config.symbols),
-            )
-        observer.conclude(outcome.summary)
-        return _concluded(context, names.feed_key, outcome, session_metadata(outcome, settings))
+        outcome, metadata = _record(context, config, names, exchange, *config.resolved(names, ibkr, redis))
+        return _concluded(context, names.feed_key, outcome, metadata)
 
     @dg.configured(record, name=names.named(FEED_OP))
     def checked(config: IngestConfig) -> dict[str, Any]:
@@ -233,6 +226,70 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
         return config.model_dump()
 
     return checked
+
+
+def _record(
+    context: dg.OpExecutionContext,
+    config: IngestConfig,
+    names: GatewayNames,
+    exchange: ExchangeHours,
+    settings: Settings,
+    universe: Universe,
+) -> tuple[IngestOutcome, Metadata]:
+    """Record until the end, with observations. A run that only stood by has observed nothing."""
+    with errors_as_failures():
+        configure_logging(settings.ibkr_log_level)
+        observer = SessionObserver(context.log_event, names.feed_key, settings, universe)
+        hours = session_clock(settings, universe, exchange, utc_now())
+        duration = config.seconds_to_record(hours, utc_now(), by_default=settings.ibkr_stop_at_close)
+        outcome = run_ingest(
+            settings,
+            universe,
+            duration,
+            run_id=context.run_id,
+            figures_callback=observer.watcher,
+            wanted_callback=WantedCallback(lambda: still_wanted(context.instance, context.run_id)),
+            dump_callback=observer.dumped,
+            until_close=isinstance(hours, UniverseClock) and config.follows_close(settings.ibkr_stop_at_close),
+            file=universe_file(settings, config.symbols),
+        )
+    metadata = session_metadata(outcome, settings)
+    if not outcome.summary.has_recorded:
+        return outcome, {**metadata, "stood_by": dg.MetadataValue.bool(True)}
+    observer.conclude(outcome.summary)
+    return outcome, metadata
+
+
+def build_standby_job(assets: GatewayAssets) -> dg.JobDefinition:
+    """The job of a hot standby: it waits, connected, and records once the run that records is gone."""
+    names = assets.names
+
+    @dg.op(name=names.named(f"{STANDBY_OP}_unchecked"), description=_STANDBY, pool=names.named(STANDBY_POOL))
+    def stand_by(
+        context: dg.OpExecutionContext,
+        config: IngestConfig,
+        ibkr: IbkrGateway,
+        redis: RedisStore,
+        exchange: ExchangeHours,
+    ) -> None:
+        settings, universe = config.resolved(names, ibkr, redis)
+        settings = settings.model_copy(update={"ibkr_standby": "on"})
+        outcome, metadata = _record(context, config, names, exchange, settings, universe)
+        if outcome.summary.has_recorded:
+            context.log_event(dg.AssetMaterialization(names.feed_key, metadata=metadata))
+        if not _is_well(context, outcome):
+            raise _why_not_well(outcome)
+
+    @dg.configured(stand_by, name=names.named(STANDBY_OP))
+    def checked(config: IngestConfig) -> dict[str, Any]:
+        config.check()
+        return config.model_dump()
+
+    @dg.job(name=names.named(STANDBY_JOB), description=_STANDBY, executor_def=dg.in_process_executor)
+    def standby() -> None:
+        checked()
+
+    return standby
 
 
 def _concluded(
@@ -243,13 +300,21 @@ def _concluded(
     A drained session is a success, also if a signal from outside ended it, as a restart of its service does: that is a
     hand-over to the next run. One that somebody terminated is canceled.
     """
-    terminated = outcome.interrupted_by is not None and is_ending(context.instance, context.run_id)
-    if outcome.summary.drained and not terminated:
+    if _is_well(context, outcome):
         return dg.Output(None, metadata=metadata)
     context.log_event(dg.AssetMaterialization(feed, metadata=metadata))
+    raise _why_not_well(outcome)
+
+
+def _is_well(context: dg.OpExecutionContext, outcome: IngestOutcome) -> bool:
+    terminated = outcome.interrupted_by is not None and is_ending(context.instance, context.run_id)
+    return outcome.summary.drained and not terminated
+
+
+def _why_not_well(outcome: IngestOutcome) -> BaseException:
     if outcome.interrupted_by is not None:
-        raise dg.DagsterExecutionInterruptedError(f"{outcome.interrupted_by}: subscriptions cancelled, buffer flushed")
-    raise dg.Failure("Redis did not take everything in time; the last snapshots are lost", allow_retries=False)
+        return dg.DagsterExecutionInterruptedError(f"{outcome.interrupted_by}: subscriptions cancelled, buffer flushed")
+    return dg.Failure("Redis did not take everything in time; the last snapshots are lost", allow_retries=False)
 
 
 def build_ingest_job(assets: GatewayAssets) -> Any:

@@ -20,9 +20,11 @@ from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import (
     newest_runs,
     tracked_ingest,
     tracked_probe,
+    tracked_standby,
 )
 from ibkr_depth_pipeline.orchestration.scheduling import (
     ReadableSettings,
+    has_standby,
     read_settings,
     read_settings_and_calendar,
 )
@@ -37,7 +39,8 @@ class MonitoredGateway:
     """What the sensors of one gateway monitor. `named` gives a sensor its name; `keys` maps each symbol to its asset.
 
     `settings` is called at each tick, so that a change counts without a reload. It takes overrides and may raise
-    ConfigurationError; `read_settings` does not. run_config is that of the watchdog's runs: the schedule's.
+    ConfigurationError; `read_settings` does not. run_config is that of the watchdog's runs: the schedule's. standby is
+    None if IBKR_STANDBY is off; standby_run_config is that of its runs.
     """
 
     named: Callable[[str], str]
@@ -47,6 +50,8 @@ class MonitoredGateway:
     keys: Mapping[str, dg.AssetKey]
     run_config: Mapping[str, Any] = field(default_factory=dict)
     settings: Callable[..., Settings] = load_settings
+    standby: TrackedJob | None = None
+    standby_run_config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, assets: GatewayAssets) -> "MonitoredGateway":
@@ -60,7 +65,14 @@ class MonitoredGateway:
             keys=assets.symbol_keys,
             run_config=names.scheduled_run_config,
             settings=assets.gateway.settings,
+            standby=tracked_standby(assets) if has_standby(assets) else None,
+            standby_run_config=names.standby_run_config,
         )
+
+    @property
+    def tracked(self) -> tuple[TrackedJob, ...]:
+        """The jobs whose runs are alerted if they end badly."""
+        return (self.ingest, self.probe, *(() if self.standby is None else (self.standby,)))
 
     def read_settings(self) -> ReadableSettings:
         """The settings as far as they can be read now: a sensor that raises monitors nothing and alerts nobody."""
@@ -150,7 +162,7 @@ def run_alert_sensor(gateway: MonitoredGateway, status: dg.DefaultSensorStatus) 
         description="Alerts each run of the ingest and of the probe that fails or is canceled, and bad settings.",
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _alert_endings(context, (gateway.ingest, gateway.probe), gateway.read_settings())
+        return _alert_endings(context, gateway.tracked, gateway.read_settings())
 
     return tick
 

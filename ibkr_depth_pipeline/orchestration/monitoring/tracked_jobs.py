@@ -19,6 +19,8 @@ from ibkr_depth_pipeline.orchestration.gateway_assets import (
     INGEST_JOB,
     PROBE_JOB,
     PROBE_OP,
+    STANDBY_JOB,
+    STANDBY_OP,
     GatewayAssets,
 )
 
@@ -92,6 +94,12 @@ def tracked_ingest(assets: GatewayAssets) -> TrackedJob:
     """The recording of that gateway, however it was launched."""
     names = assets.names
     return TrackedJob(names.named(INGEST_JOB), frozenset({names.feed_key}), names.named(FEED_OP), kept_up=True)
+
+
+def tracked_standby(assets: GatewayAssets) -> TrackedJob:
+    """The hot standby of that gateway, which may be the one that records."""
+    names = assets.names
+    return TrackedJob(names.named(STANDBY_JOB), step=names.named(STANDBY_OP), kept_up=True)
 
 
 def tracked_probe(assets: GatewayAssets) -> TrackedJob:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.monitoring.process_fencing import end_process
-from ibkr_depth_pipeline.monitoring.supervision import Launch, Phase
-from ibkr_depth_pipeline.monitoring.ticks import HELD, WatchdogTick, recording_window, watchdog_tick
+from ibkr_depth_pipeline.monitoring.supervision import Phase
+from ibkr_depth_pipeline.monitoring.ticks import (
+    HELD,
+    WatchdogTick,
+    recording_window,
+    standby_tick,
+    watchdog_tick,
+)
 from ibkr_depth_pipeline.orchestration.monitoring.sensors import MonitoredGateway
-from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import fail_run, last_end, newest_runs
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, fail_run, last_end, newest_runs
 from ibkr_depth_pipeline.orchestration.scheduling import SESSION_TAG, read_settings
 from ibkr_depth_pipeline.settings import Settings
 
@@ -32,18 +39,57 @@ def watchdog_sensor(gateway: MonitoredGateway, status: dg.DefaultSensorStatus) -
         description="Replaces an ingest run whose process is dead, and starts one if a session has none.",
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        readable = gateway.read_settings()
-        if readable.blind:
-            return dg.SensorResult(skip_reason=f"No run can be judged: {readable.problem}", cursor=context.cursor)
-        done = _judge(context.instance, gateway, readable.settings, context.cursor)
-        _fail(context.instance, done)
-        launch, window = done.launch, done.window
-        if isinstance(launch, str) or window is None:
-            return dg.SensorResult(skip_reason=str(launch), cursor=done.state)
-        request = _request(gateway, launch, window.day)
-        return dg.SensorResult(run_requests=[request], cursor=done.state)
+        return _tick(context, gateway, gateway.ingest.job, gateway.run_config, _judge)
 
     return tick
+
+
+def standby_sensor(
+    gateway: MonitoredGateway, standby: TrackedJob, status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
+    """The same for the standby's runs, and an alert if no standby is ready."""
+
+    def judge(
+        instance: dg.DagsterInstance, gateway: MonitoredGateway, settings: Settings, cursor: str | None
+    ) -> WatchdogTick:
+        recorders = {run.run_id for run in newest_runs(instance, gateway.ingest)}
+        window = recording_window(settings, unix_ms())
+        return standby_tick(settings, newest_runs(instance, standby), window, cursor, recorders)
+
+    @dg.sensor(
+        name=gateway.named("ibkr_depth_standby_watchdog"),
+        job_name=standby.job,
+        minimum_interval_seconds=INTERVAL_SECS,
+        default_status=status,
+        description="Keeps a standby up during a session, and alerts if none is ready to take over.",
+    )
+    def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return _tick(context, gateway, standby.job, gateway.standby_run_config, judge)
+
+    return tick
+
+
+_Judge = Callable[[dg.DagsterInstance, MonitoredGateway, Settings, str | None], WatchdogTick]
+
+
+def _tick(
+    context: dg.SensorEvaluationContext,
+    gateway: MonitoredGateway,
+    job: str,
+    run_config: Mapping[str, Any],
+    judge: _Judge,
+) -> dg.SensorResult:
+    readable = gateway.read_settings()
+    if readable.blind:
+        return dg.SensorResult(skip_reason=f"No run can be judged: {readable.problem}", cursor=context.cursor)
+    done = judge(context.instance, gateway, readable.settings, context.cursor)
+    _fail(context.instance, done)
+    launch, window = done.launch, done.window
+    if isinstance(launch, str) or window is None:
+        return dg.SensorResult(skip_reason=str(launch), cursor=done.state)
+    key, tags = f"{job} watchdog {launch.key}", {SESSION_TAG: window.day}
+    request = dg.RunRequest(run_key=key, run_config=run_config, tags=tags)
+    return dg.SensorResult(run_requests=[request], cursor=done.state)
 
 
 def _judge(
@@ -51,19 +97,14 @@ def _judge(
 ) -> WatchdogTick:
     window = recording_window(settings, unix_ms())
     probe = last_end(instance, gateway.probe.job, window.start_ts - PROBE_AGE_MS) if window else None
-    return watchdog_tick(settings, newest_runs(instance, gateway.ingest), probe, window, cursor)
+    others = {run.run_id for run in newest_runs(instance, gateway.standby)} if gateway.standby else ()
+    return watchdog_tick(settings, newest_runs(instance, gateway.ingest), probe, window, cursor, others)
 
 
 def _fail(instance: dg.DagsterInstance, done: WatchdogTick) -> None:
     for run_id, why in done.dead.items():
         if fail_run(instance, run_id, why) and done.newest is not None and done.newest.run_id == run_id:
             end_process(done.newest)
-
-
-def _request(gateway: MonitoredGateway, launch: Launch, day: str) -> dg.RunRequest:
-    return dg.RunRequest(
-        run_key=f"{gateway.ingest.job} watchdog {launch.key}", run_config=gateway.run_config, tags={SESSION_TAG: day}
-    )
 
 
 def held_by_probe(settings: Callable[..., Settings], probe_job: str) -> Callable[[dg.DagsterInstance, datetime], str]:
