@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings
 
@@ -113,29 +114,46 @@ def read_facts(path: Path) -> GatewayFacts:
 
 @dataclass(frozen=True, slots=True)
 class StartingPoint:
-    """What is known of a gateway's slots beforehand; None: nothing. release_pause is in seconds."""
+    """What is known of a gateway's slots beforehand; None: nothing. release_pause is in seconds.
+
+    problem: why the file is ignored; empty if it is used, or if there is none where none was asked for. seen_ts: unix
+    ms of the end of the run that found it.
+    """
 
     slots: int | None = None
     release_pause: float | None = None
+    seen_ts: int | None = None
+    problem: str = ""
+
+
+def read_starting_point(settings: Settings, accounts: Sequence[str]) -> StartingPoint:
+    """What IBKR_GATEWAY_FACTS has of the gateway with these accounts. Never raises."""
+    path = settings.ibkr_gateway_facts
+    try:
+        found = read_facts(path)
+    except FileNotFoundError:
+        is_default = path == Settings.model_fields["ibkr_gateway_facts"].default
+        return StartingPoint(problem="" if is_default else "there is no such file")
+    except (OSError, ValueError) as error:
+        return StartingPoint(problem=f"it can't be read: {error}")
+    if problem := _why_foreign(found, settings, accounts):
+        return StartingPoint(problem=problem)
+    return StartingPoint(_slots(found), _release_pause(found), found.ended_ts)
 
 
 def starting_point(settings: Settings, accounts: Sequence[str]) -> StartingPoint:
-    """What IBKR_GATEWAY_FACTS has of the gateway with these accounts; logs that, or why it is ignored. Never raises."""
-    path, log = settings.ibkr_gateway_facts, get_log()
-    try:
-        found = read_facts(path)
-        problem = _why_foreign(found, settings, accounts)
-    except FileNotFoundError:
-        if path == Settings.model_fields["ibkr_gateway_facts"].default:
-            return StartingPoint()
-        problem = "there is no such file"
-    except (OSError, ValueError) as error:
-        problem = f"it can't be read: {error}"
-    if problem:
-        log.warning("gateway_facts_ignored", file=str(path), reason=problem)
-        return StartingPoint()
-    point = StartingPoint(_slots(found), _release_pause(found))
-    log.info("gateway_facts_used", file=str(path), slots=point.slots, release_pause_secs=point.release_pause)
+    """As `read_starting_point`; logs that the file is used, or why it is ignored."""
+    point, file, log = read_starting_point(settings, accounts), str(settings.ibkr_gateway_facts), get_log()
+    if point.problem:
+        log.warning("gateway_facts_ignored", file=file, reason=point.problem)
+    elif point.seen_ts is not None:
+        log.info(
+            "gateway_facts_used",
+            file=file,
+            slots=point.slots,
+            release_pause_secs=point.release_pause,
+            age_days=round((unix_ms() - point.seen_ts) / 86_400_000, 1),
+        )
     return point
 
 
@@ -149,12 +167,17 @@ def _why_foreign(found: GatewayFacts, settings: Settings, accounts: Sequence[str
 
 
 def _slots(facts: GatewayFacts) -> int | None:
-    seen = facts.seen("slots")
-    is_count = isinstance(seen, int) and not isinstance(seen, bool)
-    return seen if is_count and isinstance(seen, int) and 1 <= seen <= _MOST_SLOTS else None
+    """The slots, if their limit was met."""
+    seen = _certain(facts, "slots")
+    return seen if isinstance(seen, int) and 1 <= seen <= _MOST_SLOTS else None
 
 
 def _release_pause(facts: GatewayFacts) -> float | None:
-    seen = facts.seen("slot_free_secs")
-    is_number = isinstance(seen, int | float) and not isinstance(seen, bool)
-    return float(seen) if is_number and isinstance(seen, int | float) and 0 <= seen <= _LONGEST_PAUSE_SECS else None
+    """How late a slot was free, if it was freed at all."""
+    seen = _certain(facts, "slot_free_secs")
+    return float(seen) if isinstance(seen, int | float) and 0 <= seen <= _LONGEST_PAUSE_SECS else None
+
+
+def _certain(facts: GatewayFacts, fact: str) -> JsonValue:
+    entry = facts.facts.get(fact)
+    return None if entry is None or entry.at_least or isinstance(entry.seen, bool) else entry.seen

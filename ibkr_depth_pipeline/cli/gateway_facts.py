@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.cli.errors import FAILED, errors_as_exit_codes
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.facts.assumptions import EXPERIMENTS
 from ibkr_depth_pipeline.facts.evidence import FactLimits
-from ibkr_depth_pipeline.facts.render import facts_table
+from ibkr_depth_pipeline.facts.render import facts_summary, facts_table
 from ibkr_depth_pipeline.facts.scenario import ABOUT, scenario_text
 from ibkr_depth_pipeline.facts.session import run_facts, specs_of
 from ibkr_depth_pipeline.gateway_facts import GatewayFacts, read_facts
@@ -140,7 +140,7 @@ def main(
         typer.echo(found.as_json(), nl=False)
     else:
         Console(highlight=False).print(facts_table(found))
-        typer.echo(f"written: {out} and {scenario}")
+        typer.echo(f"{facts_summary(found)}\nwritten: {out} and {scenario}")
     raise typer.Exit(_exit_code(found))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +21,16 @@ def facts_table(facts: GatewayFacts) -> Table:
         entry = facts.facts[each.fact]
         table.add_row(each.asks, entry.assumed, _seen(entry))
     return table
+
+
+def facts_summary(facts: GatewayFacts) -> str:
+    """How many facts are as assumed, otherwise, without an assumption, and not seen, in one line."""
+    seen = [each for each in facts.facts.values() if each.seen_ts is not None]
+    counts = Counter(each.as_assumed for each in seen)
+    return (
+        f"{counts[True]} as assumed, {counts[False]} otherwise, {counts[None]} where nothing definite is assumed, "
+        f"{len(facts.facts) - len(seen)} not seen"
+    )
 
 
 def _seen(entry: FactEntry) -> Text:

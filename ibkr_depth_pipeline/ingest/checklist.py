@@ -15,6 +15,7 @@ from ibkr_depth_pipeline.errors import ClientIdsExhausted, ConfigurationError, G
 from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
+from ibkr_depth_pipeline.gateway_facts import read_starting_point
 from ibkr_depth_pipeline.gateways import load_gateways
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
@@ -127,12 +128,24 @@ async def _gateway(settings: Settings, universe: Universe | None, orders: bool) 
         if findings[-1].verdict is not Verdict.FAIL:
             findings.append(await _read_only(gateway) if orders else _NOT_ASKED_FOR_ORDERS)
             findings = await _with_clock(gateway, findings)
+            findings += _facts(settings, gateway.accounts)
             findings += await _venues(gateway, universe, settings) if universe else []
     except GatewayError as error:
         findings.append(ChecklistItem(Verdict.FAIL, "gateway", str(error)))
     finally:
         gateway.disconnect()
     return findings
+
+
+def _facts(settings: Settings, accounts: Sequence[str]) -> Iterator[ChecklistItem]:
+    """What ibkr_gateway_facts has found of this gateway, if it has run."""
+    known, path = read_starting_point(settings, accounts), settings.ibkr_gateway_facts
+    if known.problem:
+        yield ChecklistItem(Verdict.WARN, "facts", f"{path} is ignored: {known.problem}")
+    elif known.seen_ts is not None:
+        slots = "no number of slots" if known.slots is None else f"{known.slots} slots"
+        pause = "" if known.release_pause is None else f", free {known.release_pause:g} s after a cancel"
+        yield ChecklistItem(Verdict.OK, "facts", f"{path}: {slots}{pause}; the recorder begins with that")
 
 
 async def _connection(gateway: TwsGateway, settings: Settings) -> list[ChecklistItem]:

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.gateway_facts import AccountDigest, FactEntry, GatewayFacts, StartingPoint, starting_point
+from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.probe.session import ProbeSession
 from ibkr_depth_pipeline.rotation.controller import RotationController
@@ -21,7 +22,7 @@ from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
 
 ACCOUNTS = ("DU1234567",)
-NOTHING = StartingPoint()
+NOTHING = (None, None)
 
 
 def facts(port: int, slots: Any = 2, release: Any = 0.5, accounts: tuple[str, ...] = ACCOUNTS) -> GatewayFacts:
@@ -38,6 +39,11 @@ def facts(port: int, slots: Any = 2, release: Any = 0.5, accounts: tuple[str, ..
     )
 
 
+def start_of(path: Path, port: int = 7497) -> tuple[int | None, float | None]:
+    found = starting_point(settings_with(path, port), ACCOUNTS)
+    return found.slots, found.release_pause
+
+
 def settings_with(path: Path, port: int = 7497, **given: object) -> Settings:
     return load_settings(ibkr_port=port, ibkr_gateway_facts=path, **given)
 
@@ -50,7 +56,7 @@ def written(path: Path, found: GatewayFacts) -> Path:
 def test_facts_of_the_gateway_are_used_and_logged_with_their_file(tmp_path: Path) -> None:
     path = written(tmp_path / "facts.json", facts(7497))
     with capture_logs() as logs:
-        assert starting_point(settings_with(path), ACCOUNTS) == StartingPoint(2, 0.5)
+        assert start_of(path) == (2, 0.5)
     assert [(each["event"], each["file"], each["slots"]) for each in logs] == [("gateway_facts_used", str(path), 2)]
 
 
@@ -70,7 +76,7 @@ def test_broken_or_foreign_file_is_ignored_with_a_warning_that_says_why(tmp_path
     path = tmp_path / "facts.json"
     path.write_text(text)
     with capture_logs() as logs:
-        assert starting_point(settings_with(path), ACCOUNTS) == NOTHING
+        assert start_of(path) == NOTHING
     assert [(each["event"], each["log_level"]) for each in logs] == [("gateway_facts_ignored", "warning")]
     assert logs[0]["reason"].startswith(reason)
 
@@ -80,9 +86,9 @@ def test_file_that_is_not_there_is_worth_a_warning_only_where_it_was_set(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with capture_logs() as logs:
-        assert starting_point(load_settings(), ACCOUNTS) == NOTHING
-        assert starting_point(settings_with(tmp_path), ACCOUNTS) == NOTHING
-        assert starting_point(settings_with(tmp_path / "no.json"), ACCOUNTS) == NOTHING
+        assert starting_point(load_settings(), ACCOUNTS) == StartingPoint()
+        assert start_of(tmp_path) == NOTHING
+        assert start_of(tmp_path / "no.json") == NOTHING
     assert [each["log_level"] for each in logs] == ["warning", "warning"]
 
 
@@ -90,7 +96,29 @@ def test_file_that_is_not_there_is_worth_a_warning_only_where_it_was_set(
 @pytest.mark.parametrize("release", [None, -0.1, 1e9, True, "1", {}])
 def test_value_that_cannot_be_meant_is_left_out(tmp_path: Path, slots: object, release: object) -> None:
     path = written(tmp_path / "facts.json", facts(7497, slots, release))
-    assert starting_point(settings_with(path), ACCOUNTS) == NOTHING
+    assert start_of(path) == NOTHING
+
+
+def test_lower_bound_is_no_starting_point(tmp_path: Path) -> None:
+    found = facts(7497)
+    bounds = {name: each.model_copy(update={"at_least": True}) for name, each in found.facts.items()}
+    assert start_of(written(tmp_path / "facts.json", found.model_copy(update={"facts": bounds}))) == NOTHING
+
+
+async def test_checklist_says_whether_the_facts_are_used(tmp_path: Path, shared_redis_url: str) -> None:
+    (tmp_path / "universe.yaml").write_text("symbols: [SPY]")
+    async with SimulatedGateway() as gateway:
+        path = written(tmp_path / "facts.json", facts(gateway.port))
+        items = []
+        for port in (gateway.port, 7497):
+            written(path, facts(port))
+            settings = settings_with(
+                path, gateway.port, redis_url=shared_redis_url, symbol_config_path=tmp_path / "universe.yaml"
+            )
+            items += [each for each in await run_checklist(settings) if each.subject == "facts"]
+    assert [each.verdict for each in items] == [Verdict.OK, Verdict.WARN]
+    assert items[0].text == f"{path}: 2 slots, free 0.5 s after a cancel; the recorder begins with that"
+    assert items[1].text.startswith(f"{path} is ignored: it is of 127.0.0.1:7497")
 
 
 def test_account_digest_knows_its_accounts_in_any_order_and_shows_none() -> None:

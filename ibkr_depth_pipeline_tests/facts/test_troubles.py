@@ -48,6 +48,11 @@ async def all_found() -> dict[str, GatewayFacts]:
         "silent": facts_of(
             GatewayOptions(silent_symbols=frozenset({"SPY"})), only=["venues"], symbols=STOCKS, limits=one
         ),
+        "stuck": facts_of(
+            GatewayOptions(slot_free_delay=60.0, client_id_held_after_drop=60.0),
+            only=["release", "drop"],
+            limits=replace(one, release=1.5),
+        ),
         "short": facts_of(GatewayOptions(), limits=replace(QUICK, total=1.0), early_cancel=False),
     }
     return dict(zip(runs, await asyncio.gather(*runs.values()), strict=True))
@@ -79,6 +84,12 @@ def test_fact_that_was_not_seen_has_the_reason(
     entry = found[gateway].facts[fact]
     assert (entry.seen, entry.seen_ts) == (None, None)
     assert entry.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("fact", ["slot_free_secs", "client_id_held_after_drop_secs", "slots_held_after_drop_secs"])
+def test_time_that_was_not_over_is_a_lower_bound(found: dict[str, GatewayFacts], fact: str) -> None:
+    entry = found["stuck"].facts[fact]
+    assert (entry.at_least, float(str(entry.seen)) >= 1.5) == (True, True)
 
 
 def test_slots_taken_by_others_leave_the_error_that_shows_it(found: dict[str, GatewayFacts]) -> None:
