@@ -14,7 +14,9 @@ import orjson
 import typer
 
 from ibkr_depth_pipeline.tape.files import SUFFIX, LinkEvent, Read, UnreadableTape, read_entries, read_head, stem_of
+from ibkr_depth_pipeline.tape.messages import BINARY_IDS, Way
 from ibkr_depth_pipeline.tape.proxy import Tap, TapeRecording, TapOptions
+from ibkr_depth_pipeline.tape.sanitizer import GREETING_FIELDS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -99,6 +101,8 @@ def show(
                 break
             for line in _lines(entry, as_json):
                 typer.echo(line)
+            if not as_json and (version := _newer_version(entry)):
+                typer.echo(f"(server version {version}: types are binary from {BINARY_IDS} on; shown, but not played)")
     except (UnreadableTape, OSError) as problem:
         _fail(str(problem))
 
@@ -128,9 +132,19 @@ def _lines(entry: Read | LinkEvent, as_json: bool) -> list[str]:
     return [f"{when} {entry.way.value} {_message(message)}" for message in entry.messages]
 
 
+def _newer_version(entry: Read | LinkEvent) -> int:
+    """The server version of a gateway's greeting in that entry, if its messages can't be played; else 0."""
+    is_of_gateway = isinstance(entry, Read) and entry.way is Way.GATEWAY and bool(entry.messages)
+    first = entry.messages[0] if isinstance(entry, Read) and is_of_gateway else []
+    is_greeting = isinstance(first, list) and len(first) == GREETING_FIELDS and first[0].isdigit()
+    version = int(first[0]) if isinstance(first, list) and is_greeting else 0
+    return version if version >= BINARY_IDS else 0
+
+
 def _message(message: list[str] | dict[str, int]) -> str:
     if isinstance(message, dict):
-        return f"[dropped: type {message['type']}, {message['bytes']} bytes]"
+        form = "protobuf" if message["fields"] < 0 else f"{message['fields']} fields"
+        return f"[dropped: type {message['type']}, {form}, {message['bytes']} bytes]"
     return "|".join(message)
 
 

@@ -37,6 +37,7 @@ KEPT: Mapping[Way, frozenset[int]] = {
 """Types whose fields are kept, by who sends them; their numbers are from IBKR's own client (ibapi, message.py)."""
 
 _FIELDS: Mapping[tuple[Way, int], int] = {
+    (Way.CLIENT, REQ_DEPTH): 17,  # what follows are the client's own options
     (Way.CLIENT, CANCEL_DEPTH): 4,
     (Way.CLIENT, REQ_TIME): 2,
     (Way.CLIENT, START_API): 3,
@@ -50,7 +51,9 @@ _FIELDS: Mapping[tuple[Way, int], int] = {
 }
 """Of a kept message at most so many fields: what a later version may add is hashed."""
 
-_GREETING_FIELDS = 2
+GREETING_FIELDS = 2
+"""A gateway's first message: its version and its time."""
+
 _ACCOUNT = re.compile(r"\b(?:DU|DF|DI|U|F|I)\d{5,9}\b")
 """IBKR's own accounts, live and on paper. Symbols may be spelled as accounts at brokers: those go from texts only."""
 _LIKE_ACCOUNT = re.compile(r"\b[A-Za-z]{1,4}\d{4,9}\b")
@@ -91,7 +94,7 @@ class Sanitizer:
         if way is Way.GATEWAY:
             self.version = version_of(message)
         fields = fields_of(message, 0)
-        kept = 1 if way is Way.CLIENT else _GREETING_FIELDS
+        kept = 1 if way is Way.CLIENT else GREETING_FIELDS
         return [*(self._without_accounts(field) for field in fields[:kept]), *map(self.hashed, fields[kept:])]
 
     def _dropped(self, message: bytes, kind: int) -> Kept:

@@ -26,6 +26,7 @@ from ibkr_depth_pipeline.tape.sanitizer import (
     REQ_TIME,
     START_API,
     TIME,
+    Kept,
 )
 
 _UNVERSIONED_DETAILS = 164
@@ -90,6 +91,8 @@ def script_of(entries: Iterable[Read | LinkEvent]) -> Script | None:
             continue
         for message in entry.messages:
             if isinstance(message, dict) or not message:
+                if greeting is not None and script is None and _is_start(entry.way, message):
+                    script = Script(int(greeting[0] or 0), greeting, entry.at)  # of a protocol that is not played
                 continue
             if greeting is None:
                 greeting = message if entry.way is Way.GATEWAY else None
@@ -102,6 +105,10 @@ def script_of(entries: Iterable[Read | LinkEvent]) -> Script | None:
             else:
                 reader.came(entry.at, message)
     return script
+
+
+def _is_start(way: Way, message: Kept) -> bool:
+    return way is Way.CLIENT and isinstance(message, dict) and message["type"] == START_API
 
 
 class _ScriptReader:
