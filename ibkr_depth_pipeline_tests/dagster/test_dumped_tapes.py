@@ -34,7 +34,7 @@ def test_tape_is_an_observation_of_the_feed_in_the_log_of_its_run(
     dropping = threading.Thread(target=drop)
     with dg.DagsterInstance.ephemeral() as instance:
         dropping.start()
-        result = execute(instance, duration=6.0)
+        result = execute(instance, duration=4.0)
         dropping.join()
         records = instance.fetch_observations(FEED, limit=100).records
         tapes = [each.asset_observation.metadata for each in records if each.asset_observation]
