@@ -54,7 +54,7 @@ exports: $(EXPORTS)/.installed ## install hftbacktest and nautilus_trader (1.4 G
 test-faults: $(VENV)/.installed-test $(EXPORTS)/.installed ## the long tests of faults; TLS ones need a redis-server with TLS on PATH
 	$(BIN)/pytest -m faults $(ARGS)
 
-image-check: $(VENV)/.installed-test ## build the image's root without Docker and record in it; needs root and mmdebstrap
+image-check: $(VENV)/.installed-test ## build the image's root without Docker and record in it; needs root, and mmdebstrap or debootstrap
 	$(BIN)/pytest -m faults -rs ibkr_depth_pipeline_tests/deploy/test_image.py $(ARGS)
 
 test-live: $(VENV)/.installed-test ## only the tests against the real gateway and Redis that the settings name

@@ -19,14 +19,10 @@ from pathlib import Path
 import psutil
 
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
+from ibkr_depth_pipeline_tests.deploy.debian_root import builder_environment, make_root, share_network
 
 INCLUDED = ("python3", "python3-pip", "python3-venv", "ca-certificates", "util-linux", "passwd", "tini")
 """What the base image has, in Debian's packages; and Docker's init, which comes from the engine."""
-
-_FROM_BUILDER = re.compile(r"^(PIP_.*|.*_proxy|.*_PROXY|SSL_CERT_FILE|REQUESTS_CA_BUNDLE)$")
-"""Variables that let pip reach its index, where the machine has any. They are the builder's, not the image's."""
-
-_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +41,9 @@ def read_steps(text: str) -> list[Step]:
     return [Step(word.upper(), rest.strip()) for word, _, rest in parts]
 
 
-def missing_tool() -> str:
-    """Why no image can be built here; empty if one can."""
-    if os.geteuid() != 0:
-        return "building a root needs root"
-    if shutil.which("mmdebstrap") is None and shutil.which("debootstrap") is None:
-        return "neither mmdebstrap nor debootstrap here (apt-get install mmdebstrap)"
-    tried = subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True)
-    return "" if tried.returncode == 0 else "no mount and PID namespaces here"
-
-
 @dataclass
 class Image:
-    """A root folder and what the Dockerfile says of the processes in it."""
+    """A root folder and what the Dockerfile says of the processes in it. `tool` makes the base: see `make_root`."""
 
     root: Path
     environment: dict[str, str] = field(
@@ -66,6 +52,7 @@ class Image:
     folder: str = "/"
     user: str = "0"
     command: tuple[str, ...] = ()
+    tool: str = ""
 
     def apply(self, step: Step, context: Path, ignored: Path) -> None:
         """Carry out one step. Raises ValueError for one that this reader does not know."""
@@ -95,12 +82,7 @@ class Image:
         if found is None:
             raise ValueError(f"a base that is not known here: {name}")
         python, suite = found.groups()
-        if shutil.which("mmdebstrap"):
-            command = ["mmdebstrap", "--variant=apt", f"--include={','.join(INCLUDED)}", suite, str(self.root)]
-        else:
-            command = ["debootstrap", "--variant=minbase", f"--include={','.join(INCLUDED)}", suite, str(self.root)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+        make_root(self.root, suite, INCLUDED, self.tool)
         for path in (self.root / "usr/lib").glob("python3*/EXTERNALLY-MANAGED"):
             path.unlink()  # the base image's Python is its own, not Debian's
         for link, target in {"python": "python3", "pip": "pip3"}.items():
@@ -124,12 +106,8 @@ class Image:
                 shutil.copy(context / source, into)
 
     def _run(self, line: str) -> None:
-        network = [Path("/etc/resolv.conf"), Path("/etc/hosts"), Path(_CERTIFICATES)]
-        for path in network:
-            if path.is_file():
-                shutil.copy(path, self.root / str(path).lstrip("/"))
-        builder = {name: value for name, value in os.environ.items() if _FROM_BUILDER.match(name)}
-        self._inside(["/bin/sh", "-c", line], builder)
+        share_network(self.root)
+        self._inside(["/bin/sh", "-c", line], builder_environment())
 
     def _inside(self, command: Sequence[str], extra: Mapping[str, str] | None = None) -> str:
         env = {**(extra or {}), **self.environment, "HOME": "/root"}

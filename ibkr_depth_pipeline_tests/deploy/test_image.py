@@ -18,12 +18,12 @@ from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY
+from ibkr_depth_pipeline_tests.deploy.debian_root import TOOLS, missing_tool
 from ibkr_depth_pipeline_tests.deploy.image import (
     Container,
     Image,
     Mount,
     build_image,
-    missing_tool,
     read_steps,
     start_container,
 )
@@ -49,6 +49,21 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
         yield build_image(root, DOCKER / "Dockerfile", REPOSITORY)
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_base_is_made_by_either_tool(tool: str, tmp_path: Path) -> None:
+    if reason := missing_tool() or ("" if shutil.which(tool) else f"no {tool} here (apt-get install {tool})"):
+        pytest.skip(reason)
+    base = Image(tmp_path / "root", tool=tool)
+    try:
+        step = next(step for step in read_steps((DOCKER / "Dockerfile").read_text()) if step.word == "FROM")
+        base.apply(step, REPOSITORY, DOCKER / "Dockerfile.dockerignore")
+        assert "3.11" in output(base, tmp_path, "python", "--version")
+    finally:
+        shutil.rmtree(base.root, ignore_errors=True)
 
 
 @pytest.fixture

@@ -92,8 +92,9 @@ def test_stop_returns_when_every_service_has_stopped(tmp_path: Path, systemctl: 
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[0] == "stop ibkr-depth.target"
     asked = [call.rpartition(" ")[2] for call in calls if call.startswith("show")]
-    assert set(asked) == {unit_path(service).name for service in SERVICES}
-    assert len(asked) == 3 + len(SERVICES)
+    services = (*SERVICES, "archive", "page")
+    assert set(asked) == {unit_path(service).name for service in services}
+    assert len(asked) == 3 + len(services)
 
 
 def test_wipe_empties_the_history_between_a_stop_and_a_start(tmp_path: Path, systemctl: dict[str, str]) -> None:
