@@ -68,7 +68,9 @@ def webhook(recorder: InstalledRecorder) -> Iterator[Webhook]:
 @pytest.fixture(scope="module")
 def started(recorder: InstalledRecorder, webhook: Webhook) -> InstalledRecorder:
     """Configured, and started with archiver and page, beside the gateway's unit."""
-    recorder.configure(ibkr_calendar="24/7", ibkr_stream_maxlen=1_000_000, alert_urls=webhook.url)
+    # a slow machine takes longer to start than the default grace; what fails is alerted all the same
+    patient = {"ibkr_alert_grace_secs": 1200, "ibkr_alert_after_secs": 600}
+    recorder.configure(ibkr_calendar="24/7", ibkr_stream_maxlen=1_000_000, alert_urls=webhook.url, **patient)
     recorder.list_symbols()
     with recorder.machine.network():
         recorder.start_gateway()
