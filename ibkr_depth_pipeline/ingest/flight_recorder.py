@@ -37,7 +37,7 @@ from ibkr_depth_pipeline.tape.ring import RingFiles, adopt
 from ibkr_depth_pipeline.tasks import at_most
 
 ASKED, KILLED = "asked", "killed"
-FAREWELL_SECS = 1.0
+FAREWELL_SECS = 0.5
 """How long the end of a run waits for a dump under way, which goes on without it, and for the ring's removal."""
 
 _OFF = "the flight recorder is off (IBKR_FLIGHT_RECORDER_MINUTES=0)"

@@ -247,8 +247,8 @@ class IngestSession:
             self._gateway.disconnect()
             self._timer.set(None)
             await self._tasks.end()
-            await self._flight.aclose()
-            await asyncio.gather(at_most(FAREWELL_SECS, self._release()), self._metrics.aclose())
+            released = at_most(FAREWELL_SECS, self._release())
+            await asyncio.gather(released, self._metrics.aclose(), self._flight.aclose())
             await self._store.aclose()
 
     # ---- the course of a run

@@ -225,7 +225,9 @@ class WireRing:
             self.is_on = True
 
     async def close(self) -> None:
-        """End the ring, and wait for that; nothing of it stays."""
+        """End the ring, and wait for that; nothing of it stays. Nothing to do if it did not begin."""
+        if not self._segment_began:
+            return
         self.is_on = False
         self.writer.put(self.files.remove, always=True)
         await self.writer.close()

@@ -149,9 +149,9 @@ def dump_request_key(name: str) -> str:
     return f"{PREFIX}:ingest:{name}:dump"
 
 
-def dump_answer_key(name: str) -> str:
-    """What came of the newest such request, as JSON; expires."""
-    return f"{PREFIX}:ingest:{name}:dumped"
+def dump_answer_key(name: str, number: str) -> str:
+    """What came of the request of that id, as JSON; expires."""
+    return f"{PREFIX}:ingest:{name}:dumped:{number}"
 
 
 def contract_key(symbol: str) -> str:

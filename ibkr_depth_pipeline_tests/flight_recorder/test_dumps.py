@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio as redis
 
+from ibkr_depth_pipeline.errors import LeaseHeld
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.sink.dump_requests import DumpRefused, ask_for_dump
 from ibkr_depth_pipeline.tape.files import read_entries, read_head
@@ -195,3 +196,21 @@ async def test_tape_of_a_reconnect_plays_the_end_of_one_connection_and_the_begin
     rows = rows_behind(tape)
     found = (await replayed(tape, redis_url, tmp_path, {"SPY": line["levels"] + rows}))["SPY"][line["levels"] :]
     assert found[:rows] == live[line["seq"] : line["seq"] + rows]
+
+
+async def test_two_that_ask_at_once_get_a_tape_each(redis_url: str, tmp_path: Path) -> None:
+    async with SimulatedGateway(GatewayOptions(rows_per_second=100)) as gateway:
+        async with flown(gateway, redis_url, tmp_path, "SPY") as run:
+            await run.grows("SPY", 20)
+            answers = await asyncio.gather(*(ask_for_dump(redis_url, "default", name) for name in ("one", "two")))
+    assert {read_head(Path(answer.path))["why"][0]["detail"] for answer in answers} == {"one", "two"}
+
+
+async def test_run_that_never_records_leaves_no_folder_and_ends_at_once(redis_url: str, tmp_path: Path) -> None:
+    async with SimulatedGateway(GatewayOptions(rows_per_second=100)) as gateway:
+        async with flown(gateway, redis_url, tmp_path / "first", "SPY") as run:
+            await run.grows("SPY", 5)
+            with pytest.raises(LeaseHeld):
+                async with flown(gateway, redis_url, tmp_path / "second", "SPY") as second:
+                    await second.task
+    assert not (tmp_path / "second").exists()
