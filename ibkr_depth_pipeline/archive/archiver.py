@@ -365,7 +365,7 @@ class Archiver:
     def _flush(self, now: float) -> None:
         """Make files of what has waited long enough at that loop time."""
         longest = dict.fromkeys(STREAMED, self._settings.archive_flush_secs)
-        longest |= dict.fromkeys(_FEW, self._timing.intervals_flush_secs)
+        longest[INTERVALS] = self._timing.intervals_flush_secs
         for source in [source for source, since in self._since.items() if since <= now - longest[source.tree]]:
             self._freeze(source)
 

@@ -261,7 +261,7 @@ class ArchiverTiming:
     intervals_secs: float = 1.0
     """Between two reads of the streams of intervals and of alerts."""
     intervals_flush_secs: float = 60.0
-    """How long an interval that has ended, or an alert, waits for a file; the stream still has it."""
+    """How long an interval that has ended waits for a file; the stream still has it."""
     figures_flush_secs: float = 60.0
     """How long figures wait for a file; a kill of the archiver may cost so much of their history."""
 

@@ -320,7 +320,7 @@ def _facts(day: RecordedDay) -> Iterator[Fact]:
     yield Fact(f"{day.coverage:.1%}", "coverage", of_session or "mean of the symbols")
     yield Fact(number(day.missing), "missing snapshots", f"in {len(day.gaps)} holes")
     if day.alerts:
-        yield Fact(number(day.troubles), "alerts", f"{number(len(day.alerts) - day.troubles)} all-clears")
+        yield Fact(number(day.troubles), "alerts", "of trouble")
     if not day.ingests:
         yield Fact("unknown", "309s, reconnects, latency", "no figures were kept")
         return

@@ -115,7 +115,8 @@ class DayInABox:
         self.somebody.keeps("plots")
 
     def see_close(self) -> None:
-        """The run is a success; its materialization shows who held a slot when, and the report is made."""
+        """The session's hours end, and the run is a success; its materialization shows who held a slot when, and the
+        report is made, with the day's alert."""
         self.box.wait_for(r"Ingest run \w+ has ended: (SUCCESS)", PATIENCE_SECS)
         self.somebody.open(f"{FEED}?view=events")
         self.somebody.page.get_by_text("[Show Markdown]").first.click()
@@ -124,10 +125,10 @@ class DayInABox:
         assert picture.evaluate("image => image.naturalWidth") > 100
         self.somebody.keeps("coverage")
         report = self.box.wait_for(r"(?s)SUCCESS.*Report +(file://\S+)", PATIENCE_SECS)
-        self.keeps_page("report", report)
+        self.keeps_page("report", report, "feed stale (gateway away)")
 
     def terminate_next_session(self) -> None:
-        """The next session starts by itself; Terminate ends it."""
+        """The next day begins by itself; Terminate ends its session, and that is the one alert of it."""
         self.somebody.page.goto(self.box.wait_for(r"Session +(\S+)", PATIENCE_SECS))
         self.somebody.sees("Started")
         self.box.wait_for(r"(?s)SUCCESS.*?(rotation 4:)", PATIENCE_SECS)
@@ -136,12 +137,16 @@ class DayInABox:
         self.somebody.clicks("Terminate 1 run")
         self.box.wait_for(r"has ended: (CANCELED)", PATIENCE_SECS)
         self.somebody.sees("Canceled")
+        self.box.wait_for(r"(ALERT  IBKR depth default: ibkr_depth_ingest_job canceled)", PATIENCE_SECS)
+        assert "(no ingest run)" not in self.box.output, "neither the close nor Terminate is trouble"
 
     # ---- pictures
 
-    def keeps_page(self, picture: str, address: str) -> None:
+    def keeps_page(self, picture: str, address: str, text: str) -> None:
+        """The page, on which that text stands."""
         page = self.browser.new_page(viewport=DESK)  # type: ignore[arg-type]
         page.goto(address)
+        page.get_by_text(text).first.wait_for()
         page.screenshot(path=self.pictures / f"{picture}.png")
         page.close()
 

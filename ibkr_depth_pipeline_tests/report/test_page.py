@@ -358,7 +358,7 @@ def test_alerts_are_listed_marked_and_part_of_the_verdict(mirror: Mirror, desk: 
     assert page.line("14:31:00") == ["14:31:00", "IBKR depth <i>default</i>: feed stale", "line 1 line 2"]
     assert page.line("14:31:30")[1] == "IBKR depth default: recovered"
     assert "of another day" not in page.html
-    assert page.fact("alerts") == ("1", "1 all-clears")
+    assert page.fact("alerts") == ("1", "of trouble")
     assert "an alert was raised" in page.text
     (lane,) = alert_lanes(written.day)
     assert [(mark.at, mark.severity) for mark in lane.marks] == [(OPEN + 60_000, "bad"), (OPEN + 90_000, "good")]
