@@ -82,6 +82,14 @@ class ArchiveStore:
                 file = stack.enter_context(self._guarded(self._fs.open, self._path(place.name), "rb"))
                 yield stack.enter_context(self._guarded(pq.ParquetFile, file))
 
+    def report(self, place: ReportPlace) -> bytes | None:
+        """The page of a date; None if there is none."""
+        try:
+            content: bytes = self._guarded(self._fs.cat_file, self._path(place.name))
+        except FileNotFoundError:
+            return None
+        return content
+
     def size(self, place: Place) -> int:
         """The file's size in bytes."""
         return int(self._guarded(self._fs.size, self._path(place.name)))

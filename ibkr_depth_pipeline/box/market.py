@@ -146,7 +146,7 @@ class MarketBox:
         redis = self._start_redis()
         gateway = self._start_gateway()
         env = self._folder.environment((gateway.host, gateway.port), redis.url, self._alerts.url)
-        page = self._start_web(env)
+        page = self._start_web(env)  # whose port the links in Dagster have
         workspace = self._start_code_server(env)
         dagster = self._start_webserver(env, workspace, ui_port)
         base = f"http://{HOST}:{ui_port}"
@@ -180,7 +180,8 @@ class MarketBox:
 
     def _start_web(self, env: dict[str, str]) -> str:
         port = _first_free(WEB_PORT)
-        self._start("web", [_console_script(WEB), "--host", HOST, "--port", str(port)], env)
+        env |= {"IBKR_WEB_HOST": HOST, "IBKR_WEB_PORT": str(port)}
+        self._start("web", [_console_script(WEB)], env)
         self._await(lambda: _listens(port), "the web page to be served")
         self._say(f"Market       http://{HOST}:{port}/   the books, live")
         return f"http://{HOST}:{port}/"

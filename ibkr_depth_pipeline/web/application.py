@@ -22,6 +22,7 @@ from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.tui.observed import TileSpan
 from ibkr_depth_pipeline.web.access import COOKIE, AccessPolicy
 from ibkr_depth_pipeline.web.market_feed import MarketFeed
+from ibkr_depth_pipeline.web.reports import Reports
 from ibkr_depth_pipeline.web.tiles import COLUMNS, STEPS_MS
 from ibkr_depth_pipeline.web.viewers import Viewer, Viewers
 
@@ -36,7 +37,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-"""On every answer. `no-cache` lets a browser keep the assets, and ask whether they are still these."""
+"""On every answer that has none of its own. `no-cache` lets a browser keep the assets, and ask whether they are still
+these."""
 
 TOO_MANY = 1013
 """The code with which the socket of one viewer too many is closed: try again later."""
@@ -45,12 +47,13 @@ SILENT_SECS = 30.0
 """A viewer that acknowledges nothing for so long is let go; its page connects again when it wakes."""
 
 
-def application(feed: MarketFeed, viewers: Viewers, policy: AccessPolicy) -> ASGIApp:
-    """The page of what `feed` reads and publishes to `viewers`."""
+def application(feed: MarketFeed, viewers: Viewers, policy: AccessPolicy, reports: Reports) -> ASGIApp:
+    """The page of what `feed` reads and publishes to `viewers`, and the reports of days."""
     page = _Page(viewers, feed)
     routes = [
         Route("/", page.page, methods=["GET"]),
         Route("/tile", page.tile, methods=["GET"]),
+        Route("/reports/{day}", reports.page, methods=["GET"]),
         WebSocketRoute("/live", page.live),
         Mount("/assets/drawing", StaticFiles(directory=drawing.FOLDER)),
         Mount("/assets", StaticFiles(directory=ASSETS)),
@@ -168,7 +171,9 @@ def _with_headers(send: Send, headers: dict[str, str]) -> Callable[[Message], Aw
 
     async def sending(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            message["headers"] = [*message.get("headers", []), *more]
+            own = message.get("headers", [])
+            names = {name for name, _ in own}
+            message["headers"] = [*own, *(header for header in more if header[0] not in names)]
         await send(message)
 
     return sending

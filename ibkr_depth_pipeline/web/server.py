@@ -15,6 +15,7 @@ from ibkr_depth_pipeline.tasks import signals_caught
 from ibkr_depth_pipeline.web.access import AccessPolicy
 from ibkr_depth_pipeline.web.application import application
 from ibkr_depth_pipeline.web.market_feed import MarketFeed
+from ibkr_depth_pipeline.web.reports import Reports
 from ibkr_depth_pipeline.web.viewers import Viewers
 
 MOST_VIEWERS = 500
@@ -45,7 +46,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     feed = MarketFeed(settings.redis_target, settings.ibkr_gateway_name, viewers)
     server = _Server(
         uvicorn.Config(
-            application(feed, viewers, policy),
+            application(feed, viewers, policy, Reports(settings.archive_url)),
             lifespan="off",
             ws="websockets-sansio",
             ws_max_size=LARGEST_MESSAGE,

@@ -64,6 +64,7 @@ def test_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk, tmp_pat
     assert metadata["verdict"].startswith("Not a good day: only 15% of the session of XNYS was recorded")
     assert "data:image/png;base64," in metadata["slots"]
     assert metadata["market_now"] == "http://127.0.0.1:3080/"
+    assert metadata["page_on_the_web"] == "http://127.0.0.1:3080/reports/2026-01-05"
     assert (metadata["refused_309"], metadata["reconnects"]) == (3, 1)
     assert parts_of(desk.store) == [], "the page is of the compacted day"
     read = Page(page.read_text())

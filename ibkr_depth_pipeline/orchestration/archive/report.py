@@ -80,6 +80,7 @@ def report_metadata(report: "WrittenReport", settings: Settings) -> Mapping[str,
     market = f"http://{settings.ibkr_web_host}:{settings.ibkr_web_port}/"  # of ibkr_depth_web, if one serves it
     return {
         "page": shown,
+        "page_on_the_web": dg.MetadataValue.url(f"{market}reports/{day.day}"),
         "market_now": dg.MetadataValue.url(market),
         "verdict": verdict(day)[1],
         "slots": dg.MetadataValue.md(f"![Who held a slot when]({slot_picture(day)})"),
