@@ -189,12 +189,31 @@ def _web(found: Results) -> list[str]:
         ],
     )
     parts = f"Of these the server takes {browser['server']:.3f}; the symbol had {browser['rows']:,.0f} rows a second."
+    slow = found["slow"]
+    throttled = (
+        f"A browser whose processor is throttled to a twentieth drew {slow['fps']:.1f} frames a second and showed "
+        f"that it is thinned {slow['thinned']:.0%} of the time; the server's peak was then {slow['rss']:.0f} MB."
+    )
     cells = [
-        (f"{row['viewers']}", f"{row['cores']:.3f}", f"{row['fps']:.1f}", f"{row['kb']:.0f}", f"{row['rss_mb']:.0f}")
+        (
+            f"{row['viewers']}",
+            f"{row['pace']:g}" if row["pace"] else "all",
+            f"{row['cores']:.3f}",
+            f"{row['fps']:.1f}",
+            f"{row['thinned']:.1f}",
+            f"{row['kb']:.0f}",
+            f"{row['rss_mb']:.0f}",
+        )
         for row in found["viewers"]
     ]
-    head = ("viewers", "cores of the server", "frames a second, each", "kB a second, each", "peak RSS MB")
-    return ["## The web page", frames, parts, table(head, cells)]
+    head = (
+        "viewers",
+        "messages handled a second",
+        "cores of the server",
+        "frames a second, each",
+        "left out a second, each",
+    )
+    return ["## The web page", frames, parts, throttled, table((*head, "kB a second, each", "peak RSS MB"), cells)]
 
 
 def _dagster(found: Results) -> list[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 START_SECS = 60.0
+TABLE = "() => document.querySelectorAll('#universe tbody tr').length > 0"
 
 
 class WebServer:
@@ -106,14 +107,14 @@ class Tab:
 
 
 @contextmanager
-def opened(browser: Browser, address: str, **options: Any) -> Iterator[Tab]:
-    """The page in a tab of its own, with the table shown."""
+def opened(browser: Browser, address: str, shown: str = TABLE, **options: Any) -> Iterator[Tab]:
+    """The page in a tab of its own, once `shown` is true of it: with its table."""
     settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **options}
     context = browser.new_context(**settings)
     context.set_default_timeout(30_000)
     tab = Tab(context.new_page())
     tab.page.goto(address)
-    tab.until("() => document.querySelectorAll('#universe tbody tr').length > 0")
+    tab.until(shown)
     yield tab
     context.close()
 

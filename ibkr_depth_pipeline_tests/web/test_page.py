@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from ibkr_depth_pipeline.clock import unix_ms
@@ -99,6 +103,37 @@ def test_stale_symbol_looks_stale(tab: Tab, market: RecordedMarket) -> None:
     line = f'getComputedStyle(document.querySelector("{cell("SPY", "bid")}")).textDecorationLine'
     assert tab.page.evaluate(line) == "line-through"
     tab.until("() => document.body.classList.contains('old')")
+
+
+def test_browser_that_draws_too_slowly_is_told_that_it_is_thinned(
+    web: WebServer, market: RecordedMarket, browser: Browser
+) -> None:
+    slowly = "requestAnimationFrame = (draw) => setTimeout(() => draw(performance.now()), 1500)"
+    with opened(browser, "about:blank", shown="() => true") as tab, rows_coming(market):
+        tab.page.add_init_script(slowly)
+        tab.page.goto(f"{web.address}?symbol=SPY")
+        tab.shows("#link", "thinned: this browser is slow")
+        assert tab.page.locator("#link").get_attribute("data-thinned") == "yes"
+
+
+@contextmanager
+def rows_coming(market: RecordedMarket) -> Iterator[None]:
+    """Fifty rows of SPY a second."""
+    ended = Event()
+
+    def write() -> None:
+        for number in count():
+            if ended.wait(0.02):
+                return
+            market.row("SPY", 100.0 + number % 10 / 100)
+
+    writing = Thread(target=write)
+    writing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writing.join()
 
 
 def test_injected_texts_stay_texts(tab: Tab) -> None:

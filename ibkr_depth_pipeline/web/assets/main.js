@@ -33,6 +33,7 @@ const page = {
   lost: 0,
   heard: 0,
   thinned: 0,
+  pace: { frames: 0, drawn: 0, slow: 0 },
   scheduled: false,
   texts: 0,
 };
@@ -78,6 +79,7 @@ const connection = new Connection({
     else if (message.k === "thinned") page.thinned = performance.now();
     else if (message.k === "frame" && message.symbol === page.symbol) {
       columns.take(message);
+      page.pace.frames += 1;
       schedule();
     }
   },
@@ -370,9 +372,17 @@ function grow() {
   universe.show();
 }
 
+/** A browser that draws less than half of the frames that it gets thins them itself. */
+function checkPace() {
+  const { frames, drawn, slow } = page.pace;
+  page.pace = { frames: 0, drawn: heat.drawn, slow: frames > 4 && heat.drawn - drawn < frames / 2 ? slow + 1 : 0 };
+  if (slow > 1) page.thinned = performance.now();
+}
+
 /** What moves also while nothing comes: the clock, ages, lanes, what is known of the connection, missing tiles. */
 function tick() {
   if (page.heard) set($("clock"), `${utcClock(now())} UTC`);
+  checkPace();
   showLink();
   grow();
   universe.drawLanes(now(), theme.colours);
