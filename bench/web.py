@@ -42,9 +42,8 @@ def measure(stage: Stage, secs: float, say: Callable[[str], None]) -> dict[str, 
         browser = _with_browser(web, address, secs)
         say(f"  a browser: {browser['fps']:.1f} frames a second, {browser['cores']:.2f} cores with the server's")
         slow = _with_browser(web, address, secs, THROTTLE)
-        say(
-            f"  one {THROTTLE} times slower: {slow['fps']:.1f} frames a second, {slow['thinned']:.0%} of the time so shown"
-        )
+        so_shown = f"{slow['thinned']:.0%} of the time so shown"
+        say(f"  one {THROTTLE} times slower: {slow['fps']:.1f} frames a second, {so_shown}")
         viewers = [_with_viewers(web, address, *each, secs, say) for each in VIEWERS]
         return {"browser": browser, "slow": slow, "viewers": viewers}
 
