@@ -46,8 +46,11 @@ export function laneWords({ spans, marks }, time, perPixel) {
   return KINDS[kind] ?? text ?? "";
 }
 
-/** Draw the lane's time `from` to `to` with the colours of `palette`; a rule every so many ms, 0 for none. */
-export function drawLane(canvas, lane, from, to, colours, every = 60000) {
+/**
+ * Draw the lane's time `from` to `to` with the colours of `palette`. A rule stands every so many ms, 0 for none; what has
+ * no end goes on up to `known`.
+ */
+export function drawLane(canvas, lane, from, to, colours, { every = 60000, known = to } = {}) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   if (!width) return;
   const context = fitted(canvas);
@@ -58,7 +61,7 @@ export function drawLane(canvas, lane, from, to, colours, every = 60000) {
   for (let ts = every ? Math.ceil(from / every) * every : to; ts < to; ts += every) context.fillRect(Math.round(x(ts)), 0, 1, height);
   context.fillRect(0, middle, width, 1);
   for (const [start, end, kind, , share] of lane.spans) {
-    const right = x(end ?? to);
+    const right = x(end ?? known);
     if (x(start) >= width || right <= 0) continue;
     const wide = Math.max(NARROWEST, right - x(start));
     context.globalAlpha = share === undefined ? 1 : 0.15 + 0.85 * share;

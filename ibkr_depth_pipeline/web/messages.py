@@ -26,14 +26,11 @@ ROW_FIELDS = (
 def state_message(state: WatchState, now_ms: int) -> bytes:
     """The universe and its ingest; `now_ms` is the recorder's clock, unix ms."""
     feed = state.health.feed if state.health is not None else None
-    next_turns = {} if state.health is None else {each.symbol: each.figures for each in state.health.symbols}
-    rows = [
-        _row(line, next_turns[line.symbol].next_turn_secs, now_ms) for line in state.lines if line.symbol in next_turns
-    ]
+    rows = [_row(line, now_ms) for line in state.lines]
     return _json({"k": STATE, "now": now_ms, "problem": state.problem, "feed": _feed(feed), "rows": rows})
 
 
-def _row(line: SymbolLine, next_turn_secs: float | None, now_ms: int) -> list[Any]:
+def _row(line: SymbolLine, now_ms: int) -> list[Any]:
     bid = line.book.best_bid if line.book else None
     ask = line.book.best_ask if line.book else None
     return [
@@ -44,7 +41,7 @@ def _row(line: SymbolLine, next_turn_secs: float | None, now_ms: int) -> list[An
         ask.price if ask else None,
         _age_secs(line, now_ms),
         line.holds_slot,
-        next_turn_secs,
+        line.next_turn_secs,
         line.coverage,
         line.rows_per_sec,
         line.closed_until,

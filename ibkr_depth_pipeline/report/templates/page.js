@@ -50,7 +50,7 @@ function drawMap({ canvas, view, heat }) {
 
 function draw() {
   const colours = palette();
-  for (const { canvas, lane } of lanes) drawLane(canvas, lane, start, end, colours, rule);
+  for (const { canvas, lane } of lanes) drawLane(canvas, lane, start, end, colours, { every: rule });
   maps.forEach(drawMap);
 }
 

@@ -32,6 +32,7 @@ const page = {
   connected: false,
   lost: 0,
   heard: 0,
+  known: 0,
   thinned: 0,
   pace: { frames: 0, drawn: 0, slow: 0 },
   scheduled: false,
@@ -91,9 +92,9 @@ function takeState(message) {
   page.state = message;
   universe.rows = message.rows.map((values) => Object.fromEntries(ROW.map((name, at) => [name, values[at]])));
   universe.unknown = Boolean(message.problem);
+  if (!universe.unknown) page.known = message.now;
   page.ages = universe.rows.map((row) => row.age);
   document.body.classList.toggle("halted", Boolean(message.feed.problem));
-  if (message.feed.problem) for (const row of universe.rows) row.next = null;
   universe.show();
   if (!page.symbol && universe.rows.length) {
     const first = universe.rows.find((row) => row.state === "live") ?? universe.rows[0];
@@ -109,7 +110,7 @@ function takeLanes(lanes) {
 function showFeed() {
   const { feed, problem } = page.state;
   const trouble = problem || feed.problem;
-  set($("feed"), feed.name ? `ingest ${feed.name}: ${feed.problem || "recording"}` : "no ingest known");
+  set($("feed"), feed.name ? `ingest ${feed.name}: ${feed.problem || (problem ? "unknown" : "recording")}` : "no ingest known");
   $("feed").dataset.well = trouble ? "no" : "yes";
   showPairs($("counts"), Object.entries(feed.counts ?? {}).map(([name, value]) => [name, value.toLocaleString("en-US")]));
   set($("banner"), problem || feed.problem || "");
@@ -385,7 +386,7 @@ function tick() {
   checkPace();
   showLink();
   grow();
-  universe.drawLanes(now(), theme.colours);
+  universe.drawLanes(now(), Math.min(now(), page.known + PENDING_MS), theme.colours);
   if (page.symbol && page.connected) {
     const { first, last } = view();
     columns.need(first, Math.min(last, columns.index(now()) - 1), performance.now());

@@ -201,10 +201,11 @@ export class Universe {
     if (cells[0].title !== row.symbol) cells[0].title = row.symbol;
   }
 
-  drawLanes(now, colours) {
+  /** Draw the lanes up to `now`; what goes on is known up to `known`. */
+  drawLanes(now, known, colours) {
     this.#laneEnd = now;
     for (const symbol of this.#visible) {
-      drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? NO_LANE, now - LANE_MS, now, colours);
+      drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? NO_LANE, now - LANE_MS, now, colours, { known });
     }
   }
 
