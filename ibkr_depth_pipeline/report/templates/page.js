@@ -29,22 +29,27 @@ async function columnsFrom({ grid, bid, ask, least, most, sizes }, observed) {
 }
 
 const lanes = $("canvas.lane").map((canvas) => ({ canvas, lane: laneFrom(canvas.dataset.lane) }));
-const maps = await Promise.all($("canvas.heat").map(async (canvas) => {
-  const data = JSON.parse(canvas.dataset.map), lane = laneFrom(canvas.dataset.lane);
-  const view = {
+const maps = $("canvas.heat").map((canvas) => ({ canvas, heat: new HeatMap(canvas, { foot: 0 }), view: null, asked: false }));
+
+async function viewOf({ dataset }) {
+  const data = JSON.parse(dataset.map), lane = laneFrom(dataset.lane);
+  return {
     columns: await columnsFrom(data, lane.observed), grid: { tick: data.grid.unit, ...data.grid }, start, step, right: end,
     edge: end, known: end, oldest: null, cursor: null, why: (time) => whyUnobserved(lane, time),
   };
-  return { canvas, view, heat: new HeatMap(canvas, { foot: 0 }) };
-}));
+}
 
 const dark = matchMedia("(prefers-color-scheme: dark)"), paper = matchMedia("print");
 const theme = () => root.dataset.theme ?? (dark.matches && !paper.matches ? "dark" : "light");
 
-function drawMap({ canvas, view, heat }) {
-  if (!canvas.clientWidth) return;
+/** Draw the map if it is shown; its data are unpacked when it is shown for the first time. */
+async function drawMap(map) {
+  const { canvas, heat } = map;
+  if (!canvas.clientWidth || (map.asked && !map.view)) return;
+  map.asked = true;
+  map.view ??= await viewOf(canvas);
   heat.gutter = canvas.clientWidth - canvas.parentElement.clientWidth;
-  heat.draw(view, theme());
+  heat.draw(map.view, theme());
   canvas.dataset.drawn = theme();
 }
 
@@ -106,7 +111,7 @@ function point(event) {
   clock.hidden = !plot;
   main.style.setProperty("--seen", plot ? "block" : "none");
   main.style.setProperty("--at", part);
-  for (const map of maps) {
+  for (const map of maps.filter(({ view }) => view)) {
     const before = map.view.cursor;
     map.view.cursor = map.canvas === event.target ? { x: event.clientX - left, y: event.clientY - top } : null;
     if (before || map.view.cursor) drawMap(map);
