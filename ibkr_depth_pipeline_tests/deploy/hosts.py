@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import yaml
 
 from ibkr_depth_pipeline.box.embedded_redis import find_redis_binary
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
+from ibkr_depth_pipeline.orchestration.gateway_assets import symbol_key
 from ibkr_depth_pipeline.schema.keys import ingest_heartbeat_key, ingest_key, stream_key, turns_stream
 from ibkr_depth_pipeline.simulation.journal import Entry
 from ibkr_depth_pipeline.simulation.rows import WireRow
@@ -32,13 +34,16 @@ from ibkr_depth_pipeline_tests.deploy.test_postgres import CREDENTIALS, write_in
 from ibkr_depth_pipeline_tests.end_to_end.recording import Snapshot, snapshot_of
 from ibkr_depth_pipeline_tests.monitoring.webhook import Webhook
 
-PATIENCE_SECS = 240.0
+PATIENCE_SECS = 300.0
 UNIVERSES = {"alpha": ("SPY", "QQQ"), "beta": ("AAPL", "MSFT", "IWM")}
 """The symbols of each recording host, whose gateway has the host's name."""
 
 GATEWAY_PORT, CODE_PORT, WEB_PORT, REDIS_PORTS = 4002, 4266, 3000, (7001, 7002, 7003)
 _SCRIPTS = Path(sys.executable).parent
 _LOCATIONS = "{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError { __typename } } } } }"
+_ASSET = """query($path: [String!]!) { assetNodeOrError(assetKey: {path: $path}) { ... on AssetNode {
+  repository { location { name } }
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } } }"""
 _SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
 
 
@@ -61,16 +66,11 @@ class SharedHost:
             self.host.start(f"redis-{port}", [find_redis_binary(), *words], {})
         nodes = [redis.Redis(self.host.address, port, socket_timeout=5) for port in REDIS_PORTS]
         for node, slots in zip(nodes, _SLOTS, strict=True):
-            assert wait_until(lambda node=node: _answers(node), PATIENCE_SECS)  # type: ignore[misc]
+            assert wait_until(partial(_answers, node), PATIENCE_SECS)
             node.execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
             node.execute_command("CLUSTER", "MEET", self.host.address, REDIS_PORTS[0])
-        ready = b"cluster_state:ok"
         for node in nodes:
-            node.response_callbacks.clear()
-            assert wait_until(
-                lambda node=node: ready in node.execute_command("CLUSTER INFO"),  # type: ignore[misc]
-                PATIENCE_SECS,
-            )
+            assert wait_until(partial(_is_whole, node), PATIENCE_SECS)
             node.close()
 
     def start_dagster(self, deployed: SeveralHosts, webhook: Webhook) -> None:
@@ -100,6 +100,10 @@ def _answers(node: Any) -> bool:
         return bool(node.ping())
     except redis.RedisError:
         return False
+
+
+def _is_whole(node: Any) -> bool:
+    return bool(node.cluster("INFO")["cluster_state"] == "ok")
 
 
 def code_server(location: str, address: str) -> list[str | Path]:
@@ -273,18 +277,29 @@ class SeveralHosts:
 
     def locations(self) -> dict[str, bool]:
         """Each code location that the webserver lists, and whether it has its definitions."""
-        url = f"http://{self.shared.host.address}:{WEB_PORT}/graphql"
-        body = json.dumps({"query": _LOCATIONS}).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
-        except (OSError, TypeError, KeyError):
-            return {}
+        entries = self._ask(_LOCATIONS).get("workspaceOrError", {}).get("locationEntries", ())
         return {
             entry["name"]: (entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
             for entry in entries
         }
+
+    def shown(self, symbol: str) -> tuple[str, dict[str, str]]:
+        """The code location of that symbol's asset, and its checks that were evaluated, as the webserver shows them."""
+        asset = self._ask(_ASSET, path=symbol_key(symbol).path)["assetNodeOrError"]
+        found = asset["assetChecksOrError"]["checks"]
+        newest = {each["name"]: each["executionForLatestMaterialization"] for each in found}
+        return asset["repository"]["location"]["name"], {name: run["status"] for name, run in newest.items() if run}
+
+    def _ask(self, query: str, **variables: object) -> dict[str, Any]:
+        """What the webserver answers; nothing while it can't be reached."""
+        url = f"http://{self.shared.host.address}:{WEB_PORT}/graphql"
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return dict(json.load(answer)["data"] or {})
+        except OSError:
+            return {}
 
     def ticks(self, sensor: str) -> int:
         """How many ticks of that sensor were stored."""
