@@ -11,6 +11,7 @@ from ibkr_depth_pipeline.facts.evidence import (
     AskClock,
     CancelLine,
     ClockSample,
+    ConnectAnew,
     Evidence,
     ExperimentFailed,
     FactCommand,
@@ -159,15 +160,19 @@ def fill_slots(
 
 def open_somewhere(evidence: Evidence, instrument: Instrument) -> Generator[FactCommand, Any, ObservedLine]:
     """Opens a line of the contract on the first of its venues that does not refuse it; returns the last one tried."""
-    venues = (instrument.exchange, *instrument.alternatives)
-    not_refusing = [venue for venue in venues if venue not in evidence.refusing]
-    for venue in (not_refusing or [instrument.exchange])[:MOST_REFUSALS]:
-        line = yield from evidence.open(replace(instrument, exchange=venue))
+    for place in places(evidence, instrument)[:MOST_REFUSALS]:
+        line = yield from evidence.open(place)
         yield from evidence.granted(line)
         if line.has_no_slot or line.has_rows or line.error is None:
             return line
-        evidence.refusing.add(venue)
+        evidence.refusing.add(place.exchange)
     return line
+
+
+def places(evidence: Evidence, instrument: Instrument) -> list[Instrument]:
+    """The contract on each of its venues, at least one, without those that have refused others."""
+    venues = dict.fromkeys((instrument.exchange, *instrument.alternatives))
+    return [replace(instrument, exchange=venue) for venue in venues if venue not in evidence.refusing] or [instrument]
 
 
 def release(evidence: Evidence) -> Steps:
@@ -175,6 +180,8 @@ def release(evidence: Evidence) -> Steps:
     bounds = []
     for _ in range(RELEASES):
         slots_known(evidence)
+        for line in held_lines(evidence):
+            yield from evidence.answered(line)
         held = held_lines(evidence)
         taken = {line.instrument.con_id for line in held}
         free = next((each for each in open_contracts(evidence) if each.con_id not in taken), None)
@@ -183,6 +190,8 @@ def release(evidence: Evidence) -> Steps:
             raise ExperimentFailed("no line with rows to cancel" if free else "no further contract to request")
         yield from evidence.cancel([given_back])
         bounds.append((yield from secs_until_free(evidence, free, given_back.cancelled_at)))
+        if free.con_id not in {line.instrument.con_id for line in held_lines(evidence)}:  # refused there
+            yield from fill_slots(evidence, [free])
     low, high = max(bounds, key=lambda each: each[1])
     note = f"refused after {low:.2f} s, granted after {high:.2f} s" if low else "granted by the first request"
     if high == math.inf:
@@ -195,11 +204,14 @@ def release(evidence: Evidence) -> Steps:
 def secs_until_free(
     evidence: Evidence, instrument: Instrument, since: float
 ) -> Generator[FactCommand, Any, tuple[float, float]]:
-    """Requests the contract until it is granted. Returns after how long it was refused last, and granted (or inf)."""
+    """Requests the contract until a slot is free. Returns after how long it was refused last, and was not (or inf).
+
+    A refusal for another reason shows that there was a slot: gateways look for one first.
+    """
     refused = 0.0
     while True:
-        line = yield from open_somewhere(evidence, instrument)
-        if not line.has_no_slot:
+        line = yield from evidence.open(places(evidence, instrument)[0])
+        if (yield from evidence.granted(line)):
             return refused, line.sent_at - since
         refused = line.sent_at - since
         if refused > evidence.limits.release:
@@ -230,8 +242,14 @@ def slots_known(evidence: Evidence) -> int:
 
 
 def leave_all(evidence: Evidence) -> Steps:
-    """Cancels every line, and waits until the slots are free."""
+    """Cancels every line, and waits until the slots are free.
+
+    The cancel of a line that never had a row may be ignored: only a new connection frees those slots for certain.
+    """
+    silent = [line for line in held_lines(evidence) if not line.has_rows]
     yield from evidence.cancel(list(evidence.lines.values()))
+    if any(not line.has_rows and line.error is None for line in silent):
+        yield ConnectAnew()
     yield from evidence.pause(evidence.slot_free())
 
 

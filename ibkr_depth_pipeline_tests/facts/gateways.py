@@ -18,7 +18,7 @@ from ibkr_depth_pipeline.universe import Universe
 
 SYMBOLS = ("SPY", "EUR.USD")
 QUICK = FactLimits(
-    total=60.0,
+    total=110.0,
     first_row=3.0,
     granted=0.5,
     advice=0.3,

@@ -12,7 +12,7 @@ from ibkr_depth_pipeline.errors import GatewayUnavailable
 from ibkr_depth_pipeline.facts.session import FactsSession, specs_of
 from ibkr_depth_pipeline.gateway_facts import GatewayFacts
 from ibkr_depth_pipeline.settings import load_settings
-from ibkr_depth_pipeline.simulation import GatewayOptions
+from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions
 from ibkr_depth_pipeline.simulation.rows import RowStyle
 from ibkr_depth_pipeline.simulation.scenario import parse_scenario
 from ibkr_depth_pipeline.universe import Universe
@@ -42,6 +42,17 @@ async def all_found() -> dict[str, GatewayFacts]:
         "refused": facts_of(GatewayOptions(venue_refusals=REFUSED), only=["release"], limits=one),
         "reset": facts_of(
             GatewayOptions(row_styles={"ARCA": RowStyle.SHIFT}), reset, only=["venues"], symbols=STOCKS, limits=one
+        ),
+        "partly": facts_of(
+            GatewayOptions(
+                slots=2,
+                slot_free_delay=0.5,
+                silent_symbols=frozenset({"EUR.USD"}),
+                early_cancel=EarlyCancel.LOST,
+                venue_refusals={"GBP.USD@IDEALPRO": 354},
+            ),
+            only=["release", "venues"],
+            limits=one,
         ),
         "paced": facts_of(GatewayOptions(messages_per_second=25), only=["slots"], limits=one),
         "hung": facts_of(GatewayOptions(hung_client_ids=frozenset({797})), only=["connection"], connect_timeout=1.0),
@@ -106,6 +117,13 @@ def test_lost_connection_leaves_what_was_found_before(found: dict[str, GatewayFa
 
 def test_slots_are_found_at_venues_that_the_account_has_depth_for(found: dict[str, GatewayFacts]) -> None:
     assert (found["refused"].seen("slots"), found["refused"].seen("slot_free_secs")) == (3, 0.0)
+
+
+def test_lines_that_stay_silent_cost_no_slot_of_the_experiments_after_them(found: dict[str, GatewayFacts]) -> None:
+    partly = found["partly"]
+    assert partly.seen("slots") == 2
+    assert 0.4 <= float(str(partly.seen("slot_free_secs"))) < 5.0
+    assert partly.seen("venues_with_depth") == {"SPY": {"ARCA": "depth"}, "EUR.USD": {"IDEALPRO": "silent"}}
 
 
 def test_reset_book_is_an_opening_again_and_no_proof_of_anything(found: dict[str, GatewayFacts]) -> None:
