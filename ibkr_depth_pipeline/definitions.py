@@ -26,6 +26,7 @@ from ibkr_depth_pipeline.orchestration.monitoring.sensors import (
 )
 from ibkr_depth_pipeline.orchestration.monitoring.watchdog import standby_sensor, watchdog_sensor
 from ibkr_depth_pipeline.orchestration.probe import build_probe, build_probe_job, build_probe_schedule
+from ibkr_depth_pipeline.orchestration.purging import build_purge_schedule, purge_job
 from ibkr_depth_pipeline.orchestration.resources import (
     ExchangeHours,
     IbkrGateway,
@@ -82,8 +83,8 @@ def _monitoring(gateways: Sequence[GatewayAssets], status: dg.DefaultSensorStatu
     return dg.Definitions(
         assets=[*build_archive(*gateways), ibkr_depth_archive_report],
         asset_checks=[heartbeat_checks(gateway) for gateway in monitored],
-        jobs=[archive_job, day_job],
-        schedules=[build_day_schedule()],
+        jobs=[archive_job, day_job, purge_job],
+        schedules=[build_day_schedule(), build_purge_schedule()],
         sensors=[*sensors, build_archive_alerts()],
     )
 

@@ -238,6 +238,9 @@ class Settings(BaseSettings):
         description="whether the archiver keeps the rows of depth as well, if the recorder stores them "
         "(IBKR_STREAM_ROWS): true or false",
     )
+    ibkr_dagster_keep_days: Whole = whole(
+        0, 0, 36500, "days that Dagster keeps checks and observations", least_means="it keeps all of them"
+    )
     ibkr_stop_at_close: bool = Field(
         True,
         description="whether a run of Dagster's follows the markets' hours (refused outside a session, ended at its "

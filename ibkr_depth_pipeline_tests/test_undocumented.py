@@ -45,6 +45,7 @@ HOMES = {
     "_onSocketDisconnected": "gateway/ib_client.py",
     "report_run_failed": "orchestration/monitoring/tracked_jobs.py",
     "all_logs": "orchestration/monitoring/tracked_jobs.py",
+    "event_log_storage": "orchestration/purging.py",
     "socket_read_timeout": "monitoring/delivery.py",
     "instantiate": "monitoring/delivery.py",
 }

@@ -21,6 +21,7 @@ from ibkr_depth_pipeline.orchestration.archive.archiver import (
 from ibkr_depth_pipeline.orchestration.gateway_assets import GROUP, PREFIX
 from ibkr_depth_pipeline.orchestration.monitoring.sensors import archive_alert_sensor
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob
+from ibkr_depth_pipeline.orchestration.purging import PURGE_JOB
 from ibkr_depth_pipeline.orchestration.resources import ExchangeHours, RedisStore, errors_as_failures
 from ibkr_depth_pipeline.orchestration.scheduling import schedule_status, sensor_status, settings_at_load
 from ibkr_depth_pipeline.settings import Settings, load_settings
@@ -144,7 +145,7 @@ def _in_use(settings: Settings, day: date) -> bool:
 
 
 def build_archive_alerts() -> dg.SensorDefinition:
-    """Alerts of the runs of the archiver and of the days."""
+    """Alerts of the runs of the archiver, of the days, and of the purge of Dagster's history."""
     archiver = TrackedJob(ARCHIVE_JOB, frozenset({ARCHIVE_KEY}))
     days = TrackedJob(DAY_JOB, frozenset({DAY_KEY, REPORT_KEY}))
-    return archive_alert_sensor(sensor_status(settings_at_load()), archiver, days)
+    return archive_alert_sensor(sensor_status(settings_at_load()), archiver, days, TrackedJob(PURGE_JOB))

@@ -174,7 +174,7 @@ def archive_alert_sensor(status: dg.DefaultSensorStatus, *tracked: TrackedJob) -
         name="ibkr_depth_archive_run_alerts",
         minimum_interval_seconds=INTERVAL_SECS,
         default_status=status,
-        description="Alerts each run of the archive that fails or is canceled.",
+        description="Alerts each run of the archive, and of the nightly purge, that fails or is canceled.",
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return _alert_endings(context, tracked, replace(read_settings(load_settings), problem=""))

@@ -122,6 +122,11 @@ def active_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[Trac
     return tuple(_run(instance, record, tracked) for record in _records(instance, tracked, None, statuses=_ACTIVE))
 
 
+def unfinished_runs(instance: dg.DagsterInstance) -> list[str]:
+    """The ids of all runs that are not over, tracked or not."""
+    return [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=_ACTIVE))]
+
+
 def fail_run(instance: dg.DagsterInstance, run_id: str, why: str) -> bool:
     """Report that run as failed. Returns False if it is over or gone already.
 
