@@ -1,0 +1,1 @@
+"""Whole sessions in virtual time: gateway, Redis and network in one event loop, faults by a seed."""

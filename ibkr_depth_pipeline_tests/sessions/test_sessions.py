@@ -1,0 +1,128 @@
+"""Whole sessions in virtual time, with faults by a seed: what must hold does, and each interesting state is reached.
+
+A plan that fails is shrunk by hypothesis and printed: `play(Plan(...))` of session.py repeats it, to the last byte.
+SESSIONS sets how many the long test plays, SESSIONS_SEED which.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from ibkr_depth_pipeline.sink.backlog import SymbolQueue
+from ibkr_depth_pipeline_tests.sessions.hostile import HOSTILE, KINDS
+from ibkr_depth_pipeline_tests.sessions.session import play
+from ibkr_depth_pipeline_tests.sessions.world import Fault, Plan
+
+SESSIONS = int(os.environ.get("SESSIONS", "1000"))
+SESSIONS_SEED = int(os.environ.get("SESSIONS_SEED", "20261126"))
+LAST_FAULT_SECS = 30
+
+STATES = {
+    "another process goes on",
+    "late block of a former holder refused",
+    "roll with a full batch",
+    "batch shrunk on trial",
+    "batch_shrunk",
+    "batch_grown",
+    "slot_released_late",
+    "gateway_stalled",
+    "connection_lost",
+    "connectivity_lost",
+    "reconnected",
+    "data_gap",
+    "book_out_of_step",
+    "book_reset",
+    "line_dead",
+    "depth_refused",
+    "client_id_in_use",
+    "redis_write_failed",
+    "redis_back",
+    "turn_of_lost_run_closed",
+    "LeaseLost",
+}
+"""What a thousand sessions must come to: log events of the recorder, its errors, and what world.py finds."""
+
+faults = st.builds(
+    Fault,
+    at=st.integers(0, 10 * LAST_FAULT_SECS).map(lambda tenths: tenths / 10),
+    kind=st.one_of(st.sampled_from(list(HOSTILE)), st.sampled_from(KINDS)),
+    choice=st.integers(0, 2**16),
+)
+plans = st.builds(
+    Plan,
+    seed=st.integers(0, 2**16),
+    slots=st.integers(1, 3),
+    symbols=st.integers(2, 5),
+    standby=st.booleans(),
+    rolls=st.integers(0, 4).map(lambda one: one == 4),
+    faults=st.lists(faults, max_size=6).map(tuple),
+)
+
+
+def plan_of(number: int, count: int) -> Plan:
+    """A plan by a number alone, with so many faults."""
+    chance = random.Random(number)
+    choices = [Fault(chance.randrange(100) / 10, chance.choice(KINDS), chance.randrange(2**16)) for _ in range(count)]
+    return Plan(number, chance.choice([1, 2, 3]), chance.choice([2, 3, 4]), number % 2 == 0, False, tuple(choices))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_session_with_faults_stores_every_book_once_and_recovers(number: int) -> None:
+    seen = play(plan_of(number, 3))
+    assert seen.problems == []
+    assert seen.snapshots > 0
+
+
+def test_block_of_killed_process_that_arrives_after_takeover_is_refused() -> None:
+    killed = Fault(4.0, "killed with a block on its way", 1)
+    seen = play(Plan(1, 3, 3, True, False, (killed,)))
+    assert seen.problems == []
+    assert seen.states["late block of a former holder refused"] > 0
+    assert seen.states["another process goes on"] > 0
+
+
+def test_same_plan_gives_same_session_in_another_process() -> None:
+    plan = plan_of(7, 1)
+    program = f"from {__package__}.world import *\nfrom {__package__}.session import play\nprint(play({plan!r}).digest)"
+    other = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert other.stdout.split()[-1] == play(plan).digest
+
+
+def test_queue_that_forgets_what_was_not_answered_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(queue: SymbolQueue, entries: list[bytes]) -> None:
+        queue.on_its_way = False
+
+    monkeypatch.setattr(SymbolQueue, "put_back", forget)
+    seen = play(Plan(1, 3, 3, False, False, (Fault(4.0, "connection to Redis cut", 3),)))
+    assert any("does not follow" in problem for problem in seen.problems)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_thousand_sessions_hold_and_reach_every_interesting_state() -> None:
+    reached: Counter[str] = Counter()
+
+    @seed(SESSIONS_SEED)
+    @settings(max_examples=SESSIONS, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(plans)
+    def one(plan: Plan) -> None:
+        seen = play(plan)
+        reached.update(state for state, times in seen.states.items() if times)
+        assert seen.problems == []
+
+    one()
+    assert STATES - reached.keys() == set()
