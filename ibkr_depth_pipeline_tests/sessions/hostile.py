@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ibkr_depth_pipeline_tests.faults.random_faults import BEHAVIOURS, NORMAL, Dice
+from ibkr_depth_pipeline_tests.faults.random_faults import BEHAVIOURS, NORMAL, SYMBOLS, Dice
 from ibkr_depth_pipeline_tests.sessions.model_redis import PORT
-from ibkr_depth_pipeline_tests.sessions.world import GATEWAY_PORT, Fault, Recorder, World
+from ibkr_depth_pipeline_tests.sessions.world import GATEWAY_PORT, LISTINGS, Fault, Recorder, World
 
 Acts = Iterator[tuple[float, Callable[[], object]]]
 """What to call, and when: seconds after the fault began."""
@@ -28,7 +28,15 @@ def _gateway_acts(world: World, acts: Sequence[Any]) -> Acts:
         arguments = dict(act.arguments)
         if arguments.get("slots") == NORMAL:
             arguments["slots"] = world.plan.slots
+        if arguments.get("symbol") in SYMBOLS:
+            arguments["symbol"] = _recorded(world, arguments["symbol"])
         yield act.at, lambda name=act.name, arguments=arguments: getattr(world.gateway, name)(**arguments)
+
+
+def _recorded(world: World, symbol: str) -> str:
+    """A contract of the session in place of one that the burst has chosen."""
+    name = world.symbols[SYMBOLS.index(symbol) % len(world.symbols)]
+    return LISTINGS.get(name, (name,))[0]
 
 
 def _it_has_arrived() -> None:
@@ -111,6 +119,13 @@ def _redis_full(world: World, chance: random.Random) -> Acts:
     yield chance.choice([0.5, 3.0, 15.0]), lambda: fill(False)
 
 
+def _slots_taken(world: World, chance: random.Random) -> Acts:
+    """For long enough that the recorder tries a larger batch meanwhile."""
+    taken = chance.randint(1, max(1, world.plan.slots - 1))
+    yield 0.0, lambda: world.gateway.occupy_slots(taken)
+    yield chance.choice([15.0, 25.0]), lambda: world.gateway.occupy_slots(0)
+
+
 def _suspended(world: World, chance: random.Random) -> Acts:
     def jump() -> None:
         world.clock.now += chance.choice([1.0, 5.0, 60.0])
@@ -129,6 +144,7 @@ HOSTILE: Mapping[str, Callable[[World, random.Random], Acts]] = {
     "connection to Redis cut": _redis_cut,
     "Redis stalls": _redis_stalls,
     "Redis full": _redis_full,
+    "slots taken": _slots_taken,
     "host suspended": _suspended,
 }
 """What happens beside what the gateway does (faults/random_faults.py: BEHAVIOURS)."""

@@ -40,7 +40,7 @@ STATES = {
     "data_gap",
     "book_out_of_step",
     "book_reset",
-    "line_dead",
+    "line_asked_again",
     "depth_refused",
     "client_id_in_use",
     "redis_write_failed",
