@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
 
+from ibkr_depth_pipeline.trading_hours import TradingHours
+
 LIQUID, TRADING, ALWAYS = "liquid", "trading", "always"
 
 _ZONES = {
@@ -204,8 +206,6 @@ def time_zone(name: str) -> ZoneInfo:
 
 def calendar_hours(calendar: str, now: int) -> MarketHours:
     """The sessions of an exchange_calendars calendar around `now`. Raises ConfigurationError for an unknown one."""
-    from ibkr_depth_pipeline.trading_hours import TradingHours  # it brings pandas, which a recorder rarely needs
-
     around = datetime.fromtimestamp(now / 1000, timezone.utc)
     spans = TradingHours(calendar, around).spans
     known_until = now + 7 * _DAY_MS

@@ -1,19 +1,17 @@
 """When an exchange is open: sessions, early closes, the reason for a closed day. Pure: the moment is an argument.
 
-Moments are aware datetimes; those handed out are in UTC. The dates come from exchange_calendars, which knows about a
-year ahead from the day it is asked: make a TradingHours when it is needed, don't keep one for days.
+Moments are aware datetimes; those handed out are in UTC. The dates come from exchange_calendars (exchange_days.py); it
+knows about a year ahead from the day it is asked: make a TradingHours when it is needed, don't keep one for days.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from typing import Any
+from datetime import date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
-import exchange_calendars  # type: ignore[import-untyped]
-
-from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
+from ibkr_depth_pipeline.errors import DepthPipelineError
+from ibkr_depth_pipeline.exchange_days import TradingSession, exchange_days
 
 _BEFORE, _AFTER = timedelta(days=10), timedelta(days=30)
 """The days searched around a moment: more than any number of closed days in a row."""
@@ -23,45 +21,23 @@ class OutsideSession(DepthPipelineError):
     """The exchange is closed and does not open within the allowed lead. The message holds the next open."""
 
 
-@dataclass(frozen=True, slots=True)
-class TradingSession:
-    """One session. `day` is its date by the exchange's calendar; `open` and `close` are in UTC."""
-
-    day: date
-    open: datetime
-    close: datetime
-
-
 class TradingHours:
     """The sessions of `calendar` (a name of exchange_calendars, such as XNYS) in the weeks around a moment.
 
-    Raises ConfigurationError for an unknown calendar. Methods take moments up to a week from `around`.
+    Raises what exchange_days raises. Methods take moments up to a week from `around`.
     """
 
     def __init__(self, calendar: str, around: datetime) -> None:
         self.calendar = calendar
         day = around.astimezone(timezone.utc).date()
-        try:
-            self._found: Any = _calendar(calendar, day - _BEFORE, day + _AFTER)
-        except exchange_calendars.errors.InvalidCalendarName:
-            allowed = "a calendar of exchange_calendars, such as XNYS, XNAS or 24/7"
-            raise ConfigurationError("trading hours", [f"{calendar!r} is not allowed; {allowed}"]) from None
-        self._sessions = [
-            TradingSession(label.date(), _utc(row.open), _utc(row.close))
-            for label, row in zip(self._found.schedule.index, self._found.schedule.itertuples(), strict=True)
-        ]
-
-    @property
-    def zone(self) -> tzinfo:
+        days = exchange_days(calendar, day - _BEFORE, day + _AFTER)
+        self.zone = ZoneInfo(days.zone)
         """The exchange's own time zone."""
-        found: tzinfo = self._found.tz
-        return found
-
-    @property
-    def usual_open(self) -> time:
+        self.usual_open = days.usual_open
         """The wall-clock time, in `zone`, at which a session opens on a day like any other."""
-        found: time = self._found.open_times[-1][1]
-        return found
+        self._weekdays_off = days.weekdays_off
+        self._holidays = days.holidays
+        self._sessions = list(days.sessions)
 
     @property
     def spans(self) -> list[tuple[int, int]]:
@@ -82,16 +58,9 @@ class TradingHours:
 
     def why_closed(self, day: date) -> str:
         """Why no session opens on `day`: the holiday's name if it has one."""
-        if (named := self._holidays().get(day)) is not None:
+        if (named := self._holidays.get(day)) is not None:
             return named
-        return "not a weekday of trading" if self._found.weekmask[day.weekday()] == "0" else "closed by the exchange"
-
-    def _holidays(self) -> dict[date, str]:
-        rules = self._found.regular_holidays
-        if rules is None:
-            return {}
-        named = rules.holidays(self._found.first_session, self._found.last_session, return_name=True)
-        return {label.date(): str(name) for label, name in named.items()}
+        return "not a weekday of trading" if day.weekday() in self._weekdays_off else "closed by the exchange"
 
     def session_to_record(self, now: datetime, early: timedelta) -> TradingSession:
         """The open session, or the next one if it opens within `early`. Raises OutsideSession for all other times."""
@@ -154,16 +123,5 @@ def judge_tick(
     return Start(session)
 
 
-def _calendar(name: str, start: date, end: date) -> Any:
-    with warnings.catch_warnings():  # newer pandas' warnings to exchange_calendars do not concern our users
-        warnings.filterwarnings("ignore", message="Series.values")
-        return exchange_calendars.get_calendar(name, start=start, end=end)
-
-
 def _unix_ms(moment: datetime) -> int:
     return int(moment.timestamp()) * 1000
-
-
-def _utc(stamp: Any) -> datetime:
-    moment: datetime = stamp.to_pydatetime().astimezone(timezone.utc)
-    return moment

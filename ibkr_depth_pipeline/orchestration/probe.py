@@ -19,7 +19,6 @@ from ibkr_depth_pipeline.orchestration.resources import (
 )
 from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule, schedule_status, settings_at_load
 from ibkr_depth_pipeline.probe.report import DECIDED, ProbeReport, SymbolReport
-from ibkr_depth_pipeline.probe.session import run_probe
 
 DEPTH_CHECK = "market_depth"
 LONGEST_PROBE = timedelta(hours=2)
@@ -54,6 +53,8 @@ def build_probe(assets: GatewayAssets) -> dg.AssetsDefinition:
     def probe(
         context: dg.AssetExecutionContext, config: ProbeConfig, ibkr: IbkrGateway, redis: RedisStore
     ) -> Iterator[Event]:
+        from ibkr_depth_pipeline.probe.session import run_probe  # its imports are a run's, not the code server's
+
         selected = [symbol for key, symbol in symbols.items() if key in context.selected_asset_keys]
         with errors_as_failures():
             settings, universe = settings_and_universe(names, config.symbols or selected, ibkr, redis)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import exchange_calendars  # noqa: F401 - so that no process of its own is started for each day that is asked for
 import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import free_port

@@ -6,16 +6,12 @@ Launchpad before a run exists, for the job and for Materialize alike.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.ingest.composition import FiguresCallback, WantedCallback
-from ibkr_depth_pipeline.ingest.figures import IngestSummary
-from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport
-from ibkr_depth_pipeline.ingest.run import IngestOutcome, run_ingest
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.monitoring.ticks import universe_sessions
 from ibkr_depth_pipeline.orchestration.gateway_assets import (
@@ -65,6 +61,11 @@ from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.trading_hours import OutsideSession
 from ibkr_depth_pipeline.universe import Universe
+
+if TYPE_CHECKING:  # what only a run needs is imported in its process: the code server never records
+    from ibkr_depth_pipeline.ingest.figures import IngestSummary
+    from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport
+    from ibkr_depth_pipeline.ingest.run import IngestOutcome
 
 LEAST_DURATION_SECS = 0.1
 
@@ -151,34 +152,32 @@ class SessionObserver:
     `log` is the op's log_event; it is called in the watcher's thread.
     """
 
-    def __init__(
-        self, log: Callable[[dg.AssetObservation], None], feed: dg.AssetKey, settings: Settings, universe: Universe
-    ) -> None:
+    def __init__(self, log: Callable[[dg.AssetObservation], None], feed: dg.AssetKey, universe: Universe) -> None:
         self._log = log
         self._feed = feed
         self._symbols = universe.symbols
         self._seen: FeedFigures | None = None
-        self.watcher = FiguresCallback(self._observe, settings.ibkr_observe_secs)
 
-    def _observe(self, now: FeedFigures) -> None:
+    def observe(self, now: FeedFigures) -> None:
+        """Log what happened since the last call."""
         before, self._seen = self._seen, now
         problem = {"universe": now.universe_problem} if now.universe_problem else {}
         self._log(dg.AssetObservation(self._feed, metadata={**feed_progress(before, now), **problem}))
         for observation in self._of_symbols(before, now):
             self._log(observation)
 
-    def dumped(self, report: DumpReport) -> None:
+    def dumped(self, report: "DumpReport") -> None:
         """Log an observation of the feed with a tape that the flight recorder has written; called in a thread."""
         self._log(dg.AssetObservation(self._feed, description="; ".join(report.why), metadata=dump_metadata(report)))
 
-    def conclude(self, summary: IngestSummary) -> None:
+    def conclude(self, summary: "IngestSummary") -> None:
         """Log the rest of a session that is over, and the symbols that could not be recorded."""
         before = self._seen or figures_at_start(summary, self._symbols)
         for observation in self._of_symbols(before, figures_at_end(before, summary), summary):
             self._log(observation)
 
     def _of_symbols(
-        self, before: FeedFigures | None, now: FeedFigures, summary: IngestSummary | None = None
+        self, before: FeedFigures | None, now: FeedFigures, summary: "IngestSummary | None" = None
     ) -> Iterator[dg.AssetObservation]:
         unresolved = summary.unresolved if summary else {}
         for symbol, figures in symbols_progress(before, now).items():
@@ -235,11 +234,14 @@ def _record(
     exchange: ExchangeHours,
     settings: Settings,
     universe: Universe,
-) -> tuple[IngestOutcome, Metadata]:
+) -> "tuple[IngestOutcome, Metadata]":
     """Record until the end, with observations. A run that only stood by has observed nothing."""
+    from ibkr_depth_pipeline.ingest.composition import FiguresCallback, WantedCallback
+    from ibkr_depth_pipeline.ingest.run import run_ingest
+
     with errors_as_failures():
         configure_logging(settings.ibkr_log_level)
-        observer = SessionObserver(context.log_event, names.feed_key, settings, universe)
+        observer = SessionObserver(context.log_event, names.feed_key, universe)
         hours = session_clock(settings, universe, exchange, utc_now())
         duration = config.seconds_to_record(hours, utc_now(), by_default=settings.ibkr_stop_at_close)
         outcome = run_ingest(
@@ -247,7 +249,7 @@ def _record(
             universe,
             duration,
             run_id=context.run_id,
-            figures_callback=observer.watcher,
+            figures_callback=FiguresCallback(observer.observe, settings.ibkr_observe_secs),
             wanted_callback=WantedCallback(lambda: still_wanted(context.instance, context.run_id)),
             dump_callback=observer.dumped,
             until_close=isinstance(hours, UniverseClock) and config.follows_close(settings.ibkr_stop_at_close),
@@ -293,7 +295,7 @@ def build_standby_job(assets: GatewayAssets) -> dg.JobDefinition:
 
 
 def _concluded(
-    context: dg.OpExecutionContext, feed: dg.AssetKey, outcome: IngestOutcome, metadata: Metadata
+    context: dg.OpExecutionContext, feed: dg.AssetKey, outcome: "IngestOutcome", metadata: Metadata
 ) -> dg.Output[None]:
     """The materialization is recorded however the session ended.
 
@@ -306,12 +308,12 @@ def _concluded(
     raise _why_not_well(outcome)
 
 
-def _is_well(context: dg.OpExecutionContext, outcome: IngestOutcome) -> bool:
+def _is_well(context: dg.OpExecutionContext, outcome: "IngestOutcome") -> bool:
     terminated = outcome.interrupted_by is not None and is_ending(context.instance, context.run_id)
     return outcome.summary.drained and not terminated
 
 
-def _why_not_well(outcome: IngestOutcome) -> BaseException:
+def _why_not_well(outcome: "IngestOutcome") -> BaseException:
     if outcome.interrupted_by is not None:
         return dg.DagsterExecutionInterruptedError(f"{outcome.interrupted_by}: subscriptions cancelled, buffer flushed")
     return dg.Failure("Redis did not take everything in time; the last snapshots are lost", allow_retries=False)

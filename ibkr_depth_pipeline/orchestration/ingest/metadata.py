@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from ibkr_depth_pipeline.ingest.figures import IngestSummary
-from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport
-from ibkr_depth_pipeline.ingest.run import IngestOutcome
 from ibkr_depth_pipeline.model import Levels
 from ibkr_depth_pipeline.orchestration.rendering import coverage_markdown, ladder_markdown
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from ibkr_depth_pipeline.ingest.figures import IngestSummary
+    from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport
+    from ibkr_depth_pipeline.ingest.run import IngestOutcome
 
 Numbers = Mapping[str, float]
 
