@@ -2,21 +2,25 @@
 
     python -m ibkr_depth_pipeline_tests.tape.make_corpus
 
-Each is written by the tap itself, in front of the gateway, while the recorder runs. A tape of a real gateway is put
-beside them as it came.
+Each is written by the tap itself, in front of the gateway, while the recorder runs; one by the recorder's own flight
+recorder. A tape of a real gateway is put beside them as it came.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.sink.dump_requests import ask_for_dump
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
+from ibkr_depth_pipeline_tests.flight_recorder.dumping import flown
 from ibkr_depth_pipeline_tests.tape.tapping import tapped
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -54,6 +58,16 @@ async def make(name: str, course: Course) -> None:
                 await grow(run, course)
 
 
+async def make_dump(name: str) -> None:
+    """Writes a tape of the flight recorder, which begins in the middle of a connection."""
+    with EmbeddedRedis() as redis, TemporaryDirectory() as folder:
+        async with SimulatedGateway(GatewayOptions(rows_per_second=100, seed=5)) as gateway:
+            async with flown(gateway, redis.url, Path(folder), "SPY", "QQQ") as run:
+                await run.grows("SPY", 300)
+                answer = await ask_for_dump(redis.url, "default", "make_corpus")
+                shutil.copyfile(answer.path, CORPUS / f"{name}-0001.tape.gz")
+
+
 async def grow(run: Recording, course: Course) -> None:
     for symbol in course.symbols:
         await run.grows(symbol, course.rows)
@@ -62,6 +76,7 @@ async def grow(run: Recording, course: Course) -> None:
 async def main() -> None:
     for name, course in COURSES.items():
         await make(name, course)
+    await make_dump("dumped")
 
 
 if __name__ == "__main__":
