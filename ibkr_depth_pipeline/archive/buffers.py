@@ -9,14 +9,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from ibkr_depth_pipeline.archive.alerts import alert_table
+from ibkr_depth_pipeline.archive.alerts import AlertBuffer
 from ibkr_depth_pipeline.archive.decoding import Batch, RawEntry, SymbolBuffer, check_id
 from ibkr_depth_pipeline.archive.intervals import table_of
 from ibkr_depth_pipeline.archive.layout import IdSpan, day_of
 from ibkr_depth_pipeline.archive.parquet_schema import STORED_ROWS
 from ibkr_depth_pipeline.archive.streams import Source
 from ibkr_depth_pipeline.errors import SchemaMismatch
-from ibkr_depth_pipeline.schema.alerts import Alert, decode_alert
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, decode_interval
 from ibkr_depth_pipeline.schema.keys import StreamId
@@ -123,42 +122,6 @@ class RowBuffer:
             batches.append(Batch(day, IdSpan(ids[start], ids[end - 1]), table.slice(start, end - start)))
             start = end
         return batches
-
-
-class AlertBuffer:
-    """The alerts of one ingest that are read and not yet in a file. An id is the time of storing, by Redis' clock."""
-
-    def __init__(self, position: StreamId) -> None:
-        self.cursor = position
-        self.unreadable = 0
-        self._held: list[tuple[StreamId, Alert]] = []
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def follows(self, entry: StreamId) -> bool:
-        """Always: nothing numbers alerts."""
-        return True
-
-    def add(self, entries: Sequence[RawEntry], before: StreamId | None = None) -> list[Gap]:
-        """Take entries in order. There are no gaps."""
-        for stream_id, fields in entries:
-            self.cursor = entry = StreamId.of(stream_id)
-            try:
-                check_id(entry)
-                alert = decode_alert(fields)
-                check_id(StreamId(alert.ts))
-            except (SchemaMismatch, ValueError):
-                self.unreadable += 1
-                continue
-            self._held.append((entry, alert))
-        return []
-
-    def take_all(self) -> list[Batch]:
-        """What has been added, by date of storing; afterwards it is empty."""
-        held, self._held = self._held, []
-        by_day = [(day, list(each)) for day, each in groupby(held, lambda one: day_of(one[0].ts))]
-        return [Batch(day, IdSpan(each[0][0], each[-1][0]), alert_table(each)) for day, each in by_day]
 
 
 _WORDS = {word.encode(): word for word in ("insert", "update", "delete", "reset", "bid", "ask", "")}

@@ -245,8 +245,8 @@ class RunFigures:
 class FiguresPublisher:
     """Publishes the figures of a run every REPORT_SECS: to Prometheus, and to Redis while the lease is ours.
 
-    They are one key, so whoever reads them never finds more holders of slots than there are slots; it is published soon
-    after these change.
+    They are one key, so a reader never finds more holders of slots than there are slots; it is published soon after
+    these change.
     """
 
     def __init__(self, figures: RunFigures, metrics: MetricsEndpoint, store: RunStore) -> None:
@@ -278,7 +278,7 @@ class FiguresPublisher:
             await first_of(self._changed.wait(), asyncio.sleep(REPORT_SECS - LEAST_REPORT_SECS))
 
     async def publish_last(self) -> None:
-        """Publish that the run has ended, and before that the hours: whoever misses it knows whether it should run."""
+        """Publish that the run has ended, and before that the hours, which say whether a run is to be missed."""
         if self._lease.fresh:
             figures = self._figures.current(ended=True)
             await self._status.publish_hours(self._figures.hours(), figures.symbols)

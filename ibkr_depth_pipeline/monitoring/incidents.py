@@ -201,7 +201,9 @@ def _end(assessment: _Assessment, incident: Incident) -> _Step:
 
 
 def _trouble_text(reading: Reading, cause: Cause, symbols: Sequence[str], since_ts: int) -> str:
-    lines = [f"Likely cause: {cause.value}.", f"For {duration(reading.ts - since_ts)}, since {utc(since_ts)}."]
+    lasted = reading.ts - since_ts
+    since = f"For {duration(lasted)}, since {utc(since_ts)}." if lasted >= 1000 else f"Since {utc(since_ts)}."
+    lines = [f"Likely cause: {cause.value}.", since]
     if problem := feed_problem(reading):
         lines.append(f"{problem[:1].upper()}{problem[1:]}.")
     lines.append(f"Not fresh: {_names(symbols)}." if symbols else "No symbol's heartbeat has expired yet.")
