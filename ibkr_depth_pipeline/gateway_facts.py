@@ -109,6 +109,19 @@ def read_facts(path: Path) -> GatewayFacts:
         raise ValueError(problems) from None
 
 
+def in_words(seen: object) -> str:
+    """A value of the file, for a reader."""
+    if isinstance(seen, dict):
+        return ", ".join(f"{name}: {_nested(each)}" for name, each in seen.items()) or "none"
+    if isinstance(seen, list):
+        return ", ".join(map(str, seen)) or "none"
+    return f"{seen:g}" if isinstance(seen, float) else str(seen)
+
+
+def _nested(seen: object) -> str:
+    return f"({in_words(seen)})" if isinstance(seen, dict) else in_words(seen)
+
+
 # ---- where the probe and the rotation begin
 
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from ibkr_depth_pipeline.cli.errors import FAILED, errors_as_exit_codes
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.facts.assumptions import EXPERIMENTS
+from ibkr_depth_pipeline.facts.assumptions import ASSUMPTIONS, EXPERIMENTS
 from ibkr_depth_pipeline.facts.evidence import FactLimits
-from ibkr_depth_pipeline.facts.render import facts_summary, facts_table
 from ibkr_depth_pipeline.facts.scenario import ABOUT, scenario_text
 from ibkr_depth_pipeline.facts.session import run_facts, specs_of
-from ibkr_depth_pipeline.gateway_facts import GatewayFacts, read_facts
+from ibkr_depth_pipeline.gateway_facts import FactEntry, GatewayFacts, in_words, read_facts
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.probe.venue_cache import VenueCache
 from ibkr_depth_pipeline.settings import Settings, load_settings
@@ -139,8 +142,8 @@ def main(
     if as_json:
         typer.echo(found.as_json(), nl=False)
     else:
-        Console(highlight=False).print(facts_table(found))
-        typer.echo(f"{facts_summary(found)}\nwritten: {out} and {scenario}")
+        Console(highlight=False).print(_table(found))
+        typer.echo(f"{_summary(found)}\nwritten: {out} and {scenario}")
     raise typer.Exit(_exit_code(found))
 
 
@@ -216,6 +219,35 @@ def _write(path: Path, text: str) -> None:
         beside.replace(path)
     except OSError as error:
         raise ConfigurationError(str(path), [f"can't be written: {error}"]) from None
+
+
+def _table(facts: GatewayFacts) -> Table:
+    """One row for each fact."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{facts.host}:{facts.port}", title_justify="left", pad_edge=False)
+    for column in ("fact", "assumed", "seen"):
+        table.add_column(column, overflow="fold", ratio=1)
+    for each in ASSUMPTIONS:
+        entry = facts.facts[each.fact]
+        table.add_row(each.asks, entry.assumed, _seen(entry))
+    return table
+
+
+def _summary(facts: GatewayFacts) -> str:
+    """How many facts are as assumed, otherwise, without an assumption, and not seen, in one line."""
+    seen = [each for each in facts.facts.values() if each.seen_ts is not None]
+    counts = Counter(each.as_assumed for each in seen)
+    return (
+        f"{counts[True]} as assumed, {counts[False]} otherwise, {counts[None]} where nothing definite is assumed, "
+        f"{len(facts.facts) - len(seen)} not seen"
+    )
+
+
+def _seen(entry: FactEntry) -> Text:
+    if entry.seen_ts is None:
+        return Text(f"not seen: {entry.reason}", style="dim")
+    style = {True: "green", False: "yellow", None: ""}[entry.as_assumed]
+    note = f" ({entry.note})" if entry.note else ""
+    return Text(f"{'at least ' if entry.at_least else ''}{in_words(entry.seen)}{note}", style=style)
 
 
 def _exit_code(found: GatewayFacts) -> int:

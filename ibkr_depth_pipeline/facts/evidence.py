@@ -18,6 +18,9 @@ from ibkr_depth_pipeline.model import DepthRow, Instrument
 
 NO_SLOT_CODES = (309, 101)
 BOOK_RESET = 317
+WARNINGS = range(2100, 2170)
+"""Codes that refuse nothing, also with the id of a request (docs/ibkr-market-depth.md, "Error codes")."""
+PERMISSIONS = 2152
 MOST_ROWS = 200_000
 """Rows of a line that are kept; later ones are counted only."""
 
@@ -232,7 +235,7 @@ class Evidence:
         line = self.lines.get(message.request)
         if line is not None and message.code == BOOK_RESET:
             line.reset()
-        elif line is not None:
+        elif line is not None and message.code not in WARNINGS:
             line.errors.append(message)
 
     # ---- findings

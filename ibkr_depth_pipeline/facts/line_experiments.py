@@ -19,6 +19,7 @@ from ibkr_depth_pipeline.facts.account_experiments import (
 from ibkr_depth_pipeline.facts.books import InsertMeaning, followed, meaning_of, opening_rows, style_of
 from ibkr_depth_pipeline.facts.evidence import (
     NO_SLOT_CODES,
+    PERMISSIONS,
     CancelLine,
     ConnectAnew,
     Evidence,
@@ -108,7 +109,8 @@ def _conclude_access(evidence: Evidence, lines: Sequence[ObservedLine]) -> None:
                 advised[symbol] = {"code": line.error.code, "secs": round(line.error.at - line.sent_at, 2)}
         else:
             access[symbol][venue] = "silent" if line.error is None else line.error.code
-    evidence.find("venues_with_depth", {symbol: dict(found) for symbol, found in access.items()})
+    notice = next((each.text for each in evidence.errors if each.code == PERMISSIONS), "")
+    evidence.find("venues_with_depth", {symbol: dict(found) for symbol, found in access.items()}, notice)
     evidence.find("advisories", advised)
     first = {line.place: round(line.first_row_at - line.sent_at, 2) for line in lines if line.has_rows}
     if first:

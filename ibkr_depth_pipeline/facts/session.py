@@ -40,7 +40,7 @@ from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
-from ibkr_depth_pipeline.gateway_facts import AccountDigest, FactEntry, GatewayFacts
+from ibkr_depth_pipeline.gateway_facts import AccountDigest, FactEntry, GatewayFacts, in_words
 from ibkr_depth_pipeline.ingest.composition import rows_requested
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets
@@ -209,7 +209,7 @@ class FactsSession:
             self.evidence.fail(facts, str(why))
         for fact in facts:
             if fact in self.evidence.findings:
-                self._on_progress(f"  {fact}: {self.evidence.findings[fact].seen}")
+                self._on_progress(f"  {fact}: {in_words(self.evidence.findings[fact].seen)}")
 
     async def _do(self, command: FactCommand) -> Any:
         match command:

@@ -34,6 +34,9 @@ async def all_found() -> dict[str, GatewayFacts]:
     one = replace(QUICK, most_venues=1)
     lost = parse_scenario([{"on": {"kind": "request", "name": "reqMktDepth", "count": 6}, "do": "drop_connections"}])
     reset = parse_scenario([{"on": {"kind": "rows", "name": "SPY", "count": 60}, "do": "reset_book", "symbol": "SPY"}])
+    notice = parse_scenario(
+        [{"on": {"kind": "subscribed", "name": "EUR.USD"}, "do": "notify_permissions", "repeat": 20, "every": 0.2}]
+    )
     runs = {
         "full": facts_of(GatewayOptions(slots=0), only=["release", "drop"], limits=one),
         "closed": facts_of(GatewayOptions(hours={"SPY": closed_today()}), only=["venues"], symbols=STOCKS, limits=one),
@@ -54,6 +57,7 @@ async def all_found() -> dict[str, GatewayFacts]:
             only=["release", "venues"],
             limits=one,
         ),
+        "noticed": facts_of(GatewayOptions(silent_symbols=frozenset({"EUR.USD"})), notice, only=["venues"], limits=one),
         "paced": facts_of(GatewayOptions(messages_per_second=25), only=["slots"], limits=one),
         "hung": facts_of(GatewayOptions(hung_client_ids=frozenset({797})), only=["connection"], connect_timeout=1.0),
         "silent": facts_of(
@@ -124,6 +128,13 @@ def test_lines_that_stay_silent_cost_no_slot_of_the_experiments_after_them(found
     assert partly.seen("slots") == 2
     assert 0.4 <= float(str(partly.seen("slot_free_secs"))) < 5.0
     assert partly.seen("venues_with_depth") == {"SPY": {"ARCA": "depth"}, "EUR.USD": {"IDEALPRO": "silent"}}
+
+
+def test_notice_of_permissions_refuses_nothing_and_is_noted(found: dict[str, GatewayFacts]) -> None:
+    entry = found["noticed"].facts["venues_with_depth"]
+    assert entry.seen == {"SPY": {"ARCA": "depth"}, "EUR.USD": {"IDEALPRO": "silent"}}
+    assert entry.note.startswith("Exchanges - Depth: ")
+    assert found["noticed"].seen("advisories") == {}
 
 
 def test_reset_book_is_an_opening_again_and_no_proof_of_anything(found: dict[str, GatewayFacts]) -> None:
