@@ -55,7 +55,7 @@ class WireTrace:
         if ring.is_on:
             ring.chunk += (FRAME.pack(_GATEWAY, time_ns(), self._number, len(data)), data)
             ring.chunk_bytes += len(data)
-            if ring.chunk_bytes >= CHUNK_BYTES:
+            if ring.chunk_bytes >= ring.chunk_bound:
                 ring.hand_over()
 
     def sent(self, data: bytes) -> None:
@@ -108,6 +108,7 @@ class WireRing:
         self.period = min(FLUSH_SECS, secs / SEGMENTS)
         self._segment_secs = secs / SEGMENTS
         self._segment_bound = bound // SEGMENTS
+        self.chunk_bound = min(CHUNK_BYTES, self._segment_bound // 2)
         self._segment_bytes = 0
         self._segment_began = 0.0
         self._turn_is_due = False

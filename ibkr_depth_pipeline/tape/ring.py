@@ -34,7 +34,8 @@ SEGMENTS = 16
 """A ring has about so many segments: with each, that part of what is kept goes at once."""
 
 HEAD_BOUND_BYTES = 8 << 20
-"""The largest head of a connection: the details of some 3,000 contracts. What would go beyond it is left out."""
+"""The largest head of a connection, and of those that have ended together: the details of some 3,000 contracts. What
+would go beyond it is left out."""
 
 ABOUT = "about.json"
 _LOCK = "lock"
@@ -49,6 +50,8 @@ class _Segment:
 
 class RingFiles:
     """The files of one ring. They take at most `bound` bytes, beside the heads, and `secs` seconds and a segment.
+
+    That is if what is appended before the next `turn` is an eighth of the bound at most.
 
     about: what a dump needs to know if this process is killed (ring_dump.py: about.json).
 
@@ -94,10 +97,16 @@ class RingFiles:
             raise
 
     def end(self, connection: int) -> None:
-        """The connection is closed: its head goes with the newest segment."""
+        """The connection is closed: its head goes with the newest segment, or for want of room."""
         self._ended[connection] = self._numbers
         if head := self._heads.pop(connection, None):
             head.close()
+        heads = {each: _size(self.folder / head_name(each)) for each in self._ended}
+        for each in list(heads):
+            if sum(heads.values()) > HEAD_BOUND_BYTES:
+                del self._ended[each]
+                (self.folder / head_name(each)).unlink(missing_ok=True)
+                heads[each] = 0
 
     def turn(self, checkpoint: bytes, now: float) -> None:
         """Begins a segment with that frame, and removes those whose time is over, or whose room is needed.
@@ -112,14 +121,15 @@ class RingFiles:
         self._file = _open(segment.path)
         self._segments.append(segment)
         self.append(checkpoint)
-        while len(self._segments) > 1 and self._is_over(now):
+        needed = 2 * self._bound // SEGMENTS + len(checkpoint)  # one segment, and what comes before the next is begun
+        while len(self._segments) > 1 and self._is_over(now, needed):
             self._segments.popleft().path.unlink(missing_ok=True)
         self._remove_heads()
 
-    def _is_over(self, now: float) -> bool:
-        """Whether the oldest segment is to go: the others reach back far enough, or the next one needs its room."""
+    def _is_over(self, now: float, needed: int) -> bool:
+        """Whether the oldest segment is to go: the others reach back far enough, or its room is needed."""
         kept = sum(segment.size for segment in self._segments)
-        return self._segments[1].began <= now - self._secs or kept + self._bound // SEGMENTS > self._bound
+        return self._segments[1].began <= now - self._secs or kept + needed > self._bound
 
     def _remove_heads(self) -> None:
         oldest = self._numbers - len(self._segments) + 1
@@ -166,6 +176,13 @@ class RingFiles:
 def head_name(connection: int) -> str:
     """The name of the file with a connection's head."""
     return f"head-{connection}"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -94,13 +94,17 @@ class _Beginning:
         seeded = {line["request"] for line in lines if line["bids"] or line["asks"]}
         shown = [{**self._named(line), "levels": len(line["bids"]) + len(line["asks"])} for line in lines]
         unknown = sorted(int(request) for request in requests if int(request) not in seeded)
-        detail = {"lines": shown, "without_book": unknown, "head_is_whole": known["head_is_whole"]}
+        detail = {"lines": shown, "without_book": unknown, "head_is_whole": self._head_is_whole(number, known)}
         yield LinkEvent(self.at, number, "resumed", detail)
         for text in requests.values():
             yield self._made_up(number, Way.CLIENT, framed(text.encode()))
         for line in lines:
             yield self._made_up(number, Way.GATEWAY, b"".join(map(framed, _rows_of(line))))
         self.recorder.read(self.at, number, Way.GATEWAY, base64.b64decode(known["unfinished"]))
+
+    def _head_is_whole(self, number: int, known: Mapping[str, Any]) -> bool:
+        path = self.folder / head_name(number)
+        return bool(known["head_is_whole"]) and path.exists() and path.stat().st_size >= known["head"]
 
     def _head(self, number: int, size: int) -> Iterator[_Frame]:
         path = self.folder / head_name(number)

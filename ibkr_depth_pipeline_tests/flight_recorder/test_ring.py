@@ -14,7 +14,16 @@ import pytest
 
 from ibkr_depth_pipeline.tape.files import Read
 from ibkr_depth_pipeline.tape.messages import Way, framed, message_of
-from ibkr_depth_pipeline.tape.ring import ABOUT, CHECKPOINT, SEGMENTS, RingFiles, adopt, head_name, lock_folder
+from ibkr_depth_pipeline.tape.ring import (
+    ABOUT,
+    CHECKPOINT,
+    HEAD_BOUND_BYTES,
+    SEGMENTS,
+    RingFiles,
+    adopt,
+    head_name,
+    lock_folder,
+)
 from ibkr_depth_pipeline.tape.ring_dump import entries_of_ring
 from ibkr_depth_pipeline.tape.scribe import TapeRecorder, frame
 
@@ -143,6 +152,16 @@ def test_held_ring_stays_as_it_was_while_the_ring_goes_on(tmp_path: Path, make_r
         ring.turn(OF_NOBODY, second)
     about = orjson.loads((tmp_path / "held" / ABOUT).read_bytes())
     assert numbers(list(entries_of_ring(tmp_path / "held", about["files"], greeted()))) == list(range(9, 20))
+
+
+def test_heads_of_ended_connections_are_bounded_together(tmp_path: Path, make_ring: MakeRing) -> None:
+    ring = make_ring()
+    part = b"x" * (HEAD_BOUND_BYTES // 4)
+    for connection in range(1, 20):
+        ring.append_head(connection, part)
+        ring.end(connection)
+        assert sum(path.stat().st_size for path in (tmp_path / "ring").glob("head-*")) <= HEAD_BOUND_BYTES
+    assert {path.name for path in (tmp_path / "ring").glob("head-*")} == {head_name(each) for each in range(16, 20)}
 
 
 def test_ring_whose_folder_was_removed_fails_and_begins_anew_when_it_is_asked_to(

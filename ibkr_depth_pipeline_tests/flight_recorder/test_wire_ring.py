@@ -31,8 +31,8 @@ class SlowDisk(RingFiles):
 
 
 @asynccontextmanager
-async def ring_on(files: RingFiles) -> AsyncIterator[WireRing]:
-    ring = WireRing(files, BOUND, 60.0, list, set)
+async def ring_on(files: RingFiles, bound: int = BOUND) -> AsyncIterator[WireRing]:
+    ring = WireRing(files, bound, 60.0, list, set)
     ring.begin()
     try:
         yield ring
@@ -92,3 +92,18 @@ async def test_ring_that_is_removed_while_it_is_written_is_made_again(
         (segment,) = (tmp_path / "ring").glob("segment-*")
         assert READ in segment.read_bytes()
     assert capsys.readouterr().out.count("flight_recorder_failed") == 1
+
+
+@pytest.mark.parametrize("bound", [1 << 20, 1 << 23])
+async def test_ring_stays_within_its_bound_at_any_speed(tmp_path: Path, bound: int) -> None:
+    files = RingFiles(tmp_path / "ring", bound, 60.0, {})
+    async with ring_on(files, bound) as ring:
+        trace = ring.opened(lambda: b"")
+        for number in range(4 * bound // len(READ)):
+            trace.received(READ)
+            await asyncio.sleep(0)  # as between two reads
+            if number % 32 == 0:
+                await ring.writer.call(lambda: None)
+                assert sum(path.stat().st_size for path in (tmp_path / "ring").glob("segment-*")) <= bound
+        await ring.writer.call(lambda: None)
+        assert sum(path.stat().st_size for path in (tmp_path / "ring").glob("segment-*")) > bound / 2
