@@ -76,6 +76,7 @@ AlertUrls = Annotated[str, AfterValidator(_check_alert_urls)]
 DeadmanUrl = Annotated[str, Field(pattern=r"^(https?://[^\s/]+\S*)?$")]  # no error shows it: its path is a secret
 Calendar = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{1,32}$")]  # exchange_calendars knows which exist
 Switch = Annotated[Literal["on", "off"], BeforeValidator(_lower)]
+StandbyRole = Annotated[Literal["on", "off", "reserve"], BeforeValidator(_lower)]
 SessionKind = Annotated[Literal["instruments", "calendar"], BeforeValidator(_lower)]
 CodeLocation = Annotated[Literal["all", "recording", "monitoring"], BeforeValidator(_lower)]
 ProbeFailed = Annotated[Literal["start", "hold"], BeforeValidator(_lower)]

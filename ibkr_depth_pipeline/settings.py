@@ -37,6 +37,7 @@ from ibkr_depth_pipeline.setting_types import (
     RedisUrl,
     Seconds,
     SessionKind,
+    StandbyRole,
     Switch,
     WebNames,
     WebToken,
@@ -152,12 +153,13 @@ class Settings(BaseSettings):
     ibkr_lease_wait_secs: Seconds = seconds(
         0, 0, 31_536_000, "how long a second ingest stands by before it gives up", least_means="it exits"
     )
-    ibkr_standby: Switch = Field(
+    ibkr_standby: StandbyRole = Field(
         "off",
         description="whether a hot standby belongs to this recording: a run that finds another one recording connects, "
-        "resolves and waits to take over, and a standby that is missing is alerted: on or off",
+        "resolves and waits to take over, and a standby that is missing is alerted: on, off, or reserve (a run that "
+        "gives the recording back once another one stands by)",
     )
-    ibkr_standby_client_id: Whole = whole(797, 1, 2_000_000_000, "a standby's preferred client id")
+    ibkr_standby_client_id: Whole = whole(807, 1, 2_000_000_000, "a standby's preferred client id")
     ibkr_flight_recorder_minutes: Seconds = bounded(
         "minutes,",
         5,

@@ -85,6 +85,13 @@ def run(
             "contract, and wait to take over. Default: IBKR_STANDBY.",
         ),
     ] = False,
+    reserve: Annotated[
+        bool,
+        typer.Option(
+            "--reserve",
+            help="The same, and give a recording that was taken over back, and end, once another one stands by.",
+        ),
+    ] = False,
 ) -> None:
     """Record until Ctrl-C or SIGTERM; then cancel every subscription, flush and disconnect, and exit with 0.
 
@@ -107,7 +114,7 @@ def run(
     with errors_as_exit_codes():
         from ibkr_depth_pipeline.ingest.run import run_ingest  # commands that need no gateway start without it
 
-        settings = load_settings(ibkr_standby="on" if standby else None)
+        settings = load_settings(ibkr_standby="reserve" if reserve else "on" if standby else None)
         file = UniverseFile(settings.symbol_config_path, tuple(symbol or ()), settings.ibkr_max_concurrent_depth)
         universe = file.load()
         configure_logging(settings.ibkr_log_level)

@@ -94,7 +94,7 @@ def _feed(feed: IngestHealth) -> Iterator[Text]:
 def _standby_line(standby: StandbyFigures) -> Text:
     run, connected = standby.run, f"connected as client {standby.client_id}" if standby.connected else "not connected"
     told = f"{connected}, {standby.resolved} of {standby.symbols} contracts resolved, since {utc(standby.since_ts)}"
-    state = "ready" if standby.is_ready else "not ready"
+    state = ("reserve, " if standby.reserve else "") + ("ready" if standby.is_ready else "not ready")
     line = f"standby: {state}: run {run.run_id}, {run.host} pid {run.pid}, {told}"
     return Text(line, "green" if standby.is_ready else "yellow")
 

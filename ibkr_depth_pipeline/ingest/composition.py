@@ -86,7 +86,8 @@ class RunStore:
         self.contracts = ContractCache(client)
         self.status = StatusPublisher(client, name)
         self.standby_status = StandbyStatus(client, name, identity)
-        self.has_standby = settings.ibkr_standby == "on"
+        self.has_standby = settings.ibkr_standby != "off"
+        self.is_reserve = settings.ibkr_standby == "reserve"
         self.writer = RedisWriter(
             client,
             lease=self.lease,

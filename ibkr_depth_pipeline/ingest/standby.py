@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.schema.status import RunIdentity, StandbyFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.lease import describe
-from ibkr_depth_pipeline.sink.status import REPORT_SECS
+from ibkr_depth_pipeline.sink.status import REPORT_SECS, StandbyStatus
 from ibkr_depth_pipeline.tasks import end
 from ibkr_depth_pipeline.universe_changes import UniverseFollower
 
@@ -30,6 +30,19 @@ SETTLE_SECS = 0.1
 
 ENDS_EARLY_SECS = 2.0
 """So long before the end of its time, such as the session's close, one that waits ends: it must not take over then."""
+
+HAND_BACK_SECS = 10.0
+"""How long another must have stood by, ready, before a reserve gives the recording back."""
+
+
+async def hand_back(status: StandbyStatus, stop: Callable[[], None]) -> None:
+    """Call stop() once another stands by, ready and no reserve itself, for HAND_BACK_SECS."""
+    waited = 0.0
+    while waited < HAND_BACK_SECS:
+        await asyncio.sleep(REPORT_SECS)
+        waited = waited + REPORT_SECS if await status.count(successors=True) else 0.0
+    get_log().info("handing_back")
+    stop()
 
 
 class Standby:
@@ -135,6 +148,7 @@ class Standby:
             client_id=connection.client_id,
             resolved=members.prepared,
             symbols=len(members.universe.specs),
+            reserve=self._settings.ibkr_standby == "reserve",
         )
 
     def _state(self) -> dict[str, object]:

@@ -229,6 +229,8 @@ def watchdog_tick(
     dead = dead_runs(runs, heartbeats, now, lease_wait_ms=int(settings.ibkr_lease_wait_secs * 1000))
     failed = window is not None and probe is Phase.FAILED
     hold = HELD if failed and settings.ibkr_probe_failed == "hold" else ""
+    if settings.ibkr_standby != "off" and alive:
+        others = {*others, alive}  # beside a recorder that Dagster does not know the run stands by
     launch = launch_decision(runs, window, now, alive=alive, hold=hold, others=others)
     alerts: tuple[Alert, ...] = ()
     alerted = before.alerted_probe
@@ -248,20 +250,25 @@ def standby_tick(
 ) -> WatchdogTick:
     """As watchdog_tick, for the standby's runs beside those of the ingest; a standby that is missing is alerted."""
     done = watchdog_tick(settings, runs, None, window, state, recorders)
-    after, now = load_state(WatchdogState, done.state), unix_ms()
-    ready = None if window is None or now >= window.close_ts - LAST_CALL_MS else _is_standby_ready(settings)
-    absence, kind = track_standby(after.absence, ready, now)
+    after, now, own = load_state(WatchdogState, done.state), unix_ms(), {run.run_id for run in runs}
+    if window is None or now >= window.close_ts - LAST_CALL_MS:
+        return done
+    reading = read_redis(settings, ())
+    ready = _ready_standbys(reading)
+    absence, kind = track_standby(after.absence, None if ready is None else bool(ready), now)
     alerts = (_standby_alert(settings, kind, absence, now),) if kind is not None else ()
     outbox = _deliver(settings, after.outbox, alerts, now)
-    return replace(done, state=dump_state(replace(after, absence=absence, outbox=outbox)), alerts=alerts)
+    beside = [run_id for run_id in ready or () if run_id not in own]
+    launch = f"another one stands by: run {beside[0]}" if beside and isinstance(done.launch, Launch) else done.launch
+    state = dump_state(replace(after, absence=absence, outbox=outbox))
+    return replace(done, state=state, launch=launch, alerts=alerts)
 
 
-def _is_standby_ready(settings: Settings) -> bool | None:
-    """None if nothing records either, which is another alert, or if Redis can't be asked."""
-    reading = read_redis(settings, ())
+def _ready_standbys(reading: Reading) -> list[str] | None:
+    """Their runs; None if nothing records either, which is another alert, or if Redis can't be asked."""
     if isinstance(reading, Unreachable) or not reading.feed.running:
         return None
-    return any(each.is_ready for each in reading.feed.standbys)
+    return [each.run.run_id for each in reading.feed.standbys if each.is_ready]
 
 
 def _standby_alert(settings: Settings, kind: AlertKind, absence: StandbyAbsence, now: int) -> Alert:

@@ -56,7 +56,7 @@ def settings_at_load() -> Settings:
 
 def has_standby(assets: GatewayAssets) -> bool:
     """Whether a standby is configured for that gateway, as the settings are now."""
-    return read_settings(assets.gateway.settings).settings.ibkr_standby == "on"
+    return read_settings(assets.gateway.settings).settings.ibkr_standby != "off"
 
 
 def read_settings(load: Callable[..., Settings]) -> ReadableSettings:

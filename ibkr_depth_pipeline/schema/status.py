@@ -27,7 +27,8 @@ class RunIdentity:
 class StandbyFigures:
     """An ingest that stands by: it has a connection of its own, and waits for the lease. `since_ts` is unix ms.
 
-    resolved: of how many of its `symbols` the contract is known, or why there is none.
+    resolved: of how many of its `symbols` the contract is known, or why there is none. reserve: what it takes over it
+    gives back.
     """
 
     run: RunIdentity
@@ -36,6 +37,7 @@ class StandbyFigures:
     client_id: int = 0
     resolved: int = 0
     symbols: int = 0
+    reserve: bool = False
 
     @property
     def is_ready(self) -> bool:

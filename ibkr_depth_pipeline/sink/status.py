@@ -136,13 +136,13 @@ class StandbyStatus:
         with contextlib.suppress(ResponseError, *UNREACHABLE):
             await ask(self._client, [("EVAL", _NOTE_STANDBY, 1, self._key, *words)])
 
-    async def count(self) -> int | None:
-        """How many stand by, ready to record; None if Redis can't be asked."""
+    async def count(self, *, successors: bool = False) -> int | None:
+        """How many stand by, ready to record; None if Redis can't be asked. successors: without reserves."""
         try:
             (reply,) = await ask_each(self._client, [("GET", self._key)])
         except UNREACHABLE:
             return None
-        return sum(each.is_ready for each in standbys_of(_readable(reply)))
+        return sum(each.is_ready and not (successors and each.reserve) for each in standbys_of(_readable(reply)))
 
 
 def _merged(known: bytes | None, hours: Mapping[str, MarketHours], symbols: Collection[str] | None) -> bytes:

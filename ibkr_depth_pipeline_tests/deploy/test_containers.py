@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY
@@ -42,6 +42,17 @@ def test_our_processes_have_no_rights_beyond_their_own(compose: dict[str, Any]) 
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in service["security_opt"]
+
+
+def test_standby_is_a_container_of_its_own_with_the_same_rights_and_a_short_lease(compose: dict[str, Any]) -> None:
+    standby = yaml.safe_load((DOCKER / "compose.standby.yaml").read_text())["services"]
+    assert set(standby) == {"code", "standby"}
+    like = standby["standby"]["extends"]
+    assert (like["file"], like["service"] in compose["services"]) == ("compose.yaml", True)
+    for service in standby.values():
+        settings = {name.lower(): value for name, value in service["environment"].items()}
+        assert load_settings(**settings).ibkr_standby == "on"
+        assert load_settings(**settings).ibkr_lease_ttl_secs == 3
 
 
 def test_stop_of_the_container_reaches_the_ingest_and_leaves_it_time(compose: dict[str, Any]) -> None:

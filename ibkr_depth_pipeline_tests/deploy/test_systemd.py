@@ -37,7 +37,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("service", [*SERVICES, "page"])
+@pytest.mark.parametrize("service", [*SERVICES, "page", "standby"])
 def test_each_service_restarts_by_itself_and_has_few_rights(service: str) -> None:
     assert unit_values(service, "Restart") == ["always"]
     assert unit_values(service, "OnFailure") == ["ibkr-depth-alert@%n.service"]
@@ -149,6 +149,12 @@ def test_tapes_of_the_flight_recorder_lie_where_the_services_can_write() -> None
     (environment,) = unit_values("code", "Environment")
     assert "IBKR_FLIGHT_RECORDER_DIR=/var/lib/ibkr-depth/flight_recorder" in environment.split()
     assert "IBKR_FLIGHT_RECORDER_DIR=$STATE/flight_recorder" in (SYSTEMD / "install.sh").read_text()
+
+
+def test_standby_stops_with_the_target_so_that_it_takes_nothing_over_then() -> None:
+    assert unit_values("standby", "PartOf") == ["ibkr-depth.target"]
+    assert command("standby")[1:] == ["run", "--reserve"]
+    assert "IBKR_FLIGHT_RECORDER_DIR=/var/lib/ibkr-depth" in unit_values("standby", "Environment")[0]
 
 
 def test_target_starts_all_three_services() -> None:

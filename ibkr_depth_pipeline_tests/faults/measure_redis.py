@@ -1,4 +1,4 @@
-"""How long it takes from Redis being back, or an ingest being dead, until rows are stored again. Prints a table.
+"""How long it takes from Redis being back until rows are stored again. Prints a table. See also measure_standby.
 
 .venv/bin/python -m ibkr_depth_pipeline_tests.faults.measure_redis
 """
@@ -8,26 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import statistics
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
-from ibkr_depth_pipeline.simulation import GatewayOptions
-from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline_tests.faults.ingest_process import (
-    SYMBOLS,
-    IngestProcess,
-    environment_of,
-    grows,
-    ingest_process,
-)
+from ibkr_depth_pipeline_tests.faults.ingest_process import SYMBOLS
 from ibkr_depth_pipeline_tests.faults.redis_proxy import Fault, RedisProxy
 from ibkr_depth_pipeline_tests.sink.writing import SnapshotWriter, reading, snapshots, writing
 
@@ -146,30 +135,6 @@ async def _caught_up(writer: SnapshotWriter) -> tuple[float, float]:
     return first, time.monotonic() - began
 
 
-@contextmanager
-def two_ingests(ttl_secs: float) -> Iterator[tuple[IngestProcess, IngestProcess, str]]:
-    """One that records, one that stands by, and the URL of their Redis."""
-    with tempfile.TemporaryDirectory() as name, EmbeddedRedis() as server:
-        with GatewayThread(GatewayOptions(keep_rows=False)) as gateway:
-            folder = Path(name)
-            settings = {"ibkr_lease_ttl_secs": ttl_secs, "ibkr_lease_wait_secs": 600}
-            env = environment_of(folder, gateway.port, server.url, *SYMBOLS, **settings)
-            with ingest_process(folder, "first", env) as first:
-                grows(server.url, "SPY", 10)
-                with ingest_process(folder, "second", env) as second:
-                    second.said("lease_held")
-                    yield first, second, server.url
-
-
-def takeover(ttl_secs: float) -> float:
-    """Seconds from the holder's SIGKILL until its successor stores a row."""
-    with two_ingests(ttl_secs) as (first, _, url):
-        first.kill()
-        began = time.monotonic()
-        grows(url, "SPY", 1)
-        return time.monotonic() - began
-
-
 def main() -> None:
     structlog.configure(processors=[_silence])
     print(f"{'fault':<18}{'away s':>8}{'first row s':>13}{'caught up s':>13}")
@@ -178,11 +143,6 @@ def main() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             first, caught_up = asyncio.run(recovery(fault, away))
             print(f"{fault.__name__:<18}{away:>8.0f}{first:>13.3f}{caught_up:>13.3f}", flush=True)
-    for ttl_secs in (2.0, 5.0):
-        taken = [takeover(ttl_secs) for _ in range(3)]
-        print(
-            f"take-over after SIGKILL, TTL {ttl_secs:g} s: {statistics.median(taken):.1f} s (worst {max(taken):.1f} s)"
-        )
 
 
 def _silence(_logger: Any, _name: str, _event: Any) -> Any:

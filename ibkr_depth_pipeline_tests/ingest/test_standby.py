@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 
 from ibkr_depth_pipeline.ingest.session import IngestSession
@@ -99,7 +100,7 @@ async def test_standby_holds_no_slot_and_no_claim_and_writes_nothing_but_its_own
         keys = await standby.run.redis.keys(f"{PREFIX}:*")
         assert {key.decode() for key in keys} == {f"{PREFIX}:lease:default", standby_key("default")}
         (found,) = (await standby.health()).standbys
-        assert (found.client_id, found.resolved) == (797, 3)
+        assert (found.client_id, found.resolved) == (807, 3)
         assert not (await standby.health()).running, "it is not taken for one that records"
 
 
@@ -120,7 +121,7 @@ async def test_standby_whose_client_id_is_taken_uses_the_next_one(shared_redis_u
 
         async def both_seen() -> bool:
             standbys = (await first.health()).standbys
-            return {each.client_id for each in standbys if each.is_ready} == {797, 798}
+            return {each.client_id for each in standbys if each.is_ready} == {807, 808}
 
         await first.run.until(both_seen)
         second.stop()
@@ -224,3 +225,29 @@ async def test_recording_with_a_standby_counts_those_that_are_ready(shared_redis
             await first.until(lambda: shows(0))
             async with recording(gateway, shared_redis_url, universe_of(*SYMBOLS), **SETTINGS):
                 await first.until(lambda: shows(1))
+
+
+async def test_reserve_gives_the_recording_back_once_another_one_stands_by(
+    shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibkr_depth_pipeline.ingest.standby.HAND_BACK_SECS", 0.1)
+    monkeypatch.setattr("ibkr_depth_pipeline.ingest.standby.REPORT_SECS", 0.1)
+    async with waiting(shared_redis_url, ibkr_standby="reserve") as reserve:
+        await reserve.ready()
+        await reserve.lease.release()
+        await reserve.run.grows("SPY", 5)
+        for role, ends in (("reserve", False), ("on", True)):
+            settings = {**SETTINGS, "ibkr_standby": role}
+            async with recording(reserve.gateway, shared_redis_url, universe_of(*SYMBOLS), **settings) as other:
+
+                async def stands_by() -> bool:
+                    standbys = (await reserve.health()).standbys
+                    return any(each.is_ready for each in standbys)
+
+                await other.until(stands_by)
+                if ends:
+                    assert (await reserve.run.task).drained
+                    await other.grows("SPY", 5)
+                else:
+                    await asyncio.sleep(0.5)
+                    assert not reserve.run.task.done(), "two reserves would hand it back and forth"

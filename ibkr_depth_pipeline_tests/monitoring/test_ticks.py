@@ -13,9 +13,15 @@ import redis
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.monitoring import ticks
 from ibkr_depth_pipeline.monitoring.diagnosis import FEED, Unreachable
-from ibkr_depth_pipeline.monitoring.supervision import DEAD_MS, Phase, TrackedRun
-from ibkr_depth_pipeline.monitoring.ticks import heartbeat_tick, read_redis, recording_window, watchdog_tick
-from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.monitoring.supervision import ABSENT_MS, DEAD_MS, Launch, Phase, TrackedRun
+from ibkr_depth_pipeline.monitoring.ticks import (
+    heartbeat_tick,
+    read_redis,
+    recording_window,
+    standby_tick,
+    watchdog_tick,
+)
+from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, StandbyFigures, SymbolFigures
 from ibkr_depth_pipeline.settings import Settings, load_settings
 
 T, HOUR = 1_700_000_000_000, 3_600_000
@@ -117,3 +123,49 @@ def test_only_runs_that_record_into_the_redis_being_read_are_judged(
         done = watchdog_tick(settings, [run], None, None, state)
         state = done.state
     assert list(done.dead) == (["r1"] if judged else [])
+
+
+def published(url: str, recorder: str, *standbys: str) -> None:
+    """What Redis shows while that run records, and those stand by, ready."""
+    now = ticks.unix_ms()
+    waiting = {name: StandbyFigures(RunIdentity(name, "host", 2, now), now, connected=True) for name in standbys}
+    lines = [f"{now // 1000} {name} {figures.to_json().decode()}" for name, figures in waiting.items()]
+    with redis.Redis.from_url(url) as store:
+        store.set("raw:ibkr:depth:ingest:default", FeedFigures(RunIdentity(recorder, "host", 1, now), now).to_json())
+        store.set("raw:ibkr:depth:ingest:default:hb", recorder, ex=60)
+        store.set("raw:ibkr:depth:standby:default", "\n".join(lines), ex=60)
+
+
+def test_recorder_of_another_service_gets_a_run_that_stands_by_only_with_a_standby(shared_redis_url: str) -> None:
+    published(shared_redis_url, "of-a-service")
+    for role, launched in (("off", False), ("on", True)):
+        settings = load_settings(redis_url=shared_redis_url, ibkr_calendar="24/7", ibkr_standby=role)
+        window = recording_window(settings, ticks.unix_ms())
+        assert isinstance(watchdog_tick(settings, [], None, window, None).launch, Launch) is launched
+
+
+def test_standby_of_another_service_needs_no_second_one(shared_redis_url: str) -> None:
+    settings = load_settings(redis_url=shared_redis_url, ibkr_calendar="24/7", ibkr_standby="on")
+    window = recording_window(settings, ticks.unix_ms())
+    published(shared_redis_url, "r1", "of-a-service")
+    assert standby_tick(settings, [], window, None, {"r1"}).launch == "another one stands by: run of-a-service"
+    published(shared_redis_url, "r1")
+    assert isinstance(standby_tick(settings, [], window, None, {"r1"}).launch, Launch)
+
+
+def test_missing_standby_is_alerted_while_another_run_records(
+    shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(redis_url=shared_redis_url, ibkr_calendar="24/7", ibkr_standby="on")
+    now, state, alerts = ticks.unix_ms(), None, []
+    run = TrackedRun("s1", Phase.STARTED, now, now)
+    for later, standbys in ((0, ()), (ABSENT_MS, ()), (ABSENT_MS + 10_000, ()), (ABSENT_MS + 20_000, ("s1",))):
+        published(shared_redis_url, "r1", *standbys)
+        monkeypatch.setattr(ticks, "unix_ms", lambda later=later: now + later)
+        done = standby_tick(settings, [run], recording_window(settings, now), state, {"r1"})
+        state, alerts = done.state, [*alerts, *done.alerts]
+        monkeypatch.undo()
+    assert [(alert.kind.value, alert.cause) for alert in alerts] == [
+        ("trouble", "standby_missing"),
+        ("recovery", "standby_missing"),
+    ]
