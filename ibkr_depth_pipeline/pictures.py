@@ -7,12 +7,20 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 Colour = tuple[int, int, int, int]
 """Red, green, blue and opacity, from 0 to 255."""
 CLEAR: Colour = (0, 0, 0, 0)
 BLUE, ORANGE, GREY = (37, 99, 208), (214, 110, 28), (128, 138, 156)
 SHADES = 12
+
+
+class SlotShares(NamedTuple):
+    """The share of each of equal parts of the time, from 0 to 1, a row a symbol: its book was live, it held a slot."""
+
+    live: Sequence[Sequence[float]]
+    held: Sequence[Sequence[float]]
 
 
 def slot_timeline(live: Iterable[Sequence[float]], held: Iterable[Sequence[float]] | None = None) -> str:

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 from ibkr_depth_pipeline.ingest.books import LiveInterval
 from ibkr_depth_pipeline.model import EMPTY_LEVEL, Level, Levels
-from ibkr_depth_pipeline.pictures import slot_timeline
+from ibkr_depth_pipeline.pictures import SlotShares, slot_timeline
 
 _MOST_COLUMNS, _MOST_ROWS = 400, 60
 _WIDTH, _LABELS, _SHARES, _AXIS = 640, 76, 48, 22
@@ -54,9 +54,18 @@ def coverage_markdown(stretches: Sequence[LiveInterval], symbols: Sequence[str],
     shown = symbols[:_MOST_ROWS]
     if not shown or end <= start:
         return ""
-    picture = base64.b64encode(coverage_svg(stretches, shown, start, end).encode()).decode()
-    left_out = len(symbols) - len(shown)
+    return _markdown(coverage_svg(stretches, shown, start, end), len(symbols) - len(shown))
+
+
+def slots_markdown(symbols: Sequence[str], shares: SlotShares, start: int, end: int) -> str:
+    """As `coverage_markdown`, of shares of equal parts of that time, a row a symbol."""
+    some = SlotShares(*(rows[:_MOST_ROWS] for rows in shares))
+    return _markdown(_slots_svg(symbols[:_MOST_ROWS], some, start, end), max(0, len(symbols) - _MOST_ROWS))
+
+
+def _markdown(svg: str, left_out: int) -> str:
     note = f"\n\nThe other {left_out} symbols are not shown." if left_out else ""
+    picture = base64.b64encode(svg.encode()).decode()
     return f"![Which symbol held a slot when](data:image/svg+xml;base64,{picture}){note}"
 
 
@@ -74,12 +83,17 @@ def live_shares(stretches: Iterable[LiveInterval], symbol: str, start: int, end:
 
 
 def coverage_svg(stretches: Iterable[LiveInterval], symbols: Sequence[str], start: int, end: int) -> str:
-    """A picture with a white ground of its own, since the page may be dark."""
+    """The picture of `coverage_markdown`."""
     columns = max(1, min(_MOST_COLUMNS, int((end - start) / 250)))
     by_symbol: dict[str, list[LiveInterval]] = {symbol: [] for symbol in symbols}
     for stretch in stretches:
         by_symbol.get(stretch.symbol, []).append(stretch)
     rows = [live_shares(by_symbol[symbol], symbol, start, end, columns) for symbol in symbols]
+    return _slots_svg(symbols, SlotShares(rows, rows), start, end)
+
+
+def _slots_svg(symbols: Sequence[str], shares: SlotShares, start: int, end: int) -> str:
+    """A picture with a white ground of its own, since the page may be dark."""
     plot, height = _WIDTH - _LABELS - _SHARES, _ROW * len(symbols)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height + _AXIS}" '
@@ -87,8 +101,8 @@ def coverage_svg(stretches: Iterable[LiveInterval], symbols: Sequence[str], star
         '<rect width="100%" height="100%" fill="#fff"/>',
         f'<rect x="{_LABELS}" width="{plot}" height="{height}" fill="#eef0f4"/>',
         f'<image x="{_LABELS}" width="{plot}" height="{height}" preserveAspectRatio="none" '
-        f'style="image-rendering:pixelated" href="{slot_timeline(rows)}"/>',
-        *(_row(number, symbol, row) for number, (symbol, row) in enumerate(zip(symbols, rows, strict=True))),
+        f'style="image-rendering:pixelated" href="{slot_timeline(*shares)}"/>',
+        *(_row(number, symbol, row) for number, (symbol, row) in enumerate(zip(symbols, shares.live, strict=True))),
         *(_tick(number, start, end, plot, height) for number in range(_TICKS)),
         "</svg>",
     ]

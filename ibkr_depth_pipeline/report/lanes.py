@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from ibkr_depth_pipeline.pictures import slot_timeline
+from ibkr_depth_pipeline.pictures import SlotShares
 from ibkr_depth_pipeline.report.charts import number
 from ibkr_depth_pipeline.report.day import RecordedDay
 from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, total
@@ -99,10 +99,10 @@ def _cells(symbol: SymbolDay, held: Array, bins: Bins) -> str:
     return "".join(_CELLS[shade] for shade in shades.tolist())
 
 
-def slot_picture(day: RecordedDay) -> str:
-    """The same as a picture, for pages that are not ours: a data URI."""
+def slot_shares(day: RecordedDay) -> SlotShares:
+    """The same as numbers, for pages that are not ours."""
     live = [symbol.live_ms for symbol in day.symbols]
-    return slot_timeline(*([(ms / day.bins.step).tolist() for ms in rows] for rows in (live, _held(day))))
+    return SlotShares(*([np.minimum(1.0, ms / day.bins.step).tolist() for ms in rows] for rows in (live, _held(day))))
 
 
 def ingest_lanes(ingest: IngestDay, bins: Bins) -> Iterator[Lane]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def test_date_is_compacted_and_its_page_made(mirror: Mirror, desk: Desk, tmp_pat
     assert (metadata["symbols"], metadata["snapshots"], metadata["missing_snapshots"]) == (2, 3611, 0)
     assert metadata["coverage"] == pytest.approx((3600 + 9) / 2 / 3600, abs=1e-3)
     assert metadata["verdict"].startswith("Not a good day: only 15% of the session of XNYS was recorded")
-    assert "data:image/png;base64," in metadata["slots"]
+    picture = base64.b64decode(metadata["slots"].partition("base64,")[2].rstrip(")")).decode()
+    assert [f">{symbol}</text>" in picture for symbol in ("SPY", "QQQ")] == [True, True]
+    assert "data:image/png;base64," in picture
     assert metadata["market_now"] == "http://127.0.0.1:3080/"
     assert metadata["page_on_the_web"] == "http://127.0.0.1:3080/reports/2026-01-05"
     assert (metadata["refused_309"], metadata["reconnects"]) == (3, 1)

@@ -22,6 +22,7 @@ from ibkr_depth_pipeline.orchestration.gateway_assets import GROUP, PREFIX
 from ibkr_depth_pipeline.orchestration.monitoring.sensors import archive_alert_sensor
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob
 from ibkr_depth_pipeline.orchestration.purging import PURGE_JOB
+from ibkr_depth_pipeline.orchestration.rendering import slots_markdown
 from ibkr_depth_pipeline.orchestration.resources import ExchangeHours, RedisStore, errors_as_failures
 from ibkr_depth_pipeline.orchestration.scheduling import schedule_status, sensor_status, settings_at_load
 from ibkr_depth_pipeline.settings import Settings, load_settings
@@ -72,10 +73,10 @@ def ibkr_depth_archive_report(
 
 
 def report_metadata(report: "WrittenReport", settings: Settings) -> Mapping[str, Any]:
-    from ibkr_depth_pipeline.report.lanes import slot_picture
+    from ibkr_depth_pipeline.report.lanes import slot_shares
     from ibkr_depth_pipeline.report.view import verdict
 
-    day = report.day
+    day, names = report.day, [each.symbol for each in report.day.symbols]
     shown = dg.MetadataValue.url(report.path) if "://" in report.path else dg.MetadataValue.path(report.path)
     figures = {"refused_309": day.refused_309, "reconnects": day.reconnects} if day.ingests else {}
     market = f"http://{settings.ibkr_web_host}:{settings.ibkr_web_port}/"  # of ibkr_depth_web, if one serves it
@@ -84,7 +85,7 @@ def report_metadata(report: "WrittenReport", settings: Settings) -> Mapping[str,
         "page_on_the_web": dg.MetadataValue.url(f"{market}reports/{day.day}"),
         "market_now": dg.MetadataValue.url(market),
         "verdict": verdict(day)[1],
-        "slots": dg.MetadataValue.md(f"![Who held a slot when]({slot_picture(day)})"),
+        "slots": dg.MetadataValue.md(slots_markdown(names, slot_shares(day), day.bins.start, day.bins.end)),
         "page_bytes": report.bytes,
         "symbols": len(day.symbols),
         "snapshots": day.snapshots,
