@@ -128,6 +128,9 @@ def slots(evidence: Evidence) -> Steps:
     """Opens lines of different contracts until one is refused, and leaves them open."""
     spare = yield from fill_slots(evidence, open_contracts(evidence)[: evidence.limits.most_slots + 1])
     lines = held_lines(evidence)
+    if spare is None and not lines:
+        codes = sorted({line.error.code for line in evidence.lines.values() if line.error is not None})
+        raise ExperimentFailed(f"no contract was granted on any venue: {', '.join(map(str, codes))}")
     if spare is None:
         evidence.find("slots", len(lines), "there were no more contracts to request", at_least=True)
         return

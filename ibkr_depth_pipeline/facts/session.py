@@ -207,6 +207,7 @@ class FactsSession:
             pass
         except (ExperimentFailed, QuestionUnanswered) as why:
             self.evidence.fail(facts, str(why))
+            self._on_progress(f"  not seen: {why}")
         for fact in facts:
             if fact in self.evidence.findings:
                 self._on_progress(f"  {fact}: {in_words(self.evidence.findings[fact].seen)}")

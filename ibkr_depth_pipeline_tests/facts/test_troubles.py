@@ -39,6 +39,7 @@ async def all_found() -> dict[str, GatewayFacts]:
     )
     runs = {
         "full": facts_of(GatewayOptions(slots=0), only=["release", "drop"], limits=one),
+        "without": facts_of(GatewayOptions(refusals={"*": 354}), only=["release", "venues"], limits=one),
         "closed": facts_of(GatewayOptions(hours={"SPY": closed_today()}), only=["venues"], symbols=STOCKS, limits=one),
         "unknown": facts_of(GatewayOptions(), only=["venues"], symbols=("NOSUCH",), limits=one),
         "lost": facts_of(GatewayOptions(), lost, only=["slots", "venues"], limits=one),
@@ -84,6 +85,9 @@ def found() -> dict[str, GatewayFacts]:
         ("full", "slots", "no slot is free (309): other clients or windows of TWS hold all"),
         ("full", "slot_free_secs", "the limit of the slots is not known"),
         ("full", "slots_held_after_drop_secs", "the limit of the slots is not known"),
+        ("without", "slots", "no contract was granted on any venue: 354"),
+        ("without", "slot_free_secs", "the limit of the slots is not known"),
+        ("without", "insert_meaning", "no line has had rows"),
         ("closed", "insert_meaning", "the market is closed: SPY opens "),
         ("unknown", "venues_with_depth", "NOSUCH: the gateway knows no such contract (200)"),
         ("unknown", "row_styles", "no symbol has a contract with depth"),

@@ -1,4 +1,4 @@
-"""The checklist, the probe and two minutes of recording against the gateway and the Redis of the settings.
+"""The checklist, the probe, the facts and two minutes of recording against the gateway and the Redis of the settings.
 
 Run it with `make test-live`. It writes to that Redis what any run of the recorder writes.
 """
@@ -14,6 +14,7 @@ import orjson
 import pytest
 import redis
 
+from ibkr_depth_pipeline.gateway_facts import read_facts
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.universe import load_universe
@@ -67,3 +68,12 @@ def test_recording_of_two_minutes_stores_every_symbol_without_a_gap(
             assert all(len(orjson.loads(fields[side])) == 10 for _, fields in entries for side in (b"bids", b"asks"))
             assert int(client.hget(last_key(symbol), "seq")) == numbers[-1]
         assert any(client.exists(heartbeat_key(symbol)) for symbol in had_a_turn)
+
+
+def test_each_fact_of_the_real_gateway_is_seen_or_has_a_reason(tmp_path: Path) -> None:
+    out = tmp_path / "facts.json"
+    done = run_script("ibkr_gateway_facts", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = read_facts(out)
+    assert all(bool(entry.reason) == (entry.seen_ts is None) for entry in found.facts.values())
+    assert not found.ended_early
