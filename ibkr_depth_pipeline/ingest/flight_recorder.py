@@ -104,7 +104,12 @@ class FlightRecorder:
         """Start to keep what comes, and make tapes of what killed runs have left."""
         if self.wire is not None:
             self.wire.begin()
-            self._start(self._adopt())
+            self.adopt()
+
+    def adopt(self) -> None:
+        """Make tapes of what killed runs have left; also to be called by a standby that takes over from one."""
+        if self.wire is not None:
+            self._start(self._adopt(self.wire))
 
     async def run(self) -> None:
         """Write tapes as they are due, until cancelled. Nothing to do if it is off."""
@@ -188,12 +193,10 @@ class FlightRecorder:
         self._log.error("tape_not_dumped", why=[_worded(trigger) for trigger in why], error=error)
         return DumpFailed(error)
 
-    async def _adopt(self) -> None:
+    async def _adopt(self, wire: WireRing) -> None:
         """Make tapes of the rings of killed runs, and of what they had begun to dump."""
-        if self.wire is None:
-            return
         left = re.compile(rf"\.(ring|dump)-{re.escape(self._name)}-[0-9a-f]{{8}}")
-        own, found = self.wire.files.folder, []
+        own, found = wire.files.folder, []
 
         def take_over() -> None:
             for folder in [*self._folder.iterdir()]:
@@ -206,7 +209,7 @@ class FlightRecorder:
                         shutil.rmtree(folder, ignore_errors=True)
 
         with contextlib.suppress(OSError):
-            await self.wire.writer.call(take_over)
+            await wire.writer.call(take_over)
         for target in found:
             with contextlib.suppress(DumpFailed):
                 await self._make_tape(target, [DumpTrigger(KILLED)])

@@ -260,6 +260,7 @@ class IngestSession:
         if self._store.has_standby:
             self._begin_flight()
             await self._standby.take_lease(self._search, self._follower, duration, self.stop)
+            self._flight.adopt()
         await self._store.hold(self._members.universe.symbols)
         self._recording = True
         await self._members.number(self._members.universe.symbols)
