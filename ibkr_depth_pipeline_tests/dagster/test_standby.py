@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -20,6 +20,7 @@ from ibkr_depth_pipeline.schema.keys import heartbeat_key, ingest_heartbeat_key,
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline_tests.dagster.conftest import SYMBOLS
 from ibkr_depth_pipeline_tests.dagster.deployment import JOB, Deployment, deployment
+from ibkr_depth_pipeline_tests.faults.ingest_process import ingest_process
 
 PATIENCE_SECS = 150.0
 
@@ -43,9 +44,10 @@ def test_standby_has_a_job_and_a_watchdog_of_its_own_only_if_it_is_configured(
 class StandbyDeployment:
     """A deployment with a standby, in a market that never closes, and what its Redis shows."""
 
-    def __init__(self, dagster: Deployment, url: str) -> None:
+    def __init__(self, dagster: Deployment, environment: dict[str, str]) -> None:
         self.dagster = dagster
-        self.store = redis.Redis.from_url(url)
+        self.environment = environment
+        self.store = redis.Redis.from_url(environment["REDIS_URL"])
 
     def recorder(self) -> str:
         """The run whose heartbeat stands."""
@@ -69,12 +71,13 @@ class StandbyDeployment:
         """Whether three symbols, a full batch, have had a row since."""
         return sum(int(self.store.get(heartbeat_key(symbol)) or 0) > since_ms for symbol in SYMBOLS) >= 3
 
-    def live_again_after(self, run_id: str) -> float:
-        """Kill the run's worker. Returns the seconds until a full batch is live again."""
-        worker = self.dagster.worker(run_id)
-        killed, began = time.time_ns() // 1_000_000, time.monotonic()
-        worker.kill()
-        assert wait_until(lambda: self.is_live(killed + 1), PATIENCE_SECS)
+    def live_again_after(self, recorder: str, kill: Callable[[], None]) -> float:
+        """Seconds from then until another one records and a full batch is live."""
+        began = time.monotonic()
+        kill()
+        assert wait_until(lambda: self.recorder() not in ("", recorder), PATIENCE_SECS)
+        taken_ms = time.time_ns() // 1_000_000
+        assert wait_until(lambda: self.is_live(taken_ms), PATIENCE_SECS)
         return time.monotonic() - began
 
     def active(self, job: str) -> list[str]:
@@ -103,7 +106,7 @@ def with_standby(tmp_path: Path, redis_server: EmbeddedRedis, gateway: GatewayTh
         "IBKR_STANDBY": "on",
     }
     with deployment(tmp_path, environment) as dagster:
-        found = StandbyDeployment(dagster, redis_server.url)
+        found = StandbyDeployment(dagster, environment)
         yield found
         found.store.close()
 
@@ -112,9 +115,9 @@ def with_standby(tmp_path: Path, redis_server: EmbeddedRedis, gateway: GatewayTh
 @pytest.mark.timeout(600)
 def test_standby_takes_over_from_killed_runs_in_turn_and_each_is_replaced_once(with_standby: StandbyDeployment) -> None:
     gone: list[str] = []
-    for _ in range(3):
+    for _ in range(5):
         recorder, standby = with_standby.waits_for_both(*gone)
-        secs = with_standby.live_again_after(recorder)
+        secs = with_standby.live_again_after(recorder, with_standby.dagster.worker(recorder).kill)
         print(f"\nMEASURED a full batch live again after the kill of a run, Dagster with a standby: {secs:.2f} s")
         assert with_standby.recorder() == standby
         gone.append(recorder)
@@ -136,4 +139,35 @@ def test_killed_standby_is_replaced_and_a_terminated_run_hands_over(with_standby
     with_standby.dagster.terminate(successor)
     assert with_standby.dagster.wait_for_end(successor) == "CANCELED"
     assert with_standby.recorder() == "", "both were terminated by a person: none is launched"
+    with_standby.assert_whole()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_reserve_in_a_service_of_its_own_outlives_code_server_and_runs_and_gives_the_recording_back(
+    with_standby: StandbyDeployment, tmp_path: Path
+) -> None:
+    recorder, standby = with_standby.waits_for_both()
+    with ingest_process(tmp_path, "reserve", {**with_standby.environment, "IBKR_STANDBY": "reserve"}) as reserve:
+        reserve.said("standby_ready")
+        code = with_standby.dagster.servers["code"]
+        workers = [with_standby.dagster.worker(run_id) for run_id in (standby, recorder)]
+
+        def kill() -> None:
+            """As systemd does with what is left of a service whose main process was killed."""
+            code.kill()
+            for worker in workers:
+                worker.kill()
+
+        secs = with_standby.live_again_after(recorder, kill)
+        print(
+            f"\nMEASURED a full batch live again after the kill of code server and runs, with a reserve: {secs:.2f} s"
+        )
+        assert reserve.lines("lease_acquired")
+        code.start()
+        assert reserve.ended() == 0
+        assert reserve.lines("handing_back")
+    assert wait_until(lambda: with_standby.recorder() not in ("", recorder, standby), PATIENCE_SECS)
+    active = [*with_standby.active(JOB), *with_standby.active(STANDBY_JOB)]
+    assert with_standby.recorder() in active
     with_standby.assert_whole()
