@@ -121,10 +121,10 @@ def feed_problem(reading: Reading) -> str:
 
 
 def running_since(reading: Reading) -> int:
-    """When the running ingest started (unix ms); 0 if none is known to run."""
+    """Since when the running ingest records (unix ms), which a standby does since it took over; 0 if none is known."""
     if isinstance(reading, Unreachable) or not reading.feed.running or reading.feed.figures is None:
         return 0
-    return reading.feed.figures.run.started_ts
+    return reading.feed.figures.written_ts - reading.feed.figures.run_ms
 
 
 def has_ended(reading: Reading) -> bool:

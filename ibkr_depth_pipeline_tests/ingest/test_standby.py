@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
+from ibkr_depth_pipeline.errors import LeaseLost
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.schema.health import IngestHealth
 from ibkr_depth_pipeline.schema.keys import PREFIX, standby_key, stream_key
@@ -251,3 +252,33 @@ async def test_reserve_gives_the_recording_back_once_another_one_stands_by(
                 else:
                     await asyncio.sleep(0.5)
                     assert not reserve.run.task.done(), "two reserves would hand it back and forth"
+
+
+@pytest.mark.faults
+async def test_recorder_that_is_cut_off_from_redis_is_taken_over_from_and_stores_nothing_once_it_is_back(
+    shared_redis_url: str,
+) -> None:
+    settings = {**SETTINGS, "ibkr_lease_ttl_secs": 2}
+    async with RedisProxy(port_of(shared_redis_url)) as proxy, SimulatedGateway(GatewayOptions(slots=6)) as gateway:
+        cut_off = IngestSession(settings_for(gateway, proxy.url, **settings), universe_of(*SYMBOLS))
+        lost = asyncio.ensure_future(cut_off.run())
+        await gateway.wait_for(lambda: len(gateway.journal.entries("subscribed")) == 3)
+        async with recording(gateway, shared_redis_url, universe_of(*SYMBOLS), **settings) as standby:
+            await standby.grows("SPY", 20)
+            await gateway.wait_for(lambda: len(gateway.clients) == 2)
+            assert not lost.done()
+            proxy.delay = 4.0
+            before = await standby.length("SPY")
+
+            async def took_over() -> bool:
+                return len(gateway.journal.entries("subscribed")) >= 6
+
+            await standby.until(took_over)
+            await standby.grows("SPY", 20)
+            proxy.delay = 0.0
+            with pytest.raises(LeaseLost):
+                await lost
+            await standby.grows("SPY", 20)
+            stream = await standby.stream("SPY")
+            assert [each.seq for each in stream] == list(range(1, len(stream) + 1))
+            assert len(stream) > before

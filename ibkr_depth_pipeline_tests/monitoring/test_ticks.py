@@ -169,3 +169,16 @@ def test_missing_standby_is_alerted_while_another_run_records(
         ("trouble", "standby_missing"),
         ("recovery", "standby_missing"),
     ]
+
+
+def test_grace_begins_anew_as_a_standby_takes_over(shared_redis_url: str) -> None:
+    settings = load_settings(redis_url=shared_redis_url, ibkr_calendar="24/7", ibkr_rotation_secs=10)
+    now = ticks.unix_ms()
+    waited = RunIdentity("standby", "host", 1, now - 24 * HOUR)
+    for up_ms, certain in ((1000, False), (HOUR, True)):
+        figures = FeedFigures(waited, now, connected=True, up_ms=up_ms, symbols={"A": SymbolFigures(last_row_ts=1)})
+        with redis.Redis.from_url(shared_redis_url) as store:
+            store.set("raw:ibkr:depth:ingest:default", figures.to_json())
+            store.set("raw:ibkr:depth:ingest:default:hb", "standby", ex=60)
+        (check,) = (each for each in heartbeat_tick(settings, ("A",), None).checks if each.symbol == "A")
+        assert (check.passed, check.certain) == (False, certain)
