@@ -43,13 +43,14 @@ def first_view(symbols: Sequence[str], state: WatchState, *, keys: bool) -> View
 
 async def show_once(options: WatchOptions, console: Console) -> None:
     """Print one frame. Raises SinkUnavailable if Redis is unreachable."""
-    poller = Poller(options.url, options.name, options.symbols)
+    poller, history = Poller(options.url, options.name, options.symbols), History(options.url)
     try:
         state = await poller.poll()
         if state.problem:
             raise SinkUnavailable(f"{state.problem}\n{WITHOUT_REDIS}")
-        _print(state, first_view(options.symbols, state, keys=False), console)
+        _print(state, first_view(options.symbols, state, keys=False), console, await history.lanes(state))
     finally:
+        await history.aclose()
         await poller.aclose()
 
 
@@ -204,6 +205,7 @@ class _Screen:
         live.update(Group(*lines), refresh=True)
 
 
-def _print(state: WatchState, view: View, console: Console) -> None:
-    for line in frame(state, view, console.width, None, ascii_only=console.options.ascii_only):
+def _print(state: WatchState, view: View, console: Console, lanes: Lanes | None = None) -> None:
+    ascii_only = console.options.ascii_only
+    for line in frame(state, view, console.width, None, ascii_only=ascii_only, lanes=lanes, now_ms=state.ts):
         console.print(line, crop=True)

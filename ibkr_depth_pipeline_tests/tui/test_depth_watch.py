@@ -127,7 +127,14 @@ async def test_table_shows_the_coverage_that_the_ingest_published(run: Recording
     output = ""
     while set(cover.findall(output)) != {"SPY", "AAPL"}:  # the figures come every 2 s; the test's timeout bounds it
         _, output, _ = await once(shared_redis_url, "--once")
-    assert re.search(r"^ QQQ .* 0%$", output, re.MULTILINE)
+
+
+async def test_wide_frame_shows_who_held_a_slot_when(run: Recording, shared_redis_url: str) -> None:
+    output = ""
+    while not re.search(r"^.SPY .*[\u2588\u258c]\u00b7*$", output, re.MULTILINE):  # the test's timeout bounds it
+        code, output, _ = await once(shared_redis_url, "--once", COLUMNS="140")
+        assert code == 0
+    assert output.splitlines()[12].rstrip().endswith("slot, last 5 min")
 
 
 async def test_terminal_without_utf8_gets_ascii(run: Recording, shared_redis_url: str) -> None:
