@@ -162,7 +162,7 @@ class DayInABox:
     def watched(self) -> str:
         """A frame of `ibkr_depth_watch`, once it has something to show."""
         environment = {**os.environ, "REDIS_URL": self.box.wait_for(r"Redis +(redis://\S+)")}
-        environment |= {"FORCE_COLOR": "1", "COLUMNS": str(_WIDTH)}
+        environment |= {"FORCE_COLOR": "1", "COLUMNS": str(_WIDTH), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         command = [sys.executable, "-m", "ibkr_depth_pipeline.cli.depth_watch", "--once", "SPY", "AAPL"]
         shown = ""
 
