@@ -102,8 +102,7 @@ class FlightRecorder:
 
     def begin(self) -> None:
         """Start to keep what comes, and make tapes of what killed runs have left."""
-        if self.wire is not None:
-            self.wire.begin()
+        if self.wire is not None and self._survives(self.wire.begin):
             self.adopt()
 
     def adopt(self) -> None:
@@ -115,9 +114,21 @@ class FlightRecorder:
         """Write tapes as they are due, until cancelled. Nothing to do if it is off."""
         while self.wire is not None:
             await asyncio.sleep(self.wire.period)
-            self.wire.tick()
+            if not self._survives(self.wire.tick):
+                return
             if triggers := self._schedule.take(loop_time()):
                 self._start(self._dump_of(triggers))
+
+    def _survives(self, step: Callable[[], None]) -> bool:
+        """Carry a step out. What it raises is a fault of this program, and ends the flight recorder alone."""
+        try:
+            step()
+        except Exception as error:
+            self._log.error("flight_recorder_failed", error=repr(error), hint="recording goes on without it")
+            if self.wire is not None:
+                self.wire.is_on = False
+            return False
+        return True
 
     def trigger(self, reason: str, detail: str) -> None:
         """Have a tape written, unless it is off."""

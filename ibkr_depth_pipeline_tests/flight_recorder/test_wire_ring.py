@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from ibkr_depth_pipeline.ingest import wire_trace
+from ibkr_depth_pipeline.ingest.flight_recorder import DumpFailed, FlightRecorder
+from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.ingest.wire_trace import WireRing
+from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.tape.messages import framed, message_of
 from ibkr_depth_pipeline.tape.ring import RingFiles
 from ibkr_depth_pipeline.tape.ring_writer import MOST_QUEUED_BYTES
@@ -107,3 +110,22 @@ async def test_ring_stays_within_its_bound_at_any_speed(tmp_path: Path, bound: i
                 assert sum(path.stat().st_size for path in (tmp_path / "ring").glob("segment-*")) <= bound
         await ring.writer.call(lambda: None)
         assert sum(path.stat().st_size for path in (tmp_path / "ring").glob("segment-*")) > bound / 2
+
+
+async def test_fault_of_the_flight_recorder_itself_ends_nothing_but_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pipeline() -> DepthPipeline:
+        raise RuntimeError("a bug")
+
+    settings = load_settings(ibkr_flight_recorder_minutes=0.01, ibkr_flight_recorder_dir=tmp_path / "flight")
+    recorder = FlightRecorder(settings, pipeline)
+    recorder.begin()
+    assert recorder.wire is not None
+    trace = recorder.wire.opened(lambda: b"")
+    trace.received(READ)
+    trace.closed("gateway")
+    with pytest.raises(DumpFailed):
+        await recorder.dump("a test")
+    await recorder.aclose()
+    assert "a bug" in capsys.readouterr().out
