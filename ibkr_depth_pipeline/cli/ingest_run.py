@@ -6,6 +6,7 @@ import asyncio
 from getpass import getuser
 from pathlib import Path
 from socket import gethostname
+from time import sleep
 from typing import Annotated, Optional
 
 import typer
@@ -14,13 +15,14 @@ from rich.console import Console
 from ibkr_depth_pipeline.cli.errors import FAILED, echo_if_read, errors_as_exit_codes
 from ibkr_depth_pipeline.cli.status_table import render_status, status_json
 from ibkr_depth_pipeline.cli.universe_table import render_universe, universe_json
+from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.formatting import parse_duration, short_duration
 from ibkr_depth_pipeline.gateways import load_gateways
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.sink.dump_requests import DumpRefused, ask_for_dump
-from ibkr_depth_pipeline.sink.status import read_health
+from ibkr_depth_pipeline.sink.status import HAND_OVER_SECS, ask_to_hand_over, read_health
 from ibkr_depth_pipeline.sink.symbol_keys import request_focus
 from ibkr_depth_pipeline.starter import write_starter
 from ibkr_depth_pipeline.universe import Universe, load_universe
@@ -249,6 +251,33 @@ def dump(
                 typer.echo(f"error: {refusal}", err=True)
     if failures:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def handover() -> None:
+    """Have the running ingest give the recording to its standby, and end; print which run records then.
+
+    Exit code 1 if no ingest runs, no standby is ready, or it has not happened within 10 s; 2 if a setting is wrong.
+    """
+    with errors_as_exit_codes():
+        settings = load_settings()
+        configure_logging("CRITICAL")
+        target, name = settings.redis_target, settings.ibkr_gateway_name
+        feed = asyncio.run(read_health(target, name, ())).feed
+        if not feed.running or feed.figures is None:
+            raise _refused(f"no hand-over: {feed.problem}")
+        if not any(each.is_ready for each in feed.standbys):
+            raise _refused("no hand-over: no standby is ready (IBKR_STANDBY)")
+        before = feed.figures.run.run_id
+        asyncio.run(ask_to_hand_over(target, name, before, f"{getuser()}@{gethostname()}"))
+        until = monotonic() + HAND_OVER_SECS
+        while monotonic() < until:
+            figures = asyncio.run(read_health(target, name, ())).feed.figures
+            if figures is not None and figures.run.run_id != before:
+                typer.echo(f"run {figures.run.run_id} on {figures.run.host}, pid {figures.run.pid}, records now")
+                return
+            sleep(0.1)
+    raise _refused(f"run {before} has not handed over within {HAND_OVER_SECS} s")
 
 
 def _gateways(names: list[str]) -> list[Settings]:

@@ -45,7 +45,7 @@ from ibkr_depth_pipeline.ingest.flight_recorder import DumpReport, FlightRecorde
 from ibkr_depth_pipeline.ingest.keepalive import Keepalive, WallClockMonitor
 from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership
 from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets
-from ibkr_depth_pipeline.ingest.standby import Standby, hand_back
+from ibkr_depth_pipeline.ingest.standby import Standby, hand_over_when_due
 from ibkr_depth_pipeline.ingest.venue_search import VenueSearch
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
@@ -303,8 +303,7 @@ class IngestSession:
         if self._follower is not None:
             self._tasks.start(self._follower.run())
         self._tasks.start(fail_if_all_refused(self._pipeline, lambda: self._members.universe.symbols, self._give_up_at))
-        if self._store.is_reserve:
-            self._tasks.start(hand_back(self._store.standby_status, self.stop))
+        self._tasks.start(hand_over_when_due(self._store, self.stop))
         lost = self._connection.lost
         try:
             while not self._stop.is_set():

@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.schema.status import RunIdentity, StandbyFigures
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.lease import describe
-from ibkr_depth_pipeline.sink.status import REPORT_SECS, StandbyStatus
+from ibkr_depth_pipeline.sink.status import REPORT_SECS
 from ibkr_depth_pipeline.tasks import end
 from ibkr_depth_pipeline.universe_changes import UniverseFollower
 
@@ -31,17 +31,29 @@ SETTLE_SECS = 0.1
 ENDS_EARLY_SECS = 2.0
 """So long before the end of its time, such as the session's close, one that waits ends: it must not take over then."""
 
+HAND_OVER_CYCLE_SECS = 1.0
 HAND_BACK_SECS = 10.0
 """How long another must have stood by, ready, before a reserve gives the recording back."""
 
 
-async def hand_back(status: StandbyStatus, stop: Callable[[], None]) -> None:
-    """Call stop() once another stands by, ready and no reserve itself, for HAND_BACK_SECS."""
+async def hand_over_when_due(store: RunStore, stop: Callable[[], None]) -> None:
+    """Call stop() once somebody asks for it (`ibkr_ingest_run handover`), and of a reserve once another one stands by.
+
+    That one must have stood by, ready and no reserve itself, for HAND_BACK_SECS. Without a standby nothing is done.
+    """
     waited = 0.0
-    while waited < HAND_BACK_SECS:
-        await asyncio.sleep(REPORT_SECS)
-        waited = waited + REPORT_SECS if await status.count(successors=True) else 0.0
-    get_log().info("handing_back")
+    while store.has_standby:
+        await asyncio.sleep(HAND_OVER_CYCLE_SECS)
+        if by := await store.standby_status.asked_to_hand_over():
+            return _hand_over(stop, by)
+        if store.is_reserve:
+            waited = waited + HAND_OVER_CYCLE_SECS if await store.standby_status.count(successors=True) else 0.0
+            if waited >= HAND_BACK_SECS:
+                return _hand_over(stop, "a reserve gives back what it took over")
+
+
+def _hand_over(stop: Callable[[], None], why: str) -> None:
+    get_log().warning("handing_over", why=why)
     stop()
 
 

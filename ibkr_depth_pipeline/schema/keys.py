@@ -129,6 +129,11 @@ def standby_key(name: str) -> str:
     return f"{PREFIX}:standby:{name}"
 
 
+def hand_over_key(name: str) -> str:
+    """Which run is asked to hand over to its standby; expires within seconds."""
+    return f"{PREFIX}:hand_over:{name}"
+
+
 def claim_key(symbol: str) -> str:
     """Which ingest may write the symbol's stream; expires."""
     return f"{PREFIX}:claim:{symbol}"

@@ -31,6 +31,7 @@ from ibkr_depth_pipeline.schema.health import (
 from ibkr_depth_pipeline.schema.keys import (
     alerts_stream,
     clock_key,
+    hand_over_key,
     ingest_heartbeat_key,
     ingest_hours_key,
     ingest_key,
@@ -97,6 +98,9 @@ class StatusPublisher:
         self._hours, self._hours_at = hours, monotonic()
 
 
+HAND_OVER_SECS = 10
+"""How long a request to hand over stands."""
+
 _NOTE_STANDBY = """
 local now, ttl, kept = tonumber(ARGV[2]), tonumber(ARGV[3]), ''
 for line in string.gmatch(redis.call('GET', KEYS[1]) or '', '[^\\n]+') do
@@ -116,6 +120,7 @@ class StandbyStatus:
     def __init__(self, client: Client, name: str, run: RunIdentity) -> None:
         self._client = client
         self._key = standby_key(name)
+        self._hand_over = hand_over_key(name)
         self._run = run
         self._published = False
 
@@ -136,6 +141,18 @@ class StandbyStatus:
         with contextlib.suppress(ResponseError, *UNREACHABLE):
             await ask(self._client, [("EVAL", _NOTE_STANDBY, 1, self._key, *words)])
 
+    async def asked_to_hand_over(self) -> str:
+        """Who asks this run to hand over, which is answered once; "" if nobody does."""
+        try:
+            (told,) = await ask_each(self._client, [("GET", self._hand_over)])
+            run_id, _, by = (_readable(told) or b"").decode(errors="replace").partition(" ")
+            if run_id != self._run.run_id:
+                return ""
+            await ask(self._client, [("DEL", self._hand_over)])
+        except UNREACHABLE:
+            return ""
+        return by[:64] or "somebody"
+
     async def count(self, *, successors: bool = False) -> int | None:
         """How many stand by, ready to record; None if Redis can't be asked. successors: without reserves."""
         try:
@@ -143,6 +160,17 @@ class StandbyStatus:
         except UNREACHABLE:
             return None
         return sum(each.is_ready and not (successors and each.reserve) for each in standbys_of(_readable(reply)))
+
+
+async def ask_to_hand_over(url: str, name: str, run_id: str, by: str) -> None:
+    """Ask that run to give the recording to its standby. Raises SinkUnavailable."""
+    client = open_redis(url)
+    try:
+        await ask(client, [("SET", hand_over_key(name), f"{run_id} {by}", "EX", HAND_OVER_SECS)])
+    except UNREACHABLE as error:
+        raise unavailable(error, url) from None
+    finally:
+        await client.aclose()
 
 
 def _merged(known: bytes | None, hours: Mapping[str, MarketHours], symbols: Collection[str] | None) -> bytes:

@@ -166,7 +166,7 @@ def test_reserve_in_a_service_of_its_own_outlives_code_server_and_runs_and_gives
         assert reserve.lines("lease_acquired")
         code.start()
         assert reserve.ended() == 0
-        assert reserve.lines("handing_back")
+        assert reserve.lines("handing_over")
     assert wait_until(lambda: with_standby.recorder() not in ("", recorder, standby), PATIENCE_SECS)
     active = [*with_standby.active(JOB), *with_standby.active(STANDBY_JOB)]
     assert with_standby.recorder() in active

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +22,7 @@ from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline_tests.end_to_end.recording import Snapshot
 from ibkr_depth_pipeline_tests.faults.ingest_process import (
     PATIENCE_SECS,
+    SCRIPT,
     SYMBOLS,
     IngestProcess,
     environment_of,
@@ -64,6 +67,13 @@ class Pair:
         for symbol in SYMBOLS:
             grows(self.redis_url, symbol, by)
 
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """The console script, with the settings of the recorders."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("IBKR_", "REDIS_", "SYMBOL_"))}
+        return subprocess.run(
+            [SCRIPT, *words], env={**env, **self._env}, cwd=self._folder, capture_output=True, text=True
+        )
+
     def holder(self) -> int | None:
         """The process that has the lease, as Redis knows it."""
         with redis.Redis.from_url(self.redis_url) as client:
@@ -105,8 +115,13 @@ def test_standby_goes_on_after_a_kill_and_after_a_hand_over_on_the_connection_th
     first.kill()
     pair.took_over(second)
     third = pair.waiting()
-    pair.end(second)
+    done = pair.command("handover")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"pid {third.pid}, records now" in done.stdout
+    assert second.ended() == 0
     pair.took_over(third)
+    assert pair.command("handover").returncode == 1, "no standby is ready"
+    assert pair.holder() == third.pid
     assert [len(run.lines("connected")) for run in (second, third)] == [1, 1]
     assert not second.lines("slot_refused")
     pair.end(third)

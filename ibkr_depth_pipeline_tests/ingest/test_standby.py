@@ -232,7 +232,7 @@ async def test_reserve_gives_the_recording_back_once_another_one_stands_by(
     shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ibkr_depth_pipeline.ingest.standby.HAND_BACK_SECS", 0.1)
-    monkeypatch.setattr("ibkr_depth_pipeline.ingest.standby.REPORT_SECS", 0.1)
+    monkeypatch.setattr("ibkr_depth_pipeline.ingest.standby.HAND_OVER_CYCLE_SECS", 0.1)
     async with waiting(shared_redis_url, ibkr_standby="reserve") as reserve:
         await reserve.ready()
         await reserve.lease.release()
