@@ -81,6 +81,8 @@ SCHEMA = pa.schema(
         _field("clock", _CLOCK, nullable=True),
         *(_field(name, pa.string()) for name in ("universe_problem", "size_changes")),
         _field("up_ms", pa.int64(), nullable=True),
+        _field("standby", pa.bool_()),
+        _field("standbys_ready", pa.int64(), nullable=True),
         _field("symbols", pa.list_(_SYMBOL)),
     ]
 )
@@ -88,7 +90,7 @@ SCHEMA = pa.schema(
 
 _LATER: dict[str, Any] = {
     **{"process": "", "pacing_violations": 0, "clock": None},
-    **{"universe_problem": "", "size_changes": "", "up_ms": None},
+    **{"universe_problem": "", "size_changes": "", "up_ms": None, "standby": False, "standbys_ready": None},
 }
 _LATER_OF_SYMBOL: dict[str, Any] = {
     **{"trouble": "", "silent": 0, "out_of_step": 0, "asked_again": 0},
