@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from ibkr_depth_pipeline.schema.keys import heartbeat_key, ingest_heartbeat_key,
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline_tests.dagster.conftest import SYMBOLS
 from ibkr_depth_pipeline_tests.dagster.deployment import JOB, Deployment, deployment
-from ibkr_depth_pipeline_tests.faults.ingest_process import ingest_process
+from ibkr_depth_pipeline_tests.faults.ingest_process import SCRIPT, ingest_process
 
 PATIENCE_SECS = 150.0
 
@@ -80,6 +82,11 @@ class StandbyDeployment:
         assert wait_until(lambda: self.is_live(taken_ms), PATIENCE_SECS)
         return time.monotonic() - began
 
+    def hand_over(self) -> None:
+        """By the command."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith("IBKR_")} | self.environment
+        subprocess.run([SCRIPT, "handover"], env=env, check=True, capture_output=True)
+
     def active(self, job: str) -> list[str]:
         runs = self.dagster.instance.get_runs(dg.RunsFilter(job_name=job))
         return [run.run_id for run in runs if not run.is_finished]
@@ -128,11 +135,13 @@ def test_standby_takes_over_from_killed_runs_in_turn_and_each_is_replaced_once(w
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-def test_killed_standby_is_replaced_and_a_terminated_run_hands_over(with_standby: StandbyDeployment) -> None:
+def test_killed_standby_is_replaced_and_a_run_hands_over_asked_or_terminated(with_standby: StandbyDeployment) -> None:
     recorder, standby = with_standby.waits_for_both()
     with_standby.dagster.worker(standby).kill()
     assert with_standby.waits_for_both(standby)[0] == recorder
-    _, successor = with_standby.waits_for_both(standby)
+    with_standby.hand_over()
+    assert with_standby.dagster.wait_for_end(recorder) == "SUCCESS"
+    recorder, successor = with_standby.waits_for_both(standby, recorder)
     with_standby.dagster.terminate(recorder)
     assert with_standby.dagster.wait_for_end(recorder) == "CANCELED"
     assert wait_until(lambda: with_standby.recorder() == successor, PATIENCE_SECS)
