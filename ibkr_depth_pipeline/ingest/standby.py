@@ -25,8 +25,8 @@ from ibkr_depth_pipeline.sink.status import REPORT_SECS
 from ibkr_depth_pipeline.tasks import end
 from ibkr_depth_pipeline.universe_changes import UniverseFollower
 
-SETTLE_SECS = 0.1
-"""How often it is checked whether all is prepared, until it is."""
+SETTLE_SECS, SETTLED_SECS = 0.1, 0.5
+"""How often it is checked whether all is prepared, until it is, and then."""
 
 ENDS_EARLY_SECS = 2.0
 """So long before the end of its time, such as the session's close, one that waits ends: it must not take over then."""
@@ -149,7 +149,7 @@ class Standby:
                 self._metrics.open()
                 self._metrics.publish(replace(self._figures.current(), standby=True, symbols={}))
                 await self._status.publish(figures)
-            await asyncio.sleep(SETTLE_SECS)
+            await asyncio.sleep(SETTLED_SECS if figures.is_ready else SETTLE_SECS)
 
     def _current(self) -> StandbyFigures:
         connection, members = self._connection, self._members

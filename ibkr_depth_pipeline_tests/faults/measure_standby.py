@@ -91,6 +91,22 @@ def measure(case: Case) -> Outcome:
             return Outcome(secs, *_lost(server.url, gateway.journal.entries("rows")))
 
 
+def cost_at_rest(secs: float = 20.0) -> tuple[float, float]:
+    """Percent of a core, and MiB of memory (RSS), that a standby takes while it waits."""
+    with tempfile.TemporaryDirectory() as name, EmbeddedRedis() as server, GatewayThread(GatewayOptions()) as gateway:
+        env = environment_of(Path(name), gateway.port, server.url, *SYMBOLS, ibkr_standby="on", ibkr_lease_ttl_secs=5)
+        with ingest_process(Path(name), "recorder", env) as recorder:
+            recorder.said("lease_acquired")
+            with ingest_process(Path(name), "standby", env) as standby:
+                standby.said("standby_ready")
+                process = psutil.Process(standby.pid)
+                before = process.cpu_times()
+                time.sleep(secs)
+                after = process.cpu_times()
+                used = after.user + after.system - before.user - before.system
+                return 100 * used / secs, process.memory_info().rss / 2**20
+
+
 def _end(recorder: IngestProcess, case: Case) -> None:
     """To the recorder itself: a wrapper passes no signal on."""
     processes = psutil.Process(recorder.pid).children() if case.wrapper else [psutil.Process(recorder.pid)]
@@ -148,6 +164,8 @@ def main() -> None:
         secs, in_gap, unstored = zip(*found, strict=True)
         rows = f"rows in the gap {_words(in_gap, 0)}, not stored {_words(unstored, 0)}"
         print(f"{case.name:<30} {_words(secs, 2)} s; {rows}", flush=True)
+    percent, mebibytes = cost_at_rest()
+    print(f"a standby that waits takes {percent:.1f} % of a core and {mebibytes:.0f} MiB")
 
 
 def _words(values: Sequence[float], digits: int) -> str:
