@@ -82,6 +82,7 @@ def test_dragging_goes_back_to_the_book_of_then(web: WebServer, tab: Tab, market
     tab.page.mouse.up()
     tab.until("() => document.getElementById('position').textContent.includes('ago')")
     tab.shows("#ladder .bid td:last-child", "111.00")
+    assert tab.text("#where") == f"{VENUE} \u00b7 as it was then"
     tab.page.locator("#live").click()
     tab.until("() => document.getElementById('position').textContent === ''")
     tab.shows("#ladder .bid td:last-child", "222.00")

@@ -210,11 +210,12 @@ function showTexts(shown) {
   ladder.show(book);
   document.body.classList.toggle("old", !observed);
   showFigures(book, row, past);
-  const state = row ? stateText(row) : "";
   const venue = (past ? "" : columns.frame?.venue) || row?.venue || "";
-  const next = row && row.state === "wait" && row.next !== null ? `next turn ${nextText(row)}` : "";
-  set($("where"), [venue, state, next, row?.reason].filter(Boolean).join(" \u00b7 "));
-  $("where").dataset.bad = row && isStale(row) ? "yes" : "no";
+  const present = past ? null : row; // what is known of the symbol holds for the present alone
+  const next = present?.state === "wait" && present.next !== null ? `next turn ${nextText(present)}` : "";
+  const state = present ? stateText(present) : "";
+  set($("where"), [venue, past ? "as it was then" : state, next, present?.reason].filter(Boolean).join(" \u00b7 "));
+  $("where").dataset.bad = present && isStale(present) ? "yes" : "no";
   $("pause").setAttribute("aria-pressed", String(past));
   $("live").disabled = !past;
   const behind = duration(Math.max(0, now() - shown.right) / 1000);
