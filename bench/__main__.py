@@ -31,6 +31,7 @@ from bench import (
     throughput,
     verify,
     web,
+    years,
 )
 from bench.processes import PEERS_PYTHON, REPOSITORY, BenchmarkFailed
 from bench.recorder import Stage
@@ -132,6 +133,9 @@ class Benchmark:
                 "rows": exports.measure(self.stage.tape, Path(folder), self.size.archived, self.size.runs, say),
             }
 
+    def years(self) -> None:
+        self.results["years"] = years.measure(self.stage, self.size.rows // 3, say)
+
     def profile(self) -> None:
         self.results["profile"] = profiling.measure(self.long_stage(), FULL.rows)
 
@@ -156,6 +160,7 @@ PARTS: dict[str, Callable[[Benchmark], None]] = {
     "event_log": Benchmark.event_log,
     "reading": Benchmark.reading,
     "exports": Benchmark.exports,
+    "years": Benchmark.years,
     "profile": Benchmark.profile,
 }
 

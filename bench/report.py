@@ -281,6 +281,18 @@ def _exports(found: Results) -> list[str]:
     ]
 
 
+def _years(found: Results) -> list[str]:
+    steps = [step for step in found["SQLite"] if step != "checks stored"]
+    cells = [(step, *(f"{found[name][step] / 1e6:.2f}" for name in ("SQLite", "Postgres"))) for step in steps]
+    redis = found["redis"]
+    return [
+        "## What years leave behind: MB of Dagster's database, each step on top of the one before",
+        table(("after", "SQLite", "Postgres"), cells),
+        f"{found['SQLite']['checks stored']:,} checks; {redis['bytes_a_snapshot']:.0f} bytes a snapshot in Redis.",
+        "Report: " + "; ".join(found["millions"]),
+    ]
+
+
 _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "throughput": _throughput,
     "latency": _latency,
@@ -294,5 +306,6 @@ _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "event_log": _event_log,
     "reading": _reading,
     "exports": _exports,
+    "years": _years,
     "profile": _profile,
 }
