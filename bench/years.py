@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 import yaml
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickData, TickStatus
 
 from bench import verify
 from bench.dagster_run import JOB, instance
-from bench.processes import REPOSITORY, Child
+from bench.processes import REPOSITORY, BenchmarkFailed, Child
 from bench.recorder import Stage, environment, play
 from ibkr_depth_pipeline.box.embedded_redis import HOST
 from ibkr_depth_pipeline.orchestration.gateway_assets import FEED_KEY
@@ -46,7 +47,9 @@ Say = Callable[[str], None]
 
 
 def measure(stage: Stage, rows: int, say: Say) -> dict[str, Any]:
-    """Raises BenchmarkFailed."""
+    """Raises BenchmarkFailed, also if sqlite3 or PostgreSQL is not installed."""
+    if shutil.which("sqlite3") is None:
+        raise BenchmarkFailed("no sqlite3 here (apt-get install sqlite3)")
     found: dict[str, Any] = {"redis": _redis(stage, rows), "millions": _millions()}
     say(f"  {found}")
     for name, storage in (("SQLite", _Sqlite), ("Postgres", _Postgres)):
@@ -106,7 +109,10 @@ class _Postgres:
     """An instance with the image's settings, on a server of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = PostgresServer()
+        try:
+            self.server = PostgresServer()
+        except pytest.skip.Exception as lacking:  # as it does for a test
+            raise BenchmarkFailed(str(lacking)) from None
         self.home = instance(folder)["DAGSTER_HOME"]
         document = yaml.safe_load((REPOSITORY / "deploy" / "docker" / "dagster.yaml").read_text())
         document["storage"]["postgres"]["postgres_db"] |= {"hostname": HOST, "port": self.server.port}
