@@ -12,6 +12,8 @@ cd "$HOME_DIR"
 as_user env DAGSTER_HOME="$HOME_DIR" "$HERE/.venv/bin/dagster" run wipe --force
 if [ -d history ]; then
     rm -f history/runs/.db history/runs/.db-wal history/runs/.db-shm    # events without a run: the wipe leaves this one file
+    # The wipe takes the pools' slots away and leaves their limits, so that no run would ever get one; they are made anew.
+    as_user sqlite3 history/runs/index.db 'DELETE FROM concurrency_limits'
     for database in history/runs/index.db history/runs.db schedules/schedules.db; do
         [ ! -e "$database" ] || as_user sqlite3 "$database" 'VACUUM; PRAGMA wal_checkpoint(TRUNCATE);' > /dev/null
     done

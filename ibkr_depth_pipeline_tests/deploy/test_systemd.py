@@ -106,12 +106,16 @@ def test_wipe_empties_the_history_between_a_stop_and_a_start(tmp_path: Path, sys
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.create_run_for_job(dg.job(name="nothing")(lambda: None))
         assert instance.get_runs_count() == 1
+        instance.event_log_storage.initialize_concurrency_limit_to_default("ibkr_depth")
+        assert instance.event_log_storage.get_concurrency_info("ibkr_depth").slot_count == 1
     installed = tmp_path / "installed"
     shutil.copytree(SYSTEMD, installed / "deploy" / "systemd")
     (installed / ".venv").symlink_to(Path(sys.executable).parent.parent)
     subprocess.run([installed / "deploy" / "systemd" / "wipe.sh"], env=systemctl, check=True, capture_output=True)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert instance.get_runs_count() == 0
+        # a pool that is known and has no slot would keep every run waiting
+        assert instance.event_log_storage.get_concurrency_keys() == set()
     assert (tmp_path / "calls").read_text().splitlines()[-1] == "start ibkr-depth.target"
 
 
