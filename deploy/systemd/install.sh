@@ -9,7 +9,16 @@ LINK=/opt/ibkr_depth_pipeline
 STATE=/var/lib/ibkr-depth
 
 id ibkr-depth > /dev/null 2>&1 || useradd --system --home-dir "$STATE" --shell /usr/sbin/nologin ibkr-depth
-[ -x .venv/bin/python ] || python3 -m venv .venv
+if [ ! -x .venv/bin/python ]; then
+    python3 -m venv .venv
+    # the universe and the gateways of the version that runs
+    for file in "$LINK"/config/*.yaml; do
+        case ${file##*/} in
+            dagster.yaml | *.example.yaml | '*.yaml') ;;
+            *) cp "$file" config/ ;;
+        esac
+    done
+fi
 version=$(.venv/bin/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 constraints="constraints/$version.txt"
 # the versions that were tested, where this Python has any
@@ -24,6 +33,8 @@ if [ ! -e /etc/ibkr-depth.env ]; then
 fi
 chmod -R a+rX config deploy
 if [ ! -e "$LINK" ]; then
+    # Dagster's tables are made here: by three services at once they would be made twice over
+    (cd "$STATE" && runuser -u ibkr-depth -- env DAGSTER_HOME="$STATE/dagster_home" "$OLDPWD/.venv/bin/dagster" instance info) > /dev/null
     ln -s "$PWD" "$LINK"
     cp deploy/systemd/ibkr-depth*.service deploy/systemd/ibkr-depth.target /etc/systemd/system/
     systemctl daemon-reload

@@ -8,7 +8,11 @@ HOME_DIR=${DAGSTER_HOME:-/var/lib/ibkr-depth/dagster_home}
 UNITS=${UNITS:-/etc/systemd/system}
 as_user() { if [ "$(id -u)" -eq 0 ] && id ibkr-depth > /dev/null 2>&1; then runuser -u ibkr-depth -- "$@"; else "$@"; fi; }
 
-echo "was: $(readlink -f "$LINK")"
+old=$(readlink -f "$LINK")
+echo "was: $old"
+for file in "$old"/config/*.yaml; do
+    [ ! -e "config/${file##*/}" ] || cmp -s "$file" "config/${file##*/}" || echo "note: config/${file##*/} differs from that of $old"
+done
 deploy/systemd/stop.sh
 ln -sfn "$PWD" "$LINK"
 cp deploy/systemd/ibkr-depth*.service deploy/systemd/ibkr-depth.target "$UNITS/"

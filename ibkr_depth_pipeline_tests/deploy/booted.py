@@ -101,7 +101,8 @@ class BootedMachine:
     ) -> subprocess.CompletedProcess[str]:
         if not (leader := self.leader):
             return subprocess.CompletedProcess(command, 1, "", "it has not started")
-        spaces = ["--mount", "--uts", "--ipc", "--pid", *(["--net"] if own_network else [])]
+        network = "--net" if own_network else f"--net=/proc/{self._process.pid}/ns/net"
+        spaces = ["--mount", "--uts", "--ipc", "--pid", network]
         given = {} if own_network else debian_root.builder_environment()
         env = {"PATH": debian_root.PATH, "HOME": "/root", **given}
         words = ["nsenter", f"--target={leader}", *spaces, "env", "-i", *(f"{name}={env[name]}" for name in env)]

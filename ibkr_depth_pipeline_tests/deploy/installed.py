@@ -90,8 +90,14 @@ class InstalledRecorder:
 
     def list_symbols(self) -> None:
         """The universe: few enough that each holds a slot all the time."""
-        for folder in (self.machine.root / "opt").glob("ibkr_depth_pipeline-*"):
-            (folder / "config" / "ibkr_symbols.yaml").write_text(json.dumps({"symbols": SYMBOLS}))
+        self._universe_file(1).write_text(json.dumps({"symbols": SYMBOLS}))
+
+    def universe(self, version: int) -> str:
+        """What that version's file of the universe holds."""
+        return self._universe_file(version).read_text()
+
+    def _universe_file(self, version: int) -> Path:
+        return self.machine.root / f"{LINK}-{version}".lstrip("/") / "config" / "ibkr_symbols.yaml"
 
     def start_gateway(self) -> None:
         """The unit of the example, with stand-ins for IBC and Xvfb."""
