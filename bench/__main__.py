@@ -32,6 +32,7 @@ from bench import (
     verify,
     web,
     years,
+    whole,
 )
 from bench.processes import PEERS_PYTHON, REPOSITORY, BenchmarkFailed
 from bench.recorder import Stage
@@ -102,6 +103,9 @@ class Benchmark:
     def start(self) -> None:
         self.results["start"] = start.measure(self.stage, say)
 
+    def launched(self) -> None:
+        self.results["launched"] = whole.launched(self.stage, say)
+
     def tap(self) -> None:
         self.results["tap"] = tap.measure(self.stage, self.size.secs, self.size.runs, say)
 
@@ -112,6 +116,9 @@ class Benchmark:
 
     def web(self) -> None:
         self.results["web"] = web.measure(self.stage, 2 * self.size.secs, say)
+
+    def whole(self) -> None:
+        self.results["whole"] = whole.measure(self.stage, 20.0 if self.quick else 60.0, say)
 
     def dagster(self) -> None:
         self.results["dagster"] = dagster_run.measure(self.stage, self.size.rows, self.size.runs, say)
@@ -153,9 +160,11 @@ PARTS: dict[str, Callable[[Benchmark], None]] = {
     "slots": Benchmark.slots,
     "growth": Benchmark.growth,
     "start": Benchmark.start,
+    "launched": Benchmark.launched,
     "tap": Benchmark.tap,
     "flight_recorder": Benchmark.flight_recorder,
     "web": Benchmark.web,
+    "whole": Benchmark.whole,
     "dagster": Benchmark.dagster,
     "event_log": Benchmark.event_log,
     "reading": Benchmark.reading,

@@ -101,13 +101,14 @@ class Child:
 
     def cpu_secs(self) -> float:
         """User and system time so far, children that it started included."""
-        return sum(_cpu(each) for each in self._tree())
+        return sum(_cpu(each) for each in self.tree())
 
     def peak_rss_mb(self) -> float:
         """The most memory that was resident at once, of it and its children, in MB (10^6 bytes)."""
-        return sum(_peak_rss(each.pid) for each in self._tree()) / 1e6
+        return sum(_peak_rss(each.pid) for each in self.tree()) / 1e6
 
-    def _tree(self) -> list[psutil.Process]:
+    def tree(self) -> list[psutil.Process]:
+        """The process and all that it started."""
         try:
             first = psutil.Process(self.process.pid)
             return [first, *first.children(recursive=True)]

@@ -142,10 +142,23 @@ def _growth(rows: list[Results]) -> list[str]:
     return ["## Cost, and how it grows (one recording a row)", table(head, cells)]
 
 
+def _launched(rows: list[Results]) -> list[str]:
+    return ["## Launched in Dagster", *_start(rows)[1:]]
+
+
 def _start(rows: list[Results]) -> list[str]:
     cells = [(f"{row['symbols']:,}", f"{row['first_secs']:.2f}", f"{row['again_secs']:.2f}") for row in rows]
     head = ("symbols", "seconds to the first row", "with the contracts of the last day")
     return ["## Start", table(head, cells)]
+
+
+def _whole(found: Results) -> list[str]:
+    parts = ["## The whole", "MB are PSS; % of a core, of all processes of a kind."]
+    for name, costs in found.items():
+        rows = [(cost["name"], f"{cost['pss_mb']:.0f}", f"{100 * cost['cores']:.1f}") for cost in costs]
+        total = ("all", f"{sum(c['pss_mb'] for c in costs):.0f}", f"{100 * sum(c['cores'] for c in costs):.1f}")
+        parts += [f"#### {name}", table(("process", "MB", "% of a core"), [*rows, total])]
+    return parts
 
 
 def _tap(rows: list[Results]) -> list[str]:
@@ -301,6 +314,8 @@ _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "start": _start,
     "tap": _tap,
     "flight_recorder": _flight_recorder,
+    "whole": _whole,
+    "launched": _launched,
     "web": _web,
     "dagster": _dagster,
     "event_log": _event_log,

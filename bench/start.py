@@ -47,8 +47,13 @@ def measure(stage: Stage, say: Callable[[str], None]) -> list[dict[str, Any]]:
     return found
 
 
+def symbols_of(count: int) -> list[str]:
+    """So many names that the simulated gateway has contracts for."""
+    return ["".join(letters) for letters in itertools.islice(itertools.product(ascii_uppercase, repeat=4), count)]
+
+
 def _secs_to_first_row(stage: Stage, count: int) -> float:
-    symbols = ["".join(letters) for letters in itertools.islice(itertools.product(ascii_uppercase, repeat=4), count)]
+    symbols = symbols_of(count)
     with ExitStack() as stack:
         store = stack.enter_context(redis.Redis.from_url(stage.redis.url))
         _, port = stack.enter_context(gateway_process("--latency", str(_LATENCY_SECS), "--rows-per-second", "50"))
