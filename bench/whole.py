@@ -17,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import redis
 
@@ -27,6 +28,7 @@ from bench.start import SIZES, Start, symbols_of
 from ibkr_depth_pipeline.box.dagster_api import DagsterApi
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.box.trading_day import INGEST_JOB, LOCATION
+from ibkr_depth_pipeline.orchestration.health import check_server
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation import gateway_process
 from ibkr_depth_pipeline.trading_hours import TradingHours
@@ -112,6 +114,7 @@ def _deployment(
         for kind, command in beside.items():
             children[kind] = stack.enter_context(Child(command, env, folder))
         yield children, dagster
+        _end_runs(children, dagster)  # they outlive their code server
 
 
 @contextmanager
@@ -141,18 +144,26 @@ def _dagster(
     serve = ("dagster", "code-server", "start", "--host", "127.0.0.1", "--port", str(port))
     where = ("--location-name", LOCATION, "--module-name", module, "--attribute", "defs")
     commands = {
-        "code server": (*_PYTHON, *serve, *where),
         "daemon": (*_PYTHON, "dagster._daemon", "run", "--workspace", str(workspace)),
         "webserver": (*_PYTHON, "dagster_webserver", "--port", str(page), "--workspace", str(workspace)),
     }
     with ExitStack() as stack:
-        children = {
-            kind: stack.enter_context(Child(command, {**env, **home}, stage.folder))
-            for kind, command in commands.items()
-        }
+        code = stack.enter_context(Child((*_PYTHON, *serve, *where), {**env, **home}, stage.folder))
+        children = {"code server": code}
+        _until(lambda: _serves(port), code)
+        for kind, command in commands.items():
+            children[kind] = stack.enter_context(Child(command, {**env, **home}, stage.folder))
         dagster = DagsterApi("127.0.0.1", page)
         _until(lambda: dagster.serves(Path(home["DAGSTER_HOME"]), LOCATION), children["webserver"])
         yield children, dagster
+
+
+def _serves(port: int) -> bool:
+    try:
+        check_server("127.0.0.1", port)
+    except (grpc.RpcError, RuntimeError):
+        return False
+    return True
 
 
 def _closed_calendar() -> str:
@@ -169,15 +180,19 @@ def _secs_to_first_row(
     stage: Stage, symbols: Sequence[str], children: Mapping[str, Child], dagster: DagsterApi
 ) -> float:
     """From the launch of a run, in place of one that runs."""
-    for run in dagster.runs(INGEST_JOB):
-        if not run.ended_ts:
-            dagster.terminate(run.id)
-    _until(lambda: all(run.ended_ts for run in dagster.runs(INGEST_JOB)), children["code server"])
+    _end_runs(children, dagster)
     before = _rows(stage, symbols)
     began = time.monotonic()
     dagster.launch(LOCATION, INGEST_JOB)
     _until(lambda: _rows(stage, symbols) > before, children["code server"])
     return time.monotonic() - began
+
+
+def _end_runs(children: Mapping[str, Child], dagster: DagsterApi) -> None:
+    for run in dagster.runs(INGEST_JOB):
+        if not run.ended_ts:
+            dagster.terminate(run.id)
+    _until(lambda: all(run.ended_ts for run in dagster.runs(INGEST_JOB)), children["code server"])
 
 
 def _until_recorded(stage: Stage, symbols: Sequence[str], child: Child) -> None:
