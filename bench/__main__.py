@@ -31,8 +31,8 @@ from bench import (
     throughput,
     verify,
     web,
-    years,
     whole,
+    years,
 )
 from bench.processes import PEERS_PYTHON, REPOSITORY, BenchmarkFailed
 from bench.recorder import Stage
