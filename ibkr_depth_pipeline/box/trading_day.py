@@ -22,8 +22,9 @@ REPORT_AFTER_SECS = 30.0
 ARCHIVED_AFTER_SECS = 10.0
 """From the close until all of the session is in the archive."""
 
-NIGHT_SECS = 20.0
-"""From the end of a closed session's run to the next morning: a tick of each sensor, none of which has to alert."""
+NIGHT_SECS = 35.0
+"""From the end of a closed session's run to the next morning: a tick of each sensor, none of which has to alert, and
+longer than a symbol's heartbeat stands, beside which a probe takes no slot."""
 
 _SESSION = {"ops": {"ibkr_depth_feed": {"config": {"stop_at_close": True}}}}
 """The run config of the schedule's runs."""

@@ -150,7 +150,7 @@ class RedisUse(Enum):
 
     OFF = "off"
     RECORDED = "recorded"
-    READ_ONLY = "read_only"  # an ingest runs: the venue hashes are its own
+    READ_ONLY = "read_only"  # an ingest runs: the venue hashes are its own; hours are published if none holds the lease
     UNAVAILABLE = "unavailable"
     NOT_REACHED = "not_reached"  # the probe ended before there was anything to record
 

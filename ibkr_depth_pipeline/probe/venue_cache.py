@@ -131,19 +131,21 @@ class VenueCache:
     async def record(
         self, outcomes: Iterable[tuple[Resolution, SymbolReport]], hours: Mapping[str, MarketHours]
     ) -> None:
-        """Stores each decided outcome and the markets' hours; nothing while an ingest runs, which does so itself."""
+        """Stores each decided outcome and the markets' hours, as far as an ingest does not store them itself.
+
+        Outcomes: nothing while an ingest runs, of whatever name. Hours: unless the lease of this name is held. A
+        symbol's heartbeat outlives its run, so it is no sign that somebody publishes hours.
+        """
         if self._store is None or self.use is RedisUse.UNAVAILABLE:
             return
-        if self.ingest is not None:
-            self.use = RedisUse.READ_ONLY
-            return
+        decided = [each for each in outcomes if each[1].outcome in DECIDED] if self.ingest is None else []
         try:
-            for resolution, report in outcomes:
-                if report.outcome in DECIDED:
-                    reason = "" if report.outcome is Outcome.DEPTH else report.reason
-                    await self._store.record(resolution, reason, unix_ms())
-            await self._store.publish_hours(self._gateway_name, hours)
-            self.use = RedisUse.RECORDED
+            for resolution, report in decided:
+                reason = "" if report.outcome is Outcome.DEPTH else report.reason
+                await self._store.record(resolution, reason, unix_ms())
+            if not await self._store.is_leased(self._gateway_name):
+                await self._store.publish_hours(self._gateway_name, hours)
+            self.use = RedisUse.RECORDED if self.ingest is None else RedisUse.READ_ONLY
         except SinkUnavailable as error:
             self._disable(error)
 

@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.errors import ClientIdsExhausted, GatewayUnavailable
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.probe.report import Outcome, ProbeReport, RedisUse, SymbolReport
 from ibkr_depth_pipeline.probe.session import ProbeSession, Progress, run_probe
+from ibkr_depth_pipeline.schema.keys import heartbeat_key, lease_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.background import GatewayThread
@@ -396,3 +397,26 @@ async def test_probe_of_the_whole_universe_publishes_its_hours_and_one_of_a_part
     known = (await read_hours_of(shared_redis_url, "default")).by_symbol()
     assert {symbol: each.label for symbol, each in known.items()} == {"SPY": "liquid", "QQQ": "always"}
     assert known["SPY"].spans == ((1_795_789_800_000, 1_795_802_400_000),)
+
+
+async def test_probe_publishes_hours_beside_the_heartbeats_of_a_run_that_is_over_and_not_beside_a_held_lease(
+    shared_redis_url: str, store: redis.Redis, tmp_path: Path
+) -> None:
+    file = tmp_path / "symbols.yaml"
+    file.write_text("symbols: [SPY]")
+    store.set(heartbeat_key("SPY"), 1_700_000_000_000, ex=60)
+    options = GatewayOptions(hours={"SPY": "20261127:CLOSED;20261128:0000-20261129:0000"})
+    async with SimulatedGateway(options) as gateway:
+        report = await probe(gateway, shared_redis_url, "SPY", symbol_config_path=file)
+        closed = (await read_hours_of(shared_redis_url, "default")).by_symbol()["SPY"]
+        assert report.redis is RedisUse.READ_ONLY
+        gateway.close_markets()
+        store.set(lease_key("default"), "a run", ex=60)
+        await probe(gateway, shared_redis_url, "SPY", symbol_config_path=file)
+        assert (await read_hours_of(shared_redis_url, "default")).by_symbol()["SPY"] == closed
+        store.delete(lease_key("default"))
+        gateway.open_markets()
+        options.hours["SPY"] = "20261127:0000-20261129:0000"
+        await probe(gateway, shared_redis_url, "SPY", symbol_config_path=file)
+    opened = (await read_hours_of(shared_redis_url, "default")).by_symbol()["SPY"]
+    assert opened.spans[0][0] < closed.spans[0][0]
