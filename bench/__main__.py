@@ -92,6 +92,9 @@ class Benchmark:
     def latency(self) -> None:
         self.results["latency"] = latency.measure(self.stage, self.size.secs, self.size.runs, say)
 
+    def lone_row(self) -> None:
+        self.results["lone_row"] = latency.steps(self.stage, self.size.secs, say)
+
     def slots(self) -> None:
         found = [slots.modelled(dwell, 23_400.0) for dwell in (15.0, 2.0)]
         found += [slots.recorded(self.stage, dwell, secs) for dwell, secs in self.size.slot_runs]
@@ -157,6 +160,7 @@ class Benchmark:
 PARTS: dict[str, Callable[[Benchmark], None]] = {
     "throughput": Benchmark.throughput,
     "latency": Benchmark.latency,
+    "lone_row": Benchmark.lone_row,
     "slots": Benchmark.slots,
     "growth": Benchmark.growth,
     "start": Benchmark.start,

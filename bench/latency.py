@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.figures import Measured, percentile
@@ -16,6 +17,14 @@ from bench.recording import RECORDED
 RATES = (1_000, 10_000)
 WARM_UP_SECS = 0.5
 """Not counted, at the start of each run."""
+
+STEPS = (
+    "from the gateway's send to the read of the socket",
+    "message decoded, book changed, entry packed",
+    "flush gathered",
+    "socket written",
+    "from the begin of the write to the reader",
+)
 
 Sample = dict[str, float]
 
@@ -37,7 +46,7 @@ def measure(stage: Stage, secs: float, runs: int, say: Callable[[str], None]) ->
     ]
 
 
-def through_recorder(stage: Stage, rate: int, rows: int, **settings: object) -> Sample:
+def through_recorder(stage: Stage, rate: int, rows: int, command: Sequence[str] = CLI, **settings: object) -> Sample:
     stage.redis.flush()
     sent, seen = stage.folder / "sent", stage.folder / "seen"
     with ExitStack() as stack:
@@ -47,13 +56,49 @@ def through_recorder(stage: Stage, rate: int, rows: int, **settings: object) -> 
             Child(module("player", stage.tape_path, "--symbols", len(RECORDED), "--rows", rows, *paced))
         )
         env = environment(stage, player.said("port"), RECORDED, **settings)
-        ingest = stack.enter_context(Child(CLI, env, stage.folder))
+        ingest = stack.enter_context(Child(command, env, stage.folder))
         try:
             player.said("sent")
             reader.said("read", 20.0)
         except BenchmarkFailed as error:
             raise ingest.failed(f"not every row came ({error})") from None
     return delays(sent, seen, rate)
+
+
+def steps(stage: Stage, secs: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """For each rate, what a lone row costs step by step: the medians, in microseconds.
+
+    A lone row finds no flush under way and leaves in the turn of the event loop that decoded it.
+    """
+    found = []
+    for rate in RATES:
+        file = stage.folder / "steps"
+        rows = int(rate * secs) // len(RECORDED) * len(RECORDED)
+        sample = through_recorder(stage, rate, rows, module("peers.timed_recorder", file))
+        costs = _steps(array("q", file.read_bytes()), stage.folder, int(WARM_UP_SECS * rate))
+        say(f"  {rate:,} a second: " + ", ".join(f"{name} {cost:.0f} us" for name, cost in costs.items()))
+        found.append({"rate": rate, "p50": sample["p50"], "steps": costs})
+    return found
+
+
+def _steps(noted: array[int], folder: Path, first: int) -> dict[str, float]:
+    left = array("q", (folder / "sent").read_bytes())
+    here = array("q", (folder / "seen").read_bytes())
+    seen = {(seq - 1) * len(RECORDED) + number: when for number, seq, when in batched(here, 3)}
+    costs: dict[str, list[int]] = {name: [] for name in STEPS}
+    for number, seq, read, rows, began, ended in batched(noted, 6):
+        row = (seq - 1) * len(RECORDED) + number
+        if row >= first:
+            moments = (left[row], read, rows, began, ended)
+            for name, before, after in zip(STEPS, moments, moments[1:], strict=False):
+                costs[name].append(after - before)
+            costs[STEPS[-1]].append(seen[row] - began)
+    return {name: median(each) / 1000 for name, each in costs.items() if each}
+
+
+def batched(numbers: array[int], size: int) -> Iterator[Sequence[int]]:
+    """Runs of `size` numbers."""
+    return (numbers[at : at + size] for at in range(0, len(numbers), size))
 
 
 def bare(stage: Stage, rate: int, rows: int) -> Sample:

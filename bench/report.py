@@ -142,6 +142,13 @@ def _growth(rows: list[Results]) -> list[str]:
     return ["## Cost, and how it grows (one recording a row)", table(head, cells)]
 
 
+def _lone_row(rows: list[Results]) -> list[str]:
+    names = list(rows[0]["steps"])
+    cells = [(name, *(f"{row['steps'][name]:.0f}" for row in rows)) for name in names]
+    head = ("step, median in us", *(f"{row['rate']:,} rows a second" for row in rows))
+    return ["## A lone row, step by step", table(head, cells)]
+
+
 def _launched(rows: list[Results]) -> list[str]:
     return ["## Launched in Dagster", *_start(rows)[1:]]
 
@@ -316,6 +323,7 @@ _PARTS: dict[str, Callable[[Any], list[str]]] = {
     "flight_recorder": _flight_recorder,
     "whole": _whole,
     "launched": _launched,
+    "lone_row": _lone_row,
     "web": _web,
     "dagster": _dagster,
     "event_log": _event_log,
