@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timezone
 from functools import lru_cache
 from typing import Any
@@ -69,7 +69,14 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     if done.returncode:
         last_words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise CalendarUnreadable(f"calendar {calendar}: reading it ended with {done.returncode}: {last_words}")
-    return _JSON.validate_json(done.stdout)
+    days = _JSON.validate_json(done.stdout)
+    return replace(days, sessions=tuple(_in_utc(session) for session in days.sessions))
+
+
+def _in_utc(session: TradingSession) -> TradingSession:
+    """With Python's own UTC in place of the one that pydantic reads."""
+    opens, closes = session.open.astimezone(timezone.utc), session.close.astimezone(timezone.utc)
+    return TradingSession(session.day, opens, closes)
 
 
 def unknown(calendar: str) -> ConfigurationError:

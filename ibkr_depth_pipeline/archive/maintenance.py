@@ -110,7 +110,7 @@ def compact_symbol(
 
 
 def finish_replacements(store: ArchiveStore) -> None:
-    """Deletes what a compaction was killed before it could delete, in a store where that is not one step."""
+    """Deletes what a compaction was killed before it could delete, if that is not one step in its store."""
     for place in store.unfinished():
         kept = {file.place for file in files_of(store, place.day, place.symbol, place.tree)}
         store.delete(each for each in store.places(folder(place.tree, place.day, place.symbol)) if each not in kept)

@@ -70,6 +70,7 @@ def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, stranger: soc
         assert not box.folder.exists()
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 def test_nothing_survives_a_box_that_is_killed(tmp_path: Path) -> None:
     with ExitStack() as stack:
@@ -92,6 +93,7 @@ def test_child_that_dies_is_named_and_ends_the_box(tmp_path: Path) -> None:
         assert box.members() == []
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 def test_box_stops_by_itself_after_its_duration(tmp_path: Path) -> None:
     with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging.config
 import socket
 from collections.abc import Iterator
 
@@ -114,6 +115,7 @@ BAD_TARGETS = [
 def test_failed_delivery_reveals_no_part_of_the_url(
     url: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})  # enables what was disabled
     left = deliver(AlertOutbox(), [alert()], [url], NOW)
     told = capfd.readouterr()
     scheme = url.partition("://")[0]
