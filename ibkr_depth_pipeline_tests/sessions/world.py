@@ -48,7 +48,7 @@ SETTINGS: Mapping[str, Any] = {
     "ibkr_reconnect_max_secs": 1,
     "ibkr_reconnect_slow_secs": 5,
     "ibkr_outage_secs": 2,
-    "ibkr_silent_line_secs": 5,
+    "ibkr_silent_line_secs": 2,
     "ibkr_heartbeat_ttl": 15,
     "ibkr_lease_ttl_secs": 4,
     "ibkr_lease_wait_secs": 100_000,
