@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ PORT_ATTEMPTS = 5
 # Below the range from which systems choose the port of an outgoing connection: there, a client that keeps trying to
 # reach a server that is down may connect to itself, and then the server can't have its port back.
 _PORTS = range(20_000, 30_000)
+_reserved: deque[socket.socket] = deque(maxlen=64)
 _STORED = ("dump.rdb", "appendonly.aof", "appendonlydir")
 _NO_BINARY = (
     "no Redis server found: install redis-server or valkey-server (apt-get install redis-server), "
@@ -62,8 +64,26 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port for a server; see `port_is_free` for what that is worth."""
-    return next(port for port in random.sample(_PORTS, k=len(_PORTS)) if port_is_free(port))
+    """A loopback port for a server that is about to start.
+
+    No process that asks here is given it again while this one lives and has not asked for many more: the UDP port of
+    the same number, which no server here uses, stays bound. Others may take it: see `port_is_free`.
+    """
+    for port in random.SystemRandom().sample(_PORTS, k=len(_PORTS)):  # not the sequence of whoever seeds `random`
+        if port_is_free(port) and _reserve(port):
+            return port
+    raise BoxError(f"no free port on {HOST} from {_PORTS[0]} to {_PORTS[-1]}: end some of what listens there")
+
+
+def _reserve(port: int) -> bool:
+    reservation = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        reservation.bind((HOST, port))
+    except OSError:
+        reservation.close()
+        return False
+    _reserved.append(reservation)
+    return True
 
 
 class EmbeddedRedis:

@@ -157,7 +157,8 @@ class EffectExecutor:
     rows: how many rows a side are requested; start(work) runs a task; resolve_again(symbol) looks for its venue again;
     reconnect(reason) closes the connection, and may execute more effects before it returns. wall_ms: unix ms.
     requested(effect) is called right before depth is requested, and its effects are executed first; cancelled(request,
-    now_ms) right after a cancel; changed() after each of both; dump_tape(reason, detail) for a DumpTape.
+    ms) right after a cancel, with the moment before it; changed() after each of both; dump_tape(reason, detail) for a
+    DumpTape.
     """
 
     def __init__(
@@ -198,9 +199,10 @@ class EffectExecutor:
                     self._requester.request(effect)
                     self._changed()
                 case Cancel():
+                    before = self._wall_ms()  # once the cancel is sent, the line may be dead at any moment
                     self._requester.cancel(effect)
+                    self._cancelled(effect.request, before)
                     self._changed()
-                    self._cancelled(effect.request, self._wall_ms())
                 case Recheck():
                     self._resolve_again(effect.symbol)
                 case Reconnect():

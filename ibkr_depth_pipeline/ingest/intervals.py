@@ -197,10 +197,10 @@ class IntervalRecorder:
         else:
             self._end(request, reason, until)
 
-    def cancelled(self, request: int, now_ms: int) -> None:
-        """The cancel of the request is sent."""
+    def cancelled(self, request: int, over_ms: int) -> None:
+        """The cancel of the request is sent, no earlier than at over_ms."""
         if request in self._closing:
-            self._closing[request].over_ms = now_ms
+            self._closing[request].over_ms = over_ms
             self.spoke(self._heard)
 
     def spoke(self, now_ms: int) -> None:

@@ -153,6 +153,19 @@ def test_port_taken_in_between_costs_one_more_attempt(
         assert second.pid != redis_server.pid
 
 
+def test_two_processes_are_never_given_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = "from ibkr_depth_pipeline.box import embedded_redis; embedded_redis._PORTS = range({0}, {1}); "
+    first = embedded_redis.free_port()
+    ask = ask.format(first, first + 40) + "print(*(embedded_redis.free_port() for _ in range(20)))"
+    other = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
+    given = {int(port) for port in other.stdout.split()}
+    assert len(given) == 20
+    assert first not in given
+    monkeypatch.setattr(embedded_redis, "_PORTS", [first])
+    with pytest.raises(BoxError, match="no free port"):
+        embedded_redis.free_port()
+
+
 @pytest.mark.parametrize("name", ["redis-server", "valkey-server"])
 def test_server_from_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / name).symlink_to(find_redis_binary())

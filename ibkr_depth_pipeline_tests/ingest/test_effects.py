@@ -35,6 +35,7 @@ class Desk:
         self.rechecked: list[str] = []
         self.given_up: list[str] = []
         self.dumped: list[tuple[str, str]] = []
+        self.cancelled: list[tuple[int, int]] = []
         self._logged = logged
         gateway = TwsGateway(
             "127.0.0.1",
@@ -51,7 +52,8 @@ class Desk:
             start=self.tasks.start,
             resolve_again=self.rechecked.append,
             reconnect=self._reconnect,
-            wall_ms=unix_ms,
+            wall_ms=lambda: len(logged),  # a clock that goes on with each line that is logged
+            cancelled=lambda request, ms: self.cancelled.append((request, ms)),
             dump_tape=lambda reason, detail: self.dumped.append((reason, detail)),
         )
 
@@ -108,6 +110,15 @@ async def test_failure_to_send_is_logged_and_ends_nothing(shared_redis_url: str)
     async with desk(shared_redis_url) as here:
         here.executor.execute([do.RequestDepth(1, SPY), do.Cancel(1, "SPY")])
         assert here.said() == ["subscribed", "send_failed", "unsubscribed", "send_failed"]
+
+
+async def test_line_is_known_to_be_live_only_until_the_moment_before_its_cancel(shared_redis_url: str) -> None:
+    async with desk(shared_redis_url) as here:
+        here.executor.execute([do.RequestDepth(1, SPY)])
+        before = len(here.said())
+        here.executor.execute([do.Cancel(1, "SPY")])
+        assert here.cancelled == [(1, before)]
+        assert len(here.said()) > before
 
 
 async def test_refusal_is_stored_with_the_venue(shared_redis_url: str) -> None:

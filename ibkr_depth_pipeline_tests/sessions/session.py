@@ -26,6 +26,7 @@ RECOVERY_SECS = 120.0
 def play(plan: Plan) -> Seen:
     """Carry the plan out. Never raises for what goes wrong in it: `problems` says it."""
     virtual = VirtualClock()
+    state = random.getstate()
     random.seed(plan.seed)
     with virtual.everywhere(), structlog.testing.capture_logs() as logged:
         loop = VirtualLoop(virtual)
@@ -39,6 +40,7 @@ def play(plan: Plan) -> Seen:
                 world.seen.problems.append(f"{error!r}")
         finally:
             _end(loop)
+            random.setstate(state)
     return world.seen
 
 
