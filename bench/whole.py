@@ -28,10 +28,10 @@ from bench.start import SIZES, Start, symbols_of
 from ibkr_depth_pipeline.box.dagster_api import DagsterApi
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.box.trading_day import INGEST_JOB, LOCATION
+from ibkr_depth_pipeline.hours.trading import TradingHours
 from ibkr_depth_pipeline.orchestration.health import check_server
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation import gateway_process
-from ibkr_depth_pipeline.trading_hours import TradingHours
 
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "SPY", "QQQ", "IWM", "AMZN", "META", "GOOGL", "TSLA")
 ROWS_PER_SECOND = 20

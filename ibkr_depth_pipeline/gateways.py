@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.universe import SymbolSpec, load_universe
-from ibkr_depth_pipeline.universe_terms import contract_key
+from ibkr_depth_pipeline.universe.terms import contract_key
 from ibkr_depth_pipeline.yaml_files import read_yaml
 
 _SETTINGS = {

@@ -65,7 +65,7 @@ Levels = tuple[Level, ...]
 
 @dataclass(frozen=True, slots=True)
 class ContractHours:
-    """The hours of a contract as the gateway writes them, see instrument_hours.py; empty if it lists none."""
+    """The hours of a contract as the gateway writes them, see hours/instruments.py; empty if it lists none."""
 
     trading: str = ""
     liquid: str = ""

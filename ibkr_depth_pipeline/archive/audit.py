@@ -19,10 +19,10 @@ from ibkr_depth_pipeline.archive.rebuilding import check_rows
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
 from ibkr_depth_pipeline.errors import SinkUnavailable
+from ibkr_depth_pipeline.hours.trading import TradingHours
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.trading_hours import TradingHours
 
 _ALERT_WAITS_MS = 600_000
 """So long after Redis took it an alert must be in a file, unless the archiver is away."""

@@ -42,7 +42,7 @@ from ibkr_depth_pipeline.sink.connection import open_redis
 ENTRIES_AT_ONCE = 1000
 """Most entries of a stream in one answer: about a megabyte."""
 
-_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?")  # as universe.py allows; no check of ours matches
+_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-/&+]*(?: [A-Z0-9.\-/&+]+)?")  # as universe allows; no check of ours matches
 _INGEST = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # as settings.py allows
 
 

@@ -26,7 +26,7 @@ from ibkr_depth_pipeline.sink.status import HAND_OVER_SECS, ask_to_hand_over, re
 from ibkr_depth_pipeline.sink.symbol_keys import request_focus
 from ibkr_depth_pipeline.starter import write_starter
 from ibkr_depth_pipeline.universe import Universe, load_universe
-from ibkr_depth_pipeline.universe_changes import UniverseFile
+from ibkr_depth_pipeline.universe.changes import UniverseFile
 
 app = typer.Typer(
     no_args_is_help=True,

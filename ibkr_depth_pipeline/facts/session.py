@@ -41,11 +41,11 @@ from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.gateway_facts import AccountDigest, FactEntry, GatewayFacts, in_words
+from ibkr_depth_pipeline.hours.instruments import ALWAYS_OPEN
 from ibkr_depth_pipeline.ingest.composition import rows_requested
 from ibkr_depth_pipeline.ingest.connection import ids_to_try
 from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets
 from ibkr_depth_pipeline.ingest.resolver import resolve_symbols
-from ibkr_depth_pipeline.instrument_hours import ALWAYS_OPEN
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.tasks import RunTasks, at_most, signals_caught

@@ -11,12 +11,12 @@ from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import ConfigurationError, NoLongerWanted, NothingToRecord
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway_facts import starting_point
+from ibkr_depth_pipeline.hours.instruments import MarketHours, calendar_hours
 from ibkr_depth_pipeline.ingest.dump_schedule import SETTLE_SECS
 from ibkr_depth_pipeline.ingest.hot_path import RowStore, Store
 from ibkr_depth_pipeline.ingest.intervals import IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
-from ibkr_depth_pipeline.instrument_hours import MarketHours, calendar_hours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.rotation.events import Connected, RotationPlan
 from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.gateway.endpoint import Greeting
+from ibkr_depth_pipeline.hours.instruments import MarketHours
 from ibkr_depth_pipeline.ingest.books import LastBook, LiveInterval, PipelineFigures
 from ibkr_depth_pipeline.ingest.composition import RunStore
 from ibkr_depth_pipeline.ingest.connection import GatewayConnection
@@ -16,14 +17,13 @@ from ibkr_depth_pipeline.ingest.effects import LogLine
 from ibkr_depth_pipeline.ingest.keepalive import WallClockMonitor
 from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
-from ibkr_depth_pipeline.instrument_hours import MarketHours
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
 from ibkr_depth_pipeline.schema.status import FeedFigures, LatencyFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
 from ibkr_depth_pipeline.sink.status import LEAST_REPORT_SECS, REPORT_SECS
 from ibkr_depth_pipeline.tasks import first_of
-from ibkr_depth_pipeline.universe_changes import UniverseFollower
+from ibkr_depth_pipeline.universe.changes import UniverseFollower
 
 
 class RateLimitedLog:

@@ -29,7 +29,7 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.rotation.events import Focused
 from ibkr_depth_pipeline.sink.symbol_keys import FocusRequest, read_focus
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
-from ibkr_depth_pipeline.universe_changes import UniverseChange, contract_text
+from ibkr_depth_pipeline.universe.changes import UniverseChange, contract_text
 
 MARKETS_CYCLE_SECS = 1.0
 """How often the hours of markets are checked."""

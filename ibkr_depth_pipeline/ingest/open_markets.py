@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ibkr_depth_pipeline.instrument_hours import (
+from ibkr_depth_pipeline.hours.instruments import (
     ALWAYS,
     ALWAYS_OPEN,
     LIQUID,
@@ -18,8 +18,8 @@ from ibkr_depth_pipeline.instrument_hours import (
     hours_to_follow,
     read_hours,
 )
+from ibkr_depth_pipeline.hours.universe import UniverseSessions
 from ibkr_depth_pipeline.model import Instrument
-from ibkr_depth_pipeline.universe_hours import UniverseSessions
 
 FRESH_MS = 20 * 3_600_000
 """Hours that are older than this are asked for again."""

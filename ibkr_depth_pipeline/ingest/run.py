@@ -15,7 +15,7 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.settings import Settings, unreadable_env_lines
 from ibkr_depth_pipeline.tasks import has_terminal, signals_caught
 from ibkr_depth_pipeline.universe import Universe
-from ibkr_depth_pipeline.universe_changes import UniverseFile
+from ibkr_depth_pipeline.universe.changes import UniverseFile
 
 
 @dataclass(frozen=True, slots=True)

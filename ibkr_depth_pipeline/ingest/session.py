@@ -58,7 +58,7 @@ from ibkr_depth_pipeline.sink.dump_requests import DumpRequests
 from ibkr_depth_pipeline.sink.status import identity_of_this_process
 from ibkr_depth_pipeline.tasks import DeadlineTimer, RunTasks, at_most, first_of
 from ibkr_depth_pipeline.universe import Universe
-from ibkr_depth_pipeline.universe_changes import UniverseFile, UniverseFollower
+from ibkr_depth_pipeline.universe.changes import UniverseFile, UniverseFollower
 
 LATE_ROWS_CYCLE_SECS = 1.0
 DROPS_CYCLE_SECS = 5.0

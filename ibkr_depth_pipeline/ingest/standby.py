@@ -23,7 +23,7 @@ from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.lease import describe
 from ibkr_depth_pipeline.sink.status import REPORT_SECS
 from ibkr_depth_pipeline.tasks import end
-from ibkr_depth_pipeline.universe_changes import UniverseFollower
+from ibkr_depth_pipeline.universe.changes import UniverseFollower
 
 SETTLE_SECS, SETTLED_SECS = 0.1, 0.5
 """How often it is checked whether all is prepared, until it is, and then."""

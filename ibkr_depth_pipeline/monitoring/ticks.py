@@ -20,9 +20,11 @@ from typing import Any, TypeVar
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
-from ibkr_depth_pipeline.exchange_days import TradingSession
 from ibkr_depth_pipeline.formatting import utc
-from ibkr_depth_pipeline.instrument_hours import calendar_hours
+from ibkr_depth_pipeline.hours.exchange_days import TradingSession
+from ibkr_depth_pipeline.hours.instruments import calendar_hours
+from ibkr_depth_pipeline.hours.trading import TradingHours
+from ibkr_depth_pipeline.hours.universe import UniverseHours, UniverseSessions
 from ibkr_depth_pipeline.monitoring.deadman import ping
 from ibkr_depth_pipeline.monitoring.delivery import Record, deliver, redis_record
 from ibkr_depth_pipeline.monitoring.diagnosis import (
@@ -65,8 +67,6 @@ from ibkr_depth_pipeline.schema.health import HealthReport
 from ibkr_depth_pipeline.schema.status import RunIdentity
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.status import read_health, read_hours_of
-from ibkr_depth_pipeline.trading_hours import TradingHours
-from ibkr_depth_pipeline.universe_hours import UniverseHours, UniverseSessions
 
 PATIENCE_SECS = 12.0
 """How long Redis is waited for."""

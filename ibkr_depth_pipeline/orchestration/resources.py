@@ -16,13 +16,13 @@ from pydantic import Field
 
 from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
 from ibkr_depth_pipeline.gateways import gateway_named
+from ibkr_depth_pipeline.hours.trading import OutsideSession, TradingHours
+from ibkr_depth_pipeline.hours.universe import UniverseSessions
 from ibkr_depth_pipeline.monitoring.ticks import universe_sessions
 from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayNames
 from ibkr_depth_pipeline.settings import Settings, load_settings, mask_url
-from ibkr_depth_pipeline.trading_hours import OutsideSession, TradingHours
 from ibkr_depth_pipeline.universe import Universe
-from ibkr_depth_pipeline.universe_changes import UniverseFile
-from ibkr_depth_pipeline.universe_hours import UniverseSessions
+from ibkr_depth_pipeline.universe.changes import UniverseFile
 
 EARLY = timedelta(minutes=15)
 """How long before the open a run that follows the calendar may start: books fill before it."""

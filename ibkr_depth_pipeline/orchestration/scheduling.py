@@ -11,14 +11,14 @@ import dagster as dg
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.exchange_days import TradingSession
+from ibkr_depth_pipeline.hours.exchange_days import TradingSession
+from ibkr_depth_pipeline.hours.trading import Skip, Start, TradingHours, judge_tick
+from ibkr_depth_pipeline.hours.universe import UniverseSessions
 from ibkr_depth_pipeline.monitoring.supervision import Phase, TrackedRun
 from ibkr_depth_pipeline.monitoring.ticks import open_session
 from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayAssets
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, active_runs, fail_run
 from ibkr_depth_pipeline.settings import Settings, load_settings
-from ibkr_depth_pipeline.trading_hours import Skip, Start, TradingHours, judge_tick
-from ibkr_depth_pipeline.universe_hours import UniverseSessions
 
 DEFAULT_CALENDAR = "XNYS"
 SESSION_TAG = "ibkr_depth/session"

@@ -18,11 +18,11 @@ from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.gateway.venues import NO_CONTRACT, Resolution
 from ibkr_depth_pipeline.gateway_facts import starting_point
+from ibkr_depth_pipeline.hours.instruments import ALWAYS_OPEN, MarketHours
 from ibkr_depth_pipeline.ingest.connection import ids_to_try, log_connected
 from ibkr_depth_pipeline.ingest.effects import DepthRequester, LogLine, RequestDepth
 from ibkr_depth_pipeline.ingest.open_markets import OpenMarkets
 from ibkr_depth_pipeline.ingest.resolver import PATIENT_TRIES, NoAnswer, Resolver
-from ibkr_depth_pipeline.instrument_hours import ALWAYS_OPEN, MarketHours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.model import DepthRow, Instrument
 from ibkr_depth_pipeline.probe.plan import Commands, DetectIngest, ProbePlan

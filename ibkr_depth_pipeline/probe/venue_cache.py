@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.gateway.venues import Resolution
-from ibkr_depth_pipeline.instrument_hours import MarketHours
+from ibkr_depth_pipeline.hours.instruments import MarketHours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.probe.report import DECIDED, IngestSign, Outcome, RedisUse, SymbolReport
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.clock import monotonic, unix_ms
-from ibkr_depth_pipeline.instrument_hours import MarketHours
+from ibkr_depth_pipeline.hours.instruments import MarketHours
+from ibkr_depth_pipeline.hours.universe import UniverseHours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
@@ -39,7 +40,6 @@ from ibkr_depth_pipeline.schema.keys import (
 )
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, StandbyFigures
 from ibkr_depth_pipeline.sink.connection import open_redis
-from ibkr_depth_pipeline.universe_hours import UniverseHours
 
 REPORT_SECS = 2.0
 """How often an ingest publishes its figures, if nothing happens."""

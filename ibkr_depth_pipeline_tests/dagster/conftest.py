@@ -14,9 +14,9 @@ import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import free_port
 from ibkr_depth_pipeline.definitions import defs
+from ibkr_depth_pipeline.hours.trading import TradingHours
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
-from ibkr_depth_pipeline.trading_hours import TradingHours
 
 SYMBOLS = ("AAPL", "MSFT", "SPY", "QQQ")
 FEED = dg.AssetKey(["raw", "ibkr", "depth", "feed"])

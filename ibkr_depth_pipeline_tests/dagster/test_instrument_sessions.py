@@ -11,7 +11,9 @@ import dagster as dg
 import pytest
 import redis
 
-from ibkr_depth_pipeline.instrument_hours import MarketHours
+from ibkr_depth_pipeline.hours.instruments import MarketHours
+from ibkr_depth_pipeline.hours.trading import OutsideSession
+from ibkr_depth_pipeline.hours.universe import UniverseHours
 from ibkr_depth_pipeline.monitoring.ticks import heartbeat_tick, recording_window, universe_sessions
 from ibkr_depth_pipeline.orchestration.ingest.asset import IngestConfig
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob
@@ -20,9 +22,7 @@ from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule
 from ibkr_depth_pipeline.schema.keys import ingest_hours_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline.trading_hours import OutsideSession
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
-from ibkr_depth_pipeline.universe_hours import UniverseHours
 from ibkr_depth_pipeline_tests.dagster.conftest import closed_now, execute, failure_of
 from ibkr_depth_pipeline_tests.dagster.test_sensors import Sensor
 

@@ -10,12 +10,12 @@ import dagster as dg
 import pytest
 
 from ibkr_depth_pipeline.definitions import defs
+from ibkr_depth_pipeline.hours.trading import OutsideSession
 from ibkr_depth_pipeline.orchestration.ingest.asset import IngestConfig
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob
 from ibkr_depth_pipeline.orchestration.resources import ExchangeHours
 from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule
 from ibkr_depth_pipeline.simulation.background import GatewayThread
-from ibkr_depth_pipeline.trading_hours import OutsideSession
 from ibkr_depth_pipeline_tests.dagster.conftest import closed_now, execute, failure_of
 
 JOB = "ibkr_depth_ingest_job"

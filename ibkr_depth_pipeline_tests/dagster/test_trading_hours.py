@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.trading_hours import OutsideSession, Skip, Start, TradingHours, judge_tick
+from ibkr_depth_pipeline.hours.trading import OutsideSession, Skip, Start, TradingHours, judge_tick
 
 NEW_YORK = ZoneInfo("America/New_York")
 LEAD = timedelta(minutes=5)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from ibkr_depth_pipeline.box.processes import wait_until
+from ibkr_depth_pipeline.hours.trading import TradingHours
 from ibkr_depth_pipeline.reader import open_reader
-from ibkr_depth_pipeline.trading_hours import TradingHours
 from ibkr_depth_pipeline_tests.deploy.booted import BootedMachine, DoesNotBoot, make_machine, missing_tool
 from ibkr_depth_pipeline_tests.deploy.installed import (
     LINK,

@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
-from ibkr_depth_pipeline.universe_changes import UniverseFile
+from ibkr_depth_pipeline.universe.changes import UniverseFile
 
 Rows = list[list[Any]]
 

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from ibkr_depth_pipeline.clock import unix_ms
-from ibkr_depth_pipeline.instrument_hours import MarketHours
+from ibkr_depth_pipeline.hours.instruments import MarketHours
+from ibkr_depth_pipeline.hours.universe import UniverseSessions
 from ibkr_depth_pipeline.monitoring.diagnosis import unhealthy_symbols
 from ibkr_depth_pipeline.schema.health import HealthReport, SymbolState
 from ibkr_depth_pipeline.schema.keys import ingest_key
@@ -14,7 +15,6 @@ from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.sink.status import read_health, read_hours_of
 from ibkr_depth_pipeline.universe import SymbolSpec
-from ibkr_depth_pipeline.universe_hours import UniverseSessions
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 
 QUICK = {"ibkr_rotation_secs": 0.4, "ibkr_first_row_secs": 5}

@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.schema.intervals import EndReason
 from ibkr_depth_pipeline.schema.keys import claim_key, contract_claim_key, focus_key, ingest_key
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
-from ibkr_depth_pipeline.universe_changes import UniverseFile
+from ibkr_depth_pipeline.universe.changes import UniverseFile
 from ibkr_depth_pipeline_tests.end_to_end.observed import (
     assert_holds,
     assert_numbered,

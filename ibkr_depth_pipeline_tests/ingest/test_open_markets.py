@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
+from ibkr_depth_pipeline.hours.instruments import MarketHours
 from ibkr_depth_pipeline.ingest.open_markets import FRESH_MS, MarketChange, OpenMarkets, by_reopening
-from ibkr_depth_pipeline.instrument_hours import MarketHours
 from ibkr_depth_pipeline.model import ContractHours, Instrument
 
 DAYS = 14

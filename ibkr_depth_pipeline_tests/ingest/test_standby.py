@@ -19,7 +19,7 @@ from ibkr_depth_pipeline.schema.keys import PREFIX, standby_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.sink.lease import Lease
 from ibkr_depth_pipeline.sink.status import read_health
-from ibkr_depth_pipeline.universe_changes import UniverseFile
+from ibkr_depth_pipeline.universe.changes import UniverseFile
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, settings_for, universe_of
 from ibkr_depth_pipeline_tests.faults.redis_proxy import RedisProxy, port_of
 from ibkr_depth_pipeline_tests.sink.writing import identity, reading

@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.hours.trading import OutsideSession
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.monitoring.ticks import universe_sessions
 from ibkr_depth_pipeline.orchestration.gateway_assets import (
@@ -59,7 +60,6 @@ from ibkr_depth_pipeline.orchestration.scheduling import (
 )
 from ibkr_depth_pipeline.schema.status import FeedFigures
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.trading_hours import OutsideSession
 from ibkr_depth_pipeline.universe import Universe
 
 if TYPE_CHECKING:  # what only a run needs is imported in its process: the code server never records

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
-from ibkr_depth_pipeline.universe_changes import UniverseFile, change_between
+from ibkr_depth_pipeline.universe.changes import UniverseFile, change_between
 
 SPECS = st.builds(
     SymbolSpec,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
 
-from ibkr_depth_pipeline.trading_hours import TradingHours
+from ibkr_depth_pipeline.hours.trading import TradingHours
 
 LIQUID, TRADING, ALWAYS = "liquid", "trading", "always"
 

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from ibkr_depth_pipeline.errors import ConfigurationError
-from ibkr_depth_pipeline.exchange_days import read_days, unknown
+from ibkr_depth_pipeline.hours.exchange_days import read_days, unknown
 
 FIRST, LAST = date(2026, 11, 20), date(2026, 12, 31)
 HEAVY = ("pandas", "numpy", "pyarrow", "exchange_calendars", "ib_insync", "duckdb")
@@ -21,7 +21,7 @@ def output_of(program: str) -> str:
 @pytest.mark.parametrize("calendar", ["XNYS", "24/7"])
 def test_days_read_by_another_process_are_those_of_exchange_calendars(calendar: str) -> None:
     program = (
-        "from ibkr_depth_pipeline.exchange_days import *; import sys, datetime;"
+        "from ibkr_depth_pipeline.hours.exchange_days import *; import sys, datetime;"
         f"print(repr(exchange_days({calendar!r}, {FIRST!r}, {LAST!r})));"
         "assert 'pandas' not in sys.modules"
     )
@@ -39,7 +39,7 @@ def test_unknown_calendar_is_refused_in_both_ways() -> None:
     with pytest.raises(ConfigurationError, match="'NOPE' is not allowed"):
         read_days("NOPE", FIRST, LAST)
     program = (
-        "import datetime; from ibkr_depth_pipeline.exchange_days import exchange_days\n"
+        "import datetime; from ibkr_depth_pipeline.hours.exchange_days import exchange_days\n"
         f"try: exchange_days('NOPE', {FIRST!r}, {LAST!r})\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_depth_pipeline.instrument_hours import (
+from ibkr_depth_pipeline.hours.instruments import (
     ALWAYS_OPEN,
     MarketHours,
     UnreadableHours,

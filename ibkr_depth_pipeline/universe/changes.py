@@ -17,7 +17,8 @@ from watchfiles import awatch
 from ibkr_depth_pipeline.errors import ConfigurationError, DepthPipelineError
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.tasks import first_of
-from ibkr_depth_pipeline.universe import SymbolSpec, Universe, load_universe
+from ibkr_depth_pipeline.universe.file import Universe, load_universe
+from ibkr_depth_pipeline.universe.spec import SymbolSpec
 
 
 @dataclass(frozen=True, slots=True)

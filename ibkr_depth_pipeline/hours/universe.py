@@ -14,7 +14,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from ibkr_depth_pipeline.formatting import utc
-from ibkr_depth_pipeline.instrument_hours import ALWAYS, MarketHours, merged
+from ibkr_depth_pipeline.hours.instruments import ALWAYS, MarketHours, merged
 
 PAUSE_MS = 2 * 3_600_000
 """The longest time in which everything is closed that a session goes on over."""

@@ -1,7 +1,8 @@
 """The days of an exchange around a date, from exchange_calendars.
 
 That library brings pandas: 60 MB in each process that imports it, for a table of forty days. So a process of its own
-reads them once per calendar and day: `python -m ibkr_depth_pipeline.exchange_days NAME FIRST LAST` prints them as JSON.
+reads them once per calendar and day: `python -m ibkr_depth_pipeline.hours.exchange_days NAME FIRST LAST` prints them as
+JSON.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 from ibkr_depth_pipeline.errors import DepthPipelineError
-from ibkr_depth_pipeline.exchange_days import TradingSession, exchange_days
+from ibkr_depth_pipeline.hours.exchange_days import TradingSession, exchange_days
 
 _BEFORE, _AFTER = timedelta(days=10), timedelta(days=30)
 """The days searched around a moment: more than any number of closed days in a row."""

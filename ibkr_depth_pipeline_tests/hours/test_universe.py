@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ibkr_depth_pipeline.instrument_hours import ALWAYS_OPEN, MarketHours, calendar_hours, read_hours
-from ibkr_depth_pipeline.universe_hours import UniverseHours, UniverseSessions
+from ibkr_depth_pipeline.hours.instruments import ALWAYS_OPEN, MarketHours, calendar_hours, read_hours
+from ibkr_depth_pipeline.hours.universe import UniverseHours, UniverseSessions
 
 NEW_YORK = ZoneInfo("America/New_York")
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe, load_universe, parse_universe
+from ibkr_depth_pipeline_tests.conftest import REPOSITORY
 
-DEFAULT_FILE = Path(__file__).resolve().parents[1] / "config" / "ibkr_symbols.yaml"
+DEFAULT_FILE = REPOSITORY / "config" / "ibkr_symbols.yaml"
 
 
 def read(tmp_path: Path, text: str) -> Universe:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from datetime import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ibkr_depth_pipeline.futures import MOST_DAYS_BEFORE, Expiry, RollRule, zone_named
-
-if TYPE_CHECKING:
-    from ibkr_depth_pipeline.universe import SymbolSpec
+from ibkr_depth_pipeline.universe.spec import SymbolSpec
 
 NO_BONDS = "BOND is not recorded: IBKR lists no exchange with market depth of bonds"
 
