@@ -130,13 +130,15 @@ class StartingPoint:
     """What is known of a gateway's slots beforehand; None: nothing. release_pause is in seconds.
 
     problem: why the file is ignored; empty if it is used, or if there is none where none was asked for. seen_ts: unix
-    ms of the end of the run that found it.
+    ms of the end of the run that wrote it; slots_ts and release_pause_ts: when each was seen, maybe by an earlier run.
     """
 
     slots: int | None = None
     release_pause: float | None = None
     seen_ts: int | None = None
     problem: str = ""
+    slots_ts: int | None = None
+    release_pause_ts: int | None = None
 
 
 def read_starting_point(settings: Settings, accounts: Sequence[str]) -> StartingPoint:
@@ -151,7 +153,14 @@ def read_starting_point(settings: Settings, accounts: Sequence[str]) -> Starting
         return StartingPoint(problem=f"it can't be read: {error}")
     if problem := _why_foreign(found, settings, accounts):
         return StartingPoint(problem=problem)
-    return StartingPoint(_slots(found), _release_pause(found), found.ended_ts)
+    slots, pause = _slots(found), _release_pause(found)
+    return StartingPoint(
+        slots,
+        pause,
+        found.ended_ts,
+        slots_ts=None if slots is None else found.facts["slots"].seen_ts,
+        release_pause_ts=None if pause is None else found.facts["slot_free_secs"].seen_ts,
+    )
 
 
 def starting_point(settings: Settings, accounts: Sequence[str]) -> StartingPoint:

@@ -64,6 +64,15 @@ _CLOCK = pa.struct(
         *(_field(name, pa.int64(), nullable=True) for name in ("gateway_ms", "gateway_error_ms")),
     ]
 )
+_FACTS = pa.struct(
+    [
+        _field("file", pa.string()),
+        *(_field(name, pa.int64(), nullable=True) for name in ("slots", "slots_ts")),
+        _field("release_pause_secs", pa.float64(), nullable=True),
+        _field("release_pause_ts", pa.int64(), nullable=True),
+        _field("problem", pa.string()),
+    ]
+)
 SCHEMA = pa.schema(
     [
         _field("written_ts", _TS),
@@ -83,6 +92,7 @@ SCHEMA = pa.schema(
         _field("up_ms", pa.int64(), nullable=True),
         _field("standby", pa.bool_()),
         _field("standbys_ready", pa.int64(), nullable=True),
+        _field("facts", _FACTS, nullable=True),
         _field("symbols", pa.list_(_SYMBOL)),
     ]
 )
@@ -91,6 +101,7 @@ SCHEMA = pa.schema(
 _LATER: dict[str, Any] = {
     **{"process": "", "pacing_violations": 0, "clock": None},
     **{"universe_problem": "", "size_changes": "", "up_ms": None, "standby": False, "standbys_ready": None},
+    "facts": None,
 }
 _LATER_OF_SYMBOL: dict[str, Any] = {
     **{"trouble": "", "silent": 0, "out_of_step": 0, "asked_again": 0},

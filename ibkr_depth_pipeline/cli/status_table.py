@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ibkr_depth_pipeline.formatting import short_duration, utc
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
-from ibkr_depth_pipeline.schema.status import ClockFigures, FeedFigures, StandbyFigures
+from ibkr_depth_pipeline.schema.status import ClockFigures, FactsFigures, FeedFigures, StandbyFigures
 
 _STYLES = {
     SymbolState.FRESH: "green",
@@ -42,7 +42,7 @@ def render_status(report: HealthReport) -> RenderableType:
         style = "bold red" if each.trouble else _STYLES[each.state]
         table.add_row(Text(each.symbol), Text(each.state.value, style), *map(Text, _cells(each)))
     notes = [Text(note) for each in report.symbols for note in _notes(each)]
-    return Group(*_feed(report.feed), "", table, *([Text(""), *notes] if notes else []))
+    return Group(*_feed(report.feed, report.ts), "", table, *([Text(""), *notes] if notes else []))
 
 
 def _cells(each: SymbolHealth) -> tuple[str, ...]:
@@ -81,11 +81,11 @@ def _notes(each: SymbolHealth) -> Iterator[str]:
         yield f"{each.symbol} dropped rows: {reasons}"
 
 
-def _feed(feed: IngestHealth) -> Iterator[Text]:
+def _feed(feed: IngestHealth, now_ms: int) -> Iterator[Text]:
     style = "bold red" if feed.problem else "green"
     yield Text(f"ingest {feed.name}: {feed.problem or 'running'}", style)
     if feed.figures is not None:
-        yield from (Text(line) for line in _feed_lines(feed, feed.figures))
+        yield from (Text(line) for line in _feed_lines(feed, feed.figures, now_ms))
     yield from map(_standby_line, feed.standbys)
     if not feed.standbys and feed.running and feed.figures is not None and feed.figures.standbys_ready is not None:
         yield Text("standby: none, though IBKR_STANDBY is on", "yellow")
@@ -99,7 +99,7 @@ def _standby_line(standby: StandbyFigures) -> Text:
     return Text(line, "green" if standby.is_ready else "yellow")
 
 
-def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:
+def _feed_lines(feed: IngestHealth, figures: FeedFigures, now_ms: int) -> Iterator[str]:
     run = figures.run
     yield f"run {run.run_id}, {run.host} pid {run.pid}, up {short_duration(figures.run_ms / 1000)}, heartbeat " + (
         f"{short_duration(feed.heartbeat_ttl_secs)} left" if feed.running else "gone"
@@ -108,6 +108,7 @@ def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:
         f"batch {figures.batch_size}, turns {figures.turns}, reconnects {figures.reconnects}, "
         f"309s {figures.refused_309}, 100s {figures.pacing_violations}, failed writes {figures.write_failures}"
     )
+    yield from _facts_lines(figures.facts, now_ms)
     if figures.universe_problem:
         yield f"universe: the newest is not in force: {figures.universe_problem}"
     yield from _clock_lines(figures.clock)
@@ -118,6 +119,26 @@ def _feed_lines(feed: IngestHealth, figures: FeedFigures) -> Iterator[str]:
         f"{figures.buffer_bound / 2**20:.0f} MiB ({figures.buffer_share:.0%}), lost {figures.lost}; "
         f"to Redis {_lag(figures.lag_p50_ms)} (p99 {_lag(figures.lag_p99_ms)})"
     )
+
+
+def _facts_lines(facts: FactsFigures, now_ms: int) -> Iterator[str]:
+    """Where the rotation began, from which file, and how old that was."""
+    if facts.problem:
+        yield f"facts: {facts.file} was ignored: {facts.problem}"
+    elif facts.file:
+        found = [
+            f"{value:g} {unit} (seen {_age(seen_ts, now_ms)})"
+            for value, unit, seen_ts in (
+                (facts.slots, "slots", facts.slots_ts),
+                (facts.release_pause_secs, "s from a cancel to the next request", facts.release_pause_ts),
+            )
+            if value is not None
+        ]
+        yield f"facts: began with {', '.join(found) or 'nothing: neither slots nor a pause'}, of {facts.file}"
+
+
+def _age(seen_ts: int | None, now_ms: int) -> str:
+    return "at an unknown time" if seen_ts is None else f"{short_duration(max(0, now_ms - seen_ts) / 1000)} ago"
 
 
 def _clock_lines(clock: ClockFigures) -> Iterator[str]:

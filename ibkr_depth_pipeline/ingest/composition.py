@@ -22,7 +22,7 @@ from ibkr_depth_pipeline.rotation.events import Connected, RotationPlan
 from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
 from ibkr_depth_pipeline.schema.size_units import SizeUnit
-from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity
+from ibkr_depth_pipeline.schema.status import FactsFigures, FeedFigures, RunIdentity
 from ibkr_depth_pipeline.settings import Settings
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.claims import ContractClaims, StreamClaims
@@ -182,9 +182,12 @@ def _plan_of(settings: Settings, timings: IngestTimings) -> RotationPlan:
     )
 
 
-def first_connected(settings: Settings, accounts: Sequence[str]) -> Connected:
-    """The first connection of a run, with what is known of the slots of these accounts."""
+def first_connected(settings: Settings, accounts: Sequence[str], note: Callable[[FactsFigures], None]) -> Connected:
+    """The first connection of a run, with what is known of the slots of these accounts, which is noted as well."""
     known = starting_point(settings, accounts)
+    if known.problem or known.seen_ts is not None:
+        seen = known.slots, known.slots_ts, known.release_pause, known.release_pause_ts
+        note(FactsFigures(str(settings.ibkr_gateway_facts.absolute()), *seen, known.problem))
     return Connected(slots=known.slots, release_pause=known.release_pause)
 
 

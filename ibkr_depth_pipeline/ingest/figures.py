@@ -19,7 +19,7 @@ from ibkr_depth_pipeline.ingest.membership import FocusWatcher, Membership
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
 from ibkr_depth_pipeline.logs import LogRateLimit, get_log
 from ibkr_depth_pipeline.metrics.endpoint import MetricsEndpoint
-from ibkr_depth_pipeline.schema.status import FeedFigures, LatencyFigures, RunIdentity, SymbolFigures
+from ibkr_depth_pipeline.schema.status import FactsFigures, FeedFigures, LatencyFigures, RunIdentity, SymbolFigures
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
 from ibkr_depth_pipeline.sink.status import LEAST_REPORT_SECS, REPORT_SECS
 from ibkr_depth_pipeline.tasks import first_of
@@ -124,10 +124,15 @@ class RunFigures:
         self._wall_ms = wall_ms
         self._started_ts = 0
         self._began = math.inf
+        self._facts = FactsFigures()
 
     def begin(self) -> None:
         """Note the begin of the run."""
         self._started_ts, self._began = self._wall_ms(), loop_time()
+
+    def note_facts(self, facts: FactsFigures) -> None:
+        """Note where the rotation began."""
+        self._facts = facts
 
     def _up_ms(self) -> int:
         return round((loop_time() - self._began) * 1000)
@@ -160,6 +165,7 @@ class RunFigures:
             clock=self._clock.figures(),
             universe_problem=self._follower.problem if self._follower is not None else "",
             size_changes=pipeline.sizes.problem(loop_time()),
+            facts=self._facts,
             symbols=self._symbols(now_ms),
             up_ms=self._up_ms(),
         )

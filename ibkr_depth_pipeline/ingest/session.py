@@ -329,8 +329,8 @@ class IngestSession:
     def _begin_rotation(self) -> None:
         if self._use_connection():
             is_first = self._pipeline.figures.connections == 0
-            begun = first_connected(self._settings, self._gateway.accounts) if is_first else Connected()
-            self._execute(self._pipeline.rotate(begun, loop_time()))
+            first = self._settings, self._gateway.accounts, self._figures.note_facts
+            self._execute(self._pipeline.rotate(first_connected(*first) if is_first else Connected(), loop_time()))
             self._publisher.publish_soon()
 
     async def _drain(self) -> bool:

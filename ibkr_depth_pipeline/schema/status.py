@@ -128,6 +128,22 @@ class ClockFigures:
         return "; ".join(said)
 
 
+@dataclass(frozen=True, slots=True)
+class FactsFigures:
+    """What ibkr_gateway_facts had found of the gateway when the run first connected: where the rotation began.
+
+    `file` is "" if there was none, or no connection yet. Each value is None if it was not found; its `_ts` is the unix
+    ms at which it was seen. `problem` says why the file was ignored, else "".
+    """
+
+    file: str = ""
+    slots: int | None = None
+    slots_ts: int | None = None
+    release_pause_secs: float | None = None
+    release_pause_ts: int | None = None
+    problem: str = ""
+
+
 LATENCY_BOUNDS_SECS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -182,6 +198,7 @@ class FeedFigures:
     up_ms: int | None = None
     standby: bool = False
     standbys_ready: int | None = None
+    facts: FactsFigures = field(default_factory=FactsFigures)
     symbols: Mapping[str, SymbolFigures] = field(default_factory=dict)
 
     def to_json(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
+from ibkr_depth_pipeline.cli.ingest_run import app
+from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.gateway_facts import AccountDigest, FactEntry, GatewayFacts, StartingPoint, starting_point
 from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
 from ibkr_depth_pipeline.ingest.session import IngestSession
@@ -180,6 +184,59 @@ async def test_recorder_with_the_facts_of_its_gateway_meets_no_309(tmp_path: Pat
         assert len(gateway.journal.requests("reqMktDepth")) >= 3
         assert gateway.journal.errors(309) == []
     assert [each["slots"] for each in logs if each["event"] == "gateway_facts_used"] == [1]
+
+
+async def status_of(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """What `ibkr_ingest_run status` says of the facts, as one line and as JSON, after a short run."""
+    universe = settings.symbol_config_path
+    universe.write_text("symbols: [SPY]")
+    await IngestSession(settings, Universe((SymbolSpec("SPY"),))).run(duration=0.5)
+    monkeypatch.setenv("REDIS_URL", settings.redis_target)
+    monkeypatch.setenv("SYMBOL_CONFIG_PATH", str(universe))
+    monkeypatch.setenv("COLUMNS", "1000")
+    text = (await asyncio.to_thread(CliRunner().invoke, app, ["status"])).stdout
+    told = json.loads((await asyncio.to_thread(CliRunner().invoke, app, ["status", "--json"])).stdout)
+    return next((line.rstrip() for line in text.splitlines() if line.startswith("facts: ")), ""), told
+
+
+@pytest.mark.parametrize("slots", [2, None])
+async def test_status_shows_where_the_rotation_began_from_which_file_and_how_old_that_is(
+    tmp_path: Path, shared_redis_url: str, monkeypatch: pytest.MonkeyPatch, slots: int | None
+) -> None:
+    three_days, five_hours = unix_ms() - 3 * 86_400_000, unix_ms() - 5 * 3_600_000
+    async with SimulatedGateway(GatewayOptions(rows_per_second=100)) as gateway:
+        found = facts(gateway.port, slots, 0.25)
+        seen = {"slots": three_days, "slot_free_secs": five_hours}
+        entries = {name: each.model_copy(update={"seen_ts": seen[name]}) for name, each in found.facts.items()}
+        path = written(tmp_path / "facts.json", found.model_copy(update={"facts": entries}))
+        line, told = await status_of(
+            settings_with(path, gateway.port, redis_url=shared_redis_url, symbol_config_path=tmp_path / "symbols.yaml"),
+            monkeypatch,
+        )
+    pause = "0.25 s from a cancel to the next request (seen 5 h ago)"
+    assert line == f"facts: began with {'2 slots (seen 72 h ago), ' if slots else ''}{pause}, of {path}"
+    assert told["feed"]["figures"]["facts"] == {
+        "file": str(path),
+        "slots": slots,
+        "slots_ts": three_days if slots else None,
+        "release_pause_secs": 0.25,
+        "release_pause_ts": five_hours,
+        "problem": "",
+    }
+
+
+async def test_status_says_why_a_file_of_facts_was_ignored_and_nothing_if_there_is_none(
+    tmp_path: Path, shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with SimulatedGateway(GatewayOptions(rows_per_second=100)) as gateway:
+        given = {"redis_url": shared_redis_url, "symbol_config_path": tmp_path / "symbols.yaml"}
+        path = written(tmp_path / "facts.json", facts(gateway.port, accounts=("U7654321",)))
+        foreign, told = await status_of(settings_with(path, gateway.port, **given), monkeypatch)
+        nothing, _ = await status_of(load_settings(ibkr_port=gateway.port, **given), monkeypatch)
+    assert foreign == f"facts: {path} was ignored: it is of another account"
+    assert told["feed"]["figures"]["facts"]["problem"] == "it is of another account"
+    assert nothing == ""
 
 
 async def test_probe_with_the_facts_of_its_gateway_meets_no_309(tmp_path: Path) -> None:
