@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date, timedelta
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ibkr_depth_pipeline.archive.decoding import Batch, RawEntry, check_id
-from ibkr_depth_pipeline.archive.layout import ALERTS, IdSpan, day_of, first_ms_of
+from ibkr_depth_pipeline.archive.layout import ALERTS, first_ms_of
 from ibkr_depth_pipeline.archive.parquet_schema import STORED_ALERTS
 from ibkr_depth_pipeline.archive.reading import read_day, symbols
 from ibkr_depth_pipeline.archive.store import ArchiveStore
-from ibkr_depth_pipeline.errors import SchemaMismatch
-from ibkr_depth_pipeline.schema.alerts import ALERT_FIELDS, Alert, AlertKind, decode_alert, encode_alert
-from ibkr_depth_pipeline.schema.gaps import Gap
+from ibkr_depth_pipeline.schema.alerts import ALERT_FIELDS, Alert, AlertKind, encode_alert
 from ibkr_depth_pipeline.schema.keys import StreamId
 
 
@@ -32,42 +28,6 @@ def alert_table(alerts: Iterable[tuple[StreamId, Alert]]) -> Any:
     """Alerts, each with the id of its entry, as a table of STORED_ALERTS."""
     rows = [{**encode_alert(alert), "ts": alert.ts, "stored": entry.ts, "number": entry.seq} for entry, alert in alerts]
     return pa.Table.from_pylist(rows, STORED_ALERTS)
-
-
-class AlertBuffer:
-    """The alerts of one ingest that are read and not yet in a file. An id is the time of storing, by Redis' clock."""
-
-    def __init__(self, position: StreamId) -> None:
-        self.cursor = position
-        self.unreadable = 0
-        self._held: list[tuple[StreamId, Alert]] = []
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def follows(self, entry: StreamId) -> bool:
-        """Always: nothing numbers alerts."""
-        return True
-
-    def add(self, entries: Sequence[RawEntry], before: StreamId | None = None) -> list[Gap]:
-        """Take entries in order. There are no gaps."""
-        for stream_id, fields in entries:
-            self.cursor = entry = StreamId.of(stream_id)
-            try:
-                check_id(entry)
-                alert = decode_alert(fields)
-                check_id(StreamId(alert.ts))
-            except (SchemaMismatch, ValueError):
-                self.unreadable += 1
-                continue
-            self._held.append((entry, alert))
-        return []
-
-    def take_all(self) -> list[Batch]:
-        """What has been added, by date of storing; afterwards it is empty."""
-        held, self._held = self._held, []
-        by_day = [(day, list(each)) for day, each in groupby(held, lambda one: day_of(one[0].ts))]
-        return [Batch(day, IdSpan(each[0][0], each[-1][0]), alert_table(each)) for day, each in by_day]
 
 
 def alerts_of(store: ArchiveStore, day: date) -> list[KeptAlert]:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
-from ibkr_depth_pipeline.archive.alerts import AlertBuffer
+from ibkr_depth_pipeline.archive.alerts import alert_table
 from ibkr_depth_pipeline.archive.decoding import Batch, RawEntry, SymbolBuffer, check_id
 from ibkr_depth_pipeline.archive.intervals import table_of
 from ibkr_depth_pipeline.archive.layout import IdSpan, day_of
 from ibkr_depth_pipeline.archive.parquet_schema import STORED_ROWS
 from ibkr_depth_pipeline.archive.streams import Source
 from ibkr_depth_pipeline.errors import SchemaMismatch
+from ibkr_depth_pipeline.schema.alerts import Alert, decode_alert
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, decode_interval
 from ibkr_depth_pipeline.schema.keys import StreamId
+
+Decoded = TypeVar("Decoded")
 
 
 class EntryBuffer(Protocol):
@@ -39,74 +44,73 @@ class EntryBuffer(Protocol):
         """What has been added, by date, in order; afterwards it is empty."""
 
 
-class IntervalBuffer:
-    """The ended intervals of one symbol that are read and not yet in a file. Ids are `<ms of the end>-<number>`."""
+class _UnnumberedBuffer(ABC):
+    """Takes entries one by one. Nothing numbers them, so there are no gaps."""
 
-    def __init__(self, symbol: str, position: StreamId) -> None:
-        self.symbol = symbol
+    def __init__(self, position: StreamId) -> None:
         self.cursor = position
         self.unreadable = 0
-        self._held: list[tuple[StreamId, SubscriptionInterval]] = []
-
-    def __len__(self) -> int:
-        return len(self._held)
 
     def follows(self, entry: StreamId) -> bool:
-        """Always: snapshots of an interval that is missing are in none."""
+        """Always."""
         return True
 
     def add(self, entries: Sequence[RawEntry], before: StreamId | None = None) -> list[Gap]:
-        """Take entries in order. There are no gaps."""
+        """Take entries in order. Returns no gap."""
         for stream_id, fields in entries:
             self.cursor = entry = StreamId.of(stream_id)
             try:
                 check_id(entry)
-                interval = decode_interval(self.symbol, fields)
-            except (SchemaMismatch, ValueError):
+                self._take(entry, fields)
+            except (SchemaMismatch, KeyError, ValueError, TypeError, OverflowError):
                 self.unreadable += 1
-                continue
-            self._held.append((entry, replace(interval, end=interval.end or EndReason.UNKNOWN)))
         return []
 
+    @abstractmethod
+    def _take(self, entry: StreamId, fields: Mapping[bytes, bytes]) -> None:
+        """Hold one entry. Raises one of the errors above, and holds nothing, if it is not of docs/redis-schema.md."""
+
+
+class DecodedBuffer(_UnnumberedBuffer, Generic[Decoded]):
+    """Entries as `decode` reads them; `table_of` makes the table of those of a date. The ms of an id give the date."""
+
+    def __init__(
+        self,
+        position: StreamId,
+        decode: Callable[[Mapping[bytes, bytes]], Decoded],
+        table_of: Callable[[Sequence[tuple[StreamId, Decoded]]], Any],
+    ) -> None:
+        super().__init__(position)
+        self._decode = decode
+        self._table_of = table_of
+        self._held: list[tuple[StreamId, Decoded]] = []
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def _take(self, entry: StreamId, fields: Mapping[bytes, bytes]) -> None:
+        self._held.append((entry, self._decode(fields)))
+
     def take_all(self) -> list[Batch]:
-        """What has been added, by date of the end; afterwards it is empty."""
+        """What has been added, by date; afterwards it is empty."""
         held, self._held = self._held, []
         by_day = [(day, list(each)) for day, each in groupby(held, lambda one: day_of(one[0].ts))]
-        return [
-            Batch(day, IdSpan(each[0][0], each[-1][0]), table_of((entry.ts, interval) for entry, interval in each))
-            for day, each in by_day
-        ]
+        return [Batch(day, IdSpan(each[0][0], each[-1][0]), self._table_of(each)) for day, each in by_day]
 
 
-class RowBuffer:
-    """The rows of depth of one symbol that are read and not yet in a file. An id is that of the row's snapshot."""
+class RowBuffer(_UnnumberedBuffer):
+    """Rows of depth, column by column, as they are many. An id is that of the row's snapshot."""
 
-    def __init__(self, symbol: str, position: StreamId) -> None:
-        self.symbol = symbol
-        self.cursor = position
-        self.unreadable = 0
+    def __init__(self, position: StreamId) -> None:
+        super().__init__(position)
         self._columns: tuple[list[Any], ...] = tuple([] for _ in STORED_ROWS)
 
     def __len__(self) -> int:
         return len(self._columns[0])
 
-    def follows(self, entry: StreamId) -> bool:
-        """Always: which snapshots have no row is found by their numbers."""
-        return True
-
-    def add(self, entries: Sequence[RawEntry], before: StreamId | None = None) -> list[Gap]:
-        """Take entries in order. There are no gaps: the snapshots have them."""
-        for stream_id, fields in entries:
-            self.cursor = entry = StreamId.of(stream_id)
-            try:
-                check_id(entry)
-                row = _row(entry, fields)
-            except (KeyError, ValueError, TypeError, OverflowError):
-                self.unreadable += 1
-                continue
-            for column, value in zip(self._columns, row, strict=True):
-                column.append(value)
-        return []
+    def _take(self, entry: StreamId, fields: Mapping[bytes, bytes]) -> None:
+        for column, value in zip(self._columns, _row(entry, fields), strict=True):
+            column.append(value)
 
     def take_all(self) -> list[Batch]:
         """What has been added, by date, in order; afterwards it is empty."""
@@ -143,14 +147,29 @@ def _row(entry: StreamId, fields: Mapping[bytes, bytes]) -> tuple[Any, ...]:
     )
 
 
+def _ended_interval(symbol: str, fields: Mapping[bytes, bytes]) -> SubscriptionInterval:
+    interval = decode_interval(symbol, fields)
+    return replace(interval, end=interval.end or EndReason.UNKNOWN)
+
+
+def _intervals_table(intervals: Sequence[tuple[StreamId, SubscriptionInterval]]) -> Any:
+    return table_of((entry.ts, interval) for entry, interval in intervals)
+
+
+def _alert(fields: Mapping[bytes, bytes]) -> Alert:
+    alert = decode_alert(fields)
+    check_id(StreamId(alert.ts))
+    return alert
+
+
 def buffer_of(source: Source, position: StreamId) -> EntryBuffer:
     """An empty buffer for a stream that was read up to `position`."""
     match source.tree:
         case "intervals":
-            return IntervalBuffer(source.symbol, position)
+            return DecodedBuffer(position, partial(_ended_interval, source.symbol), _intervals_table)
         case "rows":
-            return RowBuffer(source.symbol, position)
+            return RowBuffer(position)
         case "alerts":
-            return AlertBuffer(position)
+            return DecodedBuffer(position, _alert, alert_table)
         case _:
             return SymbolBuffer(source.symbol, position)
