@@ -89,7 +89,9 @@ class DecodedBuffer(_UnnumberedBuffer, Generic[Decoded]):
         return len(self._held)
 
     def _take(self, entry: StreamId, fields: Mapping[bytes, bytes]) -> None:
-        self._held.append((entry, self._decode(fields)))
+        held = (entry, self._decode(fields))
+        self._table_of([held])  # raises for a number that has no room in its column
+        self._held.append(held)
 
     def take_all(self) -> list[Batch]:
         """What has been added, by date; afterwards it is empty."""
@@ -128,19 +130,23 @@ class RowBuffer(_UnnumberedBuffer):
         return batches
 
 
+_MOST, _MOST_ROWS = 2**63, 2**15
 _WORDS = {word.encode(): word for word in ("insert", "update", "delete", "reset", "bid", "ask", "")}
 
 
 def _row(entry: StreamId, fields: Mapping[bytes, bytes]) -> tuple[Any, ...]:
-    """A row's values in the order of STORED_ROWS."""
+    """A row's values in the order of STORED_ROWS. Raises KeyError or ValueError if one has no room in its column."""
+    recv_ns, subscription, position = (int(fields[name]) for name in (b"recv_ns", b"subscription", b"position"))
+    if not (0 <= recv_ns < _MOST and 0 <= subscription < _MOST and 0 <= position < _MOST_ROWS):
+        raise ValueError("a number has no room in its column")
     return (
         entry.ts,
         entry.seq,
-        int(fields[b"recv_ns"]),
-        int(fields[b"subscription"]),
+        recv_ns,
+        subscription,
         _WORDS[fields[b"operation"]],
         _WORDS[fields[b"side"]],
-        int(fields[b"position"]),
+        position,
         float(fields[b"price"]),
         float(fields[b"size"]),
         fields[b"mm"].decode(),

@@ -7,7 +7,9 @@ import tracemalloc
 import orjson
 import pytest
 
+from ibkr_depth_pipeline.archive.buffers import buffer_of
 from ibkr_depth_pipeline.archive.decoding import SymbolBuffer
+from ibkr_depth_pipeline.archive.streams import Source
 from ibkr_depth_pipeline.schema.gaps import GapCause
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
 from ibkr_depth_pipeline_tests.archive.conftest import NOON, Desk, Mirror
@@ -50,6 +52,39 @@ def test_id_that_is_no_time_in_ms_and_number_is_passed_over(foreign_id: str) -> 
     assert buffer.add([(foreign_id.encode(), entry(2)[1])]) == []
     assert (len(buffer), buffer.unreadable) == (0, 1)
     assert buffer.take_all() == []
+
+
+ENTRIES = {
+    "rows": {
+        "recv_ns": "1",
+        "subscription": "1",
+        "operation": "insert",
+        "side": "bid",
+        "position": "0",
+        "price": "1",
+        "size": "1",
+        "mm": "",
+    },
+    "intervals": {"subscription": "1", "venue": "ARCA", "requested": str(NOON), "end": "cancelled"},
+    "alerts": {"ts": str(NOON), "kind": "trouble", "cause": "x", "title": "", "text": ""},
+}
+
+
+@pytest.mark.parametrize(
+    ("tree", "field"),
+    [
+        *(("rows", name) for name in ("recv_ns", "subscription", "position")),
+        *(("intervals", name) for name in ("subscription", "con_id", "first_row", "rows", "rows_stored")),
+        ("alerts", "ts"),
+    ],
+)
+def test_number_without_room_in_its_column_is_passed_over_and_counted(tree: str, field: str) -> None:
+    buffer = buffer_of(Source(tree, "SPY"), StreamId(NOON, 0))
+    sound = {name.encode(): value.encode() for name, value in ENTRIES[tree].items()}
+    buffer.add([(b"%d-1" % NOON, sound | {field.encode(): str(2**63).encode()}), (b"%d-2" % NOON, sound)])
+    assert buffer.unreadable == 1
+    (batch,) = buffer.take_all()
+    assert batch.table.num_rows == 1
 
 
 def test_more_names_and_venues_than_codes_of_two_bytes_are_kept_or_counted() -> None:
