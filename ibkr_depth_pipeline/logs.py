@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ import structlog
 
 LINES_PER_WINDOW = 100
 EQUAL_LINES_PER_WINDOW = 5
+REMIND_SECS = 60.0
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -117,3 +119,42 @@ class LogRateLimit:
         self._logged.clear()
         self._equal.clear()
         return dict(suppressed)
+
+
+class RepeatedFailureLog:
+    """Logs one kind of failure, as `event`, when it begins, every `remind_secs` while it lasts, and when it is over.
+
+    Each line has how often it failed so far, and for how many seconds. over: the event of its end.
+    """
+
+    def __init__(
+        self, event: str, remind_secs: float = REMIND_SECS, level: int = logging.ERROR, *, over: str = ""
+    ) -> None:
+        self._event = event
+        self._remind_secs = remind_secs
+        self._level = level
+        self._over = over or f"{event}_no_more"
+        self._failures = 0
+        self._began = self._logged_at = -math.inf
+        self._log = get_log()
+
+    def record(self, error: Exception | str | None, now: float, **fields: object) -> None:
+        """The outcome of one attempt, None if it succeeded. `now` is seconds of any clock; `fields` are logged too."""
+        if error is None:
+            self.end(now)
+            return
+        if not self._failures:
+            self._began, self._logged_at = now, -math.inf
+        self._failures += 1
+        if now - self._logged_at >= self._remind_secs:
+            self._logged_at = now
+            self._log.log(self._level, self._event, error=str(error), **fields, **self._extent(now))
+
+    def end(self, now: float, **fields: object) -> None:
+        """It is over, if it had begun."""
+        if self._failures:
+            self._log.info(self._over, **fields, **self._extent(now))
+            self._failures = 0
+
+    def _extent(self, now: float) -> dict[str, object]:
+        return {"failures": self._failures, "secs": round(now - self._began, 3)}

@@ -14,12 +14,15 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import (
     EQUAL_LINES_PER_WINDOW,
     LEVELS,
     LINES_PER_WINDOW,
     LogRateLimit,
+    RepeatedFailureLog,
     configure_logging,
     get_log,
 )
@@ -151,3 +154,25 @@ def test_equal_lines_have_a_lower_limit_than_different_ones() -> None:
     assert sum(limit.allows("gateway_notice", "equal") for _ in range(20)) == EQUAL_LINES_PER_WINDOW
     assert limit.allows("gateway_notice", "another")
     assert limit.start_window() == {"gateway_notice": 20 - EQUAL_LINES_PER_WINDOW}
+
+
+def test_lasting_failure_is_logged_at_intervals_with_its_count_and_duration_and_when_it_is_over() -> None:
+    with capture_logs() as logged:
+        failures = RepeatedFailureLog("read_failed", remind_secs=10.0)
+        for now in range(25):
+            failures.record(SinkUnavailable("Redis is away") if now >= 2 else None, float(now), symbols=["SPY"])
+        failures.record(None, 25.0)
+        failures.record(None, 26.0)
+    line = {"event": "read_failed", "log_level": "error", "error": "Redis is away", "symbols": ["SPY"]}
+    extents = [{"failures": 1, "secs": 0.0}, {"failures": 11, "secs": 10.0}, {"failures": 21, "secs": 20.0}]
+    over = {"event": "read_failed_no_more", "log_level": "info", "failures": 23, "secs": 23.0}
+    assert logged == [*(line | extent for extent in extents), over]
+
+
+def test_failure_that_begins_again_is_logged_at_once() -> None:
+    with capture_logs() as logged:
+        failures = RepeatedFailureLog("write_failed", over="back")
+        for now, error in enumerate(["away", None, "away"]):
+            failures.record(error, float(now))
+    assert [line["event"] for line in logged] == ["write_failed", "back", "write_failed"]
+    assert logged[-1]["failures"] == 1

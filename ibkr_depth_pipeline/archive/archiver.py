@@ -49,13 +49,12 @@ from ibkr_depth_pipeline.archive.streams import (
     ENTRIES_AT_ONCE,
     ArchiverTiming,
     FiguresPoller,
-    RepeatedFailureLog,
     Source,
     Streams,
 )
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
-from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.logs import RepeatedFailureLog, get_log
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline.schema.size_units import SizeUnit

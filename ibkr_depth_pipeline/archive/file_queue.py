@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from ibkr_depth_pipeline.archive.layout import Place
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.backoff import Backoff
+from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
-from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.logs import RepeatedFailureLog
 
 LARGEST_BACKLOG = 256 * 1024 * 1024
 """Bytes of files that wait for the store; beyond it nothing more is read from Redis, which still has it."""
@@ -37,7 +38,7 @@ class FileQueue:
         self._bytes = 0
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
-        self._log = get_log()
+        self._failures = RepeatedFailureLog("archive_write_failed")
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -81,9 +82,10 @@ class FileQueue:
                 raise
             except (ArchiveUnavailable, SinkUnavailable, FileNotFoundError) as error:
                 pause = self._retries.longer(pause)
-                self._log.error("archive_write_failed", error=str(error), waiting=len(self._waiting))
+                self._failures.record(error, loop_time(), waiting=len(self._waiting))
                 await asyncio.sleep(pause)
                 continue
             pause = 0.0
+            self._failures.end(loop_time())
             self._bytes -= len(self._waiting.popleft().content)
             self._on_stored(file)

@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.archive.layout import ALERTS, BOOKS, INTERVALS, OF_INGE
 from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
-from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.logs import REMIND_SECS, RepeatedFailureLog, get_log
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each, scan_each
 from ibkr_depth_pipeline.schema.intervals import INTERVAL_FIELDS, SubscriptionInterval, decode_interval
@@ -213,30 +213,6 @@ def _entries(reply: Any) -> list[RawEntry]:
     return [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in entries]
 
 
-# ---- failures that repeat
-
-
-class RepeatedFailureLog:
-    """Logs one kind of failure, as `event`, when it begins, every `remind_secs` while it lasts, and when it is over."""
-
-    def __init__(self, event: str, remind_secs: float, level: int = logging.ERROR) -> None:
-        self._event = event
-        self._remind_secs = remind_secs
-        self._level = level
-        self._logged_at: float | None = None
-        self._log = get_log()
-
-    def record(self, error: Exception | None, now: float, **fields: object) -> None:
-        """The outcome of one attempt, None if it succeeded. `now` is seconds of any clock; `fields` are logged too."""
-        if error is None:
-            if self._logged_at is not None:
-                self._log.info(f"{self._event}_no_more")
-            self._logged_at = None
-        elif self._logged_at is None or now - self._logged_at >= self._remind_secs:
-            self._logged_at = now
-            self._log.log(self._level, self._event, error=str(error), **fields)
-
-
 # ---- figures
 
 
@@ -254,7 +230,7 @@ class ArchiverTiming:
     """Between two scans for new symbols."""
     retries: Backoff = _RETRIES
     """Before a read or a write that failed is tried again."""
-    remind_secs: float = 60.0
+    remind_secs: float = REMIND_SECS
     """Between two log lines about a failure that lasts."""
     figures_secs: float = 2.0
     """Between two reads of the figures: as often as an ingest writes them."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ibkr_depth_pipeline.clock import loop_time, monotonic
 from ibkr_depth_pipeline.errors import SinkConflict
-from ibkr_depth_pipeline.logs import LogRateLimit, get_log
+from ibkr_depth_pipeline.logs import LogRateLimit, RepeatedFailureLog, get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
@@ -82,7 +82,7 @@ class RedisWriter:
         self._idle.set()
         self._ended = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._away = False
+        self._outage = RepeatedFailureLog("redis_write_failed", over="redis_back")
         self._log = get_log()
         self.heartbeat_ttl = 30
         self.own_heartbeat_ttls: Mapping[str, int] = {}
@@ -211,7 +211,6 @@ class RedisWriter:
                 try:
                     await self._flush()
                     pause = 0.0
-                    self._back()
                 except UNREACHABLE as error:
                     self._gone(error)
                     pause = RETRIES.longer(pause)
@@ -261,6 +260,7 @@ class RedisWriter:
         except BaseException:
             flush.unknown()
             raise
+        self._outage.end(loop_time(), waiting=self.figures.buffered_entries)
         secs = monotonic() - flush.began
         conflicts = [self._settle(write, answer) for write, answer in zip(flush.writes, answers, strict=True)]
         if self._backpressure is not None:
@@ -341,16 +341,11 @@ class RedisWriter:
 
     def _failed(self, write: Write, error: Exception) -> None:
         self.figures.write_failures += 1
-        if self.log_limit.allows("redis_write_failed"):
-            self._log.error("redis_write_failed", symbol=write.queue.symbol, command=write.command, error=str(error))
+        what = {"symbol": write.queue.symbol, "command": write.command, "error": str(error)}
+        if self.log_limit.allows("redis_write_failed", repr(what)):
+            self._log.error("redis_write_failed", **what)
         write.postpone(loop_time())
 
     def _gone(self, error: Exception) -> None:
         self.figures.write_failures += 1
-        self._log.error("redis_write_failed", error=text_of(error), waiting=self.figures.buffered_entries)
-        self._away = True
-
-    def _back(self) -> None:
-        if self._away:
-            self._away = False
-            self._log.info("redis_back", waiting=self.figures.buffered_entries)
+        self._outage.record(text_of(error), loop_time(), waiting=self.figures.buffered_entries)

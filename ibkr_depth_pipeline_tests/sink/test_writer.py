@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.errors import SinkConflict
-from ibkr_depth_pipeline.logs import LINES_PER_WINDOW
+from ibkr_depth_pipeline.logs import EQUAL_LINES_PER_WINDOW, LINES_PER_WINDOW
 from ibkr_depth_pipeline.model import Instrument
 from ibkr_depth_pipeline.schema.keys import (
     StreamId,
@@ -174,6 +174,41 @@ async def test_redis_that_comes_back_empty_gets_what_waited_and_the_numbering_go
         assert await writer.drain(DRAIN)
         async with reading(redis_server.url) as client:
             assert await numbers(client) == list(range(101, 201))
+
+
+async def test_redis_that_is_away_for_many_attempts_is_one_line_and_one_when_it_is_back(
+    redis_server: EmbeddedRedis,
+) -> None:
+    with capture_logs() as lines:
+        async with writing(redis_server.url) as writer:
+            writer.append(next(snapshots()))
+            assert await writer.drain(DRAIN)
+            redis_server.kill()
+            for snapshot in snapshots(count=10, first=2):
+                writer.append(snapshot)
+
+            async def failed_often() -> bool:
+                return writer.figures.write_failures >= 6
+
+            await eventually(failed_often)
+            await asyncio.to_thread(redis_server.start)
+            assert await writer.drain(DRAIN)
+    failed, back = [line for line in lines if line["event"] in {"redis_write_failed", "redis_back"}]
+    assert (failed["event"], failed["failures"], failed["waiting"]) == ("redis_write_failed", 1, 10)
+    assert (back["event"], back["failures"]) == ("redis_back", writer.figures.write_failures)
+
+
+async def test_refusal_that_repeats_is_logged_as_often_as_other_equal_lines(shared_redis_url: str) -> None:
+    with capture_logs() as lines:
+        async with writing(shared_redis_url) as writer, reading(shared_redis_url) as client:
+            await client.set(stream_key("BAD"), "not a stream")
+            writer.append(next(snapshots("BAD")))
+
+            async def refused_often() -> bool:
+                return writer.figures.write_failures > EQUAL_LINES_PER_WINDOW
+
+            await eventually(refused_often)
+    assert len([line for line in lines if line["event"] == "redis_write_failed"]) == EQUAL_LINES_PER_WINDOW
 
 
 async def test_redis_out_of_memory_gets_each_snapshot_once_it_has_some_again(redis_server: EmbeddedRedis) -> None:
