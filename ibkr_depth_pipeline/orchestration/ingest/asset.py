@@ -219,7 +219,13 @@ def _feed_op(inputs: Sequence[str], names: GatewayNames) -> dg.OpDefinition:
         outcome, metadata = _record(context, config, names, exchange, *config.resolved(names, ibkr, redis))
         return _concluded(context, names.feed_key, outcome, metadata)
 
-    @dg.configured(record, name=names.named(FEED_OP))
+    return _checked(record, names.named(FEED_OP))
+
+
+def _checked(unchecked: dg.OpDefinition, name: str) -> dg.OpDefinition:
+    """`unchecked` under that name, with a config that is checked before launch."""
+
+    @dg.configured(unchecked, name=name)
     def checked(config: IngestConfig) -> dict[str, Any]:
         config.check()
         return config.model_dump()
@@ -282,14 +288,9 @@ def build_standby_job(assets: GatewayAssets) -> dg.JobDefinition:
         if not _is_well(context, outcome):
             raise _why_not_well(outcome)
 
-    @dg.configured(stand_by, name=names.named(STANDBY_OP))
-    def checked(config: IngestConfig) -> dict[str, Any]:
-        config.check()
-        return config.model_dump()
-
     @dg.job(name=names.named(STANDBY_JOB), description=_STANDBY, executor_def=dg.in_process_executor)
     def standby() -> None:
-        checked()
+        _checked(stand_by, names.named(STANDBY_OP))()
 
     return standby
 
