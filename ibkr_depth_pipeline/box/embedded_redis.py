@@ -24,7 +24,8 @@ PORT_ATTEMPTS = 5
 # Below the range from which systems choose the port of an outgoing connection: there, a client that keeps trying to
 # reach a server that is down may connect to itself, and then the server can't have its port back.
 _PORTS = range(20_000, 30_000)
-_reserved: deque[socket.socket] = deque(maxlen=64)
+_MOST_RESERVED = 64
+_reserved: deque[int] = deque()  # descriptors, not sockets: those warn when they are let go
 _STORED = ("dump.rdb", "appendonly.aof", "appendonlydir")
 _NO_BINARY = (
     "no Redis server found: install redis-server or valkey-server (apt-get install redis-server), "
@@ -82,7 +83,9 @@ def _reserve(port: int) -> bool:
     except OSError:
         reservation.close()
         return False
-    _reserved.append(reservation)
+    _reserved.append(reservation.detach())
+    if len(_reserved) > _MOST_RESERVED:
+        os.close(_reserved.popleft())
     return True
 
 

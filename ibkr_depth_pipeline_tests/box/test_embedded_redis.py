@@ -16,6 +16,7 @@ import redis
 from ibkr_depth_pipeline.box import embedded_redis
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis, find_redis_binary, port_is_free
 from ibkr_depth_pipeline.box.processes import BoxError, wait_until
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 
 def client_of(server: EmbeddedRedis) -> redis.Redis:
@@ -166,6 +167,16 @@ def test_two_processes_are_never_given_the_same_port(monkeypatch: pytest.MonkeyP
         embedded_redis.free_port()
 
 
+def test_process_that_asks_for_many_ports_holds_few_and_warns_of_none() -> None:
+    code = (
+        "import os; from ibkr_depth_pipeline.box.embedded_redis import free_port; before = len(os.listdir('/dev/fd')); "
+    )
+    code += "ports = {free_port() for _ in range(200)}; print(len(ports), len(os.listdir('/dev/fd')) - before)"
+    asked = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)
+    ports, held = map(int, asked.stdout.split())
+    assert (ports > 150, 0 < held < 100, asked.stderr) == (True, True, "")
+
+
 @pytest.mark.parametrize("name", ["redis-server", "valkey-server"])
 def test_server_from_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / name).symlink_to(find_redis_binary())
@@ -201,4 +212,4 @@ def test_server_dies_with_an_owner_that_is_killed(tmp_path: Path) -> None:
         pid, port = map(int, owner.stdout.readline().split())
         assert is_alive(pid)
         os.kill(owner.pid, signal.SIGKILL)
-    assert wait_until(lambda: not is_alive(pid) and port_is_free(port), timeout_secs=10)
+    assert wait_until(lambda: not is_alive(pid) and port_is_free(port), PATIENCE_SECS)
