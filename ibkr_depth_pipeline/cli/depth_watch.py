@@ -41,8 +41,9 @@ def main(symbol: Symbols = None, once: Once = False, every: Every = None) -> Non
     \b
     Keys, the same as of the web page: j, k, down, up choose the symbol; left,
     right go back and forward in time, as far as the stream reaches; space
-    pauses, 0 is now; + - show less or more time; / filters; t is light or dark;
-    ? lists all. s sorts the table, r reverses; q quits.
+    pauses, 0 is now; + - show less or more time; / filters; a shows the alerts;
+    t is light or dark; ? lists all. w shows who held a slot when, s sorts the
+    table, r reverses; q quits.
 
     \b
     State: live   it holds a slot and its rows come

@@ -1,10 +1,10 @@
 // A depth heat map on a canvas: price by time, size by colour, best bid and ask as lines, unobserved time hatched.
 //
 // It draws what it is given and knows of no server: a view is
-//   { columns: [book | null | undefined, ...], start, step, right, edge, known, oldest, cursor, why }
+//   { columns: [book | null | undefined, ...], start, step, right, edge, known, oldest, cursor, why, marks }
 // where columns[0] begins at `start` and each is `step` long (unix ms); `right` is the time at the right edge. The book
 // was last observed at `edge`; up to `known` it is known that it was not observed since. `oldest`: where the data begin.
-// why(time) says why it was not observed then.
+// why(time) says why it was not observed then. marks are those of a lane (lanes.js): they stand at the upper edge.
 // A book is [ts, seq, bids, asks, bid, ask]: rows are [price, size, venue], best first; bid and ask are the best prices
 // where they are not those of the first rows, as in a mean of several books.
 
@@ -15,6 +15,7 @@ const SHADES = 48;
 const MOST_ROWS = 220;
 const GUTTER = 66;
 const FOOT = 20;
+const MARK = 5;
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].map((secs) => secs * 1000);
 
@@ -77,6 +78,7 @@ export class HeatMap {
       this.#drawCells(view);
       this.#drawQuotes(view);
     }
+    this.#drawMarks(view);
     context.restore();
     if (this.foot) this.#drawTimes(view);
     if (this.#grid) this.#drawPrices(view);
@@ -220,6 +222,33 @@ export class HeatMap {
     }
   }
 
+  /** A triangle for trouble, a ring for its end. */
+  #drawMarks(view) {
+    const { context } = this;
+    for (const [at, severity] of view.marks ?? []) {
+      const x = this.#x(at, view);
+      if (x < -MARK || x > this.width + MARK) continue;
+      context.beginPath();
+      if (severity === "bad") {
+        context.moveTo(x - MARK, 0);
+        context.lineTo(x + MARK, 0);
+        context.lineTo(x, 2 * MARK);
+      } else context.arc(x, MARK, MARK - 1, 0, 2 * Math.PI);
+      context.closePath();
+      context.fillStyle = severity === "bad" ? this.#theme.bad : this.#theme.panel;
+      context.strokeStyle = severity === "bad" ? this.#theme.panel : this.#theme[severity];
+      context.lineWidth = severity === "bad" ? 1 : 2;
+      context.fill();
+      context.stroke();
+    }
+  }
+
+  /** The texts of the marks at a place, in CSS pixels. */
+  #markedAt({ x, y }, view) {
+    if (y > 3 * MARK) return [];
+    return (view.marks ?? []).filter(([at]) => Math.abs(this.#x(at, view) - x) < MARK).map(([, , text]) => text);
+  }
+
   #drawTimes(view) {
     const { context } = this;
     const span = view.columns.length * view.step;
@@ -300,7 +329,9 @@ export class HeatMap {
     context.fillStyle = this.#theme.quiet;
     context.fillRect(Math.round(x), 0, 1, this.height);
     context.fillRect(0, Math.round(y), this.width, 1);
-    const words = `${utcClock(time, 1)}   ${value === null ? "" : price(Number((Math.floor(value / unit + 1e-6) * unit).toFixed(8)))}   ${this.#said(column, time, value, view)}`;
+    const at = value === null ? "" : price(Number((Math.floor(value / unit + 1e-6) * unit).toFixed(8)));
+    const marked = this.#markedAt(view.cursor, view);
+    const words = [utcClock(time, 1), ...(marked.length ? marked : [at, this.#said(column, time, value, view)])].join("   ");
     const wide = context.measureText(words).width + 14;
     const left = Math.min(this.width - wide, Math.max(0, x + 10));
     const top = y > 34 ? y - 28 : y + 10;

@@ -2,7 +2,7 @@
 //
 // A lane is { spans: [[from, to or null, kind, text, share], ...], marks: [[time, severity, text], ...] }, times in
 // unix ms, both in their order. A span of the kind `wait` is a thin line, `held`, `good`, `warn` and `bad` are bars; a
-// `share` below 1 makes it paler. Severities are `good`, `warn` and `bad`.
+// `share` below 1 makes it paler. Severities are `good`, `warn` and `bad`; the mark of the last is twice as high.
 
 import { fitted } from "./palette.js";
 
@@ -73,6 +73,7 @@ export function drawLane(canvas, lane, from, to, colours, { every = 60000, known
   for (const [at, severity] of lane.marks) {
     if (at < from || at > to) continue;
     context.fillStyle = colours[severity];
-    context.fillRect(x(at) - 1, 1, 2, height - 2);
+    const [top, wide] = severity === "bad" ? [1, 2] : [middle, 3]; // told apart without colours, too
+    context.fillRect(x(at) - 1, top, wide, height - 1 - top);
   }
 }

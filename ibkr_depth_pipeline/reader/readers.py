@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from ibkr_depth_pipeline.reader import queries, turns
+from ibkr_depth_pipeline.reader import alerts, queries, turns
 from ibkr_depth_pipeline.reader.following import Following
 from ibkr_depth_pipeline.reader.methods import Lookup, Method
 from ibkr_depth_pipeline.reader.model import NOW, IntervalItem, Item, Points
@@ -51,6 +51,7 @@ class _Reader:
     last_of = Method(queries.last_of)
     intervals = Method(turns.intervals)
     turns_since = Method(turns.turns_since)
+    alerts_since = Method(alerts.alerts_since)
     to_arrow = Method(queries.to_arrow)
     to_polars = Method(queries.to_polars)
     to_pandas = Method(queries.to_pandas)

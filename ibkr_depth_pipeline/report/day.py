@@ -32,7 +32,7 @@ from ibkr_depth_pipeline.formatting import utc_clock
 from ibkr_depth_pipeline.report.ingest_day import IngestDay, ingest_day, total
 from ibkr_depth_pipeline.report.symbol_day import DepthFold, DepthMap, SymbolDay, SymbolFold, Window, price_grid
 from ibkr_depth_pipeline.report.timeline import Bins, SnapshotColumns
-from ibkr_depth_pipeline.schema.alerts import AlertKind
+from ibkr_depth_pipeline.schema.alerts import AlertKind, TrackedAlert, tracked_alerts
 from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 
@@ -77,6 +77,13 @@ class RecordedDay:
     def troubles(self) -> int:
         """The alerts of trouble, all-clears and notices left out."""
         return sum(each.alert.kind is AlertKind.TROUBLE for each in self.alerts)
+
+    @property
+    def tracked_alerts(self) -> list[TrackedAlert]:
+        """The alerts in order of their time, each with the all-clear of its ingest."""
+        ingests = dict.fromkeys(each.ingest for each in self.alerts)
+        found = [tracked_alerts(each.alert for each in self.alerts if each.ingest == ingest) for ingest in ingests]
+        return sorted((each for some in found for each in some), key=lambda each: each.alert.ts)
 
     @property
     def refused_309(self) -> int:

@@ -6,41 +6,23 @@ import base64
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
 
+from ibkr_depth_pipeline.drawing.alerts import Mark, Span, alert_marks, alert_spans
 from ibkr_depth_pipeline.pictures import SlotShares
 from ibkr_depth_pipeline.report.charts import number
 from ibkr_depth_pipeline.report.day import RecordedDay
 from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPENDED, IngestDay, total
 from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay
 from ibkr_depth_pipeline.report.timeline import Array, Bins
-from ibkr_depth_pipeline.schema.alerts import AlertKind
 from ibkr_depth_pipeline.schema.gaps import Gap
 
 _KINDS = {CONNECTED: "good", SUSPENDED: "warn", DISCONNECTED: "bad"}
-SEVERITIES = {AlertKind.TROUBLE: "bad", AlertKind.RECOVERY: "good", AlertKind.NOTICE: "warn"}
 _CELLS = " abcdefghijABCDEFGHIJ"
 _SHADES = 10
-
-
-class Span(NamedTuple):
-    """A time in unix ms. kind: `wait` (a thin line), `held`, `good`, `warn` or `bad`; text is shown at the pointer."""
-
-    start: int
-    end: int
-    kind: str
-    text: str = ""
-
-
-class Mark(NamedTuple):
-    """A moment in unix ms. severity: `good`, `warn` or `bad`; text is shown at the pointer."""
-
-    at: int
-    severity: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +58,8 @@ def slot_lanes(day: RecordedDay) -> list[Lane]:
 
 def alert_lanes(day: RecordedDay) -> list[Lane]:
     """The alerts and all-clears, a lane for all; none if none is kept."""
-    marks = [Mark(each.alert.ts, SEVERITIES[each.alert.kind], each.alert.title) for each in day.alerts]
-    return [Lane("Alerts", number(day.troubles), marks=marks)] if marks else []
+    alerts = day.tracked_alerts
+    return [Lane("Alerts", number(day.troubles), alert_spans(alerts), alert_marks(alerts))] if alerts else []
 
 
 def _hole(gap: Gap, bins: Bins) -> Span:

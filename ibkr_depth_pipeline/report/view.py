@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 
+from ibkr_depth_pipeline.drawing.alerts import SEVERITIES
 from ibkr_depth_pipeline.formatting import duration, utc_clock
 from ibkr_depth_pipeline.report import charts
 from ibkr_depth_pipeline.report.charts import (
@@ -25,10 +26,10 @@ from ibkr_depth_pipeline.report.charts import (
 )
 from ibkr_depth_pipeline.report.day import RecordedDay
 from ibkr_depth_pipeline.report.ingest_day import CONNECTED, IngestDay, IngestRun, total
-from ibkr_depth_pipeline.report.lanes import SEVERITIES, Lane, alert_lanes, depth_data, ingest_lanes, slot_lanes
+from ibkr_depth_pipeline.report.lanes import Lane, alert_lanes, depth_data, ingest_lanes, slot_lanes
 from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay, Window
 from ibkr_depth_pipeline.report.timeline import Array, Bins
-from ibkr_depth_pipeline.schema.alerts import Alert
+from ibkr_depth_pipeline.schema.alerts import TrackedAlert
 from ibkr_depth_pipeline.schema.gaps import Gap
 
 _SPARKS = 120
@@ -80,12 +81,13 @@ class GapRow:
 
 @dataclass(frozen=True, slots=True)
 class AlertRow:
-    """An alert or an all-clear. severity: as of a Mark."""
+    """An alert or an all-clear. severity: as of a Mark; outcome: whether its trouble has ended, and when."""
 
     at: str
     severity: str
     title: str
     text: str
+    outcome: str = ""
 
 
 def symbol_row(symbol: SymbolDay, missing: int, bins: Bins) -> SymbolRow:
@@ -145,8 +147,11 @@ def gap_row(gap: Gap) -> GapRow:
     )
 
 
-def alert_row(alert: Alert) -> AlertRow:
-    return AlertRow(utc_clock(alert.ts), SEVERITIES[alert.kind], alert.title, alert.text)
+def alert_row(tracked: TrackedAlert) -> AlertRow:
+    alert, outcome = tracked.alert, ""
+    if alert.lasts:
+        outcome = "no all-clear" if tracked.cleared is None else f"cleared {utc_clock(tracked.cleared)}"
+    return AlertRow(utc_clock(alert.ts), SEVERITIES[alert.kind], alert.title, alert.text, outcome)
 
 
 # ---- the page
@@ -250,7 +255,7 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         rates=_rates(day),
         ingests=[_ingest_view(ingest, day.bins) for ingest in day.ingests],
         depth=[_depth_view(depth, day, lane_of[depth.symbol]) for depth in day.depth],
-        alerts=[alert_row(each.alert) for each in day.alerts[:MOST_ALERTS]],
+        alerts=[alert_row(each) for each in day.tracked_alerts[:MOST_ALERTS]],
         more_alerts=max(0, len(day.alerts) - MOST_ALERTS),
         gaps=[gap_row(gap) for gap in day.gaps[:MOST_GAPS]],
         more_gaps=max(0, len(day.gaps) - MOST_GAPS),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ibkr_depth_pipeline.tui.theme import THEMES
-from ibkr_depth_pipeline.tui.view import ORDERS, View
+from ibkr_depth_pipeline.tui.view import ALERTS, LANES, ORDERS, View
 
 _NEXT = frozenset({"\x1b[B", "\x1bOB", "\t", "j"})
 _BACK = frozenset({"\x1b[A", "\x1bOA", "\x1b[Z", "k"})
@@ -22,6 +22,7 @@ _ENTER = frozenset({"\r", "\n"})
 _ERASE = frozenset({"\x7f", "\x08"})
 _STEP_SECS = 5.0
 _ZOOMS = (1, 2, 4, 8)
+_PAGES = {"a": ALERTS, "w": LANES}
 _QUIT = frozenset({"q", "Q", "\x03", "\x04"})
 
 
@@ -58,7 +59,7 @@ def _changed(key: str, view: View) -> View:
         case "0":
             return replace(view, paused=False, back_secs=0.0)
         case "\x1b":
-            return replace(view, paused=False, back_secs=0.0, filter="")
+            return replace(view, paused=False, back_secs=0.0, filter="", page="")
         case "/":
             return replace(view, typing=True, filter="")
         case "s":
@@ -70,6 +71,8 @@ def _changed(key: str, view: View) -> View:
         case "+" | "=" | "-":
             at = _ZOOMS.index(view.zoom) + (1 if key == "-" else -1)
             return replace(view, zoom=_ZOOMS[min(max(at, 0), len(_ZOOMS) - 1)])
+        case "a" | "w":
+            return replace(view, page="" if view.page == _PAGES[key] else _PAGES[key])
         case "t":
             return replace(view, theme=THEMES[(THEMES.index(view.theme) + 1) % len(THEMES)])
         case "?":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader, DepthSnapshot
+from ibkr_depth_pipeline.reader.alerts import AlertLog
 from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.tui.state import StreamReadings, WatchState, watch_state
 
@@ -24,6 +27,7 @@ class Poller:
         self._reader = AsyncDepthReader(url)
         self._names: tuple[str, ...] = ()
         self._names_ts = 0
+        self._alerts = AlertLog()
         self._last = WatchState(unix_ms())
 
     async def aclose(self) -> None:
@@ -44,7 +48,13 @@ class Poller:
             self._names, self._names_ts = await self._find_names(), now
         health = await read_health(self._url, self._name, self._names)
         books = await self._books()
-        return watch_state(health, StreamReadings(books, await self._rates(health.ts)))
+        state = watch_state(health, StreamReadings(books, await self._rates(health.ts)))
+        await self._read_alerts()
+        return replace(state, alerts=self._alerts.tracked)
+
+    async def _read_alerts(self) -> None:
+        with suppress(SinkUnavailable):  # a user who may not read them sees the books all the same
+            self._alerts.take(await self._reader.alerts_since(self._name, self._alerts.cursor))
 
     async def _books(self) -> dict[str, DepthSnapshot]:
         return await self._reader.latest_all(self._names, missing_ok=True) if self._names else {}

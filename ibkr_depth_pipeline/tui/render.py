@@ -9,14 +9,16 @@ from itertools import zip_longest
 from rich.text import Text
 
 from ibkr_depth_pipeline.schema.health import IngestHealth
+from ibkr_depth_pipeline.tui.alerts import alert_line, alerts_page
 from ibkr_depth_pipeline.tui.chart import FEWEST_LINES, chart
 from ibkr_depth_pipeline.tui.ladder import LADDER_LINES, SMALLEST_WIDTH, ladder
+from ibkr_depth_pipeline.tui.lanes import lanes_page
 from ibkr_depth_pipeline.tui.state import Lanes, Quote, WatchState
 from ibkr_depth_pipeline.tui.table import table
 from ibkr_depth_pipeline.tui.theme import themed
-from ibkr_depth_pipeline.tui.view import View
+from ibkr_depth_pipeline.tui.view import ALERTS, LANES, View, listed
 
-KEYS = "q quit jk symbol \u2190\u2192 time space pause 0 now +- span / find sr sort t light ? keys"
+KEYS = "q quit jk symbol \u2190\u2192 time space 0 now +- span / find sr sort a alerts w slots t ?"
 HELP = """\
 Keys, the same as of the web page (ibkr_depth_web)
 
@@ -28,11 +30,13 @@ space, p            pause
 /                   filter the symbols; enter chooses the first, esc drops the filter
 s                   sort the table by the next column; after the last, as the universe is
 r                   the other way round
+a                   all alerts, and back; as of then, back in time
+w                   who held a slot when, over the whole width, with the alerts; and back
 t                   light, dark, the terminal's own colours
 ?                   this list
 q, ctrl-c           quit
 
-slot, last 5 min (112 columns or more): a bar, observed; a line, waits for its first row; !, ended out of turn.
+slot, last 5 min (w, or 112 columns or more): a bar, observed; a line, waits for its first row; !, ended out of turn.
 next: when it has its next turn. A price's sign: up or down since the last refresh.
 state: live, wait, STALE (no heartbeat), none, n/a (no depth), closed, MUTE, WRONG, ? (Redis is away)"""
 WITHOUT_REDIS = """\
@@ -70,12 +74,18 @@ def frame(
     slot when, up to now_ms.
     """
     foot = [_foot(view, width, KEYS.replace("\u2190\u2192", "hl") if ascii_only else KEYS)] if view.keys else []
-    room = None if height is None else max(0, height - 1 - len(foot))
+    head = [*_head(state, view, width), *alert_line(state.alerts, state.ts, width, ascii_only=ascii_only)]
+    room = None if height is None else max(0, height - len(head) - len(foot))
     page = _page(state, view)
     body = [Text(line, no_wrap=True, overflow="crop") for line in page.splitlines()]
-    if not page:
+    if not page and view.page == ALERTS:
+        body = alerts_page(state.alerts, state.ts, width, room, ascii_only=ascii_only)
+    elif not page and view.page == LANES:
+        shown = listed(state, view), view.selected, lanes or {}, state.alerts
+        body = list(lanes_page(*shown, width, room, now_ms, view.zoom, ascii_only=ascii_only))
+    elif not page:
         body = _body(state, view, width, room, ascii_only, quotes, lanes, now_ms)
-    lines = [*_head(state, view, width), *body]
+    lines = [*head, *body]
     if height is not None:
         lines = lines[: height - len(foot)]
         lines += [Text()] * (height - len(foot) - len(lines))

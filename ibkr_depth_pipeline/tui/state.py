@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
+from ibkr_depth_pipeline.schema.alerts import TrackedAlert
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
 from ibkr_depth_pipeline.schema.health import HealthReport, IngestHealth, SymbolHealth, SymbolState
 from ibkr_depth_pipeline.schema.status import SymbolFigures
@@ -36,6 +37,9 @@ class Liveness(Enum):
 
 Lanes = Mapping[str, Sequence[Sequence[Any]]]
 """By symbol its subscriptions: requested, first row, end (unix ms, None for what has not been yet), why it ended."""
+
+KEPT_MS = 15 * 60_000
+"""How far back they reach."""
 
 
 class Quote(NamedTuple):
@@ -84,12 +88,16 @@ class SymbolLine:
 
 @dataclass(frozen=True, slots=True)
 class WatchState:
-    """All that is shown, read at `ts` (unix ms). `problem` says why nothing newer is known: Redis is unreachable."""
+    """All that is shown, read at `ts` (unix ms). `problem` says why nothing newer is known: Redis is unreachable.
+
+    alerts: all that Redis holds of the ingest, in order of their time, also those behind `ts`.
+    """
 
     ts: int
     health: HealthReport | None = None
     lines: Sequence[SymbolLine] = ()
     problem: str = ""
+    alerts: Sequence[TrackedAlert] = ()
 
     def line(self, symbol: str) -> SymbolLine | None:
         """The line of `symbol`, if there is one."""

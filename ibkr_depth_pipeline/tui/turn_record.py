@@ -9,8 +9,8 @@ from typing import Any
 from ibkr_depth_pipeline.reader import NewTurns
 from ibkr_depth_pipeline.schema.intervals import SubscriptionInterval
 from ibkr_depth_pipeline.tui.observed import Stretch, stretch_of
+from ibkr_depth_pipeline.tui.state import KEPT_MS
 
-KEPT_MS = 15 * 60_000
 SILENT_MS = 5_000
 """An open subscription of which the recorder has published nothing for so long does not go on, as far as is known."""
 

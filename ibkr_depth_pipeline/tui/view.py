@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ibkr_depth_pipeline.tui.state import SymbolLine, WatchState
 
+ALERTS, LANES = "alerts", "lanes"
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -14,7 +16,7 @@ class View:
 
     back_secs: how long before the moment of the pause the shown moment is; `filter` is part of a symbol, typed while
     `typing`; `sort` a key of ORDERS, "" for the order of the universe; zoom: half seconds per column of the chart;
-    theme: one of theme.THEMES.
+    theme: one of theme.THEMES; page: what stands in the place of books and table, ALERTS, LANES or "" for these.
     """
 
     selected: str = ""
@@ -29,6 +31,7 @@ class View:
     zoom: int = 1
     help: bool = False
     theme: str = ""
+    page: str = ""
 
 
 def _spread(line: SymbolLine) -> float | None:

@@ -15,10 +15,10 @@ from ibkr_depth_pipeline.tui.observed import JOIN_MS
 from ibkr_depth_pipeline.tui.poller import Poller
 from ibkr_depth_pipeline.tui.state import Lanes, WatchState
 from ibkr_depth_pipeline.tui.turn_record import TurnRecord
-from ibkr_depth_pipeline.web.messages import lanes_message, state_message
+from ibkr_depth_pipeline.web.messages import alerts_message, lanes_message, state_message
 from ibkr_depth_pipeline.web.symbol_feed import SymbolFeed
 from ibkr_depth_pipeline.web.tiles import Tiles
-from ibkr_depth_pipeline.web.viewers import LANES, STATE, Viewer, Viewers
+from ibkr_depth_pipeline.web.viewers import ALERTS, LANES, STATE, Viewer, Viewers
 
 POLL_SECS = 0.5
 WATCHED_SHARE, UNWATCHED_SHARE = 0.2, 0.05
@@ -112,9 +112,11 @@ class MarketFeed:
         self._asked_at = None
 
     def _take(self, state: WatchState) -> None:
-        self._state = state
+        before, self._state = self._state, state
         self._offset_ms = _clock_offset(state)
         self._viewers.publish(STATE, state_message(state, self._now_ms()))
+        if state.alerts is not before.alerts:
+            self._viewers.publish(ALERTS, alerts_message(state.alerts, self._now_ms()))
 
     async def _read_turns(self) -> None:
         symbols = [line.symbol for line in self._state.lines]

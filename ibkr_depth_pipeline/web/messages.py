@@ -11,11 +11,13 @@ from typing import Any
 
 import orjson
 
+from ibkr_depth_pipeline.drawing.alerts import alert_marks, alert_rows, alert_spans
+from ibkr_depth_pipeline.schema.alerts import TrackedAlert
 from ibkr_depth_pipeline.schema.decoding import DepthSnapshot
 from ibkr_depth_pipeline.schema.health import IngestHealth
 from ibkr_depth_pipeline.tui.observed import Stretch, TileSpan, book_of
 from ibkr_depth_pipeline.tui.state import Lanes, Liveness, SymbolLine, WatchState
-from ibkr_depth_pipeline.web.viewers import FRAME, LANES, STATE
+from ibkr_depth_pipeline.web.viewers import ALERTS, FRAME, LANES, STATE
 
 ROW_FIELDS = (
     *("symbol", "state", "venue", "bid", "ask", "age", "slot", "next", "coverage", "rate", "closed_until", "reason"),
@@ -77,6 +79,17 @@ def _counts(figures: Any) -> dict[str, Any]:
 def lanes_message(lanes: Lanes, now_ms: int) -> bytes:
     """Who held a slot when."""
     return _json({"k": LANES, "now": now_ms, "lanes": lanes})
+
+
+MOST_ALERTS = 200
+"""The newest that the page gets."""
+
+
+def alerts_message(alerts: Sequence[TrackedAlert], now_ms: int) -> bytes:
+    """The alerts in order of their time, and the lane that they make."""
+    shown = alerts[-MOST_ALERTS:]
+    lane = {"spans": alert_spans(shown), "marks": alert_marks(shown)}
+    return _json({"k": ALERTS, "now": now_ms, "alerts": alert_rows(shown), "lane": lane})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import orjson
 WINDOW = 24
 """Messages that a viewer may have got and not acknowledged: more wait until it catches up."""
 
-FRAME, STATE, LANES, THINNED = "frame", "state", "lanes", "thinned"
+FRAME, STATE, LANES, ALERTS, THINNED = "frame", "state", "lanes", "alerts", "thinned"
 """The kinds of messages."""
 
 

@@ -9,9 +9,11 @@ import orjson
 import redis
 
 from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind, encode_alert
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, encode_interval
 from ibkr_depth_pipeline.schema.keys import (
+    alerts_stream,
     heartbeat_key,
     ingest_heartbeat_key,
     ingest_key,
@@ -93,6 +95,11 @@ class RecordedMarket:
             return
         self.redis.delete(open_turn_hash(symbol))
         self.redis.xadd(turns_stream(symbol), encode_interval(turn), id=f"{until}-{number}")
+
+    def alert(self, kind: AlertKind, what: str, *, ts: int, cause: str = "gateway", text: str = "") -> None:
+        """An alert about the ingest, as the sensors put it on record."""
+        alert = Alert(ts, kind, cause, f"IBKR depth {NAME}: {what}", text)
+        self.redis.xadd(alerts_stream(NAME), encode_alert(alert))
 
     def publish(self, **changes: Any) -> None:
         """Store the ingest's figures, and its heartbeat."""

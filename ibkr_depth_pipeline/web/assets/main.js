@@ -1,5 +1,6 @@
 // The page: one connection, one view of it. Texts from the server are only ever set as text.
 
+import { Alerts } from "./alerts.js";
 import { Columns } from "./columns.js";
 import { Connection } from "./connection.js";
 import { duration, price, signed, spread, utcClock } from "./drawing/format.js";
@@ -53,6 +54,9 @@ const theme = {
 const heat = new HeatMap($("heat"));
 const ladder = new Ladder($("ladder"));
 const columns = new Columns(() => schedule());
+const alerts = new Alerts({
+  panel: $("alerts"), toggle: $("alerts-toggle"), tally: $("alerts-tally"), latest: $("alerts-latest"), list: $("alerts-list"),
+});
 const universe = new Universe(
   { table: $("universe"), filter: $("filter"), tally: $("tally"), nothing: $("nothing") },
   (symbol) => choose(symbol),
@@ -77,6 +81,7 @@ const connection = new Connection({
     if (message.now) page.clock = { server: message.now, here: performance.now() };
     if (message.k === "state") takeState(message);
     else if (message.k === "lanes") takeLanes(message.lanes);
+    else if (message.k === "alerts") takeAlerts(message);
     else if (message.k === "thinned") page.thinned = performance.now();
     else if (message.k === "frame" && message.symbol === page.symbol) {
       columns.take(message);
@@ -105,6 +110,12 @@ function takeState(message) {
 
 function takeLanes(lanes) {
   universe.lanes = Object.fromEntries(Object.entries(lanes).map(([symbol, turns]) => [symbol, laneOf(turns)]));
+}
+
+function takeAlerts(message) {
+  alerts.take(message);
+  universe.alerts = message.lane;
+  alerts.show(page.right ?? now());
 }
 
 function showFeed() {
@@ -181,6 +192,7 @@ function view() {
     columns: shown, first, last, start: first * size, step: size, right: page.right === null ? right : (last + 1) * size,
     edge: columns.frame?.to ?? null, known: now() - (columns.frame?.open ? PENDING_MS : SETTLED_MS),
     oldest: columns.oldest, cursor: page.cursor,
+    marks: alerts.lane.marks,
     why: (time) => whyUnobserved(universe.lanes[page.symbol] ?? NO_LANE, time),
   };
 }
@@ -208,6 +220,7 @@ function showTexts(shown) {
   const book = past ? newestBook(shown.columns) : columns.frame?.book ?? null;
   const observed = past ? Boolean(shown.columns.at(-1)) : columns.frame?.to > now() - PENDING_MS;
   ladder.show(book);
+  alerts.show(past ? shown.right : now());
   document.body.classList.toggle("old", !observed);
   showFigures(book, row, past);
   const venue = (past ? "" : columns.frame?.venue) || row?.venue || "";
@@ -303,7 +316,7 @@ const KEYS = {
   ArrowLeft: () => moveTo((page.right ?? edge()) - page.span * 100), ArrowRight: () => moveTo((page.right ?? edge()) + page.span * 100),
   " ": pause, p: pause, 0: () => moveTo(Infinity), Escape: () => moveTo(Infinity),
   "+": () => zoomBy(-1), "=": () => zoomBy(-1), "-": () => zoomBy(1),
-  "/": () => $("filter").focus(), t: () => switchTheme(), "?": () => $("help").showModal(),
+  "/": () => $("filter").focus(), a: () => foldAlerts(), t: () => switchTheme(), "?": () => $("help").showModal(),
 };
 
 function press(event) {
@@ -324,6 +337,11 @@ function leaveFilter(chosen) {
   $("filter").value = "";
   $("filter").blur();
   universe.show();
+}
+
+function foldAlerts() {
+  alerts.fold();
+  schedule();
 }
 
 function switchTheme() {

@@ -64,8 +64,10 @@ export class Universe {
     this.rows = [];
     this.selected = "";
     this.lanes = {};
+    this.alerts = NO_LANE;
     this.unknown = false;
     this.#makeHead();
+    this.#makeFoot();
     this.filter.addEventListener("input", () => this.show());
   }
 
@@ -93,6 +95,16 @@ export class Universe {
     title.textContent = `slot held, last ${LANE_MS / 60_000} min`;
     lane.append(title);
     head.append(lane);
+  }
+
+  /** Below the lanes of the symbols that of the alerts. */
+  #makeFoot() {
+    this.foot = this.table.tFoot.insertRow();
+    this.foot.className = "marks";
+    const name = this.foot.insertCell();
+    name.colSpan = COLUMNS.length;
+    name.textContent = "alerts";
+    this.foot.append(this.#makeLane(() => this.alerts, "none"));
   }
 
   #sortBy(column) {
@@ -169,24 +181,26 @@ export class Universe {
       if (column.label) cell.dataset.label = column.label;
       return cell;
     });
-    const lane = element.insertCell();
-    lane.className = "lane";
-    const canvas = document.createElement("canvas");
-    canvas.addEventListener("pointermove", (event) => {
-      canvas.title = this.#wordsAt(symbol, event.offsetX, LANE_MS / canvas.clientWidth);
-    });
-    lane.append(canvas);
-    const line = { element, cells, canvas };
+    const lane = this.#makeLane(() => this.lanes[symbol] ?? NO_LANE, "no slot held");
+    element.append(lane);
+    const line = { element, cells, canvas: lane.firstChild };
     this.#rows.set(symbol, line);
     this.#watch.observe(element);
     return line;
   }
 
-  /** The time at a place of the lane, and what it shows there. */
-  #wordsAt(symbol, x, perPixel) {
-    const time = this.#laneEnd - LANE_MS + x * perPixel;
-    const words = laneWords(this.lanes[symbol] ?? NO_LANE, time, perPixel) || "no slot held";
-    return `${utcClock(time)} UTC: ${words}`;
+  /** A cell for the lane that laneNow() gives; at the pointer stand the time and what it shows there, or `nothing`. */
+  #makeLane(laneNow, nothing) {
+    const cell = document.createElement("td");
+    cell.className = "lane";
+    const canvas = document.createElement("canvas");
+    canvas.addEventListener("pointermove", ({ offsetX }) => {
+      const perPixel = LANE_MS / canvas.clientWidth;
+      const time = this.#laneEnd - LANE_MS + offsetX * perPixel;
+      canvas.title = `${utcClock(time)} UTC: ${laneWords(laneNow(), time, perPixel) || nothing}`;
+    });
+    cell.append(canvas);
+    return cell;
   }
 
   #fill({ element, cells }, row) {
@@ -204,6 +218,8 @@ export class Universe {
   /** Draw the lanes up to `now`; what goes on is known up to `known`. */
   drawLanes(now, known, colours) {
     this.#laneEnd = now;
+    this.foot.hidden = !this.alerts.marks.length || !this.rows.length;
+    drawLane(this.foot.lastChild.firstChild, this.alerts, now - LANE_MS, now, colours, { known });
     for (const symbol of this.#visible) {
       drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? NO_LANE, now - LANE_MS, now, colours, { known });
     }
