@@ -172,18 +172,22 @@ def test_controller_requests_as_many_as_are_known_to_be_free() -> None:
 
 
 async def test_recorder_with_the_facts_of_its_gateway_meets_no_309(tmp_path: Path, shared_redis_url: str) -> None:
-    options = GatewayOptions(slots=1, slot_free_delay=0.3)
-    async with SimulatedGateway(options) as gateway:
-        path = written(tmp_path / "facts.json", facts(gateway.port, 1, 0.4))
+    async with SimulatedGateway(GatewayOptions(slots=1, slot_free_delay=0.3)) as gateway:
+        path = written(tmp_path / "facts.json", facts(gateway.port, 1, 1.5))  # as late as no busy machine is
         settings = settings_with(
             path, gateway.port, ibkr_rotation_secs=0.3, redis_url=shared_redis_url, ibkr_error309_recovery_cycles=1000
         )
         session = IngestSession(settings, Universe((SymbolSpec("SPY"), SymbolSpec("AAPL"))))
+        gateway.journal.listen(lambda entry: session.stop() if len(depth_requests(gateway)) >= 3 else None)
         with capture_logs() as logs:
-            await session.run(duration=3.0)
-        assert len(gateway.journal.requests("reqMktDepth")) >= 3
+            await session.run(duration=60.0)
+        assert len(depth_requests(gateway)) >= 3
         assert gateway.journal.errors(309) == []
     assert [each["slots"] for each in logs if each["event"] == "gateway_facts_used"] == [1]
+
+
+def depth_requests(gateway: SimulatedGateway) -> list[Any]:
+    return gateway.journal.requests("reqMktDepth")
 
 
 async def status_of(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
@@ -241,7 +245,7 @@ async def test_status_says_why_a_file_of_facts_was_ignored_and_nothing_if_there_
 
 async def test_probe_with_the_facts_of_its_gateway_meets_no_309(tmp_path: Path) -> None:
     async with SimulatedGateway(GatewayOptions(slots=1, slot_free_delay=0.3)) as gateway:
-        path = written(tmp_path / "facts.json", facts(gateway.port, 1, 0.5))
+        path = written(tmp_path / "facts.json", facts(gateway.port, 1, 1.5))
         universe = Universe((SymbolSpec("SPY"), SymbolSpec("AAPL"), SymbolSpec("IBM")))
         report = await ProbeSession(settings_with(path, gateway.port), universe, record=False).run()
         assert gateway.journal.errors(309) == []
