@@ -47,21 +47,25 @@ class FactEntry(_Strict):
 
 
 class AccountDigest(_Strict):
-    """The account numbers, to be recognized and not to be read."""
+    """The account numbers, to be recognized by who has the key, and by nobody else.
 
-    salt: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    The key (`salt`) stands in a file of its own (key_path), which nobody has a reason to send: without it, a digest of
+    any account number could be this one. Files of former versions have it in themselves.
+    """
+
+    salt: Annotated[str, Field(pattern=r"^([0-9a-f]{16}){1,2}$")] | None = None
     scrypt: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
     @classmethod
     def of(cls, accounts: Sequence[str], salt: str | None = None) -> AccountDigest:
-        """The digest of these accounts, in any order; a salt of its own unless one is given."""
-        salt = salt or secrets.token_hex(8)
+        """The digest of these accounts, in any order; with a key of its own unless one is given."""
+        salt = salt or secrets.token_hex(16)
         text = ",".join(sorted(accounts)).encode()
         return cls(salt=salt, scrypt=hashlib.scrypt(text, salt=bytes.fromhex(salt), dklen=16, **_SCRYPT).hex())
 
     def matches(self, accounts: Sequence[str]) -> bool:
-        """Whether it is of these accounts."""
-        return AccountDigest.of(accounts, self.salt) == self
+        """Whether it is of these accounts; False without the key."""
+        return self.salt is not None and AccountDigest.of(accounts, self.salt) == self
 
 
 class GatewayFacts(_Strict):
@@ -89,10 +93,15 @@ class GatewayFacts(_Strict):
         if (earlier.host, earlier.port) != (self.host, self.port):
             return self
         kept = {name: each for name, each in earlier.facts.items() if each.seen_ts and _is_unseen(self, name)}
-        return self.model_copy(update={"facts": {**self.facts, **kept}})
+        return self.model_copy(update={"facts": {**self.facts, **kept}, "account": self.account or earlier.account})
+
+    def without_key(self) -> GatewayFacts:
+        """These facts as they may be shown to anybody."""
+        account = self.account and self.account.model_copy(update={"salt": None})
+        return self.model_copy(update={"account": account})
 
     def as_json(self) -> str:
-        """The text of the file."""
+        """The text of the file; of one to be shown, take `without_key` first."""
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 
 
@@ -107,6 +116,11 @@ def read_facts(path: Path) -> GatewayFacts:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
         raise ValueError(problems) from None
+
+
+def key_path(facts: Path) -> Path:
+    """Where the key of the account's digest stands, beside a file of facts."""
+    return facts.with_suffix(".account.key")
 
 
 def in_words(seen: object) -> str:
@@ -151,7 +165,7 @@ def read_starting_point(settings: Settings, accounts: Sequence[str]) -> Starting
         return StartingPoint(problem="" if is_default else "there is no such file")
     except (OSError, ValueError) as error:
         return StartingPoint(problem=f"it can't be read: {error}")
-    if problem := _why_foreign(found, settings, accounts):
+    if problem := _why_foreign(found, settings, accounts, key_path(path)):
         return StartingPoint(problem=problem)
     slots, pause = _slots(found), _release_pause(found)
     return StartingPoint(
@@ -179,13 +193,17 @@ def starting_point(settings: Settings, accounts: Sequence[str]) -> StartingPoint
     return point
 
 
-def _why_foreign(found: GatewayFacts, settings: Settings, accounts: Sequence[str]) -> str:
-    """Why a file is not of the settings' gateway and these accounts; empty if it is."""
+def _why_foreign(found: GatewayFacts, settings: Settings, accounts: Sequence[str], key: Path) -> str:
+    """Why a file is not of the settings' gateway and these accounts, or not known to be; empty if it is."""
     if (found.host, found.port) != (settings.ibkr_host, settings.ibkr_port):
         return f"it is of {found.host}:{found.port}, not of {settings.ibkr_host}:{settings.ibkr_port}"
-    if found.account is not None and not found.account.matches(accounts):
-        return "it is of another account"
-    return ""
+    account = found.account
+    if account is not None and account.salt is None:
+        try:
+            account = AccountDigest(salt=key.read_text(encoding="utf-8").strip(), scrypt=account.scrypt)
+        except (OSError, ValueError):
+            return f"whether it is of this account is not known, as there is no key in {key}: it was made elsewhere"
+    return "" if account is None or account.matches(accounts) else "it is of another account"
 
 
 def _slots(facts: GatewayFacts) -> int | None:

@@ -22,7 +22,7 @@ from ibkr_depth_pipeline.facts.assumptions import ASSUMPTIONS, EXPERIMENTS
 from ibkr_depth_pipeline.facts.evidence import FactLimits
 from ibkr_depth_pipeline.facts.scenario import ABOUT, scenario_text
 from ibkr_depth_pipeline.facts.session import run_facts, specs_of
-from ibkr_depth_pipeline.gateway_facts import FactEntry, GatewayFacts, in_words, read_facts
+from ibkr_depth_pipeline.gateway_facts import FactEntry, GatewayFacts, in_words, key_path, read_facts
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.probe.venue_cache import VenueCache
 from ibkr_depth_pipeline.settings import Settings, load_settings
@@ -103,7 +103,7 @@ def main(
 
     The facts are written as JSON, from which the probe and the recorder take their first slots and pauses
     (IBKR_GATEWAY_FACTS), and as a scenario that lets ibkr_gateway_sim behave as your gateway did. Neither holds an
-    account number.
+    account number; a third file, .account.key, has what recognizes yours: keep it to yourself.
 
     Settings come from the environment or .env: IBKR_HOST, IBKR_PORT, IBKR_FACTS_CLIENT_ID and more.
 
@@ -137,10 +137,10 @@ def main(
         )
         found = _found(settings, specs, limits, only or (), early_cancel)
         kept = found if earlier is None else found.with_earlier(earlier)
-        _write(out, kept.as_json())
+        _write_facts(out, kept)
         _write(scenario, scenario_text(kept))
     if as_json:
-        typer.echo(found.as_json(), nl=False)
+        typer.echo(found.without_key().as_json(), nl=False)
     else:
         Console(highlight=False).print(_table(found))
         typer.echo(f"{_summary(found)}\nwritten: {out} and {scenario}")
@@ -210,12 +210,20 @@ def _refuse_foreign(scenario: Path) -> None:
         raise ConfigurationError(str(scenario), [problem])
 
 
-def _write(path: Path, text: str) -> None:
+def _write_facts(path: Path, facts: GatewayFacts) -> None:
+    """The facts, which may be shown to anybody, and the key of the account's digest, which is nobody else's."""
+    if facts.account is not None and facts.account.salt is not None:
+        _write(key_path(path), f"{facts.account.salt}\n", mode=0o600)
+    _write(path, facts.without_key().as_json())
+
+
+def _write(path: Path, text: str, mode: int = 0o666) -> None:
     """Replaces the file as a whole. Raises ConfigurationError if it can't."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
+        with open(beside, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(text)
         beside.replace(path)
     except OSError as error:
         raise ConfigurationError(str(path), [f"can't be written: {error}"]) from None

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import stat
 import sysconfig
 import time
 from collections.abc import AsyncIterator
@@ -18,8 +19,9 @@ import redis
 from typer.testing import CliRunner
 
 from ibkr_depth_pipeline.cli.gateway_facts import app
-from ibkr_depth_pipeline.gateway_facts import read_facts
+from ibkr_depth_pipeline.gateway_facts import key_path, read_facts, starting_point
 from ibkr_depth_pipeline.schema.keys import lease_key
+from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway, load_scenario
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "ibkr_gateway_facts")
@@ -109,6 +111,13 @@ async def test_whole_run_sends_questions_and_depth_requests_alone_and_writes_wha
     found = read_facts(tmp_path / "config" / "gateway_facts.json")
     assert (found.seen("slots"), found.port, found.symbols) == (2, port, ("SPY", "EUR.USD"))
     assert "DU1234567" not in found.as_json()
+    key = key_path(tmp_path / "config" / "gateway_facts.json")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert key.read_text().strip() not in (tmp_path / "config" / "gateway_facts.json").read_text()
+    used = starting_point(
+        load_settings(ibkr_port=port, ibkr_gateway_facts=key.with_name("gateway_facts.json")), ["DU1234567"]
+    )
+    assert (used.slots, used.problem) == (2, "")
     assert "depth subscriptions at once" in ended.stdout
     assert "slots ..." in ended.stderr
     assert re.search(r"\d+ as assumed, \d+ otherwise, \d+ where nothing definite is assumed, \d not seen", ended.stdout)

@@ -14,7 +14,15 @@ from typer.testing import CliRunner
 
 from ibkr_depth_pipeline.cli.ingest_run import app
 from ibkr_depth_pipeline.clock import unix_ms
-from ibkr_depth_pipeline.gateway_facts import AccountDigest, FactEntry, GatewayFacts, StartingPoint, starting_point
+from ibkr_depth_pipeline.gateway_facts import (
+    AccountDigest,
+    FactEntry,
+    GatewayFacts,
+    StartingPoint,
+    key_path,
+    read_facts,
+    starting_point,
+)
 from ibkr_depth_pipeline.ingest.checklist import Verdict, run_checklist
 from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.probe.session import ProbeSession
@@ -131,6 +139,43 @@ def test_account_digest_knows_its_accounts_in_any_order_and_shows_none() -> None
     assert not digest.matches(["U1111111"])
     assert "1111111" not in digest.model_dump_json()
     assert digest != AccountDigest.of(["U1111111", "U2222222"])
+
+
+def without_key(tmp_path: Path) -> tuple[Path, str]:
+    """A file of facts as the command writes it, and the key, which is not beside it yet."""
+    found = facts(7497)
+    assert found.account is not None
+    return written(tmp_path / "facts.json", found.without_key()), found.account.salt or ""
+
+
+def test_file_of_facts_belongs_to_its_account_by_a_key_that_it_does_not_hold(tmp_path: Path) -> None:
+    path, key = without_key(tmp_path)
+    assert key not in path.read_text()
+    key_path(path).write_text(f"{key}\n")
+    assert start_of(path) == (2, 0.5)
+    assert starting_point(settings_with(path), ["DU1234568"]).problem == "it is of another account"
+    key_path(path).write_text(f"{AccountDigest.of(ACCOUNTS).salt}\n")
+    assert start_of(path) == NOTHING, "the key of another run"
+
+
+@pytest.mark.parametrize("key", [None, "", "no key", "abcd"])
+def test_file_of_facts_that_was_made_elsewhere_is_ignored(tmp_path: Path, key: str | None) -> None:
+    path, _ = without_key(tmp_path)
+    if key is not None:
+        key_path(path).write_text(key)
+    problem = starting_point(settings_with(path), ACCOUNTS).problem
+    assert "made elsewhere" in problem
+    assert str(key_path(path)) in problem
+
+
+def test_no_account_number_is_found_in_a_file_of_facts_by_trying_all(tmp_path: Path) -> None:
+    """With any key that a stranger knows, also a short one, the right account is none of those that fit."""
+    path, key = without_key(tmp_path)
+    digest = read_facts(path).account
+    assert digest is not None
+    for known in ("00" * 8, "00" * 16, digest.scrypt, key[:16], AccountDigest.of(ACCOUNTS).salt):
+        assert AccountDigest.of(ACCOUNTS, known).scrypt != digest.scrypt
+    assert len(key) == 2 * 16, "128 random bits, so that the key can't be tried either"
 
 
 # ---- the rotation
