@@ -6,6 +6,8 @@ SESSIONS sets how many the long test plays, SESSIONS_SEED which.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 import random
 import subprocess
@@ -17,8 +19,10 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.sink.backlog import SymbolQueue
+from ibkr_depth_pipeline.tasks import first_of
 from ibkr_depth_pipeline_tests.sessions.hostile import HOSTILE, KINDS
 from ibkr_depth_pipeline_tests.sessions.session import play
+from ibkr_depth_pipeline_tests.sessions.virtual_time import VirtualClock, VirtualLoop
 from ibkr_depth_pipeline_tests.sessions.world import Fault, Plan
 
 SESSIONS = int(os.environ.get("SESSIONS", "1000"))
@@ -100,6 +104,23 @@ def test_same_plan_gives_same_session_in_another_process() -> None:
         check=True,
     )
     assert other.stdout.split()[-1] == play(plan).digest
+
+
+def test_time_passes_for_who_waits_for_a_moment_that_is_nearer_than_a_timer_can_tell() -> None:
+    virtual = VirtualClock()
+    loop = VirtualLoop(virtual)
+
+    async def wait_until(at: float) -> int:
+        rounds = 0
+        while loop.time() < at:
+            await first_of(asyncio.Event().wait(), within=at - loop.time())
+            rounds += 1
+        return rounds
+
+    try:
+        assert loop.run_until_complete(wait_until(math.nextafter(loop.time(), math.inf))) < 10
+    finally:
+        loop.close()
 
 
 def test_queue_that_forgets_what_was_not_answered_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,10 @@ from ibkr_depth_pipeline import clock
 UNIX_BEGIN = datetime(2026, 11, 2, 15, 30, tzinfo=timezone.utc).timestamp()
 """When every session begins, in unix seconds: a Monday, an hour after the open of New York."""
 
+STEP_SECS = 1e-9
+"""What a step of the loop takes at least. asyncio calls a timer up to the clock's resolution, which is that, too early:
+who then waits for the rest would do so for ever if no time passed."""
+
 MOST_STEPS = 3_000_000
 """Of a session. One that needs more does not come to an end."""
 
@@ -81,7 +85,7 @@ def _package() -> list[Any]:
 
 
 class _Jump(selectors.SelectSelector):
-    """Has never anything ready; instead of waiting it sets the clock forward."""
+    """Has never anything ready; instead of waiting it sets the clock forward, and with each step of the loop."""
 
     def __init__(self, virtual: VirtualClock) -> None:
         super().__init__()
@@ -92,7 +96,7 @@ class _Jump(selectors.SelectSelector):
         self._steps += 1
         if timeout is None or self._steps > MOST_STEPS:
             raise NothingLeft(f"after {self._steps} steps, {self._virtual.now - 1000:.1f} s")
-        self._virtual.now += max(0.0, timeout)
+        self._virtual.now += max(STEP_SECS, timeout)
         return []
 
 
