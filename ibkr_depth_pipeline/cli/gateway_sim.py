@@ -213,7 +213,8 @@ def main(
 
 def _play(tape: Path, host: str, port: int, speed: float, step: bool, ready_file: Path | None) -> None:
     try:
-        player = TapePlayer(read_scripts(tape), host, port, speed=speed, step=step)
+        scripts = read_scripts(tape, lambda why: typer.echo(f"warning: {why}", err=True))
+        player = TapePlayer(scripts, host, port, speed=speed, step=step)
         asyncio.run(_serve(player, ready_file, player.advance if step else None))
     except (OSError, UnreadableTape) as problem:
         _fail(str(problem))

@@ -7,7 +7,7 @@ what came of it, each time that it was asked.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,8 +60,11 @@ class Script:
     lasts: int | None = None
 
 
-def read_scripts(path: Path) -> list[Script]:
-    """The connections of a tape in their order. Raises UnreadableTape if none of them can be played."""
+def read_scripts(path: Path, skipped: Callable[[str], object] = lambda why: None) -> list[Script]:
+    """The connections of a tape in their order. Raises UnreadableTape if none of them can be played.
+
+    skipped(why) is called if some of them can't be.
+    """
     connections: dict[int, list[Read | LinkEvent]] = {}
     for entry in read_entries(path):
         if isinstance(entry, LinkEvent) and entry.name == "opened":
@@ -71,9 +74,20 @@ def read_scripts(path: Path) -> list[Script]:
     scripts = [script for entries in connections.values() if (script := script_of(entries)) is not None]
     if not scripts:
         raise UnreadableTape(f"{path}: no connection on it has a greeting and a client that started (startApi)")
-    if all(script.version >= BINARY_IDS for script in scripts):
-        raise UnreadableTape(f"{path}: of server version {scripts[0].version}; below {BINARY_IDS} can be played")
+    newer = [script for script in scripts if script.version >= BINARY_IDS]
+    if len(newer) == len(scripts):
+        raise UnreadableTape(f"{path}: {_why_not_played(newer)}")
+    if newer:
+        skipped(f"{path}: {len(newer)} of {len(scripts)} connections are left out: {_why_not_played(newer)}")
     return [script for script in scripts if script.version < BINARY_IDS]
+
+
+def _why_not_played(scripts: Sequence[Script]) -> str:
+    return (
+        f"of server version {scripts[0].version}; below {BINARY_IDS} can be played: from then on messages have binary "
+        "types and many are protobuf, of which a tape holds no content. `ibkr_gateway_tap show` prints what it holds; "
+        f"record again with a client that speaks a version below {BINARY_IDS}, as this recorder does"
+    )
 
 
 def script_of(entries: Iterable[Read | LinkEvent]) -> Script | None:

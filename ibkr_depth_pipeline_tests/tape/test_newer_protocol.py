@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ib_insync import IB
 
-from ibkr_depth_pipeline.tape.files import UnreadableTape
+from ibkr_depth_pipeline.simulation import SimulatedGateway
+from ibkr_depth_pipeline.tape.files import UnreadableTape, parts_of
 from ibkr_depth_pipeline.tape.messages import framed
 from ibkr_depth_pipeline.tape.script import read_scripts
 from ibkr_depth_pipeline_tests.tape.tapping import tapped
@@ -71,3 +74,33 @@ async def test_tape_of_a_newer_protocol_is_shown_and_says_that_it_can_not_be_pla
 async def test_tape_of_a_newer_protocol_is_refused_by_the_player_with_its_version(tape: Path) -> None:
     with pytest.raises(UnreadableTape, match="of server version 215; below 201 can be played"):
         read_scripts(tape)
+
+
+async def test_simulated_gateway_refuses_to_play_it_and_says_what_why_and_what_to_do(tape: Path) -> None:
+    command = [sys.executable, "-m", "ibkr_depth_pipeline.cli.gateway_sim", "--port", "0", "--tape", str(tape)]
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    for word in (str(tape), "server version 215", "below 201 can be played", "protobuf", "ibkr_gateway_tap show"):
+        assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ACCOUNT not in ended.stderr
+
+
+async def test_connections_that_can_be_played_are_and_it_is_said_that_others_are_left_out(tape: Path) -> None:
+    async with SimulatedGateway() as gateway:
+        both = tape.with_name("both")
+        async with tapped(gateway.host, gateway.port, both) as tap:
+            ib = IB()
+            await ib.client.connectAsync("127.0.0.1", tap.port, 77, timeout=10)
+            ib.disconnect()
+    (older,) = parts_of(both)
+    (newer,) = parts_of(tape)
+    lines = gzip.decompress(newer.read_bytes()).splitlines()[1:]
+    renumbered = [line.replace(b'"c":1,', b'"c":2,') for line in lines]
+    older.write_bytes(gzip.compress(gzip.decompress(older.read_bytes()) + b"\n".join(renumbered) + b"\n"))
+    skipped: list[str] = []
+    (script,) = read_scripts(both, skipped.append)
+    assert script.version == 176
+    assert len(skipped) == 1
+    assert "1 of 2 connections are left out: of server version 215" in skipped[0]
