@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing_extensions import assert_never
 
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
-from ibkr_depth_pipeline.errors import ConfigurationError, GatewayError, GatewayUnavailable
+from ibkr_depth_pipeline.errors import ConfigurationError, GatewayError, GatewayUnavailable, SinkUnavailable
 from ibkr_depth_pipeline.gateway.connecting import ConnectRound
 from ibkr_depth_pipeline.gateway.events import GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
@@ -32,6 +32,7 @@ from ibkr_depth_pipeline.probe.venue_cache import VenueCache
 from ibkr_depth_pipeline.rotation.events import Cancel
 from ibkr_depth_pipeline.rotation.slots import Reconnect
 from ibkr_depth_pipeline.settings import Settings
+from ibkr_depth_pipeline.sink.status import hours_age_secs
 from ibkr_depth_pipeline.tasks import DeadlineTimer, RunTasks, at_most, signals_caught
 from ibkr_depth_pipeline.universe import Universe, load_universe
 
@@ -49,6 +50,12 @@ QUIET_SECS = 0.5
 
 SHORTEST_RETRY_SECS = 0.1
 RETRIES_WHILE_TAKEN = 3
+
+FRESH_HOURS_SECS = 3600.0
+"""Hours that were published so recently are not asked for again before a run is refused by them."""
+
+LONGEST_REFRESH_SECS = 180.0
+"""For how long hours are asked for: thousands of contracts take a minute or two."""
 
 _UNKNOWN_CONTRACT = 200
 
@@ -68,7 +75,8 @@ OnProgress = Callable[[Progress], None]
 class ProbeSession:
     """One probe of the symbols of `universe`; created and run in one event loop, once.
 
-    record: use Redis, to detect a running ingest and to store venue hashes. first_book_secs: longest wait for a
+    books: subscribe to depth; else contracts, venues and hours alone are asked for, as beside a running ingest. record:
+    use Redis, to detect a running ingest and to store venue hashes. first_book_secs: longest wait for a
     symbol's book, IBKR_FIRST_ROW_SECS if None. on_progress is called every PROGRESS_SECS and once at the end.
     """
 
@@ -77,11 +85,13 @@ class ProbeSession:
         settings: Settings,
         universe: Universe,
         *,
+        books: bool = True,
         record: bool = True,
         first_book_secs: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self._settings = settings
+        self._books = books
         self._universe = universe
         self._limits = probe_limits(settings, first_book_secs)
         self._on_progress = on_progress
@@ -135,7 +145,7 @@ class ProbeSession:
         await self._connect()
         await self._resolve_all()
         instruments = [found for found in self._resolutions.values() if isinstance(found, Instrument)]
-        if ingest_runs:
+        if ingest_runs or not self._books:
             self._unprobed.update({each.symbol: SymbolReport.venue_only(each) for each in instruments})
         elif instruments:
             start = starting_point(self._settings, self._gateway.accounts)
@@ -328,5 +338,24 @@ def run_probe(
         )
         with signals_caught(session.stop):
             return await session.run()
+
+    return asyncio.run(main())
+
+
+def refresh_hours(settings: Settings, universe: Universe) -> str | None:
+    """Asks for the hours of the whole `universe` and publishes them, in a blocking call, unless they are fresh.
+
+    Returns the signal that ended it early, None if none did. Raises GatewayError if the gateway can't be asked.
+    """
+
+    async def main() -> str | None:
+        with contextlib.suppress(SinkUnavailable):
+            age = await hours_age_secs(settings.redis_target, settings.ibkr_gateway_name)
+            if age < FRESH_HOURS_SECS:
+                return None
+        session = ProbeSession(settings, universe, books=False)
+        with signals_caught(session.stop):
+            asyncio.get_running_loop().call_later(LONGEST_REFRESH_SECS, session.stop, "")
+            return (await session.run()).interrupted_by or None
 
     return asyncio.run(main())

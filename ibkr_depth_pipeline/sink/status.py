@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 import socket
@@ -47,6 +48,7 @@ REPORT_SECS = 2.0
 LEAST_REPORT_SECS = 0.25
 """As long it waits after each publishing, also when slots or the gateway's connection change."""
 
+_NO_KEY = -2  # as PTTL answers
 HOURS_KEPT_SECS, HOURS_AGAIN_SECS = 8 * 86_400, 3 * 3_600
 """How long the hours of a universe are kept, and how often they are stored again, changed or not."""
 
@@ -189,6 +191,23 @@ async def read_hours_of(url: str, name: str) -> UniverseHours:
         raise unavailable(error, url) from None
     finally:
         await client.aclose()
+
+
+async def hours_age_secs(url: str, name: str) -> float:
+    """How long ago the ingest `name` published hours, infinite if it never did; 0 for hours that do not expire.
+
+    Raises SinkUnavailable.
+    """
+    client = open_redis(url)
+    try:
+        (left_ms,) = await ask(client, [("PTTL", ingest_hours_key(name))])
+    except UNREACHABLE as error:
+        raise unavailable(error, url) from None
+    finally:
+        await client.aclose()
+    if left_ms < 0:
+        return math.inf if left_ms == _NO_KEY else 0.0
+    return HOURS_KEPT_SECS - float(left_ms) / 1000
 
 
 async def read_health(url: str, name: str, symbols: Sequence[str]) -> HealthReport:

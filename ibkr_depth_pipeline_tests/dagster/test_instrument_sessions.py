@@ -21,9 +21,11 @@ from ibkr_depth_pipeline.orchestration.resources import ExchangeHours, session_c
 from ibkr_depth_pipeline.orchestration.scheduling import opening_schedule
 from ibkr_depth_pipeline.schema.keys import ingest_hours_key
 from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline.sink.status import HOURS_KEPT_SECS
 from ibkr_depth_pipeline.universe import SymbolSpec, Universe
-from ibkr_depth_pipeline_tests.dagster.conftest import closed_now, execute, failure_of
+from ibkr_depth_pipeline_tests.dagster.conftest import SYMBOLS, closed_now, execute, failure_of
 from ibkr_depth_pipeline_tests.dagster.test_sensors import Sensor
 
 HOUR = 3_600_000
@@ -113,6 +115,58 @@ def test_run_whose_instruments_are_closed_fails_at_once_and_connects_nowhere(
     assert not gateway.journal.entries("opened")
     publish(shared_redis_url, SPY=(-1, 0.001))
     assert execute(instance, stop_at_close=True).success, "it ends by itself at the last close"
+
+
+def make_old(url: str) -> None:
+    """What is published was published two hours ago."""
+    with redis.Redis.from_url(url) as store:
+        store.expire(ingest_hours_key("default"), HOURS_KEPT_SECS - 2 * 3600)
+
+
+def test_run_that_old_hours_would_refuse_asks_the_gateway_for_them_and_records(
+    closed_calendar: Settings, instance: dg.DagsterInstance, gateway: GatewayThread, shared_redis_url: str
+) -> None:
+    publish(shared_redis_url, SPY=(5, 9), AAPL=(4, 8))
+    make_old(shared_redis_url)
+    assert execute(instance, stop_at_close=True, duration=1.0).success
+    published = UniverseHours.of_json(redis.Redis.from_url(shared_redis_url).get(ingest_hours_key("default")))
+    assert all(hours.is_open(now_ms()) for hours in published.by_symbol().values())
+
+
+def test_run_without_published_hours_is_refused_by_no_calendar_before_the_gateway_was_asked(
+    closed_calendar: Settings, instance: dg.DagsterInstance
+) -> None:
+    assert execute(instance, stop_at_close=True, duration=1.0).success
+
+
+def test_run_whose_markets_are_closed_by_the_gateway_too_is_refused(
+    closed_calendar: Settings, instance: dg.DagsterInstance, shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(shared_redis_url, SPY=(5, 9))
+    make_old(shared_redis_url)
+    day = datetime.now(timezone.utc).date() + timedelta(days=3)
+    listed = f"{day:%Y%m%d}:0930-{day:%Y%m%d}:1600"
+    with GatewayThread(GatewayOptions(hours=dict.fromkeys(SYMBOLS, listed))) as closed:
+        monkeypatch.setenv("IBKR_PORT", str(closed.port))
+        assert f"the first opens at {day}" in failure_of(execute(instance, stop_at_close=True))
+        assert closed.journal.entries("opened")
+
+
+def test_run_that_old_hours_refuse_says_that_the_gateway_could_not_be_asked(
+    closed_calendar: Settings,
+    instance: dg.DagsterInstance,
+    shared_redis_url: str,
+    unused_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(shared_redis_url, SPY=(5, 9))
+    make_old(shared_redis_url)
+    monkeypatch.setenv("IBKR_PORT", str(unused_port))
+    text = failure_of(execute(instance, stop_at_close=True))
+    assert "the first opens at" in text
+    assert (
+        f"The gateway could not be asked for its hours: 127.0.0.1:{unused_port}: nothing listens there" in text
+    )
 
 
 def test_schedule_starts_a_run_by_the_instruments_hours(instance: dg.DagsterInstance, shared_redis_url: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from ibkr_depth_pipeline.errors import ConfigurationError
+from ibkr_depth_pipeline.errors import ConfigurationError, GatewayError
 from ibkr_depth_pipeline.hours.trading import OutsideSession
 from ibkr_depth_pipeline.logs import configure_logging
 from ibkr_depth_pipeline.monitoring.ticks import universe_sessions
@@ -248,8 +248,7 @@ def _record(
     with errors_as_failures():
         configure_logging(settings.ibkr_log_level)
         observer = SessionObserver(context.log_event, names.feed_key, universe)
-        hours = session_clock(settings, universe, exchange, utc_now())
-        duration = config.seconds_to_record(hours, utc_now(), by_default=settings.ibkr_stop_at_close)
+        hours, duration = _session_to_record(config, exchange, settings, universe)
         outcome = run_ingest(
             settings,
             universe,
@@ -266,6 +265,33 @@ def _record(
         return outcome, {**metadata, "stood_by": dg.MetadataValue.bool(True)}
     observer.conclude(outcome.summary)
     return outcome, metadata
+
+
+def _session_to_record(
+    config: IngestConfig, exchange: ExchangeHours, settings: Settings, universe: Universe
+) -> tuple[ExchangeHours | UniverseClock, float | None]:
+    """Whose session the run follows, and for how many seconds it records. Raises OutsideSession.
+
+    The hours that are published may be old, or none. So the gateway is asked for them before they refuse a run.
+    """
+    from ibkr_depth_pipeline.probe.session import refresh_hours
+
+    def judged() -> tuple[ExchangeHours | UniverseClock, float | None]:
+        hours = session_clock(settings, universe, exchange, utc_now())
+        return hours, config.seconds_to_record(hours, utc_now(), by_default=settings.ibkr_stop_at_close)
+
+    try:
+        return judged()
+    except OutsideSession as closed:
+        if exchange.calendar is not None or settings.ibkr_session == "calendar":
+            raise
+        try:
+            closed.interrupted_by = refresh_hours(settings, universe_file(settings, ()).load())
+        except GatewayError as error:
+            raise OutsideSession(f"{closed}. The gateway could not be asked for its hours: {error}") from None
+        if closed.interrupted_by is not None:
+            raise
+    return judged()
 
 
 def build_standby_job(assets: GatewayAssets) -> dg.JobDefinition:
