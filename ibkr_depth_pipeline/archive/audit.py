@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.archive import checks
 from ibkr_depth_pipeline.archive.alerts import alerts_kept_on
 from ibkr_depth_pipeline.archive.intervals import IntervalIndex, intervals_of, observed_spans
 from ibkr_depth_pipeline.archive.layout import ALERTS, BOOKS, DAYS, PARTS, first_ms_of
-from ibkr_depth_pipeline.archive.reading import files_of, gaps_of, matrix, settled, symbols, tables
+from ibkr_depth_pipeline.archive.reading import files_of, gaps_of, matrix, name_codes, settled, symbols, tables
 from ibkr_depth_pipeline.archive.rebuilding import check_rows
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.archive.streams import Streams
@@ -118,7 +118,7 @@ def _columns(store: ArchiveStore, day: date, symbol: str) -> _Columns:
         ts.append(table["ts"].cast(pa.int64()).to_numpy())
         seq.append(table["seq"].to_numpy())
         sides = [matrix(table, f"{side}_{what}") for side in ("bid", "ask") for what in ("price", "size")]
-        faults.append(checks.book_faults(*sides))
+        faults.append(checks.book_faults(*sides, *(name_codes(table, f"{side}_venue") for side in ("bid", "ask"))))
         live.append(np.any([side[:, 0] != 0 for side in sides], axis=0))
     none = np.zeros(0, dtype=np.int64)
     return _Columns(

@@ -119,18 +119,32 @@ class BookFaults:
         return self.unordered | self.crossed | self.gapped
 
 
-def book_faults(bid_prices: Array, bid_sizes: Array, ask_prices: Array, ask_sizes: Array) -> BookFaults:
-    """Checks each book by itself; all four are n x 10.
+def book_faults(
+    bid_prices: Array,
+    bid_sizes: Array,
+    ask_prices: Array,
+    ask_sizes: Array,
+    bid_names: Array | None = None,
+    ask_names: Array | None = None,
+) -> BookFaults:
+    """Checks each book by itself; all are n x 10. Names are numbers that differ where they do; None: all are the same.
 
-    unordered: a price does not better the one below it (a repeated price counts). crossed: the best bid is not below
-    the best ask. gapped: an empty level above one that is not.
+    unordered: a level is worse than the one below it, or repeats its price under the same name: several market makers
+    may have one price. crossed: the best bid is not below the best ask. gapped: an empty level above one that is not.
     """
     bids, asks = _filled(bid_prices, bid_sizes), _filled(ask_prices, ask_sizes)
-    unordered = _any_pair(bids, bid_prices[:, :-1] <= bid_prices[:, 1:])
-    unordered |= _any_pair(asks, ask_prices[:, :-1] >= ask_prices[:, 1:])
+    unordered = _any_pair(bids, _unordered(-bid_prices, bid_names)) | _any_pair(asks, _unordered(ask_prices, ask_names))
     crossed = bids[:, 0] & asks[:, 0] & (bid_prices[:, 0] >= ask_prices[:, 0])
     gapped = _any(~bids[:, :-1] & bids[:, 1:]) | _any(~asks[:, :-1] & asks[:, 1:])
     return BookFaults(unordered, crossed, gapped)
+
+
+def _unordered(prices: Array, names: Array | None) -> Array:
+    """Which levels are not better than the one below them, if lower prices are better."""
+    above, below = prices[:, :-1], prices[:, 1:]
+    same_name: Array | bool = True if names is None else names[:, :-1] == names[:, 1:]
+    unordered: Array = (above > below) | ((above == below) & same_name)
+    return unordered
 
 
 def _filled(prices: Array, sizes: Array) -> Array:

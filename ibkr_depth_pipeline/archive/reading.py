@@ -199,6 +199,12 @@ def matrix(table: Any, column: str) -> Any:
     return np.concatenate([np.zeros(0), *flat]).reshape(table.num_rows, -1)
 
 
+def name_codes(table: Any, column: str) -> Any:
+    """A column of lists of names like `matrix`, a number in the place of each name."""
+    flat = pa.chunked_array([chunk.flatten().cast(pa.string()) for chunk in table[column].chunks], pa.string())
+    return flat.combine_chunks().dictionary_encode().indices.to_numpy().reshape(table.num_rows, -1)
+
+
 def gaps_of(store: ArchiveStore, day: date, symbol: str) -> list[Gap]:
     """The gaps found on that day, in order."""
     return _gaps_below(store, folder(HOLES, day, symbol))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +21,11 @@ from ibkr_depth_pipeline.archive.checks import (
     check_coverage,
     check_sequence,
 )
+from ibkr_depth_pipeline.archive.reading import name_codes
 from ibkr_depth_pipeline.schema.gaps import Gap, GapCause
 from ibkr_depth_pipeline.schema.keys import StreamId
+from ibkr_depth_pipeline.simulation.catalogue import DEPTH_VENUES, KNOWN
+from ibkr_depth_pipeline.simulation.market import SyntheticMarket
 from ibkr_depth_pipeline_tests.archive.conftest import NOON
 
 
@@ -94,8 +101,33 @@ def test_each_fault_of_a_book_has_its_name() -> None:
     assert faults_of([9.0, 0.0, 7.0], [10.0]).gapped.all()
 
 
+@pytest.mark.parametrize("venue", ["ISLAND", "ARCA"])
+def test_market_whose_makers_share_prices_is_sound_and_a_name_that_repeats_a_price_is_not(venue: str) -> None:
+    market = SyntheticMarket(1, next(each for each in KNOWN if each.name == "QQQ"), DEPTH_VENUES[venue, "STK"])
+    books = [book.clipped(10) for book in islice(market.books(), 500)]
+    names = {level.market_maker for book in books for level in book.bids + book.asks}
+    codes_of = {name: code for code, name in enumerate(names)}
+    prices, sizes, codes = (
+        [np.array([[of(level) for level in getattr(book, side)] for book in books]) for side in ("bids", "asks")]
+        for of in (lambda level: level.price, lambda level: level.size, lambda level: codes_of[level.market_maker])
+    )
+    sides = prices[0], sizes[0], prices[1], sizes[1]
+    assert not book_faults(*sides, *codes).any.any()
+    assert book_faults(*sides).unordered.any() == (venue == "ISLAND")
+    doubled = [np.repeat(each[:, :5], 2, axis=1) for each in (*sides, *codes)]
+    assert book_faults(*doubled).unordered.all()
+
+
 def test_negative_prices_are_prices() -> None:
     assert not faults_of([-2.0, -3.0], [-1.0, 1.0]).any.any()
+
+
+def test_names_of_a_table_are_numbers_that_differ_where_they_do() -> None:
+    names = [["A", "B", "A"], ["B", "", ""], ["A", "A", "A"]]
+    table = pa.table({"bid_venue": pa.array(names, pa.list_(pa.string(), 3))})
+    codes = name_codes(pa.concat_tables([table, table.slice(1)]), "bid_venue")
+    texts = np.array([*names, *names[1:]])
+    assert np.array_equal(codes[:, :-1] == codes[:, 1:], texts[:, :-1] == texts[:, 1:])
 
 
 @settings(deadline=None)

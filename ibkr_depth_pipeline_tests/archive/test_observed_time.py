@@ -105,6 +105,11 @@ async def test_coverage_is_the_time_for_which_the_gateway_sent_the_book(recorded
     assert covered_by_all <= elapsed < by_rule_of_all, "one slot can't have been held by two"
 
 
+async def test_recorded_books_pass_the_check_of_books(recorded: Recorded) -> None:
+    for symbol in SYMBOLS:
+        assert (await asyncio.to_thread(recorded.check, symbol, "books_ordered_and_not_crossed")).passed
+
+
 async def test_archive_has_each_interval_of_the_stream_once(recorded: Recorded) -> None:
     for symbol in SYMBOLS:
         assert await asyncio.to_thread(intervals_of, recorded.desk.store, recorded.day, symbol) == [

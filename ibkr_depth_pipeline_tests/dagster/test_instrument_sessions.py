@@ -164,9 +164,7 @@ def test_run_that_old_hours_refuse_says_that_the_gateway_could_not_be_asked(
     monkeypatch.setenv("IBKR_PORT", str(unused_port))
     text = failure_of(execute(instance, stop_at_close=True))
     assert "the first opens at" in text
-    assert (
-        f"The gateway could not be asked for its hours: 127.0.0.1:{unused_port}: nothing listens there" in text
-    )
+    assert f"The gateway could not be asked for its hours: 127.0.0.1:{unused_port}: nothing listens there" in text
 
 
 def test_schedule_starts_a_run_by_the_instruments_hours(instance: dg.DagsterInstance, shared_redis_url: str) -> None:
