@@ -37,9 +37,9 @@ def note_rows(writer: RedisWriter, original: Any = RedisWriter.send_now) -> None
     original(writer)
 
 
-def note_write(wire: ServerWire, parts: Sequence[Part], original: Any = ServerWire.send_early) -> None:
+def note_write(wire: ServerWire, parts: Sequence[Part], deliver: Any, original: Any = ServerWire.send) -> None:
     began = time.monotonic_ns()
-    original(wire, parts)
+    original(wire, parts, deliver)
     ended = time.monotonic_ns()
     symbol = parts[0].key.rpartition(":")[2]
     if len(parts) == 1 and len(parts[0].packed) == 1 and symbol in RECORDED:
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     for owner, name, noted in (
         (TwsSession, "on_read", note_read),
         (RedisWriter, "send_now", note_rows),
-        (ServerWire, "send_early", note_write),
+        (ServerWire, "send", note_write),
     ):
         setattr(owner, name, noted)
     sys.argv[1:] = ["run"]

@@ -221,9 +221,10 @@ class _FramedConnection(Connection, asyncio.BufferedProtocol):
                 owner.on_message(message)
                 if owner.is_closed:
                     return
-            owner.on_read_end()
         except GatewayProtocolError as error:
             owner.abort(str(error))
+        finally:
+            owner.on_read_end()
 
 
 class _LenientDecoder(Decoder):

@@ -363,6 +363,7 @@ class IngestSession:
 
     def _read_at(self, now_ms: int) -> None:
         """Note the time of a read. A step of the clock is found before the rows, whose times are by the new clock."""
+        self._store.writer.gather()
         before, self._read_ms = self._read_ms, now_ms
         if not 0 <= now_ms - before < QUIET_MS:
             self._clock.check()

@@ -278,14 +278,15 @@ def look_up_slots(client: SyncCluster) -> None:
         client.nodes_manager.initialize()
 
 
-# ---- the streams of a connection, used as they are
+# ---- a connection whose socket is used as it is
 
 
 class RawConnection:
-    """A connection outside of any pool, whose bytes are written and read as they are, once redis-py has opened it."""
+    """A connection outside of any pool: once redis-py has opened it, its bytes are written and read past redis-py."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._transport: Any = None
 
     @classmethod
     def like_those_of(cls, client: aioredis.Redis) -> RawConnection:
@@ -298,33 +299,29 @@ class RawConnection:
         """To a node of a cluster; not open yet."""
         return cls(node.connection_class(**{**node.connection_kwargs, "retry": Retry(NoBackoff(), 0)}))
 
-    async def open(self) -> None:
-        """Connects, authenticates and selects the database."""
+    async def open(self, protocol: asyncio.BufferedProtocol) -> None:
+        """Connects, authenticates and selects the database. Then `protocol` gets what comes, and the connection's end.
+
+        The StreamReader that redis-py reads by would wake a task for each reply.
+        """
         await self._connection.connect()
+        reader: asyncio.StreamReader = self._connection._reader
+        self._transport = self._connection._writer.transport
+        if reader.at_eof() or self._transport.is_closing():
+            raise ConnectionError("Redis closed the connection")
+        self._transport.set_protocol(protocol)
 
     def write(self, chunks: Sequence[bytes]) -> None:
         """Hands packed commands to the transport, all at once."""
-        self._connection._writer.writelines(chunks)
-
-    async def read(self, most: int, within: float) -> bytes:
-        """The next bytes, at most so many; empty if the connection ends or nothing comes `within` so many seconds.
-
-        A timer that aborts the connection costs a tenth of what asyncio.timeout does.
-        """
-        reader: asyncio.StreamReader = self._connection._reader
-        overdue = asyncio.get_running_loop().call_later(within, self.abort)
-        try:
-            return await reader.read(most)
-        finally:
-            overdue.cancel()
+        self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
     def abort(self) -> None:
-        """Cuts it: a pending read ends."""
-        self._connection._writer.transport.abort()
+        """Cuts it: the protocol gets its end."""
+        self._transport.abort()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Closes it, without waiting for the other side."""
-        await self._connection.disconnect(nowait=True)
+        self._connection._close()
 
 
 def reply_parser() -> Any:

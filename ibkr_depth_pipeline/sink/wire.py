@@ -1,6 +1,6 @@
 """A whole flush in one go: packed commands out on connections of our own, and their replies read in bulk.
 
-redis-py connects and authenticates; then its streams are used as they are. Its pipelines pack command by command and
+redis-py connects and authenticates; then the socket is used as it is. redis-py's pipelines pack command by command and
 arm a timer for each reply: at full speed that was more than half of a recording's time (docs/benchmarks.md).
 
 To a cluster each part goes to the node that owns its key, all nodes at the same time. With replicas to wait for, a
@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import hiredis
 from redis.asyncio.cluster import ClusterNode
-from redis.exceptions import AskError, ClusterDownError, ConnectionError, RedisError, ResponseError
+from redis.exceptions import AskError, ClusterDownError, RedisError, ResponseError
 
 from ibkr_depth_pipeline.redis_link.aio import Client, ClusterClient
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, is_deposed, refused
-from ibkr_depth_pipeline.redis_link.internals import NO_MORE_REPLIES, RawConnection, reply_parser
+from ibkr_depth_pipeline.redis_link.internals import RawConnection
+from ibkr_depth_pipeline.redis_link.replies import Replies, ReplyReceiver
 from ibkr_depth_pipeline.redis_link.routing import RETRIES, Share
 from ibkr_depth_pipeline.sink.connection import ANSWER_TIMEOUT_SECS, WAIT_MS
 
-_READ_BYTES = 1 << 16
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 
@@ -43,20 +45,22 @@ Answer = list[Any] | Exception
 """The replies to a part, with what Redis refused as exceptions among them; or why nothing is known of any of them."""
 
 
+Outcome = list[Answer] | Exception
+"""An answer for each part; or, of what is in UNREACHABLE, why nothing is known of any."""
+
+
 class Wire(Protocol):
-    """Sends flushes. `exchange` from one task only; `close` it at the end."""
+    """Sends flushes, one after the other: the next one once the outcome of the one before is known."""
 
-    def can_send_early(self) -> bool:
-        """Whether a connection stands, so that `send_early` may be called. Between two exchanges only."""
+    def can_send(self) -> bool:
+        """Whether a connection stands, so that `send` may be called."""
 
-    def send_early(self, parts: Sequence[Part]) -> None:
-        """Sends `parts`, without waiting. The next exchange is to be of the same parts: it waits for their replies."""
+    def send(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
+        """Sends all parts, without waiting. Their outcome is delivered later, in the callback that reads the last reply
+        or finds the connection lost; not at all if `close` comes first."""
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
-        """Sends all parts and waits for every reply. Returns an answer for each part.
-
-        Raises what is in UNREACHABLE if nothing is known of any.
-        """
+        """Connects if need be, sends all parts and waits for every reply. Raises what is in UNREACHABLE."""
 
     async def close(self) -> None:
         """Closes the connections; the next exchange makes others."""
@@ -70,69 +74,76 @@ def open_wire(client: Client, min_replicas: int = 0) -> Wire:
 
 
 class ServerWire:
-    """To one Redis server, by a connection that `make_connection` makes."""
+    """To one Redis server, by a connection that `make_connection` makes.
+
+    After an error or a cancellation the connection is closed: its replies would be taken for those of the next flush.
+    """
 
     def __init__(self, make_connection: Callable[[], RawConnection]) -> None:
         self._make_connection = make_connection
         self._connection: RawConnection | None = None
-        self._is_sent = False
+        self._receiver: ReplyReceiver | None = None  # once the connection stands
 
-    def can_send_early(self) -> bool:
+    def can_send(self) -> bool:
         """See Wire."""
-        return self._connection is not None
+        return self._receiver is not None and not self._receiver.is_lost
 
-    def send_early(self, parts: Sequence[Part]) -> None:
-        """See Wire. If that fails, the exchange finds the connection closed."""
+    def send(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
+        """See Wire."""
         assert self._connection is not None
-        self._is_sent = True
+        assert self._receiver is not None
+        self._receiver.expect(sum([part.replies for part in parts]), partial(self._take, parts, deliver))
         try:
-            _write(self._connection, parts)
+            self._connection.write([each for part in parts for each in part.packed])
         except Exception:
             self._connection.abort()
 
+    def _take(self, parts: Sequence[Part], deliver: Callable[[Outcome], None], replies: Replies) -> None:
+        if isinstance(replies, Exception):
+            if self._connection is not None:
+                self._connection.abort()
+            self.drop()
+            deliver(replies)
+        elif len(parts) == 1:
+            deliver([replies])
+        else:
+            rest = iter(replies)
+            deliver([list(islice(rest, part.replies)) for part in parts])
+
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
-        """See Wire. After an error or a cancellation the connection is closed, as its replies would be taken for those
-        of the next flush."""
+        """See Wire."""
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         try:
-            connection = self._connection
-            if connection is None:
-                connection = self._connection = self._make_connection()
-                await connection.open()
-            if not self._is_sent:
-                _write(connection, parts)
-            self._is_sent = False
-            replies = await _replies(connection, sum(part.replies for part in parts))
+            await self._open()
+            self.send(parts, lambda found: None if outcome.done() else outcome.set_result(found))
+            answers = await outcome
         except BaseException:
-            await self.close()
+            self.drop()
             raise
-        ends = iter(replies)
-        return [[next(ends) for _ in range(part.replies)] for part in parts]
+        if isinstance(answers, Exception):
+            raise answers
+        return answers
+
+    async def _open(self) -> None:
+        if not self.can_send():
+            self.drop()
+            receiver = ReplyReceiver(ANSWER_TIMEOUT_SECS)
+            self._connection = self._make_connection()
+            await self._connection.open(receiver)
+            self._receiver = receiver
+
+    def drop(self) -> None:
+        """Closes the connection, at once; nothing is delivered any more."""
+        connection, self._connection = self._connection, None
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.forget()
+        if connection is not None:
+            connection.close()
 
     async def close(self) -> None:
         """See Wire."""
-        connection, self._connection = self._connection, None
-        self._is_sent = False
-        if connection is not None:
-            await connection.close()
-
-
-def _write(connection: RawConnection, parts: Sequence[Part]) -> None:
-    connection.write([each for part in parts for each in part.packed])
-
-
-async def _replies(connection: RawConnection, wanted: int) -> list[Any]:
-    parser = reply_parser()
-    replies: list[Any] = []
-    while len(replies) < wanted:
-        data = await connection.read(_READ_BYTES, ANSWER_TIMEOUT_SECS)
-        if not data:
-            raise ConnectionError(f"Redis closed the connection, or did not answer within {ANSWER_TIMEOUT_SECS:g} s")
-        parser.feed(data)
-        while (reply := parser.gets()) is not NO_MORE_REPLIES:
-            if isinstance(reply, ConnectionError):  # loading, or no master: each command gets it
-                raise reply
-            replies.append(reply)
-    return replies
+        self.drop()
 
 
 class ReplicatedWire:
@@ -146,49 +157,54 @@ class ReplicatedWire:
     `lacks_replicas`: whether the newest exchange found too few, also if everything was refused.
     """
 
-    def __init__(self, wire: Wire, replicas: int) -> None:
+    def __init__(self, wire: ServerWire, replicas: int) -> None:
         self.lacks_replicas = False
         self._wire = wire
         self._replicas = replicas
         wait: Any = ("WAIT", replicas, WAIT_MS)
         self._wait = Part("", [hiredis.pack_command(wait)], 1)
 
-    def can_send_early(self) -> bool:
+    def can_send(self) -> bool:
         """See Wire."""
-        return self._wire.can_send_early()
+        return self._wire.can_send()
 
-    def send_early(self, parts: Sequence[Part]) -> None:
+    def send(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
         """See Wire."""
-        self._wire.send_early(self._with_wait(parts))
+        self._wire.send(self._with_wait(parts), partial(self._take, deliver))
+
+    def _take(self, deliver: Callable[[Outcome], None], outcome: Outcome) -> None:
+        deliver(outcome if isinstance(outcome, Exception) else self._judged(outcome))
 
     def _with_wait(self, parts: Sequence[Part]) -> Sequence[Part]:
         return [*parts, self._wait] if self._replicas else parts
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """See Wire."""
-        answers = await self._wire.exchange(self._with_wait(parts))
+        return self._judged(await self._wire.exchange(self._with_wait(parts)))
+
+    def _judged(self, answers: list[Answer]) -> list[Answer]:
+        """The answers to the parts, without that to the WAIT. Closes the connection if another may be master by now."""
         if not self._replicas:
-            await self._leave_deposed(answers)
+            self._leave_deposed(answers)
             return answers
         *answers, waited = answers
         reached = waited if isinstance(waited, Exception) else waited[0]
         self.lacks_replicas = isinstance(reached, int) and reached < self._replicas
-        await self._leave_deposed(answers)
+        self._leave_deposed(answers)
         if isinstance(reached, int) and not self.lacks_replicas:
             return answers
         why = reached if isinstance(reached, Exception) else f"{reached} of {self._replicas} replicas have it"
         return [answer if _is_refused(answer) else NotReplicated(f"not replicated: {why}") for answer in answers]
 
-    async def _leave_deposed(self, answers: list[Answer]) -> None:
-        """Closes the connection if another server may be master by now."""
+    def _leave_deposed(self, answers: list[Answer]) -> None:
         # of a block the second reply, to its first XADD, shows it; the rest is left, as this is done for each flush
         replies = (reply for answer in answers if not isinstance(answer, Exception) for reply in answer[:2])
         if self.lacks_replicas or any(isinstance(reply, ResponseError) and is_deposed(reply) for reply in replies):
-            await self._wire.close()
+            self._wire.drop()
 
     async def close(self) -> None:
         """See Wire."""
-        await self._wire.close()
+        self._wire.drop()
 
 
 def _is_refused(answer: Answer) -> bool:
@@ -208,11 +224,11 @@ class ClusterWire:
         self._replicas = replicas
         self._nodes: dict[str, _NodeWire] = {}
 
-    def can_send_early(self) -> bool:
+    def can_send(self) -> bool:
         """False: which nodes can be sent to is known only in `exchange`."""
         return False
 
-    def send_early(self, parts: Sequence[Part]) -> None:
+    def send(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
         """See Wire: never called."""
         raise NotImplementedError
 

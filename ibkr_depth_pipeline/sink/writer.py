@@ -27,7 +27,7 @@ from ibkr_depth_pipeline.sink.row_queue import RowQueue
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions, raise_streams
 from ibkr_depth_pipeline.sink.turn_fence import close_lost_turns, stored_sizes
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
-from ibkr_depth_pipeline.sink.wire import Answer, Part, open_wire
+from ibkr_depth_pipeline.sink.wire import Answer, Outcome, Part, open_wire
 from ibkr_depth_pipeline.sink.writes import EXTEND_BEAT, StreamWrite, Write, is_held, writes_of
 from ibkr_depth_pipeline.tasks import first_of
 
@@ -77,7 +77,10 @@ class RedisWriter:
         self._backpressure = backpressure
         self._wake = asyncio.Event()
         self._is_parked = False  # whether `run` waits for work
-        self._sent: _Flush | None = None  # by `send_now`; `run` has still to wait for its replies
+        self._sent: _Flush | None = None  # whose answers come by `_answered`
+        self._failure: Exception | None = None  # of such a flush, for `run`
+        self._has_new_work = False
+        self._gathers = False  # rows come, and then `send_now`
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = asyncio.Event()
@@ -175,24 +178,57 @@ class RedisWriter:
         queue = self._backlog.queue(instrument.symbol)
         queue.note_contract(instrument.con_id, instrument.local_symbol, instrument.expiry)
 
-    def send_now(self) -> None:
-        """Send what is due in this turn of the event loop, if no flush is under way and nothing is to be waited for.
+    def gather(self) -> None:
+        """A batch of rows follows, and then `send_now`: what is stored meanwhile is not sent before."""
+        self._gathers = True
 
-        To be called at the end of a batch of rows: `run` would send them a turn later, after a switch of tasks.
+    def send_now(self) -> None:
+        """Send what is due in this turn of the event loop, unless a flush is under way or `run` has to wait first.
+
+        To be called at the end of a batch of rows. Nothing is lost without it but a turn of the loop.
         """
-        if self._is_parked and self._sent is None and self._wake.is_set() and self._may_send():
-            self._sent = self._next_flush()
-            if self._sent is not None:
-                self._wire.send_early(self._sent.parts)
+        self._gathers = False
+        if self._has_new_work:
+            self._attend()
+
+    def _there_is_work(self) -> None:
+        self._has_new_work = True
+        self._idle.clear()
+        if not self._gathers and self._sent is None:
+            self._wake.set()
+
+    # ---- flushes that callbacks send: nothing is to be waited for, neither the lease nor a connection
+
+    def _attend(self) -> None:
+        """Send what is due, or let `run` do it; after the flush that is under way, if one is."""
+        if self._sent is not None or not self._is_parked:
+            return
+        flush = self._next_flush() if self._may_send() else None
+        if flush is None:
+            self._look_again()
+        else:
+            self._sent = flush
+            self._wire.send(flush.parts, self._answered)
 
     def _may_send(self) -> bool:
         """Whether `_permit` would wait for nothing, and a connection stands."""
         lease = self._lease
-        return (lease is None or (lease.fresh and not lease.regained)) and self._wire.can_send_early()
+        fresh = lease is None or (lease.fresh and not lease.regained)
+        return fresh and self._failure is None and self._wire.can_send()
 
-    def _there_is_work(self) -> None:
-        self._wake.set()
-        self._idle.clear()
+    def _answered(self, outcome: Outcome) -> None:
+        """Take the outcome of the flush that was sent; what it raises is for `run`."""
+        flush, self._sent = self._sent, None
+        assert flush is not None
+        try:
+            if isinstance(outcome, Exception):
+                flush.unknown()
+                raise outcome
+            self._settle_all(flush, outcome)
+        except Exception as error:
+            self._failure = error
+            self._wake.set()
+        self._attend()
 
     # ---- writes
 
@@ -205,9 +241,12 @@ class RedisWriter:
         try:
             while True:
                 self._is_parked = True
+                self._attend()
                 await self._wake.wait()
-                self._is_parked = False
                 self._wake.clear()
+                if self._sent is not None:
+                    continue
+                self._is_parked = False
                 try:
                     await self._flush()
                     pause = 0.0
@@ -215,12 +254,14 @@ class RedisWriter:
                     self._gone(error)
                     pause = RETRIES.longer(pause)
                     await asyncio.sleep(pause)
-                self._look_again()
         finally:
-            if self._sent is not None:
-                self._sent.unknown()
+            self._is_parked = False
             self._ended.set()
-            await self._wire.close()
+            try:
+                await self._wire.close()
+            finally:
+                if self._sent is not None:
+                    self._sent.unknown()
 
     async def drain(self, timeout: float) -> bool:
         """Wait until nothing is left to write, at most `timeout` seconds. Returns whether nothing is."""
@@ -235,24 +276,29 @@ class RedisWriter:
                 return self._idle.is_set()
 
     def _look_again(self) -> None:
-        """Wake up for what came meanwhile, at once; for what is to wait a while, when that is over."""
+        """Wake `run` if something is due; else a timer ends when something is."""
         loop = asyncio.get_running_loop()
         earliest = self._backlog.next_due()
-        if self._timer is not None:
-            self._timer.cancel()
         if earliest is None:
             self._idle.set()
         elif earliest <= loop.time():
             self._wake.set()
-        else:
-            self._timer = loop.call_at(earliest, self._wake.set)
+        elif self._timer is None or earliest < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(earliest, self._time_is_over)
+
+    def _time_is_over(self) -> None:
+        self._timer = None
+        self._attend()
 
     async def _flush(self) -> None:
         """Send what is due and take the answers in. Raises what is in UNREACHABLE if there were none."""
-        flush, self._sent = self._sent, None
-        if flush is None:
-            await self._permit()
-            flush = self._next_flush()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        await self._permit()
+        flush = self._next_flush()
         if flush is None:
             return
         try:
@@ -261,6 +307,10 @@ class RedisWriter:
             flush.unknown()
             raise
         self._outage.end(loop_time(), waiting=self.figures.buffered_entries)
+        self._settle_all(flush, answers)
+
+    def _settle_all(self, flush: _Flush, answers: list[Answer]) -> None:
+        """Take the answers in. Raises SinkConflict if one shows that another writes our streams."""
         secs = monotonic() - flush.began
         conflicts = [self._settle(write, answer) for write, answer in zip(flush.writes, answers, strict=True)]
         if self._backpressure is not None:
@@ -271,6 +321,7 @@ class RedisWriter:
 
     def _next_flush(self) -> _Flush | None:
         """What is due now; None if nothing is."""
+        self._has_new_work = False
         now = loop_time()
         due = self._backlog.due(now)
         most = self._backlog.share(len(due)) if due else 0
