@@ -2,6 +2,10 @@
 
 All there is to write goes out in one flush; while its answers are on their way, the next one gathers. So a lone
 row is sent at once, and under load the flushes grow. What is sent, and what an answer means, is in writes.py.
+
+A flush is sent by the callback that brought the rows, by the one that read the last reply to the flush before it, or by
+a timer. `run` sends what one of these may not: if the lease is to be renewed or a connection to be made, after a
+failure, and to a cluster.
 """
 
 from __future__ import annotations

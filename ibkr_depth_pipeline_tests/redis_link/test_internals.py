@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 import ibkr_depth_pipeline
 from ibkr_depth_pipeline.redis_link import internals
 from ibkr_depth_pipeline.redis_link.aio import ClusterClient, open_client
-from ibkr_depth_pipeline.redis_link.internals import NO_MORE_REPLIES, RawConnection, raw_pipeline
+from ibkr_depth_pipeline.redis_link.internals import raw_pipeline
 from ibkr_depth_pipeline.redis_link.internals import SentinelClient as OurSentinelClient
 from ibkr_depth_pipeline.redis_link.url import connection_options, parse_redis_url
 
@@ -34,6 +34,7 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (aio_connection.Connection.should_reconnect, (None,), {}),
     (aio_connection.Connection.connect, (None,), {}),
     (aio_connection.Connection.disconnect, (None,), {"nowait": True}),
+    (aio_connection.Connection._close, (None,), {}),
     (aio_connection.ConnectionPool.make_connection, (None,), {}),
     (aio_connection.DefaultParser.parse_error, (b"",), {}),
     (aio_connection.parse_url, ("redis://h",), {}),
@@ -111,25 +112,6 @@ async def test_sentinel_client_has_the_clients_that_are_closed() -> None:
     assert len(pool.sentinel_manager.sentinels) == 2
     assert pool.master_address is None
     await client.aclose()
-
-
-async def test_raw_connection_writes_and_reads_bytes_past_redis_py(shared_redis_url: str) -> None:
-    client = open_client(shared_redis_url, connect_timeout=2.0, answer_timeout=5.0)
-    assert isinstance(client, aioredis.Redis)
-    connection, parser = RawConnection.like_those_of(client), internals.reply_parser()
-    try:
-        await connection.open()
-        connection.write([b"*1\r\n$4\r\nPING\r\n", b"*1\r\n$4\r\nNONE\r\n"])
-        replies: list[Any] = []
-        while len(replies) < 2:
-            parser.feed(await connection.read(1 << 16, 5.0))
-            while (reply := parser.gets()) is not NO_MORE_REPLIES:
-                replies.append(reply)
-    finally:
-        await connection.close()
-        await client.aclose()
-    assert replies[0] == b"PONG"
-    assert isinstance(replies[1], ResponseError)
 
 
 async def test_raw_pipelines_leave_replies_as_resp2_has_them(shared_redis_url: str) -> None:
