@@ -14,13 +14,12 @@ from redis.asyncio import client as aio_client
 from redis.asyncio import cluster as aio_cluster
 from redis.asyncio import connection as aio_connection
 from redis.asyncio import sentinel as aio_sentinel
-from redis.exceptions import ResponseError
 
 import ibkr_depth_pipeline
 from ibkr_depth_pipeline.redis_link import internals
 from ibkr_depth_pipeline.redis_link.aio import ClusterClient, open_client
-from ibkr_depth_pipeline.redis_link.internals import raw_pipeline
 from ibkr_depth_pipeline.redis_link.internals import SentinelClient as OurSentinelClient
+from ibkr_depth_pipeline.redis_link.internals import raw_pipeline
 from ibkr_depth_pipeline.redis_link.url import connection_options, parse_redis_url
 
 CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
