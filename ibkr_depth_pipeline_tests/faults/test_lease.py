@@ -69,6 +69,15 @@ def assert_whole(url: str) -> None:
             assert int(client.hget(last_key(symbol), "seq") or 0) <= len(numbers_stored)
 
 
+async def holder_of_spy(client: redis.asyncio.Redis) -> tuple[SnapshotWriter, Lease]:
+    """An ingest that holds the lease and has taken the stream of SPY over."""
+    lease = Lease(client, "default", identity("one"), 2)
+    await lease.acquire()
+    writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1 << 20, lease=lease)
+    await writer.take_over(["SPY"], 1_600_000_000_000)
+    return writer, lease
+
+
 async def another_comes_and_goes(client: redis.asyncio.Redis, now_ms: int) -> None:
     """Once the lease is free: another ingest takes it, takes the stream of SPY over, and is done."""
     other = Lease(client, "default", identity("two"), 2)
@@ -305,11 +314,8 @@ async def test_block_in_flight_is_refused_after_a_takeover(shared_redis_url: str
 
 async def test_holder_that_was_cut_off_while_another_came_and_went_stops(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
-        lease = Lease(client, "default", identity("one"), 2)
-        await lease.acquire()
-        writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1 << 20, lease=lease)
-        await writer.take_over(["SPY"], 1_700_000_000_000)
-        await another_comes_and_goes(client, 1_700_000_000_500)
+        writer, _ = await holder_of_spy(client)
+        await another_comes_and_goes(client, 1_600_000_000_500)
         for snapshot in snapshots(count=10):
             writer.append(snapshot)
         with pytest.raises(LeaseLost, match="SPY"):
@@ -320,10 +326,7 @@ async def test_holder_that_was_cut_off_while_another_came_and_went_stops(shared_
 async def test_holder_that_never_learns_that_it_took_the_lease_again_stops(shared_redis_url: str) -> None:
     async with RedisProxy(port_of(shared_redis_url)) as proxy, reading(shared_redis_url) as client:
         way = open_redis(proxy.url)
-        lease = Lease(way, "default", identity("one"), 2)
-        await lease.acquire()
-        writer = SnapshotWriter(way, maxlen=100, buffer_bytes=1 << 20, lease=lease)
-        await writer.take_over(["SPY"], 1_600_000_000_000)
+        writer, _ = await holder_of_spy(way)
         await another_comes_and_goes(client, 1_600_000_000_500)
         proxy.mute = True
         for snapshot in snapshots(count=10):
@@ -341,10 +344,7 @@ async def test_holder_whose_lease_expired_while_an_old_claim_was_in_flight_stops
     shared_redis_url: str,
 ) -> None:
     async with reading(shared_redis_url) as client:
-        lease = Lease(client, "default", identity("one"), 2)
-        await lease.acquire()
-        writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1 << 20, lease=lease)
-        await writer.take_over(["SPY"], 1_600_000_000_000)
+        writer, _ = await holder_of_spy(client)
         await another_comes_and_goes(client, 1_600_000_000_500)
         await client.set(lease_key("default"), orjson.dumps(identity("one")), px=60_000)  # as it does when it arrives
         for snapshot in snapshots(count=10):
@@ -357,10 +357,7 @@ async def test_holder_whose_lease_expired_while_an_old_claim_was_in_flight_stops
 async def test_holder_cut_off_again_while_it_checks_for_others_checks_once_more(shared_redis_url: str) -> None:
     async with RedisProxy(port_of(shared_redis_url)) as proxy, reading(shared_redis_url) as client:
         way = open_redis(proxy.url)
-        lease = Lease(way, "default", identity("one"), 2)
-        await lease.acquire()
-        writer = SnapshotWriter(way, maxlen=100, buffer_bytes=1 << 20, lease=lease)
-        await writer.take_over(["SPY"], 1_600_000_000_000)
+        writer, lease = await holder_of_spy(way)
 
         async def stale() -> bool:
             return not lease.fresh
@@ -429,10 +426,7 @@ async def test_lease_held_all_the_time_is_confirmed(shared_redis_url: str) -> No
 
 async def test_holder_whose_lease_expired_and_was_taken_by_nobody_goes_on(shared_redis_url: str) -> None:
     async with reading(shared_redis_url) as client:
-        lease = Lease(client, "default", identity("one"), 2)
-        await lease.acquire()
-        writer = SnapshotWriter(client, maxlen=100, buffer_bytes=1 << 20, lease=lease)
-        await writer.take_over(["SPY"], 1_600_000_000_000)
+        writer, lease = await holder_of_spy(client)
         await client.delete(lease_key("default"))
 
         async def stale() -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -26,18 +25,6 @@ from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.stream_fence import raise_positions
 from ibkr_depth_pipeline_tests.reader.filling import T0, Filler
-
-
-@pytest.fixture
-def filler(shared_redis_url: str) -> Iterator[Filler]:
-    with Filler(shared_redis_url) as filler:
-        yield filler
-
-
-@pytest.fixture
-def reader(shared_redis_url: str) -> Iterator[DepthReader]:
-    with DepthReader(shared_redis_url) as reader:
-        yield reader
 
 
 def seqs(items: list[Item]) -> list[int | str]:

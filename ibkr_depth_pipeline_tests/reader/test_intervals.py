@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,18 +22,6 @@ from ibkr_depth_pipeline.reader import (
 )
 from ibkr_depth_pipeline_tests.reader.filling import T0, Filler
 from ibkr_depth_pipeline_tests.reader.test_frames import book_of
-
-
-@pytest.fixture
-def filler(shared_redis_url: str) -> Iterator[Filler]:
-    with Filler(shared_redis_url) as filler:
-        yield filler
-
-
-@pytest.fixture
-def reader(shared_redis_url: str) -> Iterator[DepthReader]:
-    with DepthReader(shared_redis_url) as reader:
-        yield reader
 
 
 def two_turns(filler: Filler) -> tuple[SubscriptionInterval, SubscriptionInterval]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -15,18 +14,6 @@ from ibkr_depth_pipeline.reader.queries import PAGE_ENTRIES
 from ibkr_depth_pipeline.schema.encoding import venue_fields
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
 from ibkr_depth_pipeline_tests.reader.filling import T0, Filler
-
-
-@pytest.fixture
-def filler(shared_redis_url: str) -> Iterator[Filler]:
-    with Filler(shared_redis_url) as filler:
-        yield filler
-
-
-@pytest.fixture
-def reader(shared_redis_url: str) -> Iterator[DepthReader]:
-    with DepthReader(shared_redis_url) as reader:
-        yield reader
 
 
 def test_newest_book_is_typed_with_ten_levels_a_side(filler: Filler, reader: DepthReader) -> None:

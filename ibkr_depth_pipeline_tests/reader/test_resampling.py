@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,18 +15,6 @@ from ibkr_depth_pipeline_tests.reader.test_frames import book_of
 from ibkr_depth_pipeline_tests.reader.test_intervals import store_books
 
 pytest.importorskip("pyarrow")
-
-
-@pytest.fixture
-def filler(shared_redis_url: str) -> Iterator[Filler]:
-    with Filler(shared_redis_url) as filler:
-        yield filler
-
-
-@pytest.fixture
-def reader(shared_redis_url: str) -> Iterator[DepthReader]:
-    with DepthReader(shared_redis_url) as reader:
-        yield reader
 
 
 def add_book(filler: Filler, bid: float | None, ask: float | None, after_ms: int = 0) -> None:
