@@ -133,7 +133,7 @@ class VenueCache:
     ) -> None:
         """Stores each decided outcome and the markets' hours, as far as an ingest does not store them itself.
 
-        Outcomes: nothing while an ingest runs, of whatever name. Hours: unless the lease of this name is held. A
+        Outcomes: nothing while an ingest runs, under any name. Hours: unless the lease of this name is held. A
         symbol's heartbeat outlives its run, so it is no sign that somebody publishes hours.
         """
         if self._store is None or self.use is RedisUse.UNAVAILABLE:
