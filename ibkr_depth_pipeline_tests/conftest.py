@@ -31,6 +31,9 @@ if os.environ.get("CI"):
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+PATIENCE_SECS = 100.0
+"""For what takes a moment on a quiet machine. A busy one may take its time; no test measures how long it took."""
+
 _DEAR = ("dagster", "cli", "cluster", "deploy", "end_to_end", "faults", "rotation", "tui", "web")
 """Folders with files that take long begin first, so that at the end no process works at one alone (--dist loadfile)."""
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ibkr_depth_pipeline.tasks import RunTasks, end
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 
 async def test_task_that_lost_its_cancellation_is_cancelled_again() -> None:
@@ -38,7 +39,7 @@ async def test_task_that_is_cancelled_before_the_end_has_failed() -> None:
     stop = asyncio.Event()
     tasks = RunTasks(stop)
     tasks.start(cut_short())
-    await asyncio.wait_for(stop.wait(), 5)
+    await asyncio.wait_for(stop.wait(), PATIENCE_SECS)
     assert "cut_short" in str(tasks.failure)
 
 

@@ -19,7 +19,7 @@ from ibkr_depth_pipeline.simulation.journal import Journal
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline.simulation.scenario import ScenarioStep
 
-_PATIENCE = 20.0
+_PATIENCE = 120.0
 """Seconds until a gateway that does not start, stop or answer counts as broken."""
 
 
@@ -82,7 +82,7 @@ class GatewayThread:
             raise RuntimeError("the gateway is not running")
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result(_PATIENCE)
 
-    def wait_for(self, condition: Callable[[SimulatedGateway], object], timeout: float = 10.0) -> None:
+    def wait_for(self, condition: Callable[[SimulatedGateway], object], timeout: float = 60.0) -> None:
         """Returns when the condition on the gateway is truthy; it is evaluated in the gateway's loop.
 
         Raises asyncio.TimeoutError.

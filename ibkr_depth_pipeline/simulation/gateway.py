@@ -56,7 +56,7 @@ class SimulatedGateway(LineFaults):
 
     # --- waiting -------------------------------------------------------------------------------------------------
 
-    async def wait_for(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
+    async def wait_for(self, condition: Callable[[], object], timeout: float = 60.0) -> None:
         """Returns when the condition is truthy; it is evaluated after every journal entry, and now and then.
 
         Raises asyncio.TimeoutError.

@@ -26,10 +26,10 @@ from ibkr_depth_pipeline.schema.alerts import Alert, encode_alert
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval, encode_interval
 from ibkr_depth_pipeline.schema.keys import StreamId, alerts_stream, last_key, stream_key, turns_stream
 from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.sink.writing import side_json
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_depth_archive"
-PATIENCE_SECS = 60
 NOON = 1_767_614_400_000  # 2026-01-05 12:00 UTC
 DAY = date(2026, 1, 5)
 MS_PER_DAY = 86_400_000

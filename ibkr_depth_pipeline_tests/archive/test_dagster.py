@@ -103,7 +103,6 @@ def deployed(tmp_path: Path, environment: dict[str, str]) -> Iterator[Deployment
         yield running
 
 
-@pytest.mark.timeout(240)
 def test_terminated_run_keeps_what_was_read_and_a_killed_worker_loses_nothing(
     mirror: Mirror, desk: Desk, deployed: Deployment
 ) -> None:

@@ -54,7 +54,6 @@ def has_grown(desk: Desk, before: int) -> bool:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
 def test_archiver_killed_again_and_again_keeps_each_snapshot_once(mirror: Mirror, desk: Desk) -> None:
     dice = random.Random(6)
     with recorder(mirror):
@@ -70,7 +69,6 @@ def test_archiver_killed_again_and_again_keeps_each_snapshot_once(mirror: Mirror
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
 def test_compaction_killed_at_any_moment_leaves_a_day_that_reads_as_before(mirror: Mirror, desk: Desk) -> None:
     dice = random.Random(9)
     for first in range(1, 6001, 500):
@@ -137,7 +135,6 @@ def test_glob_finds_each_snapshot_once_after_a_kill_at_any_step_of_a_compaction(
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(120)
 def test_glob_in_the_midst_of_compactions_and_new_parts_finds_each_snapshot_once(mirror: Mirror, desk: Desk) -> None:
     """A reader that lists, opens what it has listed, and begins again if a file is gone by then."""
     over = threading.Event()

@@ -60,7 +60,6 @@ def test_another_archiver_of_the_bucket_is_kept_out_by_the_lease(mirror: Mirror,
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
 def test_kills_lose_and_double_nothing_in_a_bucket_either(mirror: Mirror, cloud: Desk, s3_server: str) -> None:
     environment = {
         **CREDENTIALS,

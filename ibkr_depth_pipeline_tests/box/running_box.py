@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from ibkr_depth_pipeline.box.processes import wait_until
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_market_box"
 START_SECS = 180.0
@@ -61,11 +62,11 @@ class Box:
         self.process.kill()
         self.process.wait()
         if "Logs" in self.output:
-            wait_until(lambda: not self.members(), 15)
+            wait_until(lambda: not self.members(), PATIENCE_SECS)
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def exit_code(self) -> int:
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_SECS)
 
 
 def works_in(process: psutil.Process, folder: Path) -> bool:

@@ -16,10 +16,10 @@ from ibkr_depth_pipeline.box.run_folder import LogFollower, parse_line
 from ibkr_depth_pipeline.box.watching import MarketWatcher
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.faults.ingest_process import environment_of, ingest_process
 
 SYMBOLS = ("SPY", "QQQ", "IWM")
-PATIENCE_SECS = 60.0
 _PACE = {"ibkr_rotation_secs": 1, "ibkr_silent_line_secs": 1, "ibkr_first_row_secs": 2}
 
 

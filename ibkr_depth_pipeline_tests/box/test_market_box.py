@@ -18,6 +18,7 @@ import redis
 from ibkr_depth_pipeline.box.embedded_redis import port_is_free
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline_tests.box.running_box import COMMAND, START_SECS, listening, start, works_in
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 USUAL_PORTS = (3000, 3080, 6379, 7497)
 
@@ -41,7 +42,6 @@ def stranger() -> Iterator[socket.socket]:
             server.accept()
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.usefixtures("usual_ports_taken")
 def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, stranger: socket.socket) -> None:
     elsewhere = str(stranger.getsockname()[1])
@@ -51,7 +51,7 @@ def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, stranger: soc
         box = start(stack, tmp_path, **hostile, IBKR_ROTATION_SECS="1", IBKR_LOG_LEVEL="ERROR")
         url = box.wait_for(r"Redis +(redis://\S+)")
         for line in ("Market", "Dagster UI"):
-            with urllib.request.urlopen(box.wait_for(rf"{line} +(\S+)"), timeout=30) as page:
+            with urllib.request.urlopen(box.wait_for(rf"{line} +(\S+)"), timeout=PATIENCE_SECS) as page:
                 assert page.status == 200
         with redis.Redis.from_url(url) as client:
             assert wait_until(lambda: client.xlen("raw:ibkr:depth:stream:SPY") > 0, START_SECS)
@@ -71,14 +71,13 @@ def test_box_fills_redis_and_ctrl_c_leaves_nothing(tmp_path: Path, stranger: soc
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(240)
 def test_nothing_survives_a_box_that_is_killed(tmp_path: Path) -> None:
     with ExitStack() as stack:
         box = start(stack, tmp_path, "--symbol", "SPY", "--symbol", "AAPL")
         box.wait_for(r"rotation \d+: (.+)")
         assert len(box.members()) > 5
         box.process.kill()
-        assert wait_until(lambda: not box.members(), 15)
+        assert wait_until(lambda: not box.members(), PATIENCE_SECS)
 
 
 def test_child_that_dies_is_named_and_ends_the_box(tmp_path: Path) -> None:
@@ -94,7 +93,6 @@ def test_child_that_dies_is_named_and_ends_the_box(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(240)
 def test_box_stops_by_itself_after_its_duration(tmp_path: Path) -> None:
     with ExitStack() as stack:
         box = start(stack, tmp_path, "--duration", "0", "--keep")
@@ -116,7 +114,7 @@ def test_box_whose_output_nobody_reads_any_more_stops(tmp_path: Path) -> None:
         assert process.stdout is not None
         first = process.stdout.readline()
         process.stdout.close()
-        process.wait(60)
+        process.wait(PATIENCE_SECS)
     folder = Path(first.split(maxsplit=1)[1].strip()).parent
     assert not [process for process in psutil.process_iter() if works_in(process, folder)]
     shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 WITH_GRANDCHILD = "sleep 600 & echo $!; wait"
 DRAINS = "trap 'echo drained; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
@@ -21,7 +22,7 @@ DEAF = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 def start(script: str, folder: Path) -> GuardedProcess:
     """Run it and wait for its first line."""
     process = GuardedProcess(["/bin/sh", "-c", script], log_path=folder / "log")
-    assert wait_until(lambda: bool(process.log_tail()), timeout_secs=10)
+    assert wait_until(lambda: bool(process.log_tail()), PATIENCE_SECS)
     return process
 
 
@@ -45,7 +46,7 @@ def test_grandchildren_of_a_command_that_has_died_are_still_found_and_ended(tmp_
     process = start(WITH_GRANDCHILD, tmp_path)
     grandchild = int(process.log_tail())
     process.send(signal.SIGKILL)
-    assert wait_until(lambda: not process.running, timeout_secs=10)
+    assert wait_until(lambda: not process.running, PATIENCE_SECS)
     assert [member.pid for member in process.members()] == [grandchild]
     process.end()
     assert not is_alive(grandchild)
@@ -66,7 +67,7 @@ def test_command_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) 
 
 def test_exit_code_and_the_end_of_the_log_are_there_for_a_report(tmp_path: Path) -> None:
     process = GuardedProcess(["/bin/sh", "-c", "seq 100; exit 3"], log_path=tmp_path / "log")
-    assert wait_until(lambda: not process.running, timeout_secs=10)
+    assert wait_until(lambda: not process.running, PATIENCE_SECS)
     assert process.exit_code == 3
     assert process.log_tail(lines=2) == "99\n100"
     process.end()
@@ -91,9 +92,9 @@ sys.stdin.read()
 def test_whole_group_dies_with_an_owner_that_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with subprocess.Popen([sys.executable, "-c", OWNER, log, WITH_GRANDCHILD], stdin=subprocess.PIPE) as owner:
-        assert wait_until(lambda: log.exists() and log.read_text().endswith("\n"), timeout_secs=10)
+        assert wait_until(lambda: log.exists() and log.read_text().endswith("\n"), PATIENCE_SECS)
         grandchild = int(log.read_text())
         group = os.getpgid(grandchild)
         assert group != os.getpgid(0)
         owner.kill()
-    assert wait_until(lambda: not is_alive(grandchild) and not is_alive(group), timeout_secs=10)
+    assert wait_until(lambda: not is_alive(grandchild) and not is_alive(group), PATIENCE_SECS)

@@ -22,6 +22,7 @@ from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.monitoring.delivery import deliver
 from ibkr_depth_pipeline.monitoring.state import AlertOutbox
 from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_keys_are_read_one_by_one_and_the_terminal_is_restored(
                 typed += keys.pressed()
                 return typed == "gk"
 
-            assert wait_until(read, 10)
+            assert wait_until(read, PATIENCE_SECS)
         assert termios.tcgetattr(program) == before
 
 

@@ -25,11 +25,11 @@ from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import PREFIX, focus_key, last_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
 from ibkr_depth_pipeline.universe import load_universe
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_ingest_run"
 REPOSITORY = Path(__file__).parents[2]
 SECRET = "hunter2"
-PATIENCE = 60
 
 
 class Operator:
@@ -50,7 +50,7 @@ class Operator:
 
     def runs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [COMMAND, *arguments], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=PATIENCE
+            [COMMAND, *arguments], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=PATIENCE_SECS
         )
 
     @contextmanager
@@ -286,7 +286,7 @@ def test_run_without_redis_fails_and_never_shows_the_password(
 
 
 def test_run_with_nothing_to_record_names_each_symbol_and_the_reason(settled: Operator) -> None:
-    settled.env["IBKR_START_TIMEOUT_SECS"] = "0.5"
+    settled.env["IBKR_START_TIMEOUT_SECS"] = "2"
     done = settled.runs("run", "--symbol", "NOSUCH", "--symbol", "ZZTOP")
     assert done.returncode == 1
     assert "NOSUCH, ZZTOP: the gateway knows no such contract" in done.stderr.splitlines()[-1]
@@ -299,9 +299,11 @@ def test_signal_ends_a_run_with_0_and_leaves_no_subscription(
     with GatewayThread(GatewayOptions()) as gateway, redis.Redis.from_url(shared_redis_url) as client:
         operator.points_at(gateway, shared_redis_url)
         with operator.starts("run") as process:
-            assert wait_until(lambda: all(client.xlen(stream_key(symbol)) > 10 for symbol in ("SPY", "AAPL")), PATIENCE)
+            assert wait_until(
+                lambda: all(client.xlen(stream_key(symbol)) > 10 for symbol in ("SPY", "AAPL")), PATIENCE_SECS
+            )
             process.send_signal(number)
-            _, stderr = process.communicate(timeout=PATIENCE)
+            _, stderr = process.communicate(timeout=PATIENCE_SECS)
         assert process.returncode == 0, stderr
         gateway.wait_for(lambda simulated: simulated.journal.entries("closed"))
         subscribed = {entry.detail["request_id"] for entry in gateway.journal.entries("subscribed")}
@@ -327,9 +329,9 @@ def test_signal_ends_a_run_while_the_gateway_is_silent(
         operator.env["IBKR_CONNECT_TIMEOUT_SECS"] = "300"
         gateway.do(lambda simulated: simulated.mute_new_connections())
         with operator.starts("run") as process:
-            gateway.wait_for(lambda simulated: simulated.journal.entries("opened"), PATIENCE)
+            gateway.wait_for(lambda simulated: simulated.journal.entries("opened"), PATIENCE_SECS)
             process.send_signal(number)
-            _, stderr = process.communicate(timeout=PATIENCE)
+            _, stderr = process.communicate(timeout=PATIENCE_SECS)
     assert process.returncode == 0, stderr
 
 
@@ -338,14 +340,16 @@ def test_log_without_a_reader_does_not_end_a_run(settled: Operator, shared_redis
         assert process.stderr is not None
         process.stderr.readline()
         process.stderr.close()
-        assert wait_until(lambda: client.xlen(stream_key("SPY")) > 50, PATIENCE)
+        assert wait_until(lambda: client.xlen(stream_key("SPY")) > 50, PATIENCE_SECS)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PATIENCE_SECS) == 0
 
 
 def test_module_runs_like_the_console_script(operator: Operator) -> None:
     command = [sys.executable, "-m", "ibkr_depth_pipeline.cli.ingest_run", "--help"]
-    done = subprocess.run(command, cwd=operator.folder, env=operator.env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=operator.folder, env=operator.env, capture_output=True, text=True, timeout=PATIENCE_SECS
+    )
     assert (done.returncode, "check" in done.stdout) == (0, True)
 
 
@@ -365,9 +369,9 @@ def test_closed_terminal_drains_a_run_like_sigterm(operator: Operator, shared_re
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         ) as process:
             os.close(terminal)
-            assert wait_until(lambda: client.xlen(stream_key("SPY")) > 10 and bool(os.read(ours, 65536)), PATIENCE)
+            assert wait_until(lambda: client.xlen(stream_key("SPY")) > 10 and bool(os.read(ours, 65536)), PATIENCE_SECS)
             os.close(ours)
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(PATIENCE_SECS) == 0
         gateway.wait_for(lambda simulated: simulated.journal.entries("closed"))
         subscribed = {entry.detail["request_id"] for entry in gateway.journal.entries("subscribed")}
         assert {int(entry.detail["reqId"]) for entry in gateway.journal.requests("cancelMktDepth")} == subscribed
@@ -389,17 +393,17 @@ def test_daemon_reads_its_universe_anew_on_sighup_and_shows_what_is_in_force(
             ) as process,
         ):
             try:
-                assert wait_until(lambda: client.xlen(stream_key("AAPL")) > 10, PATIENCE)
+                assert wait_until(lambda: client.xlen(stream_key("AAPL")) > 10, PATIENCE_SECS)
                 process.send_signal(signal.SIGHUP)
                 operator.symbols("AAPL", "MSFT")
                 process.send_signal(signal.SIGHUP)
-                assert wait_until(lambda: client.xlen(stream_key("MSFT")) > 10, PATIENCE)
+                assert wait_until(lambda: client.xlen(stream_key("MSFT")) > 10, PATIENCE_SECS)
 
                 def in_force() -> dict[str, Any]:
                     shown: dict[str, Any] = json.loads(operator.runs("universe", "--json").stdout)
                     return shown
 
-                assert wait_until(lambda: set(in_force()["instruments"]) == {"AAPL", "MSFT"}, PATIENCE)
+                assert wait_until(lambda: set(in_force()["instruments"]) == {"AAPL", "MSFT"}, PATIENCE_SECS)
                 aapl = in_force()["instruments"]["AAPL"]
                 assert (aapl["con_id"], aapl["venue"], aapl["share"], aapl["subscribed"]) == (
                     265598,
@@ -411,12 +415,12 @@ def test_daemon_reads_its_universe_anew_on_sighup_and_shows_what_is_in_force(
                 assert shown.returncode == 0
                 assert "MSFT" in shown.stdout
                 operator.symbols("AAPL", "aapl")
-                assert wait_until(lambda: operator.runs("universe").returncode == 1, PATIENCE)
+                assert wait_until(lambda: operator.runs("universe").returncode == 1, PATIENCE_SECS)
                 assert "aapl" in operator.runs("universe").stdout
                 assert "the newest is not in force" in operator.runs("status").stdout
             finally:
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(PATIENCE_SECS) == 0
         assert len(gateway.journal.entries("opened")) == 1, "no connection was made anew"
 
 
@@ -426,7 +430,7 @@ def test_focus_is_refused_with_a_reason_or_sets_a_key_that_expires(settled: Oper
     assert settled.runs("focus", "SPY", "--for", "soon").returncode == 2
     settled.symbols("SPY", "AAPL", "QQQ")
     with settled.starts("run"), redis.Redis.from_url(shared_redis_url) as client:
-        assert wait_until(lambda: settled.runs("focus", "SPY", "--for", "10m").returncode == 0, PATIENCE)
+        assert wait_until(lambda: settled.runs("focus", "SPY", "--for", "10m").returncode == 0, PATIENCE_SECS)
         assert 0 < client.pttl(focus_key("SPY")) <= 600_000
         other = settled.runs("focus", "NOSUCH")
         assert (other.returncode, "NOSUCH" in other.stderr) == (1, True)
@@ -453,12 +457,12 @@ def test_run_under_nohup_outlives_its_terminal(settled: Operator, shared_redis_u
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:
-            assert wait_until(lambda: client.xlen(stream_key("SPY")) > 10, PATIENCE)
+            assert wait_until(lambda: client.xlen(stream_key("SPY")) > 10, PATIENCE_SECS)
             process.send_signal(signal.SIGHUP)
             stored = client.xlen(stream_key("SPY"))
-            assert wait_until(lambda: client.xlen(stream_key("SPY")) > stored + 50, PATIENCE)
+            assert wait_until(lambda: client.xlen(stream_key("SPY")) > stored + 50, PATIENCE_SECS)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(PATIENCE_SECS) == 0
 
 
 def test_init_writes_settings_and_a_universe_and_overwrites_nothing(operator: Operator) -> None:
@@ -504,7 +508,7 @@ def test_installed_wheel_writes_settings_and_a_universe_into_an_empty_folder(tmp
         "from ibkr_depth_pipeline.cli.ingest_run import app; app(['init'])"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
-    subprocess.run([sys.executable, "-c", code], cwd=empty, env=environment, check=True, timeout=PATIENCE)
+    subprocess.run([sys.executable, "-c", code], cwd=empty, env=environment, check=True, timeout=PATIENCE_SECS)
     assert (empty / ".env").read_text() == (REPOSITORY / ".env.example").read_text()
     for name in ("ibkr_symbols.yaml", "gateways.example.yaml"):
         assert (empty / "config" / name).read_text() == (REPOSITORY / "config" / name).read_text()

@@ -18,12 +18,12 @@ from redis.sentinel import Sentinel
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, EmbeddedRedis, find_redis_binary, free_port
 from ibkr_depth_pipeline.box.processes import BoxError, GuardedProcess, wait_until
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 NODE_TIMEOUT_MS = 1000
 """After so long without an answer a master is taken for dead."""
 
 SLOTS = 16_384
-_PATIENCE_SECS = 60.0
 _REPLICATION = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 _CUT_OFF = "cut-off"
 _CLUSTER = (
@@ -70,8 +70,8 @@ def _holds(condition: Callable[[], bool], what: str) -> None:
         except (redis.RedisError, BoxError):
             return False
 
-    if not wait_until(safely, _PATIENCE_SECS):
-        raise BoxError(f"in {_PATIENCE_SECS:g} s it did not come to pass that {what}")
+    if not wait_until(safely, PATIENCE_SECS):
+        raise BoxError(f"in {PATIENCE_SECS:g} s it did not come to pass that {what}")
 
 
 _T = TypeVar("_T", bound="_Together")

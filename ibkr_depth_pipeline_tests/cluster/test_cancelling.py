@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.redis_link.pipeline import ask
 from ibkr_depth_pipeline.sink import connection
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.lease import Lease
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.sink.writing import identity
 
 TIMES = 400
@@ -33,7 +34,7 @@ async def test_redis_query_can_be_cancelled_at_any_await(shared_redis_url: str) 
         for _ in range(steps % 40):  # turns of the event loop, so that each await is hit
             await asyncio.sleep(0)
         task.cancel()
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=PATIENCE_SECS)
         assert task.cancelled()
     assert await client.set("key", "good")
     assert await client.get("key") == b"good"
@@ -52,7 +53,7 @@ async def test_keeping_of_a_lease_can_be_cancelled_at_any_await(
         for _ in range(steps % 20):
             await asyncio.sleep(0)
         task.cancel()
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=PATIENCE_SECS)
         assert task.cancelled()
     await lease.release()
     await client.aclose()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CHROMIUM = Path("/usr/bin/chromium")
 LOCATION = "/locations/ibkr_depth_pipeline"
-PATIENCE_MS = 40_000
+PATIENCE_MS = 80_000
 _SIZE = {"width": 1400, "height": 900}
 
 

@@ -19,11 +19,10 @@ import psutil
 from ibkr_depth_pipeline.box.dagster_api import DagsterApi
 from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
-from ibkr_depth_pipeline_tests.conftest import REPOSITORY
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS, REPOSITORY
 
 LOCATION = "ibkr_depth_pipeline"
 JOB = "ibkr_depth_ingest_job"
-PATIENCE_SECS = 60.0
 _BY_HAND = {"IBKR_AUTOMATION": "off", "IBKR_STOP_AT_CLOSE": "false"}
 
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {

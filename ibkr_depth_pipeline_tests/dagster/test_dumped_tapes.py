@@ -13,6 +13,7 @@ from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.tape.files import read_head
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, execute
 
 
@@ -28,7 +29,7 @@ def test_tape_is_an_observation_of_the_feed_in_the_log_of_its_run(
 
     def drop() -> None:
         with redis.Redis.from_url(shared_redis_url) as store:
-            wait_until(lambda: bool(store.xlen(stream_key(SYMBOLS[0]))), 60)
+            wait_until(lambda: bool(store.xlen(stream_key(SYMBOLS[0]))), PATIENCE_SECS)
             gateway.do(lambda running: running.drop_connections())
 
     dropping = threading.Thread(target=drop)

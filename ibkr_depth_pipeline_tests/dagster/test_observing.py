@@ -17,6 +17,7 @@ from ibkr_depth_pipeline.orchestration.gateway_assets import symbol_key
 from ibkr_depth_pipeline.orchestration.resources import errors_as_failures
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS, execute
 
 PLOTTED = {"rows", "snapshots", "rows_per_sec", "coverage", "refused_309", "dropped_rows"}
@@ -85,9 +86,9 @@ def test_session_follows_the_universe_file_and_tells_the_feed_of_a_bad_one(
 
     def edit() -> None:
         with redis.Redis.from_url(shared_redis_url) as store:
-            assert wait_until(lambda: bool(store.xlen(stream_key("SPY"))), 60)
+            assert wait_until(lambda: bool(store.xlen(stream_key("SPY"))), PATIENCE_SECS)
             universe_file.write_text(json.dumps({"symbols": ["SPY", front]}))
-            assert wait_until(lambda: bool(store.xlen(stream_key("ES"))), 60)
+            assert wait_until(lambda: bool(store.xlen(stream_key("ES"))), PATIENCE_SECS)
             universe_file.write_text("symbols: [SPY, ON]")
 
     editor = threading.Thread(target=edit)

@@ -16,9 +16,9 @@ import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 USER, PASSWORD, DATABASE = "dagster", "secret", "dagster"
-PATIENCE_SECS = 60.0
 
 
 def postgres_folder() -> Path:

@@ -14,11 +14,10 @@ import yaml
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
-from ibkr_depth_pipeline_tests.conftest import REPOSITORY
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS, REPOSITORY
 from ibkr_depth_pipeline_tests.deploy.postgres import DATABASE, PASSWORD, USER, PostgresServer
 
 SHIPPED = REPOSITORY / "deploy" / "docker" / "dagster.yaml"
-PATIENCE_SECS = 60.0
 CREDENTIALS = {
     "DAGSTER_POSTGRES_USER": USER,
     "DAGSTER_POSTGRES_PASSWORD": PASSWORD,

@@ -19,12 +19,11 @@ from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
-from ibkr_depth_pipeline_tests.conftest import REPOSITORY
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS, REPOSITORY
 from ibkr_depth_pipeline_tests.deploy.units import INSTALLED, SERVICES, SYSTEMD, command, unit_path, unit_values
 from ibkr_depth_pipeline_tests.monitoring.webhook import Webhook
 
 ANALYZE = shutil.which("systemd-analyze")
-PATIENCE_SECS = 60.0
 
 
 @pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")

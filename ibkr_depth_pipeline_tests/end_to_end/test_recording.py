@@ -158,7 +158,7 @@ async def test_unknown_symbol_is_skipped_and_the_rest_recorded(shared_redis_url:
 
 async def test_run_in_which_nothing_resolves_fails_and_says_why_for_each(shared_redis_url: str) -> None:
     async with SimulatedGateway() as gateway:
-        settings = settings_for(gateway, shared_redis_url, ibkr_start_timeout_secs=0.5)
+        settings = settings_for(gateway, shared_redis_url, ibkr_start_timeout_secs=2)
         session = IngestSession(settings, universe_of("NOSUCH", "ZZTOP"))
         with pytest.raises(NothingToRecord) as failure:
             await session.run()

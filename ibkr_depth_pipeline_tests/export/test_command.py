@@ -22,11 +22,11 @@ from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.cli.depth_archive import app
 from ibkr_depth_pipeline.errors import ExportRefused
 from ibkr_depth_pipeline.export.formats import ExportFormat
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.export.conftest import MakeSource, Source
 from ibkr_depth_pipeline_tests.export.kept import NOON, keep_many, turn
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_depth_archive"
-PATIENCE_SECS = 60
 
 
 def starts(source: Source, *arguments: str) -> subprocess.Popen[str]:

@@ -15,9 +15,9 @@ import redis
 
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
 from ibkr_depth_pipeline.schema.keys import stream_key
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 SCRIPT = Path(sys.executable).with_name("ibkr_ingest_run")
-PATIENCE_SECS = 60.0
 SYMBOLS = ("SPY", "QQQ", "IWM")
 
 

@@ -134,7 +134,7 @@ async def test_start_without_anything_that_listens_goes_on_once_something_does(s
 
 @pytest.mark.parametrize("once", [True, False])
 async def test_start_that_is_limited_gives_up_with_the_reason(shared_redis_url: str, once: bool) -> None:
-    limit = {"ibkr_connect_timeout_secs": 0.5} if once else {"ibkr_start_timeout_secs": 0.5}
+    limit = {"ibkr_connect_timeout_secs": 2} if once else {"ibkr_start_timeout_secs": 2}
     async with SimulatedGateway() as gateway:
         settings = settings_for(gateway, shared_redis_url, **limit)
         with pytest.raises(NothingToRecord, match="NOSUCH"):
@@ -150,12 +150,12 @@ async def test_start_that_is_limited_gives_up_with_the_reason(shared_redis_url: 
 async def test_start_that_is_limited_gives_up_where_depth_of_every_symbol_is_refused(shared_redis_url: str) -> None:
     refusals = {"SPY": 354, "QQQ": 10092}
     async with SimulatedGateway(GatewayOptions(refusals=refusals)) as gateway:
-        settings = settings_for(gateway, shared_redis_url, **{**FAST, "ibkr_start_timeout_secs": 0.5})
+        settings = settings_for(gateway, shared_redis_url, **{**FAST, "ibkr_start_timeout_secs": 2})
         with pytest.raises(NothingToRecord, match="354"):
             await IngestSession(settings, universe_of("SPY", "QQQ")).run()
         gateway.allow("QQQ")
         session = IngestSession(settings, universe_of("SPY", "QQQ"))
-        assert (await session.run(duration=4)).rows["QQQ"] > 0
+        assert (await session.run(duration=6)).rows["QQQ"] > 0
 
 
 async def test_run_whose_duration_is_over_before_it_could_connect_fails_with_the_reason(shared_redis_url: str) -> None:

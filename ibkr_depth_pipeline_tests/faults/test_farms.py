@@ -90,7 +90,7 @@ async def test_burst_of_one_error_is_logged_in_a_few_lines_and_rows_go_on(shared
 
 async def test_1300_is_followed_to_a_new_connection(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", scenario="port_reset") as run:
-        await run.gateway.wait_for(run.faults, 60)
+        await run.gateway.wait_for(run.faults)
         with stopwatch("port_reset"):
             await run.fresh()
         await run.right()
@@ -114,7 +114,7 @@ async def test_rows_after_a_1100_that_nothing_takes_back_end_the_suspension(shar
 
 async def test_1100_that_nothing_follows_is_ended_by_asking_again(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", scenario="connectivity_never_restored", ibkr_outage_secs=2) as run:
-        await run.gateway.wait_for(run.faults, 60)
+        await run.gateway.wait_for(run.faults)
         with stopwatch("connectivity_never_restored, with IBKR_OUTAGE_SECS=2"):
             await run.fresh()
         await run.right()
@@ -126,7 +126,7 @@ async def test_1100_that_nothing_follows_is_ended_by_asking_again(shared_redis_u
 async def test_1100_that_only_a_new_connection_ends_costs_one(shared_redis_url: str) -> None:
     settings = {"ibkr_outage_secs": 1, "ibkr_first_row_secs": 10}
     async with trial(shared_redis_url, "SPY", "QQQ", scenario="connectivity_needs_reconnect", **settings) as run:
-        await run.gateway.wait_for(run.faults, 60)
+        await run.gateway.wait_for(run.faults)
         with stopwatch("connectivity_needs_reconnect, with IBKR_OUTAGE_SECS=1"):
             await run.fresh()
         await run.right()

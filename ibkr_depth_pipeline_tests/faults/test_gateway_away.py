@@ -16,7 +16,7 @@ async def test_connection_that_ends_costs_one_reconnect_and_the_books_are_fresh(
     shared_redis_url: str, scenario: str
 ) -> None:
     async with trial(shared_redis_url, "SPY", "QQQ", "IWM", scenario=scenario) as run:
-        await run.gateway.wait_for(run.faults, 30)
+        await run.gateway.wait_for(run.faults)
         with stopwatch(scenario):
             await run.fresh()
         await run.right()
@@ -90,7 +90,7 @@ async def test_silent_stall_is_given_up_though_the_socket_stays_open(shared_redi
 
 async def test_short_stall_is_sat_out(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", scenario="short_stall", ibkr_stall_secs=60) as run:
-        await run.gateway.wait_for(run.faults, 30)
+        await run.gateway.wait_for(run.faults)
         await run.fresh()
         await run.right()
         assert (await run.run.stop()).connections == 1
@@ -102,7 +102,7 @@ async def test_quiet_market_alone_is_no_stall(shared_redis_url: str) -> None:
         run.gateway.set_rate(0.0)
         answers = run.gateway.journal.counts["reply", "currentTime"]
         # The limit is 1 s and the gateway is asked four times a second: this is several limits without a row.
-        await run.gateway.wait_for(lambda: run.gateway.journal.counts["reply", "currentTime"] >= answers + 16, 60)
+        await run.gateway.wait_for(lambda: run.gateway.journal.counts["reply", "currentTime"] >= answers + 16)
         run.gateway.set_rate(200.0)
         await run.fresh()
         assert (await run.run.stop()).connections == 1
@@ -111,7 +111,7 @@ async def test_quiet_market_alone_is_no_stall(shared_redis_url: str) -> None:
 
 async def test_client_id_that_is_still_taken_after_a_drop_is_passed_over(shared_redis_url: str) -> None:
     async with trial(shared_redis_url, "SPY", scenario="client_id_still_taken") as run:
-        await run.gateway.wait_for(run.faults, 30)
+        await run.gateway.wait_for(run.faults)
         with stopwatch("client_id_still_taken"):
             await run.fresh()
         await run.right()

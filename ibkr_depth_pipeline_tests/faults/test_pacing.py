@@ -164,7 +164,6 @@ async def test_probe_of_300_symbols_is_no_violation(shared_redis_url: str) -> No
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("scenario", ["pacing_disconnect", "pacing_shared"])
 async def test_300_symbols_at_the_real_pace(shared_redis_url: str, scenario: str) -> None:
     async with trial(shared_redis_url, *SYMBOLS, scenario=scenario, ibkr_rotation_secs=15) as run:

@@ -270,7 +270,6 @@ async def test_gateway_that_fails_at_random_leaves_every_symbol_recovered_and_on
     await run_random(shared_redis_url, mode, environment("RANDOM_SEED", 1), secs, first=environment("RANDOM_BURST", 0))
 
 
-@pytest.mark.timeout(300)
 async def test_gateway_that_fails_at_random_for_a_moment_leaves_only_books_it_sent(shared_redis_url: str) -> None:
     await run_random(shared_redis_url, "holding", environment("RANDOM_SEED", 11), 15)
 

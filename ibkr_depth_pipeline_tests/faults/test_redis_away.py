@@ -28,7 +28,7 @@ from ibkr_depth_pipeline_tests.sink.writing import (
     writing,
 )
 
-LONG_DRAIN = 60.0
+LONG_DRAIN = 120.0
 
 
 def up_to(last: int) -> list[int]:
@@ -299,7 +299,7 @@ async def test_gateway_is_read_on_while_redis_is_paused(redis_server: EmbeddedRe
             await run.grows("SPY", 50)
             async with paused(redis_server):
                 before = len(gateway.journal.requests("reqMktDepth"))
-                await gateway.wait_for(lambda: len(gateway.journal.requests("reqMktDepth")) > before + 8, 30)
+                await gateway.wait_for(lambda: len(gateway.journal.requests("reqMktDepth")) > before + 8)
             summary = await run.stop()
             streams = {symbol: await run.stream(symbol) for symbol in symbols}
     assert summary.connections == 1
@@ -316,7 +316,7 @@ async def test_run_that_ends_while_redis_is_away_logs_what_is_lost(redis_server:
                 await run.grows("SPY", 50)
                 async with paused(redis_server):
                     before = len(gateway.journal.rows())
-                    await gateway.wait_for(lambda: len(gateway.journal.rows()) > before + 100, 30)
+                    await gateway.wait_for(lambda: len(gateway.journal.rows()) > before + 100)
                     summary = await run.stop()
     assert not summary.drained
     assert next(line["lost"] for line in lines if line["event"] == "stopped") > 0

@@ -133,7 +133,6 @@ def run_soak(redis_url: str, tmp_path: Path, rows: int) -> Samples:
     return samples
 
 
-@pytest.mark.timeout(120)
 def test_short_soak_leaves_no_task_descriptor_or_subscription(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
     run_soak(redis_server.url, tmp_path, 100_000)
 

@@ -93,7 +93,6 @@ async def test_books_of_tapes_of_a_rotation_are_those_that_were_stored(redis_url
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("bound", "minutes"), [(1 << 20, 1.0), (1 << 26, 0.05)], ids=["by bytes", "by time"])
 async def test_books_of_many_tapes_of_a_busy_rotation_are_those_that_were_stored(
     redis_url: str, tmp_path: Path, bound: int, minutes: float

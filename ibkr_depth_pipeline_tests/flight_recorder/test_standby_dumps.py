@@ -11,12 +11,12 @@ from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.tape.files import read_head
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.faults.test_standby import Pair
 from ibkr_depth_pipeline_tests.flight_recorder.dumping import rows_behind, tapes
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(180)
 def test_standby_makes_the_tape_of_the_recorder_that_was_killed_and_none_of_one_that_lives(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -28,7 +28,7 @@ def test_standby_makes_the_tape_of_the_recorder_that_was_killed_and_none_of_one_
         assert not tapes(folder)
         first.kill()
         pair.took_over(second)
-        assert wait_until(lambda: bool(tapes(folder, "killed")), 60)
+        assert wait_until(lambda: bool(tapes(folder, "killed")), PATIENCE_SECS)
         pair.end(second)
     (tape,) = tapes(folder, "killed")
     assert read_head(tape)["why"][0]["reason"] == "killed"

@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.sink.dump_requests import ask_for_dump
 from ibkr_depth_pipeline.tape.files import read_head
 from ibkr_depth_pipeline_tests.flight_recorder.dumping import flown, tapes
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults]
 
 STORM_SECS = 20
 

@@ -18,12 +18,13 @@ from ibkr_depth_pipeline.metrics.samples import PREFIX, families
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.sink.backlog import WriterFigures
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.end_to_end.recording import recording, universe_of
 from ibkr_depth_pipeline_tests.metrics.sample_figures import FIGURES
 
 
 def scrape(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_SECS) as answer:
         return str(answer.read().decode())
 
 

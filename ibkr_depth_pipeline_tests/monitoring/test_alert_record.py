@@ -18,6 +18,7 @@ from ibkr_depth_pipeline.monitoring.ticks import run_alert_tick
 from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind, decode_alert
 from ibkr_depth_pipeline.schema.keys import alerts_stream
 from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.monitoring.webhook import Webhook
 
 NOW = 1_700_000_000_000
@@ -96,7 +97,7 @@ def test_alert_whose_record_was_not_answered_is_on_record_once(
     assert left.unrecorded == (alert(),)
     left = send(settings, before=left)
     redis_server.resume()
-    assert wait_until(lambda: len(on_record(redis_server.url)) > 0, 10.0), "a late write is carried out"
+    assert wait_until(lambda: len(on_record(redis_server.url)) > 0, PATIENCE_SECS), "a late write is carried out"
     monkeypatch.undo()
     assert send(settings, before=left) == AlertOutbox()
     assert on_record(redis_server.url) == [alert()]

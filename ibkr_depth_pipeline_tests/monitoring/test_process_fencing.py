@@ -12,6 +12,7 @@ import pytest
 from ibkr_depth_pipeline.monitoring.process_fencing import end_process
 from ibkr_depth_pipeline.schema.status import RunIdentity
 from ibkr_depth_pipeline.sink.status import process_mark
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def now_ms() -> int:
 
 def test_process_of_this_machine_is_killed(stuck: subprocess.Popen[bytes]) -> None:
     assert end_process(RunIdentity("run-1", socket.gethostname(), stuck.pid, now_ms()))
-    assert stuck.wait(timeout=30) == -9
+    assert stuck.wait(timeout=PATIENCE_SECS) == -9
     assert not end_process(RunIdentity("run-1", socket.gethostname(), stuck.pid, now_ms()))
 
 
@@ -53,10 +54,10 @@ def test_process_with_another_mark_is_left_alone(stuck: subprocess.Popen[bytes])
 def test_process_with_the_runs_mark_is_killed_at_any_clock_offset(stuck: subprocess.Popen[bytes]) -> None:
     mark = process_mark(stuck.pid)
     assert end_process(RunIdentity("run-1", socket.gethostname(), stuck.pid, now_ms() - 3_600_000, mark))
-    assert stuck.wait(timeout=30) == -9
+    assert stuck.wait(timeout=PATIENCE_SECS) == -9
 
 
 def test_process_that_has_ended_has_no_mark() -> None:
     with subprocess.Popen(["true"]) as done:
-        done.wait(timeout=30)
+        done.wait(timeout=PATIENCE_SECS)
     assert process_mark(done.pid) == ""

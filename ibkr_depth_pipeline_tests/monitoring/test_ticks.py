@@ -23,6 +23,7 @@ from ibkr_depth_pipeline.monitoring.ticks import (
 )
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, StandbyFigures, SymbolFigures
 from ibkr_depth_pipeline.settings import Settings, load_settings
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 T, HOUR = 1_700_000_000_000, 3_600_000
 
@@ -33,7 +34,7 @@ def resolver_hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     over = threading.Event()
 
     def hang(*_: object, **__: object) -> None:
-        over.wait(60)
+        over.wait(PATIENCE_SECS)
         raise socket.gaierror(-3, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)

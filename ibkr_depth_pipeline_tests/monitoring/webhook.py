@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,7 +13,7 @@ SECRET = "s3cr3t-of-the-webhook"
 class Webhook:
     """`received` holds each message that was taken; `refuse` answers 500 instead, `answer_secs` says how late.
 
-    Its URL holds SECRET twice.
+    An answer that is not due when it ends is given then. Its URL holds SECRET twice.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -23,6 +22,7 @@ class Webhook:
         self.refuse = False
         self.refused = 0
         self.answer_secs = 0.0
+        self._over = threading.Event()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,7 +48,7 @@ class Webhook:
             self.refused += 1
         else:
             self.received.append(body)
-        time.sleep(self.answer_secs)
+        self._over.wait(self.answer_secs)
         request.send_response(500 if self.refuse else 200)
         request.end_headers()
 
@@ -57,6 +57,7 @@ class Webhook:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

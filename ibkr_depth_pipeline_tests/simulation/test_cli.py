@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from ibkr_depth_pipeline.simulation import gateway_process
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.simulation.wire_client import WireClient
 
 COMMAND = [sys.executable, "-m", "ibkr_depth_pipeline.cli.gateway_sim"]
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE_SECS, check=False)
 
 
 async def test_program_serves_as_its_options_say(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_program_ends_cleanly_when_asked(number: signal.Signals, tmp_path: Path)
     line = process.stdout.readline()
     assert line.startswith("Simulated gateway listening on 127.0.0.1:")
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=PATIENCE_SECS)
     assert (process.returncode, out, err) == (0, "", "")
 
 

@@ -10,6 +10,7 @@ from ib_insync import IB, Stock
 
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.options import TakenClientId, Unready
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.simulation.wire_client import STILL, WireClient, connected
 
 FARMS = [2104, 2106, 2158]
@@ -47,7 +48,7 @@ async def test_ib_insync_connects_to_a_gateway_that_greets_slowly() -> None:
     async with gateway_with() as gateway:
         gateway.set_greeting_delay(0.3)
         ib = IB()
-        await ib.connectAsync(gateway.host, gateway.port, clientId=1, readonly=True, timeout=10)
+        await ib.connectAsync(gateway.host, gateway.port, clientId=1, readonly=True, timeout=PATIENCE_SECS)
         assert ib.isConnected()
         ib.disconnect()
         await gateway.wait_for(lambda: not gateway.clients)

@@ -11,6 +11,7 @@ from ib_insync.wrapper import Wrapper
 
 from ibkr_depth_pipeline.simulation import EarlyCancel, GatewayOptions, GatewayThread, SimulatedGateway
 from ibkr_depth_pipeline.simulation.rows import Book, WireRow, apply_rows
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 
 class Events:
@@ -92,7 +93,7 @@ def test_blocking_client_connects_to_a_gateway_in_a_thread() -> None:
         ib = IB()
         ib.connect(gateway.host, gateway.port, clientId=1, readonly=True)
         ib.reqMktDepth(Stock("IBM", "NYSE", "USD"), 10)
-        assert ib.waitOnUpdate(timeout=10)
+        assert ib.waitOnUpdate(timeout=PATIENCE_SECS)
         ib.disconnect()
         gateway.wait_for(lambda simulated: not simulated.clients)
 
@@ -222,7 +223,7 @@ async def test_dropped_connection_is_noticed() -> None:
         gone = asyncio.Event()
         ib.disconnectedEvent += gone.set
         gateway.drop_connections()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), PATIENCE_SECS)
         assert not ib.isConnected()
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
 from ibkr_depth_pipeline.simulation.rows import Book, WireRow, apply_rows
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 SESSIONS = Path(__file__).parent / "peers"
 REPOSITORY = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ def report(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], Gat
             [python, str(SESSIONS / session), gateway.host, str(gateway.port)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECS,
             check=False,
         )
         assert done.returncode == 0, done.stderr

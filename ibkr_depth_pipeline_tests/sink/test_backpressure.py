@@ -7,6 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis as blocking
 import redis.asyncio as redis
 
@@ -14,6 +15,7 @@ from ibkr_depth_pipeline.ingest.session import IngestSession
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.settings import load_settings
 from ibkr_depth_pipeline.simulation import SimulatedGateway
+from ibkr_depth_pipeline.sink import backpressure
 from ibkr_depth_pipeline.sink.backpressure import LONGEST_REST_SECS, Backpressure
 from ibkr_depth_pipeline_tests.end_to_end.recording import universe_of
 from ibkr_depth_pipeline_tests.sink.writing import eventually, snapshots, writing
@@ -42,6 +44,24 @@ class Reading:
         self.rests = False
 
 
+class LoopClock:
+    """The time of a test's event loop, which stands still until it is moved: no pause of the machine counts."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> LoopClock:
+    clock = LoopClock()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
+    return clock
+
+
+@pytest.mark.usefixtures("clock")
 async def test_reading_rests_above_half_the_bound_until_a_quarter_is_left() -> None:
     reading = Reading()
     reading.backpressure.flushed(0.01, True, 150)
@@ -54,6 +74,7 @@ async def test_reading_rests_above_half_the_bound_until_a_quarter_is_left() -> N
     assert not reading.rests
 
 
+@pytest.mark.usefixtures("clock")
 async def test_reading_does_not_rest_before_redis_has_answered_or_where_it_is_slow() -> None:
     reading = Reading()
     reading.backpressure.pressed()
@@ -62,17 +83,20 @@ async def test_reading_does_not_rest_before_redis_has_answered_or_where_it_is_sl
     assert reading.times == 0
 
 
-async def test_reading_goes_on_by_itself_where_redis_does_not_answer_any_more() -> None:
+async def test_reading_goes_on_by_itself_where_redis_does_not_answer_any_more(clock: LoopClock) -> None:
     reading = Reading()
     reading.backpressure.flushed(0.01, True, 300)
     reading.backpressure.pressed()
+    await asyncio.sleep(0)
     assert reading.rests
+    clock.now += LONGEST_REST_SECS
     while reading.rests:  # noqa: ASYNC110 - the test's own timeout bounds it
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
     reading.backpressure.pressed()
     assert reading.times == 1
 
 
+@pytest.mark.usefixtures("clock")
 async def test_reading_does_not_rest_for_a_redis_that_refuses() -> None:
     reading = Reading()
     reading.backpressure.flushed(0.01, False, 300)
@@ -80,13 +104,16 @@ async def test_reading_does_not_rest_for_a_redis_that_refuses() -> None:
     assert reading.times == 0
 
 
-async def test_pause_of_reading_ends_if_redis_refuses_again_and_again() -> None:
+async def test_pause_of_reading_ends_if_redis_refuses_again_and_again(clock: LoopClock) -> None:
     reading = Reading()
     reading.backpressure.flushed(0.01, True, 300)
     reading.backpressure.pressed()
+    assert reading.rests
     while reading.rests:
         reading.backpressure.flushed(0.01, False, 300)
-        await asyncio.sleep(0.01)
+        clock.now += LONGEST_REST_SECS / 8
+        for _ in range(2):  # so that a timer that is due gets its turn before the next answer
+            await asyncio.sleep(0)
     reading.backpressure.pressed()
     assert reading.times == 1
 
@@ -110,7 +137,10 @@ async def test_symbol_that_cannot_be_stored_pauses_reading_for_no_other(shared_r
     assert reading.times == 0
 
 
-async def test_burst_far_larger_than_the_buffer_is_stored_row_by_row(shared_redis_url: str) -> None:
+async def test_burst_far_larger_than_the_buffer_is_stored_row_by_row(
+    shared_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backpressure, "LONGEST_REST_SECS", 30.0)  # on a busy machine Redis answers late, and is well
     rows = 30_000
     async with SimulatedGateway() as gateway, redis.Redis.from_url(shared_redis_url) as client:
         settings = load_settings(

@@ -18,7 +18,7 @@ from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.connection import open_redis
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
-DRAIN = 20.0
+DRAIN = 100.0
 
 
 class BookSnapshot(NamedTuple):

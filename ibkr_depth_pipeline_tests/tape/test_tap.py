@@ -21,6 +21,7 @@ from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.tape.files import Entry, LinkEvent, Read, read_entries
 from ibkr_depth_pipeline.tape.player import TapePlayer
 from ibkr_depth_pipeline.tape.script import read_scripts
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 from ibkr_depth_pipeline_tests.tape.tapping import tapped
 
@@ -182,11 +183,11 @@ def test_program_records_is_read_by_show_and_played_by_the_simulated_gateway(tmp
         listening = tap.stdout.readline()
         assert asyncio.run(_details(int(listening.split(":")[1].split()[0])))
         os.kill(tap.pid, signal.SIGTERM)
-        assert tap.wait(20) == 0
+        assert tap.wait(PATIENCE_SECS) == 0
         tap.stdout.close()
     finally:
         gateway.terminate()
-        gateway.wait(20)
+        gateway.wait(PATIENCE_SECS)
     assert "> 9|8|" in _shown(tap_module, str(tmp_path / "day"))
     as_json = _shown(tap_module, str(tmp_path / "day-0001.tape.gz"), "--json", "--limit", "3")
     assert [json.loads(line)["connection"] for line in as_json.splitlines()] == [1, 1, 1]
@@ -199,7 +200,7 @@ def test_program_records_is_read_by_show_and_played_by_the_simulated_gateway(tmp
         assert asyncio.run(_details(_port(ready)))
     finally:
         player.terminate()
-        assert player.wait(20) == 0
+        assert player.wait(PATIENCE_SECS) == 0
 
 
 def _shown(command: list[str], *words: str) -> str:
@@ -207,7 +208,7 @@ def _shown(command: list[str], *words: str) -> str:
 
 
 def _port(ready: Path) -> int:
-    wait_until(ready.exists, 20)
+    wait_until(ready.exists, PATIENCE_SECS)
     return int(json.loads(ready.read_text())["port"])
 
 

@@ -20,7 +20,7 @@ from ibkr_depth_pipeline_tests.web.market import RecordedMarket
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-START_SECS = 60.0
+START_SECS = 120.0
 TABLE = "() => document.querySelectorAll('#universe tbody tr').length > 0"
 
 

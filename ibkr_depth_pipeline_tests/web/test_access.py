@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from ibkr_depth_pipeline.web.access import COOKIE, AccessPolicy
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.web.conftest import WebServer
 
 LOOPBACK = AccessPolicy.of("127.0.0.1", "depth.example, other.example", "")
@@ -81,7 +82,7 @@ class Client:
         self._place = urlsplit(web.address).netloc
 
     def get(self, path: str, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection(self._place, timeout=30)
+        connection = http.client.HTTPConnection(self._place, timeout=PATIENCE_SECS)
         connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         try:
             answer = connection.getresponse()

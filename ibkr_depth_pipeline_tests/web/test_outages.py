@@ -11,6 +11,7 @@ import pytest
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.faults.ingest_process import environment_of, ingest_process
 from ibkr_depth_pipeline_tests.web.conftest import WebServer, opened
 from ibkr_depth_pipeline_tests.web.market import RecordedMarket
@@ -31,7 +32,7 @@ def test_page_connects_again_when_its_server_is_restarted(
         with opened(browser, f"{web.address}?symbol=SPY") as tab:
             tab.shows("#ladder .bid td:last-child", "100.00")
             web.process.send(signal.SIGTERM)
-            assert wait_until(lambda: not web.process.running, 30)
+            assert wait_until(lambda: not web.process.running, PATIENCE_SECS)
             assert web.process.exit_code == 0
             tab.until(AWAY)
             assert "server is away" in tab.text("#banner")

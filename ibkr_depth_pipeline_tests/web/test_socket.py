@@ -11,6 +11,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from ibkr_depth_pipeline.web.viewers import WINDOW
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.web.conftest import WebServer
 from ibkr_depth_pipeline_tests.web.market import SYMBOLS, RecordedMarket
 
@@ -24,7 +25,7 @@ def viewer(web: WebServer) -> Iterator[ClientConnection]:
 
 
 def receive(socket: ClientConnection) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(socket.recv(timeout=30))
+    found: dict[str, Any] = json.loads(socket.recv(timeout=PATIENCE_SECS))
     return found
 
 
@@ -148,6 +149,6 @@ def raise_if_closed(socket: ClientConnection) -> None:
 
     try:
         for _ in range(1_000):
-            socket.recv(timeout=30)
+            socket.recv(timeout=PATIENCE_SECS)
     except ConnectionClosed as closed:
         raise ConnectionError from closed

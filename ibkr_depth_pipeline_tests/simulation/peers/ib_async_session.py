@@ -7,7 +7,7 @@ import sys
 
 from ib_async import IB, Contract, Forex, Stock
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 ROWS = 200
 
 

@@ -8,7 +8,7 @@ from ibapi.client import EClient
 from ibapi.contract import Contract, ContractDetails
 from ibapi.wrapper import EWrapper
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 ROWS = 200
 
 
