@@ -1,4 +1,4 @@
-"""What the web page and the report of a day draw with, in the browser: colours, heat map, lanes, numbers as texts.
+"""What the web page and the report of a day draw with, in the browser: colours, map, lanes, ladder, numbers as texts.
 
 The web page loads these files from its own host; the report holds them in itself (`stylesheet`, `script`).
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-_MODULES = ("format.js", "palette.js", "heatmap.js", "lanes.js")
+_MODULES = ("format.js", "palette.js", "heatmap.js", "lanes.js", "ladder.js")
 """Each imports those before it alone."""
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -47,7 +47,7 @@ class RecordedDay:
     """All that the page shows. `session` are open and close in unix ms, None if nothing of a session is kept.
 
     `window` is the time to be covered: what was recorded, of a session if there is one. `passed` is the session as far
-    as it is over; None without a session, or if it goes around the clock.
+    as it is over; None without a session, or if it goes around the clock. intervals: the subscriptions on record.
     """
 
     day: date
@@ -62,6 +62,7 @@ class RecordedDay:
     depth: Sequence[DepthMap]
     ingests: Sequence[IngestDay]
     alerts: Sequence[KeptAlert] = ()
+    intervals: Mapping[str, Sequence[SubscriptionInterval]] = field(default_factory=dict)
 
     @property
     def snapshots(self) -> int:
@@ -166,6 +167,7 @@ def read_recorded_day(
         ],
         ingests=[each for each in ingests if each is not None],
         alerts=[each for each in alerts_of(store, day) if within is None or _is_in(recorded, each.alert.ts)],
+        intervals=intervals,
     )
 
 

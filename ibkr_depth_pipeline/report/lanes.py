@@ -19,8 +19,11 @@ from ibkr_depth_pipeline.report.ingest_day import CONNECTED, DISCONNECTED, SUSPE
 from ibkr_depth_pipeline.report.symbol_day import DepthMap, SymbolDay
 from ibkr_depth_pipeline.report.timeline import Array, Bins
 from ibkr_depth_pipeline.schema.gaps import Gap
+from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
 
 _KINDS = {CONNECTED: "good", SUSPENDED: "warn", DISCONNECTED: "bad"}
+MOST_TURNS_OF_LANE, MOST_TURNS = 400, 10_000
+"""As many as a lane of a thousand pixels shows apart; more, and those of more on the whole page, are shown by bins."""
 _CELLS = " abcdefghijABCDEFGHIJ"
 _SHADES = 10
 
@@ -30,7 +33,9 @@ class Lane:
     """What was the case when, and what happened: its name, their sum, and what is drawn.
 
     cells: a character a bin, below the spans: a to j, a slot was held without a live book for up to so many tenths of
-    the bin; A to J, the book was live; a blank, neither.
+    the bin; A to J, the book was live; a blank, neither. turns: subscriptions to the millisecond, four values each,
+    which stand in the place of the cells of their time: ms from the end of the one before to the request, from there
+    to the first row (None without one), from there to the end, and why it ended (0: its turn was over).
     """
 
     name: str
@@ -38,11 +43,13 @@ class Lane:
     spans: Sequence[Span] = ()
     marks: Sequence[Mark] = ()
     cells: str = ""
+    turns: Sequence[int | str | None] = ()
+    of_alerts: bool = False
 
     @property
     def data(self) -> str:
         """As the page's script reads it."""
-        return _json({"cells": self.cells, "spans": self.spans, "marks": self.marks})
+        return _json({"cells": self.cells, "turns": self.turns, "spans": self.spans, "marks": self.marks})
 
 
 def slot_lanes(day: RecordedDay) -> list[Lane]:
@@ -50,16 +57,43 @@ def slot_lanes(day: RecordedDay) -> list[Lane]:
     gaps: dict[str, list[Span]] = {symbol.symbol: [] for symbol in day.symbols}
     for gap in day.gaps:
         gaps[gap.symbol].append(_hole(gap, day.bins))
+    turns = {symbol.symbol: _turns(day.intervals.get(symbol.symbol, ()), day.bins) for symbol in day.symbols}
+    exact = sum(map(len, turns.values())) <= 4 * MOST_TURNS
     return [
-        Lane(symbol.symbol, f"{symbol.coverage:.1%}", gaps[symbol.symbol], cells=_cells(symbol, held, day.bins))
+        Lane(
+            symbol.symbol,
+            f"{symbol.coverage:.1%}",
+            gaps[symbol.symbol],
+            cells=_cells(symbol, held, day.bins),
+            turns=turns[symbol.symbol] if exact else (),
+        )
         for symbol, held in zip(day.symbols, _held(day), strict=True)
     ]
+
+
+def _turns(intervals: Sequence[SubscriptionInterval], bins: Bins) -> list[int | str | None]:
+    """See Lane; none if they are too many to be told apart."""
+    found: list[int | str | None] = []
+    before = bins.start
+    for each in intervals:
+        end = max(each.requested, each.until or 0)
+        if end < bins.start or each.requested >= bins.end:
+            continue
+        wait, lasts = None if each.first_row is None else each.first_row - each.requested, end - each.requested
+        reason = "" if each.end is None else each.end.value
+        found += [each.requested - before, wait, lasts - (wait or 0), 0 if each.end is EndReason.TURN_OVER else reason]
+        before = end
+    return found if len(found) <= 4 * MOST_TURNS_OF_LANE else []
 
 
 def alert_lanes(day: RecordedDay) -> list[Lane]:
     """The alerts and all-clears, a lane for all; none if none is kept."""
     alerts = day.tracked_alerts
-    return [Lane("Alerts", number(day.troubles), alert_spans(alerts), alert_marks(alerts))] if alerts else []
+    return (
+        [Lane("Alerts", number(day.troubles), alert_spans(alerts), alert_marks(alerts), of_alerts=True)]
+        if alerts
+        else []
+    )
 
 
 def _hole(gap: Gap, bins: Bins) -> Span:

@@ -216,6 +216,7 @@ class PageView:
     slots: Sequence[Lane]
     has_figures: bool
     has_holes: bool
+    by_bins: bool
     rates: Chart
     ingests: Sequence[IngestView]
     depth: Sequence[DepthView]
@@ -252,6 +253,7 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         slots=[*slots, *alert_lanes(day)],
         has_figures=bool(day.ingests),
         has_holes=any(lane.spans for lane in slots),
+        by_bins=not all(lane.turns for lane in slots),
         rates=_rates(day),
         ingests=[_ingest_view(ingest, day.bins) for ingest in day.ingests],
         depth=[_depth_view(depth, day, lane_of[depth.symbol]) for depth in day.depth],

@@ -5,14 +5,34 @@ const root = document.documentElement, main = document.querySelector("main"), cl
 const [start, end, step, rule] = ["start", "end", "step", "rule"].map((name) => Number(main.dataset[name]));
 const TENTHS = 10;
 
-/** A lane with its cells as spans, those of the same shade as one. */
+/** Subscriptions as lanes.js has them: [requested, first row or null, end, why it ended]. */
+function turnsFrom(packed) {
+  let end = start;
+  return Array.from({ length: packed.length / 4 }, (_, at) => {
+    const [pause, wait, lasts, why] = packed.slice(4 * at, 4 * at + 4);
+    const requested = end + pause;
+    end = requested + (wait ?? 0) + lasts;
+    return [requested, wait === null ? null : requested + wait, end, why || (why === 0 ? "turn_over" : "")];
+  });
+}
+
+/** The cells of the time in which no subscription is known to the millisecond. */
+function cellsBeside(cells, turns) {
+  const bin = (ts) => Math.min(cells.length, Math.max(0, Math.floor((ts - start) / step)));
+  const left = [...cells];
+  for (const [requested, , until] of turns) left.fill(" ", bin(requested), bin(until) + 1);
+  return left.join("");
+}
+
+/** A lane with its subscriptions, and its other cells as spans, those of the same shade as one. */
 function laneFrom(text) {
-  const { cells, spans, marks } = JSON.parse(text);
-  const held = [...cells.matchAll(/([a-j])\1*|([A-J])\2*/g)].map(({ 0: run, 1: waits, index }) => {
+  const { cells, turns: packed = [], spans, marks } = JSON.parse(text);
+  const turns = turnsFrom(packed), exact = laneOf(turns);
+  const held = [...cellsBeside(cells, turns).matchAll(/([a-j])\1*|([A-J])\2*/g)].map(({ 0: run, 1: waits, index }) => {
     const share = (run.toLowerCase().charCodeAt(0) - 96) / TENTHS;
     return [start + index * step, start + (index + run.length) * step, waits ? "wait" : "held", "", share];
   });
-  return { spans: [...held, ...spans], marks, observed: [...cells].map((cell) => cell >= "A" && cell <= "J") };
+  return { spans: [...held, ...exact.spans, ...spans], marks: [...exact.marks, ...marks], turns: exact, observed: [...cells].map((cell) => cell >= "A" && cell <= "J") };
 }
 
 /** The columns of a heat map: the mean book of each bin, null where it was not observed. */
@@ -29,13 +49,17 @@ async function columnsFrom({ grid, bid, ask, least, most, sizes }, observed) {
 }
 
 const lanes = $("canvas.lane").map((canvas) => ({ canvas, lane: laneFrom(canvas.dataset.lane) }));
-const maps = $("canvas.heat").map((canvas) => ({ canvas, heat: new HeatMap(canvas, { foot: 0 }), view: null, asked: false }));
+const maps = $("canvas.heat").map((canvas) => {
+  const [table, caption] = ["table.ladder", ".book-at output"].map((part) => canvas.closest("figure").querySelector(part));
+  return { canvas, heat: new HeatMap(canvas, { foot: 0 }), ladder: new Ladder(table), caption, view: null, asked: false };
+});
+const alerts = lanes.find(({ canvas }) => canvas.classList.contains("alerts"))?.lane.marks ?? [];
 
 async function viewOf({ dataset }) {
   const data = JSON.parse(dataset.map), lane = laneFrom(dataset.lane);
   return {
     columns: await columnsFrom(data, lane.observed), grid: { tick: data.grid.unit, ...data.grid }, start, step, right: end,
-    edge: end, known: end, oldest: null, cursor: null, why: (time) => whyUnobserved(lane, time),
+    edge: end, known: end, oldest: null, cursor: null, marks: alerts, why: (time) => whyUnobserved(lane.turns, time),
   };
 }
 
@@ -47,10 +71,24 @@ async function drawMap(map) {
   const { canvas, heat } = map;
   if (!canvas.clientWidth || (map.asked && !map.view)) return;
   map.asked = true;
-  map.view ??= await viewOf(canvas);
+  if (!map.view) {
+    map.view = await viewOf(canvas);
+    showLadder(map, null);
+  }
   heat.gutter = canvas.clientWidth - canvas.parentElement.clientWidth;
   heat.draw(map.view, theme());
   canvas.dataset.drawn = theme();
+}
+
+/** The ten levels from the best prices on at `time`; null for the newest book. */
+function showLadder({ ladder, caption, view }, time) {
+  const { columns, grid: { unit } } = view;
+  const book = time === null ? newestBook(columns) : columns[Math.min(columns.length - 1, Math.floor((time - start) / step))];
+  const why = book || time === null ? "" : view.why(time);
+  caption.textContent = book ? `${utcClock(book[0])} UTC` : ["not observed", why].filter(Boolean).join(": ");
+  if (!book) return ladder.show(null);
+  const [ts, seq, bids, asks, bid = Infinity, ask = 0] = book; // within a bin prices move: none stands beyond its last best
+  ladder.show([ts, seq, bids.filter(([at]) => at < bid + unit / 1e3), asks.filter(([at]) => at > ask - unit)]);
 }
 
 function draw() {
@@ -115,6 +153,7 @@ function point(event) {
     const before = map.view.cursor;
     map.view.cursor = map.canvas === event.target ? { x: event.clientX - left, y: event.clientY - top } : null;
     if (before || map.view.cursor) drawMap(map);
+    if (map.canvas.clientWidth) showLadder(map, plot ? start + part * (end - start) : null);
   }
   if (!plot) return;
   const time = start + part * (end - start), lane = lanes.find(({ canvas }) => plot.contains(canvas))?.lane;

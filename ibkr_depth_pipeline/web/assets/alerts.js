@@ -4,7 +4,7 @@
 // trouble lasted as far as is known; null for what has not been. Texts are only ever set as text.
 
 import { duration, utcClock } from "./drawing/format.js";
-import { set } from "./ladder.js";
+import { set } from "./drawing/ladder.js";
 
 const SIGNS = { bad: "\u25b2 trouble", good: "\u2713 all-clear", warn: "\u25cf notice" };
 const DAY_MS = 86_400_000;

@@ -5,7 +5,7 @@ import { Columns } from "./columns.js";
 import { Connection } from "./connection.js";
 import { duration, price, signed, spread, utcClock } from "./drawing/format.js";
 import { HeatMap, newestBook } from "./drawing/heatmap.js";
-import { Ladder, set } from "./ladder.js";
+import { Ladder, set } from "./drawing/ladder.js";
 import { laneOf, whyUnobserved } from "./drawing/lanes.js";
 import { palette } from "./drawing/palette.js";
 import { isStale, NO_LANE, nextText, stateText, Universe } from "./universe.js";
@@ -366,6 +366,10 @@ function begin() {
     $("spans").append(button);
   }
   zoom(page.span);
+  const narrow = matchMedia("(max-width: 820px)");
+  const place = () => $("ladder").classList.toggle("sides", narrow.matches);
+  narrow.addEventListener("change", place);
+  place();
   $("pause").addEventListener("click", pause);
   $("live").addEventListener("click", () => moveTo(Infinity));
   $("theme").addEventListener("click", switchTheme);

@@ -2,7 +2,7 @@
 
 import { duration, price, spread, utcClock } from "./drawing/format.js";
 import { drawLane, laneWords } from "./drawing/lanes.js";
-import { set } from "./ladder.js";
+import { set } from "./drawing/ladder.js";
 
 export const LANE_MS = 10 * 60_000;
 export const NO_LANE = { spans: [], marks: [] };

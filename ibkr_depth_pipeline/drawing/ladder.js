@@ -1,6 +1,7 @@
-// Ten levels a side as a table: asks on top, the best prices in the middle, a bar for each size.
+// Ten levels a side as a table: asks on top, the best prices in the middle, a bar for each size. The class `sides` sets
+// bids and asks beside each other, the best on top.
 
-import { price, size, spread } from "./drawing/format.js";
+import { price, size, spread } from "./format.js";
 
 const LEVELS = 10;
 
@@ -22,7 +23,7 @@ export class Ladder {
     const row = body.insertRow();
     row.className = side;
     row.dataset.level = level;
-    row.style.setProperty("--place", level + 1); // on a phone the sides stand beside each other, the best on top
+    row.style.setProperty("--place", level + 1); // of a row, if the sides stand beside each other
     const [venue, amount, at] = [row.insertCell(), row.insertCell(), row.insertCell()];
     const bar = document.createElement("i");
     const text = document.createTextNode("");
