@@ -99,12 +99,13 @@ class DayInABox:
             page.close()
 
     def see_outage(self) -> None:
-        """The gateway goes away: the check fails, and the alert stands in the terminal."""
+        """The gateway goes away: the check fails, and the alert stands in the terminal and on the web page."""
         self.box.wait_for(r"(Fault: the gateway goes away)", PATIENCE_SECS)
         self.somebody.open(f"{FEED}?view=checks")
         self.somebody.sees("not connected to the gateway")
         self.somebody.keeps("failing-check")
         self.box.wait_for(r"(ALERT  IBKR depth default: feed stale \(gateway away\))", PATIENCE_SECS)
+        self.keeps_alerts("feed stale (gateway away)")
 
     def see_recovery(self) -> None:
         """All is measured, the alert is taken back, and the check passes."""
@@ -141,6 +142,18 @@ class DayInABox:
         assert "(no ingest run)" not in self.box.output, "neither the close nor Terminate is trouble"
 
     # ---- pictures
+
+    def keeps_alerts(self, headline: str) -> None:
+        """The web page with all alerts, that one among them."""
+        address = self.box.wait_for(r"Market +(\S+)")
+        page = self.browser.new_page(viewport=DESK)  # type: ignore[arg-type]
+        page.goto(f"{address}?symbol=SPY")
+        page.get_by_text("SPY").first.wait_for()
+        page.keyboard.press("a")
+        page.locator("#alerts-list").get_by_text(headline).first.wait_for()
+        page.wait_for_timeout(1_000)
+        page.screenshot(path=self.pictures / "market-alerts.png")
+        page.close()
 
     def keeps_page(self, picture: str, address: str, text: str) -> None:
         """The page, on which that text stands."""
