@@ -1,4 +1,4 @@
-"""The exceptions of the project. The type says who has to act.
+"""The exceptions of the project. The type shows who has to act.
 
 DepthPipelineError
 ├── ConfigurationError        the operator's: settings or universe; every problem is listed at once
@@ -14,7 +14,7 @@ DepthPipelineError
 │   ├── SinkUnavailable         it can't be reached or refuses to serve
 │   ├── SinkConflict            another program writes our keys
 │   │   ├── LeaseHeld             another ingest of this name is alive
-│   │   ├── LeaseLost             another ingest took over while this one could not be heard
+│   │   ├── LeaseLost             another ingest took over while this one had no connection
 │   │   └── StreamHeld            an ingest of another name records one of the symbols
 │   └── SchemaMismatch          a key holds what docs/redis-schema.md does not allow
 ├── ArchiveUnavailable        the environment's: the archive's folder or object store (archive/store.py)
@@ -115,7 +115,7 @@ class SinkConflict(SinkError):
 
 
 class SchemaMismatch(SinkError):
-    """A key of ours does not hold what docs/redis-schema.md says."""
+    """A key of ours is not as docs/redis-schema.md describes it."""
 
 
 class LeaseHeld(SinkConflict):

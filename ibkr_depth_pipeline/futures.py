@@ -91,7 +91,7 @@ class Expiry:
 class RollRule:
     """When a contract gives way to the next: days before its last trade date, at a wall-clock time in a zone.
 
-    None for each: as the module says for its kind.
+    None for each: the module describes it for its kind.
     """
 
     days_before: int | None = None

@@ -45,7 +45,7 @@ def _no_reader_needed() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):  # else a full disk, say: the next line may well be written
+        if error.errno not in (errno.EPIPE, errno.EIO):  # else, as on a full disk, the next line may be written
             return
         # What is left in the stream's buffer would fail again when Python flushes it at the end, and cost the exit
         # code: from here on the descriptor leads nowhere.

@@ -101,7 +101,7 @@ def _completed(table: Any, index: IntervalIndex, following: Any) -> Any:
 
 
 def _ends_a_read(table: Any) -> Any:
-    """Whether each snapshot is the last one of its socket read, as far as its times tell."""
+    """Whether each snapshot is the last one of its socket read, as far as its times show."""
     ts, _ = ids_of(table)
     ends = np.append(ts[1:] != ts[:-1], True)
     if "recv_ns" in table.column_names and table["recv_ns"].null_count < table.num_rows:

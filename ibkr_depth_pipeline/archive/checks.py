@@ -245,7 +245,7 @@ def check_coverage(
 class IngestSays:
     """What the recording side knows of a symbol.
 
-    newest is the last-value hash's time and number, None if there is none. A run that began and was last heard of on
+    newest is the last-value hash's time and number, None if there is none. A run that began and had its last figures on
     the day in question has `stored`, the snapshots it stored, and the unix ms between which it did. open_interval is
     the interval that goes on, if one does.
     """

@@ -25,7 +25,7 @@ class Contract(NamedTuple):
 class ContractHistory:
     """Of one symbol. `note` entries of its stream of changes, then ask for the `columns` of the snapshots after them.
 
-    `cursor` is the id of the newest entry noted. What can't be read says nothing.
+    `cursor` is the id of the newest entry noted. What can't be read is passed over.
     """
 
     def __init__(self) -> None:

@@ -103,7 +103,7 @@ class IntervalIndex:
         if not len(self._starts):
             return np.full(len(ts), -1)
         number = np.searchsorted(self._starts, ts, side="right") - 1
-        # Two may begin in the same ms, or one in the ms in which another ends: then the seqs tell them apart.
+        # Two may begin in the same ms, or one in the ms in which another ends: then the seqs distinguish them.
         for _ in range(len(self._starts)):
             earlier = (number >= 0) & (seq < self._first[number])
             if not earlier.any():

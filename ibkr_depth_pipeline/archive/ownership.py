@@ -61,7 +61,7 @@ class Ownership:
         if self._lease is None:
             return
         while not await self._ours_all_the_time(self._lease):
-            with self._lease.looking():
+            with self._lease.checking():
                 await check_for_others()
 
     async def _ours_all_the_time(self, lease: Lease) -> bool:

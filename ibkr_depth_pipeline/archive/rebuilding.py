@@ -38,7 +38,7 @@ def check_rows(store: ArchiveStore, day: date, symbol: str) -> CheckResult | Non
     """Compares each snapshot with the book rebuilt from the rows; None if no rows are kept of that date.
 
     Fails for books that differ, and for snapshots that have no row although their interval has rows. Books whose
-    beginning is not among the rows (at midnight, say) can't be rebuilt: they are `unknown`. Raises ArchiveUnavailable.
+    beginning is not among the rows (as at midnight) can't be rebuilt: they are `unknown`. Raises ArchiveUnavailable.
     """
     intervals = intervals_of(store, day, symbol)
     row_keys, with_rows = _keys_of_rows(store, day, symbol)

@@ -121,7 +121,7 @@ class Streams:
     async def contract_changes(self, positions: Mapping[str, str]) -> dict[str, list[RawEntry]]:
         """What stands behind each position in the streams of the symbols' contracts, oldest first.
 
-        One that can't be read says nothing: it may lie on another master than the snapshots, which are kept all the
+        One that can't be read counts as none: it may lie on another master than the snapshots, which are kept all the
         same. Raises SinkUnavailable if nothing answers.
         """
         commands = [

@@ -1,4 +1,4 @@
-"""Plays faults on the market of a box, one at a time, and says what came of each."""
+"""Plays faults on the market of a box, one at a time, and reports what came of each."""
 
 from __future__ import annotations
 

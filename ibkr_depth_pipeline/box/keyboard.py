@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class Keyboard:
-    """The keys pressed since the last look. A descriptor of None is no keyboard: nothing is ever pressed."""
+    """The keys pressed since the last call. A descriptor of None is no keyboard: nothing is ever pressed."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor

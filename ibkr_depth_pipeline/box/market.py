@@ -206,7 +206,7 @@ class MarketBox:
         self._children[name] = GuardedProcess(command, log_path=log_path, env=env, cwd=self._folder.path)
 
     def _await(self, condition: Callable[[], bool], what: str, *, pause: float = 0.0) -> None:
-        """`pause`: seconds between two looks, for a condition that costs something."""
+        """`pause`: seconds between two checks, for a condition that costs something."""
 
         def settled() -> bool:
             self._check()
@@ -270,7 +270,7 @@ class MarketBox:
                 self._day.on_rotation()
 
     def _show_runs(self, player: FaultPlayer) -> None:
-        """Say which runs of the ingest have ended."""
+        """Report which runs of the ingest have ended."""
         for run in self._day.tick() if self._day else ():
             player.on_event(f"run_{run.status.lower()}", run.ended_ts, {})
             if run.status == "FAILURE":

@@ -126,7 +126,7 @@ class TradingDay:
     # ---- the day
 
     def on_rotation(self) -> None:
-        """The first one says that the market is recorded."""
+        """The first one shows that the market is recorded."""
         if not self._live:
             self._live, self._report_due = True, self._report_due or monotonic() + REPORT_AFTER_SECS
 

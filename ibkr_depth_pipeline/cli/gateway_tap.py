@@ -108,7 +108,7 @@ def show(
 
 
 def _notes(head: dict[str, Any]) -> Iterator[str]:
-    """What the head of a dump of the flight recorder says besides: why, which gateway, which client."""
+    """What the head of a dump of the flight recorder holds besides: why, which gateway, which client."""
     for why in head.get("why", ()):
         times = f" ({why['times']} times)" if why["times"] > 1 else ""
         yield f"why: {why['reason'].replace('_', ' ')}" + (f": {why['detail']}" if why["detail"] else "") + times

@@ -37,7 +37,7 @@ def check_content(of: ExportFormat, content: Content) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FormatNotes:
-    """What a manifest tells of a format. library is the module that writes it, extra what installs that.
+    """What a manifest holds of a format. library is the module that writes it, extra what installs that.
 
     settled_only: by default an export in this format has settled books only, as its readers act on each one.
     """
@@ -87,7 +87,7 @@ def parse_format(text: str) -> ExportFormat:
 
 
 def notes(of: ExportFormat) -> FormatNotes:
-    """What is to be said of the format."""
+    """What a manifest holds of the format."""
     return _NOTES[of]
 
 

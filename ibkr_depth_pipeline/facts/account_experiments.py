@@ -209,7 +209,7 @@ def secs_until_free(
 ) -> Generator[FactCommand, Any, tuple[float, float]]:
     """Requests the contract until a slot is free. Returns after how long it was refused last, and was not (or inf).
 
-    A refusal for another reason shows that there was a slot: gateways look for one first.
+    A refusal for another reason shows that there was a slot: gateways check for one first.
     """
     refused = 0.0
     while True:

@@ -166,7 +166,7 @@ class ConnectAnew:
 
 
 class ClockSample(NamedTuple):
-    """Whole unix seconds that the gateway told, and this host's clock when it was asked and when the answer came."""
+    """Whole unix seconds that the gateway sent, and this host's clock when it was asked and when the answer came."""
 
     asked_at: float
     told: int

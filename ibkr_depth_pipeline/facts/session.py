@@ -1,4 +1,4 @@
-"""Carries out the experiments against a gateway: connects, sends what they request, and tells them what comes.
+"""Carries out the experiments against a gateway: connects, sends what they request, and passes on what comes.
 
 Only depth requests, cancels and questions are ever sent: gateway/ib_client.py refuses every other message.
 """

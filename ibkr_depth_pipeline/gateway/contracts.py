@@ -312,7 +312,7 @@ def _distinct(answers: Iterable[ContractAnswer]) -> list[ContractAnswer]:
 
 
 def _narrowed(query: ContractQuery, found: Sequence[ContractAnswer]) -> Sequence[ContractAnswer]:
-    """Those that are what the universe says, as far as any is."""
+    """Those that match the universe, if any does."""
     narrowed = found
     if query.primary_exchange is not None:
         narrowed = [a for a in found if is_listed(query.primary_exchange, [a.primary_exchange])] or narrowed

@@ -50,7 +50,7 @@ class ChecklistItem:
 async def run_checklist(
     settings: Settings, symbols: Sequence[str] = (), *, orders: bool = False
 ) -> list[ChecklistItem]:
-    """Every finding, in the order an operator would look; of the whole universe, or of `symbols` alone.
+    """Every finding, in the order in which an operator would check; of the whole universe, or of `symbols` alone.
 
     orders: ask the gateway for open orders, too, to learn whether it is read-only. A TWS that is opens a dialog then.
 
@@ -180,7 +180,7 @@ _NOT_ASKED_FOR_ORDERS = ChecklistItem(
 async def _with_clock(gateway: TwsGateway, findings: list[ChecklistItem]) -> list[ChecklistItem]:
     """The first finding, that the gateway answers, says how far its clock is; a line of its own warns if it is far.
 
-    The gateway tells whole seconds: their middle is taken, and half a second and half the round trip left open.
+    The gateway sends whole seconds: their middle is taken, and half a second and half the round trip left open.
     """
     asked_ms, began = unix_ms(), monotonic()
     unix_secs = await gateway.server_time()
@@ -221,7 +221,7 @@ async def _venues(gateway: TwsGateway, universe: Universe, settings: Settings) -
 
 
 async def _recorded_elsewhere(settings: Settings, universe: Universe) -> dict[tuple[int, str], str]:
-    """(con_id, venue) -> symbol of what other gateways record, by Redis; empty if that can't be told now."""
+    """(con_id, venue) -> symbol of what other gateways record, by Redis; empty if that can't be read now."""
     with contextlib.suppress(ConfigurationError, SinkUnavailable):
         paths = {gateway.settings().symbol_config_path for gateway in load_gateways() if gateway.name}
         others = [path for path in paths if path.absolute() != settings.symbol_config_path.absolute()]

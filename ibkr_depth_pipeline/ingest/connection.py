@@ -54,7 +54,7 @@ class GatewayConnection:
     """`connect` or `reconnect`, then `use`; `lose` when the gateway is gone, then `reconnect` and `use` again.
 
     `lost` is set from a loss to the next attempt, `in_use` from `use` to a loss. on_attempt is called before each
-    connection that is tried: what earlier ones have said no longer counts. `greeting` is that of the newest connection
+    connection that is tried: what earlier ones have sent no longer counts. `greeting` is that of the newest connection
     that was made, `client_id` its id, `failure` why the newest attempt of `reconnect` came to nothing. first_id, if
     given, is preferred to IBKR_CLIENT_ID.
     """
@@ -94,7 +94,7 @@ class GatewayConnection:
             except GatewayError as error:
                 if (
                     self.failure is None or loop_time() < until
-                ):  # else the attempt was cut short: the one before says more
+                ):  # else the attempt was cut short: the error before is more precise
                     self.failure = error
                 if until <= max(loop_time(), self._due):
                     raise self.failure from None

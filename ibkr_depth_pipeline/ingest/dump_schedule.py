@@ -26,7 +26,7 @@ class DumpTrigger:
 
 @dataclass(slots=True)
 class DumpSchedule:
-    """Gathers triggers, and says when they are due as one dump.
+    """Gathers triggers, and decides when they are due as one dump.
 
     ring_secs: how far back a ring reaches. The pause behind a dump is as long, so that two have little in common, and
     grows while triggers go on: a gateway that fails all day must not fill a disk, nor push out the first tapes.

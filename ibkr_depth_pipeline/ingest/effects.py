@@ -154,7 +154,7 @@ class DepthRequester:
 class EffectExecutor:
     """Carries out each effect at once; what waits for an answer goes on as a task of the run.
 
-    rows: how many rows a side are requested; start(work) runs a task; resolve_again(symbol) looks for its venue again;
+    rows: how many rows a side are requested; start(work) runs a task; resolve_again(symbol) searches its venue again;
     reconnect(reason) closes the connection, and may execute more effects before it returns. wall_ms: unix ms.
     requested(effect) is called right before depth is requested, and its effects are executed first; cancelled(request,
     ms) right after a cancel, with the moment before it; changed() after each of both; dump_tape(reason, detail) for a

@@ -5,7 +5,7 @@ more: emptied by the gateway (317), out of step, or after a pause that a report 
 then goes on as the next interval. Counts come from the book's numbering, so that a row costs nothing here.
 
 Times are unix ms: those of rows as stored (`ts`, which never falls), others by the recorder's clock. `until` is the
-last row, or, if later, the last moment at which the gateway was heard while nothing spoke against the line.
+last row, or, if later, the last moment at which the gateway answered while nothing was reported against the line.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class _Open:
 
 @dataclass(slots=True)
 class _Closing:
-    """An interval that has ended, and is stored once the gateway is heard after its cancel, at over_ms."""
+    """An interval that has ended, and is stored once the gateway answers after its cancel, at over_ms."""
 
     interval: SubscriptionInterval
     last_seq: int
@@ -204,7 +204,7 @@ class IntervalRecorder:
             self.spoke(self._heard)
 
     def spoke(self, now_ms: int) -> None:
-        """The gateway is heard: lines that were cancelled before were live until their cancels."""
+        """The gateway has answered: lines that were cancelled before were live until their cancels."""
         self._heard = max(self._heard, now_ms)
         for request, closing in list(self._closing.items()):
             if closing.over_ms is not None and self._heard >= closing.over_ms:
@@ -219,7 +219,7 @@ class IntervalRecorder:
             self.ended(request, EndReason.CONNECTION_LOST)
 
     def close(self) -> None:
-        """Store what waits for the gateway to be heard, as it is."""
+        """Store what waits for the gateway's answer, as it is."""
         for request in list(self._closing):
             self._close(request)
 

@@ -1,4 +1,4 @@
-"""Asks the gateway for its time: tells a stalled connection from a quiet market, and measures the host's clock.
+"""Asks the gateway for its time: distinguishes a stalled connection from a quiet market, and measures the host's clock.
 
 An open socket proves nothing. Rows that stop coming do not prove a stall either: at night there are none. So a
 connection is given up if, for as long as the limit, neither rows came nor the answer to such a question. While rows

@@ -176,7 +176,7 @@ def _persists(seen: _Fault, secs: float, rows: int, now: float) -> bool:
 class ResubscribeBackoff:
     """When a symbol may be requested again: at once, then ever more rarely, and at once again after a long calm.
 
-    So a venue whose book always looks wrong makes no storm of requests.
+    So a venue whose book always seems wrong causes few requests.
     """
 
     def __init__(self) -> None:

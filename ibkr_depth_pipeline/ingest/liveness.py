@@ -1,7 +1,7 @@
 """Tracks which subscriptions are alive: reports that put them in doubt, rows that prove them, silence, data gaps. Pure.
 
-A dead line looks like a quiet one. So a report of trouble puts every subscription in doubt, and the report of its end
-does so again: lines stay dead after troubles that are over. Only a row that came after the report proves its line
+A dead line is as silent as a quiet one. So a report of trouble puts every subscription in doubt, and so does the
+report of its end: lines stay dead after troubles that are over. Only a row that came after the report proves its line
 (`LivenessTracker`). Rows may go on all the same, so a gap is the longest pause between two rows from the report to the
 row that proves the line (`DataGaps`).
 
@@ -230,7 +230,7 @@ LONE_LINE_PACE = 1 / 40
 
 _TICKING = 0.1  # share of its usual pace below which a line counts as quiet
 _UNLEARNING_FACTOR = 500
-_REFERENCE_ROWS = 7.5  # a line with so many rows in a floor tells something about the market
+_REFERENCE_ROWS = 7.5  # a line with so many rows in a floor is evidence about the market
 _MEMORY_FLOORS = 120
 _TICKS_OF_A_LIVE_LINE = 3
 
@@ -246,7 +246,7 @@ class SilentLine(NamedTuple):
 
 @dataclass(slots=True)
 class _Habits:
-    """What is usual for one symbol. Seconds are market time; heard and ticks fade, so that the day's course counts."""
+    """What is usual for one symbol. Seconds are market time; both counts fade, so that the day's course counts."""
 
     heard: float = 0.0
     ticks: float = 0.0
@@ -314,7 +314,7 @@ class SilenceDetector:
         self.silent.clear()
 
     def forget(self, request: int) -> None:
-        """The subscription is over. What was heard of it counts, but for a silence that was no usual one."""
+        """The subscription is over. What it has sent counts, but for a silence that was no usual one."""
         line = self._lines.pop(request, None)
         if line is not None and line.rows and not line.suspect:
             self._habits[line.symbol].heard += line.silence
@@ -330,7 +330,7 @@ class SilenceDetector:
             self.forget(request)
         dt = (
             0.0 if before is None else min(max(0.0, now - before), 4 * self.period)
-        )  # a process that slept heard nothing
+        )  # a process that slept received nothing
         fresh = [(each, self._take(each, dt)) for each in lines]
         found = []
         for each, line in fresh:
@@ -368,7 +368,7 @@ class SilenceDetector:
         return Backoff(self._usual_bound(line, habits), LONGEST_BOUND_SECS).pause(habits.asked + 1)
 
     def _is_proven(self, line: _Line) -> bool:
-        """Whether its silence of now is a fault beyond doubt: its own past is long enough to tell."""
+        """Whether its silence of now is a fault beyond doubt: its own past is long enough to decide that."""
         habits = self._habits[line.symbol]
         if not line.rows:
             return True

@@ -1,6 +1,6 @@
 """Who is recorded, as it changes during a run: the universe's entries, the symbols in focus, the markets that are open.
 
-A new entry is claimed and numbered before it is looked up; a removed one keeps its claim until its last snapshot is
+A new entry is claimed and numbered before it is resolved; a removed one keeps its claim until its last snapshot is
 stored, so that another gateway may record it from then on (`Membership`). Symbols in focus are pinned, as other
 programs ask (`FocusWatcher`).
 

@@ -171,7 +171,7 @@ class NoAnswer:
 
 
 def query_of(spec: SymbolSpec) -> ContractQuery:
-    """What the universe asks for, with the defaults of a US stock or an index if it says too little.
+    """What the universe asks for, with the defaults of a US stock or an index if it holds too little.
 
     A con_id needs none: the gateway's answer says what it is.
     """

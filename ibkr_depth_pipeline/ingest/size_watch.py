@@ -1,6 +1,6 @@
 """Watches the unit of each symbol's sizes, across runs: what is known goes into its venue hash, a change is reported.
 
-Pure. The kind of contract and the gateway's contract details say some of it, the sizes seen the rest: books are
+Pure. The kind of contract and the gateway's contract details show some of it, the sizes seen the rest: books are
 sampled every second, not row by row, and judged by WINDOW_LEVELS levels at a time.
 """
 

@@ -64,7 +64,7 @@ class Subscriptions:
         self._fallbacks: dict[str, VenueFallback] = {}
         self._walks = FallbackBudget()
         self._unresolved: set[str] = set()
-        self._recorded: set[str] = set()  # symbols whose venue hash says that rows come
+        self._recorded: set[str] = set()  # symbols whose venue hash shows that rows come
         self._advised: dict[int, str] = {}  # request without rows -> the error that may be advice
         self._permissions = ""
         self._refusals: dict[str, str] = {}  # symbol -> why it was set aside, until rows of it come

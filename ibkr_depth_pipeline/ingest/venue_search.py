@@ -204,7 +204,7 @@ class VenueSearch:
 
 
 def _more_of(instrument: Instrument) -> dict[str, object]:
-    """What the log says besides of a contract that expires, or that was chosen among several."""
+    """What the log has besides of a contract that expires, or that was chosen among several."""
     more: dict[str, object] = {}
     if instrument.expiry:
         more |= {"local_symbol": instrument.local_symbol, "expiry": instrument.expiry}

@@ -210,7 +210,7 @@ class StandbyAbsence:
 
 
 def track_standby(before: StandbyAbsence, ready: bool | None, now: int) -> tuple[StandbyAbsence, AlertKind | None]:
-    """The absence after this look, and the alert to raise, if any. ready None: it is not known, or none is expected."""
+    """The absence after this check, and the alert to raise, if any. ready None: not known, or none is expected."""
     if ready is None:
         return before, None
     if ready:

@@ -51,7 +51,7 @@ def refuse(error: ConfigurationError) -> dg.DagsterInvalidConfigError:
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> None:
-    """Raise if one of these settings is bad. What the environment says of others is judged when the run starts."""
+    """Raise if one of these settings is bad. What the environment has of others is judged when the run starts."""
     try:
         load_settings(**overrides)
     except ConfigurationError as error:

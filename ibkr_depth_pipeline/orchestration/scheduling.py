@@ -38,7 +38,7 @@ _LIVENESS_SETTINGS = _REDIS_SETTINGS | {"ibkr_lease_wait_secs"}
 class ReadableSettings:
     """The settings, a bad one as its default. `problem` names each bad one and why; empty if there is none.
 
-    `blind`: what Redis shows then says nothing of the gateway that is meant, so no run may be judged by it.
+    `blind`: what Redis shows is then not of the gateway that is meant, so no run may be judged by it.
     """
 
     settings: Settings

@@ -42,9 +42,6 @@ class Record:
         return sorted(every.values(), key=lambda interval: interval.subscription)
 
 
-NO_RECORD = Record()
-
-
 class Marker:
     """The record of one symbol, asked in the order of its snapshots."""
 
@@ -112,9 +109,9 @@ def holds(interval: SubscriptionInterval, ts: int, seq: int) -> bool:
 
 
 def is_last_of_read(snapshot: DepthSnapshot, after: DepthSnapshot | None, now: int) -> bool | None:
-    """Whether it is the last snapshot that its read of the socket brought, as far as can be told at unix ms `now`.
+    """Whether it is the last snapshot that its read of the socket brought, as far as is known at unix ms `now`.
 
-    None: that can't be told yet.
+    None: that is not known yet.
     """
     if after is None:
         return True if now - snapshot.ts >= NEWEST_SETTLES_MS else None

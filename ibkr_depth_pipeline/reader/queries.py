@@ -94,7 +94,7 @@ def heartbeats(*symbols: Names, missing_ok: bool = False) -> Query[dict[str, Hea
 
 
 def venue(symbols: Names = None, *, missing_ok: bool = False) -> Query[Any]:
-    """Which venue is recorded, or why none is; None if the recorder has never looked for one. Of several: `venues`."""
+    """Which venue is recorded, or why none is; None if the recorder never searched for one. Of several: `venues`."""
     found = yield from venues(symbols, missing_ok=missing_ok)
     return found.get(symbols) if isinstance(symbols, str) else found
 

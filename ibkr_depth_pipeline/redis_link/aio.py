@@ -34,7 +34,7 @@ class ClusterClient(BareCluster):
         self._refreshing: asyncio.Task[None] | None = None
 
     async def find_nodes(self) -> None:
-        """Looks for the nodes unless they are known. Raises what is in UNREACHABLE."""
+        """Finds the nodes unless they are known. Raises what is in UNREACHABLE."""
         if not self.knows_slots:
             try:
                 await self.initialize()
@@ -86,7 +86,7 @@ class ClusterClient(BareCluster):
         return all(name in self._failed for name in self.masters())
 
     def has_failed(self, node: ClusterNode) -> None:
-        """Records that `node` is away or knows nothing: it is probed until it answers, and the slots are looked up."""
+        """Records that `node` is away or knows nothing: it is probed until it answers, and the slots are read again."""
         if node.name not in self._failed:
             self._failed.failed(node.name, monotonic())
             self._probes[node.name] = asyncio.ensure_future(self._probe(node))

@@ -40,7 +40,7 @@ class ReplyReceiver(asyncio.BufferedProtocol):
         """So many replies are going to come, all that are outstanding. To be called before their commands are sent."""
         self._wanted, self._deliver = wanted, deliver
         self._heard = self._loop.time()
-        if self._watch is None:  # else it looks again when it is over: a timer for each batch would cost more
+        if self._watch is None:  # else it checks again when it is over: a timer for each batch would cost more
             self._watch = self._loop.call_at(self._heard + self._within, self._check)
 
     def forget(self) -> None:

@@ -1,6 +1,6 @@
 """Which node of a cluster is sent which command, and what its refusals mean. Pure: a shell sends, and passes the time.
 
-A command goes to the owner of its key's slot. After MOVED the slots are looked up again and the command is sent once
+A command goes to the owner of its key's slot. After MOVED the slots are read again and the command is sent once
 more; after ASK, or a second MOVED, it goes to the node that was named. Nothing else is repeated: a redirected command
 was not carried out, of any other failed one that is unknown.
 """
@@ -49,7 +49,7 @@ class Share(Generic[Node]):
 
 
 class Refresh:
-    """The slots are to be looked up again before anything else is sent."""
+    """The slots are to be read again before anything else is sent."""
 
 
 Steps = Generator[Sequence[Share[Node]] | Refresh, Sequence[Sequence[Any]], list[Any]]

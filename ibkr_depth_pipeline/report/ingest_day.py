@@ -43,7 +43,7 @@ class StateInterval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IngestRun:
-    """A run of the ingest, as it was last heard of on that date; counts are since the run started.
+    """A run of the ingest, by its last figures of that date; counts are since the run started.
 
     Times are unix ms, ended_ts 0 if its end is not on record. `dropped` are rows, by reason.
     """

@@ -277,7 +277,7 @@ def _from_to(window: Window) -> str:
 
 
 def verdict(day: RecordedDay) -> tuple[bool, str]:
-    """Whether the day was good, and a sentence that says what was not."""
+    """Whether the day was good, and a sentence on what was not."""
     bad = list(_faults(day))
     if not bad:
         return True, f"A good day: no snapshot is missing, and {_whole_share(day)}."

@@ -292,7 +292,7 @@ class RotationController:
             return
         self._orphans.cancelled(slot, now)
         out.append(events.Cancel(slot.request, slot.symbol))  # in case it holds a line all the same
-        self._allocator.was_free()  # the gateway looks for a slot before it looks at the contract
+        self._allocator.was_free()  # the gateway checks for a slot before it checks the contract
         if event.elsewhere:
             self._subscribe_later(slot.symbol, now + VENUE_SPACING_SECS)
         else:

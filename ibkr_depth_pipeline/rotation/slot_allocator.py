@@ -1,6 +1,6 @@
 """Decides how many slots may be requested, from when on, and what a 309 means for that. Pure.
 
-A 309 does not tell why no slot is free. Right after slots were given back, by our cancels or with a connection that
+A 309 does not show why no slot is free. Right after slots were given back, by our cancels or with a connection that
 broke, the gateway may be late in freeing them: the next request waits. Otherwise others hold them, and the batch
 shrinks (docs/ibkr-market-depth.md, "Slots").
 
@@ -180,7 +180,7 @@ class ReleasePause:
     # ---- what happens
 
     def connected(self) -> None:
-        """End the trial: a 309 right after a connect says nothing of the pause."""
+        """End the trial: a 309 right after a connect is not about the pause."""
         self._end_trial()
 
     def turn_without_refusal(self) -> None:
@@ -351,7 +351,7 @@ class SlotAllocator:
         self._grace.granted()
 
     def was_free(self) -> None:
-        """Note a refusal that is no slot refusal: the gateway looks for a slot first, so it had one."""
+        """Note a refusal that is no slot refusal: the gateway checks for a slot first, so it had one."""
         self._cooldown.granted()
         self._grace.granted()
 

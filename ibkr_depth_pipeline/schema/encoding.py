@@ -4,7 +4,7 @@ A stream id is `<ts>-<seq>`: it grows with each snapshot of a symbol, so a write
 and Redis itself refuses what it already holds; and a reader can ask for a range by time.
 
 A snapshot is packed once, as the XADD that Redis reads, and waits as those bytes: one object for each, which the
-garbage collector need not look at, and nothing is left to do when it is sent.
+garbage collector need not visit, and nothing is left to do when it is sent.
 """
 
 from __future__ import annotations

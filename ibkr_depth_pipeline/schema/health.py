@@ -131,7 +131,7 @@ def health_commands(name: str, symbols: Sequence[str]) -> list[tuple[Any, ...]]:
 def standbys_of(text: bytes | None) -> tuple[StandbyFigures, ...]:
     """The ingests that stand by, from the text of their key, oldest first.
 
-    One that was not heard of for the TTL, counted from the newest sign of life of any, is dead.
+    One without a sign of life for the TTL, counted from the newest sign of life of any, is dead.
     """
     lines = [line.split(b" ", 2) for line in (text or b"").splitlines()]
     signs = [(_number(words[0]), StandbyFigures.of_json(words[2])) for words in lines if len(words) == 3]

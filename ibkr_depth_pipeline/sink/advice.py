@@ -1,7 +1,7 @@
 """Whether a Redis keeps what it is given: what it evicts, whether it has room, whether it survives a restart.
 
-CONFIG GET is refused to many users and by managed servers, so what INFO tells is taken first; where a server tells
-neither, nothing is said of it. In a cluster each master is asked.
+CONFIG GET is refused to many users and by managed servers, so what INFO shows is taken first; if a server shows
+neither, nothing is logged about it. In a cluster each master is asked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Advice(NamedTuple):
 
 
 class Server(NamedTuple):
-    """What a master told of itself; None for what it did not."""
+    """What a master shows of itself; None for what it does not."""
 
     policy: str | None
     max_bytes: int | None

@@ -1,6 +1,6 @@
 """What waits to be written, bounded in bytes: the oldest snapshots go first, counted and logged.
 
-When a snapshot arrived is kept apart (`Arrivals`): its `ts` can't tell its age, as it bears the time of a clock that is
+When a snapshot arrived is kept apart (`Arrivals`): its `ts` does not show it, as that bears the time of a clock that is
 set forth and back, and never falls. A mark for each snapshot would cost as much as the books do, so marks are as far
 apart as they are old: the age of a snapshot is known to within a thirtieth or a millisecond, and is never taken for
 less than it is.
@@ -30,7 +30,7 @@ RETRIES = Backoff(0.05, 1.0)
 _OVERHEAD = 45  # bytes beside the packed entry: its header by sys.getsizeof, and its place in a queue
 _ON_ITS_WAY = 4  # the share of the bound that may be, as 1 by this
 _UNMARKED = 15  # of those with one `ts` that wait, only each sixteenth is marked: a clock set back may stand for hours
-_SHED_SHARE = 256  # of the bound: a little more goes than must, so that not every row has to look for the oldest
+_SHED_SHARE = 256  # of the bound: a little more goes than must, so that not every row has to search for the oldest
 
 
 @dataclass

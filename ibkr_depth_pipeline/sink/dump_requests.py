@@ -1,6 +1,6 @@
 """A request to a running ingest to write out the last minutes of its wire, and its answer: keys that expire.
 
-Any program may ask (`ask_for_dump`); the ingest of that name looks every second, and answers twice: that it has begun,
+Any program may ask (`ask_for_dump`); the ingest of that name checks every second, and answers twice: that it has begun,
 and what came of it.
 """
 

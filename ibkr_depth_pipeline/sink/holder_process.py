@@ -1,4 +1,4 @@
-"""Notices that a lease's holder has ended, if it is a process of this machine: the kernel says so, and nobody waits.
+"""Notices that a lease's holder has ended, if it is a process of this machine: the kernel reports it, nothing polls.
 
 A process that has ended writes nothing more, and what it had sent is refused by the raised streams, as after any other
 take-over. So its lease needs not run out. What can't be known for certain (another machine, another PID namespace, a

@@ -81,7 +81,7 @@ class Lease:
     """The right to write under `name`. `acquire`, then `keep` in a task, `hold` before each write, `release`.
 
     `regained` is set when another may have held the lease in between: it was taken again, or may have been. Then
-    the streams are to be looked at for what that one wrote, within `looking`.
+    the streams are to be checked for what that one wrote, within `checking`.
     """
 
     def __init__(self, client: Client, name: str, run: RunIdentity, ttl_secs: float) -> None:
@@ -154,7 +154,7 @@ class Lease:
         return await self._look(watch) and await self._claim() is None
 
     async def _look(self, watch: HolderWatch) -> bool:
-        """Whether it may be taken, or is ours: a claim of which nothing was heard has been carried out."""
+        """Whether it may be taken, or is ours: a claim without an answer has been carried out."""
         asked = monotonic()
         looks: list[Command] = [("GET", self._key), ("PTTL", self._key), ("GET", self._given_back_key)]
         holder, ttl_ms, given_back = await ask(self._client, looks)
@@ -201,7 +201,7 @@ class Lease:
     async def hold(self) -> None:
         """Make sure that this ingest may write, now. To be called before each write that is sent.
 
-        Usually a look at the clock. If the newest renewal is too old it renews first: raises LeaseLost if another
+        Usually it only reads the clock. If the newest renewal is too old it renews first: raises LeaseLost if another
         holds the lease, and what is in UNREACHABLE if Redis does not answer.
         """
         if self._lost is not None:
@@ -212,7 +212,7 @@ class Lease:
     async def confirm(self) -> bool:
         """As hold. Returns whether it was held all the time since it was acquired or last confirmed.
 
-        If not, another may have written: look for that, within `looking`, and ask again. Raises SinkUnavailable if
+        If not, another may have written: check that, within `checking`, and ask again. Raises SinkUnavailable if
         Redis does not answer.
         """
         try:
@@ -223,9 +223,9 @@ class Lease:
         return not regained
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
-        """The look for what another did, if one held the lease in between. If it fails it is still to be done."""
-        self.regained = False  # another may come while we look
+    def checking(self) -> Iterator[None]:
+        """The check of what another wrote, if one held the lease in between. If it fails it is still to be done."""
+        self.regained = False  # another may come during the check
         try:
             yield
         except BaseException:
@@ -261,7 +261,7 @@ class HolderWatch:
         self.holder_lives = False
         self.is_free = False
         self._expires_by: float | None = None  # the earliest end of its time that was seen, if nobody renews it
-        self._ends = math.inf  # when it ends by the newest look, if nobody renews it
+        self._ends = math.inf  # when it ends by the newest answer, if nobody renews it
         self._free_since: float | None = None
         self._grace = VANISHED_GRACE_SECS
 

@@ -152,7 +152,7 @@ class ReplicatedWire:
     If too few have it within WAIT_MS the answer to each part that was not refused is NotReplicated. The part may be
     sent again: WAIT then waits for all that the server had by then, not only for what it had not had before, also on
     another connection. A server that lacks replicas or refuses as one that is no master is left: the next exchange
-    looks for the master.
+    finds the master.
 
     `lacks_replicas`: whether the newest exchange found too few, also if everything was refused.
     """

@@ -209,7 +209,7 @@ class RedisWriter:
             return
         flush = self._next_flush() if self._may_send() else None
         if flush is None:
-            self._look_again()
+            self._schedule_next()
         else:
             self._sent = flush
             self._wire.send(flush.parts, self._answered)
@@ -279,7 +279,7 @@ class RedisWriter:
             if self._idle.is_set() or self._ended.is_set() or left <= 0:
                 return self._idle.is_set()
 
-    def _look_again(self) -> None:
+    def _schedule_next(self) -> None:
         """Wake `run` if something is due; else a timer ends when something is."""
         loop = asyncio.get_running_loop()
         earliest = self._backlog.next_due()
@@ -337,11 +337,11 @@ class RedisWriter:
         if self._lease is not None:
             await self._lease.hold()
             while self._lease.regained:
-                with self._lease.looking():
-                    await self._look_for_others(self._lease)
-                await self._lease.hold()  # the look may have taken its time
+                with self._lease.checking():
+                    await self._check_for_others(self._lease)
+                await self._lease.hold()  # the check may have taken its time
 
-    async def _look_for_others(self, lease: Lease) -> None:
+    async def _check_for_others(self, lease: Lease) -> None:
         """The lease was free for a while: if another held it then, the streams have moved on."""
         found = await newest_ids(self._client, self._backlog.queues)
         for symbol, newest in found.items():
@@ -368,7 +368,7 @@ class RedisWriter:
         """Give the heartbeats that still stand the TTL now in force, counted from when their last row arrived.
 
         Of a symbol without a row of this writer's, that is its time in `last_rows`, in ms by the clock of `now_ms`.
-        For when the batch shrinks: a symbol that waits its turn must not look dead. A heartbeat that is gone stays so,
+        For when the batch shrinks: a symbol that waits its turn must not seem dead. A heartbeat that is gone stays so,
         and none is shortened: that of a quiet book counts from the gateway's last answer.
         """
         left = {

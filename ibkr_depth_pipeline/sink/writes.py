@@ -216,7 +216,7 @@ class _BeatWrite:
 
 
 class _VenueWrite:
-    """The venue hash; sent once even if Redis refuses it, as each look at the venue sends it again."""
+    """The venue hash; sent once even if Redis refuses it, as each resolution of the venue sends it again."""
 
     command = "HSET"
 
@@ -253,7 +253,7 @@ class _ContractWrite:
         self.part = Part(key, [_change(key, change) for change in self._sent], len(self._sent))
 
     def unknown(self) -> None:
-        """They stay to be written: one that stands twice says the same."""
+        """They stay to be written: one that stands twice changes nothing."""
 
     def postpone(self, now: float) -> None:
         if self.queue.changes:

@@ -88,7 +88,7 @@ class TapeWriter:
     """Writes a tape to parts `<stem>-0001.tape.gz`, ...: a new one after `part_bytes` compressed bytes.
 
     At most `parts` of them are kept. Each begins with a head, and with an `opened` event for each connection that is
-    open then, so that it can be read by itself. notes: what the head says besides. Blocks on the disk.
+    open then, so that it can be read by itself. notes: what the head holds besides. Blocks on the disk.
     """
 
     def __init__(

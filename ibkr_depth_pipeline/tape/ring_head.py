@@ -1,7 +1,7 @@
 """Which messages of a connection a client needs before it can go on in the middle of it. Pure.
 
 They are the connection's head (ring.py): the greeting and the start, questions about contracts and venues with their
-answers, and what the gateway says of itself. Rows pass here never, depth requests and cancels leave only what is live.
+answers, and what the gateway is. No row passes here, depth requests and cancels leave only what is live.
 """
 
 from __future__ import annotations

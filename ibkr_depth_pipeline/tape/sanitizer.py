@@ -136,7 +136,7 @@ class Sanitizer:
         return self.hashed(match.group())
 
     def hashed(self, text: str) -> str:
-        """A text that tells nothing of `text` but whether it is the same; an empty one stays empty."""
+        """A text that shows of `text` only whether it is the same; an empty one stays empty."""
         if not text:
             return text
         return "#" + blake2b(text.encode(errors="replace"), key=self.key, digest_size=_HASH_BYTES).hexdigest()

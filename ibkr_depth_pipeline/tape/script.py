@@ -1,4 +1,4 @@
-"""What a tape has to say to a client: its connections read into scripts. Pure, but for reading the tape.
+"""What a tape sends to a client: its connections as scripts. Pure, but for reading the tape.
 
 An answer is bound to what was asked, not to the number that it was asked under: `Script.answers` has for each question
 what came of it, each time that it was asked.
@@ -91,7 +91,7 @@ def _why_not_played(scripts: Sequence[Script]) -> str:
 
 
 def script_of(entries: Iterable[Read | LinkEvent]) -> Script | None:
-    """What one connection's entries say; None if the client never started."""
+    """The script of one connection's entries; None if the client never started."""
     greeting: list[str] | None = None
     script: Script | None = None
     reader: _ScriptReader | None = None

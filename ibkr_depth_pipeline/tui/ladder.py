@@ -1,6 +1,6 @@
 """Renders a symbol's book as a ladder of ten levels a side. Pure.
 
-Bids are blue and asks orange, which the colour-blind tell apart, and have their own side in any case.
+Bids are blue and asks orange, which the colour-blind distinguish, and have their own side in any case.
 """
 
 from __future__ import annotations

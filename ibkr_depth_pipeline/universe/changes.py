@@ -1,7 +1,7 @@
 """A universe file that changes during a run: it is followed, compared with what is in force, the difference applied.
 
 The file's folder is watched by watchfiles, so that editors and mounted configuration, which replace the file, are
-noticed. A look every POLL_SECS finds what no notice comes for (network file systems), and repeats what failed for want
+noticed. A check every POLL_SECS finds what no notice comes for (network file systems), and repeats what failed for want
 of Redis.
 """
 

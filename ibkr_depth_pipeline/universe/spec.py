@@ -11,7 +11,7 @@ from ibkr_depth_pipeline.futures import RollRule
 class SymbolSpec:
     """One entry of the universe, overrides already applied. None means: ask the gateway.
 
-    `name` is what it is recorded under: Redis keys, asset, archive. It is the symbol unless the entry says otherwise;
+    `name` is what it is recorded under: Redis keys, asset, archive. It is the symbol unless the entry has another one;
     `symbol` is IBKR's: by default the name, but empty where a con_id or a local symbol says enough.
     pin: it keeps a slot while its market is open. weight: turns for each one of an entry of weight 1. hours: which of
     its contract's hours it is recorded in (None: liquid for a stock, trading for anything else).

@@ -1,4 +1,4 @@
-"""What an entry of the universe may say of its contract, and what that comes to: pairs, expiries, rolls. Pure."""
+"""What an entry of the universe may state of its contract, and what follows: pairs, expiries, rolls. Pure."""
 
 from __future__ import annotations
 

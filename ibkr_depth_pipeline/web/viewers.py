@@ -118,6 +118,6 @@ class Viewers:
         return frozenset(viewer.symbol for viewer in self._viewers if viewer.symbol)
 
     def note_thinned(self) -> None:
-        """Tell each viewer what it missed."""
+        """Send each viewer how much it missed."""
         for viewer in self._viewers:
             viewer.note_thinned()
