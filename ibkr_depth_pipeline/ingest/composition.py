@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ibkr_depth_pipeline.ingest.hot_path import RowStore, Store
 from ibkr_depth_pipeline.ingest.intervals import IntervalSink, no_sink
 from ibkr_depth_pipeline.ingest.liveness import AILING_SECS
 from ibkr_depth_pipeline.ingest.pipeline import DepthPipeline
-from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.logs import RepeatedFailureLog, get_log
 from ibkr_depth_pipeline.rotation.events import Connected, RotationPlan
 from ibkr_depth_pipeline.rotation.slots import ADVISED_LINE_SECS, LATE_ROWS_SECS
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp
@@ -227,22 +228,27 @@ class WantedCallback:
 
 async def deliver_figures(callback: FiguresCallback, figures: Callable[[], FeedFigures]) -> None:
     """Deliver the figures until cancelled. What the callback raises is logged, and ends nothing."""
+    failures = RepeatedFailureLog("watcher_failed", level=logging.WARNING)
     while True:
         await asyncio.sleep(callback.every_secs)
         try:
             await asyncio.to_thread(callback.receive, figures())
         except Exception as error:
-            get_log().warning("watcher_failed", error=repr(error))
+            failures.record(repr(error), loop_time())
+        else:
+            failures.end(loop_time())
 
 
 async def poll_wanted(wanted: WantedCallback) -> None:
     """Poll until cancelled. Raises NoLongerWanted as soon as the answer is no."""
+    failures = RepeatedFailureLog("not_known_whether_wanted", level=logging.WARNING)
     while True:
         await asyncio.sleep(wanted.every_secs)
         try:
             still = await asyncio.to_thread(wanted.ask)
         except Exception as error:
-            get_log().warning("not_known_whether_wanted", error=repr(error))
+            failures.record(repr(error), loop_time())
         else:
+            failures.end(loop_time())
             if not still:
                 raise NoLongerWanted("this run has ended already for whoever started it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import secrets
@@ -14,10 +15,10 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from ibkr_depth_pipeline.clock import monotonic, unix_ms
+from ibkr_depth_pipeline.clock import loop_time, monotonic, unix_ms
 from ibkr_depth_pipeline.hours.instruments import MarketHours
 from ibkr_depth_pipeline.hours.universe import UniverseHours
-from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.logs import RepeatedFailureLog, get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
@@ -63,23 +64,21 @@ class StatusPublisher:
         self._hours_key = ingest_hours_key(name)
         self._hours: Mapping[str, MarketHours] | None = None
         self._hours_at = 0.0
-        self._failing = False
+        self._failures = RepeatedFailureLog("figures_not_stored", level=logging.WARNING)
 
     async def publish(self, figures: FeedFigures) -> None:
         """Stores `figures` and the heartbeat of their run, or, if the run has ended, removes the heartbeat.
 
-        A failure is logged, once, and costs nothing else: the next figures hold everything that these held.
+        A failure is logged, and costs nothing else: the next figures hold everything that these held.
         """
         alive: Command = ("SET", self._heartbeat, figures.run.run_id, "EX", INGEST_HEARTBEAT_TTL_SECS)
         status: Command = ("SET", self._key, figures.to_json())
         try:
             await ask(self._client, [status, ("DEL", self._heartbeat) if figures.ended_ts else alive])
         except UNREACHABLE as error:
-            if not self._failing:
-                get_log().warning("figures_not_stored", error=text_of(error))
-            self._failing = True
+            self._failures.record(text_of(error), loop_time())
         else:
-            self._failing = False
+            self._failures.end(loop_time())
 
     async def publish_hours(self, hours: Mapping[str, MarketHours], symbols: Collection[str] | None = None) -> None:
         """Store these hours, and keep those that are known of the rest of `symbols`; None: of all others.

@@ -10,12 +10,14 @@ the symbol in its universe reads the key. Its value names who asks, for log and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from ibkr_depth_pipeline.logs import get_log
+from ibkr_depth_pipeline.clock import loop_time
+from ibkr_depth_pipeline.logs import RepeatedFailureLog
 from ibkr_depth_pipeline.model import ContractHours, Instrument
 from ibkr_depth_pipeline.redis_link.aio import Client
 from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
@@ -33,6 +35,7 @@ class ContractCache:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._pending: dict[str, bytes] = {}
+        self._failures = RepeatedFailureLog("contracts_not_kept", level=logging.WARNING)
 
     def note(self, instrument: Instrument, entry: str) -> None:
         """Keep this contract for a day."""
@@ -48,8 +51,9 @@ class ContractCache:
                     [("SET", contract_key(symbol), text, "EX", KEPT_SECS) for symbol, text in batch.items()],
                 )
             except UNREACHABLE as error:
-                get_log().warning("contracts_not_kept", error=text_of(error))
+                self._failures.record(text_of(error), loop_time())
                 return
+            self._failures.end(loop_time())
             for symbol, text in batch.items():
                 if self._pending.get(symbol) == text:
                     del self._pending[symbol]
