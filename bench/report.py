@@ -160,12 +160,36 @@ def _start(rows: list[Results]) -> list[str]:
 
 
 def _whole(found: Results) -> list[str]:
-    parts = ["## The whole", "MB are PSS; % of a core, of all processes of a kind."]
-    for name, costs in found.items():
-        rows = [(cost["name"], f"{cost['pss_mb']:.0f}", f"{100 * cost['cores']:.1f}") for cost in costs]
-        total = ("all", f"{sum(c['pss_mb'] for c in costs):.0f}", f"{100 * sum(c['cores'] for c in costs):.1f}")
-        parts += [f"#### {name}", table(("process", "MB", "% of a core"), [*rows, total])]
-    return parts
+    """One table; its last line is what the deployment costs beside what the recorder alone takes for the same rows."""
+    costs = {where: {cost["name"]: cost for cost in each} for where, each in found.items()}
+    own = 100 * costs["recording without Dagster"]["recorder"]["cores"]
+    kinds = list(dict.fromkeys(kind for each in costs.values() for kind in each))
+    rows = [(kind, *(_cost([each[kind]]) if kind in each else "" for each in costs.values())) for kind in kinds]
+    rows.append(("all", *(_cost(list(each.values())) for each in costs.values())))
+    beside = {where: 100 * sum(each["cores"] for each in costs[where].values()) - own for where in _RECORDING}
+    rows.append(("all but the rows' own cost", *(f"{beside[where]:.1f}" if where in beside else "" for where in costs)))
+    met = (
+        ("recording, MB", "<= 700", f"{_mb(costs['recording']):.0f}", _met(_mb(costs["recording"]) <= 700)),
+        ("recording, % beside the rows' own", "<= 5", f"{beside['recording']:.1f}", _met(beside["recording"] <= 5)),
+        ("without Dagster, MB", "<= 250", f"{(mb := _mb(costs[_RECORDING[1]])):.0f}", _met(mb <= 250)),
+    )
+    return [
+        "## The whole",
+        f"PSS in MB, % of a core. The rows' own cost is the recorder's by its command: {own:.1f} %.",
+        table(("process", *costs), rows),
+        table(("target", "wanted", "measured", ""), met),
+    ]
+
+
+_RECORDING = ("recording", "recording without Dagster")
+
+
+def _cost(processes: list[Results]) -> str:
+    return f"{sum(each['pss_mb'] for each in processes):.0f}, {100 * sum(each['cores'] for each in processes):.1f}"
+
+
+def _mb(processes: Results) -> float:
+    return float(sum(each["pss_mb"] for each in processes.values()))
 
 
 def _tap(rows: list[Results]) -> list[str]:

@@ -65,8 +65,8 @@ def measure(stage: Stage, secs: float, say: Callable[[str], None]) -> dict[str, 
         found["Dagster with nothing in it"] = _costs(floor, secs)
     with _deployment(stage, "rest", SYMBOLS, {"IBKR_CALENDAR": _closed_calendar()}) as (children, _):
         found["at rest"] = _costs(children, secs)
-    with _deployment(stage, "recording", SYMBOLS, {"IBKR_CALENDAR": "24/7"}) as (children, dagster):
-        _secs_to_first_row(stage, SYMBOLS, children, dagster)
+    with _deployment(stage, "recording", SYMBOLS, {"IBKR_CALENDAR": "24/7"}) as (children, _):
+        _until_recorded(stage, SYMBOLS, children["code server"])
         found["recording"] = _costs(children, secs)
     with _without_dagster(stage) as children:
         _until_recorded(stage, SYMBOLS, children["recorder"])
@@ -189,10 +189,15 @@ def _secs_to_first_row(
 
 
 def _end_runs(children: Mapping[str, Child], dagster: DagsterApi) -> None:
-    for run in dagster.runs(INGEST_JOB):
-        if not run.ended_ts:
-            dagster.terminate(run.id)
-    _until(lambda: all(run.ended_ts for run in dagster.runs(INGEST_JOB)), children["code server"])
+    _until(lambda: not _terminated(dagster), children["code server"])
+
+
+def _terminated(dagster: DagsterApi) -> list[str]:
+    """Those that are not over yet. One that has just been launched refuses to end, so it is asked again and again."""
+    running = [run.id for run in dagster.runs(INGEST_JOB) if not run.ended]
+    for run_id in running:
+        dagster.terminate(run_id)
+    return running
 
 
 def _until_recorded(stage: Stage, symbols: Sequence[str], child: Child) -> None:

@@ -52,6 +52,7 @@ from ibkr_depth_pipeline.archive.streams import (
     Source,
     Streams,
 )
+from ibkr_depth_pipeline.archive.without_pandas import keep_pandas_out
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
 from ibkr_depth_pipeline.errors import ArchiveHeld, ArchiveUnavailable, SinkUnavailable
 from ibkr_depth_pipeline.logs import RepeatedFailureLog, get_log
@@ -425,6 +426,7 @@ def run_archiver(
 
     Raises ArchiveUnavailable, SinkUnavailable and ConfigurationError.
     """
+    keep_pandas_out()
     caught: list[str] = []
 
     async def main() -> ArchiveSummary:

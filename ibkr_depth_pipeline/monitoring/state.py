@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -109,16 +109,25 @@ class RunAlertState:
 
 
 State = TypeVar("State", HeartbeatState, WatchdogState, RunAlertState)
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+"""Each made once, when it is needed: that takes longer than to read a state."""
 
 
 def load_state(kind: type[State], text: str | None) -> State:
     """Parse what `dump_state` wrote; an empty state if there is none, or one of another version."""
     try:
-        return kind() if not text else TypeAdapter(kind).validate_json(text)
+        state: State = kind() if not text else _adapter(kind).validate_json(text)
     except ValidationError:
         return kind()
+    return state
 
 
 def dump_state(state: HeartbeatState | WatchdogState | RunAlertState) -> str:
     """The state as JSON, for a sensor's cursor."""
-    return TypeAdapter(type(state)).dump_json(state).decode()
+    return _adapter(type(state)).dump_json(state).decode()
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]

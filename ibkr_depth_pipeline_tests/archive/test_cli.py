@@ -54,6 +54,18 @@ def test_signal_ends_the_archiver_with_everything_kept(mirror: Mirror, desk: Des
     assert desk.kept() == mirror.written
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of what a process has loaded")
+def test_archiver_that_stores_files_has_no_pandas(mirror: Mirror, desk: Desk) -> None:
+    pytest.importorskip("pandas")
+    mirror.write("SPY", range(1, 501))
+    with desk.starts("run", ARCHIVE_FLUSH_ROWS="400") as process:
+        assert wait_until(lambda: bool(parts_of(desk.store)), PATIENCE_SECS)
+        loaded = Path(f"/proc/{process.pid}/maps").read_text()
+        process.terminate()
+    assert "/pyarrow/" in loaded
+    assert "/pandas/" not in loaded
+
+
 def test_sound_day_is_ok_from_run_to_check(mirror: Mirror, desk: Desk) -> None:
     mirror.write("BRK B", range(1, 301), every=100)
     assert desk.runs("run", "--once").returncode == 0

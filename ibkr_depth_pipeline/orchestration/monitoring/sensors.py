@@ -17,6 +17,7 @@ from ibkr_depth_pipeline.orchestration.gateway_assets import GatewayAssets
 from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import (
     TrackedJob,
     bad_endings,
+    instance_of,
     newest_runs,
     tracked_ingest,
     tracked_probe,
@@ -104,7 +105,7 @@ def heartbeat_sensor(gateway: MonitoredGateway, status: dg.DefaultSensorStatus) 
             readable.settings,
             gateway.symbols,
             context.cursor,
-            lambda window: stopped_by_person(newest_runs(context.instance, gateway.ingest), window),
+            lambda window: stopped_by_person(newest_runs(instance_of(context), gateway.ingest), window),
         )
         events = [dg.AssetCheckEvaluation(**_check_fields(gateway, check)) for check in done.checks]
         skip = done.quiet or f"{len(events)} checks evaluated, {len(done.alerts)} alerts raised."
@@ -185,6 +186,6 @@ def archive_alert_sensor(status: dg.DefaultSensorStatus, *tracked: TrackedJob) -
 def _alert_endings(
     context: dg.SensorEvaluationContext, tracked: Sequence[TrackedJob], readable: ReadableSettings
 ) -> dg.SensorResult:
-    endings = bad_endings(context.instance, tracked, failures_since(context.cursor))
+    endings = bad_endings(instance_of(context), tracked, failures_since(context.cursor))
     done = run_alert_tick(readable.settings, endings, context.cursor, readable.problem, blind=readable.blind)
     return dg.SensorResult(skip_reason=f"{len(done.alerts)} alerts raised.", cursor=done.state)

@@ -1,10 +1,12 @@
 """The runs that are monitored, read from Dagster's instance: the only module that asks it for runs.
 
-`DagsterInstance.report_run_failed` is not documented; this module is its only user.
+This module is the only user of what is not documented: `DagsterInstance.report_run_failed` and `from_ref`, and the
+`instance_ref` of a context.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -107,6 +109,24 @@ def tracked_probe(assets: GatewayAssets) -> TrackedJob:
     names = assets.names
     keys = frozenset({names.probe_key, *assets.symbol_keys.values()})
     return TrackedJob(names.named(PROBE_JOB), keys, names.named(PROBE_OP))
+
+
+_opening = threading.Lock()
+_opened: list[tuple[object, dg.DagsterInstance]] = []
+
+
+def instance_of(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+    """The instance of this tick, opened once in a process and never closed.
+
+    `context.instance` is opened at each tick, with a reading of all migrations of its databases: half of a tick's time.
+    """
+    ref = context.instance_ref
+    if ref is None:  # the context of a test, with an instance of its own
+        return context.instance
+    with _opening:
+        if not _opened or _opened[0][0] != ref:
+            _opened[:] = [(ref, dg.DagsterInstance.from_ref(ref))]
+        return _opened[0][1]
 
 
 def newest_runs(instance: dg.DagsterInstance, tracked: TrackedJob) -> tuple[TrackedRun, ...]:

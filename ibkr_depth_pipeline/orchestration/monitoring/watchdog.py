@@ -19,7 +19,13 @@ from ibkr_depth_pipeline.monitoring.ticks import (
     watchdog_tick,
 )
 from ibkr_depth_pipeline.orchestration.monitoring.sensors import MonitoredGateway
-from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import TrackedJob, fail_run, last_end, newest_runs
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import (
+    TrackedJob,
+    fail_run,
+    instance_of,
+    last_end,
+    newest_runs,
+)
 from ibkr_depth_pipeline.orchestration.scheduling import SESSION_TAG, read_settings
 from ibkr_depth_pipeline.settings import Settings
 
@@ -82,8 +88,8 @@ def _tick(
     readable = gateway.read_settings()
     if readable.blind:
         return dg.SensorResult(skip_reason=f"No run can be judged: {readable.problem}", cursor=context.cursor)
-    done = judge(context.instance, gateway, readable.settings, context.cursor)
-    _fail(context.instance, done)
+    done = judge(instance_of(context), gateway, readable.settings, context.cursor)
+    _fail(instance_of(context), done)
     launch, window = done.launch, done.window
     if isinstance(launch, str) or window is None:
         return dg.SensorResult(skip_reason=str(launch), cursor=done.state)
