@@ -19,6 +19,7 @@ from ib_insync.connection import Connection
 from ib_insync.decoder import Decoder
 
 import ibkr_depth_pipeline
+from ibkr_depth_pipeline.orchestration.monitoring.tracked_jobs import instance_of
 
 PACKAGE = Path(ibkr_depth_pipeline.__file__).parent
 
@@ -37,6 +38,7 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (Connection.connection_lost, (None, None), {}),
     (dg.DagsterInstance.report_run_failed, (None, None, "why"), {}),
     (dg.DagsterInstance.all_logs, (None, "run"), {"of_type": {dg.DagsterEventType.STEP_START}}),
+    (dg.DagsterInstance.from_ref, (None,), {}),
     (apprise.Apprise.instantiate, ("json://h",), {"suppress_exceptions": True}),
 ]
 
@@ -45,6 +47,8 @@ HOMES = {
     "_onSocketDisconnected": "gateway/ib_client.py",
     "report_run_failed": "orchestration/monitoring/tracked_jobs.py",
     "all_logs": "orchestration/monitoring/tracked_jobs.py",
+    "from_ref": "orchestration/monitoring/tracked_jobs.py",
+    "instance_ref": "orchestration/monitoring/tracked_jobs.py",
     "event_log_storage": "orchestration/purging.py",
     "socket_read_timeout": "monitoring/delivery.py",
     "instantiate": "monitoring/delivery.py",
@@ -112,6 +116,27 @@ def test_run_that_is_reported_as_failed_has_failed_and_its_events_can_be_filtere
         assert found.status is dg.DagsterRunStatus.FAILURE
         assert len(instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)) == 1
         assert list(instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)) == []
+
+
+def test_sensor_finds_the_instance_opened_by_its_reference_as_it_is_now(tmp_path: Path) -> None:
+    @dg.op
+    def nothing() -> None: ...
+
+    @dg.job
+    def some_job() -> None:
+        nothing()
+
+    def a_tick(instance: dg.DagsterInstance) -> dg.SensorEvaluationContext:
+        return dg.SensorEvaluationContext(
+            instance.get_ref(), last_tick_completion_time=None, last_run_key=None, cursor=None, log_key=None
+        )
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        opened = instance_of(a_tick(instance))
+        run = instance.create_run_for_job(some_job)
+        assert instance_of(a_tick(instance)) is opened
+        assert opened.get_run_by_id(run.run_id) is not None
+        opened.dispose()
 
 
 def test_apprise_target_has_a_read_timeout_of_its_own() -> None:
