@@ -217,6 +217,7 @@ class PageView:
     has_figures: bool
     has_holes: bool
     by_bins: bool
+    has_turns: bool
     rates: Chart
     ingests: Sequence[IngestView]
     depth: Sequence[DepthView]
@@ -254,6 +255,7 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         has_figures=bool(day.ingests),
         has_holes=any(lane.spans for lane in slots),
         by_bins=not all(lane.turns for lane in slots),
+        has_turns=any(lane.turns for lane in slots),
         rates=_rates(day),
         ingests=[_ingest_view(ingest, day.bins) for ingest in day.ingests],
         depth=[_depth_view(depth, day, lane_of[depth.symbol]) for depth in day.depth],

@@ -87,6 +87,12 @@ def test_alerts_are_marked_in_a_lane_and_on_the_map(web: WebServer, tab: Tab, ma
     tab.until(f"() => ({red})(document.getElementById('heat')) > 10")
 
 
+def test_lanes_span_what_is_known_of_the_last_minutes(tab: Tab, market: RecordedMarket) -> None:
+    tab.until("() => / last (2|5|10) min$/.test(document.querySelector('#universe th.lane').textContent)")
+    market.turn("BRK B", unix_ms() - 400_000, unix_ms() - 390_000)
+    tab.shows("#universe th.lane", "slot held, last 10 min")
+
+
 def test_injected_alert_stays_text_on_a_phone(web: WebServer, market: RecordedMarket, browser: Browser) -> None:
     for number in range(30):
         what = f"{INJECTED} <b>stale</b> {'x' * 200}"

@@ -80,15 +80,19 @@ async function drawMap(map) {
   canvas.dataset.drawn = theme();
 }
 
-/** The ten levels from the best prices on at `time`; null for the newest book. */
-function showLadder({ ladder, caption, view }, time) {
-  const { columns, grid: { unit } } = view;
-  const book = time === null ? newestBook(columns) : columns[Math.min(columns.length - 1, Math.floor((time - start) / step))];
-  const why = book || time === null ? "" : view.why(time);
-  caption.textContent = book ? `${utcClock(book[0])} UTC` : ["not observed", why].filter(Boolean).join(": ");
-  if (!book) return ladder.show(null);
-  const [ts, seq, bids, asks, bid = Infinity, ask = 0] = book; // within a bin prices move: none stands beyond its last best
-  ladder.show([ts, seq, bids.filter(([at]) => at < bid + unit / 1e3), asks.filter(([at]) => at > ask - unit)]);
+/** A column without what stands beyond the prices that were the best at its end: within a bin they move. */
+function uncrossed([ts, seq, bids, asks, bid = Infinity, ask = 0], unit) {
+  return [ts, seq, bids.filter(([at]) => at < bid + unit / 1e3), asks.filter(([at]) => at > ask - unit)];
+}
+
+/** The ten levels from the best prices on at `time`; null for the last whole book. */
+function showLadder({ ladder, caption, view: { columns, grid: { unit }, why } }, time) {
+  const isWhole = (book) => book && uncrossed(book, unit).slice(2).every((side) => side.length >= 10);
+  const book = time === null
+    ? columns.findLast(isWhole) ?? newestBook(columns)
+    : columns[Math.min(columns.length - 1, Math.floor((time - start) / step))];
+  caption.textContent = book ? `${utcClock(book[0])} UTC` : ["not observed", time === null ? "" : why(time)].filter(Boolean).join(": ");
+  ladder.show(book ? uncrossed(book, unit) : null);
 }
 
 function draw() {

@@ -4,7 +4,7 @@ import { duration, price, spread, utcClock } from "./drawing/format.js";
 import { drawLane, laneWords } from "./drawing/lanes.js";
 import { set } from "./drawing/ladder.js";
 
-export const LANE_MS = 10 * 60_000;
+const LANE_MINUTES = [2, 5, 10];
 export const NO_LANE = { spans: [], marks: [] };
 
 const STATES = {
@@ -56,6 +56,7 @@ export class Universe {
   #sort = null;
   #ascending = true;
   #laneEnd = 0;
+  #laneMs = 0;
 
   /** elements: { table, filter, tally, nothing }; choose(symbol) is called when a row is clicked. */
   constructor(elements, choose) {
@@ -92,7 +93,8 @@ export class Universe {
     const title = document.createElement("button");
     title.type = "button";
     title.disabled = true;
-    title.textContent = `slot held, last ${LANE_MS / 60_000} min`;
+    title.textContent = "slot held";
+    this.laneTitle = title;
     lane.append(title);
     head.append(lane);
   }
@@ -195,8 +197,8 @@ export class Universe {
     cell.className = "lane";
     const canvas = document.createElement("canvas");
     canvas.addEventListener("pointermove", ({ offsetX }) => {
-      const perPixel = LANE_MS / canvas.clientWidth;
-      const time = this.#laneEnd - LANE_MS + offsetX * perPixel;
+      const perPixel = this.#laneMs / canvas.clientWidth;
+      const time = this.#laneEnd - this.#laneMs + offsetX * perPixel;
       canvas.title = `${utcClock(time)} UTC: ${laneWords(laneNow(), time, perPixel) || nothing}`;
     });
     cell.append(canvas);
@@ -215,13 +217,23 @@ export class Universe {
     if (cells[0].title !== row.symbol) cells[0].title = row.symbol;
   }
 
+  /** So many minutes as hold all that is known, at most the most: a recording that has just begun is no sliver. */
+  #spanLanes(now) {
+    const first = Math.min(...Object.values(this.lanes).map(({ spans }) => spans[0]?.[0] ?? now), now);
+    const minutes = LANE_MINUTES.find((each) => now - first <= each * 60_000) ?? LANE_MINUTES.at(-1);
+    this.#laneMs = minutes * 60_000;
+    set(this.laneTitle, `slot held, last ${minutes} min`);
+  }
+
   /** Draw the lanes up to `now`; what goes on is known up to `known`. */
   drawLanes(now, known, colours) {
     this.#laneEnd = now;
+    this.#spanLanes(now);
+    const from = now - this.#laneMs;
     this.foot.hidden = !this.alerts.marks.length || !this.rows.length;
-    drawLane(this.foot.lastChild.firstChild, this.alerts, now - LANE_MS, now, colours, { known });
+    drawLane(this.foot.lastChild.firstChild, this.alerts, from, now, colours, { known });
     for (const symbol of this.#visible) {
-      drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? NO_LANE, now - LANE_MS, now, colours, { known });
+      drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? NO_LANE, from, now, colours, { known });
     }
   }
 
