@@ -48,9 +48,9 @@ export function laneWords({ spans, marks }, time, perPixel) {
 
 /**
  * Draw the lane's time `from` to `to` with the colours of `palette`. A rule stands every so many ms, 0 for none; what has
- * no end goes on up to `known`.
+ * no end goes on up to `known`. No span is narrower than `narrowest` pixels: a thinner one is paler instead.
  */
-export function drawLane(canvas, lane, from, to, colours, { every = 60000, known = to } = {}) {
+export function drawLane(canvas, lane, from, to, colours, { every = 60000, known = to, narrowest = NARROWEST } = {}) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   if (!width) return;
   const context = fitted(canvas);
@@ -63,7 +63,7 @@ export function drawLane(canvas, lane, from, to, colours, { every = 60000, known
   for (const [start, end, kind, , share] of lane.spans) {
     const right = x(end ?? known);
     if (x(start) >= width || right <= 0) continue;
-    const wide = Math.max(NARROWEST, right - x(start));
+    const wide = Math.max(narrowest, right - x(start));
     context.globalAlpha = share === undefined ? 1 : 0.15 + 0.85 * share;
     context.fillStyle = colours[kind === "wait" ? "held" : kind];
     if (kind === "wait") context.fillRect(x(start), middle - 1, wide, 2);

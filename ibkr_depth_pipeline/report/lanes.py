@@ -22,8 +22,8 @@ from ibkr_depth_pipeline.schema.gaps import Gap
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
 
 _KINDS = {CONNECTED: "good", SUSPENDED: "warn", DISCONNECTED: "bad"}
-MOST_TURNS_OF_LANE, MOST_TURNS = 400, 10_000
-"""As many as a lane of a thousand pixels shows apart; more, and those of more on the whole page, are shown by bins."""
+MOST_TURNS = 6_000
+"""Subscriptions on the page, some 20 bytes each; of a day with more the lanes are shown by bins."""
 _CELLS = " abcdefghijABCDEFGHIJ"
 _SHADES = 10
 
@@ -72,7 +72,7 @@ def slot_lanes(day: RecordedDay) -> list[Lane]:
 
 
 def _turns(intervals: Sequence[SubscriptionInterval], bins: Bins) -> list[int | str | None]:
-    """See Lane; none if they are too many to be told apart."""
+    """See Lane."""
     found: list[int | str | None] = []
     before = bins.start
     for each in intervals:
@@ -83,7 +83,7 @@ def _turns(intervals: Sequence[SubscriptionInterval], bins: Bins) -> list[int | 
         reason = "" if each.end is None else each.end.value
         found += [each.requested - before, wait, lasts - (wait or 0), 0 if each.end is EndReason.TURN_OVER else reason]
         before = end
-    return found if len(found) <= 4 * MOST_TURNS_OF_LANE else []
+    return found
 
 
 def alert_lanes(day: RecordedDay) -> list[Lane]:

@@ -186,11 +186,10 @@ class IngestView:
 
 @dataclass(frozen=True, slots=True)
 class DepthView:
-    """A symbol's book over the day: data of the heat map and of the symbol's lane, and the chart of its spread."""
+    """A symbol's book over the day: data of the heat map, and the chart of its spread."""
 
     symbol: str
     data: str
-    lane: str
     spread: Chart
 
 
@@ -231,7 +230,6 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
     """`made` is when the page is written."""
     is_good, sentence = verdict(day)
     slots = slot_lanes(day)
-    lane_of = {lane.name: lane for lane in slots}
     missing = {symbol.symbol: 0 for symbol in day.symbols}
     for gap in day.gaps:
         missing[gap.symbol] += gap.size
@@ -258,7 +256,7 @@ def page_view(day: RecordedDay, made: datetime) -> PageView:
         has_turns=any(lane.turns for lane in slots),
         rates=_rates(day),
         ingests=[_ingest_view(ingest, day.bins) for ingest in day.ingests],
-        depth=[_depth_view(depth, day, lane_of[depth.symbol]) for depth in day.depth],
+        depth=[_depth_view(depth, day) for depth in day.depth],
         alerts=[alert_row(each) for each in day.tracked_alerts[:MOST_ALERTS]],
         more_alerts=max(0, len(day.alerts) - MOST_ALERTS),
         gaps=[gap_row(gap) for gap in day.gaps[:MOST_GAPS]],
@@ -373,9 +371,9 @@ def _lag(ingest: IngestDay) -> Chart | None:
     return Chart(title, "ms", scale.ticks(), shapes, keys=keys, scale=scale)
 
 
-def _depth_view(depth: DepthMap, day: RecordedDay, lane: Lane) -> DepthView:
+def _depth_view(depth: DepthMap, day: RecordedDay) -> DepthView:
     symbol = next(each for each in day.symbols if each.symbol == depth.symbol)
-    return DepthView(depth.symbol, depth_data(depth, symbol), lane.data, _spread(symbol))
+    return DepthView(depth.symbol, depth_data(depth, symbol), _spread(symbol))
 
 
 def _spread(symbol: SymbolDay) -> Chart:

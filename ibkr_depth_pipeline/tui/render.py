@@ -82,7 +82,8 @@ def frame(
         body = alerts_page(state.alerts, state.ts, width, room, ascii_only=ascii_only)
     elif not page and view.page == LANES:
         shown = listed(state, view), view.selected, lanes or {}, state.alerts
-        body = list(lanes_page(*shown, width, room, now_ms, view.zoom, ascii_only=ascii_only))
+        until = state.ts if view.back_secs else now_ms
+        body = list(lanes_page(*shown, width, room, until, view.zoom, ascii_only=ascii_only))
     elif not page:
         body = _body(state, view, width, room, ascii_only, quotes, lanes, now_ms)
     lines = [*head, *body]

@@ -115,7 +115,7 @@ class MarketFeed:
         before, self._state = self._state, state
         self._offset_ms = _clock_offset(state)
         self._viewers.publish(STATE, state_message(state, self._now_ms()))
-        if state.alerts is not before.alerts:
+        if state.alerts is not before.alerts or (not state.problem and ALERTS not in self._viewers.kept):
             self._viewers.publish(ALERTS, alerts_message(state.alerts, self._now_ms()))
 
     async def _read_turns(self) -> None:

@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.archive.parquet_schema import gap_bytes
 from ibkr_depth_pipeline.archive.reading import SpannedFile, files_of
 from ibkr_depth_pipeline.archive.store import ArchiveStore
 from ibkr_depth_pipeline.errors import ArchiveUnavailable, ConfigurationError, NothingKept
-from ibkr_depth_pipeline.report.lanes import MOST_TURNS_OF_LANE, alert_lanes, slot_lanes
+from ibkr_depth_pipeline.report.lanes import alert_lanes, slot_lanes
 from ibkr_depth_pipeline.report.view import MOST_ALERTS, MOST_GAPS
 from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
@@ -375,19 +375,21 @@ def test_many_alerts_are_cut_short(mirror: Mirror, desk: Desk, report: Report) -
     assert f"{MOST_ALERTS + 5} alerts were raised" in page.text
 
 
-def test_turns_that_no_lane_shows_apart_are_shown_by_bins(mirror: Mirror, desk: Desk, report: Report) -> None:
-    for symbol, turns in (("SPY", MOST_TURNS_OF_LANE + 1), ("QQQ", MOST_TURNS_OF_LANE)):
-        mirror.write(symbol, range(1, 601), start=OPEN, every=1000)
-        for number in range(turns):
-            at = OPEN + number * 1_000
-            seqs = {"first_seq": number + 1, "last_seq": number + 1}
-            turn = SubscriptionInterval(
-                symbol, number + 1, "ISLAND", requested=at, first_row=at, until=at + 900, **seqs
-            )
-            mirror.write_interval(replace(turn, end=EndReason.TURN_OVER), at + 900)
+def test_turns_of_a_day_that_has_too_many_are_shown_by_bins(
+    mirror: Mirror, desk: Desk, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.write("SPY", range(1, 301), start=OPEN, every=1000)
+    for number in range(300):
+        at = OPEN + number * 1_000
+        seqs = {"first_seq": number + 1, "last_seq": number + 1}
+        turn = SubscriptionInterval("SPY", number + 1, "ISLAND", requested=at, first_row=at + 9, until=at + 900, **seqs)
+        mirror.write_interval(replace(turn, end=EndReason.TURN_OVER), at + 900)
     desk.keep()
-    written, _ = report()
-    lanes = {lane.name: lane for lane in slot_lanes(written.day)}
-    assert list(lanes["SPY"].turns) == []
-    assert len(lanes["QQQ"].turns) == 4 * MOST_TURNS_OF_LANE
-    assert len(lanes["QQQ"].data) < 10_000
+    written, page = report()
+    (lane,) = slot_lanes(written.day)
+    assert list(lane.turns[4:12]) == [100, 9, 891, 0] * 2
+    assert len(lane.data) < 300 * 20
+    assert "to the millisecond, as on record" in page.text
+    monkeypatch.setattr("ibkr_depth_pipeline.report.lanes.MOST_TURNS", 299)
+    (lane,) = slot_lanes(written.day)
+    assert list(lane.turns) == []

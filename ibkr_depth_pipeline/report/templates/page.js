@@ -4,6 +4,7 @@ const $ = (selector) => [...document.querySelectorAll(selector)];
 const root = document.documentElement, main = document.querySelector("main"), clock = document.getElementById("clock");
 const [start, end, step, rule] = ["start", "end", "step", "rule"].map((name) => Number(main.dataset[name]));
 const TENTHS = 10;
+const NARROWEST_SHOWN = 0.5; // of a whole day a turn is less than a pixel wide, and many of them are a shade
 
 /** Subscriptions as lanes.js has them: [requested, first row or null, end, why it ended]. */
 function turnsFrom(packed) {
@@ -56,7 +57,7 @@ const maps = $("canvas.heat").map((canvas) => {
 const alerts = lanes.find(({ canvas }) => canvas.classList.contains("alerts"))?.lane.marks ?? [];
 
 async function viewOf({ dataset }) {
-  const data = JSON.parse(dataset.map), lane = laneFrom(dataset.lane);
+  const data = JSON.parse(dataset.map), { lane } = lanes.find(({ canvas }) => canvas.dataset.name === dataset.name);
   return {
     columns: await columnsFrom(data, lane.observed), grid: { tick: data.grid.unit, ...data.grid }, start, step, right: end,
     edge: end, known: end, oldest: null, cursor: null, marks: alerts, why: (time) => whyUnobserved(lane.turns, time),
@@ -97,7 +98,7 @@ function showLadder({ ladder, caption, view: { columns, grid: { unit }, why } },
 
 function draw() {
   const colours = palette();
-  for (const { canvas, lane } of lanes) drawLane(canvas, lane, start, end, colours, { every: rule });
+  for (const { canvas, lane } of lanes) drawLane(canvas, lane, start, end, colours, { every: rule, narrowest: NARROWEST_SHOWN });
   maps.forEach(drawMap);
 }
 
