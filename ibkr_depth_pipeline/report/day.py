@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,7 @@ _AROUND_THE_CLOCK_MS = 23 * 3_600_000
 """A session that is as long is no measure of what was to be recorded."""
 _PRICES = ("ts", "seq", "venue", "bid_price", "ask_price")
 _DEPTH = ("ts", "seq", "bid_price", "bid_size", "ask_price", "ask_size")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def read_recorded_day(
     histories = {name: figures.read_figures(store, day, name) for name in figures.ingests(store, day)}
     recorded = _within(_recorded(files, histories), within, day)
     session = _session(calendar, day, recorded)
-    window = _window(session, recorded)
+    window, part = _window(session, recorded), None if within is None else recorded
     bins = Bins.over(recorded.start, recorded.end)
     intervals = {symbol: intervals_of(store, day, symbol) for symbol in files}
     found = [_symbol_day(store, symbol, files[symbol], intervals[symbol], bins, window) for symbol in files]
@@ -154,25 +155,20 @@ def read_recorded_day(
         bins=bins,
         window=window,
         symbols=found,
-        gaps=[
-            gap
-            for symbol in files
-            for gap in gaps_of(store, day, symbol)
-            if within is None or _is_in(recorded, gap.next_ts)
-        ],
-        depth=[
-            depth
-            for each in chosen
-            if (depth := _depth(store, each, files[each.symbol], intervals[each.symbol], bins)) is not None
-        ],
-        ingests=[each for each in ingests if each is not None],
-        alerts=[each for each in alerts_of(store, day) if within is None or _is_in(recorded, each.alert.ts)],
+        gaps=[gap for symbol in files for gap in gaps_of(store, day, symbol) if _is_in(part, gap.next_ts)],
+        depth=_present(_depth(store, each, files[each.symbol], intervals[each.symbol], bins) for each in chosen),
+        ingests=_present(ingests),
+        alerts=[each for each in alerts_of(store, day) if _is_in(part, each.alert.ts)],
         intervals=intervals,
     )
 
 
-def _is_in(window: Window, ts: int) -> bool:
-    return window.start <= ts < window.end
+def _is_in(part: Window | None, ts: int) -> bool:
+    return part is None or part.start <= ts < part.end
+
+
+def _present(found: Iterable[_T | None]) -> list[_T]:
+    return [each for each in found if each is not None]
 
 
 def _nothing(store: ArchiveStore, day: date) -> str:

@@ -234,26 +234,26 @@ class GatewayOptions:
             raise ValueError(f"port is {self.port}; allowed: 0 (a free one) to {_HIGHEST_PORT}")
         if self.slots < 0:
             raise ValueError(f"slots is {self.slots}; allowed: 0 or more")
-        for code in (
-            *self.refusals.values(),
-            *self.venue_refusals.values(),
-            *self.advisories.values(),
-            self.no_slot_code,
-        ):
-            check_refusal(code)
-        for name in ("unanswered_details", "dead_subscriptions"):
-            for symbol, times in getattr(self, name).items():
-                _check_amount(f"{name} of {symbol}", times)
         if self.messages_per_second is not None and self.messages_per_second < 1:
             raise ValueError(f"messages_per_second is {self.messages_per_second}; allowed: 1 or more")
         if not math.isfinite(self.clock_offset):
             raise ValueError(f"clock_offset is {self.clock_offset}; allowed: any number of seconds")
+        for codes in (self.refusals, self.venue_refusals, self.advisories, {"": self.no_slot_code}):
+            for code in codes.values():
+                check_refusal(code)
+        self._check_places()
+        self._check_amounts()
+
+    def _check_places(self) -> None:
         for name in ("venue_refusals", "venue_first_row_delays"):
             for place in getattr(self, name):
                 if not all(place.partition("@")):
                     raise ValueError(f"{name} has {place!r}; allowed: SYMBOL@VENUE, such as AAPL@ISLAND")
-        for place, secs in self.venue_first_row_delays.items():
-            _check_amount(f"venue_first_row_delays of {place}", secs)
+
+    def _check_amounts(self) -> None:
+        for name in ("unanswered_details", "dead_subscriptions", "venue_first_row_delays"):
+            for key, amount in getattr(self, name).items():
+                _check_amount(f"{name} of {key}", amount)
         if self.ready_after is not None:
             _check_amount("ready_after", self.ready_after)
         for name in _AMOUNTS:
