@@ -133,7 +133,7 @@ class FlightRecorder:
     def trigger(self, reason: str, detail: str) -> None:
         """Have a tape written, unless it is off."""
         if self.wire is not None:
-            self._schedule.trigger(DumpTrigger(reason, detail), loop_time())
+            self._schedule.trigger(DumpTrigger(reason, self.wire.cleaned(detail)), loop_time())
 
     async def aclose(self) -> None:
         """End the ring. A tape that is due is still written, by a process that outlives this one."""

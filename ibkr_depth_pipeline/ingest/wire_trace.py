@@ -1,14 +1,16 @@
-"""The event loop's side of a ring (tape/ring.py): takes what the connections read and send, and hands it to the writer.
+"""The event loop's side of a ring (tape/ring.py): takes what connections read and send, and hands it to the writer.
 
-A read costs its stamp and two entries of a list. Twice a second, or when enough has gathered, the list goes to the
-writer's thread. When a segment is full or old, the next one begins with a checkpoint: the state of every connection and
-book at that moment, which lies between two reads.
+A read costs its stamp and an entry of a list. Twice a second, or when enough has gathered, the list goes to the
+writer's thread, without what names the account (tape/redaction.py): where rows alone came, none is looked at. When a
+segment is full or old, the next one begins with a checkpoint: the state of every connection and book at that moment,
+which lies between two reads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import time_ns
@@ -19,10 +21,11 @@ import orjson
 from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.tape.messages import Way, framed
+from ibkr_depth_pipeline.tape.redaction import SameLengthSanitizer, StreamRedactor, is_row
 from ibkr_depth_pipeline.tape.ring import CHECKPOINT, HEAD_BOUND_BYTES, SEGMENTS, RingFiles
 from ibkr_depth_pipeline.tape.ring_head import ConnectionHead
 from ibkr_depth_pipeline.tape.ring_writer import MOST_QUEUED_BYTES, RingWriter
-from ibkr_depth_pipeline.tape.scribe import EVENT, FRAME, frame
+from ibkr_depth_pipeline.tape.scribe import EVENT, frame
 
 FLUSH_SECS = 0.5
 """How old the newest bytes on disk may be."""
@@ -38,11 +41,16 @@ LinesOf = Callable[[], Sequence[Mapping[str, Any]]]
 `asks`."""
 
 
+_Entry = tuple[bytes, int, int, bytes]
+"""What frame() makes a frame of: kind, unix ns, number of the connection, data."""
+
+
 class WireTrace:
     """One connection: what gateway/ib_client.py asks of a ConnectionListener."""
 
-    def __init__(self, ring: WireRing, number: int, unfinished: Callable[[], bytes]) -> None:
+    def __init__(self, ring: WireRing, number: int, unfinished: Callable[[], bytes], key: bytes) -> None:
         self.head = ConnectionHead()
+        self._redactor = StreamRedactor(key)
         self._ring = ring
         self._number = number
         self._unfinished = unfinished
@@ -52,20 +60,49 @@ class WireTrace:
 
     def received(self, data: bytes) -> None:
         ring = self._ring
+        if ring.chunk_bytes >= ring.hand_over_at:
+            ring.hand_over()  # of what came before, every message is known by now
         if ring.is_on:
-            ring.chunk += (FRAME.pack(_GATEWAY, time_ns(), self._number, len(data)), data)
+            ring.chunk.append((_GATEWAY, time_ns(), self._number, data))
             ring.chunk_bytes += len(data)
-            if ring.chunk_bytes >= ring.chunk_bound:
-                ring.hand_over()
 
     def sent(self, data: bytes) -> None:
-        self._ring.put(_CLIENT, self._number, data)
-        if self.head.sent(data):
-            self._add_to_head(_CLIENT, data)
+        shown = self._redactor.sent(data)
+        self._ring.put(_CLIENT, self._number, shown)
+        if self.head.sent(shown):
+            self._add_to_head(_CLIENT, shown)
 
     def came(self, message: bytes) -> None:
+        shown = self._redactor.came(message, keep=self._ring.is_on)
         if self.head.came(message):
-            self._add_to_head(_GATEWAY, framed(message))
+            self._add_to_head(_GATEWAY, framed(shown))
+
+    def redact(self, chunk: Sequence[_Entry]) -> tuple[list[_Entry], list[_Entry]]:
+        """What of the chunk may be kept, and what is to wait: the connection's unfinished message, if it is no row."""
+        rest = self._unfinished()
+        waits = 0 if is_row(rest) else len(rest)
+        shown, waiting = _split(chunk, self._number, waits) if waits else (list(chunk), [])
+        if self._redactor.is_needed:
+            shown = self.redact_all(shown)
+        self._redactor.carry = b"" if waits else rest
+        return shown, waiting
+
+    def redact_all(self, chunk: Sequence[_Entry]) -> list[_Entry]:
+        """The whole chunk as it may be kept; what no message is known of is blanked."""
+        reads = iter(self._redactor.redacted(self._reads(chunk)))
+        return [
+            (kind, at, number, next(reads) if kind == _GATEWAY and number == self._number else data)
+            for kind, at, number, data in chunk
+        ]
+
+    def begin_again(self) -> list[_Entry]:
+        """Nothing of what was read so far is kept; returns what is to wait of it."""
+        rest = self._unfinished()
+        self._redactor.forget(rest if is_row(rest) else b"")
+        return [(_GATEWAY, time_ns(), self._number, rest)] if rest and not is_row(rest) else []
+
+    def _reads(self, chunk: Sequence[_Entry]) -> list[bytes]:
+        return [data for kind, _, number, data in chunk if kind == _GATEWAY and number == self._number]
 
     def closed(self, by: str) -> None:
         self._ring.ended(self._number, by)
@@ -84,7 +121,7 @@ class WireTrace:
             "opened": self._opened,
             "head": self._head_bytes,
             "head_is_whole": self.head_is_whole,
-            "unfinished": base64.b64encode(self._unfinished()).decode(),
+            "unfinished": base64.b64encode(self._redactor.carry).decode(),
             "requests": {str(request): text for request, text in self.head.requests.items()},
         }
 
@@ -102,13 +139,14 @@ class WireRing:
         self.files = files
         self.writer = RingWriter()
         self.is_on = False
-        self.chunk: list[bytes] = []
+        self.chunk: list[_Entry] = []
         self.chunk_bytes = 0
+        self._key = secrets.token_bytes(32)
         self.newest: WireTrace | None = None
         self.period = min(FLUSH_SECS, secs / SEGMENTS)
         self._segment_secs = secs / SEGMENTS
         self._segment_bound = bound // SEGMENTS
-        self.chunk_bound = min(CHUNK_BYTES, self._segment_bound // 2)
+        self._chunk_bound = self.hand_over_at = min(CHUNK_BYTES, self._segment_bound // 2)
         self._segment_bytes = 0
         self._segment_began = 0.0
         self._turn_is_due = False
@@ -123,19 +161,19 @@ class WireRing:
 
     def opened(self, unfinished: Callable[[], bytes]) -> WireTrace:
         self._numbers += 1
-        trace = self._traces[self._numbers] = self.newest = WireTrace(self, self._numbers, unfinished)
+        trace = self._traces[self._numbers] = self.newest = WireTrace(self, self._numbers, unfinished, self._key)
         self._event(self._numbers, {"name": "opened"})
         return trace
 
     def put(self, kind: bytes, connection: int, data: bytes) -> None:
         """Take bytes, or an event."""
         if self.is_on:
-            self.chunk += (FRAME.pack(kind, time_ns(), connection, len(data)), data)
+            self.chunk.append((kind, time_ns(), connection, data))
             self.chunk_bytes += len(data)
 
     def ended(self, connection: int, by: str) -> None:
         """The connection is closed."""
-        del self._traces[connection]
+        self.chunk = self._traces.pop(connection).redact_all(self.chunk)
         self._event(connection, {"name": "closed", "by": by})
         self.hand_over()
         self.writer.put(partial(self.files.end, connection), always=True)
@@ -167,20 +205,32 @@ class WireRing:
             self._turn()
 
     def hand_over(self) -> None:
-        """Give the writer what has come."""
+        """Give the writer what has come. Between two reads, or at the begin of one."""
         if not self.chunk:
             return
-        data = b"".join(self.chunk)
-        self.chunk.clear()
-        self.chunk_bytes = 0
+        data = self._packed()
         if self.writer.queued + len(data) > MOST_QUEUED_BYTES:
             self._fail(loop_time(), "the disk is too slow")
             return
-        self.writer.put(partial(self.files.append, data), len(data))
+        if data:
+            self.writer.put(partial(self.files.append, data), len(data))
         self._segment_bytes += len(data)
         if self._segment_bytes >= self._segment_bound and not self._turn_is_due:
             self._turn_is_due = True
-            asyncio.get_running_loop().call_soon(self._turn)  # this may be in the middle of a read
+            asyncio.get_running_loop().call_soon(self._turn)  # this may be at the begin of a read
+
+    def _packed(self) -> bytes:
+        """The frames of the chunk, which then has what is to wait."""
+        chunk, waiting = self.chunk, []
+        for trace in self._traces.values():
+            chunk, waits = trace.redact(chunk)
+            waiting += waits
+        self._hold(waiting)
+        return b"".join([frame(*entry) for entry in chunk])
+
+    def _hold(self, waiting: list[_Entry]) -> None:
+        self.chunk, self.chunk_bytes = waiting, sum(len(data) for *_, data in waiting)
+        self.hand_over_at = self.chunk_bytes + self._chunk_bound
 
     def _turn(self) -> None:
         self.hand_over()
@@ -210,8 +260,7 @@ class WireRing:
                 hint="recording goes on; the wire is not kept until that folder takes it (IBKR_FLIGHT_RECORDER_DIR)",
             )
         self._failed_at, self.is_on = now, False
-        self.chunk.clear()
-        self.chunk_bytes = 0
+        self._hold([])
         for trace in self._traces.values():
             trace.head_is_whole = False
 
@@ -222,8 +271,13 @@ class WireRing:
                 self._log.info("flight_recorder_resumed")
         elif self._failed_at is not None and now - self._failed_at >= RETRY_SECS and self.writer.queued == 0:
             self.writer.failure = None
+            self._hold([entry for trace in self._traces.values() for entry in trace.begin_again()])
             self._begin_segments(self.files.restart, always=True)
             self.is_on = True
+
+    def cleaned(self, text: str) -> str:
+        """A text of the gateway's as it may stand in the ring."""
+        return SameLengthSanitizer(self._key).cleaned(text)
 
     async def close(self) -> None:
         """End the ring, and wait for that; nothing of it stays. Nothing to do if it did not begin."""
@@ -232,3 +286,20 @@ class WireRing:
         self.is_on = False
         self.writer.put(self.files.remove, always=True)
         await self.writer.close()
+
+
+def _split(chunk: Sequence[_Entry], connection: int, waits: int) -> tuple[list[_Entry], list[_Entry]]:
+    """The chunk without the last so many bytes that the connection has read, and these."""
+    shown: list[_Entry] = []
+    waiting: list[_Entry] = []
+    for entry in reversed(chunk):
+        kind, at, number, data = entry
+        if not waits or kind != _GATEWAY or number != connection:
+            shown.append(entry)
+            continue
+        cut = max(0, len(data) - waits)
+        waits -= len(data) - cut
+        waiting.append((kind, at, number, data[cut:]))
+        if cut:
+            shown.append((kind, at, number, data[:cut]))
+    return shown[::-1], waiting[::-1]

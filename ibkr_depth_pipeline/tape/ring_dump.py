@@ -23,6 +23,7 @@ import orjson
 
 from ibkr_depth_pipeline.tape.files import Entry, LinkEvent, Read, TapeWriter, part_path
 from ibkr_depth_pipeline.tape.messages import Way, framed, message_of
+from ibkr_depth_pipeline.tape.redaction import TapeOfRingSanitizer
 from ibkr_depth_pipeline.tape.retention import KeptTapes, remove_old_tapes
 from ibkr_depth_pipeline.tape.ring import ABOUT, CHECKPOINT, head_name, lock_folder
 from ibkr_depth_pipeline.tape.scribe import EVENT, FRAME, TapeRecorder
@@ -133,7 +134,7 @@ def _rows_of(line: Mapping[str, Any]) -> Iterator[bytes]:
 def dump(folder: Path) -> dict[str, Any]:
     """Writes the tape of a held ring; what is to be reported of it. Raises OSError."""
     about = orjson.loads((folder / ABOUT).read_bytes())
-    stem, recorder = Path(about["stem"]), TapeRecorder()
+    stem, recorder = Path(about["stem"]), TapeRecorder(TapeOfRingSanitizer)
     part = part_path(stem, 1)
     unfinished = stem.with_name(f".{stem.name}.writing")
     notes = _cleaned(about["notes"], recorder)

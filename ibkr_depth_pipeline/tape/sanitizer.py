@@ -108,7 +108,7 @@ class Sanitizer:
         elif kind == MANAGED_ACCOUNTS:
             return [
                 fields[0],
-                self._without_accounts(fields[1]),
+                *map(self._without_accounts, fields[1:2]),
                 *(",".join(map(self.hashed, text.split(","))) for text in fields[2:]),
             ]
         elif kind == ERROR:
@@ -124,7 +124,7 @@ class Sanitizer:
 
     def cleaned(self, text: str) -> str:
         """A text for people, such as an error's, with hashes in the place of all that is spelled as some account."""
-        return _LIKE_ACCOUNT.sub(self._hash_of, self._without_accounts(text))
+        return self._without_accounts(_LIKE_ACCOUNT.sub(self._hash_of, text))
 
     def _without_accounts(self, text: str) -> str:
         """The text, with hashes in the place of what is spelled as an account's number or a mail address."""

@@ -32,16 +32,17 @@ def frame(kind: bytes, at: int, connection: int, data: bytes) -> bytes:
 
 
 class TapeRecorder:
-    """Turns the bytes of connections into entries. Pure."""
+    """Turns the bytes of connections into entries. Pure. sanitizer: what cleans them, with one key for all."""
 
-    def __init__(self) -> None:
+    def __init__(self, sanitizer: type[Sanitizer] = Sanitizer) -> None:
+        self._sanitizer = sanitizer
         self._sanitizers: dict[int, Sanitizer] = {}
         self._splitters: dict[tuple[int, Way], MessageSplitter | None] = {}
         self._key = Sanitizer().key
 
     def read(self, at: int, connection: int, way: Way, data: bytes) -> Entry:
         """What one read brought. Of a side that does not speak the protocol only the number of bytes is kept."""
-        sanitizer = self._sanitizers.setdefault(connection, Sanitizer(self._key))
+        sanitizer = self._sanitizers.setdefault(connection, self._sanitizer(self._key))
         splitter = self._splitters.setdefault((connection, way), MessageSplitter(way))
         messages = []
         try:
@@ -53,7 +54,7 @@ class TapeRecorder:
 
     def cleaned(self, text: str) -> str:
         """A text of the recorder's own as the tape may hold it."""
-        return Sanitizer(self._key).cleaned(text)
+        return self._sanitizer(self._key).cleaned(text)
 
     def event(self, at: int, connection: int, detail: dict[str, Any]) -> Entry:
         """An event; its name stands in `detail`."""
