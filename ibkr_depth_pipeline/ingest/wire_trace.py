@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import time_ns
 from typing import Any
@@ -25,7 +25,7 @@ from ibkr_depth_pipeline.tape.redaction import SameLengthSanitizer, StreamRedact
 from ibkr_depth_pipeline.tape.ring import CHECKPOINT, HEAD_BOUND_BYTES, SEGMENTS, RingFiles
 from ibkr_depth_pipeline.tape.ring_head import ConnectionHead
 from ibkr_depth_pipeline.tape.ring_writer import MOST_QUEUED_BYTES, RingWriter
-from ibkr_depth_pipeline.tape.scribe import EVENT, frame
+from ibkr_depth_pipeline.tape.scribe import EVENT, FRAME, frame
 
 FLUSH_SECS = 0.5
 """How old the newest bytes on disk may be."""
@@ -39,10 +39,6 @@ _GATEWAY, _CLIENT = (way.value.encode() for way in (Way.GATEWAY, Way.CLIENT))
 LinesOf = Callable[[], Sequence[Mapping[str, Any]]]
 """The books of the live subscriptions, as a checkpoint has them: `request`, `symbol`, `seq`, `ts`, `trouble`, `bids`,
 `asks`."""
-
-
-_Entry = tuple[bytes, int, int, bytes]
-"""What frame() makes a frame of: kind, unix ns, number of the connection, data."""
 
 
 class WireTrace:
@@ -63,7 +59,7 @@ class WireTrace:
         if ring.chunk_bytes >= ring.hand_over_at:
             ring.hand_over()  # of what came before, every message is known by now
         if ring.is_on:
-            ring.chunk.append((_GATEWAY, time_ns(), self._number, data))
+            ring.chunk += (FRAME.pack(_GATEWAY, time_ns(), self._number, len(data)), data)
             ring.chunk_bytes += len(data)
 
     def sent(self, data: bytes) -> None:
@@ -77,32 +73,34 @@ class WireTrace:
         if self.head.came(message):
             self._add_to_head(_GATEWAY, framed(shown))
 
-    def redact(self, chunk: Sequence[_Entry]) -> tuple[list[_Entry], list[_Entry]]:
+    def redact(self, chunk: list[bytes]) -> tuple[list[bytes], list[bytes]]:
         """What of the chunk may be kept, and what is to wait: the connection's unfinished message, if it is no row."""
         rest = self._unfinished()
-        waits = 0 if is_row(rest) else len(rest)
-        shown, waiting = _split(chunk, self._number, waits) if waits else (list(chunk), [])
+        shown: list[bytes] = chunk
+        waiting: list[bytes] = []
+        if rest and not is_row(rest):
+            shown, waiting = _split(chunk, self._number, len(rest))
+            rest = b""
         if self._redactor.is_needed:
             shown = self.redact_all(shown)
-        self._redactor.carry = b"" if waits else rest
+        self._redactor.carry = rest
         return shown, waiting
 
-    def redact_all(self, chunk: Sequence[_Entry]) -> list[_Entry]:
+    def redact_all(self, chunk: list[bytes]) -> list[bytes]:
         """The whole chunk as it may be kept; what no message is known of is blanked."""
-        reads = iter(self._redactor.redacted(self._reads(chunk)))
-        return [
-            (kind, at, number, next(reads) if kind == _GATEWAY and number == self._number else data)
-            for kind, at, number, data in chunk
-        ]
+        places = [at for at, _ in _reads(chunk, self._number)]
+        shown = list(chunk)
+        for at, data in zip(places, self._redactor.redacted([chunk[at] for at in places]), strict=True):
+            shown[at] = data
+        return shown
 
-    def begin_again(self) -> list[_Entry]:
+    def begin_again(self) -> list[bytes]:
         """Nothing of what was read so far is kept; returns what is to wait of it."""
         rest = self._unfinished()
         self._redactor.forget(rest if is_row(rest) else b"")
-        return [(_GATEWAY, time_ns(), self._number, rest)] if rest and not is_row(rest) else []
-
-    def _reads(self, chunk: Sequence[_Entry]) -> list[bytes]:
-        return [data for kind, _, number, data in chunk if kind == _GATEWAY and number == self._number]
+        if not rest or is_row(rest):
+            return []
+        return [FRAME.pack(_GATEWAY, time_ns(), self._number, len(rest)), rest]
 
     def closed(self, by: str) -> None:
         self._ring.ended(self._number, by)
@@ -139,7 +137,7 @@ class WireRing:
         self.files = files
         self.writer = RingWriter()
         self.is_on = False
-        self.chunk: list[_Entry] = []
+        self.chunk: list[bytes] = []  # of each frame its head and its data
         self.chunk_bytes = 0
         self._key = secrets.token_bytes(32)
         self.newest: WireTrace | None = None
@@ -168,7 +166,7 @@ class WireRing:
     def put(self, kind: bytes, connection: int, data: bytes) -> None:
         """Take bytes, or an event."""
         if self.is_on:
-            self.chunk.append((kind, time_ns(), connection, data))
+            self.chunk += (FRAME.pack(kind, time_ns(), connection, len(data)), data)
             self.chunk_bytes += len(data)
 
     def ended(self, connection: int, by: str) -> None:
@@ -226,10 +224,10 @@ class WireRing:
             chunk, waits = trace.redact(chunk)
             waiting += waits
         self._hold(waiting)
-        return b"".join([frame(*entry) for entry in chunk])
+        return b"".join(chunk)
 
-    def _hold(self, waiting: list[_Entry]) -> None:
-        self.chunk, self.chunk_bytes = waiting, sum(len(data) for *_, data in waiting)
+    def _hold(self, waiting: list[bytes]) -> None:
+        self.chunk, self.chunk_bytes = waiting, sum(map(len, waiting))
         self.hand_over_at = self.chunk_bytes + self._chunk_bound
 
     def _turn(self) -> None:
@@ -271,7 +269,7 @@ class WireRing:
                 self._log.info("flight_recorder_resumed")
         elif self._failed_at is not None and now - self._failed_at >= RETRY_SECS and self.writer.queued == 0:
             self.writer.failure = None
-            self._hold([entry for trace in self._traces.values() for entry in trace.begin_again()])
+            self._hold([piece for trace in self._traces.values() for piece in trace.begin_again()])
             self._begin_segments(self.files.restart, always=True)
             self.is_on = True
 
@@ -288,18 +286,24 @@ class WireRing:
         await self.writer.close()
 
 
-def _split(chunk: Sequence[_Entry], connection: int, waits: int) -> tuple[list[_Entry], list[_Entry]]:
+def _reads(chunk: list[bytes], connection: int) -> Iterator[tuple[int, int]]:
+    """Where the data of each read of the connection stands in a chunk, and when it was read (unix ns)."""
+    for at in range(0, len(chunk), 2):
+        kind, when, number, _ = FRAME.unpack(chunk[at])
+        if kind == _GATEWAY and number == connection:
+            yield at + 1, when
+
+
+def _split(chunk: list[bytes], connection: int, waits: int) -> tuple[list[bytes], list[bytes]]:
     """The chunk without the last so many bytes that the connection has read, and these."""
-    shown: list[_Entry] = []
-    waiting: list[_Entry] = []
-    for entry in reversed(chunk):
-        kind, at, number, data = entry
-        if not waits or kind != _GATEWAY or number != connection:
-            shown.append(entry)
-            continue
+    shown: list[bytes] = list(chunk)
+    waiting: list[bytes] = []
+    for at, when in reversed(list(_reads(chunk, connection))):
+        data = chunk[at]
         cut = max(0, len(data) - waits)
         waits -= len(data) - cut
-        waiting.append((kind, at, number, data[cut:]))
-        if cut:
-            shown.append((kind, at, number, data[:cut]))
-    return shown[::-1], waiting[::-1]
+        waiting[:0] = FRAME.pack(_GATEWAY, when, connection, len(data) - cut), data[cut:]
+        shown[at - 1 : at + 1] = [FRAME.pack(_GATEWAY, when, connection, cut), data[:cut]] if cut else []
+        if not waits:
+            break
+    return shown, waiting

@@ -1,4 +1,4 @@
-"""The last minutes of a wire, raw, in files of bounded size: what a flight recorder keeps, and a dump makes a tape of.
+"""The last minutes of a wire, in files of bounded size: what a flight recorder keeps, and a dump makes a tape of.
 
 A ring is a folder of its owner's alone:
 
@@ -8,9 +8,9 @@ A ring is a folder of its owner's alone:
                        later segment: greeting, contracts, depth exchanges; no rows, no depth requests
 
 A checkpoint is JSON, what a reader must know to begin there: `connections`, number -> `opened` (unix ns), `head` (bytes
-of the head until then) and whether `head_is_whole`, `unfinished` (base64 of the bytes of a message whose rest follows),
-`requests` (live depth requests, as they were sent); and `lines`, the books of the live subscriptions. The bytes are as
-they came, account numbers included; what leaves the folder is sanitized (ring_dump.py).
+of the head until then) and whether `head_is_whole`, `unfinished` (base64 of the bytes of a row whose rest follows),
+`requests` (live depth requests, as they were sent); and `lines`, the books of the live subscriptions. Rows are as they
+came, all other messages redacted (redaction.py); what leaves the folder is sanitized (ring_dump.py).
 """
 
 from __future__ import annotations

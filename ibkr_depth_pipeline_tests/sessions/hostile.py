@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -126,6 +127,24 @@ def _slots_taken(world: World, chance: random.Random) -> Acts:
     yield chance.choice([15.0, 25.0]), lambda: world.gateway.occupy_slots(0)
 
 
+def _line_dies_young(world: World, chance: random.Random) -> Acts:
+    """Behind its opening image, in a recorder that has just begun: it knows too little for a proof."""
+    symbol, due = _recorded(world, chance.choice(SYMBOLS)), [False]
+
+    def observe(entry: Any) -> None:
+        if due[0] and entry.kind == "rows" and entry.name == symbol:
+            due[0] = False
+            asyncio.get_running_loop().call_later(0.05, world.gateway.die, symbol)
+
+    def begin() -> None:
+        due[0] = True
+
+    world.gateway.journal.listen(observe)
+    yield 0.0, lambda: world.active().kill(0.0)
+    yield 0.5, begin  # nothing of the killed one's comes any more
+    yield 8.0, _it_has_arrived
+
+
 def _suspended(world: World, chance: random.Random) -> Acts:
     def jump() -> None:
         world.clock.now += chance.choice([1.0, 5.0, 60.0])
@@ -145,6 +164,7 @@ HOSTILE: Mapping[str, Callable[[World, random.Random], Acts]] = {
     "Redis stalls": _redis_stalls,
     "Redis full": _redis_full,
     "slots taken": _slots_taken,
+    "line dies young": _line_dies_young,
     "host suspended": _suspended,
 }
 """What happens beside what the gateway does (faults/random_faults.py: BEHAVIOURS)."""

@@ -20,7 +20,11 @@ from ibkr_depth_pipeline_tests.sessions.watch import Watch
 from ibkr_depth_pipeline_tests.sessions.world import ROLLS_AT, Plan, Recorder, Seen, World
 
 RECOVERY_SECS = 120.0
-"""Within so long of the end of the last fault every symbol has new rows."""
+"""Within so long of the end of the last fault every symbol has new rows. If every line is dead by then, nothing tells
+that from a quiet market, in which lines are asked for again but rarely: connections are dropped, and it counts anew."""
+
+MUTE_SECS = 60.0
+EVERY_LINE_DEAD = "every line dead"
 
 
 def play(plan: Plan) -> Seen:
@@ -52,7 +56,7 @@ async def _course(world: World) -> None:
         world.recorders = [Recorder(world, name) for name in ("a", "b")[: 1 + world.plan.standby]]
         watching = asyncio.ensure_future(watch.run())
         await _carry_out(world)
-        await _recover(world)
+        await _recover(world, watch)
         for recorder in reversed(world.recorders):
             await recorder.end()
         watching.cancel()
@@ -74,7 +78,7 @@ async def _carry_out(world: World) -> None:
         await asyncio.sleep(max(0.0, began + ROLLS_AT.second + 5.0 - world.clock.now))
 
 
-async def _recover(world: World) -> None:
+async def _recover(world: World, watch: Watch) -> None:
     """Wait until every symbol has new rows."""
 
     def counts() -> dict[str, int]:
@@ -82,7 +86,11 @@ async def _recover(world: World) -> None:
 
     before, deadline = counts(), world.clock.now + RECOVERY_SECS
     while late := [symbol for symbol, count in counts().items() if count < before[symbol] + 3]:
-        if world.clock.now >= deadline:
+        if world.clock.now >= deadline and watch.mute_secs() > MUTE_SECS and not world.seen.states[EVERY_LINE_DEAD]:
+            world.seen.states[EVERY_LINE_DEAD] += 1
+            world.gateway.drop_connections(reset=True)
+            deadline += RECOVERY_SECS
+        elif world.clock.now >= deadline:
             world.seen.problems.append(f"no new rows of {late} within {RECOVERY_SECS:g} s of the last fault")
             return
         await asyncio.sleep(0.25)

@@ -44,6 +44,7 @@ STATES = {
     "data_gap",
     "book_out_of_step",
     "book_reset",
+    "line_silent",
     "line_asked_again",
     "depth_refused",
     "client_id_in_use",
@@ -91,6 +92,12 @@ def test_block_of_killed_process_that_arrives_after_takeover_is_refused() -> Non
     assert seen.problems == []
     assert seen.states["late block of a former holder refused"] > 0
     assert seen.states["another process goes on"] > 0
+
+
+def test_line_that_dies_before_it_has_habits_is_asked_for_again() -> None:
+    seen = play(Plan(1, 3, 2, False, False, (Fault(8.0, "line dies young", 1),)))
+    assert seen.problems == []
+    assert seen.states["line_asked_again"] > 0
 
 
 def test_same_plan_gives_same_session_in_another_process() -> None:

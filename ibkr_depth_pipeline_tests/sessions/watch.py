@@ -31,6 +31,10 @@ class Watch:
         if entry.kind == "rows":
             self._last_row[entry.name] = self._world.clock.now
 
+    def mute_secs(self) -> float:
+        """For how long the gateway has sent no row."""
+        return self._world.clock.now - max(self._last_row.values(), default=0.0)
+
     def _on_set(self, key: str, value: bytes) -> None:
         if key == lease_key(NAME):
             self._holders.append(orjson.loads(value)["run_id"])

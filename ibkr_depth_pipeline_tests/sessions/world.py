@@ -48,12 +48,13 @@ SETTINGS: Mapping[str, Any] = {
     "ibkr_reconnect_max_secs": 1,
     "ibkr_reconnect_slow_secs": 5,
     "ibkr_outage_secs": 2,
-    "ibkr_silent_line_secs": 2,
+    "ibkr_silent_line_secs": 3,  # the rows of as many seconds tell something about the market
     "ibkr_heartbeat_ttl": 15,
     "ibkr_lease_ttl_secs": 4,
     "ibkr_lease_wait_secs": 100_000,
     "ibkr_stop_at_close": False,
     "ibkr_client_id": 777,
+    "ibkr_flight_recorder_minutes": 0,  # a thread and a process of its own: not of this world
 }
 
 
