@@ -37,7 +37,7 @@ class ReplyReceiver(asyncio.BufferedProtocol):
         self.is_lost = False
 
     def expect(self, wanted: int, deliver: Callable[[Replies], None]) -> None:
-        """So many replies are going to come, all that are outstanding. To be called before their commands are sent."""
+        """So many replies are to come, to commands that are sent in this turn of the event loop; no others are due."""
         self._wanted, self._deliver = wanted, deliver
         self._heard = self._loop.time()
         if self._watch is None:  # else it checks again when it is over: a timer for each batch would cost more

@@ -70,15 +70,28 @@ class WriterFigures:
         return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
 
 
-class Block(NamedTuple):
-    """Packed entries of one symbol that go out together, and the ids of the first and the last.
+class Block:
+    """Packed entries of one symbol that go out together.
 
-    Between two of them there may be a hole: what the bound took from behind a block that was on its way.
+    Between two of them there may be a hole: what the bound took from behind a block that was on its way. Their ids are
+    read when they are asked for, which is after a lone entry has left.
     """
 
-    entries: list[bytes]
-    oldest: StreamId
-    newest: StreamId
+    __slots__ = ("_packer", "entries")
+
+    def __init__(self, entries: list[bytes], packer: EntryPacker) -> None:
+        self.entries = entries
+        self._packer = packer
+
+    @property
+    def oldest(self) -> StreamId:
+        """The id of the first."""
+        return self._packer.position(self.entries[0])
+
+    @property
+    def newest(self) -> StreamId:
+        """The id of the last."""
+        return self._packer.position(self.entries[-1])
 
 
 class Beat(NamedTuple):
@@ -112,7 +125,8 @@ class SymbolQueue:
         self.venue: dict[Any, Any] | None = None  # for the venue hash
         self.changes: list[ContractChange] = []  # of the contract, to be stored before the snapshots after them
         self.on_its_way = False  # whether a block is
-        self.newest_sent = StreamId()  # nothing later can be in the stream by our hand
+        self._newest_sent = StreamId()
+        self._taken: bytes | None = None  # newest that was, if its id is not in `_newest_sent` yet
         self.uncertain_seq = 0  # snapshots up to this one may be stored already
         self.pause = 0.0  # seconds until its next try, after its key failed
         self.not_before = 0.0  # loop time of that try
@@ -210,11 +224,26 @@ class SymbolQueue:
             self.waiting.clear()
         else:
             entries = [self.waiting.popleft() for _ in range(most)]
-        oldest = self.packer.position(entries[0])
-        newest = self.packer.position(entries[-1]) if len(entries) > 1 else oldest
-        self.newest_sent = max(self.newest_sent, newest)
+        self._taken = entries[-1]
         self.on_its_way = True
-        return Block(entries, oldest, newest)
+        return Block(entries, self.packer)
+
+    @property
+    def may_go_alone(self) -> bool:
+        """Whether one snapshot waits, and may be sent before all else that there is to do."""
+        return len(self.waiting) == 1 and not (self.pause or self.changes or self.turns.has_work)
+
+    @property
+    def newest_sent(self) -> StreamId:
+        """Nothing later can be in the stream by our hand."""
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            self._newest_sent = max(self._newest_sent, self.packer.position(taken))
+        return self._newest_sent
+
+    def number_from(self, position: StreamId) -> None:
+        """The stream stands there: the snapshots that follow are later."""
+        self._newest_sent = position
 
     def _within(self, limit: int, most: int) -> int:
         """How many of the first `most` that wait are numbered up to `limit`."""
@@ -226,6 +255,7 @@ class SymbolQueue:
     def put_back(self, entries: list[bytes]) -> None:
         """These were not stored, or that is unknown."""
         self.on_its_way = False
+        self._newest_sent = self.newest_sent  # what is taken next may be older
         self.waiting.extendleft(reversed(entries))
 
     def doubt(self, block: Block) -> None:
@@ -237,8 +267,9 @@ class SymbolQueue:
         self.on_its_way = False
         if entries:
             self.stored = entries[-1]
-            self.arrivals.forget_before(self.packer.position(entries[-1]).seq)
-            self._backlog.stored(self.symbol, entries, self.packer.position(entries[-1]).seq)
+            seq = self.packer.position(entries[-1]).seq
+            self.arrivals.forget_before(seq)
+            self._backlog.stored(self.symbol, entries, seq)
 
     def postpone(self, now: float) -> None:
         """Its key failed: leave it alone for a while, so that it holds up no other symbol."""
@@ -272,6 +303,7 @@ class Backlog:
         self._log = get_log()
         self._on_work = on_work
         self._busy: dict[str, SymbolQueue] = {}  # those that may have something to do, now or later
+        self._fresh: dict[str, SymbolQueue] = {}  # those with work that came after the last `due` or `lone`
         self.queues: dict[str, SymbolQueue] = {}
         self.row_queues: dict[str, SymbolQueue] = {}
         self.held: Callable[[str], bool] = lambda symbol: False
@@ -290,14 +322,26 @@ class Backlog:
         for queue in (self.queues.pop(symbol, None), self.row_queues.pop(symbol, None)):
             if queue is not None:
                 self._busy.pop(queue.packer.key, None)
+                self._fresh.pop(queue.packer.key, None)
 
     def has_work(self, queue: SymbolQueue) -> None:
         """There is something to do for this queue."""
-        self._busy[queue.packer.key] = queue
+        self._busy[queue.packer.key] = self._fresh[queue.packer.key] = queue
         self._on_work()
+
+    def lone(self) -> SymbolQueue | None:
+        """The queue of the only snapshot, and the only work, that came after the last look; None: `due` is to look."""
+        if len(self._fresh) != 1:
+            return None
+        (queue,) = self._fresh.values()
+        if not queue.may_go_alone:
+            return None
+        self._fresh.clear()
+        return queue
 
     def due(self, now: float) -> list[SymbolQueue]:
         """The queues with something to do at loop time `now`."""
+        self._fresh.clear()
         return [queue for queue in self._busy.values() if (at := queue.due_at()) is not None and at <= now]
 
     def next_due(self) -> float | None:

@@ -92,11 +92,12 @@ class ServerWire:
         """See Wire."""
         assert self._connection is not None
         assert self._receiver is not None
-        self._receiver.expect(sum([part.replies for part in parts]), partial(self._take, parts, deliver))
+        packed = parts[0].packed if len(parts) == 1 else [each for part in parts for each in part.packed]
         try:
-            self._connection.write([each for part in parts for each in part.packed])
+            self._connection.write(packed)
         except Exception:
             self._connection.abort()
+        self._receiver.expect(sum([part.replies for part in parts]), partial(self._take, parts, deliver))
 
     def _take(self, parts: Sequence[Part], deliver: Callable[[Outcome], None], replies: Replies) -> None:
         if isinstance(replies, Exception):
@@ -198,7 +199,7 @@ class ReplicatedWire:
 
     def _leave_deposed(self, answers: list[Answer]) -> None:
         # of a block the second reply, to its first XADD, shows it; the rest is left, as this is done for each flush
-        replies = (reply for answer in answers if not isinstance(answer, Exception) for reply in answer[:2])
+        replies = [reply for answer in answers if not isinstance(answer, Exception) for reply in answer[:2]]
         if self.lacks_replicas or any(isinstance(reply, ResponseError) and is_deposed(reply) for reply in replies):
             self._wire.drop()
 

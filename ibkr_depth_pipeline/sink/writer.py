@@ -110,7 +110,7 @@ class RedisWriter:
         """Where each symbol's numbering stands; no predecessor can add to the streams any more. See raise_positions."""
         positions = await raise_positions(self._client, symbols, now_ms, self._min_replicas)
         for symbol, position in positions.items():
-            self._backlog.queue(symbol).newest_sent = position
+            self._backlog.queue(symbol).number_from(position)
         if self._row_stamp is not None:
             try:
                 await raise_streams(self._client, rows_stream, positions, now_ms, self._min_replicas)
@@ -192,8 +192,13 @@ class RedisWriter:
         To be called at the end of a batch of rows. Nothing is lost without it but a turn of the loop.
         """
         self._gathers = False
-        if self._has_new_work:
-            self._attend()
+        if self._has_new_work and self._sent is None and self._is_parked:
+            lone = self._backlog.lone() if self._may_send() else None
+            if lone is None:
+                self._attend()
+            else:
+                self._has_new_work = False
+                self._send([StreamWrite(lone, lone.take(1))])
 
     def _there_is_work(self) -> None:
         self._has_new_work = True
@@ -207,12 +212,15 @@ class RedisWriter:
         """Send what is due, or let `run` do it; after the flush that is under way, if one is."""
         if self._sent is not None or not self._is_parked:
             return
-        flush = self._next_flush() if self._may_send() else None
-        if flush is None:
-            self._schedule_next()
+        writes = self._due() if self._may_send() else None
+        if writes:
+            self._send(writes)
         else:
-            self._sent = flush
-            self._wire.send(flush.parts, self._answered)
+            self._schedule_next()
+
+    def _send(self, writes: list[Write]) -> None:
+        flush = self._sent = _Flush(writes, [write.part for write in writes], monotonic())
+        self._wire.send(flush.parts, self._answered)
 
     def _may_send(self) -> bool:
         """Whether `_permit` would wait for nothing, and a connection stands."""
@@ -302,9 +310,10 @@ class RedisWriter:
         if failure is not None:
             raise failure
         await self._permit()
-        flush = self._next_flush()
-        if flush is None:
+        writes = self._due()
+        if not writes:
             return
+        flush = _Flush(writes, [write.part for write in writes], monotonic())
         try:
             answers = await self._wire.exchange(flush.parts)
         except BaseException:
@@ -323,14 +332,13 @@ class RedisWriter:
         for conflict in filter(None, conflicts):
             raise conflict
 
-    def _next_flush(self) -> _Flush | None:
-        """What is due now; None if nothing is."""
+    def _due(self) -> list[Write]:
+        """All that is due now."""
         self._has_new_work = False
         now = loop_time()
         due = self._backlog.due(now)
         most = self._backlog.share(len(due)) if due else 0
-        writes = [write for queue in due for write in writes_of(queue, most, now, self._ttl_of(queue.symbol))]
-        return _Flush(writes, [write.part for write in writes], monotonic()) if writes else None
+        return [write for queue in due for write in writes_of(queue, most, now, self._ttl_of(queue.symbol))]
 
     async def _permit(self) -> None:
         """To be called right before each write that is sent."""

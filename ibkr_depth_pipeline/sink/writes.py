@@ -123,10 +123,10 @@ class StreamWrite:
         self.queue = queue
         self.block = block
         self.is_stored = False
-        self.arrived = queue.arrivals.of(block.oldest.seq)  # when the oldest of them did
+        self.arrived: float | None = None  # when the oldest of them did; known once it is settled
         # One entry is a block by itself. One that may be stored already is not: if it is, its lone reply would look
         # like a refusal to ReplicatedWire.
-        self._is_lone = len(block.entries) == 1 and block.newest.seq > queue.uncertain_seq
+        self._is_lone = len(block.entries) == 1 and (not queue.uncertain_seq or block.newest.seq > queue.uncertain_seq)
         packed = block.entries if self._is_lone else [_MULTI, *block.entries, _EXEC]
         self.part = Part(queue.packer.key, packed, len(packed))
 
@@ -138,6 +138,7 @@ class StreamWrite:
         self.queue.postpone(now)
 
     def settle(self, replies: list[Any]) -> Exception | None:
+        self.arrived = self.queue.arrivals.of(self.block.oldest.seq)
         if isinstance(replies[0], Exception) and not self._is_lone:  # without its MULTI each XADD went by itself
             self.queue.doubt(self.block)
         outcome = replies if self._is_lone else replies[-1]
