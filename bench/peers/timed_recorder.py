@@ -35,6 +35,7 @@ def note_read(session: TwsSession, original: Any = TwsSession.on_read) -> None:
 def note_rows(writer: RedisWriter, original: Any = RedisWriter.send_now) -> None:
     moments["rows"] = time.monotonic_ns()
     original(writer)
+    moments["rows"] = 0
 
 
 def note_write(wire: ServerWire, parts: Sequence[Part], deliver: Any, original: Any = ServerWire.send) -> None:
@@ -42,7 +43,7 @@ def note_write(wire: ServerWire, parts: Sequence[Part], deliver: Any, original: 
     original(wire, parts, deliver)
     ended = time.monotonic_ns()
     symbol = parts[0].key.rpartition(":")[2]
-    if len(parts) == 1 and len(parts[0].packed) == 1 and symbol in RECORDED:
+    if moments["rows"] and len(parts) == 1 and len(parts[0].packed) == 1 and symbol in RECORDED:
         found = _SEQ.search(parts[0].packed[0])
         if found is not None:
             steps.extend((RECORDED.index(symbol), int(found[1]), moments["read"], moments["rows"], began, ended))
