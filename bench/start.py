@@ -73,6 +73,5 @@ def _secs_to_first_row(stage: Stage, count: int) -> float:
 
 
 def _rows(store: Any, symbols: list[str]) -> int:
-    """Of the first symbols in the ring; the others have their turn later. A run that goes on begins where contracts are
-    kept, which need not be the first three."""
-    return sum(int(store.xlen(stream_key(symbol))) for symbol in symbols[:9])
+    """Of the first symbols in the ring; the others have their turn later."""
+    return sum(int(store.xlen(stream_key(symbol))) for symbol in symbols[:3])

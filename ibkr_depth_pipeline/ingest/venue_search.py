@@ -320,9 +320,13 @@ class ContractGate:
         self._news = asyncio.Event()
 
     def offer(self, instrument: Instrument) -> None:
-        """Take it now if it is claimed already, else as soon as it is known that nobody else has it."""
-        self.forget(instrument.symbol)
+        """Take it now if it is claimed already, else as soon as it is known that nobody else has it.
+
+        One that is offered once more, as the gateway has answered meanwhile, keeps its place before others.
+        """
+        self._held.pop(instrument.symbol, None)
         if self._claims.has(_place(instrument)):
+            self._offered.pop(instrument.symbol, None)
             self._take(instrument)
         else:
             self._offered[instrument.symbol] = instrument
@@ -351,9 +355,10 @@ class ContractGate:
                 await self._claims.claim({_place(each): each.symbol for each in offered})
             self._let_in(offered)
 
-    def _let_in(self, offered: Iterable[Instrument]) -> None:
-        for instrument in offered:
-            if self._offered.get(instrument.symbol) is not instrument:
+    def _let_in(self, asked: Iterable[Instrument]) -> None:
+        for each in asked:
+            instrument = self._offered.get(each.symbol)
+            if instrument is None or _place(instrument) != _place(each):
                 continue
             if (holder := self._claims.held.get(_place(instrument))) is not None:
                 self._refuse(instrument, holder)

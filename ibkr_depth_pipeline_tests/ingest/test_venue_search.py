@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import islice, product
 
@@ -15,12 +15,23 @@ from structlog.testing import capture_logs
 from ibkr_depth_pipeline.errors import GatewayError, NothingToRecord
 from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.ingest.resolver import NO_EXCHANGES, NOT_ANSWERED
-from ibkr_depth_pipeline.ingest.venue_search import DAY_SECS, RECENT_SECS, ROLL_RETRY_SECS, ContractRefresh, VenueSearch
+from ibkr_depth_pipeline.ingest.venue_search import (
+    DAY_SECS,
+    RECENT_SECS,
+    ROLL_RETRY_SECS,
+    ContractGate,
+    ContractRefresh,
+    VenueSearch,
+)
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.options import Unready
+from ibkr_depth_pipeline.sink.claims import AT_ONCE, ContractClaims, Place
+from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.status import identity_of_this_process
 from ibkr_depth_pipeline.tasks import end
 from ibkr_depth_pipeline.universe import SymbolSpec
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.ingest.odd_gateway import OddGateway, connected
 
 MANY = ["".join(letters) for letters in islice(product("ABCD", repeat=3), 60)]
@@ -257,3 +268,45 @@ def test_name_that_is_no_longer_recorded_is_never_due() -> None:
     found = refresh(ES)
     found.forget("ES")
     assert found.due(NOON + DAY_SECS) == []
+
+
+# ---- contracts of other ingests
+
+
+@pytest.mark.parametrize("while_claiming", [False, True])
+async def test_kept_contract_that_the_gateway_confirms_before_it_is_claimed_keeps_its_place(
+    shared_redis_url: str, while_claiming: bool
+) -> None:
+    symbols = [f"S{number:03}" for number in range(2 * AT_ONCE + 1)]
+    confirmed, taken, client = symbols[:3], [], open_redis(shared_redis_url)
+
+    def contract(symbol: str) -> Instrument:
+        return Instrument(symbol, 1 + symbols.index(symbol), "STK", "USD", "ISLAND", "NASDAQ")
+
+    class Claims(ContractClaims):
+        async def claim(self, places: Mapping[Place, str]) -> None:
+            if while_claiming and not taken:
+                confirm()
+            await super().claim(places)
+
+    def confirm() -> None:
+        for symbol in confirmed:
+            gate.offer(contract(symbol))
+
+    claims = Claims(client, "default", identity_of_this_process(0))
+    all_taken = asyncio.Event()
+
+    def take(found: Resolution) -> None:
+        taken.append(found.symbol)
+        if len(taken) == len(symbols):
+            all_taken.set()
+
+    gate = ContractGate(claims, dict, take, lambda symbol: None)
+    for symbol in symbols:
+        gate.offer(contract(symbol))
+    confirm()
+    running = asyncio.ensure_future(gate.run())
+    await asyncio.wait_for(all_taken.wait(), PATIENCE_SECS)
+    await end([running])
+    await client.aclose()
+    assert taken == symbols
