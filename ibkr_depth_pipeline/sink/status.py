@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from ibkr_depth_pipeline.clock import loop_time, monotonic, unix_ms
 from ibkr_depth_pipeline.hours.instruments import MarketHours
@@ -214,14 +214,46 @@ async def read_health(url: str, name: str, symbols: Sequence[str]) -> HealthRepo
 
     Raises SinkUnavailable if Redis can't be asked: then nothing is known.
     """
-    client = open_redis(url)
+    reader = HealthReader(url, name)
     try:
-        replies = await ask_each(client, health_commands(name, symbols))
-        return health_of(name, symbols, [_readable(reply) for reply in replies], unix_ms())
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
+        return await reader.read(symbols)
     finally:
-        await client.aclose()
+        await reader.aclose()
+
+
+class HealthReader:
+    """Reads health as `read_health` does, again and again, over connections that it keeps. Close it."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._client: Client | None = None
+
+    async def read(self, symbols: Sequence[str]) -> HealthReport:
+        """The health now. Raises SinkUnavailable; connections that have broken since the last reading are no reason."""
+        commands = health_commands(self._name, symbols)
+        try:
+            replies = await self._ask(commands)
+        except UNREACHABLE as error:
+            raise unavailable(error, self._url) from None
+        return health_of(self._name, symbols, replies, unix_ms())
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        is_kept = self._client is not None
+        client = self._client = self._client or open_redis(self._url)
+        try:
+            return [_readable(reply) for reply in await ask_each(client, commands)]
+        except UNREACHABLE as error:
+            await self.aclose()
+            if not is_kept or not isinstance(error, ConnectionError):
+                raise
+        return await self._ask(commands)
+
+    async def aclose(self) -> None:
+        """Close the connections. Repeatable; the next reading opens others."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
 
 def _readable(reply: Any) -> Any:

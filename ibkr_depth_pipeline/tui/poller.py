@@ -10,7 +10,8 @@ from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader, DepthSnapshot
 from ibkr_depth_pipeline.reader.alerts import AlertLog
-from ibkr_depth_pipeline.sink.status import read_health
+from ibkr_depth_pipeline.schema.health import IngestHealth
+from ibkr_depth_pipeline.sink.status import HealthReader
 from ibkr_depth_pipeline.tui.state import StreamReadings, WatchState, watch_state
 
 RATE_WINDOW_MS = 5_000
@@ -21,8 +22,8 @@ class Poller:
     """Polls the Redis at `url` for the ingest `name` (IBKR_GATEWAY_NAME); `symbols` are added to those found."""
 
     def __init__(self, url: str, name: str, symbols: Sequence[str] = ()) -> None:
-        self._url = url
         self._name = name
+        self._health = HealthReader(url, name)
         self._requested = tuple(symbols)
         self._reader = AsyncDepthReader(url)
         self._names: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class Poller:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._health.aclose()
         await self._reader.aclose()
 
     async def poll(self) -> WatchState:
@@ -42,11 +44,15 @@ class Poller:
             return self._last.aged(unix_ms(), str(error))
         return self._last
 
+    async def poll_ingest(self) -> IngestHealth:
+        """The ingest's own health now. Raises SinkUnavailable."""
+        return (await self._health.read(())).feed
+
     async def _read(self) -> WatchState:
         now = unix_ms()
         if not self._names or now - self._names_ts > _NAMES_EVERY_MS:
             self._names, self._names_ts = await self._find_names(), now
-        health = await read_health(self._url, self._name, self._names)
+        health = await self._health.read(self._names)
         books = await self._books()
         state = watch_state(health, StreamReadings(books, await self._rates(health.ts)))
         await self._read_alerts()
@@ -61,7 +67,7 @@ class Poller:
 
     async def _find_names(self) -> tuple[str, ...]:
         """The symbols of the ingest's figures in their order, then others with a stream, then the requested ones."""
-        feed = (await read_health(self._url, self._name, ())).feed
+        feed = await self.poll_ingest()
         published = [symbol for symbol in (feed.figures.symbols if feed.figures else ()) if symbol == symbol.upper()]
         return tuple(dict.fromkeys([*published, *await self._reader.symbols(), *self._requested]))
 

@@ -10,7 +10,6 @@ from ibkr_depth_pipeline.clock import monotonic, unix_ms
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.reader import AsyncDepthReader
 from ibkr_depth_pipeline.schema.health import INGEST_HEARTBEAT_TTL_SECS
-from ibkr_depth_pipeline.sink.status import read_health
 from ibkr_depth_pipeline.tui.observed import JOIN_MS
 from ibkr_depth_pipeline.tui.poller import Poller
 from ibkr_depth_pipeline.tui.state import Lanes, WatchState
@@ -36,8 +35,6 @@ class MarketFeed:
     """Reads the Redis at `url` and the ingest `name` (IBKR_GATEWAY_NAME), and publishes to `viewers`."""
 
     def __init__(self, url: str, name: str, viewers: Viewers) -> None:
-        self._url = url
-        self._name = name
         self._poller = Poller(url, name)
         self._reader = AsyncDepthReader(url)
         self._viewers = viewers
@@ -92,12 +89,15 @@ class MarketFeed:
 
     async def _rest(self, took: float) -> None:
         """Pause after a poll that took so long; large universes are polled less often, their ingest is not."""
-        share = WATCHED_SHARE if len(self._viewers) else UNWATCHED_SHARE
-        until = monotonic() + min(LONGEST_POLL_SECS, max(POLL_SECS, took / share - took))
-        while (left := until - monotonic()) > 0:
+        began = monotonic()
+        while (left := began + self._pause(took) - monotonic()) > 0:
             await asyncio.sleep(min(POLL_SECS, left))
-            if left > POLL_SECS:
+            if left > POLL_SECS and len(self._viewers):
                 await self._read_ingest()
+
+    def _pause(self, took: float) -> float:
+        least, share = (POLL_SECS, WATCHED_SHARE) if len(self._viewers) else (_UNWATCHED_SECS, UNWATCHED_SHARE)
+        return min(LONGEST_POLL_SECS, max(least, took / share - took))
 
     async def _read_ingest(self) -> None:
         """Publish at once if the ingest, or its gateway, has gone or come back."""
@@ -106,7 +106,7 @@ class MarketFeed:
             return
         self._asked_at = monotonic()
         with suppress(SinkUnavailable):
-            feed = (await read_health(self._url, self._name, ())).feed
+            feed = await self._poller.poll_ingest()
             if feed.problem != health.feed.problem:
                 self._take(replace(self._state, health=replace(health, feed=feed)))
         self._asked_at = None
