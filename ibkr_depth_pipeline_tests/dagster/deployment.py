@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import psutil
 from ibkr_depth_pipeline.box.dagster_api import DagsterApi
 from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
+from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS, REPOSITORY
 
 LOCATION = "ibkr_depth_pipeline"
@@ -34,6 +35,22 @@ _TERMINATE = """mutation($run: String!) { terminateRun(runId: $run, terminatePol
 
 class Refused(Exception):
     """Dagster does not launch; the text is all that it says."""
+
+
+def environment_of(
+    folder: Path, gateway: GatewayThread, redis_url: str, symbols: Sequence[str], **more: str
+) -> dict[str, str]:
+    """The settings of a Dagster that records these symbols around the clock. Writes the universe into `folder`."""
+    universe = folder / "ibkr_symbols.yaml"
+    universe.write_text(json.dumps({"symbols": list(symbols)}))
+    return {
+        "IBKR_HOST": gateway.host,
+        "IBKR_PORT": str(gateway.port),
+        "REDIS_URL": redis_url,
+        "SYMBOL_CONFIG_PATH": str(universe),
+        "IBKR_CALENDAR": "24/7",
+        **more,
+    }
 
 
 class Server:

@@ -6,7 +6,6 @@ The pictures are those of the README: `make test-faults ARGS='-k operator --base
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline_tests.dagster.browser import CHROMIUM, operator
-from ibkr_depth_pipeline_tests.dagster.deployment import JOB, Deployment, deployment
+from ibkr_depth_pipeline_tests.dagster.deployment import JOB, Deployment, deployment, environment_of
 
 pytestmark = [
     pytest.mark.faults,
@@ -36,20 +35,11 @@ def gateway() -> Iterator[tuple[GatewayThread, ExitStack]]:
 
 @pytest.fixture
 def deployed(tmp_path: Path, gateway: tuple[GatewayThread, ExitStack], shared_redis_url: str) -> Iterator[Deployment]:
-    universe = tmp_path / "ibkr_symbols.yaml"
-    universe.write_text(json.dumps({"symbols": ["SPY", "QQQ", "AAPL", "MSFT", "NVDA"]}))
     folder = tmp_path / "deployment"
     folder.mkdir()
-    environment = {
-        "IBKR_HOST": gateway[0].host,
-        "IBKR_PORT": str(gateway[0].port),
-        "REDIS_URL": shared_redis_url,
-        "SYMBOL_CONFIG_PATH": str(universe),
-        "IBKR_ROTATION_SECS": "1",
-        "IBKR_OBSERVE_SECS": "1",
-        "IBKR_CALENDAR": "24/7",
-        "IBKR_ALERT_GRACE_SECS": "0",
-    }
+    quick = {"IBKR_ROTATION_SECS": "1", "IBKR_OBSERVE_SECS": "1", "IBKR_ALERT_GRACE_SECS": "0"}
+    symbols = ("SPY", "QQQ", "AAPL", "MSFT", "NVDA")
+    environment = environment_of(tmp_path, gateway[0], shared_redis_url, symbols, **quick)
     with deployment(folder, environment) as running:
         yield running
 

@@ -16,7 +16,7 @@ from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline_tests.dagster.conftest import SYMBOLS
-from ibkr_depth_pipeline_tests.dagster.deployment import JOB, Deployment, deployment
+from ibkr_depth_pipeline_tests.dagster.deployment import JOB, Deployment, deployment, environment_of
 from ibkr_depth_pipeline_tests.monitoring.webhook import SECRET, Webhook
 
 PATIENCE_SECS = 150.0
@@ -74,20 +74,17 @@ class MonitoredDeployment:
 
 @pytest.fixture
 def monitored(tmp_path: Path, redis_server: EmbeddedRedis, gateway: GatewayThread) -> Iterator[MonitoredDeployment]:
-    universe = tmp_path / "ibkr_symbols.yaml"
-    universe.write_text(json.dumps({"symbols": list(SYMBOLS)}))
     with Webhook() as webhook:
-        environment = {
-            "IBKR_HOST": gateway.host,
-            "IBKR_PORT": str(gateway.port),
-            "REDIS_URL": redis_server.url,
-            "SYMBOL_CONFIG_PATH": str(universe),
-            "IBKR_ROTATION_SECS": "1",
-            "IBKR_STREAM_MAXLEN": "1000000",
-            "IBKR_CALENDAR": "24/7",
-            "IBKR_AUTOMATION": "on",
-            "ALERT_URLS": webhook.url,
-        }
+        environment = environment_of(
+            tmp_path,
+            gateway,
+            redis_server.url,
+            SYMBOLS,
+            IBKR_ROTATION_SECS="1",
+            IBKR_STREAM_MAXLEN="1000000",
+            IBKR_AUTOMATION="on",
+            ALERT_URLS=webhook.url,
+        )
         with deployment(tmp_path, environment) as dagster:
             yield MonitoredDeployment(dagster, redis_server, webhook, gateway)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -21,7 +20,7 @@ from ibkr_depth_pipeline.schema.health import standbys_of
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, ingest_heartbeat_key, standby_key, stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline_tests.dagster.conftest import SYMBOLS
-from ibkr_depth_pipeline_tests.dagster.deployment import JOB, Deployment, deployment
+from ibkr_depth_pipeline_tests.dagster.deployment import JOB, Deployment, deployment, environment_of
 from ibkr_depth_pipeline_tests.faults.ingest_process import SCRIPT, ingest_process
 
 PATIENCE_SECS = 150.0
@@ -99,19 +98,16 @@ class StandbyDeployment:
 
 @pytest.fixture
 def with_standby(tmp_path: Path, redis_server: EmbeddedRedis, gateway: GatewayThread) -> Iterator[StandbyDeployment]:
-    universe = tmp_path / "ibkr_symbols.yaml"
-    universe.write_text(json.dumps({"symbols": list(SYMBOLS)}))
-    environment = {
-        "IBKR_HOST": gateway.host,
-        "IBKR_PORT": str(gateway.port),
-        "REDIS_URL": redis_server.url,
-        "SYMBOL_CONFIG_PATH": str(universe),
-        "IBKR_ROTATION_SECS": "1",
-        "IBKR_STREAM_MAXLEN": "1000000",
-        "IBKR_CALENDAR": "24/7",
-        "IBKR_AUTOMATION": "on",
-        "IBKR_STANDBY": "on",
-    }
+    environment = environment_of(
+        tmp_path,
+        gateway,
+        redis_server.url,
+        SYMBOLS,
+        IBKR_ROTATION_SECS="1",
+        IBKR_STREAM_MAXLEN="1000000",
+        IBKR_AUTOMATION="on",
+        IBKR_STANDBY="on",
+    )
     with deployment(tmp_path, environment) as dagster:
         found = StandbyDeployment(dagster, environment)
         yield found

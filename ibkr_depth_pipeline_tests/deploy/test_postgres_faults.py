@@ -18,7 +18,7 @@ from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
-from ibkr_depth_pipeline_tests.dagster.deployment import Deployment, deployment
+from ibkr_depth_pipeline_tests.dagster.deployment import Deployment, deployment, environment_of
 from ibkr_depth_pipeline_tests.deploy.postgres import PostgresServer
 from ibkr_depth_pipeline_tests.deploy.test_postgres import CREDENTIALS, write_instance
 
@@ -66,24 +66,21 @@ def restart_what_ended(deployed: Deployment) -> list[str]:
 def test_recording_goes_on_whatever_becomes_of_dagsters_own_parts(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    universe = tmp_path / "ibkr_symbols.yaml"
-    universe.write_text(json.dumps({"symbols": ["SPY", "QQQ"]}))
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     postgres = PostgresServer()
     with GatewayThread(GatewayOptions(rows_per_second=50)) as gateway:
         write_instance(tmp_path / "written", postgres.port)
-        environment = {
+        environment = environment_of(
+            tmp_path,
+            gateway,
+            redis_url,
+            ("SPY", "QQQ"),
+            GATEWAYS_CONFIG_PATH="config/gateways.yaml",
+            IBKR_AUTOMATION="on",
+            IBKR_STREAM_MAXLEN="1000000",
             **CREDENTIALS,
-            "IBKR_HOST": gateway.host,
-            "IBKR_PORT": str(gateway.port),
-            "REDIS_URL": redis_url,
-            "SYMBOL_CONFIG_PATH": str(universe),
-            "GATEWAYS_CONFIG_PATH": "config/gateways.yaml",
-            "IBKR_CALENDAR": "24/7",
-            "IBKR_AUTOMATION": "on",
-            "IBKR_STREAM_MAXLEN": "1000000",
-        }
+        )
         seen = Watched(redis_url)
         try:
             with deployment(tmp_path, environment, tmp_path / "written" / "dagster.yaml") as deployed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -27,12 +26,12 @@ from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
 from ibkr_depth_pipeline_tests.conftest import REPOSITORY
-from ibkr_depth_pipeline_tests.dagster.deployment import Deployment, deployment
+from ibkr_depth_pipeline_tests.dagster.deployment import Deployment, deployment, environment_of
 from ibkr_depth_pipeline_tests.deploy.postgres import DATABASE, USER, PostgresServer
 from ibkr_depth_pipeline_tests.deploy.test_postgres import CREDENTIALS, SHIPPED, write_instance
 
 PATIENCE_SECS = 180.0
-SYMBOLS = ("SPY", "IWM")
+SYMBOLS = ("SPY", "QQQ")
 TOOLS = ("redis-cli", "redis-server", "sqlite3", "flock")
 
 
@@ -69,22 +68,16 @@ class Host:
 
     @property
     def environment(self) -> dict[str, str]:
-        universe = self.folder / "ibkr_symbols.yaml"
-        universe.write_text(json.dumps({"symbols": SYMBOLS}))
-        return {
+        more = {
             **(CREDENTIALS if self.postgres is not None else {}),
-            "IBKR_HOST": self.gateway.host,
-            "IBKR_PORT": str(self.gateway.port),
-            "REDIS_URL": self.redis.url,
-            "SYMBOL_CONFIG_PATH": str(universe),
             "GATEWAYS_CONFIG_PATH": "config/gateways.yaml",
             "ARCHIVE_URL": str(self.archive),
             "ARCHIVE_FLUSH_SECS": "0.5",
-            "IBKR_CALENDAR": "24/7",
             "IBKR_AUTOMATION": "on",
             "IBKR_LEASE_TTL_SECS": "2",
             "IBKR_OBSERVE_SECS": "5",
         }
+        return environment_of(self.folder, self.gateway, self.redis.url, SYMBOLS, **more)
 
     def script(self, name: str, folder: Path) -> str:
         """Runs deploy/NAME from a checkout of its own, as it is installed."""
