@@ -315,33 +315,44 @@ class TwsSession:
 
     def error(self, reqId: int, errorCode: int, errorString: str, advancedOrderRejectJson: str) -> None:
         self._callbacks.on_error(reqId, errorCode, errorString)
-        if errorCode == CLIENT_ID_IN_USE:
-            if not self._id_taken.done():
-                self._id_taken.set_result(None)
+        if self._ends_opening(errorCode, errorString):
             return
         if errorCode == PACING:
             lowered = self._schedule.violated(self._loop.time())
             self._send_due()
             self._decoded.append(PacingViolation(errorString, self._schedule.rate if lowered else None))
             return
-        if errorCode in REJECTION_CODES and not self.client.isReady():
-            if not self._rejected.done():
-                self._rejected.set_result((errorCode, errorString))
-            return
         if errorCode == DUPLICATE_REQUEST and reqId in self._sent_twice:
             return  # the first one was not lost
-        if reqId in self._details and not is_notice(errorCode):
-            self._details_refused(self._details.pop(reqId), errorCode, errorString)
-            if not is_about_the_session(errorCode):
-                return
         self._depth.discard(reqId)
-        if errorCode == READ_ONLY and self._expected.get("open orders"):
-            self._answer("open orders", True)
+        if self._answers_query(reqId, errorCode, errorString):
             return
         event = event_of(reqId, errorCode, errorString)
         if isinstance(event, FarmStatus) and event.healthy:
             self.depth_exchanges = ()
         self._decoded.append(event)
+
+    def _ends_opening(self, code: int, text: str) -> bool:
+        """Whether the error ends the attempt to connect."""
+        if code == CLIENT_ID_IN_USE:
+            if not self._id_taken.done():
+                self._id_taken.set_result(None)
+            return True
+        if code not in REJECTION_CODES or self.client.isReady():
+            return False
+        if not self._rejected.done():
+            self._rejected.set_result((code, text))
+        return True
+
+    def _answers_query(self, request: int, code: int, text: str) -> bool:
+        """Whether the error is the answer to a query, and about nothing else."""
+        if request in self._details and not is_notice(code):
+            self._details_refused(self._details.pop(request), code, text)
+            return not is_about_the_session(code)
+        if code != READ_ONLY or not self._expected.get("open orders"):
+            return False
+        self._answer("open orders", True)
+        return True
 
     @staticmethod
     def _details_refused(query: _DetailsQuery, code: int, text: str) -> None:
