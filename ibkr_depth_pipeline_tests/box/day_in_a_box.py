@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FEED = "/assets/raw/ibkr/depth/feed"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-SCRIPT = "- {at: 75, fault: gateway_away, seconds: 30}\n- {at: 170, fault: session_closed}\n"
+SCRIPT = "- {at: 90, fault: gateway_away, seconds: 30}\n- {at: 185, fault: session_closed}\n"
 PATIENCE_SECS = 240.0
 _WIDTH = 132
 
@@ -86,14 +86,17 @@ class DayInABox:
         """The web page, on a desk in light and dark and on a phone."""
         address = self.box.wait_for(r"Market +(\S+)")
         for picture, size, scheme in (
-            ("market-light", DESK, "light"),
-            ("market-dark", DESK, "dark"),
             ("market-phone", PHONE, "dark"),
+            ("market-dark", DESK, "dark"),
+            ("market-light", DESK, "light"),
         ):
             page = self.browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
             page.goto(f"{address}?symbol=SPY")
             page.get_by_text("SPY").first.wait_for()
             page.wait_for_timeout(6_000)  # what the heat map is to show has yet to happen
+            if scheme == "light":  # the first picture of README.md shows a live book
+                page.locator("#where").get_by_text("live").wait_for()
+                page.wait_for_timeout(2_000)
             page.evaluate("window.scrollTo(0, 0)")
             page.screenshot(path=self.pictures / f"{picture}.png")
             page.close()
