@@ -37,7 +37,7 @@ def play(plan: Plan) -> Seen:
         asyncio.set_event_loop(loop)
         try:
             world = World(plan, virtual, loop)
-            world.logged = logged
+            world.logged = world.seen.logged = logged
             try:
                 loop.run_until_complete(_course(world))
             except Exception as error:

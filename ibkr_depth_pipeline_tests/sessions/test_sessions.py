@@ -1,7 +1,7 @@
 """Whole sessions in virtual time, with faults by a seed: what must hold does, and each interesting state is reached.
 
-A plan that fails is shrunk by hypothesis and printed: `play(Plan(...))` of session.py repeats it, to the last byte.
-SESSIONS sets how many the long test plays, SESSIONS_SEED which.
+A plan that fails is shrunk by hypothesis and printed: `python -m ibkr_depth_pipeline_tests.sessions "Plan(...)"` repeats
+it, to the last byte. SESSIONS sets how many the long test plays, SESSIONS_SEED which.
 """
 
 from __future__ import annotations
@@ -102,15 +102,14 @@ def test_line_that_dies_before_it_has_habits_is_asked_for_again() -> None:
 
 def test_same_plan_gives_same_session_in_another_process() -> None:
     plan = plan_of(7, 1)
-    program = f"from {__package__}.world import *\nfrom {__package__}.session import play\nprint(play({plan!r}).digest)"
     other = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-m", __package__, repr(plan)],
         env={**os.environ, "PYTHONHASHSEED": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert other.stdout.split()[-1] == play(plan).digest
+    assert f"digest {play(plan).digest}\nnothing was wrong" in other.stdout
 
 
 def test_time_passes_for_who_waits_for_a_moment_that_is_nearer_than_a_timer_can_tell() -> None:

@@ -87,6 +87,8 @@ class Seen:
     problems: list[str] = field(default_factory=list)
     secs: float = 0.0
     snapshots: int = 0
+    logged: list[Any] = field(default_factory=list)
+    """What the recorders logged, in order."""
     digest: str = ""
     """Of all that was sent and stored: the same for the same plan."""
 
