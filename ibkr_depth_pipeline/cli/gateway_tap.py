@@ -32,6 +32,15 @@ def tap(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     part_mb: Annotated[int, typer.Option(min=1, help="Compressed megabytes of a part.")] = 64,
     parts: Annotated[int, typer.Option(min=1, help="How many parts are kept: the oldest goes.")] = 20,
+    newest_version: Annotated[
+        int | None,
+        typer.Option(
+            min=100,
+            metavar="VERSION",
+            help="Offer the gateway no newer server version than this, whatever the client does: "
+            f"{BINARY_IDS - 1} is the newest of which a tape can be played.",
+        ),
+    ] = None,
     allow_orders: Annotated[
         bool, typer.Option("--allow-orders", help="Forward messages that place, change or cancel orders.")
     ] = False,
@@ -53,9 +62,9 @@ def tap(
     if not out.parent.is_dir():
         _fail(f"--out {out}: the folder {out.parent} does not exist; make it first")
     made_by = f"ibkr_gateway_tap {version('ibkr_depth_pipeline')}"
-    options = TapOptions(
-        to_host.strip("[]"), int(to_port), host, listen, stem_of(out), part_mb * _MEGABYTE, parts, allow_orders, made_by
-    )
+    sizes = part_mb * _MEGABYTE, parts
+    where = to_host.strip("[]"), int(to_port), host, listen, stem_of(out)
+    options = TapOptions(*where, *sizes, allow_orders, made_by, newest_version)
     try:
         complete = asyncio.run(_tap(options))
     except OSError as problem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import socket
 import sys
 import time
@@ -46,6 +47,7 @@ _LAST_TEXT_ERROR = 193
 
 _REFUSED = "The tap refuses to forward orders; start it with --allow-orders if it is to"
 _ORDER_REJECTED = 201
+_OFFER = re.compile(rb"v(\d+)\.\.(\d+)")
 _UNWRITTEN_BYTES = 64 << 20
 _FLUSH_SECS = 1.0
 _FAREWELL_SECS = 10.0
@@ -53,7 +55,10 @@ _FAREWELL_SECS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class TapOptions:
-    """The two addresses of the tap, and what becomes of the tape. Sizes are bytes."""
+    """The two addresses of the tap, and what becomes of the tape. Sizes are bytes.
+
+    newest_version: the newest version of the protocol that a client's offer may have; None: whatever it offers.
+    """
 
     to_host: str
     to_port: int
@@ -64,6 +69,7 @@ class TapOptions:
     parts: int
     allow_orders: bool
     made_by: str
+    newest_version: int | None = None
 
 
 class TapeRecording:
@@ -233,7 +239,7 @@ class _Link:
     def _from_client(self, data: bytes) -> None:
         at = time.time_ns()
         try:
-            forwarded = b"".join(framed(message) for message in self._splitter.split(data) if self._may_pass(message))
+            forwarded = b"".join(map(self._forwarded, self._splitter.split(data)))
         except NotTheProtocol as problem:
             self._log.error("tap_client_refused", error=str(problem))
             self.close("tap")
@@ -244,9 +250,24 @@ class _Link:
             self._before_gateway.append(forwarded)
         self._recording.put(Way.CLIENT.value.encode(), at, self._number, data)
 
-    def _may_pass(self, message: bytes) -> bool:
+    def _forwarded(self, message: bytes) -> bytes:
         self._sent_messages += 1
-        if self._tap.options.allow_orders or message == PREAMBLE or self._sent_messages == 2:  # the offer of versions
+        if message != PREAMBLE and self._sent_messages == 2:
+            return framed(self._offer(message))
+        return framed(message) if message == PREAMBLE or self._may_pass(message) else b""
+
+    def _offer(self, message: bytes) -> bytes:
+        """The client's offer of versions (`v100..226`), up to the newest one that the options allow."""
+        newest, offer = self._tap.options.newest_version, _OFFER.match(message)
+        if newest is None or offer is None or int(offer[2]) <= newest:
+            return message
+        if int(offer[1]) > newest:
+            self._log.warning("tap_offer_is_newer", offer=offer[0].decode(), newest_version=newest)
+            return message
+        return message[: offer.start(2)] + str(newest).encode() + message[offer.end(2) :]
+
+    def _may_pass(self, message: bytes) -> bool:
+        if self._tap.options.allow_orders:
             return True
         kind = type_of(message, self._version)
         if kind not in ORDERS:

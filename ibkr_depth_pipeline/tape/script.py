@@ -86,7 +86,7 @@ def _why_not_played(scripts: Sequence[Script]) -> str:
     return (
         f"of server version {scripts[0].version}; below {BINARY_IDS} can be played: from then on messages have binary "
         "types and many are protobuf, of which a tape holds no content. `ibkr_gateway_tap show` prints what it holds; "
-        f"record again with a client that speaks a version below {BINARY_IDS}, as this recorder does"
+        f"record again with `ibkr_gateway_tap --newest-version {BINARY_IDS - 1}`, or this recorder, which speaks 176"
     )
 
 

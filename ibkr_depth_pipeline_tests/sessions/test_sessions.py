@@ -1,7 +1,7 @@
 """Whole sessions in virtual time, with faults by a seed: what must hold does, and each interesting state is reached.
 
-A plan that fails is shrunk by hypothesis and printed: `python -m ibkr_depth_pipeline_tests.sessions "Plan(...)"` repeats
-it, to the last byte. SESSIONS sets how many the long test plays, SESSIONS_SEED which.
+A plan that fails is shrunk by hypothesis and printed: `python -m ibkr_depth_pipeline_tests.sessions "Plan(...)"`
+repeats it, to the last byte. SESSIONS sets how many the long test plays, SESSIONS_SEED which.
 """
 
 from __future__ import annotations

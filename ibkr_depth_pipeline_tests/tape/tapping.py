@@ -20,9 +20,11 @@ class Address:
 
 
 @asynccontextmanager
-async def tapped(host: str, port: int, stem: Path, *, allow_orders: bool = False) -> AsyncIterator[Address]:
+async def tapped(
+    host: str, port: int, stem: Path, *, allow_orders: bool = False, newest_version: int | None = None
+) -> AsyncIterator[Address]:
     """A tap in front of the gateway at host and port; the tape is complete at the end."""
-    options = TapOptions(host, port, "127.0.0.1", 0, stem, 1 << 30, 20, allow_orders, "a test")
+    options = TapOptions(host, port, "127.0.0.1", 0, stem, 1 << 30, 20, allow_orders, "a test", newest_version)
     recording = await TapeRecording.start(options)
     watching = asyncio.ensure_future(recording.watch())
     tap = Tap(options, recording)

@@ -104,3 +104,33 @@ async def test_connections_that_can_be_played_are_and_it_is_said_that_others_are
     assert script.version == 176
     assert len(skipped) == 1
     assert "1 of 2 connections are left out: of server version 215" in skipped[0]
+
+
+@pytest.mark.parametrize(
+    ("offer", "newest", "passed"),
+    [
+        (b"v100..226", 200, b"v100..200"),
+        (b"v100..226 +PACEAPI", 200, b"v100..200 +PACEAPI"),
+        (b"v157..176", 200, b"v157..176"),
+        (b"v210..226", 200, b"v210..226"),
+        (b"v100..226", None, b"v100..226"),
+        (b"no offer", 200, b"no offer"),
+    ],
+)
+async def test_tap_offers_the_gateway_no_newer_version_than_it_was_told(
+    tmp_path: Path, offer: bytes, newest: int | None, passed: bytes
+) -> None:
+    came: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set_result(await reader.readexactly(len(b"API\0" + framed(passed))))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with tapped("127.0.0.1", port, tmp_path / "old", newest_version=newest) as tap:
+        _, writer = await asyncio.open_connection("127.0.0.1", tap.port)
+        writer.write(b"API\0" + framed(offer))
+        assert await came == b"API\0" + framed(passed)
+        writer.close()
+    server.close()
