@@ -49,8 +49,9 @@ export function laneWords({ spans, marks }, time, perPixel) {
 /**
  * Draw the lane's time `from` to `to` with the colours of `palette`. A rule stands every so many ms, 0 for none; what has
  * no end goes on up to `known`. No span is narrower than `narrowest` pixels: a thinner one is paler instead.
+ * Before `since` nothing is known.
  */
-export function drawLane(canvas, lane, from, to, colours, { every = 60000, known = to, narrowest = NARROWEST } = {}) {
+export function drawLane(canvas, lane, from, to, colours, { every = 60000, known = to, narrowest = NARROWEST, since = from } = {}) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   if (!width) return;
   const context = fitted(canvas);
@@ -59,7 +60,7 @@ export function drawLane(canvas, lane, from, to, colours, { every = 60000, known
   const middle = Math.round(height / 2);
   context.fillStyle = colours.line;
   for (let ts = every ? Math.ceil(from / every) * every : to; ts < to; ts += every) context.fillRect(Math.round(x(ts)), 0, 1, height);
-  context.fillRect(0, middle, width, 1);
+  context.fillRect(x(since), middle, width - x(since), 1);
   for (const [start, end, kind, , share] of lane.spans) {
     const right = x(end ?? known);
     if (x(start) >= width || right <= 0) continue;

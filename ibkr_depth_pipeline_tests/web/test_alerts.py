@@ -93,6 +93,28 @@ def test_lanes_span_what_is_known_of_the_last_minutes(tab: Tab, market: Recorded
     tab.shows("#universe th.lane", "slot held, last 10 min")
 
 
+def test_lanes_go_back_in_time_with_the_page(web: WebServer, tab: Tab, market: RecordedMarket) -> None:
+    now = unix_ms()
+    market.redis.delete("raw:ibkr:depth:stream:SPY")
+    market.row("SPY", 100.0, ts=now - 400_000)
+    market.turn("QQQ", now - 320_000, now - 280_000)
+    market.row("SPY", 101.0)
+    lane = tab.page.locator("tr[data-symbol='QQQ'] canvas")
+
+    def at_its_end() -> str:
+        box = lane.bounding_box()
+        assert box is not None
+        tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 8)
+        tab.page.mouse.move(box["x"] + box["width"] - 4, box["y"] + 8)
+        return lane.get_attribute("title") or ""
+
+    for back, heading, words in ((300_000, "min up to then", "book observed"), (5_400_000, "up to then", "not known")):
+        tab.page.goto(f"{web.address}?symbol=SPY&at={now - back}")
+        tab.until(f"() => document.querySelector('#universe th.lane').textContent.endsWith('{heading}')")
+        while words not in at_its_end():  # the turns come a little later; the test's timeout bounds it
+            tab.page.wait_for_timeout(50)
+
+
 def test_injected_alert_stays_text_on_a_phone(web: WebServer, market: RecordedMarket, browser: Browser) -> None:
     for number in range(30):
         what = f"{INJECTED} <b>stale</b> {'x' * 200}"

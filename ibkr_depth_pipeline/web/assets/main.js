@@ -409,7 +409,8 @@ function tick() {
   checkPace();
   showLink();
   grow();
-  universe.drawLanes(now(), Math.min(now(), page.known + PENDING_MS), theme.colours);
+  const present = now();
+  universe.drawLanes(page.right ?? present, present, Math.min(present, page.known + PENDING_MS), theme.colours);
   if (page.symbol && page.connected) {
     const { first, last } = view();
     columns.need(first, Math.min(last, columns.index(now()) - 1), performance.now());

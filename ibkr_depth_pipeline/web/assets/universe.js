@@ -5,6 +5,7 @@ import { drawLane, laneWords } from "./drawing/lanes.js";
 import { set } from "./drawing/ladder.js";
 
 const LANE_MINUTES = [2, 5, 10];
+const KEPT_MS = 15 * 60_000; // how far back the server knows who held a slot
 export const NO_LANE = { spans: [], marks: [] };
 
 const STATES = {
@@ -57,6 +58,7 @@ export class Universe {
   #ascending = true;
   #laneEnd = 0;
   #laneMs = 0;
+  #since = 0;
 
   /** elements: { table, filter, tally, nothing }; choose(symbol) is called when a row is clicked. */
   constructor(elements, choose) {
@@ -106,7 +108,7 @@ export class Universe {
     const name = this.foot.insertCell();
     name.colSpan = COLUMNS.length;
     name.textContent = "alerts";
-    this.foot.append(this.#makeLane(() => this.alerts, "none"));
+    this.foot.append(this.#makeLane(() => this.alerts, () => "none"));
   }
 
   #sortBy(column) {
@@ -183,7 +185,7 @@ export class Universe {
       if (column.label) cell.dataset.label = column.label;
       return cell;
     });
-    const lane = this.#makeLane(() => this.lanes[symbol] ?? NO_LANE, "no slot held");
+    const lane = this.#makeLane(() => this.lanes[symbol] ?? NO_LANE, (time) => (time < this.#since ? "not known any more" : "no slot held"));
     element.append(lane);
     const line = { element, cells, canvas: lane.firstChild };
     this.#rows.set(symbol, line);
@@ -191,15 +193,15 @@ export class Universe {
     return line;
   }
 
-  /** A cell for the lane that laneNow() gives; at the pointer stand the time and what it shows there, or `nothing`. */
-  #makeLane(laneNow, nothing) {
+  /** A cell for the lane that laneNow() gives; at the pointer stand the time and what it shows there, or otherwise(time). */
+  #makeLane(laneNow, otherwise) {
     const cell = document.createElement("td");
     cell.className = "lane";
     const canvas = document.createElement("canvas");
     canvas.addEventListener("pointermove", ({ offsetX }) => {
       const perPixel = this.#laneMs / canvas.clientWidth;
       const time = this.#laneEnd - this.#laneMs + offsetX * perPixel;
-      canvas.title = `${utcClock(time)} UTC: ${laneWords(laneNow(), time, perPixel) || nothing}`;
+      canvas.title = `${utcClock(time)} UTC: ${laneWords(laneNow(), time, perPixel) || otherwise(time)}`;
     });
     cell.append(canvas);
     return cell;
@@ -218,22 +220,24 @@ export class Universe {
   }
 
   /** So many minutes as hold all that is known, at most the most: a recording that has just begun is no sliver. */
-  #spanLanes(now) {
+  #spanLanes(now, isPast) {
     const first = Math.min(...Object.values(this.lanes).map(({ spans }) => spans[0]?.[0] ?? now), now);
     const minutes = LANE_MINUTES.find((each) => now - first <= each * 60_000) ?? LANE_MINUTES.at(-1);
     this.#laneMs = minutes * 60_000;
-    set(this.laneTitle, `slot held, last ${minutes} min`);
+    set(this.laneTitle, isPast ? `slot held, ${minutes} min up to then` : `slot held, last ${minutes} min`);
   }
 
-  /** Draw the lanes up to `now`; what goes on is known up to `known`. */
-  drawLanes(now, known, colours) {
-    this.#laneEnd = now;
-    this.#spanLanes(now);
-    const from = now - this.#laneMs;
+  /** Draw the lanes up to `until`, which is `now` or before it; what goes on is known up to `known`. */
+  drawLanes(until, now, known, colours) {
+    this.#laneEnd = until;
+    this.#since = now - KEPT_MS;
+    this.#spanLanes(now, until < now);
+    const from = until - this.#laneMs;
     this.foot.hidden = !this.alerts.marks.length || !this.rows.length;
-    drawLane(this.foot.lastChild.firstChild, this.alerts, from, now, colours, { known });
+    drawLane(this.foot.lastChild.firstChild, this.alerts, from, until, colours, { known });
+    const since = Math.max(from, this.#since);
     for (const symbol of this.#visible) {
-      drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? NO_LANE, from, now, colours, { known });
+      drawLane(this.#rows.get(symbol).canvas, this.lanes[symbol] ?? NO_LANE, from, until, colours, { known, since });
     }
   }
 
