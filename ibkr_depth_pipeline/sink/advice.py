@@ -16,9 +16,8 @@ from redis.exceptions import ResponseError
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import ClusterClient
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.settings import Settings
-from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.connection import redis_at
 
 BYTES_PER_ENTRY = 600
 """Memory of a stream entry of ten rows a side, as `MEMORY USAGE key SAMPLES 0` gives it for a full stream, divided by
@@ -49,13 +48,8 @@ class Server(NamedTuple):
 
 async def redis_advice(url: str, entries: int) -> list[Advice]:
     """What to know of the Redis at `url` that is to hold so many stream entries. Raises SinkUnavailable."""
-    client = open_redis(url)
-    try:
+    async with redis_at(url) as client:
         servers = await _servers(client)
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
-    finally:
-        await client.aclose()
     advice = [each for name, server in servers.items() for each in advice_of(name, server, entries // len(servers))]
     return list(dict.fromkeys(advice))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -31,20 +32,27 @@ def open_redis(url: str) -> Client:
     return open_client(url, connect_timeout=CONNECT_TIMEOUT_SECS, answer_timeout=ANSWER_TIMEOUT_SECS)
 
 
+@contextlib.asynccontextmanager
+async def redis_at(url: str) -> AsyncIterator[Client]:
+    """A client of the Redis at `url`, for a few commands. If it can't be reached the block raises SinkUnavailable."""
+    client = open_redis(url)
+    try:
+        yield client
+    except UNREACHABLE as error:
+        raise unavailable(error, url) from None
+    finally:
+        await client.aclose()
+
+
 async def check_writable(url: str, min_replicas: int = 0) -> str:
     """Carries out each kind of write that a run needs, on keys of its own that are gone afterwards.
 
     In a cluster that is done on each master; each must have `min_replicas` replicas that keep up. Returns the server's
     version, "unknown" if the user may not ask. Raises SinkUnavailable with the reason.
     """
-    client = open_redis(url)
-    try:
+    async with redis_at(url) as client:
         await _write_and_delete(client, min_replicas)
         return await _version(client)
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
-    finally:
-        await client.aclose()
 
 
 async def _write_and_delete(client: Any, min_replicas: int) -> None:

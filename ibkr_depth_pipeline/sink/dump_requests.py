@@ -20,10 +20,10 @@ from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import DepthPipelineError
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE
 from ibkr_depth_pipeline.redis_link.pipeline import ask
 from ibkr_depth_pipeline.schema.keys import dump_answer_key, dump_request_key
-from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.connection import redis_at
 from ibkr_depth_pipeline.tasks import end
 
 CYCLE_SECS = 1.0
@@ -105,19 +105,14 @@ def _request_in(value: Any) -> tuple[str, str] | None:
 
 async def ask_for_dump(url: str, name: str, by: str) -> DumpAnswer:
     """Has the ingest called `name` write a tape. Raises DumpRefused and SinkUnavailable."""
-    client = open_redis(url)
     number = secrets.token_hex(8)
-    try:
+    async with redis_at(url) as client:
         if not await _asked(client, name, orjson.dumps({"id": number, "by": by})):
             raise DumpRefused(f"the ingest {name} does not take requests: an earlier one still waits")
         if await _answer(client, name, number, ANSWER_SECS) is None:
             await ask(client, [("DEL", dump_request_key(name))])
             raise DumpRefused(f"the ingest {name} does not answer: is it of a version without a flight recorder?")
         answer = await _answer(client, name, number, DONE_SECS, done=True)
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
-    finally:
-        await client.aclose()
     if answer is None:
         raise DumpRefused(f"the ingest {name} has begun to write the tape, and has not ended: see its log")
     if answer.error:

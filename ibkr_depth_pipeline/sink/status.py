@@ -41,7 +41,7 @@ from ibkr_depth_pipeline.schema.keys import (
     standby_key,
 )
 from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, StandbyFigures
-from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.connection import open_redis, redis_at
 
 REPORT_SECS = 2.0
 """How often an ingest publishes its figures, if nothing happens."""
@@ -165,13 +165,8 @@ class StandbyStatus:
 
 async def ask_to_hand_over(url: str, name: str, run_id: str, by: str) -> None:
     """Ask that run to give the recording to its standby. Raises SinkUnavailable."""
-    client = open_redis(url)
-    try:
+    async with redis_at(url) as client:
         await ask(client, [("SET", hand_over_key(name), f"{run_id} {by}", "EX", HAND_OVER_SECS)])
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
-    finally:
-        await client.aclose()
 
 
 def _merged(known: bytes | None, hours: Mapping[str, MarketHours], symbols: Collection[str] | None) -> bytes:
@@ -182,14 +177,9 @@ def _merged(known: bytes | None, hours: Mapping[str, MarketHours], symbols: Coll
 
 async def read_hours_of(url: str, name: str) -> UniverseHours:
     """The hours that the ingest `name` (IBKR_GATEWAY_NAME) has published, if any. Raises SinkUnavailable."""
-    client = open_redis(url)
-    try:
+    async with redis_at(url) as client:
         (reply,) = await ask_each(client, [("GET", ingest_hours_key(name))])
         return UniverseHours.of_json(_readable(reply))
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
-    finally:
-        await client.aclose()
 
 
 async def hours_age_secs(url: str, name: str) -> float:
@@ -197,13 +187,8 @@ async def hours_age_secs(url: str, name: str) -> float:
 
     Raises SinkUnavailable.
     """
-    client = open_redis(url)
-    try:
+    async with redis_at(url) as client:
         (left_ms,) = await ask(client, [("PTTL", ingest_hours_key(name))])
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
-    finally:
-        await client.aclose()
     if left_ms < 0:
         return math.inf if left_ms == _NO_KEY else 0.0
     return HOURS_KEPT_SECS - float(left_ms) / 1000
@@ -323,11 +308,6 @@ read the stream."""
 
 async def store_alerts(url: str, name: str, alerts: Sequence[Alert]) -> None:
     """Append each to the stream of the ingest `name`, once, however often it is tried. Raises SinkUnavailable."""
-    client = open_redis(url)
     entries = ([word for field in encode_alert(alert).items() for word in field] for alert in alerts)
-    try:
+    async with redis_at(url) as client:
         await ask(client, [("EVAL", _APPEND_ONCE, 1, alerts_stream(name), MAXLEN, *entry) for entry in entries])
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
-    finally:
-        await client.aclose()

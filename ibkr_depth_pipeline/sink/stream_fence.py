@@ -14,7 +14,7 @@ from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key, venue_key
-from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.connection import redis_at
 from ibkr_depth_pipeline.sink.wire import Part, open_wire
 
 Positions = dict[str, StreamId]
@@ -124,13 +124,8 @@ async def streams_ahead(url: str, symbols: Sequence[str], now_ms: int) -> dict[s
 
     Raises SinkUnavailable.
     """
-    client = open_redis(url)
-    try:
+    async with redis_at(url) as client:
         found = await newest_ids(client, symbols)
-    except UNREACHABLE as error:
-        raise unavailable(error) from None
-    finally:
-        await client.aclose()
     return {symbol: newest.ts for symbol, newest in found.items() if newest.ts > now_ms + _AHEAD_MS}
 
 
@@ -139,14 +134,9 @@ async def recorded_contracts(url: str, symbols: Sequence[str]) -> dict[tuple[int
 
     Raises SinkUnavailable.
     """
-    client = open_redis(url)
-    try:
+    async with redis_at(url) as client:
         fields = ("con_id", "exchange", "depth_supported")
         replies = await ask_each(client, [("HMGET", venue_key(symbol), *fields) for symbol in symbols])
-    except UNREACHABLE as error:
-        raise unavailable(error) from None
-    finally:
-        await client.aclose()
     found: dict[tuple[int, str], str] = {}
     for symbol, reply in zip(symbols, replies, strict=True):
         if not isinstance(reply, Exception) and None not in reply and reply[2] == b"1":

@@ -20,10 +20,10 @@ from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.logs import RepeatedFailureLog
 from ibkr_depth_pipeline.model import ContractHours, Instrument
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.schema.keys import contract_key, focus_key
-from ibkr_depth_pipeline.sink.connection import open_redis
+from ibkr_depth_pipeline.sink.connection import redis_at
 
 KEPT_SECS = 86_400
 _AT_ONCE = 250
@@ -117,11 +117,6 @@ async def read_focus(client: Client, symbols: Sequence[str]) -> list[FocusReques
 
 async def request_focus(url: str, symbol: str, by: str, secs: float) -> None:
     """Ask for the symbol for so long from now on, or, with 0, no longer. Raises SinkUnavailable."""
-    client = open_redis(url)
     key = focus_key(symbol)
-    try:
+    async with redis_at(url) as client:
         await ask(client, [("SET", key, by, "PX", int(secs * 1000)) if secs else ("DEL", key)])
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
-    finally:
-        await client.aclose()
