@@ -18,8 +18,10 @@ import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.clock import unix_ms
+from ibkr_depth_pipeline.schema.alerts import Alert, AlertKind
 from ibkr_depth_pipeline.schema.keys import stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
+from ibkr_depth_pipeline.sink.status import store_alerts
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
 from ibkr_depth_pipeline_tests.web.market import RecordedMarket
 
@@ -190,6 +192,19 @@ async def test_table_is_filtered_and_sorted_and_a_symbol_chosen_by_typing(
         terminal.types("?")
         await terminal.shows("next, previous symbol")
         terminal.types("xq")
+        await terminal.ends_well()
+
+
+async def test_alerts_of_a_real_redis_and_the_lanes_alone_come_by_key(run: Recording, shared_redis_url: str) -> None:
+    away = Alert(unix_ms() - 5_000, AlertKind.TROUBLE, "gateway", "IBKR depth default: feed stale", "Likely cause: x.")
+    await store_alerts(shared_redis_url, "default", [away])
+    async with on_terminal(environment(shared_redis_url), "--every", "0.1") as terminal:
+        await terminal.shows("alerts: 1 open")
+        terminal.types("a")
+        await terminal.shows("Likely cause: x.")
+        terminal.types("w")
+        await terminal.shows("who held a slot when, last 5 min")
+        terminal.types("q")
         await terminal.ends_well()
 
 
