@@ -113,7 +113,7 @@ def test_run_whose_instruments_are_closed_fails_at_once_and_connects_nowhere(
     publish(shared_redis_url, SPY=(5, 9), AAPL=(4, 8))
     assert "the first opens at" in failure_of(execute(instance, stop_at_close=True))
     assert not gateway.journal.entries("opened")
-    publish(shared_redis_url, SPY=(-1, 0.001))
+    publish(shared_redis_url, SPY=(-1, 0.0015))
     assert execute(instance, stop_at_close=True).success, "it ends by itself at the last close"
 
 
