@@ -13,7 +13,7 @@ Within a turn each symbol has at most one slot; what a heavy symbol can't use of
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -190,11 +190,12 @@ class Ring:
         self._lags.setdefault(weight, 0.0)
         return self._queues.setdefault(weight, deque())
 
-    def _members(self, pins: Collection[str]) -> Counter[int]:
+    def _members(self, pins: Collection[str]) -> dict[int, int]:
         """weight -> how many symbols of it take turns, those with none left out."""
-        counts = Counter({weight: len(queue) for weight, queue in self._queues.items()})
-        counts.subtract(Counter(self._weight_of[symbol] for symbol in pins))
-        return Counter({weight: count for weight, count in counts.items() if count})
+        counts = {weight: len(queue) for weight, queue in self._queues.items()}
+        for symbol in pins:
+            counts[self._weight_of[symbol]] -= 1
+        return {weight: count for weight, count in counts.items() if count}
 
 
 def _is_pinned(priority: Priority) -> bool:

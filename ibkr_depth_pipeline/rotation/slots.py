@@ -201,6 +201,7 @@ RECONNECT_PACE = Backoff(first=60.0, longest=1800.0)
 _KEPT = 256
 
 _UNANSWERED = (SlotState.ABANDONED, SlotState.DENIED)
+_FREE = (SlotState.RELEASED, SlotState.DENIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +222,9 @@ class _Cancelled:
     patience: float
     suspected_until: float = float("-inf")
 
+    def is_suspected(self, now: float) -> bool:
+        return self.slot.state not in _FREE or now < self.suspected_until
+
 
 class Orphans:
     """Remembers cancelled requests. late_rows: LATE_ROWS_SECS, in a test fewer; `now`: the controller's seconds."""
@@ -235,8 +239,7 @@ class Orphans:
         """Remember a request whose cancel was sent."""
         self._left[slot.request] = _Cancelled(slot, now, self._late_rows)
         if len(self._left) > _KEPT:
-            suspected = {left.slot.request for left in self._suspected(now)}
-            unsuspected = (request for request in self._left if request not in suspected)
+            unsuspected = (request for request, left in self._left.items() if not left.is_suspected(now))
             del self._left[next(unsuspected, next(iter(self._left)))]
 
     def rows_came(self, request: int, now: float) -> Slot | None:
@@ -274,11 +277,7 @@ class Orphans:
         return tuple(left.slot.symbol for left in self._suspected(now))
 
     def _suspected(self, now: float) -> list[_Cancelled]:
-        return [
-            left
-            for left in self._left.values()
-            if left.slot.state not in (SlotState.RELEASED, SlotState.DENIED) or now < left.suspected_until
-        ]
+        return [left for left in self._left.values() if left.is_suspected(now)]
 
     def justify_reconnect(self, now: float) -> bool:
         """Whether a missing slot is reason to reconnect now; if so, it counts as done.

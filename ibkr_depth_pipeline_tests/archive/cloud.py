@@ -13,7 +13,8 @@ import pytest
 
 from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
-from ibkr_depth_pipeline_tests.archive.conftest import PATIENCE_SECS, Desk
+from ibkr_depth_pipeline_tests.archive.conftest import Desk
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "nobody",

@@ -16,12 +16,12 @@ from ibkr_depth_pipeline_tests.archive.conftest import (
     DAY,
     MS_PER_DAY,
     NOON,
-    PATIENCE_SECS,
     Desk,
     Mirror,
     ids_of,
     parts_of,
 )
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 SECRET = "hunter2"
 

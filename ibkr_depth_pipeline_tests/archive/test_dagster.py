@@ -14,7 +14,8 @@ from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.definitions import defs
 from ibkr_depth_pipeline.orchestration.archive.archiver import ARCHIVE_JOB, ARCHIVE_KEY, CHECKS, DAY_JOB, DAY_KEY
 from ibkr_depth_pipeline_tests.archive.conftest import DAY, MS_PER_DAY, NOON, Desk, Mirror, compacted_of, parts_of
-from ibkr_depth_pipeline_tests.dagster.deployment import PATIENCE_SECS, Deployment, deployment
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
+from ibkr_depth_pipeline_tests.dagster.deployment import Deployment, deployment
 
 OPEN = NOON + 9_000_000  # 14:30 UTC, when New York opens on that day
 

@@ -22,10 +22,11 @@ from ibkr_depth_pipeline.archive.reading import all_gaps
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import StreamId
 from ibkr_depth_pipeline_tests.archive import dying
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, PATIENCE_SECS, Desk, Mirror, ids_of, parts_of
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, NOON, Desk, Mirror, ids_of, parts_of
 from ibkr_depth_pipeline_tests.archive.dying import STEPS
 from ibkr_depth_pipeline_tests.archive.midway import DiesAt
 from ibkr_depth_pipeline_tests.archive.recorder import SYMBOLS, recorder
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 KILLS = 8
 

@@ -19,13 +19,13 @@ from ibkr_depth_pipeline_tests.archive.conftest import (
     DAY,
     MS_PER_DAY,
     NOON,
-    PATIENCE_SECS,
     Desk,
     Mirror,
     compacted_of,
     parts_of,
 )
 from ibkr_depth_pipeline_tests.archive.recorder import recorder
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 __all__ = ["bucket", "cloud", "s3_server"]
 pytestmark = pytest.mark.filterwarnings("default")  # what botocore and its friends have to say is not ours

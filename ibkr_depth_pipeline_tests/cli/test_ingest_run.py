@@ -245,7 +245,7 @@ def test_status_shows_what_redis_holds_without_markup(operator: Operator, redis_
 
 
 def test_run_of_some_seconds_stores_snapshots_and_exits_with_0(settled: Operator, shared_redis_url: str) -> None:
-    done = settled.runs("run", "--duration", "0.5", "--symbol", "AAPL")
+    done = settled.runs("run", "--duration", "3", "--symbol", "AAPL")
     assert done.returncode == 0, done.stderr
     with redis.Redis.from_url(shared_redis_url) as client:
         stored = client.xlen(stream_key("AAPL"))
@@ -258,7 +258,7 @@ def test_run_of_some_seconds_stores_snapshots_and_exits_with_0(settled: Operator
 
 def test_log_level_applies_to_a_run(settled: Operator) -> None:
     settled.env["IBKR_LOG_LEVEL"] = "error"
-    done = settled.runs("run", "--duration", "0.2")
+    done = settled.runs("run", "--duration", "2")
     assert (done.returncode, done.stderr) == (0, "")
 
 

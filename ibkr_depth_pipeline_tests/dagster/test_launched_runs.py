@@ -14,8 +14,9 @@ from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.dagster.conftest import FEED, SYMBOLS
-from ibkr_depth_pipeline_tests.dagster.deployment import PATIENCE_SECS, Deployment, deployment
+from ibkr_depth_pipeline_tests.dagster.deployment import Deployment, deployment
 
 PASSWORD = "correct-horse-battery-staple"
 WRONG_PASSWORD = "tr0ub4dor-and-3"

@@ -15,7 +15,8 @@ from ibkr_depth_pipeline.definitions import build_definitions
 from ibkr_depth_pipeline.orchestration.gateway_assets import load_all_gateway_assets, symbol_key
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
-from ibkr_depth_pipeline_tests.dagster.deployment import PATIENCE_SECS, Deployment, deployment
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
+from ibkr_depth_pipeline_tests.dagster.deployment import Deployment, deployment
 
 UNIVERSES = {"paper": ("SPY", "QQQ"), "live": ("AAPL", "MSFT", "IWM")}
 

@@ -28,8 +28,8 @@ from ibkr_depth_pipeline.schema.keys import heartbeat_key, lease_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.journal import Entry
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.faults.ingest_process import (
-    PATIENCE_SECS,
     SYMBOLS,
     IngestProcess,
     environment_of,

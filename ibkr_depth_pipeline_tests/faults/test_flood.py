@@ -26,8 +26,8 @@ from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread, Simula
 from ibkr_depth_pipeline.simulation.distortions import BAD_FRAMES, MALFORMED_ROWS, raw_row
 from ibkr_depth_pipeline.simulation.replies import error_message, raw_depth_row
 from ibkr_depth_pipeline.sink.status import read_health
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.faults.ingest_process import (
-    PATIENCE_SECS,
     IngestProcess,
     environment_of,
     ingest_process,

@@ -21,8 +21,8 @@ import structlog
 
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
 from ibkr_depth_pipeline.simulation.rows import Book, BookLevel, WireRow, apply_rows
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, Rows, recording, universe_of
-from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.faults.recovery import FAST, stopwatch
 
 SYMBOLS = ("SPY", "QQQ", "IWM")

@@ -14,8 +14,9 @@ from ibkr_depth_pipeline.schema.intervals import EndReason, SubscriptionInterval
 from ibkr_depth_pipeline.schema.keys import open_turn_hash, stream_key, turns_stream
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.end_to_end.observed import assert_holds, assert_numbered, assert_sent, lines_of
-from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS, environment_of, grows, ingest_process
+from ibkr_depth_pipeline_tests.faults.ingest_process import environment_of, grows, ingest_process
 
 
 def ended(client: redis.Redis, symbol: str) -> list[SubscriptionInterval]:

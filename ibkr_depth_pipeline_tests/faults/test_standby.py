@@ -19,9 +19,9 @@ from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import lease_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions
 from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.end_to_end.recording import Snapshot
 from ibkr_depth_pipeline_tests.faults.ingest_process import (
-    PATIENCE_SECS,
     SCRIPT,
     SYMBOLS,
     IngestProcess,

@@ -29,8 +29,9 @@ from ibkr_depth_pipeline.schema.status import FeedFigures, RunIdentity, SymbolFi
 from ibkr_depth_pipeline.simulation import GatewayOptions, SimulatedGateway
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.sink.status import StatusPublisher, read_health
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
-from ibkr_depth_pipeline_tests.faults.ingest_process import PATIENCE_SECS, environment_of, ingest_process
+from ibkr_depth_pipeline_tests.faults.ingest_process import environment_of, ingest_process
 from ibkr_depth_pipeline_tests.sink.writing import reading
 
 RUN = RunIdentity("run-of-tests", "host", 7, 1_700_000_000_000)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from ibkr_depth_pipeline.report.page import WrittenReport, make_report
-from ibkr_depth_pipeline_tests.archive.conftest import DAY, PATIENCE_SECS, Desk, desk, mirror
+from ibkr_depth_pipeline_tests.archive.conftest import DAY, Desk, desk, mirror
+from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 __all__ = ["desk", "mirror"]
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_depth_report"
