@@ -33,7 +33,7 @@ def write_instance(home: Path, port: int, host: str = HOST) -> None:
     (home / "dagster.yaml").write_text(yaml.safe_dump(document))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
     try:
@@ -75,8 +75,10 @@ def test_code_server_is_unhealthy_exactly_while_its_instance_cannot_be_opened(
     home, port = tmp_path / "home", free_port()
     write_instance(home, postgres.port)
     environment = {"DAGSTER_HOME": str(home), "PATH": os.environ["PATH"], "IBKR_AUTOMATION": "off", **CREDENTIALS}
+    location = tmp_path / "location.py"
+    location.write_text("import dagster\ndefs = dagster.Definitions()\n")
     words = ["-m", "dagster", "api", "grpc", "--host", HOST, "--port", str(port), "--location-name", "any"]
-    words += ["--module-name", "ibkr_depth_pipeline.definitions", "--attribute", "defs"]
+    words += ["--python-file", str(location)]
     log = tmp_path / "code.log"
     server = GuardedProcess([sys.executable, *words], log_path=log, env=environment, cwd=tmp_path)
     try:

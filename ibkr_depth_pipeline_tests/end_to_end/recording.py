@@ -48,6 +48,11 @@ class Recording:
         """Every snapshot stored of `symbol`, oldest first."""
         return [snapshot_of(fields) for _, fields in await self.redis.xrange(stream_key(symbol))]
 
+    async def newest(self, symbol: str) -> Snapshot:
+        """The last snapshot stored of `symbol`."""
+        ((_, fields),) = await self.redis.xrevrange(stream_key(symbol), count=1)
+        return snapshot_of(fields)
+
     async def length(self, symbol: str) -> int:
         return int(await self.redis.xlen(stream_key(symbol)))
 

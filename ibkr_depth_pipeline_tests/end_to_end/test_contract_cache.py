@@ -35,7 +35,7 @@ async def test_second_start_records_before_any_contract_is_answered(shared_redis
             await run.grows("SPY", 5)
             await run.grows("AAPL", 5)
             assert gateway.journal.requests("reqContractDetails"), "they are checked in the background"
-            assert (await run.stream("AAPL"))[-1].venue == "ISLAND"
+            assert (await run.newest("AAPL")).venue == "ISLAND"
 
 
 async def test_contract_of_another_entry_is_not_taken(shared_redis_url: str) -> None:

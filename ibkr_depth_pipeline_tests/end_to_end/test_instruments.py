@@ -101,7 +101,7 @@ async def test_venue_that_refuses_is_not_replaced_by_one_that_another_entry_reco
     async with SimulatedGateway(options) as gateway, recording(gateway, shared_redis_url, asked, **FAST) as run:
         await run.until(lambda: has_rows(run, asked.symbols))
         await run.grows("AAPL.ARCA")
-        venues = {name: (await run.stream(name))[-1].venue for name in asked.symbols}
+        venues = {name: (await run.newest(name)).venue for name in asked.symbols}
     assert venues["AAPL.ARCA"] == "ARCA"
     assert venues["AAPL"] not in ("ARCA", "ISLAND")
 

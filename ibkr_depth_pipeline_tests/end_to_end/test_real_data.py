@@ -85,7 +85,7 @@ async def test_recorded_eurusd_rows_end_in_the_recorded_book(shared_data: Path, 
                 return await run.length("EUR") == rows_recorded + 10  # and the ten that open the book
 
             await run.until(all_is_stored)
-            last = (await run.stream("EUR"))[-1]
+            last = await run.newest("EUR")
     assert len(gateway.journal.rows()) == rows_recorded + 10
     assert levels(last.bids) == [tuple(row) for row in final["bids"]] + [(0.0, 0.0)] * 5
     assert levels(last.asks) == [tuple(row) for row in final["asks"]] + [(0.0, 0.0)] * 5

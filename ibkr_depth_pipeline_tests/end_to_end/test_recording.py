@@ -248,11 +248,11 @@ async def test_malformed_rows_are_dropped_and_counted_and_the_book_stays_right(s
                 return await run.length("SPY") >= 20
 
             await run.until(opened)
-            before = (await run.stream("SPY"))[-1]
+            before = await run.newest("SPY")
             gateway.malformed_rows(symbol="SPY")
             gateway.push_row("SPY", operation=1, side=1, position=0, price=before.bids[0][0], size=7777)
             await run.grows("SPY", 1)
-            after = (await run.stream("SPY"))[-1]
+            after = await run.newest("SPY")
             summary = await run.stop()
     assert after.bids[0][1] == 7777
     assert after.bids[1:] == before.bids[1:]

@@ -193,7 +193,7 @@ async def test_changed_venue_takes_the_place_of_the_old_one_although_its_turn_wo
         it.write("symbols: [{symbol: AAPL, exchange: ARCA}, SPY]")
 
         async def is_moved() -> bool:
-            return (await it.run.stream("AAPL"))[-1].venue == "ARCA"
+            return (await it.run.newest("AAPL")).venue == "ARCA"
 
         await it.run.until(is_moved)
         stream = await it.run.stream("AAPL")

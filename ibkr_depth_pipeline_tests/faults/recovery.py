@@ -54,7 +54,7 @@ class Trial:
 
     async def _is_right(self, symbol: str) -> bool:
         books = [feed.book for (name, _), feed in self.gateway.feeds.items() if name == symbol]
-        newest = (await self.run.stream(symbol))[-1]
+        newest = await self.run.newest(symbol)
         return any(
             [price for price, _, _ in newest.bids] == [level.price for level in book.bids[:10]]
             and [size for _, size, _ in newest.bids] == [level.size for level in book.bids[:10]]

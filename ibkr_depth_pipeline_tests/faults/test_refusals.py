@@ -87,7 +87,7 @@ async def test_venue_without_permission_is_replaced_by_the_next_one_which_is_kep
     async with trial(shared_redis_url, "QQQ", options=options) as run:
         with stopwatch("two venues that refuse, until the third one's rows are stored"):
             await run.fresh()
-        third = (await run.run.stream("QQQ"))[-1].venue
+        third = (await run.run.newest("QQQ")).venue
         assert third not in ("ISLAND", "ARCA")
         await until_venue(run, "QQQ", "refused_venues", "ISLAND 354")
         found = await venue(run, "QQQ")
