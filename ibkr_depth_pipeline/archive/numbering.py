@@ -27,7 +27,7 @@ from ibkr_depth_pipeline.archive.streams import STREAM_KEYS, Source, Streams
 from ibkr_depth_pipeline.clock import unix_ms
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import get_log
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
+from ibkr_depth_pipeline.redis_link.failures import as_unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.keys import StreamId, claim_key
 from ibkr_depth_pipeline.settings import Settings
@@ -156,15 +156,13 @@ async def raise_if_fallen(streams: Streams, kept: Mapping[Source, StreamId], now
 async def _raise(
     streams: Streams, known: Mapping[Source, StreamId], wanted: Callable[[Source, StreamId], StreamId | None]
 ) -> Raising:
-    try:
+    with as_unavailable():
         behind = [each for tree in NUMBERED for each in await _behind(streams, tree, known, wanted)]
         claimed = await _claimed(streams, sorted({source.symbol for source, _, _ in behind}))
         raised: list[RaisedStream] = []
         for tree in NUMBERED:
             free = [each for each in behind if each[0].tree == tree and each[0].symbol not in claimed]
             raised += await _raise_tree(streams, tree, free)
-    except UNREACHABLE as error:
-        raise unavailable(error) from None
     return Raising(tuple(raised), tuple(claimed))
 
 

@@ -21,7 +21,7 @@ from ibkr_depth_pipeline.backoff import Backoff
 from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import SchemaMismatch, SinkUnavailable
 from ibkr_depth_pipeline.logs import REMIND_SECS, RepeatedFailureLog, get_log
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
+from ibkr_depth_pipeline.redis_link.failures import as_unavailable, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each, scan_each
 from ibkr_depth_pipeline.schema.intervals import INTERVAL_FIELDS, SubscriptionInterval, decode_interval
 from ibkr_depth_pipeline.schema.keys import (
@@ -111,10 +111,8 @@ class Streams:
             ("XREAD", "COUNT", ENTRIES_AT_ONCE, "STREAMS", source.key, str(position))
             for source, position in positions.items()
         ]
-        try:
+        with as_unavailable(self._url):
             replies = dict(zip(positions, await ask_each(self.client, commands), strict=True))
-        except UNREACHABLE as error:
-            raise unavailable(error, self._url) from None
         found = {source: _entries(reply) for source, reply in replies.items() if reply and not _failed(reply)}
         return found, {source: unavailable(reply, self._url) for source, reply in replies.items() if _failed(reply)}
 
@@ -127,10 +125,8 @@ class Streams:
         commands = [
             ("XREAD", "STREAMS", contract_changes_key(symbol), position) for symbol, position in positions.items()
         ]
-        try:
+        with as_unavailable(self._url):
             replies = dict(zip(positions, await ask_each(self.client, commands), strict=True))
-        except UNREACHABLE as error:
-            raise unavailable(error, self._url) from None
         return {symbol: _entries(reply) for symbol, reply in replies.items() if reply and not _failed(reply)}
 
     async def before(self, source: Source, entry: StreamId) -> StreamId | None:
@@ -177,18 +173,14 @@ class Streams:
         return FeedFigures.of_json(await self._ask("GET", ingest_key(name)))
 
     async def _ask(self, *command: Any) -> Any:
-        try:
+        with as_unavailable(self._url):
             (reply,) = await ask(self.client, [command])
-        except UNREACHABLE as error:
-            raise unavailable(error, self._url) from None
         return reply
 
     async def _names(self, prefix: str, kind: str | None = None) -> tuple[list[str], SinkUnavailable | None]:
         """What follows `prefix` in the names of keys, sorted."""
-        try:
+        with as_unavailable(self._url):
             keys, troubles = await scan_each(self.client, f"{prefix}*", kind)
-        except UNREACHABLE as error:
-            raise unavailable(error, self._url) from None
         names = sorted(name for key in keys if (name := self._text(key)) is not None)
         return [name.removeprefix(prefix) for name in names], unavailable(troubles[0], self._url) if troubles else None
 

@@ -11,7 +11,7 @@ from ibkr_depth_pipeline.gateway.venues import Resolution
 from ibkr_depth_pipeline.hours.instruments import MarketHours
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.probe.report import DECIDED, IngestSign, Outcome, RedisUse, SymbolReport
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
+from ibkr_depth_pipeline.redis_link.failures import as_unavailable
 from ibkr_depth_pipeline.schema.encoding import venue_fields
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, lease_key, venue_key
 from ibkr_depth_pipeline.sink.connection import open_redis
@@ -38,27 +38,21 @@ class VenueStore:
     async def heartbeats(self) -> dict[str, int]:
         """Every symbol of any universe that has a heartbeat -> unix ms of its last row."""
         prefix = heartbeat_key("")
-        try:
+        with as_unavailable(self._url):
             keys = [key async for key in self._client.scan_iter(match=f"{prefix}*", count=_SCAN_COUNT)]
             # One GET each: a cluster keeps the keys in different slots, and one may expire in between.
             values = {_text(key).removeprefix(prefix): await self._client.get(key) for key in keys}
-        except UNREACHABLE as error:
-            raise unavailable(error, self._url) from None
         return {symbol: int(value) for symbol, value in values.items() if value is not None and value.isdigit()}
 
     async def is_leased(self, gateway_name: str) -> bool:
         """Whether an ingest holds the lease of that name: the only trace of one that has had no rows yet."""
-        try:
+        with as_unavailable(self._url):
             return bool(await self._client.exists(lease_key(gateway_name)))
-        except UNREACHABLE as error:
-            raise unavailable(error, self._url) from None
 
     async def refusals(self, symbols: Iterable[str]) -> dict[str, RecordedRefusal]:
         """The symbols that have no depth by their venue hash."""
-        try:
+        with as_unavailable(self._url):
             found = {symbol: await self._refusal(symbol) for symbol in symbols}
-        except UNREACHABLE as error:
-            raise unavailable(error, self._url) from None
         return {symbol: refusal for symbol, refusal in found.items() if refusal is not None}
 
     async def _refusal(self, symbol: str) -> RecordedRefusal | None:
@@ -71,10 +65,8 @@ class VenueStore:
 
     async def record(self, resolution: Resolution, reason: str, checked_ts: int) -> None:
         """Stores the venue hash; an instrument with a reason has no depth."""
-        try:
+        with as_unavailable(self._url):
             await self._client.hset(venue_key(resolution.symbol), mapping=venue_fields(resolution, checked_ts, reason))
-        except UNREACHABLE as error:
-            raise unavailable(error, self._url) from None
 
     async def publish_hours(self, gateway_name: str, hours: Mapping[str, MarketHours]) -> None:
         """Stores the hours of these instruments beside those of others that are known."""

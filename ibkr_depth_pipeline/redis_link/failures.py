@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from redis.exceptions import (
@@ -69,3 +71,12 @@ def unavailable(error: BaseException, url: str = "") -> SinkUnavailable:
     """Redis, at `url` if one is given, could not be asked, for `error`. No password shows."""
     where = f"Redis at {mask_url(url)}" if url else "Redis"
     return SinkUnavailable(f"{where}: {text_of(error)}")
+
+
+@contextmanager
+def as_unavailable(url: str = "") -> Iterator[None]:
+    """What is in UNREACHABLE leaves the block as SinkUnavailable. See `unavailable`."""
+    try:
+        yield
+    except UNREACHABLE as error:
+        raise unavailable(error, url) from None

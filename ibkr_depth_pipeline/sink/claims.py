@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.errors import StreamHeld
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, as_unavailable, text_of
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.schema.keys import claim_key, contract_claim_key
 from ibkr_depth_pipeline.schema.status import RunIdentity
@@ -86,12 +86,10 @@ class StreamClaims:
         reached.
         """
         deadline = monotonic() + wait_secs
-        try:
+        with as_unavailable():
             while (refusal := await self._claim_in_order(self._symbols)) is not None:
                 self._log.warning("stream_held", symbol=refusal.symbol, holder=describe_claim(refusal.holder))
                 await self._stand_by(refusal, deadline)
-        except UNREACHABLE as error:
-            raise unavailable(error) from None
 
     async def _claim_in_order(self, symbols: Sequence[str]) -> HeldStream | None:
         for batch in _batches(symbols):
@@ -131,23 +129,19 @@ class StreamClaims:
     async def add(self, symbols: Iterable[str]) -> None:
         """Claim these, too, without waiting: all or none. Raises StreamHeld, or SinkUnavailable."""
         new = sorted(set(symbols) - set(self._symbols))
-        try:
+        with as_unavailable():
             refusal = await self._claim_in_order(new)
             if refusal is not None:
                 await self._give_back([symbol for symbol in new if symbol < refusal.symbol])
                 raise self._held_by_another(refusal.symbol, refusal.holder)
-        except UNREACHABLE as error:
-            raise unavailable(error) from None
         self._symbols = sorted([*self._symbols, *new])
 
     async def drop(self, symbols: Iterable[str]) -> None:
         """Give these back: nothing more will be written to them. Raises SinkUnavailable."""
         gone = set(symbols)
         self._symbols = [symbol for symbol in self._symbols if symbol not in gone]
-        try:
+        with as_unavailable():
             await self._give_back(sorted(gone))
-        except UNREACHABLE as error:
-            raise unavailable(error) from None
 
     async def keep(self) -> None:
         """Renews without end. Raises StreamHeld once a claim is another's; outages of Redis are survived."""
@@ -197,20 +191,16 @@ class ContractClaims:
         """Claim these, each recorded under that symbol, unless that was done lately. Raises SinkUnavailable."""
         now = monotonic()
         due = [place for place, symbol in places.items() if self._is_due(place, symbol, now)]
-        try:
+        with as_unavailable():
             for batch in _batches(due):
                 self._note(batch, places, now, await self._ask(batch, places))
-        except UNREACHABLE as error:
-            raise unavailable(error) from None
 
     async def keep(self, places: Mapping[Place, str]) -> None:
         """Claim these and give all others back. Raises SinkUnavailable."""
         self.held = {place: holder for place, holder in self.held.items() if place in places}
         await self.claim(places)
-        try:
+        with as_unavailable():
             await self._give_back([place for place in self._claimed if place not in places])
-        except UNREACHABLE as error:
-            raise unavailable(error) from None
 
     def has(self, place: Place) -> bool:
         """Whether it is claimed."""

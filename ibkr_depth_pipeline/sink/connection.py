@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.redis_link.aio import Client, ClusterClient, open_client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
+from ibkr_depth_pipeline.redis_link.failures import as_unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask_at_once
 from ibkr_depth_pipeline.schema.keys import heartbeat_key, last_key, stream_key, venue_key
 
@@ -37,9 +37,8 @@ async def redis_at(url: str) -> AsyncIterator[Client]:
     """A client of the Redis at `url`, for a few commands. If it can't be reached the block raises SinkUnavailable."""
     client = open_redis(url)
     try:
-        yield client
-    except UNREACHABLE as error:
-        raise unavailable(error, url) from None
+        with as_unavailable(url):
+            yield client
     finally:
         await client.aclose()
 

@@ -19,7 +19,7 @@ from ibkr_depth_pipeline.errors import LeaseHeld, LeaseLost
 from ibkr_depth_pipeline.formatting import utc
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, as_unavailable, text_of, unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import given_back_key, lease_key
@@ -116,10 +116,8 @@ class Lease:
 
     async def take_if_free(self) -> bytes | None:
         """Take the lease, unless another holds it: returns that one's text. Raises SinkUnavailable."""
-        try:
+        with as_unavailable():
             holder = await self._claim()
-        except UNREACHABLE as error:
-            raise unavailable(error) from None
         if holder is None:
             self._taken()
         return holder
@@ -215,10 +213,8 @@ class Lease:
         If not, another may have written: check that, within `checking`, and ask again. Raises SinkUnavailable if
         Redis does not answer.
         """
-        try:
+        with as_unavailable():
             await self.hold()
-        except UNREACHABLE as error:
-            raise unavailable(error) from None
         regained, self.regained = self.regained, False
         return not regained
 

@@ -20,7 +20,7 @@ from ibkr_depth_pipeline.hours.instruments import MarketHours
 from ibkr_depth_pipeline.hours.universe import UniverseHours
 from ibkr_depth_pipeline.logs import RepeatedFailureLog, get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, as_unavailable, text_of
 from ibkr_depth_pipeline.redis_link.pipeline import ask, ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.alerts import Alert, encode_alert
@@ -217,10 +217,8 @@ class HealthReader:
     async def read(self, symbols: Sequence[str]) -> HealthReport:
         """The health now. Raises SinkUnavailable; connections that have broken since the last reading are no reason."""
         commands = health_commands(self._name, symbols)
-        try:
+        with as_unavailable(self._url):
             replies = await self._ask(commands)
-        except UNREACHABLE as error:
-            raise unavailable(error, self._url) from None
         return health_of(self._name, symbols, replies, unix_ms())
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:

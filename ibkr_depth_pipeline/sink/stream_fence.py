@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
+from ibkr_depth_pipeline.redis_link.failures import as_unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.redis_link.routing import Command
 from ibkr_depth_pipeline.schema.keys import StreamId, last_key, stream_key, venue_key
@@ -56,11 +56,9 @@ async def raise_positions(client: Client, symbols: Iterable[str], now_ms: int, m
     SinkUnavailable.
     """
     wanted = list(symbols)
-    try:
+    with as_unavailable():
         hashes = await positions_of_hashes(client, wanted)
         return await raise_streams(client, stream_key, hashes, now_ms, min_replicas)
-    except UNREACHABLE as error:
-        raise unavailable(error) from None
 
 
 async def raise_streams(

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from ibkr_depth_pipeline.errors import SchemaMismatch
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, unavailable
+from ibkr_depth_pipeline.redis_link.failures import as_unavailable
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.intervals import (
     INTERVAL_FIELDS,
@@ -41,7 +41,7 @@ async def close_lost_turns(
     From then on the streams refuse what ended before `now_ms`. Call it once the streams of snapshots are raised. Raises
     SinkUnavailable.
     """
-    try:
+    with as_unavailable():
         unknown = dict.fromkeys(symbols, StreamId())
         newest = await raise_streams(client, turns_stream, unknown, now_ms, min_replicas)
         lost = await _open_turns(client, list(newest))
@@ -50,8 +50,6 @@ async def close_lost_turns(
         ended = [closed(interval, after_seq, stored[symbol]) for symbol, (interval, after_seq) in left.items()]
         await _store(client, ended, newest, now_ms)
         await _remove(client, lost)
-    except UNREACHABLE as error:
-        raise unavailable(error) from None
     numbers = {symbol: newest[symbol].seq for symbol in newest}
     return numbers | {symbol: max(numbers[symbol], interval.subscription) for symbol, (interval, _) in lost.items()}
 
@@ -93,11 +91,9 @@ async def _open_turns(client: Client, symbols: Sequence[str]) -> dict[str, tuple
 async def stored_sizes(client: Client, symbols: Iterable[str]) -> dict[str, SizeUnit]:
     """What the venue hashes know of the unit of each symbol's sizes. Raises SinkUnavailable."""
     wanted = list(symbols)
-    try:
+    with as_unavailable():
         asked = await ask_each(client, [("HMGET", venue_key(symbol), *UNIT_FIELDS) for symbol in wanted])
         replies = tolerant(wanted, asked)
-    except UNREACHABLE as error:
-        raise unavailable(error) from None
     found = {}
     for symbol, reply in zip(wanted, replies, strict=True):
         told = zip(UNIT_FIELDS, reply or (), strict=False)

@@ -19,7 +19,7 @@ from ibkr_depth_pipeline.errors import SinkConflict
 from ibkr_depth_pipeline.logs import LogRateLimit, RepeatedFailureLog, get_log
 from ibkr_depth_pipeline.model import Instrument, Unresolved
 from ibkr_depth_pipeline.redis_link.aio import Client
-from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, text_of, unavailable
+from ibkr_depth_pipeline.redis_link.failures import UNREACHABLE, as_unavailable, text_of
 from ibkr_depth_pipeline.redis_link.pipeline import ask_each
 from ibkr_depth_pipeline.schema.encoding import ReceiveStamp, venue_fields
 from ibkr_depth_pipeline.schema.keys import StreamId, heartbeat_key, rows_stream
@@ -112,10 +112,8 @@ class RedisWriter:
         for symbol, position in positions.items():
             self._backlog.queue(symbol).number_from(position)
         if self._row_stamp is not None:
-            try:
+            with as_unavailable():
                 await raise_streams(self._client, rows_stream, positions, now_ms, self._min_replicas)
-            except UNREACHABLE as error:
-                raise unavailable(error) from None
         return positions
 
     async def take_over_turns(self, symbols: Iterable[str], now_ms: int) -> dict[str, int]:
