@@ -57,7 +57,7 @@ _FAREWELL_SECS = 10.0
 class TapOptions:
     """The two addresses of the tap, and what becomes of the tape. Sizes are bytes.
 
-    newest_version: the newest version of the protocol that a client's offer may have; None: whatever it offers.
+    newest_version: the newest version of the protocol that a client's offer may have; None: any.
     """
 
     to_host: str
