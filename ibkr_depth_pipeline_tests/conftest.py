@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
 from ibkr_depth_pipeline.box.processes import wait_until
@@ -25,9 +25,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 os.environ["IBKR_FLIGHT_RECORDER_MINUTES"] = "0"  # no ring in the folder of the tests: those that are about it set it
 
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")  # the same examples in each run: new ones are looked for at a developer's desk
+# No example fails for the time that it takes: the machine may be busy.
+settings.register_profile("desk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("desk"), derandomize=True)
+# In CI the same examples in each run: new ones are looked for at a developer's desk.
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"

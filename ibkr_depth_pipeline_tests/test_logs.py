@@ -60,7 +60,7 @@ def test_hostile_text_can_not_forge_a_line(capsys: pytest.CaptureFixture[str]) -
     assert (line["event"], line["symbol"], line["text"], line["bound"]) == (HOSTILE, HOSTILE, [HOSTILE], {"a": HOSTILE})
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.text(), st.one_of(st.text(), st.binary(), st.floats(), st.none(), st.lists(st.text())))
 def test_any_event_and_value_are_one_line(capsys: pytest.CaptureFixture[str], text: str, value: object) -> None:
     configure_logging()

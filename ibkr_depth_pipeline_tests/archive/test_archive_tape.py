@@ -71,7 +71,7 @@ def distinct(books: list[Book]) -> list[Book]:
     return [book for at, book in enumerate(books) if at == 0 or book != books[at - 1]]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**9), st.sampled_from([10, 12, 15]))
 def test_books_come_back_in_order_whatever_the_rows_were(seed: int, depth: int) -> None:
     books = recorded(random.Random(seed), 300, depth)
@@ -80,7 +80,7 @@ def test_books_come_back_in_order_whatever_the_rows_were(seed: int, depth: int) 
     assert distinct(shown_to(15, played)) == distinct(books)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10**9), st.sampled_from([11, 13, 18]))
 def test_client_of_another_depth_sees_the_same_books(seed: int, client_rows: int) -> None:
     books = recorded(random.Random(seed), 200, 15)

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.checks import (
@@ -44,7 +44,6 @@ def test_consecutive_numbers_pass() -> None:
     assert check_sequence(numbers(1, 1, 2), numbers(7, 8, 9), []).passed
 
 
-@settings(deadline=None)
 @given(st.sets(st.integers(1, 40), min_size=1), st.sets(st.integers(1, 40)))
 def test_every_missing_number_is_found_unless_a_hole_names_it(present: set[int], named: set[int]) -> None:
     seq = numbers(*sorted(present))
@@ -130,7 +129,6 @@ def test_names_of_a_table_are_numbers_that_differ_where_they_do() -> None:
     assert np.array_equal(codes[:, :-1] == codes[:, 1:], texts[:, :-1] == texts[:, 1:])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2 * TRANSIENT_MS)), min_size=1, max_size=30), st.integers(1, 7))
 def test_stretch_of_malformed_books_is_transient_unless_it_lasts(story: list[tuple[bool, int]], piece: int) -> None:
     wrong = np.array([bad for bad, _ in story])

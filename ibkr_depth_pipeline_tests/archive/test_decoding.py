@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.decoding import SymbolBuffer
@@ -38,7 +38,6 @@ def side(row: dict[str, Any], name: str) -> Rows:
     return [list(level) for level in zip(*columns, strict=True)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=6))
 def test_columns_hold_what_the_json_held(books: list[tuple[Rows, Rows]]) -> None:
     buffer = SymbolBuffer("SPY", StreamId(NOON - 1, 4))
@@ -52,7 +51,6 @@ def test_columns_hold_what_the_json_held(books: list[tuple[Rows, Rows]]) -> None
     assert (batch.span.first, batch.span.last) == (StreamId(NOON, 5), StreamId(NOON, 4 + len(books)))
 
 
-@settings(deadline=None)
 @given(st.sets(st.integers(1, 60), min_size=1), st.integers(1, 10))
 def test_missing_and_present_seqs_make_up_the_numbering(present: set[int], at_once: int) -> None:
     buffer = SymbolBuffer("SPY", NOTHING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.layout import (
@@ -27,7 +27,6 @@ symbols = st.from_regex(r"[A-Z0-9][A-Z0-9.\-/&+]{0,5}( [A-Z0-9.\-/&+]{1,3})?", f
 dates = st.dates(date(1970, 1, 1), date(9999, 12, 31))
 
 
-@settings(deadline=None)
 @given(symbols, dates, ids, ids)
 def test_name_of_a_file_parses_to_what_it_was_made_of(symbol: str, day: date, first: StreamId, last: StreamId) -> None:
     part = part_place(symbol, day, IdSpan(first, last))
@@ -39,7 +38,6 @@ def test_name_of_a_file_parses_to_what_it_was_made_of(symbol: str, day: date, fi
     assert parse(gap_place(symbol, day, first).name) == gap_place(symbol, day, first)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(ids, ids), unique=True, max_size=5))
 def test_order_of_names_is_the_order_of_snapshots(pairs: list[tuple[StreamId, StreamId]]) -> None:
     day = date(2026, 1, 5)
@@ -73,7 +71,6 @@ def test_names_outside_of_the_layout_parse_to_none(name: str) -> None:
     assert parse(name) is None
 
 
-@settings(deadline=None)
 @given(dates)
 def test_date_ends_where_the_next_begins(day: date) -> None:
     assert day_of(first_ms_of(day)) == day

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.export.books import price_ladder, row_ladder
@@ -27,7 +27,6 @@ def levels(ladder: object, at: int) -> Side:
     return [level for level in zip(*columns, strict=True) if level[2]]
 
 
-@settings(deadline=None)
 @given(books=st.lists(ROWS, max_size=6), is_bid=st.booleans())
 def test_rows_of_any_order_add_up_by_price_best_first(books: list[list[Level]], is_bid: bool) -> None:
     ladder = price_ladder(*arrays(books), is_bid=is_bid)

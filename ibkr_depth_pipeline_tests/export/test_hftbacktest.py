@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.errors import InvalidTransition
@@ -154,7 +154,6 @@ def states_of(changes: Sequence[tuple[int, int, float]]) -> list[State]:
     return states
 
 
-@settings(deadline=None)
 @given(changes=CHANGES, cuts=st.lists(st.integers(0, 80), max_size=4))
 def test_any_books_are_seen_right_within_ten_rows_and_nothing_that_stands_is_deleted(
     changes: list[tuple[int, int, float]], cuts: list[int]

@@ -51,7 +51,7 @@ def send(evidence: Evidence, request: int, rows: list[WireRow], at: float) -> No
 TRUE = {RowStyle.SHIFT: InsertMeaning.SHIFT, RowStyle.OVERWRITE: InsertMeaning.OVERWRITE}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.sampled_from(sorted(TRUE, key=str)), st.sampled_from(["NYSE", "ISLAND", "ARCA"]))
 def test_meaning_of_inserts_is_found_or_left_open_and_never_the_wrong_one(
     seed: int, style: RowStyle, venue: str

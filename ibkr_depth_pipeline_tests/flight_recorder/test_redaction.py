@@ -92,7 +92,7 @@ def pieces(stream: bytes, sizes: list[int]) -> Iterator[bytes]:
         yield stream[at:]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(messages, st.lists(st.integers(1, 60), max_size=30), st.sets(st.integers(0, 30)), st.booleans())
 def test_ring_holds_no_secret_however_reads_are_cut_and_makes_the_tape_that_raw_bytes_would_make(
     tmp_path_factory: pytest.TempPathFactory, sent: list[bytes], sizes: list[int], handed: set[int], closes: bool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.report.timeline import MOST_BINS, Bins
@@ -12,7 +12,6 @@ from ibkr_depth_pipeline.report.timeline import MOST_BINS, Bins
 DAY_MS = 86_400_000
 
 
-@settings(deadline=None)
 @given(st.integers(0, DAY_MS - 1), st.integers(0, DAY_MS - 1))
 def test_moments_of_a_day_lie_in_one_of_the_bins(one: int, other: int) -> None:
     first, last = sorted((one, other))
@@ -48,7 +47,6 @@ def test_interval_is_cut_at_the_borders() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 120)), max_size=20))
 def test_time_in_each_bin_is_what_counting_every_ms_gives(intervals: list[tuple[int, int]]) -> None:
     bins = Bins(100, 7, 20)

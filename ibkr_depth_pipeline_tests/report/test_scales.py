@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.report.charts import (
@@ -68,7 +68,6 @@ def test_zero_stands_below_the_decades_of_a_logarithmic_axis() -> None:
     assert not decades(np.array([3.0, 40.0])).with_zero
 
 
-@settings(deadline=None)
 @given(st.floats(1e-6, 1e9))
 def test_scale_holds_every_value(value: float) -> None:
     scale = from_zero(np.array([value]))

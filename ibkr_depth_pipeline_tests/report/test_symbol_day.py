@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.archive.checks import LIVE_MS
@@ -108,7 +108,6 @@ sides = st.lists(st.sampled_from([98.0, 99.0, 100.0, 101.0]), max_size=3, unique
 snapshots = st.lists(st.tuples(st.integers(0, 4000), sides, sides), min_size=1, max_size=30)
 
 
-@settings(deadline=None)
 @given(snapshots, st.data())
 def test_pieces_give_the_same_as_the_whole(
     found: list[tuple[int, list[float], list[float]]], data: st.DataObject

@@ -125,7 +125,7 @@ def take(run: Checked, kind: str, what: object, number: int) -> None:
                 run.deadline()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(STEPS, SECONDS), max_size=60), st.integers(0, 8), PLANS, st.sampled_from([0.0, 1e9]))
 def test_next_deadline_is_later_than_the_one_handled(
     steps: list[tuple[tuple[str, object, int], float]], count: int, plan: RotationPlan, start: float
@@ -274,7 +274,7 @@ def test_gateway_that_answers_anything_gets_few_requests(plan: RotationPlan, see
     assert max(asked.values()) <= most_asked(plan, SECS)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(PLANS, st.integers(1, 12), st.integers(0, 59), st.integers(0, 10_000))
 def test_refusals_for_want_of_a_slot_stay_few_under_any_settings(
     plan: RotationPlan, count: int, limit: int, seed: int

@@ -54,7 +54,7 @@ ANY_EVENT = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(ANY_EVENT, st.floats(0, 30)), max_size=80), st.integers(1, 4))
 def test_any_events_in_any_order_raise_nothing_and_leave_no_request_unaccounted(
     steps: list[tuple[RotationEvent, float]], batch: int
@@ -140,7 +140,7 @@ def run_leaky(run: LeakyRun, end: float) -> None:
     run.controller.handle = handle  # type: ignore[method-assign]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(silent=st.sets(st.integers(0, 9), min_size=1, max_size=4))
 def test_slots_that_lost_cancels_hold_are_had_again_by_reconnects_that_stay_rare(silent: set[int]) -> None:
     gateway = LeakyGateway(limit=3, silent=frozenset(f"S{number}" for number in silent))
@@ -152,7 +152,7 @@ def test_slots_that_lost_cancels_hold_are_had_again_by_reconnects_that_stay_rare
     assert all(run.coverage[symbol] > before[symbol] for symbol in symbols(10) if symbol not in gateway.silent)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations([1, 2, 3]), st.integers(0, 2))
 def test_309s_may_be_answered_in_any_order(order: list[int], limit: int) -> None:
     controller = RotationController(symbols(5), PLAN, itertools.count(1))
@@ -212,7 +212,7 @@ def test_late_refusal_of_a_cancelled_request_says_nothing_of_the_one_after_it() 
     assert not [command for command in run.controller.handle(Answered(2), run.now) if isinstance(command, BatchResized)]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.sets(st.integers(0, 4), min_size=1, max_size=3))
 def test_symbols_that_always_meet_a_309_keep_no_slot_from_the_others(unlucky: set[int]) -> None:
     never = {f"S{number}" for number in unlucky}

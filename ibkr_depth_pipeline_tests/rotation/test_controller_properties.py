@@ -29,7 +29,7 @@ from ibkr_depth_pipeline_tests.rotation.model_gateway import LATENCY, PLAN, Mode
 TRIALS_IN_240_TURNS = 4
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(1, 25), batch=st.integers(1, 6), first_row=st.floats(0.01, 13.0), dwell=st.floats(1.0, 60.0))
 def test_alone_on_the_account_there_is_no_309_and_every_symbol_gets_the_same_share(
     count: int, batch: int, first_row: float, dwell: float
@@ -46,7 +46,7 @@ def test_alone_on_the_account_there_is_no_309_and_every_symbol_gets_the_same_sha
         assert max(shares) - min(shares) <= 2 * (dwell + first_row)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(delay=st.floats(0.01, 1.9), count=st.integers(2, 20), batch=st.integers(1, 3))
 def test_gateway_that_frees_slots_late_costs_few_refusals_and_shrinks_nothing(
     delay: float, count: int, batch: int
@@ -87,7 +87,7 @@ def test_gateway_that_was_late_once_costs_a_pause_for_a_while_only() -> None:
     assert gateway.refusals == refused
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.lists(st.floats(0.0, 2.5), min_size=1, max_size=60))
 def test_lag_that_varies_costs_ever_fewer_refusals(lags: list[float]) -> None:
     gateway = ModelGateway(limit=3)
@@ -120,7 +120,7 @@ def pause_after_cancels(run: Run) -> float:
     return median(pauses)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(limit=st.integers(1, 2), count=st.integers(3, 20))
 def test_every_symbol_keeps_its_turn_under_a_lower_limit_and_attempts_to_grow_become_rarer(
     limit: int, count: int
@@ -138,7 +138,7 @@ def test_every_symbol_keeps_its_turn_under_a_lower_limit_and_attempts_to_grow_be
     assert min(shares) >= 0.7 * max(shares)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(limits=st.lists(st.tuples(st.integers(0, 3), st.floats(1, 300)), max_size=8), count=st.integers(3, 12))
 def test_batch_recovers_once_slots_taken_by_another_client_are_given_back(
     limits: list[tuple[int, float]], count: int
@@ -158,7 +158,7 @@ def test_batch_recovers_once_slots_taken_by_another_client_are_given_back(
     assert all(run.coverage[symbol] > before[symbol] for symbol in run.coverage) or count == 3
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.filter_too_much])
 @given(silent=st.sets(st.integers(0, 9), max_size=10), ignores=st.booleans())
 def test_silent_symbols_cost_their_cap_and_never_a_slot_for_good(silent: set[int], ignores: bool) -> None:
     quiet = frozenset(f"S{number}" for number in silent)
@@ -223,7 +223,7 @@ def test_three_hundred_refused_symbols_are_retried_in_bursts_and_recalled_by_a_f
 FAULTS = st.sampled_from(["lost", "back", "1100", "1101", "1102", "316", "wait"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps=st.lists(st.tuples(FAULTS, st.floats(0.0, 40.0)), max_size=25), count=st.integers(1, 8))
 def test_rotation_goes_on_after_any_faults_and_no_slot_is_leaked(steps: list[tuple[str, float]], count: int) -> None:
     gateway = ModelGateway(limit=3)
@@ -286,7 +286,7 @@ def test_pins_give_way_if_the_account_has_fewer_slots_than_it_should() -> None:
     assert min(run.coverage.values()) > 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(weights=st.lists(st.integers(1, 5), min_size=2, max_size=10), batch=st.integers(1, 3), pin=st.booleans())
 def test_coverage_follows_the_weights_and_no_gap_is_longer_than_its_window(
     weights: list[int], batch: int, pin: bool
@@ -385,7 +385,7 @@ def test_symbol_in_focus_keeps_a_slot_for_as_long_as_it_is_in_focus() -> None:
 STEPS = st.sampled_from(["close", "open", "remove", "want", "focus", "lost", "1101", "316", "wait"])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     steps=st.lists(st.tuples(STEPS, st.integers(0, 6), st.floats(0.0, 40.0)), max_size=30),
     wishes=st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=7, max_size=7),

@@ -73,7 +73,7 @@ def gaps_of(symbol: str, turns: list[list[str]]) -> list[int]:
     return [after - before - 1 for before, after in zip([-1, *on], [*on, len(turns)], strict=True)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(WEIGHTS, st.integers(1, 6))
 def test_no_symbol_waits_longer_than_the_bound_of_its_weight(weights: list[int], slots: int) -> None:
     ring = ring_of(weights)
@@ -83,7 +83,7 @@ def test_no_symbol_waits_longer_than_the_bound_of_its_weight(weights: list[int],
         assert max(gaps_of(symbol, turns)) <= bound
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(WEIGHTS, st.integers(1, 6))
 def test_turns_are_given_by_weight_as_far_as_a_symbol_can_use_them(weights: list[int], slots: int) -> None:
     ring = ring_of(weights)
@@ -96,7 +96,7 @@ def test_turns_are_given_by_weight_as_far_as_a_symbol_can_use_them(weights: list
         assert abs(held - share * count) <= 2 + 0.02 * count
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(WEIGHTS, st.integers(1, 6), st.data())
 def test_no_symbol_is_starved_while_others_come_and_go(weights: list[int], slots: int, data: st.DataObject) -> None:
     ring = ring_of(weights)
@@ -156,7 +156,7 @@ def test_ring_with_one_weight_is_a_plain_queue(count: int, slots: int, steps: li
         assert list(ring) == list(plain)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(WEIGHTS, st.integers(1, 6), st.sets(st.integers(0, 29), max_size=8))
 def test_pins_keep_their_slot_and_leave_one_for_the_others(weights: list[int], slots: int, pinned: set[int]) -> None:
     ring = ring_of(weights, pinned)

@@ -225,7 +225,7 @@ def test_gateway_that_was_late_once_costs_nothing_after_some_turns() -> None:
     assert gateway.refused == [1, 1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.03, 1.9))
 def test_lag_of_a_gateway_that_is_always_late_is_learnt_with_ever_fewer_refusals(lag: float) -> None:
     gateway = Turns(lag)

@@ -44,7 +44,7 @@ def well_formed(book: Book) -> bool:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(), st.sampled_from(sorted(SYMBOLS)))
 def test_every_book_is_full_ordered_and_never_crossed(seed: int, symbol: str) -> None:
     flow = market(seed, symbol)
@@ -153,7 +153,7 @@ def flow_of(symbol: str, *, stands_still: bool = False) -> tuple[SyntheticFlow, 
     return flow, step
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(sorted(SYMBOLS)), st.lists(st.floats(0.001, 3.0), min_size=1, max_size=4))
 def test_unwatched_market_is_where_a_watched_one_would_be(symbol: str, absences: list[float]) -> None:
     """Both have taken their first step at 0; one is watched all the time, the other only between the absences."""

@@ -47,8 +47,8 @@ def test_alert_is_open_until_its_all_clear(tab: Tab, market: RecordedMarket) -> 
 
 def test_what_only_happened_is_shown_and_never_open(tab: Tab, market: RecordedMarket) -> None:
     market.alert(AlertKind.TROUBLE, "ibkr_depth_ingest_job failed", ts=unix_ms(), cause="run_failed")
+    tab.until(f"() => document.querySelector('{LATEST}').textContent.includes('ibkr_depth_ingest_job failed')")
     tab.shows(TALLY, "none open")
-    assert "ibkr_depth_ingest_job failed" in tab.text(LATEST)
 
 
 def test_alerts_go_back_in_time_with_the_page(web: WebServer, tab: Tab, market: RecordedMarket) -> None:
