@@ -18,10 +18,10 @@ from typing import Any
 from bench.recording import RECORDED
 from ibkr_depth_pipeline.cli.ingest_run import app
 from ibkr_depth_pipeline.gateway.tws_session import TwsSession
-from ibkr_depth_pipeline.sink.wire import Part, ServerWire
+from ibkr_depth_pipeline.sink.wire import ServerWire
 from ibkr_depth_pipeline.sink.writer import RedisWriter
 
-_SEQ = re.compile(rb"\$3\r\nseq\r\n\$\d+\r\n(\d+)")
+_ENTRY = re.compile(rb"XADD\r\n.*?:([A-Z]+)\r\n.*\$3\r\nseq\r\n\$\d+\r\n(\d+)", re.DOTALL)
 
 steps = array("q")
 moments = {"read": 0, "rows": 0}
@@ -38,15 +38,14 @@ def note_rows(writer: RedisWriter, original: Any = RedisWriter.send_now) -> None
     moments["rows"] = 0
 
 
-def note_write(wire: ServerWire, parts: Sequence[Part], deliver: Any, original: Any = ServerWire.send) -> None:
+def note_write(wire: ServerWire, packed: Sequence[bytes], original: Any = ServerWire.write) -> None:
     began = time.monotonic_ns()
-    original(wire, parts, deliver)
+    original(wire, packed)
     ended = time.monotonic_ns()
-    symbol = parts[0].key.rpartition(":")[2]
-    if moments["rows"] and len(parts) == 1 and len(parts[0].packed) == 1 and symbol in RECORDED:
-        found = _SEQ.search(parts[0].packed[0])
-        if found is not None:
-            steps.extend((RECORDED.index(symbol), int(found[1]), moments["read"], moments["rows"], began, ended))
+    found = _ENTRY.search(packed[0])
+    if moments["rows"] and len(packed) == 1 and found is not None:
+        symbol, seq = found[1].decode(), int(found[2])
+        steps.extend((RECORDED.index(symbol), seq, moments["read"], moments["rows"], began, ended))
 
 
 if __name__ == "__main__":
@@ -55,7 +54,7 @@ if __name__ == "__main__":
     for owner, name, noted in (
         (TwsSession, "on_read", note_read),
         (RedisWriter, "send_now", note_rows),
-        (ServerWire, "send", note_write),
+        (ServerWire, "write", note_write),
     ):
         setattr(owner, name, noted)
     sys.argv[1:] = ["run"]

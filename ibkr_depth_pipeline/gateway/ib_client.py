@@ -217,6 +217,10 @@ class _FramedConnection(Connection, asyncio.BufferedProtocol):
             self.listener.received(data)
         owner.on_read()
         try:
+            message = self._splitter.whole(data)
+            if message is not None:
+                owner.on_message(message)
+                return
             for message in self._splitter.split(data):
                 owner.on_message(message)
                 if owner.is_closed:

@@ -60,6 +60,13 @@ class FrameSplitter:
         """What was received of the unfinished message, its prefix included."""
         return bytes(self._pending)
 
+    def whole(self, data: bytes) -> bytes | None:
+        """The message that `data` is, if it is exactly one: a lone row. None: it is for `split`."""
+        body = len(data) - PREFIX_BYTES
+        if self._pending or not 0 <= body <= self._largest or int.from_bytes(data[:PREFIX_BYTES], "big") != body:
+            return None
+        return data[PREFIX_BYTES:]
+
     def split(self, data: bytes) -> Iterator[bytes]:
         """Yields the messages that `data` completes, in order, without prefixes. Exhaust it before the next call.
 

@@ -68,14 +68,14 @@ _EMPTY_JSON = EMPTY_SIDE.split(b"\r\n")[1]
 class EntryPacker:
     """Packs the XADDs of one stream, whose approximate length is to be `maxlen`. fields: how many an entry has."""
 
-    __slots__ = ("_digits", "_head", "_prefix", "_time", "_ts", "key")
+    __slots__ = ("_digits", "_head", "_prefix", "_seq", "_time", "_ts", "key")
 
     def __init__(self, key: str, maxlen: int, fields: int = 5) -> None:
         words = (b"XADD", key.encode(), b"MAXLEN", b"~", b"%d" % maxlen)
         self.key = key
         self._prefix = b"*%d\r\n" % (len(words) + 1 + 2 * fields) + b"".join(map(bulk, words)) + b"$"
         self._ts = self._digits = -1
-        self._head = self._time = b""
+        self._head = self._time = self._seq = b""
 
     def pack(self, ts: int, seq: int, venue: bytes, bids: bytes, asks: bytes) -> bytes:
         """One entry: ts is unix ms; venue, bids and asks are texts as Redis reads them (`bulk`, `encode_side`)."""
@@ -83,7 +83,7 @@ class EntryPacker:
         if ts != self._ts or len(number) != self._digits:
             self._renew(ts, len(number))
         return b"".join(
-            (self._head, number, self._time, bids, b"$4\r\nasks\r\n", asks, b"$3\r\nseq\r\n", bulk(number), venue)
+            (self._head, number, self._time, bids, b"$4\r\nasks\r\n", asks, self._seq, number, b"\r\n", venue)
         )
 
     def head(self, ts: int, number: bytes) -> bytes:
@@ -93,11 +93,12 @@ class EntryPacker:
         return self._head
 
     def _renew(self, ts: int, digits: int) -> None:
-        """What is the same for all entries of one millisecond."""
+        """What is the same for all entries of one millisecond, as long as their numbers are as long."""
         text = b"%d" % ts
         self._ts, self._digits = ts, digits
         self._head = b"%b%d\r\n%b-" % (self._prefix, len(text) + 1 + digits, text)
         self._time = b"\r\n%b%b%b" % (bulk(b"ts"), bulk(text), bulk(b"bids"))
+        self._seq = b"%b$%d\r\n" % (bulk(b"seq"), digits)
 
     def position(self, entry: bytes) -> StreamId:
         """The id of a packed entry of this stream."""

@@ -1,10 +1,4 @@
-"""What waits to be written, bounded in bytes: the oldest snapshots go first, counted and logged.
-
-When a snapshot arrived is kept apart (`Arrivals`): its `ts` does not show it, as that bears the time of a clock that is
-set forth and back, and never falls. A mark for each snapshot would cost as much as the books do, so marks are as far
-apart as they are old: the age of a snapshot is known to within a thirtieth or a millisecond, and is never taken for
-less than it is.
-"""
+"""What waits to be written, bounded in bytes: the oldest snapshots go first, counted and logged."""
 
 from __future__ import annotations
 
@@ -21,6 +15,7 @@ from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.schema.encoding import EntryPacker, ReceiveStamp, StampedPacker
 from ibkr_depth_pipeline.schema.keys import StreamId, stream_key
 from ibkr_depth_pipeline.schema.status import LATENCY_BOUNDS_SECS, LatencyFigures
+from ibkr_depth_pipeline.sink.arrivals import Arrivals
 from ibkr_depth_pipeline.sink.backpressure import Backpressure
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
 
@@ -229,11 +224,6 @@ class SymbolQueue:
         return Block(entries, self.packer)
 
     @property
-    def may_go_alone(self) -> bool:
-        """Whether one snapshot waits, and may be sent before all else that there is to do."""
-        return len(self.waiting) == 1 and not (self.pause or self.changes or self.turns.has_work)
-
-    @property
     def newest_sent(self) -> StreamId:
         """Nothing later can be in the stream by our hand."""
         taken, self._taken = self._taken, None
@@ -261,6 +251,12 @@ class SymbolQueue:
     def doubt(self, block: Block) -> None:
         """Whether these were stored is unknown."""
         self.uncertain_seq = max(self.uncertain_seq, block.newest.seq)
+
+    def settled(self, block: Block) -> None:
+        """Redis has stored all of the block, and refuses this key no more."""
+        self.pause = 0.0
+        if self.uncertain_seq and block.newest.seq >= self.uncertain_seq:
+            self.uncertain_seq = 0
 
     def is_stored(self, entries: list[bytes]) -> None:
         """These are in the stream, the newest last."""
@@ -303,7 +299,8 @@ class Backlog:
         self._log = get_log()
         self._on_work = on_work
         self._busy: dict[str, SymbolQueue] = {}  # those that may have something to do, now or later
-        self._fresh: dict[str, SymbolQueue] = {}  # those with work that came after the last `due` or `lone`
+        self._fresh: dict[str, SymbolQueue] = {}  # the news: those with work that came since
+        self.gathers = False  # while set, on_work is not called: the caller is going to look
         self.queues: dict[str, SymbolQueue] = {}
         self.row_queues: dict[str, SymbolQueue] = {}
         self.held: Callable[[str], bool] = lambda symbol: False
@@ -326,18 +323,27 @@ class Backlog:
 
     def has_work(self, queue: SymbolQueue) -> None:
         """There is something to do for this queue."""
-        self._busy[queue.packer.key] = self._fresh[queue.packer.key] = queue
-        self._on_work()
+        key = queue.packer.key
+        self._busy[key] = self._fresh[key] = queue
+        if not self.gathers:
+            self._on_work()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether work has come since the last `due` or `note_read`."""
+        return bool(self._fresh)
 
     def lone(self) -> SymbolQueue | None:
-        """The queue of the only snapshot, and the only work, that came after the last look; None: `due` is to look."""
+        """The queue of the one snapshot that is all the news, if that may be sent before all else there is to do."""
         if len(self._fresh) != 1:
             return None
         (queue,) = self._fresh.values()
-        if not queue.may_go_alone:
-            return None
+        is_lone = len(queue.waiting) == 1 and not (queue.pause or queue.uncertain_seq or queue.changes)
+        return queue if is_lone and not queue.turns.has_work else None
+
+    def note_read(self) -> None:
+        """The news is known."""
         self._fresh.clear()
-        return queue
 
     def due(self, now: float) -> list[SymbolQueue]:
         """The queues with something to do at loop time `now`."""
@@ -418,51 +424,3 @@ class Backlog:
         """These entries wait no more."""
         self._figures.buffered_entries -= len(entries)
         self._figures.buffered_bytes -= sum(map(len, entries)) + _OVERHEAD * len(entries)
-
-
-# ---- when snapshots arrived
-
-
-_FINEST_SECS = 0.001
-_MARKS = 64
-
-
-class Arrivals:
-    """Of one symbol. `newest` is when its newest snapshot arrived; None before the first. Times are seconds."""
-
-    __slots__ = ("_marks", "_spacing", "newest")
-
-    def __init__(self) -> None:
-        self._marks: deque[tuple[int, float]] = deque()  # (seq, when it arrived), both growing
-        self._spacing = _FINEST_SECS
-        self.newest: float | None = None
-
-    def note(self, seq: int, now: float, *, alone: bool) -> None:
-        """Snapshot `seq` arrives at `now`; alone: none before it waits. The hot path: called for every row."""
-        self.newest = now
-        marks = self._marks
-        if alone:
-            marks.clear()
-            self._spacing = _FINEST_SECS
-        elif marks and now - marks[-1][1] < self._spacing:
-            return
-        marks.append((seq, now))
-        if len(marks) > _MARKS:
-            self._marks = deque(mark for at, mark in enumerate(marks) if not at % 2)
-            self._spacing *= 2
-
-    def of(self, seq: int) -> float | None:
-        """When snapshot `seq` arrived, or a little before that; None if it is older than every mark."""
-        found = None
-        for number, when in self._marks:
-            if number > seq:
-                break
-            found = when
-        return found
-
-    def forget_before(self, seq: int) -> None:
-        """Snapshots before `seq` are asked for no more."""
-        while len(self._marks) > 1 and self._marks[1][0] <= seq:
-            self._marks.popleft()
-        if len(self._marks) < _MARKS // 4:
-            self._spacing = max(_FINEST_SECS, self._spacing / 2)

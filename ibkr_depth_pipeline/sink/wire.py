@@ -53,11 +53,14 @@ class Wire(Protocol):
     """Sends flushes, one after the other: the next one once the outcome of the one before is known."""
 
     def can_send(self) -> bool:
-        """Whether a connection stands, so that `send` may be called."""
+        """Whether a connection stands, so that `write` and `expect` may be called."""
 
-    def send(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
-        """Sends all parts, without waiting. Their outcome is delivered later, in the callback that reads the last reply
-        or finds the connection lost; not at all if `close` comes first."""
+    def write(self, packed: Sequence[bytes]) -> None:
+        """Sends what the parts of a flush hold, without waiting. `expect` is to follow in this turn of the loop."""
+
+    def expect(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
+        """The outcome of these parts is delivered later, in the callback that reads the last reply or finds the
+        connection lost; not at all if `close` comes first."""
 
     async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
         """Connects if need be, sends all parts and waits for every reply. Raises what is in UNREACHABLE."""
@@ -70,7 +73,12 @@ def open_wire(client: Client, min_replicas: int = 0) -> Wire:
     """The wire to where `client` leads, with replicas to wait for; connects at the first exchange."""
     if isinstance(client, ClusterClient):
         return ClusterWire(client, min_replicas)
-    return ReplicatedWire(ServerWire(lambda: RawConnection.like_those_of(client)), min_replicas)
+    return ReplicatedWire(lambda: RawConnection.like_those_of(client), min_replicas)
+
+
+def packed_of(parts: Sequence[Part]) -> Sequence[bytes]:
+    """All that these parts hold, in order."""
+    return [each for part in parts for each in part.packed]
 
 
 class ServerWire:
@@ -83,20 +91,23 @@ class ServerWire:
         self._make_connection = make_connection
         self._connection: RawConnection | None = None
         self._receiver: ReplyReceiver | None = None  # once the connection stands
+        self._trailer = b""  # sent behind each flush
 
     def can_send(self) -> bool:
         """See Wire."""
         return self._receiver is not None and not self._receiver.is_lost
 
-    def send(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
+    def write(self, packed: Sequence[bytes]) -> None:
         """See Wire."""
         assert self._connection is not None
-        assert self._receiver is not None
-        packed = parts[0].packed if len(parts) == 1 else [each for part in parts for each in part.packed]
         try:
-            self._connection.write(packed)
+            self._connection.write([*packed, self._trailer] if self._trailer else packed)
         except Exception:
             self._connection.abort()
+
+    def expect(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
+        """See Wire."""
+        assert self._receiver is not None
         self._receiver.expect(sum([part.replies for part in parts]), partial(self._take, parts, deliver))
 
     def _take(self, parts: Sequence[Part], deliver: Callable[[Outcome], None], replies: Replies) -> None:
@@ -116,7 +127,8 @@ class ServerWire:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         try:
             await self._open()
-            self.send(parts, lambda found: None if outcome.done() else outcome.set_result(found))
+            self.write(packed_of(parts))
+            self.expect(parts, lambda found: None if outcome.done() else outcome.set_result(found))
             answers = await outcome
         except BaseException:
             self.drop()
@@ -147,8 +159,8 @@ class ServerWire:
         self.drop()
 
 
-class ReplicatedWire:
-    """As the wire that it sends through, but that `replicas` of the server must have everything; 0 asks for none.
+class ReplicatedWire(ServerWire):
+    """As a ServerWire, but that `replicas` of the server must have everything; 0 asks for none.
 
     If too few have it within WAIT_MS the answer to each part that was not refused is NotReplicated. The part may be
     sent again: WAIT then waits for all that the server had by then, not only for what it had not had before, also on
@@ -158,30 +170,20 @@ class ReplicatedWire:
     `lacks_replicas`: whether the newest exchange found too few, also if everything was refused.
     """
 
-    def __init__(self, wire: ServerWire, replicas: int) -> None:
+    def __init__(self, make_connection: Callable[[], RawConnection], replicas: int) -> None:
+        super().__init__(make_connection)
         self.lacks_replicas = False
-        self._wire = wire
         self._replicas = replicas
         wait: Any = ("WAIT", replicas, WAIT_MS)
-        self._wait = Part("", [hiredis.pack_command(wait)], 1)
+        self._trailer = hiredis.pack_command(wait) if replicas else b""
+        self._wait = [Part("", [self._trailer], 1)] if replicas else []
 
-    def can_send(self) -> bool:
+    def expect(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
         """See Wire."""
-        return self._wire.can_send()
+        super().expect([*parts, *self._wait], partial(self._take_judged, deliver))
 
-    def send(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
-        """See Wire."""
-        self._wire.send(self._with_wait(parts), partial(self._take, deliver))
-
-    def _take(self, deliver: Callable[[Outcome], None], outcome: Outcome) -> None:
+    def _take_judged(self, deliver: Callable[[Outcome], None], outcome: Outcome) -> None:
         deliver(outcome if isinstance(outcome, Exception) else self._judged(outcome))
-
-    def _with_wait(self, parts: Sequence[Part]) -> Sequence[Part]:
-        return [*parts, self._wait] if self._replicas else parts
-
-    async def exchange(self, parts: Sequence[Part]) -> list[Answer]:
-        """See Wire."""
-        return self._judged(await self._wire.exchange(self._with_wait(parts)))
 
     def _judged(self, answers: list[Answer]) -> list[Answer]:
         """The answers to the parts, without that to the WAIT. Closes the connection if another may be master by now."""
@@ -201,11 +203,7 @@ class ReplicatedWire:
         # of a block the second reply, to its first XADD, shows it; the rest is left, as this is done for each flush
         replies = [reply for answer in answers if not isinstance(answer, Exception) for reply in answer[:2]]
         if self.lacks_replicas or any(isinstance(reply, ResponseError) and is_deposed(reply) for reply in replies):
-            self._wire.drop()
-
-    async def close(self) -> None:
-        """See Wire."""
-        self._wire.drop()
+            self.drop()
 
 
 def _is_refused(answer: Answer) -> bool:
@@ -229,7 +227,11 @@ class ClusterWire:
         """False: which nodes can be sent to is known only in `exchange`."""
         return False
 
-    def send(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
+    def write(self, packed: Sequence[bytes]) -> None:
+        """See Wire: never called."""
+        raise NotImplementedError
+
+    def expect(self, parts: Sequence[Part], deliver: Callable[[Outcome], None]) -> None:
         """See Wire: never called."""
         raise NotImplementedError
 
@@ -268,7 +270,7 @@ class _NodeWire:
         self._client = client
         self._node = node
         self._replicas = replicas
-        self._wire = ReplicatedWire(ServerWire(lambda: RawConnection.to_node(node)), replicas)
+        self._wire = ReplicatedWire(lambda: RawConnection.to_node(node), replicas)
         self._probe: asyncio.Task[None] | None = None
 
     async def send(self, parts: Sequence[Part], asking: bool) -> list[Answer]:

@@ -31,7 +31,7 @@ from ibkr_depth_pipeline.sink.row_queue import RowQueue
 from ibkr_depth_pipeline.sink.stream_fence import newest_ids, raise_positions, raise_streams
 from ibkr_depth_pipeline.sink.turn_fence import close_lost_turns, stored_sizes
 from ibkr_depth_pipeline.sink.turns import SymbolTurns
-from ibkr_depth_pipeline.sink.wire import Answer, Outcome, Part, open_wire
+from ibkr_depth_pipeline.sink.wire import Answer, Outcome, Part, open_wire, packed_of
 from ibkr_depth_pipeline.sink.writes import EXTEND_BEAT, StreamWrite, Write, is_held, writes_of
 from ibkr_depth_pipeline.tasks import first_of
 
@@ -83,8 +83,6 @@ class RedisWriter:
         self._is_parked = False  # whether `run` waits for work
         self._sent: _Flush | None = None  # whose answers come by `_answered`
         self._failure: Exception | None = None  # of such a flush, for `run`
-        self._has_new_work = False
-        self._gathers = False  # rows come, and then `send_now`
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = asyncio.Event()
@@ -182,26 +180,30 @@ class RedisWriter:
 
     def gather(self) -> None:
         """A batch of rows follows, and then `send_now`: what is stored meanwhile is not sent before."""
-        self._gathers = True
+        self._backlog.gathers = True
 
     def send_now(self) -> None:
         """Send what is due in this turn of the event loop, unless a flush is under way or `run` has to wait first.
 
         To be called at the end of a batch of rows. Nothing is lost without it but a turn of the loop.
         """
-        self._gathers = False
-        if self._has_new_work and self._sent is None and self._is_parked:
-            lone = self._backlog.lone() if self._may_send() else None
-            if lone is None:
-                self._attend()
-            else:
-                self._has_new_work = False
-                self._send([StreamWrite(lone, lone.take(1))])
+        self._backlog.gathers = False
+        queue = self._backlog.lone()
+        if queue is not None and self._sent is None and self._is_parked and self._may_send():
+            self._send_lone(queue)
+        elif self._backlog.has_news:
+            self._idle.clear()
+            self._attend()
+
+    def _send_lone(self, queue: SymbolQueue) -> None:
+        """Send the snapshot that waits there, and only then note what was sent: its reader is not to wait for that."""
+        self._wire.write((queue.waiting[0],))
+        self._backlog.note_read()
+        self._expect([StreamWrite(queue, queue.take(1))])
 
     def _there_is_work(self) -> None:
-        self._has_new_work = True
         self._idle.clear()
-        if not self._gathers and self._sent is None:
+        if self._sent is None:
             self._wake.set()
 
     # ---- flushes that callbacks send: nothing is to be waited for, neither the lease nor a connection
@@ -212,13 +214,15 @@ class RedisWriter:
             return
         writes = self._due() if self._may_send() else None
         if writes:
-            self._send(writes)
+            self._wire.write(packed_of([write.part for write in writes]))
+            self._expect(writes)
         else:
             self._schedule_next()
 
-    def _send(self, writes: list[Write]) -> None:
+    def _expect(self, writes: list[Write]) -> None:
         flush = self._sent = _Flush(writes, [write.part for write in writes], monotonic())
-        self._wire.send(flush.parts, self._answered)
+        self._wire.expect(flush.parts, self._answered)
+        self._idle.clear()
 
     def _may_send(self) -> bool:
         """Whether `_permit` would wait for nothing, and a connection stands."""
@@ -332,7 +336,6 @@ class RedisWriter:
 
     def _due(self) -> list[Write]:
         """All that is due now."""
-        self._has_new_work = False
         now = loop_time()
         due = self._backlog.due(now)
         most = self._backlog.share(len(due)) if due else 0

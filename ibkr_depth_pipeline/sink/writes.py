@@ -148,7 +148,7 @@ class StreamWrite:
             if isinstance(reply, Exception) and not self._was_held(at, reply):
                 return self._refused(at, reply)
         self.queue.is_stored(self.block.entries)
-        self.queue.pause = 0.0
+        self.queue.settled(self.block)
         self.is_stored = True
         return None
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.schema.keys import heartbeat_key
-from ibkr_depth_pipeline.sink.backlog import Arrivals
+from ibkr_depth_pipeline.sink.arrivals import Arrivals
 from ibkr_depth_pipeline_tests.sink.writing import DRAIN, eventually, now_ms, reading, snapshots, writing
 
 HOUR_MS = 3_600_000
