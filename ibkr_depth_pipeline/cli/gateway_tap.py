@@ -37,7 +37,7 @@ def tap(
         typer.Option(
             min=100,
             metavar="VERSION",
-            help="Offer the gateway no newer server version than this, whatever the client does: "
+            help="Offer the gateway no newer server version than this, also if the client does: "
             f"{BINARY_IDS - 1} is the newest of which a tape can be played.",
         ),
     ] = None,

@@ -91,7 +91,8 @@ class StreamRedactor:
         except NotTheProtocol:
             return blank(data)
         shown = (each if each == PREAMBLE else self._sanitizer.redacted(Way.CLIENT, each) for each in messages)
-        return b"".join(map(framed, shown))
+        redacted = b"".join(map(framed, shown))
+        return redacted if len(redacted) == len(data) else blank(data)
 
     def came(self, message: bytes, *, keep: bool = True) -> bytes:
         """A message that is no row, redacted; keep: `redacted` is going to have its bytes."""

@@ -154,6 +154,15 @@ async def test_segment_that_begins_within_a_message_has_it_whole(tmp_path: Path)
         assert told(entries(tmp_path / "ring"))[-1] == ["12", "1", "7", "0", "1", "1", "150.25", "100"]
 
 
+@pytest.mark.parametrize("sent", [ACCOUNTS, framed(ACCOUNTS)[:20], b"API\0" + framed(ACCOUNTS)[:20], framed(ORDER)])
+def test_what_is_sent_keeps_its_length_and_tells_nothing_even_if_it_is_no_whole_message(sent: bytes) -> None:
+    redactor = StreamRedactor(secrets.token_bytes(32))
+    for _ in range(2):  # the first message is an offer of versions
+        shown = redactor.sent(sent)
+        assert len(shown) == len(sent)
+        assert not any(secret in shown for secret in SECRETS)
+
+
 def test_bytes_behind_a_broken_message_are_blanked() -> None:
     redactor = StreamRedactor(secrets.token_bytes(32))
     redactor.came(GREETING)
