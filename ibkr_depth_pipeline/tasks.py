@@ -75,10 +75,17 @@ class DeadlineTimer:
         self._handle = None if at is None else asyncio.get_running_loop().call_at(at, self._on_deadline)
 
 
-async def at_most(secs: float, work: Coroutine[Any, Any, None]) -> None:
-    """Wait for `work`, at most `secs`; then it is cancelled."""
+def at_most(secs: float, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Wait for `work`, at most `secs`; then it is cancelled, as it is with the task that is returned."""
+    task = asyncio.ensure_future(work)  # at once: as a coroutine it would be left behind if the wait never began
+    waiting = asyncio.ensure_future(_waited(task, secs))
+    waiting.add_done_callback(lambda _: task.cancel())
+    return waiting
+
+
+async def _waited(task: asyncio.Task[None], secs: float) -> None:
     with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-        await asyncio.wait_for(work, secs)
+        await asyncio.wait_for(task, secs)
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from ibkr_depth_pipeline.tasks import RunTasks, end
+import pytest
+
+from ibkr_depth_pipeline.tasks import RunTasks, at_most, end
 from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 
@@ -49,3 +51,29 @@ async def test_end_cancels_every_task_and_none_has_failed() -> None:
     await tasks.end()
     await asyncio.sleep(0)
     assert tasks.failure is None
+
+
+async def test_work_whose_wait_is_cancelled_before_it_began_is_cancelled_with_it() -> None:
+    """As a coroutine that nobody awaits, it would be a warning, and a warning is a failure."""
+    work = _wait(asyncio.Event())
+    waiting = at_most(60.0, work)
+    waiting.cancel()
+    assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], asyncio.CancelledError)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert work.cr_frame is None, "it has ended"
+
+
+async def test_work_that_takes_too_long_is_cancelled_and_what_it_raises_before_is_raised() -> None:
+    forever = asyncio.Event()
+    await at_most(0.01, _wait(forever))
+    with pytest.raises(ValueError, match="broken"):
+        await at_most(60.0, _break())
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def _break() -> None:
+    raise ValueError("broken")

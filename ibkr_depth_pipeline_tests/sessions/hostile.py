@@ -127,6 +127,11 @@ def _slots_taken(world: World, chance: random.Random) -> Acts:
     yield chance.choice([15.0, 25.0]), lambda: world.gateway.occupy_slots(0)
 
 
+def _line_dies(world: World, chance: random.Random) -> Acts:
+    """While others go on."""
+    yield 0.0, lambda: world.gateway.die(_recorded(world, chance.choice(SYMBOLS)))
+
+
 def _line_dies_young(world: World, chance: random.Random) -> Acts:
     """Behind its opening image, in a recorder that has just begun: it knows too little for a proof."""
     symbol, due = _recorded(world, chance.choice(SYMBOLS)), [False]
@@ -164,6 +169,7 @@ HOSTILE: Mapping[str, Callable[[World, random.Random], Acts]] = {
     "Redis stalls": _redis_stalls,
     "Redis full": _redis_full,
     "slots taken": _slots_taken,
+    "line dies": _line_dies,
     "line dies young": _line_dies_young,
     "host suspended": _suspended,
 }

@@ -64,8 +64,8 @@ faults = st.builds(
 plans = st.builds(
     Plan,
     seed=st.integers(0, 2**16),
-    slots=st.integers(1, 3),
-    symbols=st.integers(2, 5),
+    slots=st.sampled_from([1, 2, 3, 3]),
+    symbols=st.one_of(st.integers(2, 3), st.integers(2, 5)),  # often no more than slots: lines that last
     standby=st.booleans(),
     rolls=st.integers(0, 4).map(lambda one: one == 4),
     faults=st.lists(faults, max_size=6).map(tuple),
@@ -152,4 +152,4 @@ def test_thousand_sessions_hold_and_reach_every_interesting_state() -> None:
         assert seen.problems == []
 
     one()
-    assert STATES - reached.keys() == set()
+    assert STATES - reached.keys() == set(), f"in how many sessions each was reached: {dict(reached)}"
