@@ -18,6 +18,8 @@ RATES = (1_000, 10_000)
 WARM_UP_SECS = 0.5
 """Not counted, at the start of each run."""
 
+RECORDER, BARE_XADD = "this project", "bare XADD to XREAD"
+
 STEPS = (
     "from the gateway's send to the read of the socket",
     "message decoded, book changed, entry packed",
@@ -30,12 +32,12 @@ Sample = dict[str, float]
 
 
 def measure(stage: Stage, secs: float, runs: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """For each rate and each of the two ways: p50 and p99 in ms, over `runs` rounds. Raises BenchmarkFailed."""
+    """For each rate and each of WAYS: p50 and p99 in ms, over `runs` rounds. Raises BenchmarkFailed."""
     samples: dict[tuple[int, str], list[Sample]] = {}
     for number in range(1, runs + 1):
         for rate in RATES:
             rows = int(rate * secs) // len(RECORDED) * len(RECORDED)
-            for name, way in (("this project", through_recorder), ("bare XADD to XREAD", bare)):
+            for name, way in WAYS.items():
                 sample = way(stage, rate, rows)
                 samples.setdefault((rate, name), []).append(sample)
                 told = f"p50 {sample['p50']:.2f}, p99 {sample['p99']:.2f} ms"
@@ -110,6 +112,17 @@ def bare(stage: Stage, rate: int, rows: int) -> Sample:
         stack.enter_context(Child(writing)).said("sent")
         reader.said("read", 20.0)
     return delays(sent, seen, rate)
+
+
+def shortest(stage: Stage, rate: int, rows: int) -> Sample:
+    return through_recorder(stage, rate, rows, module("peers.shortest_way"))
+
+
+WAYS: dict[str, Callable[[Stage, int, int], Sample]] = {
+    RECORDER: lambda stage, rate, rows: through_recorder(stage, rate, rows),
+    BARE_XADD: bare,
+    "shortest asyncio program": shortest,
+}
 
 
 def _reader(stack: ExitStack, stage: Stage, rows: int, seen: Path) -> Child:
