@@ -115,7 +115,7 @@ def bare(stage: Stage, rate: int, rows: int) -> Sample:
 
 
 def shortest(stage: Stage, rate: int, rows: int) -> Sample:
-    return through_recorder(stage, rate, rows, module("peers.shortest_way"))
+    return through_recorder(stage, rate, rows, module("peers.minimal_recorder"))
 
 
 WAYS: dict[str, Callable[[Stage, int, int], Sample]] = {
