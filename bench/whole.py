@@ -42,6 +42,8 @@ SETTLING_SECS = 45.0
 
 _CALENDARS = ("XNYS", "XTKS", "XASX", "XLON")
 _PYTHON = (sys.executable, "-m")
+_UNITS = {"MALLOC_ARENA_MAX": "2"}
+"""As the units set it: threads share two arenas of malloc, where each core has eight by default."""
 
 BESIDE: Mapping[str, Sequence[str]] = {
     "archiver": (*_PYTHON, "ibkr_depth_pipeline.cli.depth_archive", "run"),
@@ -61,7 +63,7 @@ class Cost:
 def measure(stage: Stage, secs: float, say: Callable[[str], None]) -> dict[str, Any]:
     """Each deployment over `secs` seconds. Raises BenchmarkFailed."""
     found: dict[str, list[Cost]] = {}
-    with _dagster(stage, "floor", "bench.nothing", {}) as (floor, _):
+    with _dagster(stage, "floor", "bench.nothing", _UNITS) as (floor, _):
         found["Dagster with nothing in it"] = _costs(floor, secs)
     with _deployment(stage, "rest", SYMBOLS, {"IBKR_CALENDAR": _closed_calendar()}) as (children, _):
         found["at rest"] = _costs(children, secs)
@@ -110,7 +112,7 @@ def _deployment(
         simulated = ("--rows-per-second", str(ROWS_PER_SECOND), "--latency", "0.05")
         _, port = stack.enter_context(gateway_process(*simulated))
         env = environment(stage, port, symbols, IBKR_ROTATION_SECS=15, IBKR_AUTOMATION="on", IBKR_SESSION="calendar")
-        env |= {"ARCHIVE_URL": str(folder / "archive"), "IBKR_STREAM_MAXLEN": "100000", **settings}
+        env |= {"ARCHIVE_URL": str(folder / "archive"), "IBKR_STREAM_MAXLEN": "100000", **_UNITS, **settings}
         children, dagster = stack.enter_context(_dagster(stage, name, "ibkr_depth_pipeline.definitions", env))
         for kind, command in beside.items():
             children[kind] = stack.enter_context(Child(command, env, folder))
@@ -127,7 +129,7 @@ def _without_dagster(stage: Stage) -> Iterator[dict[str, Child]]:
     with ExitStack() as stack:
         _, port = stack.enter_context(gateway_process("--rows-per-second", str(ROWS_PER_SECOND)))
         env = environment(stage, port, SYMBOLS, IBKR_ROTATION_SECS=15, IBKR_METRICS_PORT=free_port())
-        env["ARCHIVE_URL"] = str(folder / "archive")
+        env |= {"ARCHIVE_URL": str(folder / "archive"), **_UNITS}
         commands = {"recorder": CLI, **BESIDE}
         yield {kind: stack.enter_context(Child(command, env, folder)) for kind, command in commands.items()}
 
