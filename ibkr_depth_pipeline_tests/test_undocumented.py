@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 import inspect
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,15 @@ def test_ib_insync_decoder_finds_its_methods_on_the_wrapper_by_name() -> None:
     wrapper: Any = Wrapper()
     Decoder(wrapper, 178).handlers[49](["49", "1", "1700000000"])
     assert wrapper.heard == ["currentTime"]
+
+
+def test_recorder_has_no_numpy_and_eventkit_gets_it_with_the_first_use() -> None:
+    program = (
+        "import sys, ibkr_depth_pipeline.ingest.run, eventkit; assert 'numpy' not in sys.modules;"
+        "seen = []; event = eventkit.Event(); event.array(2).connect(seen.append); event.emit(1); event.emit(2);"
+        "import numpy; assert seen[-1].tolist() == [1, 2] and type(seen[-1]) is numpy.ndarray"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
 
 
 def test_dagster_names_the_job_of_the_materialize_button_as_before() -> None:

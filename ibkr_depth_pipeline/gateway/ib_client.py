@@ -11,8 +11,12 @@ import struct
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+import ibkr_depth_pipeline.gateway.without_numpy  # noqa: F401 - before ib_insync
+
+# isort: split
 from ib_insync.client import Client
 from ib_insync.connection import Connection
+from ib_insync.contract import Contract as Contract
 from ib_insync.decoder import Decoder
 
 from ibkr_depth_pipeline.errors import GatewayError, GatewayProtocolError

@@ -11,13 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from ib_insync.contract import Contract
-
 from ibkr_depth_pipeline.clock import loop_time
 from ibkr_depth_pipeline.errors import GatewayUnavailable, QuestionUnanswered
 from ibkr_depth_pipeline.gateway.connecting import Connector, ConnectRound
 from ibkr_depth_pipeline.gateway.contracts import ContractAnswer, ContractQuery, DepthExchange, Question, questions
 from ibkr_depth_pipeline.gateway.endpoint import Endpoint, Greeting
+from ibkr_depth_pipeline.gateway.ib_client import Contract
 from ibkr_depth_pipeline.gateway.pacing import DEFAULT_RATE, TokenBucket
 from ibkr_depth_pipeline.gateway.tws_session import (
     GatewayCallbacks,
