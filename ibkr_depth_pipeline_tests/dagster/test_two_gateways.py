@@ -63,6 +63,7 @@ def recorded(url: str) -> set[str]:
         return {key.decode().rpartition(":")[2] for key in streams if store.xlen(key)}
 
 
+@pytest.mark.faults  # it costs a deployment; end_to_end/test_two_ingests.py has two ingests side by side without one
 def test_two_gateways_record_their_universes_at_the_same_time_under_leases_of_their_own(
     deployed: Deployment, accounts: dict[str, GatewayThread], shared_redis_url: str
 ) -> None:

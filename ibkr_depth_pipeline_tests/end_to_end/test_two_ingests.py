@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from ibkr_depth_pipeline.schema.keys import contract_claim_key, venue_key
+from ibkr_depth_pipeline.schema.keys import contract_claim_key, lease_key, venue_key
 from ibkr_depth_pipeline.simulation import SimulatedGateway
 from ibkr_depth_pipeline.universe import SymbolSpec
 from ibkr_depth_pipeline_tests.end_to_end.recording import Recording, recording, universe_of
@@ -37,6 +37,7 @@ async def test_contract_of_another_ingest_is_refused_with_both_names_until_that_
                 # whichever came first has it
                 await west.grows("QQQ", 3)
                 await east.grows("SPY", 3)
+                assert await east.redis.exists(lease_key("west"), lease_key("east")) == 2
 
                 async def is_named() -> bool:
                     reasons = [await reason(west, "AAPL"), await reason(east, "APPLE")]
