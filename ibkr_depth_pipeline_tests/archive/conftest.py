@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import exchange_calendars  # noqa: F401 - as in the tests of Dagster, which comes here, too
 import pyarrow as pa
 import pytest
 import redis
