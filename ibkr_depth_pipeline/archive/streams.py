@@ -216,8 +216,8 @@ _RETRIES = Backoff(0.1, 5.0)
 class ArchiverTiming:
     """How often an archiver polls, logs and writes what the settings leave open; all in seconds."""
 
-    streams_secs: float = 0.1
-    """Between two reads of streams that bring nothing."""
+    streams_secs: float = 0.25
+    """Between two reads, if there is not more to read at once: the rows of so long must fit into IBKR_STREAM_MAXLEN."""
     discovery_secs: float = 1.0
     """Between two scans for new symbols."""
     retries: Backoff = _RETRIES
