@@ -11,9 +11,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
+from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
 from ibkr_depth_pipeline_tests.archive.conftest import Desk
+from ibkr_depth_pipeline_tests.box.running_box import listens
 from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 CREDENTIALS = {
@@ -32,7 +33,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("s3") / "moto.log"
     process = GuardedProcess(command, log_path=log)
     try:
-        assert wait_until(lambda: not port_is_free(port), PATIENCE_SECS), process.log_tail()
+        assert wait_until(lambda: listens(process, port), PATIENCE_SECS), process.log_tail()
         yield f"http://{HOST}:{port}"
     finally:
         process.end(grace_secs=1.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from ibkr_depth_pipeline.box.processes import wait_until
+from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
 from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "ibkr_market_box"
@@ -83,6 +83,11 @@ def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
             connections = process.net_connections("inet")
             found |= {(c.laddr.ip.removeprefix(_MAPPED), c.laddr.port) for c in connections if c.status == _LISTEN}
     return found
+
+
+def listens(process: GuardedProcess, port: int) -> bool:
+    """Whether that process, or one of its group, listens on the port: not anybody else, who may have taken it."""
+    return port in {each for _, each in listening(process.members())}
 
 
 def start(stack: ExitStack, folder: Path, *options: str, **env: str) -> Box:

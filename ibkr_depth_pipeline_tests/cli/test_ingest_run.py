@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import redis
 
-from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis, free_port
 from ibkr_depth_pipeline.box.processes import wait_until
 from ibkr_depth_pipeline.schema.keys import PREFIX, focus_key, last_key, stream_key
 from ibkr_depth_pipeline.simulation import GatewayOptions, GatewayThread
@@ -175,7 +175,7 @@ def test_check_of_a_sound_setup_is_one_line_each_and_exit_code_0(settled: Operat
 
 
 def test_check_without_gateway_and_redis_reports_both(operator: Operator, redis_server: EmbeddedRedis) -> None:
-    with GatewayThread(GatewayOptions()) as gone:
+    with GatewayThread(GatewayOptions(port=free_port())) as gone:
         operator.points_at(gone, redis_server.url)
     redis_server.stop()
     done = operator.runs("check")
@@ -263,7 +263,7 @@ def test_log_level_applies_to_a_run(settled: Operator) -> None:
 
 
 def test_run_without_a_gateway_fails_with_one_line(operator: Operator, shared_redis_url: str) -> None:
-    with GatewayThread(GatewayOptions()) as gone:
+    with GatewayThread(GatewayOptions(port=free_port())) as gone:
         operator.points_at(gone, shared_redis_url)
     operator.env["IBKR_CONNECT_TIMEOUT_SECS"] = "0.5"
     done = operator.runs("run", "--once")

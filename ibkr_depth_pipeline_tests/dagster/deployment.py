@@ -17,9 +17,10 @@ import dagster as dg
 import psutil
 
 from ibkr_depth_pipeline.box.dagster_api import DagsterApi
-from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
+from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
 from ibkr_depth_pipeline.simulation.background import GatewayThread
+from ibkr_depth_pipeline_tests.box.running_box import listens
 from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS, REPOSITORY
 
 LOCATION = "ibkr_depth_pipeline"
@@ -174,7 +175,9 @@ def deployment(
             servers[name] = Server([sys.executable, "-m", *command], log, env)
             stack.callback(servers[name].end)
             if name == "code":
-                assert wait_until(lambda: not port_is_free(code_port), PATIENCE_SECS), (folder / "code.log").read_text()
+                assert wait_until(lambda: listens(servers["code"].process, code_port), PATIENCE_SECS), (
+                    folder / "code.log"
+                ).read_text()
         api = DagsterApi(HOST, web_port)
         assert wait_until(lambda: api.serves(home, LOCATION), PATIENCE_SECS), (folder / "web.log").read_text()
         running = Deployment(home, web_port, servers)

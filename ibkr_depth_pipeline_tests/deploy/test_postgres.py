@@ -12,8 +12,9 @@ import dagster as dg
 import pytest
 import yaml
 
-from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
+from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
+from ibkr_depth_pipeline_tests.box.running_box import listens
 from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS, REPOSITORY
 from ibkr_depth_pipeline_tests.deploy.postgres import DATABASE, PASSWORD, USER, PostgresServer
 
@@ -82,7 +83,7 @@ def test_code_server_is_unhealthy_exactly_while_its_instance_cannot_be_opened(
     log = tmp_path / "code.log"
     server = GuardedProcess([sys.executable, *words], log_path=log, env=environment, cwd=tmp_path)
     try:
-        assert wait_until(lambda: not port_is_free(port), PATIENCE_SECS), log.read_text()
+        assert wait_until(lambda: listens(server, port), PATIENCE_SECS), log.read_text()
         assert wait_until(lambda: health(port, environment).returncode == 0, PATIENCE_SECS), log.read_text()
         postgres.stop()
         away = health(port, environment)

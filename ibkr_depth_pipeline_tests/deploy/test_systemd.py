@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -15,10 +16,11 @@ import pytest
 import yaml
 
 from ibkr_depth_pipeline.box.dagster_api import DagsterApi
-from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port, port_is_free
+from ibkr_depth_pipeline.box.embedded_redis import HOST, free_port
 from ibkr_depth_pipeline.box.processes import GuardedProcess, wait_until
 from ibkr_depth_pipeline.simulation.background import GatewayThread
 from ibkr_depth_pipeline.simulation.options import GatewayOptions
+from ibkr_depth_pipeline_tests.box.running_box import listens
 from ibkr_depth_pipeline_tests.conftest import PATIENCE_SECS, REPOSITORY
 from ibkr_depth_pipeline_tests.deploy.units import INSTALLED, SERVICES, SYSTEMD, command, unit_path, unit_values
 from ibkr_depth_pipeline_tests.monitoring.webhook import Webhook
@@ -219,7 +221,7 @@ def test_commands_of_the_units_run_a_session_and_drain_it_when_systemd_stops_the
             log = tmp_path / f"{service}.log"
             running[service] = GuardedProcess(words, log_path=log, env=environment, cwd=tmp_path)
             port = ports.get(service)
-            assert port is None or wait_until(lambda port=port: not port_is_free(port), PATIENCE_SECS), log.read_text()
+            assert port is None or wait_until(partial(listens, running[service], port), PATIENCE_SECS), log.read_text()
         api = DagsterApi(HOST, ports["web"])
         assert wait_until(lambda: api.serves(tmp_path / "dagster_home", "ibkr_depth_pipeline"), PATIENCE_SECS)
         api.launch("ibkr_depth_pipeline", "ibkr_depth_ingest_job")

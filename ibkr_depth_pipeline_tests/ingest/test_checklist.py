@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
+from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis, free_port
 from ibkr_depth_pipeline.errors import ConfigurationError
 from ibkr_depth_pipeline.ingest.checklist import ChecklistItem, Verdict, check_rotation, run_checklist
 from ibkr_depth_pipeline.settings import Settings, load_settings
@@ -119,7 +119,7 @@ async def test_no_free_client_id_fails_although_the_gateway_answers(
 
 
 async def test_no_gateway_fails_and_the_rest_is_still_looked_at(shared_redis_url: str, symbols_file: Path) -> None:
-    async with SimulatedGateway(GatewayOptions()) as gone:
+    async with SimulatedGateway(GatewayOptions(port=free_port())) as gone:
         settings = settings_for(gone, shared_redis_url, symbols_file)
     findings = await run_checklist(settings)
     (failed,) = failures(findings)
@@ -173,7 +173,7 @@ async def test_gateway_older_than_those_that_are_served_is_a_warning(shared_redi
 async def test_port_at_which_nothing_listens_names_the_ports_and_what_to_do(
     shared_redis_url: str, symbols_file: Path
 ) -> None:
-    async with SimulatedGateway(GatewayOptions()) as gone:
+    async with SimulatedGateway(GatewayOptions(port=free_port())) as gone:
         settings = settings_for(gone, shared_redis_url, symbols_file)
     (failed,) = failures(await run_checklist(settings))
     assert all(word in failed.text for word in ("running", "IBKR_PORT", "7496", "7497", "4001", "4002", "API"))
