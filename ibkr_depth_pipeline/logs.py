@@ -17,6 +17,7 @@ import structlog
 LINES_PER_WINDOW = 100
 EQUAL_LINES_PER_WINDOW = 5
 REMIND_SECS = 60.0
+ERRORS_PER_REMINDER = 5
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -124,7 +125,8 @@ class LogRateLimit:
 class RepeatedFailureLog:
     """Logs one kind of failure, as `event`, when it begins, every `remind_secs` while it lasts, and when it is over.
 
-    Each line has how often it failed so far, and for how many seconds. over: the event of its end.
+    An error that was not logged since the last reminder is logged at once, up to ERRORS_PER_REMINDER of them. Each
+    line has how often it failed so far, and for how many seconds. over: the event of its end.
     """
 
     def __init__(
@@ -135,7 +137,8 @@ class RepeatedFailureLog:
         self._level = level
         self._over = over or f"{event}_no_more"
         self._failures = 0
-        self._began = self._logged_at = -math.inf
+        self._began = self._reminded_at = -math.inf
+        self._logged: list[str] = []  # the errors since the last reminder
         self._log = get_log()
 
     def record(self, error: Exception | str | None, now: float, **fields: object) -> None:
@@ -144,10 +147,13 @@ class RepeatedFailureLog:
             self.end(now)
             return
         if not self._failures:
-            self._began, self._logged_at = now, -math.inf
+            self._began, self._reminded_at = now, -math.inf
         self._failures += 1
-        if now - self._logged_at >= self._remind_secs:
-            self._logged_at = now
+        if now - self._reminded_at >= self._remind_secs:
+            self._reminded_at = now
+            self._logged.clear()
+        if str(error) not in self._logged and len(self._logged) < ERRORS_PER_REMINDER:
+            self._logged.append(str(error))
             self._log.log(self._level, self._event, error=str(error), **fields, **self._extent(now))
 
     def end(self, now: float, **fields: object) -> None:

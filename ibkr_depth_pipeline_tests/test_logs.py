@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from ibkr_depth_pipeline.errors import SinkUnavailable
 from ibkr_depth_pipeline.logs import (
     EQUAL_LINES_PER_WINDOW,
+    ERRORS_PER_REMINDER,
     LEVELS,
     LINES_PER_WINDOW,
     LogRateLimit,
@@ -167,6 +168,19 @@ def test_lasting_failure_is_logged_at_intervals_with_its_count_and_duration_and_
     extents = [{"failures": 1, "secs": 0.0}, {"failures": 11, "secs": 10.0}, {"failures": 21, "secs": 20.0}]
     over = {"event": "read_failed_no_more", "log_level": "info", "failures": 23, "secs": 23.0}
     assert logged == [*(line | extent for extent in extents), over]
+
+
+def test_failure_with_another_error_is_logged_at_once_each_error_once_between_reminders() -> None:
+    with capture_logs() as logged:
+        failures = RepeatedFailureLog("write_failed", remind_secs=10.0)
+        for now in range(12):
+            failures.record("away" if now % 2 else "loading", float(now))
+        for number in range(2 * ERRORS_PER_REMINDER):
+            failures.record(f"refused {number}", 12.0)
+    began, reminded, rest = logged[:2], logged[2:4], logged[4:]
+    assert [(line["error"], line["secs"]) for line in began] == [("loading", 0.0), ("away", 1.0)]
+    assert [(line["error"], line["secs"]) for line in reminded] == [("loading", 10.0), ("away", 11.0)]
+    assert len(rest) == ERRORS_PER_REMINDER - 2
 
 
 def test_failure_that_begins_again_is_logged_at_once() -> None:

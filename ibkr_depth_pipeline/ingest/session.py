@@ -15,13 +15,8 @@ from time import time_ns
 
 from ibkr_depth_pipeline.clock import loop_time, unix_ms
 from ibkr_depth_pipeline.errors import DepthPipelineError, GatewayError
-from ibkr_depth_pipeline.gateway.events import (
-    ConnectionLost,
-    ConnectivityLost,
-    ConnectivityRestored,
-    FarmStatus,
-    GatewayEvent,
-)
+from ibkr_depth_pipeline.gateway import events
+from ibkr_depth_pipeline.gateway.events import ConnectionLost, GatewayEvent
 from ibkr_depth_pipeline.gateway.tws import TwsGateway
 from ibkr_depth_pipeline.gateway.tws_session import GatewayCallbacks
 from ibkr_depth_pipeline.ingest.composition import (
@@ -72,6 +67,8 @@ DRAIN_SECS = 3.0
 
 FAREWELL_SECS = 0.5
 """How long the gateway may take to read the cancels, and the last figures and the release of the lease may take."""
+
+_PUBLISHED_AT_ONCE = (events.ConnectionLost, events.ConnectivityLost, events.ConnectivityRestored, events.FarmStatus)
 
 
 class IngestSession:
@@ -402,10 +399,14 @@ class IngestSession:
             self._connection.lose()
             self._keepalive.disconnected()
         try:
-            self._execute(self._pipeline.handle(event, loop_time(), self._wall_ms()))
-            if isinstance(event, FarmStatus) and event.healthy:
+            is_row = isinstance(event, events.BookReset)
+            now_ms = self._read_ms if is_row else self._wall_ms()
+            self._execute(self._pipeline.handle(event, loop_time(), now_ms))
+            if isinstance(event, events.FarmStatus) and event.healthy:
                 self._venues.resolve_missing()
-            if isinstance(event, (ConnectionLost, ConnectivityLost, ConnectivityRestored, FarmStatus)):
+            if isinstance(
+                event, (events.ConnectionLost, events.ConnectivityLost, events.ConnectivityRestored, events.FarmStatus)
+            ):
                 self._publisher.publish_soon()
         except Exception as error:
             self._tasks.fail(error)

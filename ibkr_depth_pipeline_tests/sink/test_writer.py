@@ -176,7 +176,7 @@ async def test_redis_that_comes_back_empty_gets_what_waited_and_the_numbering_go
             assert await numbers(client) == list(range(101, 201))
 
 
-async def test_redis_that_is_away_for_many_attempts_is_one_line_and_one_when_it_is_back(
+async def test_redis_that_is_away_for_many_attempts_is_a_line_for_each_error_and_one_when_it_is_back(
     redis_server: EmbeddedRedis,
 ) -> None:
     with capture_logs() as lines:
@@ -193,8 +193,9 @@ async def test_redis_that_is_away_for_many_attempts_is_one_line_and_one_when_it_
             await eventually(failed_often)
             await asyncio.to_thread(redis_server.start)
             assert await writer.drain(DRAIN)
-    failed, back = [line for line in lines if line["event"] in {"redis_write_failed", "redis_back"}]
-    assert (failed["event"], failed["failures"], failed["waiting"]) == ("redis_write_failed", 1, 10)
+    *failed, back = [line for line in lines if line["event"] in {"redis_write_failed", "redis_back"}]
+    assert (failed[0]["event"], failed[0]["failures"], failed[0]["waiting"]) == ("redis_write_failed", 1, 10)
+    assert len({line["error"] for line in failed}) == len(failed) < writer.figures.write_failures
     assert (back["event"], back["failures"]) == ("redis_back", writer.figures.write_failures)
 
 
