@@ -12,8 +12,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import apprise
-
 from ibkr_depth_pipeline.clock import monotonic
 from ibkr_depth_pipeline.logs import get_log
 from ibkr_depth_pipeline.monitoring.state import AlertOutbox, PendingAlert
@@ -35,12 +33,6 @@ RECORD_SECS = 3.0
 
 Record = Callable[[Sequence[Alert]], None]
 """Puts alerts on record for good, each once however often it is called. It blocks, and raises if it can't."""
-
-_NOTIFY_TYPES = {
-    AlertKind.TROUBLE: apprise.NotifyType.FAILURE,
-    AlertKind.RECOVERY: apprise.NotifyType.SUCCESS,
-    AlertKind.NOTICE: apprise.NotifyType.WARNING,
-}
 
 
 def deliver(
@@ -109,6 +101,9 @@ class _Recording:
 
 def _attempt(due: Sequence[PendingAlert], urls: Sequence[str], patience: float) -> dict[PendingAlert, list[int]]:
     """The targets that each alert still lacks. All are tried at once, each in a thread that may be left behind."""
+    if due:
+        import apprise  # noqa: F401 - with the first alert, and before the patience begins: 4 MB a process
+
     attempts = [
         _Attempt(pending, index, urls[index])
         for pending in due
@@ -159,6 +154,10 @@ _UNUSABLE = "apprise does not know this kind of URL"
 
 def _notify(url: str, alert: Alert) -> str:
     """Why the alert was not delivered; empty if it was."""
+    import apprise
+
+    kinds = apprise.NotifyType
+    kind = {AlertKind.TROUBLE: kinds.FAILURE, AlertKind.RECOVERY: kinds.SUCCESS, AlertKind.NOTICE: kinds.WARNING}
     target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
     if target is None:
         return _UNUSABLE
@@ -166,7 +165,7 @@ def _notify(url: str, alert: Alert) -> str:
         target.socket_read_timeout = READ_SECS
     service = apprise.Apprise()
     service.add(target)
-    delivered = service.notify(body=alert.text, title=alert.title, notify_type=_NOTIFY_TYPES[alert.kind])
+    delivered = service.notify(body=alert.text, title=alert.title, notify_type=kind[alert.kind])
     return "" if delivered else "refused, or nobody there"
 
 

@@ -88,6 +88,11 @@ def snapshot_of(fields: Mapping[bytes, bytes]) -> Snapshot:
     )
 
 
+def dropped_in_a_turn(summary: IngestSummary) -> dict[str, int]:
+    """What was dropped, without the rows that were on their way when their request was cancelled: any end has some."""
+    return {key: count for key, count in summary.dropped.items() if not key.endswith("retired_request")}
+
+
 def settings_for(gateway: SimulatedGateway, redis_url: str, **overrides: Any) -> Settings:
     """Settings that reach the two servers; streams are kept whole."""
     defaults: dict[str, Any] = {
