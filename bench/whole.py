@@ -42,8 +42,8 @@ SETTLING_SECS = 45.0
 
 _CALENDARS = ("XNYS", "XTKS", "XASX", "XLON")
 _PYTHON = (sys.executable, "-m")
-_UNITS = {"MALLOC_ARENA_MAX": "2"}
-"""As the units set it: threads share two arenas of malloc, where each core has eight by default."""
+_UNITS = {"MALLOC_ARENA_MAX": "2", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""As the units set it: threads share two arenas of malloc, where each core has eight by default, and Arrow has none."""
 
 BESIDE: Mapping[str, Sequence[str]] = {
     "archiver": (*_PYTHON, "ibkr_depth_pipeline.cli.depth_archive", "run"),
