@@ -66,7 +66,7 @@ coverage: $(VENV)/.installed-test $(PEERS)/.installed $(PEERS_LATEST)/.installed
 pictures: $(VENV)/.installed-test ## the pictures of README.md and docs/, from a day of make run in Chromium; five minutes
 	$(BIN)/python -m ibkr_depth_pipeline_tests.box.day_in_a_box docs/images
 
-bench: $(VENV)/.installed-test $(BENCH)/.installed $(EXPORTS)/.installed ## measure beside limits and peers, some 20 minutes; ARGS=--quick takes three
+bench: $(VENV)/.installed-test $(BENCH)/.installed $(EXPORTS)/.installed ## measure beside limits and peers, some 20 minutes; ARGS=--quick takes four
 	$(BIN)/python -m bench $(ARGS)
 
 lint: $(VENV)/.installed-lint ## ruff, mypy --strict and the rules for imports

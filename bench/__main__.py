@@ -79,12 +79,14 @@ class Benchmark:
 
     def take(self, parts: list[str]) -> None:
         for part in parts:
-            print(f"{part} ...", flush=True)
+            say(f"{part} ...")
+            began = time.monotonic()
             try:
                 PARTS[part](self)
             except BenchmarkFailed as failure:
                 self.failures.append(f"{part}: {failure}")
-                print(f"  FAILED: {failure}", flush=True)
+                say(f"  FAILED: {failure}")
+            say(f"  took {time.monotonic() - began:.0f} s")
 
     def throughput(self) -> None:
         self.results["throughput"] = throughput.measure(self.stage, self.size.rows, self.size.runs, say)
@@ -177,7 +179,7 @@ PARTS: dict[str, Callable[[Benchmark], None]] = {
     "profile": Benchmark.profile,
 }
 
-LONG = frozenset({"years"})
+LONG = frozenset({"web", "whole", "launched", "flight_recorder", "years"})
 """Left out by --quick, unless named: minutes in any form."""
 
 
