@@ -24,4 +24,9 @@ trap 'cli replicaof no one > /dev/null; source shutdown nosave > /dev/null 2>&1 
 until cli info replication | tr -d '\r' | grep -q '^master_link_status:up$'; do sleep 0.1; done
 cli replicaof no one > /dev/null
 [ -n "$(keys cli)" ] || [ -z "$(keys source)" ] || { echo "nothing was loaded" >&2; exit 1; }
+# With AOF on, what was loaded is on disk only once the file is written anew, in the background.
+persistence() { cli info persistence | tr -d '\r' | grep -c -x "$@"; }
+until [ "$(persistence -e aof_rewrite_in_progress:0 -e aof_rewrite_scheduled:0)" = 2 ]; do sleep 0.1; done
+[ "$(persistence aof_last_bgrewrite_status:ok)" = 1 ] ||
+    { echo "loaded, but the append-only file could not be written: Redis' log says why" >&2; exit 1; }
 echo "loaded: $(keys cli | tr '\n' ' ')"

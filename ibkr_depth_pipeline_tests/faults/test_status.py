@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from ibkr_depth_pipeline.box.embedded_redis import EmbeddedRedis
@@ -199,7 +200,14 @@ async def test_failed_writes_are_published_by_the_same_run_after_a_restart_of_re
     async with SimulatedGateway() as gateway:
         async with recording(gateway, redis_server.url, universe_of("SPY")) as run:
             first = await figures_where(run, lambda told: told.connected)
-            redis_server.restart()
+            with capture_logs() as lines:
+                redis_server.kill()
+
+                async def has_failed() -> bool:
+                    return any(line["event"] == "redis_write_failed" for line in lines)
+
+                await run.until(has_failed)
+            redis_server.start()
             later = await figures_where(run, lambda told: told.write_failures > 0)
     assert later.run == first.run
 
