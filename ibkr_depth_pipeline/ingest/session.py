@@ -404,9 +404,7 @@ class IngestSession:
             self._execute(self._pipeline.handle(event, loop_time(), now_ms))
             if isinstance(event, events.FarmStatus) and event.healthy:
                 self._venues.resolve_missing()
-            if isinstance(
-                event, (events.ConnectionLost, events.ConnectivityLost, events.ConnectivityRestored, events.FarmStatus)
-            ):
+            if isinstance(event, _PUBLISHED_AT_ONCE):
                 self._publisher.publish_soon()
         except Exception as error:
             self._tasks.fail(error)
